@@ -1,0 +1,178 @@
+"""The image package's data: the named sets, and a user's own folders and archives.
+
+Listing what is here loads nothing heavy: the sources themselves are in `gan_image.sources` and are imported by the
+functions that make them.
+
+The toy distributions are points in their own coordinates, not scaled to [-1, 1]: a network for them ends linearly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from http.client import HTTPException
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_core.domain import DataCard
+from gan_core.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gan_image.sources import ImageSource, PointSource
+
+DATASETS: tuple[DataCard, ...] = (
+    DataCard("digits", "handwritten digits, scanned", "1,797 grey images of 8x8 pixels, 10 classes", "embedded",
+             "gan_image.data:load_digits"),
+    DataCard("gaussian-1d", "one normal distribution on the line", "100,000 points of mean 4, deviation 0.5",
+             "embedded", "gan_image.data:load_gaussian"),
+    DataCard("ring", "8 normal distributions on a circle", "100,000 points around radius 1, deviation 0.01", "embedded",
+             "gan_image.data:load_ring"),
+    DataCard("grid", "25 normal distributions on a lattice", "100,000 points around {-4, -2, 0, 2, 4}², deviation 0.05",
+             "embedded", "gan_image.data:load_grid"),
+    DataCard("mnist", "handwritten digits", "60,000 grey images of 28x28 pixels, 10 classes", "download",
+             "gan_image.data:load_mnist"),
+    DataCard("fashion-mnist", "clothes", "60,000 grey images of 28x28 pixels, 10 classes", "download",
+             "gan_image.data:load_fashion_mnist"),
+    DataCard("cifar10", "animals and vehicles", "50,000 colour images of 32x32 pixels, 10 classes", "download",
+             "gan_image.data:load_cifar10"),
+)  # fmt: skip
+
+POINTS = 100_000
+"""Points in a toy distribution, as PacGAN trains on (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
+
+
+def open_folder(path: str | Path, *, strict: bool = False) -> ImageSource:
+    """The images of a folder or of a zip or tar archive, which is read in place.
+
+    Images in sub-folders are labelled with the first folder on their way; images that lie directly in the folder have
+    no labels. A file that cannot be read is named, counted and skipped.
+
+    Args:
+        path: the folder or archive.
+        strict: a file that cannot be read is an error.
+
+    Raises:
+        DataError: there is no such folder or archive, it holds no readable image, or one is unreadable and `strict`.
+    """
+    from gan_image.sources import open_images
+
+    return open_images(Path(path), strict=strict)
+
+
+def load_digits() -> ImageSource:
+    """The UCI handwritten digits (Alpaydin & Kaynak 1998) in scikit-learn: grey levels 0 to 16, here 0 to 255."""
+    from torch import as_tensor, uint8
+
+    bunch = import_module("sklearn.datasets").load_digits()
+    pixels = as_tensor(bunch.images).unsqueeze(1).mul(255 / 16).round().to(uint8)
+    return _labelled("digits", pixels, bunch.target, [str(k) for k in bunch.target_names])
+
+
+def load_gaussian() -> PointSource:
+    """N(4, 0.5²), the one-dimensional example that many GAN tutorials start with."""
+    from torch import tensor
+
+    return _mixture("gaussian-1d", tensor([[4.0]]), 0.5)
+
+
+def load_ring() -> PointSource:
+    """The 2D-ring of VEEGAN and PacGAN: 8 modes on the unit circle, standard deviation 0.01 (arXiv:1712.04086)."""
+    from torch import arange, pi, stack
+
+    angle = 2 * pi * arange(8) / 8
+    return _mixture("ring", stack([angle.cos(), angle.sin()], dim=1), 0.01)
+
+
+def load_grid() -> PointSource:
+    """The 2D-grid of VEEGAN and PacGAN: 25 modes, standard deviation 0.05 (arXiv:1712.04086)."""
+    from torch import arange, cartesian_prod
+
+    side = arange(-4.0, 5.0, 2.0)
+    return _mixture("grid", cartesian_prod(side, side), 0.05)
+
+
+def load_mnist() -> ImageSource:
+    """The training part of MNIST (LeCun et al. 1998), through torchvision.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _torchvision("mnist", "MNIST")
+
+
+def load_fashion_mnist() -> ImageSource:
+    """The training part of Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747), through torchvision.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _torchvision("fashion-mnist", "FashionMNIST")
+
+
+def load_cifar10() -> ImageSource:
+    """The training part of CIFAR-10 (Krizhevsky 2009), through torchvision.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _torchvision("cifar10", "CIFAR10")
+
+
+def data_home() -> Path:
+    """Where downloads are kept: the environment variable `GAN_DATA_HOME`, else `~/.cache/gan-data`."""
+    return Path(os.environ.get("GAN_DATA_HOME") or "~/.cache/gan-data").expanduser()
+
+
+def _mixture(name: str, modes: Tensor, std: float) -> PointSource:
+    """Points whose mode is drawn evenly and whose place is normal around it; the same in every process."""
+    import torch
+
+    from gan_image.sources import PointSource
+
+    generator = torch.Generator().manual_seed(0)
+    mode = torch.randint(len(modes), (POINTS,), generator=generator)
+    noise = torch.randn(POINTS, modes.shape[1], generator=generator)
+    return PointSource(modes[mode] + std * noise, name=name, modes=modes, std=std)
+
+
+def _torchvision(name: str, loader: str) -> ImageSource:
+    import torch
+
+    kind = getattr(import_module("torchvision.datasets"), loader)
+    data = _download(name, kind)
+    pixels = torch.as_tensor(data.data)
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)  # [N, H, W(, C)] -> [N, C, H, W]
+    return _labelled(name, pixels, data.targets, data.classes)
+
+
+def _download(name: str, kind: Callable[..., Any]) -> Any:
+    """A data set of torchvision's, downloaded once; what it prints goes to stderr, as stdout is for results."""
+    home = data_home()
+    try:
+        with redirect_stdout(sys.stderr):
+            return kind(root=str(home), train=True, download=True)
+    except (OSError, RuntimeError, HTTPException, EOFError) as error:
+        files, folder = _by_hand(kind, home)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name} cannot be downloaded; put {files} into {folder} by hand ({reason[:200]})") from error
+
+
+def _by_hand(kind: Any, home: Path) -> tuple[str, Path]:
+    """The files that torchvision looks for before it downloads, and where."""
+    if hasattr(kind, "resources"):
+        return ", ".join(file for file, _ in kind.resources), home / kind.__name__ / "raw"
+    return str(kind.filename), home
+
+
+def _labelled(name: str, pixels: Tensor, labels: Any, classes: list[str]) -> ImageSource:
+    import torch
+
+    from gan_image.sources import ImageSource, TensorImages
+
+    labels = torch.as_tensor(labels, dtype=torch.long)
+    return ImageSource(TensorImages(pixels), name=name, labels=labels, classes=classes)

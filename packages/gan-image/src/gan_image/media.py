@@ -1,0 +1,326 @@
+"""How this package's samples are written, shown and read back: images as PNG, points as CSV.
+
+Everything is written under a temporary name and renamed, and the same samples give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan_core.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image, ImageDraw
+    from torch import Tensor
+
+GAP, WIDE_GAP = 2, 8
+"""Pixels between the images of one item, and between items that have several."""
+SMALLEST, LARGEST = 512, 2048
+"""A picture is enlarged to about the one and reduced to about the other."""
+CANVAS, MARGIN, BARS = 512, 32, 64
+INK, PAPER, POINT = (90, 90, 90), (255, 255, 255), (31, 98, 168)
+
+
+def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None,
+                  limits: tuple[float, float] | None = None) -> Path:  # fmt: skip
+    """One picture of all samples, `stem` with the suffix `.png`.
+
+    Args:
+        samples: by name: images `[N, C, H, W]` in [-1, 1], those of one item side by side; or points `[N, D]`, a plot
+            for each name: a histogram (D = 1), or their first two coordinates.
+        stem: where to, without a suffix; the folder is made.
+        columns: items in a row; about as many as rows if None.
+        limits: the range of the axes for points; round numbers around them if None.
+
+    Raises:
+        DataError: there is nothing that can be drawn.
+    """
+    points = _points(samples)
+    picture = _plots(points, limits) if points else _grid(_images(samples), columns)
+    path = stem.with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(picture, path)
+    return path
+
+
+def write_items(samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None) -> list[Path]:
+    """Every item as a file of its own: `00000.png`, … (`00000_source.png` if it has several images); or `points.csv`.
+
+    Args:
+        samples: as `write_samples` takes them, or one tensor of them.
+        folder: where to; it is made if needed, and no file in it is replaced.
+        labels: `[N]`, written to `labels.csv`, or beside the points.
+
+    Raises:
+        InputError: a file of one of the names is there already.
+        DataError: there is nothing that can be written.
+    """
+    samples = samples if isinstance(samples, Mapping) else {"generated": samples}
+    if points := _points(samples):
+        return [_write_points(next(iter(points.values())), folder / "points.csv", labels)]
+    images = _images(samples)
+    count = len(next(iter(images.values())))
+    items = [f"{i:0{max(5, len(str(count - 1)))}d}" for i in range(count)]
+    names = [f"{item}.png" if len(images) == 1 else f"{item}_{key}.png" for item in items for key in images]
+    _refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
+    for name, array in zip(names, (images[key][i] for i in range(count) for key in images), strict=True):
+        _save(_to_image(array), folder / name)
+    if labels is not None:
+        _save_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
+    return [folder / name for name in names]
+
+
+def read_items(folder: Path) -> dict[str, Tensor]:
+    """What `write_items` wrote of one image or point an item: `image` `[N, C, H, W]` in [-1, 1], or `points` `[N, D]`.
+
+    Raises:
+        DataError: there is nothing of the kind, a file is damaged, or the images have different sizes.
+    """
+    import torch
+
+    if (table := folder / "points.csv").is_file():
+        return {"points": torch.tensor(_read_points(table))}
+    from gan_image.files import open_files, read_image
+    from gan_image.sources import to_tensor
+
+    files = open_files(folder)
+    images = [to_tensor(read_image(files, name)) for name in files.sizes if name.endswith(".png")]
+    if not images:
+        raise DataError(f"{folder}: no generated items (looked for 00000.png, … and points.csv)")
+    if len({image.shape for image in images}) > 1:
+        raise DataError(f"{folder}: the images have different sizes or channels, so they are not of one generator")
+    return {"image": torch.stack(images) / 127.5 - 1}
+
+
+def write_gif(frames: Sequence[Path], path: Path, *, milliseconds: int = 120) -> Path:
+    """The pictures of a training, one after the other, as an animation that repeats; the last one stays a second.
+
+    Raises:
+        InputError: there are no pictures.
+        DataError: a picture is damaged.
+    """
+    from PIL import Image
+
+    if not frames:
+        raise InputError(f"{path}: there are no pictures to animate; train with a smaller `train.sample_every`")
+    size = _read_picture(frames[-1]).size
+    pictures = (_read_picture(frame).resize(size, Image.Resampling.NEAREST).quantize(256) for frame in frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(next(pictures), path, format="GIF", save_all=True, append_images=pictures, loop=0,
+          duration=[milliseconds] * (len(frames) - 1) + [max(milliseconds, 1000)])  # fmt: skip
+    return path
+
+
+# --- images
+
+
+def _images(samples: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The images among the samples as uint8 `[N, H, W, C]`; `C` is 1 or 3, and the same for all."""
+    images = {key: tensor for key, tensor in samples.items() if tensor.ndim == 4 and len(tensor)}
+    if not images:
+        shapes = {key: list(tensor.shape) for key, tensor in samples.items()}
+        raise DataError(f"no samples to write: need images [N, C, H, W] or points [N, D], and have {shapes}")
+    counts = {key: len(tensor) for key, tensor in images.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"the samples have different numbers of items: {counts}")
+    colour = any(tensor.shape[1] == 3 for tensor in images.values())
+    return {key: _to_pixels(tensor, 3 if colour else 1) for key, tensor in images.items()}
+
+
+def _to_pixels(images: Tensor, channels: int) -> np.ndarray:
+    """[-1, 1] to 0 … 255, clamped and rounded; other channels than grey or RGB are shown by their mean."""
+    images = images.detach().float().cpu().nan_to_num(0.0)
+    if images.shape[1] not in (1, 3):
+        images = images.mean(dim=1, keepdim=True)
+    pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte()
+    return pixels.expand(-1, channels, -1, -1).permute(0, 2, 3, 1).numpy()  # [N, C, H, W] -> [N, H, W, C]
+
+
+def _grid(images: dict[str, np.ndarray], columns: int | None) -> Image.Image:
+    """Items in rows; an item's images stand side by side, each at the size of the largest."""
+    from PIL import Image
+
+    height, width = (max(array.shape[axis] for array in images.values()) for axis in (1, 2))
+    count, keys = len(next(iter(images.values()))), len(images)
+    columns = min(count, columns or max(1, round(math.sqrt(count / keys))))
+    rows = math.ceil(count / columns)
+    longest = max(columns * keys * width, rows * height)
+    factor = max(1, min(math.ceil(SMALLEST / (columns * keys * width)), LARGEST // longest))
+    height, width, between = height * factor, width * factor, WIDE_GAP if keys > 1 else GAP
+    across, down = keys * (width + GAP) - GAP + between, height + between
+    grid = Image.new("RGB", (columns * across - between, rows * down - between), PAPER)
+    for k, array in enumerate(images.values()):
+        for i, pixels in enumerate(array):
+            cell = _to_image(pixels).resize((width, height), Image.Resampling.NEAREST)
+            grid.paste(cell, (i % columns * across + k * (width + GAP), i // columns * down))
+    return grid.reduce(math.ceil(longest / LARGEST)) if longest > LARGEST else grid
+
+
+def _to_image(pixels: np.ndarray) -> Image.Image:
+    from PIL import Image
+
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _read_picture(path: Path) -> Image.Image:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: no picture that can be shown ({error})") from error
+
+
+# --- points
+
+
+def _points(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The points among the samples, `[N, D]`."""
+    return {
+        name: tensor
+        for name, tensor in samples.items()
+        if tensor.ndim == 2 and tensor.is_floating_point() and tensor.numel()
+    }
+
+
+def _plots(points: Mapping[str, Tensor], limits: tuple[float, float] | None) -> Image.Image:
+    """One plot for each name, side by side and with the same axes."""
+    import numpy as np
+    from PIL import Image
+
+    arrays = [tensor.detach().double().cpu().numpy()[:, :2] for tensor in points.values()]
+    arrays = [array[np.isfinite(array).all(axis=1)] for array in arrays]
+    low, high = limits or _range(np.concatenate([array.ravel() for array in arrays]))
+    picture = Image.new("RGB", (CANVAS * len(arrays), CANVAS), PAPER)
+    for k, array in enumerate(arrays):
+        plot = _histogram(array, low, high) if array.shape[1] == 1 else _scatter(array, low, high)
+        picture.paste(plot, (k * CANVAS, 0))
+    return picture
+
+
+def _scatter(points: np.ndarray, low: float, high: float) -> Image.Image:
+    """Points as small discs that darken where they lie on each other; both axes have one scale, so a ring is round."""
+    import numpy as np
+    from PIL import Image
+
+    place = (MARGIN + (points - low) / (high - low) * (CANVAS - 2 * MARGIN)).round()
+    across, up = place[((place >= 2) & (place < CANVAS - 2)).all(axis=1)].astype(np.int64).T
+    counts = np.zeros((CANVAS, CANVAS))
+    for dx, dy in [(x, y) for x in (-2, -1, 0, 1, 2) for y in (-2, -1, 0, 1, 2) if x * x + y * y <= 5]:
+        np.add.at(counts, (CANVAS - 1 - up - dy, across + dx), 1)
+    visible = 1 - (1 - _opacity(len(points))) ** counts[..., None]
+    image = np.asarray(_axes(low, high)) * (1 - visible) + np.array(POINT) * visible
+    return Image.fromarray(image.round().astype(np.uint8))
+
+
+def _histogram(values: np.ndarray, low: float, high: float) -> Image.Image:
+    import numpy as np
+    from PIL import ImageDraw
+
+    counts, _ = np.histogram(values, bins=BARS, range=(low, high))
+    image, bottom = _axes(low, high, vertical=False), CANVAS - MARGIN
+    draw, width = ImageDraw.Draw(image), (CANVAS - 2 * MARGIN) / BARS
+    for k, count in enumerate(counts):
+        if count:
+            top = bottom - count / counts.max() * (CANVAS - 2 * MARGIN)
+            draw.rectangle((MARGIN + k * width, top, MARGIN + (k + 1) * width - 1, bottom), fill=POINT)
+    return image
+
+
+def _axes(low: float, high: float, *, vertical: bool = True) -> Image.Image:
+    """An empty plot with round numbers along its lower edge, and its left one too if the axes are alike."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (CANVAS, CANVAS), PAPER)
+    draw = ImageDraw.Draw(image)
+    first, last = MARGIN, CANVAS - MARGIN
+    draw.line((first, last, last, last), fill=INK)
+    for value in _ticks(low, high):
+        at = round(first + (value - low) / (high - low) * (last - first))
+        _tick(draw, (at, last), (0, 4), f"{value:g}", "mt")
+        if vertical:
+            _tick(draw, (first, CANVAS - 1 - at), (-4, 0), f"{value:g}", "rm")
+    if vertical:
+        draw.line((first, first, first, last), fill=INK)
+    return image
+
+
+def _tick(draw: ImageDraw.ImageDraw, at: tuple[int, int], step: tuple[int, int], text: str, anchor: str) -> None:
+    end = at[0] + step[0], at[1] + step[1]
+    draw.line((*at, *end), fill=INK)
+    draw.text((end[0] + step[0] // 2, end[1] + step[1] // 2), text, fill=INK, anchor=anchor)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The ticks around all values and a tenth more; being round, they seldom change from picture to picture."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    more = 0.1 * (high - low) or 1.0
+    step = _step(low - more, high + more)
+    return math.floor((low - more) / step) * step, math.ceil((high + more) / step) * step
+
+
+def _step(low: float, high: float) -> float:
+    """Between ticks: 1, 2 or 5 times a power of ten, so that there are some five to ten."""
+    rough = (high - low) / 8
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * k for k in (1, 2, 5, 10) if power * k >= rough)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = _step(low, high)
+    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _opacity(count: int) -> float:
+    """Of one point: 0.5 for a few hundred, less for more, so that dense places still differ."""
+    return min(0.5, max(0.02, 200 / max(count, 1)))
+
+
+# --- files
+
+
+def _save(image: Image.Image, path: Path, *, format: str = "PNG", **options: object) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    image.save(partial, format=format, **options)
+    partial.replace(path)
+
+
+def _save_rows(rows: Sequence[Sequence[object]], path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    partial.replace(path)
+
+
+def _write_points(points: Tensor, path: Path, labels: Tensor | None) -> Path:
+    """A header, then nine significant digits a coordinate: enough for 32-bit numbers to be read back as they were."""
+    _refuse_existing(path.parent, [path.name])
+    rows = [[f"{value:.9g}" for value in point] for point in points.detach().float().cpu().tolist()]
+    header = [f"x{k}" for k in range(points[0].numel())]
+    if labels is not None:
+        header, rows = [*header, "label"], [[*row, str(k)] for row, k in zip(rows, labels.tolist(), strict=True)]
+    _save_rows([header, *rows], path)
+    return path
+
+
+def _read_points(path: Path) -> list[list[float]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = [name for name in reader.fieldnames or () if name.startswith("x")]
+        try:
+            return [[float(row[name]) for name in names] for row in reader]
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}: line {reader.line_num} is not a point ({error})") from error
+
+
+def _refuse_existing(folder: Path, names: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    there = next((name for name in names if (folder / name).exists()), None)
+    if there is not None:
+        raise InputError(f"{folder} already holds {there}; choose another folder, or empty this one")

@@ -1,0 +1,316 @@
+"""What the image package's data sets are made of: images of any size cut to a network's, and points."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan_core.data import Batch, Source, TensorDataset, TensorSource, require_labels
+from gan_core.errors import DataError
+from gan_image.files import (
+    SUFFIXES,
+    Files,
+    Unreadable,
+    channels_of,
+    classes_of,
+    image_names,
+    open_files,
+    opened,
+    read_image,
+    to_channels,
+    to_square,
+)
+
+MEMORY_BYTES = 2**31
+"""The largest set that is held in memory, cut to size."""
+MEMORY_PIXELS = 10**9
+"""The most pixels that are decoded before a training begins: some ten seconds."""
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+NAMED = 5
+"""How many skipped files a warning names."""
+
+logger = logging.getLogger("gan_image")
+
+
+class Images(Protocol):
+    """Images by index, of any size: what an `ImageSource` cuts to a network's."""
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int, int]]:
+        """Channels, height and width of every image."""
+
+    def name(self, index: int) -> str: ...
+
+    def ready(self, *, channels: int, size: int) -> Tensor | None:
+        """All pixels, uint8 `[N, C, H, W]`, if they are in memory in that form already."""
+
+    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
+        """One image as grey or RGB, resized and centre-cropped to a square.
+
+        Raises:
+            Unreadable: it is damaged.
+        """
+
+
+class TensorImages:
+    """Pixels in memory, uint8 `[N, C, H, W]`."""
+
+    def __init__(self, pixels: Tensor):
+        self.pixels = pixels
+        count, channels, height, width = pixels.shape
+        self.shapes = [(channels, height, width)] * count
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def ready(self, *, channels: int, size: int) -> Tensor | None:
+        return self.pixels if self.pixels.shape[1:] == (channels, size, size) else None
+
+    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
+        pixels = self.pixels[index]
+        array = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # [C, H, W] -> [H, W(, C)]
+        return to_square(to_channels(Image.fromarray(array.numpy()), channels), size)
+
+
+class FileImages:
+    """The images of a folder or archive."""
+
+    def __init__(self, files: Files, names: Sequence[str], shapes: Sequence[tuple[int, int, int]]):
+        self.files, self.names, self.shapes = files, names, shapes
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def ready(self, *, channels: int, size: int) -> Tensor | None:
+        return None
+
+    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
+        return read_image(self.files, self.names[index], channels=channels, size=size)
+
+
+class ImageSource(Source):
+    """Images with or without labels.
+
+    Attributes:
+        skipped: what could not be read and why, by name; it grows as items are read.
+    """
+
+    def __init__(self, images: Images, *, name: str, labels: Tensor | None = None, classes: Sequence[str] | None = None,
+                 strict: bool = False):  # fmt: skip
+        self.images, self.name, self.labels, self.strict = images, name, labels, strict
+        self.skipped: dict[str, str] = {}
+        self.facts = _facts(images.shapes, classes)
+        self._last: tuple[tuple[int, int], Dataset[Batch]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images.shapes)
+
+    def fit(self, **network: Any) -> Dataset[Batch]:
+        """Square images `image` `[C, image_size, image_size]` in uint8, and `label`.
+
+        A set that is small enough is decoded now and kept in memory (until another size is asked for); of a larger one
+        every item is decoded when it is asked for, and one that cannot be read then gives its place to the next.
+
+        Args:
+            network: `image_size` and `channels`, or `shape` with both; the images' own if neither is given.
+
+        Raises:
+            DataError: the size or channels are missing or impossible, the classes are not the network's, or no image
+                can be read.
+        """
+        require_labels(self, network.get("num_classes"))
+        wanted = self._wanted(network)
+        if self._last is None or self._last[0] != wanted:
+            self._last = wanted, self._fit(*wanted)
+        return self._last[1]
+
+    def _fit(self, channels: int, size: int) -> Dataset[Batch]:
+        if (pixels := self.images.ready(channels=channels, size=size)) is not None:
+            return TensorDataset({"image": pixels} | ({} if self.labels is None else {"label": self.labels}))
+        squares = SquareImages(self, channels, size)
+        decoded = sum(height * width for _, height, width in self.images.shapes)
+        if len(self) * channels * size * size <= MEMORY_BYTES and decoded <= MEMORY_PIXELS:
+            return squares.in_memory()
+        squares[0]  # if no image can be read, this says so before the training begins
+        return squares
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
+
+    def skip(self, skipped: Mapping[str, str]) -> None:
+        """Records what cannot be read, and names what is new in a warning.
+
+        Raises:
+            DataError: something cannot be read, and the source is strict.
+        """
+        new = {name: reason for name, reason in skipped.items() if name not in self.skipped}
+        if not new:
+            return
+        first = [f"{_printable(name)} ({reason})" for name, reason in list(new.items())[:NAMED]]
+        if self.strict:
+            raise DataError(f"{self.name}: cannot read {first[0]}; mend or remove it, or leave out `strict` to skip it")
+        self.skipped.update(new)
+        more = f", and {len(new) - NAMED} more" if len(new) > NAMED else ""
+        logger.warning("%s: skipped %s: %s%s", self.name, count(len(new), "unreadable image"), ", ".join(first), more)
+
+    def _wanted(self, network: Mapping[str, Any]) -> tuple[int, int]:
+        shape = tuple(network.get("shape") or ())
+        if shape and (len(shape) != 3 or shape[1] != shape[2]):
+            raise DataError(f"{self.name} holds images, not `network.shape` {list(shape)}; give [channels, size, size]")
+        channels, size, _ = shape or (self.facts["channels"], self.facts.get("image_size"), None)
+        channels, size = network.get("channels") or channels, network.get("image_size") or size
+        if channels not in (1, 3):
+            raise DataError(f"{self.name}: images have 1 or 3 channels, and `network.channels` is {channels}")
+        if size is None:
+            raise DataError(f"{self.name}: the images have different sizes or are not square; set `network.image_size`")
+        return channels, size
+
+
+class SquareImages(Dataset[Batch]):
+    """A source's images at one size, decoded when they are asked for."""
+
+    def __init__(self, source: ImageSource, channels: int, size: int):
+        self.source, self.channels, self.size = source, channels, size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Batch:
+        """The item, or the next one that can be read."""
+        for place in (*range(index, len(self)), *range(index)):
+            try:
+                return self._item(place)
+            except Unreadable as error:
+                self.source.skip({self.source.images.name(place): str(error)})
+        raise _nothing(self.source.name, len(self), self.source.skipped)
+
+    def in_memory(self) -> TensorDataset:
+        """All items that can be read.
+
+        Raises:
+            DataError: there are none, or one cannot be read and the source is strict.
+        """
+        pixels = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
+        kept: list[int] = []
+        skipped: dict[str, str] = {}
+        for index in range(len(self)):
+            try:
+                pixels[len(kept)] = self._read(index)
+                kept.append(index)
+            except Unreadable as error:
+                skipped[self.source.images.name(index)] = str(error)
+        self.source.skip(skipped)
+        if not kept:
+            raise _nothing(self.source.name, len(self), self.source.skipped)
+        labels = self.source.labels
+        return TensorDataset({"image": pixels[: len(kept)]} | ({} if labels is None else {"label": labels[kept]}))
+
+    def _item(self, index: int) -> Batch:
+        labels = self.source.labels
+        return {"image": self._read(index)} | ({} if labels is None else {"label": labels[index]})
+
+    def _read(self, index: int) -> Tensor:
+        return to_tensor(self.source.images.read(index, channels=self.channels, size=self.size))
+
+
+class PointSource(TensorSource):
+    """Points of a known mixture, `points` `[N, D]`; `facts` hold the `modes` `[M, D]` and their `std` for measuring."""
+
+    def __init__(self, points: Tensor, *, name: str, modes: Tensor, std: float):
+        super().__init__({"points": points}, name=name)
+        self.facts = {"shape": tuple(points.shape[1:]), "modes": modes, "std": std}
+
+    def fit(self, **network: Any) -> Dataset[Batch]:
+        """The points as they are.
+
+        Raises:
+            DataError: the network makes something else, or has classes.
+        """
+        shape = tuple(network.get("shape") or self.facts["shape"])
+        images = network.get("image_size") is not None
+        if images or shape != self.facts["shape"]:
+            wanted = "the network makes images" if images else f"`network.shape` is {list(shape)}"
+            raise DataError(f"{self.name} holds points of shape {list(self.facts['shape'])}, and {wanted}")
+        return super().fit(**network)
+
+
+def open_images(path: Path, *, strict: bool) -> ImageSource:
+    """The images of a folder or archive; every header is read now, so that what is not an image is known.
+
+    Raises:
+        DataError: see `gan_image.data.open_folder`.
+    """
+    files = open_files(path)
+    names, seen = image_names(files)
+    shapes: dict[str, tuple[int, int, int]] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            shapes[name] = _shape(files, name)
+        except Unreadable as error:
+            skipped[name] = str(error)
+    if not shapes and not (strict and skipped):
+        raise _nothing(str(path), seen, skipped)
+    labels, classes = _labels(path, names, list(shapes))
+    images = FileImages(files, list(shapes), list(shapes.values()))
+    source = ImageSource(images, name=str(path), labels=labels, classes=classes, strict=strict)
+    source.skip(skipped)
+    return source
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """The pixels of a grey or RGB image, uint8 `[C, H, W]`."""
+    array = np.array(image)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: `1 file`, `2 files`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _shape(files: Files, name: str) -> tuple[int, int, int]:
+    with opened(files, name) as image:
+        return channels_of(image), image.height, image.width
+
+
+def _labels(path: Path, names: Sequence[str], kept: Sequence[str]) -> tuple[Tensor | None, list[str] | None]:
+    folders = classes_of(names)
+    if folders is None:
+        if len({name.rpartition("/")[0] for name in names}) > 1:
+            logger.warning("%s: images lie beside its sub-folders as well as in them, so none is labelled", path)
+        return None, None
+    classes = sorted(set(folders.values()))
+    if SPLITS.issuperset(name.lower() for name in classes):
+        raise DataError(f"{path}: {', '.join(classes)} are parts of a data set, not classes; give one of them")
+    number = {name: k for k, name in enumerate(classes)}
+    return torch.tensor([number[folders[name]] for name in kept]), classes
+
+
+def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"channels": max((shape[0] for shape in shapes), default=3)}
+    sides = {side for _, height, width in shapes for side in (height, width)}
+    if len(sides) == 1:
+        facts["image_size"] = sides.pop()
+        facts["shape"] = (facts["channels"], facts["image_size"], facts["image_size"])
+    if classes is not None:
+        facts |= {"num_classes": len(classes), "classes": list(classes)}
+    return facts
+
+
+def _nothing(name: str, seen: int, skipped: Mapping[str, str]) -> DataError:
+    first = next(iter(skipped.items()), None)
+    why = f"; {_printable(first[0])}: {first[1]}" if first else ""
+    return DataError(f"{name}: no readable images among {count(seen, 'file')} (looked for {', '.join(SUFFIXES)}){why}")
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)

@@ -1,0 +1,129 @@
+"""Strided convolutions with batch normalisation.
+
+- `dcgan`: Radford et al. 2016, arXiv:1511.06434, at the paper's 64 pixels, as its usual port has it (the discriminator
+  judges real and fake images in batches of their own). Other sizes have one stage for each halving down to 4 pixels.
+
+With `num_classes` the generator is told the class beside its latent (Mirza & Osindero 2014, arXiv:1411.1784) and the
+discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.blocks import doublings, norm, one_hot
+from gan_core.preset import Preset
+from gan_core.recipe import Adam
+from gan_core.two_player import TwoPlayerGame
+
+
+def initialize(module: nn.Module) -> None:
+    """DCGAN's weights: N(0, 0.02), and N(1, 0.02) for the gains of normalisation (section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class Up(nn.Sequential):
+    """Doubles the size, normalises, rectifies."""
+
+    def __init__(self, inputs: int, outputs: int):
+        conv = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Down(nn.Sequential):
+    """Halves the size, normalises, rectifies leakily."""
+
+    def __init__(self, inputs: int, outputs: int, kind: str):
+        conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+        super().__init__(conv, norm(kind, outputs), nn.LeakyReLU(0.2))
+
+
+class Generator(nn.Module):
+    """`z [B, latent_dim]` (or `[B, latent_dim, 1, 1]`) and a class to images `[B, channels, H, W]` in [-1, 1].
+
+    Args:
+        image_size: 4 doubled at least twice.
+        channels: of the images.
+        latent_dim: of z.
+        width: channels before the last layer; every stage towards 4 pixels has twice as many.
+        num_classes: None for a generator without classes.
+    """
+
+    def __init__(self, *, image_size: int = 64, channels: int = 3, latent_dim: int = 100, width: int = 64,
+                 num_classes: int | None = None):  # fmt: skip
+        super().__init__()
+        stages = doublings(image_size, 4, least=2)
+        widths = [width << stage for stage in reversed(range(stages))]
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        first = nn.ConvTranspose2d(latent_dim + (num_classes or 0), widths[0], 4, bias=False)
+        self.project = nn.Sequential(first, nn.BatchNorm2d(widths[0]), nn.ReLU())
+        self.up = nn.Sequential(*[Up(a, b) for a, b in pairwise(widths)])
+        self.to_image = nn.Sequential(
+            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()
+        )
+        self.apply(initialize)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        z = z.flatten(1)
+        if self.num_classes is not None and label is not None:
+            z = torch.cat([z, one_hot(label, self.num_classes)], dim=1)
+        return self.to_image(self.up(self.project(z[:, :, None, None])))
+
+
+class Discriminator(nn.Module):
+    """Images `[B, channels, H, W]` and a class to logits `[B]`.
+
+    Args:
+        image_size: 4 doubled at least twice.
+        channels: of the images.
+        width: channels after the first layer; every further stage has twice as many.
+        norm: of all stages but the first: `batch`, `layer` or `none`.
+        num_classes: None for a discriminator without classes.
+    """
+
+    def __init__(self, *, image_size: int = 64, channels: int = 3, width: int = 64, norm: str = "batch",
+                 num_classes: int | None = None):  # fmt: skip
+        super().__init__()
+        stages = doublings(image_size, 4, least=2)
+        widths = [width << stage for stage in range(stages)]
+        self.num_classes = num_classes
+        downs = [Down(a, b, norm) for a, b in pairwise(widths)]
+        self.features = nn.Sequential(Down(channels, width, "none"), *downs)
+        self.judge = nn.Conv2d(widths[-1], 1, 4, bias=False)
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, widths[-1])
+        self.apply(initialize)
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        features = self.features(images)
+        logits = self.judge(features).flatten()
+        if self.embedding is None or label is None:
+            return logits
+        return logits + (self.embedding(label) * features.mean(dim=(2, 3))).sum(dim=1)
+
+
+DCGAN = Preset(
+    TwoPlayerGame,
+    networks={"generator": Generator, "discriminator": Discriminator},
+    paper="arXiv:1511.06434",
+    objective="non_saturating",
+    optimizer=Adam(learning_rate=2e-4, betas=(0.5, 0.999)),
+    network={"image_size": 64, "latent_dim": 100, "width": 64},
+    train={"batch_size": 128, "steps": 100_000, "sample_every": 1000, "checkpoint_every": 1000},
+)
+SMALL = Preset(
+    TwoPlayerGame,
+    networks=DCGAN.networks,
+    paper=DCGAN.paper,
+    objective="non_saturating",
+    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.999)),
+    network={"image_size": 32, "latent_dim": 64, "width": 32},
+    train={"steps": 4000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
+)
+
+PRESETS = {"dcgan": {"paper": DCGAN, "small": SMALL}}

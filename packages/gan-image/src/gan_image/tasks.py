@@ -1,0 +1,74 @@
+"""What gan-image does besides training and generating: sheets, interpolation strips, and the film of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gan_core.cli import MODEL_HELP, Answer, Seed
+from gan_core.errors import InputError
+
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+OutFile = Annotated[Path, typer.Option(help="The picture.")]
+
+
+def sheet(
+    model: Model,
+    count: Annotated[int, typer.Option("-n", min=1, max=4096, help="How many samples.")] = 64,
+    out: OutFile = Path("samples.png"),
+    columns: Annotated[int | None, typer.Option(min=1, help="Left out: one a class, else as many as rows.")] = None,
+    seed: Seed = 0,
+) -> Answer:
+    """One picture of many samples; of a class-conditional system, a column a class."""
+    from gan_image import DOMAIN
+    from gan_image.media import write_samples
+
+    game = DOMAIN.load(model)
+    path = write_samples({"generated": game.generate(count, seed=seed)}, _png(out), columns=columns or game.num_classes)
+    return Answer({"file": str(path), "seed": seed}, str(path))
+
+
+def interpolate(
+    model: Model,
+    rows: Annotated[int, typer.Option(min=1, max=256, help="Strips.")] = 8,
+    steps: Annotated[int, typer.Option(min=2, max=256, help="Images in a strip.")] = 10,
+    out: OutFile = Path("interpolation.png"),
+    label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, all in turn.")] = None,
+    seed: Seed = 0,
+) -> Answer:
+    """Strips from one latent to another, along the great circle between them."""
+    from gan_image import DOMAIN
+    from gan_image.interpolation import strips
+    from gan_image.media import write_samples
+
+    images = strips(DOMAIN.load(model), rows=rows, steps=steps, label=label, seed=seed)
+    path = write_samples({"generated": images}, _png(out), columns=steps)
+    return Answer({"file": str(path), "seed": seed}, str(path))
+
+
+def film(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="The GIF.")] = Path("training.gif"),
+    milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="That each picture is shown.")] = 200,
+) -> Answer:
+    """The pictures that a training wrote, one after the other, as a GIF."""
+    from gan_core.run import Run
+    from gan_image.media import write_gif
+
+    pictures = [path for path in Run.open(run).samples() if path.suffix == ".png"]
+    if not pictures:
+        raise InputError(f"{run}: has no sample pictures; train with `--set train.sample_every=100`")
+    path = write_gif(pictures, out, milliseconds=milliseconds)
+    return Answer({"file": str(path), "pictures": len(pictures)}, str(path))
+
+
+def _png(out: Path) -> Path:
+    """The path without the suffix that the writer adds."""
+    if out.suffix not in ("", ".png"):
+        raise InputError(f"`--out` is {out}; the picture is a .png")
+    return out.with_suffix("")
+
+
+COMMANDS = {"sheet": sheet, "interpolate": interpolate, "film": film}

@@ -1,0 +1,406 @@
+import gzip
+import logging
+import pickle
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from gan_core.errors import DataError
+from gan_image import data, sources
+from gan_image.data import DATASETS, load_digits, load_gaussian, load_grid, load_ring, open_folder
+from gan_image.sources import ImageSource, SquareImages, TensorImages
+
+LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm)"
+
+
+def paint(path, level=0, size=(8, 8), mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (level,) * len(mode) if len(mode) > 1 else level).save(path)
+
+
+def spoil(path):
+    """A file whose header is right and whose pixels are missing."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def levels(dataset):
+    return [int(dataset[i]["image"].flatten()[0]) for i in range(len(dataset))]
+
+
+# --- the named sets
+
+
+def test_listing_the_sets_loads_nothing_heavy():
+    code = "import sys, gan_image.data; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "torchvision", "sklearn", "PIL", "numpy"} & set(answer.stdout.split())
+
+
+def test_every_card_names_a_loader():
+    for card in DATASETS:
+        module, _, function = card.load.partition(":")
+        assert module == "gan_image.data"
+        assert callable(getattr(data, function))
+        assert card.origin in ("embedded", "download")
+    assert len({card.name for card in DATASETS}) == len(DATASETS)
+
+
+def test_digits_are_the_scanned_ones():
+    source = load_digits()
+    assert len(source) == 1797
+    assert source.facts["shape"] == (1, 8, 8)
+    assert source.facts["classes"] == list("0123456789")
+    item = source.fit()[0]
+    assert item["image"].dtype == torch.uint8
+    assert item["image"][0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 of 16
+    assert int(item["label"]) == 0
+
+
+def test_digits_are_enlarged_to_what_a_network_asks_for():
+    dataset = load_digits().fit(image_size=32, channels=3, num_classes=10)
+    batch = dataset.__getitems__([0, 1, 1796])
+    assert batch["image"].shape == (3, 3, 32, 32)
+    assert batch["label"].tolist() == [0, 1, 8]
+    assert_close(batch["image"][:, 0], batch["image"][:, 2])
+
+
+@pytest.mark.parametrize(
+    ("load", "count", "std"), [(load_gaussian, 1, 0.5), (load_ring, 8, 0.01), (load_grid, 25, 0.05)]
+)
+def test_a_toy_distribution_is_what_its_facts_say(load, count, std):
+    source = load()
+    points, modes = source.fit().tensors["points"], source.facts["modes"]
+    assert points.shape == (100_000, *source.facts["shape"])
+    assert (len(modes), source.facts["std"]) == (count, std)
+    distance, nearest = torch.cdist(points, modes).min(dim=1)
+    assert_close(torch.bincount(nearest) / len(points), torch.full((count,), 1 / count), atol=4e-3, rtol=0)
+    rms = (distance.square().mean() / modes.shape[1]).sqrt()
+    assert_close(rms, torch.tensor(std), atol=0, rtol=0.01)
+
+
+def test_the_modes_are_those_of_the_papers():
+    assert load_gaussian().facts["modes"].tolist() == [[4.0]]
+    assert_close(load_ring().facts["modes"].norm(dim=1), torch.ones(8))
+    assert sorted(load_grid().facts["modes"].tolist()) == [[x, y] for x in (-4, -2, 0, 2, 4) for y in (-4, -2, 0, 2, 4)]
+
+
+def test_a_toy_distribution_is_the_same_every_time():
+    assert_close(load_ring().fit().tensors["points"], load_ring().fit().tensors["points"], atol=0, rtol=0)
+
+
+def test_points_refuse_a_network_of_another_shape():
+    assert len(load_ring().fit(shape=[2])) == 100_000
+    with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and `network.shape` is \[3\]$"):
+        load_ring().fit(shape=(3,))
+    with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and the network makes images$"):
+        load_ring().fit(image_size=32, channels=1)
+
+
+# --- sets that are downloaded
+
+
+def idx(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_files_that_are_there_are_not_downloaded(home, capsys):
+    raw = home / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.array([9, 0, 3], dtype=np.uint8)))
+    source = data.load_fashion_mnist()
+    assert source.facts["classes"][9] == "Ankle boot"
+    batch = source.fit(image_size=28).__getitems__([0, 1, 2])
+    assert_close(batch["image"], torch.from_numpy(images)[:, None])
+    assert batch["label"].tolist() == [9, 0, 3]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("load", "kind", "words"),
+    [
+        (data.load_mnist, "MNIST", "mnist cannot be downloaded; put train-images-idx3-ubyte.gz, "
+         "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into {home}/MNIST/raw "
+         "by hand (<urlopen error no network>)"),
+        (data.load_cifar10, "CIFAR10",
+         "cifar10 cannot be downloaded; put cifar-10-python.tar.gz into {home} by hand (<urlopen error no network>)"),
+    ],
+)  # fmt: skip
+def test_without_a_network_the_error_says_which_files_go_where(home, monkeypatch, load, kind, words):
+    import torchvision.datasets as torchvision_sets
+
+    def no_network(self):
+        raise OSError("<urlopen error\n no network>")
+
+    monkeypatch.setattr(getattr(torchvision_sets, kind), "download", no_network)
+    with pytest.raises(DataError) as error:
+        load()
+    assert str(error.value) == words.format(home=home)
+
+
+# --- folders
+
+
+def test_images_in_a_folder_are_unlabelled_and_in_order(tmp_path):
+    for k in (2, 0, 1):
+        paint(tmp_path / f"{k}.png", level=10 * k)
+    source = open_folder(tmp_path)
+    assert source.facts == {"channels": 1, "image_size": 8, "shape": (1, 8, 8)}
+    assert levels(source.fit()) == [0, 10, 20]
+    assert set(source.fit()[0]) == {"image"}
+
+
+def test_sub_folders_are_classes(tmp_path):
+    for k, name in enumerate(["pear/x.png", "apple/x.png", "apple/red/y.png"]):
+        paint(tmp_path / name, level=k)
+    source = open_folder(tmp_path)
+    assert (source.facts["num_classes"], source.facts["classes"]) == (2, ["apple", "pear"])
+    batch = source.fit(num_classes=2).__getitems__([0, 1, 2])
+    assert batch["image"][:, 0, 0, 0].tolist() == [2, 1, 0]
+    assert batch["label"].tolist() == [0, 0, 1]
+
+
+def test_images_beside_class_folders_take_the_labels_away(tmp_path, caplog):
+    paint(tmp_path / "apple" / "x.png")
+    paint(tmp_path / "banner.png")
+    source = open_folder(tmp_path)
+    assert "num_classes" not in source.facts
+    assert caplog.messages == [f"{tmp_path}: images lie beside its sub-folders as well as in them, so none is labelled"]
+    with pytest.raises(DataError, match=r"has no labels, and `network.num_classes` is 2; leave it out$"):
+        source.fit(num_classes=2)
+
+
+def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
+    paint(tmp_path / "train" / "x.png")
+    paint(tmp_path / "test" / "x.png")
+    with pytest.raises(DataError) as error:
+        open_folder(tmp_path)
+    assert str(error.value) == f"{tmp_path}: test, train are parts of a data set, not classes; give one of them"
+
+
+def test_facts_of_images_that_differ(tmp_path):
+    paint(tmp_path / "a.png", size=(8, 8))
+    paint(tmp_path / "b.png", size=(8, 6), mode="RGB")
+    source = open_folder(tmp_path)
+    assert source.facts == {"channels": 3}
+    with pytest.raises(
+        DataError, match=r"the images have different sizes or are not square; set `network.image_size`$"
+    ):
+        source.fit()
+    assert source.fit(image_size=4, channels=1)[1]["image"].shape == (1, 4, 4)
+
+
+def test_only_grey_and_colour_can_be_asked_for(tmp_path):
+    paint(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"images have 1 or 3 channels, and `network.channels` is 4$"):
+        open_folder(tmp_path).fit(channels=4)
+
+
+def test_a_network_may_ask_by_shape(tmp_path):
+    paint(tmp_path / "a.png")
+    assert open_folder(tmp_path).fit(shape=[3, 16, 16])[0]["image"].shape == (3, 16, 16)
+    with pytest.raises(DataError, match=r"holds images, not `network.shape` \[2\]; give \[channels, size, size\]$"):
+        open_folder(tmp_path).fit(shape=[2])
+
+
+def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
+    paint(tmp_path / "good.png", level=7)
+    paint(tmp_path / "small.png", size=(1, 1))
+    (tmp_path / "text.png").write_text("words")
+    source = open_folder(tmp_path)
+    assert len(source) == 1
+    assert caplog.messages == [
+        f"{tmp_path}: skipped 2 unreadable images: small.png (1x1 pixels, smaller than 4 a side), "
+        "text.png (not an image, or damaged at its start)"
+    ]
+    assert caplog.records[0].name == "gan_image"
+
+
+def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path, caplog):
+    for k in range(3):
+        paint(tmp_path / f"{k}.png", level=k)
+    spoil(tmp_path / "1.png")
+    source = open_folder(tmp_path)
+    assert len(source) == 3
+    assert levels(source.fit(image_size=8)) == [0, 2]
+    assert list(source.skipped) == ["1.png"]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{tmp_path}: skipped 1 unreadable image: 1.png (image file is truncated")
+    source.fit(image_size=16)
+    assert len(caplog.messages) == 1  # known by now
+
+
+def test_many_skipped_files_are_counted(tmp_path, caplog):
+    paint(tmp_path / "good.png")
+    for k in range(12):
+        (tmp_path / f"{k:02d}.png").write_text("words")
+    assert len(open_folder(tmp_path).skipped) == 12
+    assert "skipped 12 unreadable images: 00.png" in caplog.messages[0]
+    assert caplog.messages[0].endswith("04.png (not an image, or damaged at its start), and 7 more")
+
+
+@pytest.mark.parametrize("spoiled", ["header", "pixels"])
+def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
+    paint(tmp_path / "a.png")
+    spoil(tmp_path / "b.png")
+    if spoiled == "header":
+        (tmp_path / "b.png").write_text("words")
+    with pytest.raises(
+        DataError, match=r"cannot read b.png \(.+\); mend or remove it, or leave out `strict` to skip it$"
+    ):
+        open_folder(tmp_path, strict=True).fit(image_size=8)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_folder_without_images_says_what_was_looked_for(tmp_path, strict):
+    (tmp_path / "a.txt").write_text("words")
+    (tmp_path / "b.txt").write_text("words")
+    with pytest.raises(DataError) as error:
+        open_folder(tmp_path, strict=strict)
+    assert str(error.value) == f"{tmp_path}: no readable images among 2 files {LOOKED_FOR}"
+
+
+def test_a_folder_of_one_image_too_large_says_so(tmp_path, caplog):
+    paint(tmp_path / "wide.png", size=(50_000, 4), mode="1")
+    with pytest.raises(DataError) as error:
+        open_folder(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: no readable images among 1 file {LOOKED_FOR}; "
+        "wide.png: 50000x4 pixels, at most 89 million and 20,000 a side are read"
+    )
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    for k in range(3):
+        spoil(tmp_path / f"{k}.png")
+    with pytest.raises(DataError, match=r"no readable images among 3 files .*; 0.png: image file is truncated"):
+        open_folder(tmp_path).fit(image_size=8)
+
+
+# --- sets too large for memory
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    for k in range(4):
+        paint(tmp_path / f"{'ab'[k % 2]}/{k}.png", level=k)
+    return tmp_path
+
+
+def test_a_large_set_is_decoded_item_by_item(large):
+    dataset = open_folder(large).fit(image_size=8)
+    assert isinstance(dataset, SquareImages)
+    assert levels(dataset) == [0, 2, 1, 3]
+    assert [int(dataset[i]["label"]) for i in range(4)] == [0, 0, 1, 1]
+
+
+def test_in_a_large_set_the_next_image_stands_in_for_a_damaged_one(large, caplog):
+    source = open_folder(large)
+    dataset = source.fit(image_size=8)
+    caplog.clear()
+    spoil(large / "a" / "2.png")
+    spoil(large / "b" / "3.png")
+    assert levels(dataset) == [0, 1, 1, 0]
+    assert [int(dataset[i]["label"]) for i in range(4)] == [0, 1, 1, 0]  # the label is of the image that is shown
+    assert len(caplog.messages) == 2
+    assert list(source.skipped) == ["a/2.png", "b/3.png"]
+
+
+def test_in_a_large_set_strict_stops(large):
+    dataset = open_folder(large, strict=True).fit(image_size=8)
+    spoil(large / "a" / "2.png")
+    with pytest.raises(DataError, match=r"cannot read a/2.png \("):
+        dataset[1]
+
+
+def test_a_large_set_travels_to_worker_processes(large):
+    dataset = pickle.loads(pickle.dumps(open_folder(large).fit(image_size=8)))
+    assert levels(dataset) == [0, 2, 1, 3]
+
+
+def test_memory_and_file_by_file_give_the_same(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{k}.png")
+    source = open_folder(tmp_path)
+    held = source.fit(image_size=16)
+    monkeypatch.setattr(sources, "MEMORY_PIXELS", 0)
+    read = open_folder(tmp_path).fit(image_size=16)
+    assert type(held) is not type(read)
+    for i in range(3):
+        assert_close(held[i], read[i], atol=0, rtol=0)
+
+
+def test_the_last_size_is_kept(tmp_path):
+    paint(tmp_path / "a.png")
+    source = open_folder(tmp_path)
+    dataset = source.fit(image_size=8)
+    assert source.fit(image_size=8, channels=1) is dataset
+    assert source.fit(image_size=16)[0]["image"].shape == (1, 16, 16)
+
+
+def test_pixels_in_memory_and_in_files_give_the_same(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    for k, array in enumerate(pixels):
+        Image.fromarray(array).save(tmp_path / f"{k}.png")
+    in_memory = ImageSource(TensorImages(torch.from_numpy(pixels).permute(0, 3, 1, 2)), name="memory")
+    for wanted in ({"image_size": 16}, {"image_size": 48, "channels": 1}):
+        assert_close(in_memory.fit(**wanted)[2], open_folder(tmp_path).fit(**wanted)[2], atol=0, rtol=0)
+
+
+# --- real data
+
+
+def test_fruits_have_three_classes(shared_data):
+    source = open_folder(shared_data("fruits"))
+    assert (len(source), source.facts["image_size"], source.facts["channels"]) == (1320, 100, 3)
+    assert source.facts["classes"] == ["apple", "cherry", "tomato"]
+    dataset = source.fit(image_size=32, num_classes=3)
+    assert dataset.tensors["image"].shape == (1320, 3, 32, 32)
+    assert torch.bincount(dataset.tensors["label"]).tolist() == [440, 440, 440]
+    corners = dataset.tensors["image"][:, :, 0, 0].float()
+    assert corners.mean() > 240  # photographed on white
+
+
+def test_kodak_is_cut_square_from_landscapes_and_portraits(shared_data):
+    source = open_folder(shared_data("kodak"), strict=True)
+    assert source.facts == {"channels": 3}
+    assert source.fit(image_size=64).tensors["image"].shape == (12, 3, 64, 64)
+
+
+def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, caplog):
+    import zipfile
+
+    folder = shared_data("fashion_mnist")
+    raw = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
+    images = np.frombuffer(raw, dtype=np.uint8, offset=16).reshape(-1, 28, 28)[:40]
+    labels = gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes())[8:48]
+    with zipfile.ZipFile(tmp_path / "fashion.zip", "w") as archive:
+        for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+            with archive.open(f"fashion/{label}/{k:02d}.png", "w") as file:
+                Image.fromarray(image).save(file, "PNG")
+    source = open_folder(tmp_path / "fashion.zip")
+    assert source.facts["classes"] == sorted({str(label) for label in labels})
+    order = sorted(range(40), key=lambda k: (labels[k], k))
+    assert_close(source.fit().tensors["image"][:, 0], torch.from_numpy(images[order].copy()), atol=0, rtol=0)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -1,0 +1,369 @@
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_core.errors import DataError
+from gan_image import files
+from gan_image.files import FolderFiles, TarFiles, Unreadable, classes_of, image_names, open_files, read_image
+
+
+def encoded(image, format="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+PICTURE = Image.fromarray(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3))
+PNG = encoded(PICTURE)
+
+
+def read(tmp_path, content, *, suffix=".png", **wanted):
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    return read_image(FolderFiles(tmp_path), f"a{suffix}", **wanted)
+
+
+def claim(png, width, height):
+    """The same file with another width and height in its header, and the right checksum for them."""
+    header = struct.pack(">4sII", b"IHDR", width, height) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+# --- what is decoded
+
+
+@pytest.mark.parametrize(
+    ("format", "suffix", "options"),
+    [("PNG", ".png", {}), ("BMP", ".bmp", {}), ("PPM", ".ppm", {}), ("TIFF", ".tif", {}),
+     ("WEBP", ".webp", {"lossless": True})],
+)  # fmt: skip
+def test_a_lossless_format_gives_its_pixels(tmp_path, format, suffix, options):
+    image = read(tmp_path, encoded(PICTURE, format, **options), suffix=suffix)
+    assert image.mode == "RGB"
+    assert image.tobytes() == PICTURE.tobytes()
+
+
+def test_a_jpeg_gives_nearly_its_pixels(tmp_path):
+    flat = Image.new("RGB", (64, 48), (200, 100, 50))
+    image = read(tmp_path, encoded(flat, "JPEG", quality=95), suffix=".jpeg")
+    assert np.abs(np.asarray(image, dtype=int) - (200, 100, 50)).max() <= 2
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 250, 128, 3])
+    assert read(tmp_path, encoded(palette)).getpixel((0, 0)) == (250, 128, 3)
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path):
+    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    content = encoded(red, "GIF", save_all=True, append_images=[blue])
+    assert read(tmp_path, content, suffix=".gif").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_transparent_pixels_become_white(tmp_path):
+    half = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    half.putpixel((0, 0), (255, 0, 0, 255))
+    image = read(tmp_path, encoded(half))
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_a_transparent_palette_entry_becomes_white(tmp_path):
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 250, 128, 3])
+    assert read(tmp_path, encoded(palette, transparency=1)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_of_grey_are_scaled_to_eight(tmp_path):
+    deep = Image.fromarray(np.array([[0, 257, 32896, 65535]] * 4, dtype=np.uint16))
+    image = read(tmp_path, encoded(deep))
+    assert image.mode == "L"
+    assert [image.getpixel((x, 0)) for x in range(4)] == [0, 1, 128, 255]
+
+
+def test_sixteen_bits_of_grey_in_pgm_are_scaled_to_eight(tmp_path):
+    content = b"P5 4 4 65535\n" + struct.pack(">4H", 0, 257, 32896, 65535) * 4
+    image = read(tmp_path, content, suffix=".pgm")
+    assert [image.getpixel((x, 0)) for x in range(4)] == [0, 1, 128, 255]
+
+
+def test_print_colours_become_screen_colours(tmp_path):
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    assert read(tmp_path, encoded(cyan, "TIFF"), suffix=".tiff").getpixel((0, 0)) == (0, 255, 255)
+
+
+def test_the_orientation_that_a_camera_noted_is_honoured(tmp_path):
+    image = Image.new("RGB", (8, 4), "black")
+    image.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    upright = read(tmp_path, encoded(image, exif=exif))
+    assert upright.size == (4, 8)
+    assert upright.getpixel((3, 0)) == (255, 255, 255)
+
+
+def test_grey_and_colour_are_converted_on_request(tmp_path):
+    assert read(tmp_path, PNG, channels=1).mode == "L"
+    assert read(tmp_path, encoded(PICTURE.convert("L")), channels=3).mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(12, 4), (4, 12)])
+def test_the_square_is_cut_from_the_centre(tmp_path, size):
+    image = Image.new("L", size, 0)
+    image.paste(255, (4, 0, 8, 4) if size[0] > size[1] else (0, 4, 4, 8))
+    square = read(tmp_path, encoded(image), size=4)
+    assert set(square.tobytes()) == {255}
+
+
+@pytest.mark.parametrize("size", [4, 16, 31, 64])
+def test_resizing_keeps_a_flat_colour_and_gives_the_size(tmp_path, size):
+    square = read(tmp_path, encoded(Image.new("RGB", (40, 32), (9, 80, 200))), size=size)
+    assert square.size == (size, size)
+    assert set(square.get_flattened_data()) == {(9, 80, 200)}
+
+
+def test_reducing_a_checkerboard_gives_grey_not_stripes(tmp_path):
+    board = Image.fromarray((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8))
+    levels = np.asarray(read(tmp_path, encoded(board), size=16))[2:-2, 2:-2]
+    assert np.abs(levels.astype(int) - 127).max() <= 2
+
+
+def test_enlarging_does_not_ring(tmp_path):
+    edge = Image.fromarray(np.repeat([[60] * 4 + [190] * 4], 8, axis=0).astype(np.uint8))
+    levels = np.asarray(read(tmp_path, encoded(edge), size=32))
+    assert (levels.min(), levels.max()) == (60, 190)
+
+
+def test_a_large_jpeg_is_reduced_as_a_png_of_it_is(tmp_path):
+    wave = np.indices((256, 256)).sum(axis=0) // 2
+    image = Image.fromarray(wave.astype(np.uint8))
+    from_jpeg = read(tmp_path, encoded(image, "JPEG", quality=98), suffix=".jpg", size=32)
+    from_png = read(tmp_path, encoded(image), size=32)
+    assert np.abs(np.asarray(from_jpeg, dtype=int) - np.asarray(from_png)).max() <= 3
+
+
+# --- what is refused, and how
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"this is a text\n", "not an image, or damaged at its start"),
+        (b"", "not an image, or damaged at its start"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not an image, or damaged at its start"),
+        (encoded(Image.new("L", (1, 1))), "1x1 pixels, smaller than 4 a side"),
+        (encoded(Image.new("1", (20_001, 4))), "20001x4 pixels, at most 89 million and 20,000 a side are read"),
+        (claim(PNG, 50_000, 50_000), "too many pixels, at most 89 million and 20,000 a side are read"),
+        (claim(PNG, 9_500, 9_500), "too many pixels, at most 89 million and 20,000 a side are read"),
+    ],
+)
+def test_a_file_is_refused_before_it_is_decoded(tmp_path, content, reason):
+    with pytest.raises(Unreadable) as error:
+        read(tmp_path, content)
+    assert str(error.value) == reason
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+def test_a_file_cut_short_is_refused(tmp_path, format, kept):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    content = encoded(noise, format)
+    with pytest.raises(Unreadable):
+        read(tmp_path, content[: int(kept * len(content))])
+
+
+def test_the_reason_for_a_damaged_file_is_pillows(tmp_path):
+    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)))
+    with pytest.raises(Unreadable, match=r"^image file is truncated"):
+        read(tmp_path, noise[:2000])
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    format, suffix = [("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp"), ("GIF", ".gif"), ("TIFF", ".tif")][seed % 5]
+    content = np.frombuffer(encoded(PICTURE, format), dtype=np.uint8).copy()
+    content[rng.integers(0, len(content), 4)] = rng.integers(0, 256, 4)
+    with suppress(Unreadable):  # and no other error
+        assert read(tmp_path, content.tobytes(), suffix=suffix, size=8).size == (8, 8)
+
+
+def test_numbers_without_a_range_are_refused(tmp_path):
+    with pytest.raises(Unreadable, match=r"^floating-point pixels have no stated range; save it with 8 or 16 bits$"):
+        read(tmp_path, encoded(Image.new("F", (4, 4), 0.5), "TIFF"), suffix=".tif")
+    with pytest.raises(Unreadable, match=r"^32-bit pixels have no stated range; save it with 8 or 16 bits$"):
+        read(tmp_path, encoded(Image.new("I", (4, 4), 70_000), "TIFF"), suffix=".tif")
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 2**20)
+    with pytest.raises(Unreadable, match=r"^3 MiB, at most 1 are read$"):
+        read(tmp_path, PNG + bytes(3 * 2**20))
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    assert image_names(FolderFiles(tmp_path)) == (["a.png"], 1)
+    with pytest.raises(Unreadable, match="No such file"):
+        read_image(FolderFiles(tmp_path), "a.png")
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert image_names(FolderFiles(tmp_path)) == ([], 0)
+
+
+# --- folders and archives
+
+
+MEMBERS = {"b/two.png": PNG, "a/one.PNG": PNG, "a/deep/three.png": PNG, "a-b/four.png": PNG, "read me.txt": b"words"}
+
+
+def folder(path, members):
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def every_form(tmp_path, members):
+    yield folder(tmp_path / "folder", members)
+    yield zipped(tmp_path / "a.zip", members)
+    yield tarred(tmp_path / "a.tar", members)
+    for packing in ("gz", "bz2", "xz"):
+        yield tarred(tmp_path / f"a.tar.{packing}", members, f"w:{packing}")
+
+
+def test_every_form_holds_the_same_files_in_order(tmp_path):
+    for path in every_form(tmp_path, MEMBERS):
+        held = open_files(path)
+        assert image_names(held) == (["a-b/four.png", "a/deep/three.png", "a/one.PNG", "b/two.png"], 5), path
+        assert read_image(held, "b/two.png").tobytes() == PICTURE.tobytes()
+
+
+def test_every_form_can_be_pickled_for_a_worker(tmp_path):
+    for path in every_form(tmp_path, MEMBERS):
+        held = pickle.loads(pickle.dumps(open_files(path)))
+        assert read_image(held, "b/two.png").tobytes() == PICTURE.tobytes()
+
+
+def test_each_process_opens_a_zip_archive_for_itself(tmp_path, monkeypatch):
+    held = open_files(zipped(tmp_path / "a.zip", MEMBERS))
+    before = held._archive
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert read_image(held, "b/two.png").tobytes() == PICTURE.tobytes()
+    assert held._archive is not before
+
+
+def test_hidden_files_do_not_count(tmp_path):
+    members = {"__MACOSX/a/._one.png": b"", ".git/x.png": b"", "a/.hidden.png": b"", "./a/one.png": PNG}
+    for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
+        assert image_names(open_files(path)) == (["a/one.png"], 1)
+
+
+def test_a_name_that_leads_outside_is_refused(tmp_path):
+    members = {"../../out.png": PNG, "/etc/out.png": PNG, "in.png": PNG}
+    for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
+        held = open_files(path)
+        for name in ("../../out.png", "/etc/out.png"):
+            with pytest.raises(Unreadable, match=r"^its name leads out of the archive$"):
+                read_image(held, name)
+        assert read_image(held, "in.png").size == (8, 8)
+
+
+def test_a_tar_archive_that_ends_with_a_zip_archive_is_no_zip_archive(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"inside.png": PNG}).read_bytes()
+    path = tarred(tmp_path / "a.tar", {"one.png": PNG, "inner.zip": inner})
+    assert list(open_files(path).sizes) == ["inner.zip", "one.png"]
+
+
+def test_links_in_a_tar_archive_are_left_out(tmp_path):
+    path = tarred(tmp_path / "a.tar", {"one.png": PNG})
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("two.png")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    assert list(TarFiles(path).sizes) == ["one.png"]
+
+
+def test_a_folder_linked_into_itself_is_read_once(tmp_path):
+    folder(tmp_path, {"a/one.png": PNG})
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert list(FolderFiles(tmp_path).sizes) == ["a/one.png"]
+
+
+def test_a_locked_zip_member_is_named(tmp_path):
+    content = bytearray(zipped(tmp_path / "a.zip", {"one.png": PNG}).read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(Unreadable, match="encrypted"):
+        read_image(open_files(tmp_path / "a.zip"), "one.png")
+
+
+def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
+    path = tarred(tmp_path / "bomb.tar.gz", {"one.png": PNG, "zeros.bin": bytes(2**21)}, "w:gz")
+    assert path.stat().st_size < 2**14
+    with pytest.raises(DataError) as error:
+        open_files(path)
+    assert str(error.value) == (
+        f"{path}: cannot be read as a folder, a zip or a tar archive "
+        "(it unpacks to more than 1 MiB; use zip, or tar uncompressed)"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+def test_a_damaged_archive_is_named(tmp_path, name):
+    whole = zipped(tmp_path / name, MEMBERS) if name == "a.zip" else tarred(tmp_path / name, MEMBERS, f"w:{name[6:]}")
+    content = whole.read_bytes()
+    whole.write_bytes(content[:120])
+    with pytest.raises(DataError, match=r"cannot be read as a folder, a zip or a tar archive \(.+\)$"):
+        open_files(whole)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"gone: there is no such folder or archive$"):
+        open_files(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (["a/x", "b/y"], ["a", "b"]),
+        (["a/x", "a/deep/y", "b/z"], ["a", "a", "b"]),
+        (["photos/a/x", "photos/b/y"], ["a", "b"]),  # an archive often wraps all in one folder
+        (["x", "y"], None),
+        (["a/x", "a/y"], None),
+        (["a/x", "y"], None),
+        (["photos/x", "photos/a/y"], None),
+        ([], None),
+    ],
+)
+def test_the_first_folder_that_differs_is_the_class(names, classes):
+    found = classes_of(names)
+    assert (found and list(found.values())) == classes

@@ -1,0 +1,233 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from gan_core.errors import DataError, InputError
+from gan_image.media import read_items, write_gif, write_items, write_samples
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def flat(*levels, channels=1, size=4):
+    return torch.tensor(levels)[:, None, None, None].expand(-1, channels, size, size)
+
+
+# --- pictures
+
+
+def test_samples_lie_in_rows_and_small_ones_are_enlarged(tmp_path):
+    path = write_samples({"image": flat(-1.0, 0.0, 1.0)}, tmp_path / "new" / "00001000", columns=2)
+    assert path == tmp_path / "new" / "00001000.png"
+    picture = pixels(path)
+    assert picture.shape == (2 * 256 + 2, 2 * 256 + 2, 3)  # 2 x 4 pixels are enlarged 64 times to 512
+    assert picture[0, 0, 0] == 0
+    assert picture[0, 258, 0] == 128
+    assert picture[258, 0, 0] == 255
+    assert (picture[:, 256:258] == 255).all()
+    assert (picture[258:, 258:] == 255).all()
+
+
+def test_values_beyond_the_range_are_clamped(tmp_path):
+    picture = pixels(write_samples({"image": flat(-7.0, 7.0, torch.nan, torch.inf)}, tmp_path / "a", columns=4))
+    assert [picture[0, k * 130, 0] for k in range(4)] == [0, 255, 128, 255]
+
+
+def test_the_default_is_about_square(tmp_path):
+    width, height = size_of(write_samples({"image": flat(*[0.0] * 16)}, tmp_path / "a"))
+    assert width == height
+
+
+def test_the_images_of_one_item_stand_side_by_side_at_one_size(tmp_path):
+    samples = {"source": flat(-1.0, 1.0, size=4), "target": flat(0.0, 0.0, channels=3, size=8), "label": torch.ones(2)}
+    picture = pixels(write_samples(samples, tmp_path / "a", columns=1))
+    assert picture.shape == (2 * 256 + 8, 2 * 256 + 2, 3)
+    assert picture[[0, 0, 264, 264], [0, 258, 0, 258], 0].tolist() == [0, 128, 255, 128]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "columns"), [(64, 256, None), (4, 1500, None), (1, 3000, None), (300, 16, 1)]
+)
+def test_a_picture_is_never_much_larger_than_a_screen(tmp_path, count, size, columns):
+    images = torch.zeros(1, 1, 1, 1).expand(count, 1, size, size)
+    assert max(size_of(write_samples({"image": images}, tmp_path / "a", columns=columns))) < 2700
+
+
+def test_the_same_samples_give_the_same_bytes_and_leave_nothing_else(tmp_path):
+    samples = {"image": torch.linspace(-1, 1, 3 * 3 * 64).reshape(3, 3, 8, 8)}
+    first = write_samples(samples, tmp_path / "a").read_bytes()
+    assert write_samples(samples, tmp_path / "a").read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_low_precision_samples_that_need_gradients_are_drawn(tmp_path):
+    image = torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    assert pixels(write_samples({"image": image}, tmp_path / "a"))[0, 0, 0] == 128
+
+
+def test_without_anything_to_draw_the_error_says_what_there_is(tmp_path):
+    with pytest.raises(DataError) as error:
+        write_samples({"label": torch.zeros(3)}, tmp_path / "a")
+    assert str(error.value) == (
+        "no samples to write: need images [N, C, H, W] or points [N, D], and have {'label': [3]}"
+    )
+    with pytest.raises(DataError, match=r"^the samples have different numbers of items: {'source': 2, 'target': 3}$"):
+        write_samples({"source": flat(0.0, 0.0), "target": flat(0.0, 0.0, 0.0)}, tmp_path / "a")
+
+
+# --- points
+
+
+def dark(path):
+    """Where the picture has the colour of points, as rows and columns."""
+    picture = pixels(path)
+    return np.argwhere(picture[..., 2] - picture[..., 0] > 30)
+
+
+def test_a_point_is_drawn_where_it_is(tmp_path):
+    points = torch.tensor([[1.0, 0.5]]).expand(50, 2)
+    rows, columns = dark(write_samples({"points": points}, tmp_path / "a", limits=(-1.0, 1.0))).T
+    assert (rows.min(), rows.max()) == (141, 145)  # 32 + 448 * 3/4 = 368 from below
+    assert (columns.min(), columns.max()) == (478, 482)
+
+
+def test_both_axes_have_one_scale(tmp_path):
+    angle = torch.linspace(0, 2 * torch.pi, 400)
+    ring = torch.stack([angle.cos(), angle.sin()], dim=1)
+    places = dark(write_samples({"points": ring}, tmp_path / "a"))
+    distance = np.linalg.norm(places - places.mean(axis=0), axis=1)
+    assert np.ptp(distance) < 8
+
+
+def test_a_histogram_is_as_high_as_the_points_are_many(tmp_path):
+    values = torch.cat([torch.full((300, 1), 0.25), torch.full((100, 1), 0.75)])
+    rows, columns = dark(write_samples({"points": values}, tmp_path / "a", limits=(0.0, 1.0))).T
+    left, right = ((side(columns, 256)) for side in (np.less, np.greater))
+    height = {name: 480 - rows[part].min() for name, part in (("left", left), ("right", right))}
+    assert height["left"] == 448
+    assert height["right"] == pytest.approx(448 / 3, abs=1)
+
+
+def test_points_of_several_names_have_plots_of_the_same_axes(tmp_path):
+    samples = {"real": torch.tensor([[0.0, 0.0], [4.0, 4.0]]), "generated": torch.tensor([[0.0, 0.0]])}
+    picture = pixels(write_samples(samples, tmp_path / "a"))
+    assert picture.shape == (512, 1024, 3)
+    places = {tuple(place) for place in dark(tmp_path / "a.png").tolist()}
+    assert {(row, column - 512) for row, column in places if column >= 512} < places
+
+
+def test_the_axes_do_not_follow_small_changes(tmp_path):
+    first = write_samples({"generated": torch.tensor([[-1.0, 0.0], [1.0, 0.0]])}, tmp_path / "a")
+    second = write_samples({"generated": torch.tensor([[-1.02, 0.0], [1.0, 0.0]])}, tmp_path / "b")
+    assert (pixels(first)[485:] == pixels(second)[485:]).all()
+
+
+@pytest.mark.parametrize("points", [[[torch.nan, 0.0]], [[1.0, 1.0]], [[0.0]], [[1e30, -1e30, 3.0], [0.0, 1.0, 2.0]]])
+def test_strange_points_are_drawn(tmp_path, points):
+    assert pixels(write_samples({"points": torch.tensor(points)}, tmp_path / "a")).shape == (512, 512, 3)
+
+
+# --- items
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_items_are_read_back_as_they_were(tmp_path, channels):
+    images = torch.rand(3, channels, 6, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    paths = write_items({"image": images}, tmp_path / "new")
+    assert [path.name for path in paths] == ["00000.png", "00001.png", "00002.png"]
+    assert_close(read_items(tmp_path / "new")["image"], images, atol=0.5 / 127.5 + 1e-6, rtol=0)
+
+
+def test_every_level_is_written_as_it_is(tmp_path):
+    levels = torch.arange(256).reshape(1, 1, 16, 16)
+    write_items({"image": levels / 127.5 - 1}, tmp_path)
+    assert pixels(tmp_path / "00000.png")[..., 0].flatten().tolist() == list(range(256))
+
+
+def test_points_are_read_back_exactly(tmp_path):
+    points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) * 1e-3
+    assert write_items({"points": points}, tmp_path) == [tmp_path / "points.csv"]
+    assert (tmp_path / "points.csv").read_text().startswith("x0,x1\n")
+    assert torch.equal(read_items(tmp_path)["points"], points)
+
+
+def test_samples_of_one_kind_need_no_name(tmp_path):
+    assert write_items(flat(0.0), tmp_path) == [tmp_path / "00000.png"]
+    assert write_items(torch.zeros(3, 2), tmp_path) == [tmp_path / "points.csv"]
+
+
+def test_labels_are_written_beside(tmp_path):
+    write_items({"image": flat(0.0, 0.0)}, tmp_path / "images", labels=torch.tensor([7, 3]))
+    assert (tmp_path / "images" / "labels.csv").read_text() == "item,label\n00000,7\n00001,3\n"
+    write_items({"points": torch.tensor([[0.5], [1.5]])}, tmp_path / "points", labels=torch.tensor([7, 3]))
+    assert (tmp_path / "points" / "points.csv").read_text() == "x0,label\n0.5,7\n1.5,3\n"
+    assert read_items(tmp_path / "points")["points"].tolist() == [[0.5], [1.5]]
+
+
+def test_an_item_of_several_images_has_several_files(tmp_path):
+    paths = write_items({"source": flat(0.0, size=4), "target": flat(0.0, size=8)}, tmp_path)
+    assert [path.name for path in paths] == ["00000_source.png", "00000_target.png"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "there"), [({"image": flat(0.0, 0.0)}, "00001.png"), ({"points": torch.zeros(2, 2)}, "points.csv")]
+)
+def test_no_file_is_replaced(tmp_path, samples, there):
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(InputError) as error:
+        write_items(samples, tmp_path)
+    assert str(error.value) == f"{tmp_path} already holds {there}; choose another folder, or empty this one"
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert (tmp_path / there).read_text() == "mine"
+
+
+def test_reading_items_says_what_is_wrong(tmp_path):
+    with pytest.raises(DataError, match=r"no generated items \(looked for 00000.png, … and points.csv\)$"):
+        read_items(tmp_path)
+    write_items({"a": flat(0.0, size=4), "b": flat(0.0, size=8)}, tmp_path)
+    with pytest.raises(
+        DataError, match=r"the images have different sizes or channels, so they are not of one generator$"
+    ):
+        read_items(tmp_path)
+    (tmp_path / "points.csv").write_text("x0,x1\n1,2\n3,four\n")
+    with pytest.raises(DataError, match=r"points.csv: line 3 is not a point \(could not convert"):
+        read_items(tmp_path)
+
+
+# --- animations
+
+
+def test_an_animation_shows_the_pictures_in_order_and_rests_on_the_last(tmp_path):
+    frames = [
+        write_samples({"image": flat(level, size=size)}, tmp_path / f"{k}")
+        for k, (level, size) in enumerate([(-1.0, 4), (0.0, 8), (1.0, 300)])
+    ]
+    path = write_gif(frames, tmp_path / "training.gif", milliseconds=50)
+    shown, times = [], []
+    with Image.open(path) as animation:
+        assert animation.size == size_of(frames[-1])
+        for k in range(animation.n_frames):
+            animation.seek(k)
+            shown.append(animation.convert("L").getpixel((0, 0)))
+            times.append(animation.info["duration"])
+    assert shown == [0, 128, 255]
+    assert times == [50, 50, 1000]
+
+
+def test_an_animation_needs_pictures(tmp_path):
+    with pytest.raises(
+        InputError, match=r"there are no pictures to animate; train with a smaller `train.sample_every`$"
+    ):
+        write_gif([], tmp_path / "a.gif")
+    (tmp_path / "a.png").write_text("words")
+    with pytest.raises(DataError, match=r"a.png: no picture that can be shown \("):
+        write_gif([tmp_path / "a.png"], tmp_path / "a.gif")

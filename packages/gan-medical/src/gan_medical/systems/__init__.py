@@ -1,0 +1,7 @@
+"""The cards: this package's table of contents. A system is written when it has networks, a preset and a proof."""
+
+from __future__ import annotations
+
+from gan_core.domain import Card
+
+CARDS: tuple[Card, ...] = ()

@@ -1,0 +1,53 @@
+"""Building blocks that do not depend on the modality: the same layers over sequences, images and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.errors import RecipeError, unknown
+
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+    "batch": lambda channels, ndim: BATCH_NORMS[ndim](channels),
+    "layer": lambda channels, ndim: nn.GroupNorm(1, channels),
+    "none": lambda channels, ndim: nn.Identity(),
+}
+
+
+def norm(kind: str, channels: int, *, ndim: int = 2) -> nn.Module:
+    """A normalisation by name: `batch`, `layer` (of each sample: no batch statistics under a penalty) or `none`.
+
+    Args:
+        kind: its name.
+        channels: of the input, its axis 1.
+        ndim: 1 for sequences, 2 for images, 3 for volumes.
+
+    Raises:
+        RecipeError: there is no normalisation of that name.
+    """
+    if kind not in NORMS:
+        raise unknown("norm", kind, NORMS)
+    return NORMS[kind](channels, ndim)
+
+
+def one_hot(label: Tensor, num_classes: int) -> Tensor:
+    """Classes `[B]` as rows of an identity matrix, `[B, num_classes]` float32."""
+    return torch.nn.functional.one_hot(label, num_classes).float()
+
+
+def doublings(size: int, start: int, *, least: int = 1, what: str = "image_size") -> int:
+    """How often `start` doubles to become `size`.
+
+    Raises:
+        RecipeError: it never does, or less often than `least`.
+    """
+    count = (size // start).bit_length() - 1
+    if size != start << max(count, 0) or count < least:
+        nearest = start << max(least, round(size / start).bit_length() - 1)
+        raise RecipeError(f"`{what}` is {size}; it must be {start} doubled {least} times or more. Try {nearest}.")
+    return count

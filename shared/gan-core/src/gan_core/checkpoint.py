@@ -1,0 +1,183 @@
+"""Checkpoints: written whole or not at all, checked by their sums when they are read. No pickle, ever.
+
+A checkpoint is a folder of safetensors files and `state.json`, which holds every plain value and the SHA-256 of each
+file and of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gan_core.errors import CheckpointError, GanError
+
+STATE = "state.json"
+STATE_BYTES = 64_000_000
+"""The largest `state.json` that is read."""
+
+Tensors = dict[str, Tensor]
+
+
+def split_state(module: nn.Module) -> tuple[Tensors, dict[str, Any]]:
+    """A module's state as tensors, and the plain values that modules keep beside them (`get_extra_state`)."""
+    state = module.state_dict()
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    return tensors, {key: value for key, value in state.items() if key not in tensors}
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], where: object) -> None:
+    """Puts back what `split_state` took.
+
+    Raises:
+        CheckpointError: the names or shapes are not the module's.
+    """
+    try:
+        module.load_state_dict({**tensors, **plain})
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise CheckpointError(f"{where}: does not fit {type(module).__name__}: {detail[:300]}") from error
+
+
+def write_checkpoint(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint under a temporary name, flushes it, reads its sums back, and renames it.
+
+    Args:
+        folder: the checkpoint; replaced if it exists.
+        files: tensors by file name.
+        state: plain values.
+
+    Raises:
+        GanError: it could not be written (a full disk …); nothing is left of it, and what was there before is.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, tensors in files.items():
+            write_tensors(temporary / name, tensors)
+        sums = {name: _sum(temporary / name) for name in files}
+        (temporary / STATE).write_text(_sealed({**state, "files": sums}), encoding="utf-8")
+        for name in (*files, STATE):
+            _flush(temporary / name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        _flush(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise GanError(
+            f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
+        ) from error
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """The tensors by file name and the plain values of a checkpoint whose sums are right.
+
+    Raises:
+        CheckpointError: something is missing or damaged.
+    """
+    state = _unsealed(folder)
+    files = {}
+    for name, digest in state["files"].items():
+        path = folder / Path(name).name
+        if not path.is_file() or _sum(path) != digest:
+            raise CheckpointError(f"{path}: missing or damaged (its SHA-256 is not the one in {STATE})")
+        files[name] = read_tensors(path)
+    return files, state
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors as safetensors, from any device and memory layout; tied ones are written each."""
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        plain[name] = here.clone() if here.data_ptr() in seen else here
+        seen.add(here.data_ptr())
+    save_file(plain, path)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or is none.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def read_published(path: Path) -> Tensors:
+    """The tensors of a published checkpoint: safetensors, or a torch file read without running any code in it.
+
+    A mapping of tensors is taken as it is; where it is wrapped once (`{"state_dict": …}`), it is unwrapped.
+
+    Raises:
+        CheckpointError: it is missing, holds more than tensors and plain values, or holds no mapping of tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors alone
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: is not a file of tensors ({str(error).splitlines()[0]})") from error
+    for candidate in _mappings(loaded):
+        tensors = {str(key): value for key, value in candidate.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise CheckpointError(f"{path}: holds no mapping of names to tensors")
+
+
+def _mappings(loaded: Any) -> Iterator[Mapping[Any, Any]]:
+    if isinstance(loaded, Mapping):
+        yield loaded
+        yield from (value for value in loaded.values() if isinstance(value, Mapping))
+
+
+def _sealed(state: Mapping[str, Any]) -> str:
+    body = json.dumps(state, sort_keys=True)
+    return json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "state": json.loads(body)}, sort_keys=True)
+
+
+def _unsealed(folder: Path) -> dict[str, Any]:
+    path = folder / STATE
+    try:
+        if path.stat().st_size > STATE_BYTES:
+            raise CheckpointError(f"{path}: larger than {STATE_BYTES:,} bytes")
+        sealed = json.loads(path.read_text(encoding="utf-8"))
+        body = json.dumps(sealed["state"], sort_keys=True)
+        whole = hashlib.sha256(body.encode()).hexdigest() == sealed["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: missing or damaged ({error})") from error
+    if not whole:
+        raise CheckpointError(f"{path}: damaged (its SHA-256 is another)")
+    state: dict[str, Any] = sealed["state"]
+    return state
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,399 @@
+"""The command line of every domain: `gan-image …` and `gan image …` are the same program.
+
+Results go to standard output, progress and logs to standard error. Exit status 0: done; 1: the work failed; 2: the
+request or its input was wrong. Nothing here imports torch before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from gan_core.domain import Domain, find_domains
+from gan_core.errors import GanError, InputError
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What a malformed command line raises: click's class, which typer has a copy of since 0.27 and does not name."""
+FLAGS = ("--json", "--debug")
+DATA_HELP = "A named data set, or a folder or archive of files. Left out: embedded data."
+MODEL_HELP = "A run folder, a model folder, or a hub repository id."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found or made: as a document for `--json`, and as text for people."""
+
+    document: Any
+    text: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Lines for standard error."""
+
+
+def main(domain: Domain | None = None) -> NoReturn:
+    """Runs the command line of a domain (of all, as `gan`), and exits."""
+    words = sys.argv[1:] or ["--help"]
+    flags = {flag for flag in FLAGS if flag in words}
+    program = "gan" if domain is None else f"gan-{domain.name}"
+    app = build(domain)
+    try:
+        answer = app([word for word in words if word not in FLAGS], prog_name=program, standalone_mode=False)
+    except (UsageError, GanError) as error:
+        if "--debug" in flags:
+            raise
+        raise SystemExit(complain(program, error)) from None
+    except (KeyboardInterrupt, typer.Abort):
+        raise SystemExit(f"{program}: interrupted") from None
+    if isinstance(answer, Answer):
+        show(answer, as_json="--json" in flags)
+        raise SystemExit(0)
+    raise SystemExit(answer)
+
+
+def complain(program: str, error: Exception) -> int:
+    """Prints an error as one line and returns the exit status that it means."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return error.exit_status if isinstance(error, GanError) else 2
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    """Prints an answer; a closed pipe is no error."""
+    for note in answer.notes:
+        print(note, file=sys.stderr)  # noqa: T201
+    text = json.dumps(answer.document, ensure_ascii=False) if as_json else answer.text
+    try:
+        if text:
+            print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+def build(domain: Domain | None) -> typer.Typer:
+    """The program of a domain, or of all installed ones."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                      context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+    if domain is None:
+        for found in find_domains().values():
+            app.add_typer(build(found), name=found.name, help=found.title)
+        return app
+
+    @app.callback(help=f"{domain.title}. Every command takes --json (results as JSON) and --debug (tracebacks).")
+    def root() -> None:
+        pass
+
+    for name, command in commands(domain).items():
+        app.command(name)(command)
+    return app
+
+
+def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
+    """What a domain's program can do, by name: the same for all, and the domain's own tasks."""
+    common: dict[str, Callable[..., Answer]] = {
+        "systems": lambda: systems(domain),
+        "data": lambda: data_sets(domain),
+        "show": show_recipe_command(domain),
+        "train": train_command(domain),
+        "resume": resume_command(domain),
+        "generate": generate_command(domain),
+        "evaluate": evaluate_command(domain),
+        "report": report_command,
+        "import": import_command(domain),
+        "export": export_command(domain),
+        "demo": demo_command(domain),
+        "doctor": doctor_command,
+    }
+    helps = {"systems": "What can be trained: name, year, task, paper.", "data": "Named data sets."}
+    for name, text in helps.items():
+        common[name].__doc__ = text
+    return common | (domain.module("tasks").COMMANDS if domain.cards else {})
+
+
+def table(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as aligned columns."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def systems(domain: Domain) -> Answer:
+    """What can be trained."""
+    names = ("name", "year", "task", "paper", "title")
+    document = [{name: getattr(card, name) for name in names} for card in domain.cards]
+    if not document:
+        return Answer(document, notes=[f"gan-{domain.name} has no systems yet"])
+    return Answer(document, table([names, *(entry.values() for entry in document)]))
+
+
+def data_sets(domain: Domain) -> Answer:
+    """The named data sets."""
+    names = ("name", "origin", "items", "title")
+    cards = domain.module("data").DATASETS if domain.cards else ()
+    document = [{name: getattr(card, name) for name in names} for card in cards]
+    notes = [] if document else [f"gan-{domain.name} has no named data sets yet"]
+    return Answer(document, table([names, *(entry.values() for entry in document)]) if document else "", notes)
+
+
+Preset = Annotated[str, typer.Option(help="`paper` (the published scale), `small`, or another of the system's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting by its dotted key.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of what is drawn.")]
+
+
+def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `show` of a domain."""
+
+    def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
+        """A system's recipe as YAML, and its parameter counts."""
+        import torch
+
+        from gan_core.model import parameter_counts
+
+        chosen = domain.preset(system, preset)
+        recipe = chosen.recipe(domain=domain.name, system=system, preset=preset).but(read_settings(set_))
+        recipe = chosen.complete(recipe)
+        with torch.device("meta"):
+            counts = parameter_counts(chosen.build(recipe))
+        lines = [f"# {name}: {count:,} parameters" for name, count in counts.items()]
+        text = "\n".join([f"# {domain.card(system).title} ({chosen.paper})", *lines, recipe.to_yaml().rstrip()])
+        return Answer({"recipe": recipe.model_dump(mode="json"), "parameters": counts}, text)
+
+    return show_recipe
+
+
+def train_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `train` of a domain."""
+
+    def train(
+        system: Annotated[str | None, typer.Argument(help="Left out where `--recipe` names it.")] = None,
+        data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+        out: Annotated[Path | None, typer.Option(help="The run folder, new or empty.")] = None,
+        steps: Annotated[int | None, typer.Option(help="Rounds of the game.")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
+        seed: Annotated[int | None, typer.Option(help="Of weights, data order and noise.")] = None,
+        preset: Annotated[str | None, typer.Option(help="`paper` or `small` (the default), or another.")] = None,
+        set_: Set = None,
+        recipe: Annotated[Path | None, typer.Option(help="A recipe file; other options change it.")] = None,
+        device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = None,
+        precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+        compile: Annotated[bool | None, typer.Option("--compile", help="Compiles the networks.")] = None,
+        strict: Annotated[bool | None, typer.Option("--strict", help="An unreadable file stops the training.")] = None,
+    ) -> Answer:
+        """Trains a system into a run folder."""
+        from gan_core.recipe import read_recipe
+
+        if out is None:
+            raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
+        if recipe is not None:
+            start = read_recipe(recipe)
+            if system not in (None, start.system) or preset not in (None, start.preset):
+                raise InputError(f"{recipe}: is of {start.system} ({start.preset}); leave SYSTEM and --preset out")
+        elif system is None:
+            raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
+        else:
+            preset = preset or "small"
+            start = domain.preset(system, preset).recipe(domain=domain.name, system=system, preset=preset)
+        given = {
+            "data.source": data, "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
+            "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
+        }  # fmt: skip
+        start = start.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
+        if start.data.source is None:
+            start = start.but({"data.source": domain.card(start.system).data})
+        from gan_core.api import train_recipe
+
+        return trained(domain, train_recipe(start, out))
+
+    return train
+
+
+def resume_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `resume` of a domain."""
+
+    def resume(
+        run: Path,
+        steps: Annotated[int | None, typer.Option(help="In all; the last phase is made longer.")] = None,
+    ) -> Answer:
+        """Goes on with a run from its newest whole checkpoint."""
+        from gan_core.api import resume as go_on
+
+        return trained(domain, go_on(run, steps=steps))
+
+    return resume
+
+
+def trained(domain: Domain, run: Any) -> Answer:
+    """What is said after a training."""
+    log = run.log()
+    step = log[-1]["step"] if log else 0
+    document = {
+        "run": str(run.path), "step": step, "interrupted": run.interrupted,
+        "report": str(run.path / "report.html"), "model": str(run.model),
+    }  # fmt: skip
+    if run.interrupted:
+        text = f"interrupted by {run.interrupted} at step {step}; go on with: gan-{domain.name} resume {run.path}"
+    else:
+        text = f"trained to step {step}: {run.path} (look at {run.path / 'report.html'})"
+    return Answer(document, text, [f"passed over: {problem}" for problem in run.problems])
+
+
+def generate_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `generate` of a domain."""
+
+    def generate(
+        model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+        count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
+        out: Annotated[Path | None, typer.Option(help="The folder that the samples are written to.")] = None,
+        seed: Seed = 0,
+        truncation: Annotated[float | None, typer.Option(metavar="PSI", help="Above 0, at most 1.")] = None,
+        label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, all in turn.")] = None,
+    ) -> Answer:
+        """Writes new samples, a file each."""
+        if out is None:
+            raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
+        media = domain.module("media")
+        samples = domain.load(model).generate(count, seed=seed, truncation=truncation, label=label)
+        files = media.write_items(samples, out)
+        return Answer({"files": [str(file) for file in files], "seed": seed}, f"{count} samples in {out}")
+
+    return generate
+
+
+def evaluate_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `evaluate` of a domain."""
+
+    def evaluate(
+        model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+        data: Annotated[str | None, typer.Option(help="A named data set, or a folder or archive of files.")] = None,
+        metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Left out: all that fit the data.")] = None,
+        count: Annotated[int, typer.Option("-n", min=2, help="How many samples are generated.")] = 1000,
+        seed: Seed = 0,
+    ) -> Answer:
+        """Measures generated samples against data."""
+        from gan_core.api import evaluate as measure
+
+        if data is None:
+            raise InputError("`--data` is missing: name the data that the samples are measured against")
+        chosen = metrics.split(",") if metrics else None
+        document = measure(model, data=data, metrics=chosen, count=count, seed=seed, domain=domain)
+        return Answer(document, figures_text(document["metrics"]))
+
+    return evaluate
+
+
+def figures_text(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Figures by metric, a line each."""
+    rows = [(metric, name, value) for metric, figures in metrics.items() for name, value in figures.items()]
+    return table(rows) if rows else "no metric fits these data"
+
+
+def report_command(run: Path) -> Answer:
+    """Writes RUN/report.html, one self-contained file."""
+    from gan_core.run import Run
+
+    path = Run.open(run).report()
+    return Answer({"report": str(path)}, str(path))
+
+
+def import_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `import` of a domain."""
+
+    def import_(
+        name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
+        file: Path,
+        out: Annotated[Path | None, typer.Option(help="The model folder.")] = None,
+    ) -> Answer:
+        """Makes a model folder of a published checkpoint."""
+        from gan_core.checkpoint import read_published
+        from gan_core.model import save_model
+        from gan_core.reference import read_reference
+
+        if out is None:
+            raise InputError("`--out` is missing: name the model folder")
+        published = read_reference(domain, name, read_published(file), {})
+        system, _, network = name.partition("/")
+        chosen = domain.preset(system, "paper")
+        recipe = chosen.recipe(domain=domain.name, system=system, preset="paper").but({"network": published.settings})
+        game = chosen.build(recipe)
+        game.get_submodule(network).load_state_dict(published.build().state_dict())
+        save_model(game, out, networks=[network])
+        return Answer({"model": str(out), "networks": [network]}, f"{name} in {out}")
+
+    return import_
+
+
+def export_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `export` of a domain."""
+
+    def export(
+        model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+        format: Annotated[str, typer.Option(help="onnx")] = "onnx",
+        out: Annotated[Path | None, typer.Option(help="The file.")] = None,
+    ) -> Answer:
+        """Writes the generator for other runtimes, checked against torch."""
+        from gan_core.export import export_onnx
+
+        if format != "onnx":
+            raise InputError(f"`--format` is {format}; only onnx is known")
+        if out is None:
+            raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
+        difference = export_onnx(domain.load(model), out)
+        text = f"{out}: largest difference from torch {difference:.2g}"
+        return Answer({"file": str(out), "largest_difference": difference}, text)
+
+    return export
+
+
+def demo_command(domain: Domain) -> Callable[..., Answer]:
+    """The command `demo` of a domain."""
+
+    def demo(out: Annotated[Path, typer.Option(help="The run folder, new or empty.")] = Path("runs/demo")) -> Answer:
+        """Trains on embedded data for two minutes or less, and ends with samples and a report."""
+        from gan_core.api import evaluate as measure
+        from gan_core.api import train as fit
+
+        plan = domain.demo
+        if plan is None:
+            raise InputError(f"gan-{domain.name} has no systems yet, and so no demo")
+        run = fit(plan.system, data=plan.data, out=out, domain=domain, changes=plan.settings)
+        answer = trained(domain, run)
+        if run.interrupted or plan.metric is None:
+            return answer
+        figures = measure(out, data=plan.data, metrics=[plan.metric], domain=domain)["metrics"]
+        text = f"{figures_text(figures)}\nsamples: {run.samples()[-1]}\nreport:  {run.path / 'report.html'}"
+        return Answer(answer.document | {"metrics": figures, "samples": str(run.samples()[-1])}, text)
+
+    return demo
+
+
+def doctor_command() -> Answer:
+    """What is installed, and whether it works."""
+    from gan_core.doctor import examine_installation
+
+    checks = examine_installation()
+    rows = [("ok" if check.good else "PROBLEM", check.name, check.finding) for check in checks]
+    document = {"checks": [vars(check) for check in checks], "good": all(check.good for check in checks)}
+    return Answer(document, table(rows))
+
+
+def read_settings(given: list[str] | None) -> dict[str, Any]:
+    """`--set key=value` as dotted keys and values.
+
+    Raises:
+        InputError: one has no `=`.
+    """
+    from gan_core.recipe import parse_value
+
+    settings = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"`--set {text}`: write KEY=VALUE, for instance --set train.steps=100")
+        settings[key.strip()] = parse_value(value)
+    return settings

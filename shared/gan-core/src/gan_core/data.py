@@ -1,0 +1,196 @@
+"""Data: what a source is, how it is cut to a network's sizes, and the endless stream of batches a training reads.
+
+A batch is `dict[str, Tensor]` with the field's keys (`image`, `video`, `audio`, `points`, `label`, `source`,
+`target` …). Images travel as uint8 and are normalised to [-1, 1] on the device (`to_device`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from gan_core.errors import DataError
+
+Batch = dict[str, Tensor]
+
+
+class Source(ABC):
+    """A data set before it is cut to a network's sizes.
+
+    Attributes:
+        name: what the user called it.
+        facts: what the data know about themselves and a network may need: `channels`, `num_classes`, `shape`, and
+            `classes` (their names). A network setting that neither preset nor user gives is taken from here.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def fit(self, **network: Any) -> Dataset[Batch]:
+        """The items at the sizes that a network's settings ask for (`image_size`, `channels`, …); others are ignored.
+
+        Items are `dict[str, Tensor]`. A dataset that can fetch many items at once does so in `__getitems__` and
+        returns the finished batch from it.
+
+        Raises:
+            DataError: the data cannot be brought to those sizes, or lack what they need (labels).
+        """
+
+
+class TensorDataset(Dataset[Batch]):
+    """Items that are held in memory, one row of every tensor each; a batch is one indexing operation."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        sizes = {key: len(tensor) for key, tensor in tensors.items()}
+        if not sizes or 0 in sizes.values():
+            raise DataError("the data set is empty: give at least one item of every key")
+        if len(set(sizes.values())) > 1:
+            raise DataError(f"the tensors have different lengths {sizes}; for data without pairs use `Unpaired`")
+        self.tensors = dict(tensors)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: tensor[index] for key, tensor in self.tensors.items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(indices)
+        return {key: tensor[rows] for key, tensor in self.tensors.items()}
+
+
+class TensorSource(Source):
+    """Tensors that are already as the network wants them: `{"image": [N, C, H, W], "label": [N]}`.
+
+    uint8 tensors are pixels, 0 to 255; floating point is used as it is and should lie in [-1, 1].
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, name: str = "tensors", classes: Sequence[str] | None = None):
+        self.name = name
+        self.dataset = TensorDataset(tensors)
+        self.facts = facts_of(tensors, classes)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fit(self, **network: Any) -> Dataset[Batch]:
+        """The tensors as they are.
+
+        Raises:
+            DataError: the network has classes and the tensors have no `label`.
+        """
+        require_labels(self, network.get("num_classes"))
+        return self.dataset
+
+
+class Unpaired(Dataset[Batch]):
+    """Two sets without pairs as one: `source` in its own order, `target` drawn by a fixed shuffle of its indices."""
+
+    def __init__(self, source: Tensor, target: Tensor):
+        self.source, self.target = source, target
+        self.partner = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return max(len(self.source), len(self.target))
+
+    def __getitem__(self, index: int) -> Batch:
+        partner = self.partner[index % len(self.target)]
+        return {"source": self.source[index % len(self.source)], "target": self.target[partner]}
+
+
+def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """What tensors tell of themselves: the sample's `shape`, its `channels`, and the number of `classes`."""
+    shape = tuple(next(tensor for key, tensor in tensors.items() if key != "label").shape[1:])
+    facts: dict[str, Any] = {"shape": shape, "channels": shape[0]}
+    if "label" in tensors:
+        facts["num_classes"] = len(classes) if classes else int(tensors["label"].max()) + 1
+        facts["classes"] = list(classes) if classes else [str(k) for k in range(facts["num_classes"])]
+    return facts
+
+
+def require_labels(source: Source, num_classes: int | None) -> None:
+    """Checks that a source has the classes that a network was asked to have.
+
+    Raises:
+        DataError: the source has no labels, or another number of classes.
+    """
+    if num_classes is None:
+        return
+    have = source.facts.get("num_classes")
+    if have is None:
+        raise DataError(f"{source.name} has no labels, and `network.num_classes` is {num_classes}; leave it out")
+    if have != num_classes:
+        raise DataError(
+            f"{source.name} has {have} classes and `network.num_classes` is {num_classes}; set it to {have}"
+        )
+
+
+class IndexStream(Sampler[list[int]]):
+    """Endless batches of indices: one seeded shuffle an epoch, epochs joined without a seam, from any position.
+
+    A process reads its own rows of each global batch, so several processes together read what one would.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, position: int = 0, rank: int = 0, processes: int = 1
+    ):
+        self.length, self.batch_size, self.seed, self.position = length, batch_size, seed, position
+        share = batch_size // processes
+        self.rows = slice(rank * share, (rank + 1) * share)
+
+    def epoch(self, number: int) -> list[int]:
+        """The order of one epoch: a function of the seed and the epoch's number."""
+        order = torch.Generator().manual_seed((self.seed << 20) + number)
+        return torch.randperm(self.length, generator=order).tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number, start = divmod(self.position, self.length)
+        rest = self.epoch(number)[start:]
+        while True:
+            while len(rest) < self.batch_size:
+                number += 1
+                rest = rest + self.epoch(number)
+            batch, rest = rest[: self.batch_size], rest[self.batch_size :]
+            yield batch[self.rows]
+
+
+class BatchStream:
+    """Fresh batches without end. `position` counts the samples handed out, all processes together, and is its state."""
+
+    def __init__(self, dataset: Dataset[Batch], batch_size: int, *, seed: int, position: int = 0, workers: int = 0,
+                 rank: int = 0, processes: int = 1, pin_memory: bool = False):  # fmt: skip
+        self.position, self.batch_size = position, batch_size
+        length = len(dataset)  # type: ignore[arg-type]  # every dataset here has one
+        indices = IndexStream(length, batch_size, seed=seed, position=position, rank=rank, processes=processes)
+        loader = DataLoader(
+            dataset, batch_sampler=indices, num_workers=workers, pin_memory=pin_memory,
+            collate_fn=_collate,
+            generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
+        )  # fmt: skip
+        self.batches = iter(loader)
+
+    def __next__(self) -> Batch:
+        batch: Batch = next(self.batches)
+        self.position += self.batch_size
+        return batch
+
+
+def _collate(items: Any) -> Batch:
+    """A batch from items; what a dataset's `__getitems__` returns is one already."""
+    batch: Batch = items if isinstance(items, dict) else default_collate(items)
+    return batch
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch on the device, with pixels (uint8, 0 to 255) as floating point in [-1, 1]."""
+    moved = {key: tensor.to(device, non_blocking=True) for key, tensor in batch.items()}
+    return {key: t.float().div_(127.5).sub_(1.0) if t.dtype is torch.uint8 else t for key, t in moved.items()}

@@ -1,0 +1,201 @@
+"""What a domain package plugs into gan-core: names and dotted paths, nothing that needs torch.
+
+A domain announces itself by one entry point in the group `gan.domains` that names its `DOMAIN` object. Importing a
+domain, listing its systems and data sets, and showing its help load no torch and no heavy dependency: everything
+else is a dotted path here and is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from gan_core.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from gan_core.data import Source
+    from gan_core.game import Game
+    from gan_core.preset import Preset
+    from gan_core.run import Run
+
+ENTRY_POINT_GROUP = "gan.domains"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One system in a package's table of contents.
+
+    `module` is the dotted path of its family, whose `PRESETS[name]` holds the presets; `data` is the embedded data set
+    that it is trained on where the user names none.
+    """
+
+    name: str
+    title: str
+    year: int
+    task: str
+    paper: str
+    module: str
+    data: str
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """One named data set; `load` (`module:function`) takes no argument and returns its `Source`."""
+
+    name: str
+    title: str
+    items: str
+    origin: str
+    """`embedded` (works with no network) or `download`."""
+    load: str
+
+
+@dataclass(frozen=True)
+class MetricCard:
+    """One measure of generated samples.
+
+    `measure` is the dotted path of `(samples, dataset, facts) -> {figure: value}`; `needs` are the facts that the data
+    must have for it.
+    """
+
+    name: str
+    title: str
+    measure: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `demo` trains: a system, a data set, the settings, and the metric that says whether it worked."""
+
+    system: str
+    data: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One package's systems, data sets, media, metrics and tasks.
+
+    `package` is the import name. A domain whose systems are not written yet has no `cards`, and then none of the
+    modules that serve them: `data` (`DATASETS`, `open_folder`), `media` (`write_samples`, `write_items`), `metrics`
+    (`METRICS`), `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
+    """
+
+    name: str
+    title: str
+    package: str
+    cards: tuple[Card, ...] = ()
+    demo: Demo | None = None
+
+    def module(self, name: str) -> Any:
+        """The domain's module of that name (`data`, `media`, `metrics`, `reference`, `tasks`)."""
+        if not self.cards:
+            raise InputError(f"gan-{self.name} has no systems yet; `gan domains` lists the packages that do")
+        return import_module(f"{self.package}.{name}")
+
+    @cached_property
+    def systems(self) -> dict[str, Card]:
+        """Cards by system name."""
+        return {card.name: card for card in self.cards}
+
+    def card(self, system: str) -> Card:
+        """The card of a system.
+
+        Raises:
+            RecipeError: there is no such system; the message names the nearest.
+        """
+        if system not in self.systems:
+            raise unknown("system", system, self.systems)
+        return self.systems[system]
+
+    def presets(self, system: str) -> dict[str, Preset]:
+        """All presets of a system; `paper` and `small` are always among them."""
+        presets: dict[str, dict[str, Preset]] = import_module(self.card(system).module).PRESETS
+        return presets[system]
+
+    def preset(self, system: str, name: str = "small") -> Preset:
+        """One preset of a system.
+
+        Raises:
+            RecipeError: there is no such system or preset.
+        """
+        presets = self.presets(system)
+        if name not in presets:
+            raise unknown(f"preset of {system}", name, presets)
+        return presets[name]
+
+    # What a package offers in Python (`gan_image.create`, …): the same four functions for every domain.
+
+    def create(self, system: str, *, preset: str = "small", **network: Any) -> Game:
+        """A game with a preset's networks; keyword arguments are its `network` settings.
+
+        Raises:
+            RecipeError: the system, the preset or a setting is unknown or out of range.
+        """
+        return import_module("gan_core.api").create(self, system, preset=preset, **network)
+
+    def train(self, game: Game | str, *, data: Source | Mapping[str, Tensor] | str | Path, out: str | Path,
+              **settings: Any) -> Run:  # fmt: skip
+        """Trains a game (or a system, by name) into the run folder `out`; see `gan_core.api.train`."""
+        return import_module("gan_core.api").train(game, data=data, out=out, domain=self, **settings)
+
+    def load(self, path: str | Path) -> Game:
+        """The game of a run folder, a model folder or a hub repository id.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it belongs to another domain.
+        """
+        return import_module("gan_core.api").load(path, domain=self)
+
+    def load_reference(self, name: str, state_dict: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
+        """A published network (`system/network`) with a published checkpoint's weights.
+
+        Raises:
+            CheckpointError: there is no importer of that name, or the checkpoint's keys or shapes are not its.
+        """
+        return import_module("gan_core.reference").load_reference(self, name, state_dict, **arguments)
+
+
+def find_domains() -> dict[str, Domain]:
+    """The installed domains by name."""
+    return {point.name: point.load() for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name)}
+
+
+def find_domain(name: str) -> Domain:
+    """The installed domain of that name.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    domains = find_domains()
+    if name not in domains:
+        raise InputError(f"the domain `{name}` is not installed: pip install gan-{name}")
+    return domains[name]
+
+
+def public_names(domain: Domain, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's module-level `__getattr__`: `create`, `train`, … of its domain, and `names`, imported on first use.
+
+    Args:
+        domain: the package's domain.
+        names: public name to the module that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name in ("create", "train", "load", "load_reference"):
+            return getattr(domain, name)
+        if name not in names:
+            raise AttributeError(f"module {domain.package!r} has no attribute {name!r}")
+        return getattr(import_module(names[name]), name)
+
+    return get

@@ -1,0 +1,51 @@
+"""What can go wrong, as one line each: what was given and where, what was expected, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class GanError(Exception):
+    """The work failed; the command line answers with exit status 1."""
+
+    exit_status = 1
+
+
+class InputError(GanError):
+    """The request or its input was wrong; the command line answers with exit status 2."""
+
+    exit_status = 2
+
+
+class RecipeError(InputError):
+    """A setting is unknown, out of range, or makes no sense for this system."""
+
+
+class DataError(InputError):
+    """A data set, a file or a batch is not what the system can read."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint, model folder or run is missing, damaged, or of another system."""
+
+
+class MissingDependency(InputError, ImportError):
+    """An optional library is needed for this request; the message names the command that installs it."""
+
+
+class NonFiniteError(GanError):
+    """A loss or a weight became infinite or not a number; the message names the last good checkpoint."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], error: type[GanError] = RecipeError) -> GanError:
+    """The error for a name that is not among the known ones; it shows the nearest, else all of them."""
+    choices = sorted(known)
+    near = get_close_matches(name, choices, n=1, cutoff=0.6)
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    elif choices:
+        hint = f"known: {', '.join(choices)}"
+    else:
+        hint = "there are none"
+    return error(f"unknown {kind} `{name}`; {hint}")

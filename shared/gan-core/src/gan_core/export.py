@@ -1,0 +1,80 @@
+"""A generator for other runtimes."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gan_core import draws
+from gan_core.errors import GanError, InputError, MissingDependency
+from gan_core.game import Game
+from gan_core.two_player import latent_dim
+
+TOLERANCE = 1e-3
+"""The largest difference between torch and onnxruntime that is accepted; samples span 2."""
+
+
+def export_onnx(game: Game, path: Path) -> float:
+    """Writes the generator as ONNX (inputs `z [B, latent_dim]` and, with classes, `label [B]`) and checks it.
+
+    Args:
+        game: with a `generator`.
+        path: the file; replaced if it exists.
+
+    Returns:
+        The largest difference from torch, measured with onnxruntime on a batch of another size.
+
+    Raises:
+        MissingDependency: onnx, onnxscript or onnxruntime is not installed.
+        InputError: the game has no generator that takes a latent, or the file cannot be written.
+        GanError: the exported network computes something else.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install 'gan-core[onnx]'")
+    generator = _generator(game)
+    names = ["z"] if game.num_classes is None else ["z", "label"]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    batch = torch.export.Dim("batch")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.onnx.export(
+            generator, _inputs(game, generator, 2), temporary, input_names=names, output_names=["samples"], dynamo=True,
+            dynamic_shapes=tuple({0: batch} for _ in names), external_data=False, verbose=False,
+        )  # fmt: skip
+        difference = _difference(game, generator, temporary, names)
+        if difference > TOLERANCE:
+            raise GanError(f"{path}: differs from torch by {difference:.2g}; nothing was written")
+        temporary.rename(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def _generator(game: Game) -> nn.Module:
+    """The generator on the CPU, in evaluation mode."""
+    if "generator" not in dict(game.named_children()):
+        raise InputError(f"{type(game).__name__} has no generator that takes a latent; only such can be exported")
+    return game.get_submodule("generator").cpu().eval()
+
+
+def _inputs(game: Game, generator: nn.Module, count: int) -> tuple[torch.Tensor, ...]:
+    with draws.drawing(0, torch.device("cpu"), rows=count, total=count):
+        z = draws.normal(count, latent_dim(generator), like=torch.empty(0))
+    return (z,) if game.num_classes is None else (z, torch.arange(count) % game.num_classes)
+
+
+@torch.no_grad()
+def _difference(game: Game, generator: nn.Module, path: Path, names: list[str]) -> float:
+    import onnxruntime
+
+    inputs = _inputs(game, generator, 5)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
+    return float((torch.from_numpy(ours) - generator(*inputs)).abs().max())

@@ -1,0 +1,234 @@
+"""The idea that everything here is written in: a game of players, played in phases.
+
+A game is its networks and its rules. It never loops, never calls `.backward()` or an optimizer, and knows nothing of
+devices, precision, processes and files: the trainer does that, alike for every game.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from gan_core import draws
+from gan_core.errors import RecipeError, unknown
+from gan_core.recipe import Optimizer, Recipe
+
+if TYPE_CHECKING:
+    from gan_core.seat import Seat
+
+Batch = dict[str, Tensor]
+Terms = dict[str, Tensor]
+
+GENERATE_AT_ONCE = 64
+"""Samples that `generate` makes in one forward pass; more are made in several."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who moves: the networks it may change, what it minimises, and how.
+
+    Attributes:
+        name: as logs and recipes say it (`players.<name>.optimizer …`).
+        networks: what its turns change. All of their parameters are reached by its loss.
+        loss: `batch -> {term: scalar}`, already weighted; the sum is minimised.
+        turns: how often it moves in a round, on a fresh batch each time.
+        optimizer: where it is not the recipe's.
+        step: how it moves, where that is not plain descent: `(seat, batches) -> {term: scalar}` leaves gradients in the
+            parameters and calls `seat.update()` (training with differential privacy does).
+    """
+
+    name: str
+    networks: tuple[nn.Module, ...]
+    loss: Callable[[Batch], Terms]
+    turns: int = 1
+    optimizer: Optimizer | None = None
+    step: Callable[[Seat, Sequence[Batch]], Terms] | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters of its networks, each once."""
+        return list(dict.fromkeys(parameter for network in self.networks for parameter in network.parameters()))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training.
+
+    Attributes:
+        name: as logs say it.
+        players: who plays, by name; None is everyone. Networks that no player of the phase owns are frozen and in
+            evaluation mode.
+        share: of the training's steps, relative to the other phases' shares.
+        fit: network settings that the phase's data are cut to instead of the recipe's, such as `{"image_size": 16}`.
+        batch_size: where it is not the recipe's.
+    """
+
+    name: str = "adversarial"
+    players: tuple[str, ...] | None = None
+    share: float = 1.0
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+
+
+class Game(nn.Module, ABC):
+    """Networks and rules. A subclass defines `players`, and `sample` where it can make samples from nothing.
+
+    Attributes:
+        recipe: what it was built from; None for a game put together by hand.
+        sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
+        stagers: names of the players that `stage` may train through; the others see its results as constants.
+        num_classes: of a class-conditional game, else None.
+        step: rounds played so far; set by the trainer, like `phase` and `progress`.
+        phase: the phase that is being played.
+        progress: how much of that phase is done, in [0, 1).
+    """
+
+    sampling: ClassVar[tuple[str, ...]] = ("generator",)
+    stagers: ClassVar[tuple[str, ...]] = ("generator",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recipe: Recipe | None = None
+        self.num_classes: int | None = None
+        self.step, self.phase, self.progress = 0, Phase(), 0.0
+        self._notes: Terms = {}
+
+    # The rules, for subclasses.
+
+    @abstractmethod
+    def players(self) -> Iterable[Player]:
+        """The cast, in the order of play. Asked anew at the start of every phase."""
+
+    def phases(self) -> Iterable[Phase]:
+        """The parts of a training, in order."""
+        return (Phase(),)
+
+    def enter(self, phase: Phase) -> None:
+        """Called at the start of every phase, before `players` (and again when a run is resumed): grow or swap here."""
+
+    def stage(self, batch: Batch) -> Batch:
+        """Defined where the players of one round look at the same generated samples: the batch with what was made.
+
+        It runs once a round, on one batch that all players share, and then every player has one turn a round.
+        """
+        return batch
+
+    def sample(self, count: int) -> Tensor:
+        """`count` new samples. A subclass adds the keywords `label` (integers `[count]`) and `truncation` if it has them."""
+        raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
+        return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Logs a value that is watched and not minimised, beside the terms of the player that moves."""
+        self._notes[name] = value.detach()
+
+    def take_notes(self) -> Terms:
+        """The values noted since the last call; for the trainer."""
+        notes, self._notes = self._notes, {}
+        return notes
+
+    # For users.
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def generate(
+        self, count: int, *, seed: int | None = None, label: int | Tensor | None = None, truncation: float | None = None
+    ) -> Tensor:
+        """New samples, in evaluation mode.
+
+        Args:
+            count: how many.
+            seed: the same seed gives the same samples, however many are asked for; None draws one.
+            label: the class of all, or of each `[count]`; None goes through the classes in turn.
+            truncation: ψ in (0, 1], less variety for more typical samples.
+
+        Returns:
+            `[count, …]` in the data's range ([-1, 1] for images and audio).
+
+        Raises:
+            RecipeError: the game has no classes or no truncation, or a value is out of range.
+        """
+        if count < 1:
+            raise RecipeError(f"cannot generate {count} samples; ask for 1 or more")
+        seed = int(torch.randint(2**31, ())) if seed is None else seed
+        conditions = self._conditions(count, label, truncation)
+        made, training = [], self.training
+        self.eval()
+        try:
+            for start in range(0, count, GENERATE_AT_ONCE):
+                rows = min(GENERATE_AT_ONCE, count - start)
+                chosen = {k: v[start : start + rows] if isinstance(v, Tensor) else v for k, v in conditions.items()}
+                with draws.drawing(seed, self.device, start=start, rows=rows, total=count):
+                    made.append(self.sample(rows, **chosen))
+        finally:
+            self.train(training)
+        return torch.cat(made)
+
+    def _conditions(self, count: int, label: int | Tensor | None, truncation: float | None) -> dict[str, Any]:
+        takes = inspect.signature(self.sample).parameters
+        title = type(self).__name__ if self.recipe is None else self.recipe.system
+        conditions: dict[str, Any] = {}
+        if truncation is not None:
+            if "truncation" not in takes:
+                raise RecipeError(f"{title} has no truncation; leave it out")
+            if not 0 < truncation <= 1:
+                raise RecipeError(f"`truncation` is {truncation}; it must be above 0 and at most 1")
+            conditions["truncation"] = truncation
+        if self.num_classes is None:
+            if label is not None:
+                raise RecipeError(f"this {title} was trained without classes; leave `label` out")
+            return conditions
+        labels = torch.arange(count) % self.num_classes if label is None else torch.as_tensor(label).expand(count)
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise RecipeError(f"`label` is {label}; it must be from 0 to {self.num_classes - 1}")
+        return conditions | {"label": labels.to(self.device)}
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes a model folder: `config.json`, `model.safetensors` and a model card."""
+        from gan_core.model import save_model
+
+        return save_model(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """The game of a model folder, a run folder or a hub repository id.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is another kind of game.
+        """
+        from gan_core.api import load
+
+        game = load(path)
+        if not isinstance(game, cls):
+            raise unknown("game", type(game).__name__, [cls.__name__])
+        return game
+
+    def restore(self, path: str | Path) -> Self:
+        """Loads the weights of a run or model folder into this game: the way back for a game put together by hand.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or its networks are not this game's.
+        """
+        from gan_core.model import restore
+
+        restore(self, path)
+        return self
+
+    def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads the model folder to the Hugging Face hub and returns its address."""
+        from gan_core.model import push
+
+        return push(self, repository, private=private, token=token)

@@ -1,0 +1,123 @@
+"""What is logged: terms summed on the device, read once an interval, and shown on a terminal and to trackers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from gan_core.distributed import Processes
+from gan_core.errors import MissingDependency, unknown
+from gan_core.game import Terms
+from gan_core.recipe import Recipe
+
+
+class Ledger:
+    """Means of the terms since the last line of the log. Adding to it waits for no device; reading it does, once."""
+
+    def __init__(self) -> None:
+        self.sums: Terms = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, player: str, terms: Mapping[str, Tensor]) -> None:
+        """Adds a turn's terms and notes, as `player/term`."""
+        for term, value in terms.items():
+            name = f"{player}/{term}"
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self, processes: Processes) -> dict[str, float]:
+        """The mean of every term, over the steps and the processes."""
+        if not self.sums:
+            return {}
+        values = processes.mean(torch.stack([self.sums[name] / self.counts[name] for name in self.sums]))
+        return dict(zip(self.sums, values.tolist(), strict=True))
+
+    def clear(self) -> None:
+        """Starts the next interval."""
+        self.sums, self.counts = {}, {}
+
+    def state(self) -> dict[str, Any]:
+        """The interval that has begun, as plain values."""
+        return {name: [float(self.sums[name]), self.counts[name]] for name in self.sums}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Takes up an interval that was saved."""
+        self.sums = {name: torch.tensor(value, device=device) for name, (value, _) in state.items()}
+        self.counts = {name: count for name, (_, count) in state.items()}
+
+
+class Display:
+    """The training on standard error: a bar on a terminal, else a line for every line of the log."""
+
+    def __init__(self, title: str, steps: int, *, shown: bool):
+        self.title, self.steps, self.shown = title, steps, shown
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+        )  # fmt: skip
+        self.live = shown and sys.stderr.isatty()
+        self.bar = Progress(*columns, console=Console(stderr=True), disable=not self.live)
+        self.task = self.bar.add_task(title, total=steps, figures="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        if self.live:
+            self.bar.update(self.task, completed=step)
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """Shows a line of the log."""
+        figures = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if "/" in name)
+        if self.live:
+            self.bar.update(self.task, completed=line["step"], figures=figures)
+        elif self.shown:
+            speed = f"{line['samples_per_second']:.0f} samples/s"
+            print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
+
+
+class Trackers:
+    """The experiment trackers of a recipe, by accelerate's classes.
+
+    Raises:
+        RecipeError: accelerate knows no tracker of that name.
+        MissingDependency: its library is not installed.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        self.trackers = []
+        for name in recipe.train.trackers:
+            if name not in LOGGER_TYPE_TO_CLASS:
+                raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+            if not filter_trackers([name], folder):
+                raise MissingDependency(f"the tracker `{name}` needs its library: pip install {name}")
+            kind = LOGGER_TYPE_TO_CLASS[name]
+            tracker = kind(folder.name, folder / "trackers") if kind.requires_logging_directory else kind(folder.name)
+            tracker.start()
+            self.trackers.append(tracker)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Sends a line of the log."""
+        for tracker in self.trackers:
+            tracker.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+
+    def close(self) -> None:
+        """Ends the tracking."""
+        for tracker in self.trackers:
+            tracker.finish()

@@ -1,0 +1,210 @@
+"""A preset: the networks, the rules and the settings of one published system at one size."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+from torch import nn
+
+from gan_core.errors import RecipeError, unknown
+from gan_core.game import Game
+from gan_core.objectives import OBJECTIVES
+from gan_core.recipe import SGD, Adam, Recipe, RMSprop, explain, parse, parse_settings
+from gan_core.regularizers import REGULARIZERS, Regularizer
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+FIXED = ("self", "objective", "regularizers")
+"""Parameters of a game's constructor that are not settings of its own."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a system is made of; `but` derives another from it, and every one is validated when it is written.
+
+    Attributes:
+        game: the class of the rules. Its constructor takes the networks by name and then only keywords: `objective` and
+            `regularizers` where the rules leave them open, and settings of its own.
+        networks: the networks' classes, by the names the game calls them. Their keywords are the `network` settings.
+        paper: where it was published.
+        network: network settings that differ from the classes' defaults. One that no preset and no user gives is taken
+            from the data where they know it (`channels`, `shape`).
+        settings: the game's own settings that differ from its defaults.
+        objective: by name.
+        regularizers: penalties with their settings.
+        optimizer: every player's.
+        players: what differs for one player: `{"discriminator": {"turns": 5}}`.
+        train: training settings that differ from the defaults.
+    """
+
+    game: type[Game]
+    networks: Mapping[str, Callable[..., nn.Module]]
+    paper: str = ""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    objective: str | None = None
+    regularizers: Iterable[Regularizer] = ()
+    optimizer: Adam | RMSprop | SGD = field(default_factory=Adam)
+    players: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.check(self.recipe())
+
+    def but(self, **changes: Any) -> Self:
+        """This preset with some attributes changed; mappings are merged into, everything else is replaced.
+
+        Raises:
+            RecipeError: the result is not valid.
+        """
+        merged: dict[str, Any] = {
+            name: {**getattr(self, name), **value} if isinstance(value, Mapping) else value
+            for name, value in changes.items()
+        }
+        return replace(self, **merged)
+
+    def recipe(self, *, domain: str | None = None, system: str | None = None, preset: str | None = None) -> Recipe:
+        """The preset as a recipe."""
+        return parse({
+            "domain": domain, "system": system or self.game.__name__, "preset": preset, "network": dict(self.network),
+            "game": dict(self.settings), "objective": self.objective,
+            "regularizers": {r.name: r.model_dump() for r in self.regularizers},
+            "optimizer": self.optimizer.model_dump(), "players": dict(self.players), "train": dict(self.train),
+        })  # fmt: skip
+
+    def check(self, recipe: Recipe) -> Recipe:
+        """The recipe with its network, game and regularizer settings written out in full.
+
+        Raises:
+            RecipeError: the networks or the game do not take a setting, or a name is unknown.
+        """
+        return recipe.model_copy(update={
+            "network": self._network_settings(recipe.network), "game": self._game_settings(recipe.game),
+            "objective": self._objective(recipe), "regularizers": self._regularizers(recipe),
+        })  # fmt: skip
+
+    def complete(self, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
+        """The recipe checked and written out, with network settings that were left open taken from the data's `facts`.
+
+        Raises:
+            RecipeError: see `check`.
+        """
+        taken = {name for signature in self._signatures().values() for name in signature}
+        known = {name: facts[name] for name in ("channels", "shape") if name in facts and name in taken}
+        return self.check(recipe.model_copy(update={"network": known | recipe.network}))
+
+    def build(self, recipe: Recipe | None = None) -> Game:
+        """The game of a recipe (of the preset's own, if none is given), with fresh weights from torch's generator.
+
+        Raises:
+            RecipeError: a setting is unknown or out of range.
+        """
+        recipe = self.check(recipe or self.recipe())
+        networks = {name: make(**self._for(name, recipe.network)) for name, make in self.networks.items()}
+        rules: dict[str, Any] = {}
+        if recipe.objective is not None:
+            rules["objective"] = OBJECTIVES[recipe.objective]
+        if recipe.regularizers:
+            rules["regularizers"] = [REGULARIZERS[name](**fields) for name, fields in recipe.regularizers.items()]
+        game = self.game(**networks, **recipe.game, **rules)
+        game.recipe = recipe
+        self._check_players(game, recipe)
+        return game
+
+    def create(self, **network: Any) -> Game:
+        """A game with some network settings changed."""
+        return self.build(self.recipe().but({"network": network}))
+
+    def load(self, path: str | Path) -> Game:
+        """The game of a run or model folder that was trained from this preset, with its weights.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged or of another preset.
+        """
+        from gan_core.model import read_config
+
+        return self.build(parse(read_config(Path(path))["recipe"])).restore(path)
+
+    def _signatures(self) -> dict[str, dict[str, inspect.Parameter]]:
+        return {name: _keywords(make) for name, make in self.networks.items()}
+
+    def _for(self, name: str, network: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of one network: the shared ones that it takes, and its own over them."""
+        takes = self._signatures()[name]
+        shared = {key: value for key, value in network.items() if key in takes and key not in self.networks}
+        return shared | network.get(name, {})
+
+    def _network_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        signatures = self._signatures()
+        shared = {key: p for takes in signatures.values() for key, p in takes.items()}
+        plain = {key: value for key, value in given.items() if key not in self.networks}
+        full = _checked(dict.fromkeys(self.networks.values()), shared, plain, "network")
+        own = {
+            name: _checked({self.networks[name]: None}, takes, given[name], f"network.{name}", fill=False)
+            for name, takes in signatures.items()
+            if name in given
+        }
+        return full | own
+
+    def _game_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        takes = {k: p for k, p in _keywords(self.game).items() if k not in FIXED and k not in self.networks}
+        return _checked({self.game: None}, takes, given, "game")
+
+    def _objective(self, recipe: Recipe) -> str | None:
+        if recipe.objective is None:
+            return None
+        if "objective" not in _keywords(self.game):
+            raise RecipeError(f"{recipe.system} has its own losses: `objective` cannot be chosen; leave it out")
+        if recipe.objective not in OBJECTIVES:
+            raise unknown("objective", recipe.objective, OBJECTIVES)
+        return recipe.objective
+
+    def _regularizers(self, recipe: Recipe) -> dict[str, dict[str, Any]]:
+        if recipe.regularizers and "regularizers" not in _keywords(self.game):
+            raise RecipeError(f"{recipe.system} has no place for `regularizers`; leave them out")
+        return {name: _regularizer(name, fields) for name, fields in recipe.regularizers.items()}
+
+    def _check_players(self, game: Game, recipe: Recipe) -> None:
+        players = {player.name: player for player in game.players()}
+        for name in recipe.players:
+            if name not in players:
+                raise unknown(f"player of {recipe.system}", name, players)
+            recipe.player_optimizer(name, players[name].optimizer)
+
+
+def _regularizer(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    if name not in REGULARIZERS:
+        raise unknown("regularizer", name, REGULARIZERS)
+    return parse_settings(REGULARIZERS[name], fields, f"regularizers.{name}").model_dump()
+
+
+def _keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(make).parameters)
+
+
+def _checked(
+    makers: Mapping[Callable[..., Any], None], takes: Mapping[str, inspect.Parameter], given: Mapping[str, Any],
+    where: str, *, fill: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Settings against the keywords and annotations of what takes them; with `fill`, defaults written out."""
+    hints: dict[str, Any] = {}
+    for make in makers:
+        hints |= get_type_hints(getattr(make, "__init__") if isinstance(make, type) else make)  # noqa: B009
+    for name in given:
+        if name not in takes:
+            raise unknown("setting", f"{where}.{name}", [f"{where}.{known}" for known in takes])
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if p.default is p.empty else p.default)
+        for name, p in takes.items()
+        if fill or name in given
+    }
+    model = create_model("settings", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    try:
+        return model.model_validate(given).model_dump()
+    except ValidationError as error:
+        raise explain(error, model, where) from error

@@ -1,0 +1,379 @@
+"""The recipe: a complete, validated description of a training, the same in Python, in YAML and on the command line.
+
+Reading one loads no torch. What a system's networks and game accept is checked by its preset (`gan_core.preset`),
+which knows them; everything else is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gan_core.errors import RecipeError, unknown
+
+RECIPE_BYTES = 1_000_000
+"""The largest recipe file that is read."""
+
+
+class Settings(BaseModel):
+    """Settings that refuse an unknown key and cannot be changed once they are made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Constant(Settings):
+    """The learning rate stays."""
+
+    name: Literal["constant"] = "constant"
+
+
+class Linear(Settings):
+    """The learning rate falls in a line to `end` times itself, from `start` (a share of the phase) to its end."""
+
+    name: Literal["linear"] = "linear"
+    start: float = Field(default=0.0, ge=0, lt=1)
+    end: float = Field(default=0.0, ge=0)
+
+
+class Cosine(Settings):
+    """The learning rate falls along half a cosine to `end` times itself at the phase's end."""
+
+    name: Literal["cosine"] = "cosine"
+    end: float = Field(default=0.0, ge=0)
+
+
+class Step(Settings):
+    """The learning rate is multiplied by `factor` after every `every` steps of the phase."""
+
+    name: Literal["step"] = "step"
+    every: int = Field(ge=1)
+    factor: float = Field(default=0.5, gt=0)
+
+
+Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="name")]
+
+
+class _Optimizer(Settings):
+    learning_rate: float = Field(gt=0)
+    schedule: Schedule = Constant()
+    clip_norm: float | None = Field(default=None, gt=0)
+
+
+class Adam(_Optimizer):
+    """Adam (Kingma & Ba 2015); the defaults are DCGAN's. `clip_norm` bounds the norm of a player's gradient."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: float = Field(default=2e-4, gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+
+
+class RMSprop(_Optimizer):
+    """RMSprop; the default rate is WGAN's (Arjovsky et al. 2017)."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = Field(default=5e-5, gt=0)
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent, with momentum if wanted."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+Optimizer = Annotated[Adam | RMSprop | SGD, Field(discriminator="name")]
+
+
+class PlayerSettings(Settings):
+    """What a recipe changes for one player: its turns a round, and settings laid over its optimizer's."""
+
+    turns: int | None = Field(default=None, ge=1)
+    optimizer: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataSettings(Settings):
+    """Where the data come from.
+
+    Attributes:
+        source: a named data set, or a folder or archive of files.
+        strict: a file that cannot be read stops the training instead of being skipped.
+        workers: processes that read and decode; 0 reads in the training's own.
+    """
+
+    source: str | None = None
+    strict: bool = False
+    workers: int = Field(default=0, ge=0, le=256)
+
+
+class TrainSettings(Settings):
+    """How long, in what steps, and what is kept.
+
+    Attributes:
+        steps: rounds of the game: every player has its turns in each.
+        samples: stop after so many samples of data, where that comes first.
+        minutes: stop after so much time, where that comes first.
+        batch_size: of all processes together.
+        accumulate: parts that a batch is worked in, one after the other, to save memory.
+        seed: of weights, data order and noise.
+        ema: decay of the average over steps that samples are made with; None makes them with the last weights.
+        precision: of the networks' arithmetic; weights and penalties stay in fp32.
+        compile: compiles the networks.
+        device: `auto` takes the accelerator where there is one.
+        log_every: steps between lines in the log.
+        sample_every: steps between pictures; None shows the last only.
+        checkpoint_every: steps between checkpoints; None keeps the last only.
+        keep_checkpoints: how many are kept.
+        show: how many samples a picture shows.
+        trackers: experiment trackers that accelerate knows (`tensorboard`, `wandb` …).
+    """
+
+    steps: int = Field(default=10_000, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
+    accumulate: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")
+    log_every: int = Field(default=50, ge=1)
+    sample_every: int | None = Field(default=None, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    show: int = Field(default=64, ge=1, le=1024)
+    trackers: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"`batch_size` is {self.batch_size}; make it a multiple of `accumulate`, {self.accumulate}"
+            )
+        return self
+
+
+class Recipe(Settings):
+    """A complete description of a training; `RUN/recipe.yaml` holds one.
+
+    Attributes:
+        domain: the package's domain (`image`); None for a game put together by hand.
+        system: the system's name, or the class of a game put together by hand.
+        preset: what the settings started from.
+        network: the networks' settings. A mapping under a network's name holds for that network alone.
+        game: the rules' own settings (weights of terms and the like).
+        objective: the adversarial objective's name, where the rules leave it open.
+        regularizers: penalties by name, with their settings; null takes one out.
+        optimizer: every player's, unless `players` says otherwise.
+        players: what differs for one player, by its name.
+        data: where the data come from.
+        train: how long, in what steps, and what is kept.
+    """
+
+    domain: str | None = None
+    system: str
+    preset: str | None = None
+    network: dict[str, Any] = Field(default_factory=dict)
+    game: dict[str, Any] = Field(default_factory=dict)
+    objective: str | None = None
+    regularizers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    optimizer: Optimizer = Adam()
+    players: dict[str, PlayerSettings] = Field(default_factory=dict)
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+
+    def but(self, changes: Mapping[str, Any]) -> Recipe:
+        """This recipe with some settings changed, validated anew.
+
+        Args:
+            changes: dotted keys (`train.steps`) or nested mappings to values; None takes a mapping's entry out.
+
+        Raises:
+            RecipeError: a key is unknown or a value is out of range.
+        """
+        fields = self.model_dump()
+        for key, value in changes.items():
+            _lay(fields, key.split("."), value, key)
+        return parse(fields)
+
+    def player_optimizer(self, player: str, own: Adam | RMSprop | SGD | None) -> Adam | RMSprop | SGD:
+        """A player's optimizer: its own where its rules give one, else the recipe's, with `players` laid over it."""
+        base = self.optimizer if own is None else own
+        over = self.players[player].optimizer if player in self.players else {}
+        if not over:
+            return base
+        same_kind = over.get("name", base.name) == base.name
+        merged = (base.model_dump() if same_kind else {}) | over
+        return parse_settings(_OptimizerOf, {"optimizer": merged}, f"players.{player}").optimizer
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, every setting written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _OptimizerOf(Settings):
+    optimizer: Optimizer
+
+
+def parse(fields: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        RecipeError: a key is unknown or a value is out of range; one line that names the first.
+    """
+    return parse_settings(Recipe, fields)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        RecipeError: the file is missing, too large, no YAML, or no recipe.
+    """
+    return parse(read_yaml(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        RecipeError: the file is missing, too large, no YAML, or no mapping.
+    """
+    try:
+        if path.stat().st_size > RECIPE_BYTES:
+            raise RecipeError(f"{path}: larger than {RECIPE_BYTES:,} bytes, which no recipe is")
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe ({_reason(error)})") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise RecipeError(f"{path}: is not a recipe; expected keys such as `system`, `data`, `train`")
+    return loaded
+
+
+def parse_value(text: str) -> Any:
+    """The value in `--set key=value`, read as YAML: `3`, `true`, `null`, `[0.5, 0.9]`, `1e-4`, or text.
+
+    YAML 1.1 reads `1e-4` as text; a number is what everybody means by it.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"`{text}` is not a value ({str(error).splitlines()[0]})") from error
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+
+
+def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    """Lays one value over nested fields: mappings are merged, None takes an optional mapping out."""
+    *outer, last = path
+    for name in outer:
+        inner = fields.setdefault(name, {})
+        if inner is None:
+            inner = fields[name] = {}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"`{key}`: `{name}` is {inner!r}, a value without keys of its own")
+        fields = inner
+    old = fields.get(last)
+    if isinstance(value, Mapping) and isinstance(old, dict) and not _other_kind(old, value):
+        for name, inner in value.items():
+            _lay(old, [str(name)], inner, f"{key}.{name}")
+    elif value is None and outer == ["regularizers"]:
+        fields.pop(last, None)
+    else:
+        _replace(fields, last, value)
+
+
+def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two settings are of different kinds (Adam's and RMSprop's), so that nothing of the old one stays."""
+    return "name" in old and new.get("name", old["name"]) != old["name"]
+
+
+def _replace(fields: dict[str, Any], last: str, value: Any) -> None:
+    if last == "name" and fields.get("name", value) != value:
+        fields.clear()
+    fields[last] = dict(value) if isinstance(value, Mapping) else value
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def parse_settings(kind: type[T], fields: Mapping[str, Any], where: str = "") -> T:
+    """Settings from plain values, with pydantic's complaint as one line of ours.
+
+    Raises:
+        RecipeError: a key is unknown or a value is out of range.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise explain(error, kind, where) from error
+
+
+def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> Exception:
+    """The first complaint of a validation, as one line: which key, what was given, what was expected."""
+    first = error.errors(include_url=False)[0]
+    place = [str(part) for part in first["loc"]]
+    key = ".".join(filter(None, [where, *_without_tags(kind, place)]))
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(kind, place[:-1])
+        return unknown("setting", key, [key.removesuffix(place[-1]) + name for name in known])
+    if first["type"] == "missing":
+        return RecipeError(f"`{key}` is missing; give it a value")
+    if first["type"] == "value_error":
+        return RecipeError(first["msg"].removeprefix("Value error, "))
+    expected = first["msg"].replace("Input should be", "expected").replace("input should be", "expected")
+    return RecipeError(f"`{key}` is {first['input']!r}; {expected[0].lower()}{expected[1:]}")
+
+
+def _keys_at(kind: type[BaseModel], place: list[str]) -> list[str]:
+    for model in _models_along(kind, place):
+        kind = model
+    return list(kind.model_fields)
+
+
+def _models_along(kind: type[BaseModel], place: list[str]) -> list[type[BaseModel]]:
+    """The settings classes that a place in a recipe leads through; a union's tag picks its member."""
+    models: list[type[BaseModel]] = []
+    candidates = [kind]
+    for part in place:
+        candidates = [c for c in candidates if _tag(c) == part] or [
+            member for c in candidates if part in c.model_fields for member in _members(c.model_fields[part].annotation)
+        ]
+        if len(candidates) == 1:
+            models.append(candidates[0])
+    return models
+
+
+def _tag(kind: type[BaseModel]) -> Any:
+    """The name by which a settings class is told from the others of its union."""
+    return kind.model_fields["name"].default if "name" in kind.model_fields else None
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [member for argument in get_args(annotation) for member in _members(argument)]
+
+
+def _without_tags(kind: type[BaseModel], place: list[str]) -> list[str]:
+    """A place without the tags that pydantic puts between a union's key and its member's."""
+    tags = {"adam", "rmsprop", "sgd", "constant", "linear", "cosine", "step"}
+    return [
+        part for i, part in enumerate(place) if not (i and part in tags and place[i - 1] in ("optimizer", "schedule"))
+    ]

@@ -1,0 +1,84 @@
+"""Published networks from published checkpoints: keys and shapes in, our network with those weights out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from gan_core.domain import Domain
+from gan_core.errors import CheckpointError, RecipeError, unknown
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a published checkpoint becomes one of our networks.
+
+    Attributes:
+        network: our class.
+        settings: its keywords, as the checkpoint's shapes tell.
+        weights: the checkpoint under our names.
+        arguments: what the published constructor was given, by its own names, as the shapes tell: an argument that the
+            caller gives all the same must agree.
+    """
+
+    network: Callable[..., nn.Module]
+    settings: Mapping[str, Any]
+    weights: StateDict
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Our network with the published weights.
+
+        Raises:
+            CheckpointError: the checkpoint lacks a tensor, has one too many, or one of another shape.
+        """
+        network = self.network(**self.settings)
+        try:
+            network.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint does not fit: {' '.join(str(error).split())[:300]}") from error
+        return network
+
+
+def read_reference(domain: Domain, name: str, state_dict: StateDict, arguments: Mapping[str, Any]) -> Published:
+    """What a published checkpoint holds, read by the importer of that name.
+
+    Raises:
+        CheckpointError: there is no importer of that name, or the checkpoint or an argument does not fit it.
+    """
+    importers: Mapping[str, Callable[..., Published]] = domain.module("reference").IMPORTERS
+    if name not in importers:
+        raise unknown(f"published network of gan-{domain.name}", name, importers, CheckpointError)
+    try:
+        published = importers[name](state_dict)
+    except (KeyError, IndexError, RecipeError) as error:
+        raise CheckpointError(f"{name}: the checkpoint is of another network ({error} is missing or odd)") from error
+    for key, value in arguments.items():
+        if key not in published.arguments:
+            raise unknown(f"argument of {name}", key, published.arguments, CheckpointError)
+        if published.arguments[key] != value:
+            raise CheckpointError(f"{name}: `{key}` is {value!r}, and the checkpoint's is {published.arguments[key]!r}")
+    return published
+
+
+def load_reference(domain: Domain, name: str, state_dict: StateDict, **arguments: Any) -> nn.Module:
+    """A published network with a published checkpoint's weights; see `Domain.load_reference`."""
+    return read_reference(domain, name, state_dict, arguments).build()
+
+
+def renamed(state_dict: StateDict, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """A checkpoint with the prefixes of its keys replaced: `{"main.0": "stem.conv"}`; other keys stay."""
+    prefixes = sorted(names, key=len, reverse=True)
+
+    def rename(key: str) -> str:
+        for prefix in prefixes:
+            if key == prefix or key.startswith(f"{prefix}."):
+                return names[prefix] + key[len(prefix) :]
+        return key
+
+    return {rename(key): value for key, value in state_dict.items()}

@@ -1,0 +1,550 @@
+"""A run folder as one web page: what was trained, how far it is, how real the samples look, how to go on.
+
+`read_run` reads a folder into a frozen `RunRecord`; each section of the page is a function of that record which returns
+HTML, and `chart` draws any lines over steps. Everything on disk is untrusted: what is read is bounded, text is escaped,
+links that leave the folder are not followed, and the page's security policy forbids every request and every script but
+its own. The page depends on nothing but the folder: the same folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import os
+import re
+import shlex
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from gan_core.errors import CheckpointError, GanError
+
+MAX_FRAMES, MAX_MEDIA, MAX_LISTED = 12, 4, 20_000  # steps shown, files of each; files in a folder
+MAX_FILE, MAX_EMBEDDED, MAX_LINE, MAX_RECIPE = 4 << 20, 16 << 20, 1 << 16, 1 << 18  # bytes
+MAX_LOG = 32 << 20  # bytes; of a log of n times that size, every nth line is read
+MAX_CHARTS, MAX_PHASES, MAX_TEXT = 24, 24, 4_000  # text is in characters
+COLOURS = 8  # lines in one chart: as many as the style sheet has colours
+BUCKETS = 240  # points of a line: one in about four pixels
+LARGEST = 1e30  # a loss beyond it is as lost as an infinite one
+REAL = -1  # stands for the step of real samples
+SPEED = "speed"  # stands for the player of `samples_per_second`
+IMAGES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+SOUNDS = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac"}
+MIME = IMAGES | SOUNDS | {".mp4": "video/mp4", ".webm": "video/webm", ".txt": "text/plain"}
+
+Points = Sequence[tuple[int, float, int]]  # step, value, index of the phase
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the log; a value that was not finite, or beyond `LARGEST`, is NaN."""
+
+    step: int
+    phase: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Media:
+    """One sample file; `data` is None where it is not embedded."""
+
+    name: str
+    size: int
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder holds, as far as a page shows it."""
+
+    folder: Path
+    recipe: Mapping[str, Any]  # scalars are strings
+    recipe_text: str
+    training: Sequence[Entry]
+    evaluations: Sequence[Entry]
+    skipped_lines: int
+    frames: Mapping[int, Sequence[Media]]  # by step: an even choice of `steps`, and real ones under `REAL`
+    steps: Sequence[int]  # that have samples on disk
+    checkpoint: int | None
+    has_model: bool
+    written: tuple[float, float]  # when the first and the last file were written, in seconds since the epoch
+
+    def setting(self, *keys: str) -> str:
+        """The recipe's scalar at that place, or nothing."""
+        value: Any = self.recipe
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value if isinstance(value, str) and value != "null" else ""
+
+    @property
+    def title(self) -> str:
+        """The system, or the folder's name where it is not known."""
+        return self.setting("system") or self.folder.resolve().name
+
+    @property
+    def data(self) -> str:
+        """The name or path of the training data."""
+        return self.setting("data") or self.setting("data", "name") or self.setting("data", "path")
+
+    @property
+    def done(self) -> int:
+        """The last step of which anything is on disk."""
+        return max([*(entry.step for entry in self.training[-1:]), *self.steps[-1:], self.checkpoint or 0])
+
+    @property
+    def planned(self) -> int:
+        """The recipe's `train.steps`, or 0."""
+        steps = self.setting("train", "steps")
+        return int(steps) if re.fullmatch("[0-9]{1,12}", steps) else 0
+
+    @property
+    def finished(self) -> bool:
+        return 0 < self.planned <= self.done
+
+    @property
+    def phases(self) -> list[Entry]:
+        """The first entry of each phase; a phase that comes back counts again."""
+        return [*self.training[:1], *(new for old, new in pairwise(self.training) if new.phase != old.phase)]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """What a run folder says about itself, however little of it there is.
+
+    Raises:
+        CheckpointError: it has no recipe, no log, no samples and no checkpoints.
+    """
+    recipe, log, model = (inside(folder, name) for name in ("recipe.yaml", "log.jsonl", "model/config.json"))
+    samples, checkpoints = numbered(folder, "samples"), numbered(folder, "checkpoints")
+    if not (recipe or log or samples or checkpoints):
+        missing = "not a run folder (no recipe.yaml), and no log, samples or checkpoints either"
+        raise CheckpointError(f"{folder}: {missing}; give the folder that `train --out` wrote.")
+    dated = [*(path for group in samples.values() for path in group), recipe, log, model]
+    times = [path.stat().st_mtime for path in dated if path] or [folder.stat().st_mtime]
+    steps, reached = sorted(samples.keys() - {REAL}), max(checkpoints, default=None)
+    settings, source = read_recipe(recipe)
+    training, evaluations, skipped = read_log(log)
+    frames, written = read_frames(samples, steps), (min(times), max(times))
+    return RunRecord(
+        folder, settings, source, training, evaluations, skipped, frames, steps, reached, model is not None, written
+    )
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The file or folder of that name, unless it is missing, special, or a link that leaves the run."""
+    path = folder / name
+    return path if (path.is_file() or path.is_dir()) and path.resolve().is_relative_to(folder.resolve()) else None
+
+
+def numbered(folder: Path, name: str) -> dict[int, list[Path]]:
+    """What one of the run's folders holds that is named by a step (or `real`), by step."""
+    groups: dict[int, list[Path]] = {}
+    for path in sorted(islice((folder / name).glob("*"), MAX_LISTED)):
+        match = re.fullmatch(r"([0-9]{1,12}|real)([-_].*)?(\.\w+)?", path.name)
+        if match and path.suffix not in {".tmp", ".part"} and inside(folder, f"{name}/{path.name}"):
+            groups.setdefault(REAL if match[1] == "real" else int(match[1]), []).append(path)
+    return groups
+
+
+def read_recipe(path: Path | None) -> tuple[Mapping[str, Any], str]:
+    """The recipe and its text; the recipe is empty where it is missing, damaged, or longer than recipes are."""
+    if path is None:
+        return {}, ""
+    with path.open("rb") as file:
+        source = file.read(MAX_RECIPE).decode("utf-8", "replace")
+    try:
+        recipe = yaml.load(source, yaml.BaseLoader)  # makes strings only: no tags, no merge keys that grow unbounded
+    except (yaml.YAMLError, RecursionError):
+        recipe = None
+    return recipe if isinstance(recipe, dict) else {}, source
+
+
+def read_log(path: Path | None) -> tuple[list[Entry], list[Entry], int]:
+    """Training entries, evaluation entries, and how many lines were no entry (the last one of a killed run)."""
+    training: list[Entry] = []
+    evaluations: list[Entry] = []
+    if path is None:
+        return training, evaluations, 0
+    stride, skipped = 1 + path.stat().st_size // MAX_LOG, 0
+    with path.open("rb") as file:
+        for line in islice(iter(lambda: file.readline(MAX_LINE), b""), 0, None, stride):
+            entry = parse_entry(line)
+            if entry is None:
+                skipped += bool(line.strip())
+            elif any(key.startswith("evaluation/") for key in entry.values):
+                evaluations.append(entry)
+            else:
+                while training and training[-1].step > entry.step:  # resumed: the later line of a step counts
+                    training.pop()
+                training.append(entry)
+    return training, evaluations, skipped
+
+
+def parse_entry(line: bytes) -> Entry | None:
+    """One line of the log, or None where it is cut off or no entry."""
+    try:
+        raw = json.loads(line)
+        step, phase = int(raw.pop("step")), str(raw.pop("phase", ""))[:80]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
+    values = {key[:80]: number(value) for key, value in raw.items()}
+    known = {key: value for key, value in values.items() if value is not None}
+    return Entry(step, phase, known) if 0 <= step < 10**12 else None
+
+
+def number(value: object) -> float | None:
+    """A logged value, or None where it is no number; `null` and "nan" are numbers that were not finite."""
+    if value is None or (isinstance(value, str) and value.lower().strip("+-") in {"nan", "inf", "infinity"}):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < LARGEST else math.nan
+
+
+def choose(steps: Sequence[int], count: int = MAX_FRAMES) -> list[int]:
+    """At most `count` of them, evenly spaced, the first and the last among them."""
+    rest = len(steps) - 1
+    return list(steps) if rest < count else [steps[round(index * rest / (count - 1))] for index in range(count)]
+
+
+def read_frames(groups: Mapping[int, Sequence[Path]], steps: Sequence[int]) -> dict[int, list[Media]]:
+    """Real samples and an even choice of steps; real, last and first are embedded before the rest."""
+    frames: dict[int, list[Media]] = {}
+    left = MAX_EMBEDDED
+    for step in dict.fromkeys([REAL, *steps[-1:], *choose(steps)]):
+        shown_first = sorted(groups.get(step, ()), key=lambda path: path.suffix.lower() not in MIME)
+        for path in shown_first[:MAX_MEDIA]:
+            media = read_media(path, min(left, MAX_FILE))
+            left -= len(media.data or b"")
+            frames.setdefault(step, []).append(media)
+    return dict(sorted(frames.items()))
+
+
+def read_media(path: Path, limit: int) -> Media:
+    """One sample file; without its data where it has no preview, is empty, unreadable, or larger than `limit`."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            data = file.read(limit + 1) if path.suffix.lower() in MIME else b""
+    except OSError:
+        size, data = 0, b""
+    return Media(path.name, size, data if 0 < len(data) <= limit else None)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values."""
+
+    low: float
+    high: float
+
+    def at(self, value: float) -> float:
+        """Where the value lies, in percent of the axis; little beyond its ends, however far the value is."""
+        return min(max(100 * (value - self.low) / (self.high - self.low), -50.0), 150.0)
+
+    def ticks(self, count: int) -> list[float]:
+        """Round values on the axis, about `count` at most."""
+        rough = (self.high - self.low) / count
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * unit for factor in (1, 2, 5, 10, 20) if factor * unit >= rough)
+        return [index * step for index in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def value_axis(values: Sequence[float], *, from_zero: bool = False) -> tuple[Axis, int]:
+    """The range that shows the values, and how many lie beyond it: few that would squeeze the others flat."""
+    values = sorted(value for value in values if math.isfinite(value)) or [0.0]
+    low, high, rim = values[0], values[-1], len(values) // 100
+    if rim and high - low > 2 * (values[-1 - rim] - values[rim]):
+        low, high = values[rim], values[-1 - rim]
+    low = min(low, 0.0) if from_zero else low
+    margin = max(0.05 * (high - low), 0.005 * max(abs(low), abs(high))) or 1.0
+    axis = Axis(low - margin * (low != 0), high + margin)
+    return axis, sum(not axis.low <= value <= axis.high for value in values)
+
+
+def curve(points: Points, colour: int, x: Axis, y: Axis) -> str:
+    """Points as SVG: medians of neighbours, a band over their range, × for values that were not finite."""
+    groups: dict[tuple[int, int], list[float]] = {}
+    for step, value, phase in points:
+        groups.setdefault((phase, round(x.at(step) * BUCKETS / 100)), []).append(value)
+    runs: list[list[tuple[str, str, str]]] = [[]]  # low, middle, high of each bucket, until a gap
+    crosses, before = "", None
+    for (phase, bucket), values in groups.items():
+        left, finite = 100 * bucket / BUCKETS, [value for value in values if math.isfinite(value)]
+        if len(finite) < len(values):
+            crosses += f'<text class="cross c{colour}" x="{left:.2f}%" dy="12">×</text>'
+        if phase != before or not finite:
+            runs.append([])
+        if finite:
+            low, middle, high = (f"{left:.2f} {100 - y.at(v):.2f}" for v in (min(finite), median(finite), max(finite)))
+            runs[-1].append((low, middle, high))
+        before = phase
+    band = "".join("M" + "L".join([p[2] for p in run] + [p[0] for p in run[::-1]]) + "Z" for run in runs if run[1:])
+    line = "".join("M" + "L".join(p[1] for p in run) for run in runs if run)
+    lone = [run[0][1].split() for run in runs if len(run) == 1]
+    dots = "".join(
+        f'<circle class="c{colour}" cx="{left}%" cy="{top}%" r="3"/>' for left, top in lone if 0 <= float(top) <= 100
+    )
+    paths = f'<path class="band" d="{band}"/><path class="line" d="{line}"/>'
+    return f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" class="c{colour}">{paths}</svg>{dots}{crosses}'
+
+
+def grid(x: Axis, y: Axis) -> str:
+    """Ticks of both axes as SVG."""
+    up = [(f"{100 - y.at(tick):.2f}%", compact(tick)) for tick in y.ticks(7)]
+    across = [(f"{x.at(tick):.2f}%", compact(tick)) for tick in x.ticks(5)]
+    return "".join(
+        f'<line class="grid" x2="100%" y1="{top}" y2="{top}"/><text class="up" y="{top}" dx="-8" dy="4">{label}</text>'
+        for top, label in up
+    ) + "".join(f'<text class="across" x="{left}" y="100%" dy="18">{label}</text>' for left, label in across)
+
+
+def boundaries(x: Axis, phases: Sequence[Entry]) -> str:
+    """Where each phase begins as SVG: a line, and its number unless the next one is too near."""
+    if not 1 < len(phases) <= MAX_PHASES:
+        return ""
+    starts = [x.at(phase.step) for phase in phases]
+    return "".join(
+        f'<line class="phase" x1="{left:.2f}%" x2="{left:.2f}%" y2="100%"/>'
+        + f'<text x="{left:.2f}%" dx="4" dy="-5">{index}</text>' * (right - left > 4)
+        for index, (left, right) in enumerate(pairwise([*starts, 100.0]), 1)
+    )
+
+
+def chart(title: str, terms: Mapping[str, Points], last: int, phases: Sequence[Entry] = ()) -> str:
+    """Lines over steps 0 to `last`, by label: SVG that fills any width, a legend, and a note on what it leaves out."""
+    values = [value for points in terms.values() for _, value, _ in points]
+    finals = {term: compact(points[-1][1]) for term, points in terms.items()}
+    x, (y, beyond) = Axis(0, max(last, 1)), value_axis(values, from_zero=title == SPEED)
+    lost = sum(not math.isfinite(value) for value in values)
+    notes = [
+        f"Beyond the axis (1st to 99th percentile): {beyond} of {len(values)} values. " * (beyond > 0),
+        f"Not finite (×): {lost} of {len(values)} values. " * (lost > 0),
+        "Lines are medians of neighbouring steps, bands their range." * (max(map(len, terms.values())) > BUCKETS),
+    ]
+    legend = "".join(
+        f'<li><svg class="c{colour}" aria-hidden="true"><line class="line" x2="100%" y1="50%" y2="50%"/></svg>'
+        f"{text(term)} <b>{value}</b></li>"
+        for colour, (term, value) in enumerate(finals.items())
+    )
+    summary = f"{title} until step {last}. Last values: {', '.join(' '.join(pair) for pair in finals.items())}"
+    lines = "".join(curve(points, colour, x, y) for colour, points in enumerate(terms.values()))
+    return (
+        f'<figure class="chart"><h3>{text(title)}</h3><ul class="legend">{legend}</ul>'
+        f'<svg class="plot" role="img" aria-label="{text(summary, 600)}">'
+        f"{grid(x, y)}{boundaries(x, phases)}{lines}</svg>"
+        f"<figcaption>{''.join(notes)}</figcaption></figure>\n"
+    )
+
+
+def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
+    """Points by player and term; the speed is a player of its own, and the last."""
+    players: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
+    phase, before = 0, ""
+    for entry in entries:
+        phase, before = phase + (entry.phase != before), entry.phase
+        for key, value in entry.values.items():
+            player, slash, term = key.partition("/")
+            if key == "samples_per_second":
+                player, slash, term = SPEED, "/", "samples per second"
+            if slash:
+                players.setdefault(player, {}).setdefault(term, []).append((entry.step, value, phase))
+    return dict(sorted(players.items(), key=lambda item: item[0] == SPEED))
+
+
+def text(value: str, limit: int = 160) -> str:
+    """Untrusted text as HTML, cut to `limit` characters."""
+    return html.escape(value if len(value) <= limit else f"{value[: limit - 1]}…")
+
+
+def compact(value: float) -> str:
+    """A number in few characters: 0.7123, 1.2k, 30M."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if unit <= abs(value) < 1e12:
+            return f"{value / unit:.4g}{suffix}"
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
+
+
+def section(title: str, *parts: str) -> str:
+    """A part of the page under its heading."""
+    return f"<section>\n<h2>{title}</h2>\n{''.join(parts)}\n</section>\n"
+
+
+def note(sentence: str) -> str:
+    """What is missing or left out, if anything is."""
+    return f'<p class="note">{sentence}</p>' if sentence else ""
+
+
+def state(run: RunRecord) -> str:
+    """Where the run stands, in few words."""
+    if run.training and any(not math.isfinite(value) for value in run.training[-1].values.values()):
+        return "Loss not finite"
+    return "Finished" if run.finished else "Not finished" if run.done else "Not started"
+
+
+def header(run: RunRecord) -> str:
+    """Names and figures of the run."""
+    speeds = [entry.values.get("samples_per_second", math.nan) for entry in run.training]
+    speeds = [speed for speed in speeds if math.isfinite(speed)]
+    first, last = run.written
+    facts = {
+        "State": state(run),
+        "Steps": f"{run.done:,} of {run.planned:,}" if run.planned else f"{run.done:,}",
+        "Median speed": f"{compact(median(speeds))} samples/s" if speeds else "not logged",
+        "First to last file": str(timedelta(seconds=int(last - first))) if last - first >= 1 else "",
+        "Last written": f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    names = {"domain": run.setting("domain"), "preset": run.setting("preset"), "data": run.data}
+    about = "".join(f"<li>{key} <b>{text(value)}</b></li>" for key, value in names.items() if value)
+    cells = "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in facts.items() if value)
+    return (
+        f'<p class="eyebrow">Training report</p>\n<h1>{text(run.title)}</h1>\n<ul class="about">{about}</ul>\n'
+        f'<progress max="{run.planned or 1}" value="{min(run.done, run.planned)}" aria-label="Steps done"></progress>\n'
+        f"<dl>{cells}</dl>"
+    )
+
+
+def comparison(run: RunRecord) -> str:
+    """Real samples beside the last generated ones."""
+    real, last = run.frames.get(REAL), max(run.frames, default=REAL)
+    pair = figure(real, "Real") if real else ""
+    pair += figure(run.frames[last], f"Generated at step {last:,}", "generated") if last > REAL else ""
+    missing = "" if last > REAL else "No samples were generated yet." if real else "There are no samples yet."
+    missing = missing or ("" if real else "The run kept no real samples to compare with.")
+    return section("Real against generated", f'<div class="pair">{pair}</div>' if pair else "", note(missing))
+
+
+def over_time(run: RunRecord) -> str:
+    """The samples of some steps, from the first to the last."""
+    shown = [step for step in run.frames if step != REAL]
+    strip = "".join(figure(run.frames[step], f"Step {step:,}") for step in shown)
+    left_out = f"Shown are {len(shown)} of the {len(run.steps)} steps with samples; the others are in the run's folder."
+    left_out = note(left_out if len(shown) < len(run.steps) else "")
+    return section("Over time", f'<div class="strip">{strip}</div>', left_out) if len(shown) > 1 else ""
+
+
+def figure(media: Sequence[Media], caption: str, role: str = "") -> str:
+    """The sample files of one step."""
+    shown = "".join(embed(item, caption) for item in media)
+    return f'<figure class="sample {role}">{shown}<figcaption>{caption}</figcaption></figure>\n'
+
+
+def embed(media: Media, alt: str) -> str:
+    """One sample file as an element that shows, plays or prints it."""
+    kind = MIME.get(Path(media.name).suffix.lower(), "")
+    if media.data is None:
+        reason = ("too large" if media.size else "empty") if kind else "this format has no preview"
+        return note(f"{text(media.name)} ({math.ceil(media.size / 1024):,} KiB) is not embedded: {reason}.")
+    if kind == "text/plain":
+        return f'<pre tabindex="0">{text(media.data.decode("utf-8", "replace"), MAX_TEXT)}</pre>'
+    source = f'src="data:{kind};base64,{base64.b64encode(media.data).decode()}"'
+    if kind.startswith("image/"):
+        return f'<img {source} alt="{alt}" {image_size(media.data)}>'
+    tag = kind.partition("/")[0]
+    return f'<{tag} controls preload="metadata" {source} aria-label="{alt}"></{tag}>'
+
+
+def image_size(data: bytes) -> str:
+    """Attributes by the header of a PNG or GIF: its size, and whether it is small enough to show its pixels."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") * (data[:4] == b"GIF8") for at in (6, 8))
+    kind = "tiny" if width <= 160 else "small" if width <= 640 else "large"
+    return f'width="{width}" height="{height}" class="{kind}"' if width and height else ""
+
+
+def curves(run: RunRecord) -> str:
+    """One chart a player, of all its terms, and one of the speed."""
+    if not run.training:
+        return section("Losses", note("Nothing was logged yet."))
+    charts, phases = [], run.phases
+    for player, terms in series(run.training).items():
+        for start in range(0, len(terms), COLOURS):
+            part = dict(islice(terms.items(), start, start + COLOURS))
+            charts.append(chart(player + " (continued)" * (start > 0), part, run.training[-1].step, phases))
+    names = "".join(f"<li>{text(p.phase)} <span>from step {p.step:,}</span></li>" for p in phases[:MAX_PHASES])
+    return section(
+        "Losses and speed",
+        f'<ol class="phases">{names}</ol>' if len(phases) > 1 else "",
+        f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>',
+        note(f"Charts left out: {len(charts) - MAX_CHARTS}." if len(charts) > MAX_CHARTS else ""),
+        note(f"Lines of the log that could not be read: {run.skipped_lines}." if run.skipped_lines else ""),
+    )
+
+
+def evaluation(run: RunRecord) -> str:
+    """The last value of each measure, and a chart of each that was measured more than once."""
+    measures = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
+    rows = "".join(
+        f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td></tr>'
+        for name, points in measures.items()
+    )
+    charts = [chart(name, {name: points}, run.done) for name, points in measures.items() if len(points) > 1]
+    table = f"<table><tr><th>Measure</th><th>Value</th><th>Step</th></tr>{rows}</table>"
+    return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if measures else ""
+
+
+def going_on(run: RunRecord) -> str:
+    """The commands that make sense for the run as it is."""
+    domain, folder = run.setting("domain"), shlex.quote(str(run.folder))
+    program = f"gan-{domain}" if re.fullmatch("[a-z0-9]{1,20}", domain) else "gan"
+    commands = {}
+    if run.checkpoint is not None:
+        more = f" --steps {2 * run.done}" if run.finished else ""
+        commands["Train longer" if more else "Resume"] = f"resume {folder}{more}"
+    if run.checkpoint is not None or run.has_model:
+        commands["Generate"] = f"generate {folder} -n 64 --out generated"
+        commands["Evaluate"] = f"evaluate {folder} --data {shlex.quote(run.data or 'NAME')}"
+    if run.setting("system"):
+        recipe = shlex.quote(str(run.folder / "recipe.yaml"))
+        commands["Train again"] = f"train {shlex.quote(run.setting('system'))} --recipe {recipe} --out NEW"
+    commands["Look for trouble"] = f"doctor {folder}"
+    rows = (f"<dt>{name}</dt><dd><code>{program} {text(line, 1000)}</code></dd>" for name, line in commands.items())
+    return section("How to go on", f'<dl class="commands">{"".join(rows)}</dl>')
+
+
+def recipe(run: RunRecord) -> str:
+    """The recipe as it stands in the run."""
+    if not run.recipe_text:
+        return section("Recipe", note("There is no recipe.yaml, so what was trained is not known."))
+    source = f"<details><summary>recipe.yaml</summary><pre>{text(run.recipe_text, MAX_RECIPE)}</pre></details>"
+    return section("Recipe", note("" if run.recipe else "recipe.yaml is damaged or too long to be read."), source)
+
+
+def write_report(run: Path) -> Path:
+    """Writes `report.html` into a run's folder, whole or not at all, and returns its path.
+
+    Raises:
+        CheckpointError: the folder is no run.
+        GanError: the page could not be written.
+    """
+    record = read_run(run)
+    parts = {kind: (files("gan_core") / f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js")}
+    page = string.Template(parts.pop("html")).substitute(
+        parts,
+        title=text(record.title),
+        header=header(record),
+        sections="".join(part(record) for part in (comparison, over_time, curves, evaluation, going_on, recipe)),
+        digest=base64.b64encode(hashlib.sha256(parts["js"].encode()).digest()).decode(),
+    )
+    path, temporary = run / "report.html", run / f".report.{os.getpid()}.tmp"
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.write_bytes(page.encode("utf-8", "replace"))
+        temporary.replace(path)
+    except OSError as error:
+        raise GanError(f"{path}: the report could not be written ({error.strerror}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,165 @@
+"""A run: the folder with everything about one training (recipe, log, samples, checkpoints, model, report)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gan_core.errors import CheckpointError, InputError
+from gan_core.recipe import Recipe, read_recipe
+
+
+class Run:
+    """A run folder; reading it loads no torch.
+
+    Attributes:
+        path: the folder.
+        interrupted: the signal that ended the training early in this process, or None.
+        problems: what was wrong with checkpoints that were passed over when it was resumed.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.interrupted: str | None = None
+        self.problems: list[str] = []
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: Recipe) -> Run:
+        """A new run in an empty or new folder.
+
+        Raises:
+            InputError: the folder is in use, or cannot be written.
+        """
+        run = cls(path)
+        run.check_free()
+        try:
+            for folder in (run.path, run.samples_folder, run.checkpoints_folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            run.write_recipe(recipe)
+        except OSError as error:
+            raise InputError(f"{run.path}: cannot be written ({error.strerror}); choose another `--out`") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A run that exists.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        run = cls(path)
+        if not run.path.exists():
+            raise CheckpointError(f"{run.path}: no such folder")
+        if not run.recipe_file.is_file():
+            raise CheckpointError(f"{run.path}: not a run folder (it has no recipe.yaml)")
+        return run
+
+    def check_free(self) -> None:
+        """Makes sure that a new run can be written here, and writes nothing.
+
+        Raises:
+            InputError: the folder is in use, or cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: is a file; choose another `--out`")
+        if self.recipe_file.exists():
+            raise InputError(f"{self.path}: holds a run already; resume it, or choose another `--out`")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise InputError(f"{self.path}: is not empty; choose another `--out`")
+        parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise InputError(f"{self.path}: cannot be written ({parent} allows no writing); choose another `--out`")
+
+    @property
+    def recipe_file(self) -> Path:
+        """`recipe.yaml`."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def log_file(self) -> Path:
+        """`log.jsonl`."""
+        return self.path / "log.jsonl"
+
+    @property
+    def samples_folder(self) -> Path:
+        """`samples/`."""
+        return self.path / "samples"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """`checkpoints/`."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """`model/`, the folder to use and to share."""
+        return self.path / "model"
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was trained, complete."""
+        return read_recipe(self.recipe_file)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Writes `recipe.yaml`, whole or not at all."""
+        temporary = self.recipe_file.with_name(".recipe.yaml")
+        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+        temporary.rename(self.recipe_file)
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(path for path in self.checkpoints_folder.glob("*") if path.is_dir() and path.name.isdecimal())
+
+    def keep_checkpoints(self, count: int) -> None:
+        """Removes all but the newest checkpoints, and what an interrupted writer left."""
+        for folder in self.checkpoints()[:-count]:
+            shutil.rmtree(folder)
+        for leftover in self.checkpoints_folder.glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of `log.jsonl`; a last line that a kill cut short is left out."""
+        if not self.log_file.is_file():
+            return []
+        lines = []
+        for line in self.log_file.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+    def append_log(self, line: Mapping[str, Any]) -> None:
+        """Adds a line to `log.jsonl`."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forgets the log's lines and the samples after a step: the training goes on from there."""
+        kept = [line for line in self.log() if line["step"] <= step]
+        self.log_file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        for path in self.samples():
+            if int(path.stem) > step:
+                path.unlink()
+
+    def samples(self) -> list[Path]:
+        """What the training showed, oldest first."""
+        return sorted(path for path in self.samples_folder.glob("*") if path.stem.isdecimal())
+
+    def sample_stem(self, step: int) -> Path:
+        """Where the samples of a step go, without the suffix that their kind of media has."""
+        return self.samples_folder / f"{step:08d}"
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step goes."""
+        return self.checkpoints_folder / f"{step:08d}"
+
+    def report(self) -> Path:
+        """Writes `report.html` and returns its path."""
+        from gan_core.report import write_report
+
+        return write_report(self.path)

@@ -1,0 +1,142 @@
+"""A player at the table: with its optimizer, its scaler, its share of the processes, and the step that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gan_core import draws
+from gan_core.distributed import Processes
+from gan_core.game import Batch, Player, Terms
+from gan_core.optimizers import make_optimizer, rate_factor
+from gan_core.recipe import Recipe
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class _Loss(nn.Module):
+    """A player's loss as a module that has the player's networks, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, player: Player):
+        super().__init__()
+        self.networks = nn.ModuleList(player.networks)
+        self.player = player
+
+    def forward(self, batch: Batch) -> Terms:
+        return self.player.loss(batch)
+
+
+class Seat:
+    """What a player needs to move.
+
+    Attributes:
+        player: who sits here.
+        turns: how often it moves in a round.
+        parameters: what it changes.
+        optimizer: torch's.
+
+    Args:
+        player: who sits here.
+        recipe: whose `players` and `optimizer` hold for it.
+        processes: that train together.
+    """
+
+    def __init__(self, player: Player, recipe: Recipe, processes: Processes):
+        self.player, self.processes = player, processes
+        self.parameters = player.parameters()
+        self.settings = recipe.player_optimizer(player.name, player.optimizer)
+        turns = recipe.players[player.name].turns if player.name in recipe.players else None
+        self.turns = player.turns if turns is None else turns
+        self.allow(True)
+        self.optimizer = make_optimizer(self.settings, self.parameters)
+        self.precision = PRECISIONS.get(recipe.train.precision)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
+        self._loss: nn.Module = _Loss(player)
+        if processes.count > 1:
+            self._loss = DistributedDataParallel(self._loss, broadcast_buffers=False)
+        self._seed = 0
+
+    def allow(self, moves: bool) -> None:
+        """Lets gradients reach its parameters, or not."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(moves)
+
+    def set_rate(self, step: int, steps: int) -> None:
+        """Sets the learning rate for a step of a phase of so many steps."""
+        rate = self.settings.learning_rate * rate_factor(self.settings.schedule, step, steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def move(self, batches: Sequence[Batch], seed: int) -> Terms:
+        """One turn.
+
+        Args:
+            batches: the batch, in as many parts as gradients are accumulated over.
+            seed: of the turn's draws.
+
+        Returns:
+            The terms, on the device and without gradients.
+        """
+        self._seed = seed
+        return (self.player.step or descend)(self, batches)
+
+    @contextmanager
+    def part(self, index: int, count: int, batch: Batch) -> Iterator[None]:
+        """Around the loss and the backward pass of one part: its rows of the draws, and no exchange before the last."""
+        with ExitStack() as stack:
+            stack.enter_context(share_of_draws(self._seed, self.processes, index, count, batch))
+            if isinstance(self._loss, DistributedDataParallel) and index + 1 < count:
+                stack.enter_context(self._loss.no_sync())
+            yield
+
+    def loss(self, batch: Batch) -> Terms:
+        """The player's terms on a batch, in the recipe's precision."""
+        with autocast(self.processes.device, self.precision):
+            terms: Terms = self._loss(batch)
+        return terms
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradients to the parameters'."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Moves the parameters along their gradients, and clears them."""
+        if self.settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+
+
+def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:
+    """The plain step: down the mean gradient of the sum of the terms."""
+    sums: Terms = {}
+    for index, batch in enumerate(batches):
+        with seat.part(index, len(batches), batch):
+            terms = seat.loss(batch)
+            seat.backward(torch.stack(list(terms.values())).sum() / len(batches))
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + term.detach().float() / len(batches)
+    seat.update()
+    return sums
+
+
+def autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
+    """The arithmetic of a forward pass: full where `precision` is None."""
+    return torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None)
+
+
+@contextmanager
+def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> Iterator[None]:
+    """Draws for one part of `count` of this process's share of the batch."""
+    rows = len(next(iter(batch.values())))
+    parts = count * processes.count
+    with draws.drawing(
+        seed, processes.device, start=(processes.rank * count + index) * rows, rows=rows, total=parts * rows
+    ):
+        yield

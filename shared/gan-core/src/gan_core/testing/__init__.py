@@ -1,0 +1,9 @@
+"""What tests of all packages share: the conformance kit and the contract that every system keeps.
+
+`gan_core.testing.plugin` is a pytest plugin with the fixture `shared_data`.
+"""
+
+from gan_core.testing.conformance import Adapter, Fixture, find_fixtures, run_fixture
+from gan_core.testing.contract import check_contract
+
+__all__ = ["Adapter", "Fixture", "check_contract", "find_fixtures", "run_fixture"]

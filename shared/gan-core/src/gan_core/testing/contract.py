@@ -1,0 +1,110 @@
+"""The contract that every system keeps, checked over all cards of a domain; there is no list of exceptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gan_core.api import open_data
+from gan_core.data import BatchStream, Source, to_device
+from gan_core.distributed import Processes
+from gan_core.domain import Card, Domain
+from gan_core.draws import drawing
+from gan_core.game import Batch, Game
+from gan_core.recipe import Recipe
+from gan_core.seat import Seat
+
+BATCH = 8
+
+
+def check_contract(domain: Domain, card: Card, folder: Path) -> None:
+    """Checks one system: its presets validate, its small game keeps the rules, its run keeps its promises.
+
+    Args:
+        domain: the package's.
+        card: the system's.
+        folder: an empty folder.
+
+    Raises:
+        AssertionError: something does not hold; the message says what.
+    """
+    presets = domain.presets(card.name)
+    assert {"paper", "small"} <= presets.keys(), f"{card.name} has the presets {sorted(presets)}"
+    with torch.device("meta"):
+        presets["paper"].build()
+    small = presets["small"]
+    source = open_data(domain, card.data)
+    recipe = small.recipe(domain=domain.name, system=card.name, preset="small")
+    recipe = small.complete(
+        recipe.but({"train.batch_size": BATCH, "train.steps": 2, "train.device": "cpu"}), source.facts
+    )
+    check_players(_seeded(domain, recipe), recipe, source)
+    check_sampling(_seeded(domain, recipe), recipe, source)
+    check_saving(_seeded(domain, recipe), domain, folder)
+
+
+def check_players(game: Game, recipe: Recipe, source: Source) -> None:
+    """Every player, in every phase, has gradients for all its own parameters, moves no others, by finite scalars."""
+    batch = _batch(recipe, source)
+    for phase in game.phases():
+        game.phase = phase
+        game.enter(phase)
+        players = [p for p in game.players() if phase.players is None or p.name in phase.players]
+        for player in players:
+            game.requires_grad_(False)
+            seat = Seat(player, recipe, Processes("cpu"))
+            before = {name: tensor.clone() for name, tensor in game.named_parameters()}
+            for name, term in seat.move([_staged(game, batch)], seed=1).items():
+                assert term.ndim == 0, f"{player.name}/{name} has the shape {tuple(term.shape)}"
+                assert torch.isfinite(term), f"{player.name}/{name} is {float(term)}"
+            _check_moved(game, before, seat)
+
+
+def _staged(game: Game, batch: Batch) -> Batch:
+    with drawing(0, game.device, rows=BATCH, total=BATCH):
+        return game.stage(dict(batch))
+
+
+def _check_moved(game: Game, before: dict[str, Tensor], seat: Seat) -> None:
+    """An optimizer has a state for a parameter as soon as a gradient has reached it (which may be zero)."""
+    own = {id(parameter) for parameter in seat.parameters}
+    for name, parameter in game.named_parameters():
+        if id(parameter) in own:
+            assert parameter in seat.optimizer.state, f"no gradient of the {seat.player.name} reaches its {name}"
+        else:
+            assert torch.equal(parameter, before[name]), f"the {seat.player.name} moves {name}, which is not its own"
+
+
+def check_sampling(game: Game, recipe: Recipe, source: Source) -> None:
+    """The same seed shows the same samples, and another seed others."""
+    batch = _batch(recipe, source)
+    game.eval()
+    first, again = game.preview(batch), game.preview(batch)
+    for name in first:
+        assert torch.equal(first[name], again[name]), f"`{name}` differs between two previews"
+        assert torch.isfinite(first[name]).all(), f"`{name}` has values that are not finite"
+    if type(game).sample is not Game.sample:
+        torch.testing.assert_close(game.generate(3, seed=1), game.generate(5, seed=1)[:3], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(game.generate(3, seed=1), game.generate(3, seed=2)), "the seed has no effect"
+
+
+def check_saving(game: Game, domain: Domain, folder: Path) -> None:
+    """A saved game is loaded with every tensor as it was."""
+    for tensor in game.state_dict().values():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point():
+            tensor.normal_()
+    loaded = domain.load(game.save_pretrained(folder / "model")).state_dict()
+    for name, tensor in game.state_dict().items():
+        same = torch.equal(tensor, loaded[name]) if isinstance(tensor, Tensor) else tensor == loaded[name]
+        assert same, f"{name} is not loaded as it was saved"
+
+
+def _seeded(domain: Domain, recipe: Recipe) -> Game:
+    torch.manual_seed(0)
+    return domain.preset(recipe.system).build(recipe)
+
+
+def _batch(recipe: Recipe, source: Source) -> Batch:
+    return to_device(next(BatchStream(source.fit(**recipe.network), BATCH, seed=0)), torch.device("cpu"))

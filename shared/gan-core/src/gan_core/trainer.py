@@ -1,0 +1,461 @@
+"""The trainer: plays any game, and knows none.
+
+A round gives every player its turns. What a step computes is a function of the seed and the step alone, so a run that
+was interrupted and resumed is, on a CPU, bit for bit the run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.averaging import Average
+from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
+from gan_core.data import BatchStream, Source, to_device
+from gan_core.distributed import Processes, share_batch_statistics
+from gan_core.draws import mix
+from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown
+from gan_core.game import Batch, Game, Phase
+from gan_core.ledger import Display, Ledger, Trackers
+from gan_core.recipe import Recipe
+from gan_core.run import Run
+from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
+
+
+class WriteSamples(Protocol):
+    """How a domain shows samples: `media.write_samples`."""
+
+    def __call__(self, samples: dict[str, Tensor], stem: Path, *, columns: int | None) -> Path:
+        """Writes named samples to `stem` with a suffix, and returns that path."""
+
+
+COLUMNS_BY_CLASS = 16
+"""Up to so many classes, a picture of samples has a column for each."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A phase and the steps that it takes: from `start` to before `end`."""
+
+    phase: Phase
+    start: int
+    end: int
+
+
+class Trainer:
+    """Plays a game into a run folder.
+
+    Args:
+        game: whose networks are trained; it is moved to the recipe's device and changed in place.
+        recipe: complete; how to train.
+        source: the data.
+        run: where everything is written.
+        write_samples: the domain's.
+        shown: whether progress is shown on standard error.
+
+    Raises:
+        RecipeError: the recipe does not fit this game or this machine.
+    """
+
+    def __init__(
+        self, game: Game, recipe: Recipe, source: Source, run: Run, *, write_samples: WriteSamples, shown: bool = True
+    ) -> None:
+        self.recipe, self.settings, self.source, self.run = recipe, recipe.train, source, run
+        self.write_samples, self.shown = write_samples, shown
+        self.processes = Processes(self.settings.device)
+        self._check()
+        self.game = game.to(self.processes.device)
+        self.stages = type(game).stage is not Game.stage
+        self.stretches = stretches(game.phases(), self.settings.steps)
+        self.ledger = Ledger()
+        self.step = self.seen = 0
+        self.elapsed = 0.0
+        self.stretch: Stretch | None = None
+        self.seats: list[Seat] = []
+        self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
+        self._interrupted: str | None = None
+
+    # The loop.
+
+    def fit(self) -> str | None:
+        """Trains to the end, or until it is interrupted, and writes the last checkpoint.
+
+        Returns:
+            What interrupted it (`SIGINT`, `SIGTERM`), or None.
+
+        Raises:
+            NonFiniteError: a loss or a weight is not finite; the last good checkpoint is named.
+            GanError: a checkpoint could not be written.
+        """
+        self._prepare()
+        trackers = Trackers(self.recipe, self.run.path) if self.processes.first else None
+        title = f"{self.recipe.domain or 'game'}/{self.recipe.system}"
+        with self._listening(), Display(title, self.settings.steps, shown=self._shows()) as display:
+            self._mark = (time.perf_counter(), self.seen)
+            self.over = self._is_over()
+            while not self.over:
+                self._enter_stretch()
+                self._round()
+                self.step += 1
+                self.over = self._is_over()
+                display.step(self.step)
+                self._log(display, trackers)
+                self._show()
+                self._save()
+        if trackers is not None:
+            trackers.close()
+        return self._interrupted
+
+    def _round(self) -> None:
+        """One round of the game: every player's turns."""
+        assert self.stretch is not None
+        length = self.stretch.end - self.stretch.start
+        done = self.step - self.stretch.start
+        self.game.step, self.game.progress = self.step, done / length
+        staged = self._stage() if self.stages else None
+        for place, seat in enumerate(self.seats, start=1):
+            seat.set_rate(done, length)
+            self._give_turn_to(seat)
+            for turn in range(seat.turns):
+                seed = self._seed(place, turn)
+                batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
+                self.ledger.add(seat.player.name, seat.move(batches, seed))
+                self.ledger.add(seat.player.name, self.game.take_notes())
+        if self.average is not None:
+            self.average.update(self.step)
+
+    def _stage(self) -> tuple[set[str], list[Batch]]:
+        """The round's shared batch, with what the game made of it while the stagers may change."""
+        for seat in self.seats:
+            seat.allow(seat.player.name in self.game.stagers)
+        seed = self._seed(0, 0)
+        batches = self._next_batches()
+        staged = []
+        for index, batch in enumerate(batches):
+            precision = PRECISIONS.get(self.settings.precision)
+            with (
+                share_of_draws(seed, self.processes, index, len(batches), batch),
+                autocast(self.processes.device, precision),
+            ):
+                staged.append(self.game.stage(dict(batch)))
+        return set(batches[0]), staged
+
+    def _as_seen_by(self, seat: Seat, staged: tuple[set[str], list[Batch]]) -> list[Batch]:
+        """The staged batch: a stager trains through what was made, for everybody else it is constant."""
+        drawn, batches = staged
+        if seat.player.name in self.game.stagers:
+            return batches
+        return [{key: value if key in drawn else value.detach() for key, value in b.items()} for b in batches]
+
+    def _next_batches(self) -> list[Batch]:
+        """A fresh batch, in the parts that gradients are accumulated over."""
+        batch = to_device(next(self.stream), self.processes.device)
+        self.seen += self.stream.batch_size
+        if self.settings.accumulate == 1:
+            return [batch]
+        parts = {key: value.chunk(self.settings.accumulate) for key, value in batch.items()}
+        return [{key: parts[key][i] for key in parts} for i in range(self.settings.accumulate)]
+
+    def _give_turn_to(self, mover: Seat) -> None:
+        """Only the mover's parameters require gradients."""
+        for seat in self.seats:
+            if seat is not mover:
+                seat.allow(False)
+        mover.allow(True)
+
+    def _seed(self, place: int, turn: int) -> int:
+        """A turn's seed; torch's own generator is set by it too, differently in every process."""
+        seed = mix(self.settings.seed, self.step, place, turn)
+        torch.default_generator.manual_seed(mix(seed, self.processes.rank))
+        if self.processes.device.type == "cuda":
+            torch.cuda.manual_seed(mix(seed, self.processes.rank))
+        return seed
+
+    # Phases.
+
+    def _enter_stretch(self) -> None:
+        """Starts the next phase where one is due: its players, with fresh optimizers, and its data from the start."""
+        if self.stretch is None or self.step >= self.stretch.end:
+            stretch = next(stretch for stretch in self.stretches if self.step < stretch.end)
+            self._enter(stretch, position=0)
+
+    def _enter(self, stretch: Stretch, position: int) -> None:
+        self.stretch = stretch
+        phase = self.game.phase = stretch.phase
+        self.game.enter(phase)
+        self.game.to(self.processes.device)
+        self._seat_players(phase)
+        number = self.stretches.index(stretch)
+        batch_size = phase.batch_size or self.settings.batch_size
+        self._check_batch(batch_size)
+        self.stream = BatchStream(
+            self.source.fit(**{**self.recipe.network, **phase.fit}), batch_size,
+            seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
+            rank=self.processes.rank, processes=self.processes.count, pin_memory=self.processes.device.type == "cuda",
+        )  # fmt: skip
+
+    def _seat_players(self, phase: Phase) -> None:
+        """Everyone who plays in the phase takes a seat; networks that nobody there owns are frozen."""
+        players = {player.name: player for player in self.game.players()}
+        for name in phase.players or ():
+            if name not in players:
+                raise unknown(f"player in phase `{phase.name}`", name, players)
+        playing = [p for name, p in players.items() if phase.players is None or name in phase.players]
+        self.game.requires_grad_(False).eval()
+        for player in playing:
+            for network in player.networks:
+                network.train()
+        if self.processes.count > 1:
+            share_batch_statistics(self.game)
+        self.seats = [Seat(player, self.recipe, self.processes) for player in playing]
+        if self.stages and any(seat.turns > 1 for seat in self.seats):
+            raise RecipeError(f"{self.recipe.system} shares its samples among a round's players: `turns` must be 1")
+        if self.settings.compile:
+            for network in {network: None for player in playing for network in player.networks}:
+                network.compile()
+
+    # What is written.
+
+    def _log(self, display: Display, trackers: Trackers | None) -> None:
+        if self.step % self.settings.log_every and not self.over:
+            return
+        figures = self._finite(self.ledger.means(self.processes))
+        self.ledger.clear()
+        now, (then, seen) = time.perf_counter(), self._mark
+        self._mark = (now, self.seen)
+        self.elapsed += now - then
+        assert self.stretch is not None
+        speed = round((self.seen - seen) / (now - then), 1)
+        line = {"step": self.step, "phase": self.stretch.phase.name, **figures, "samples_per_second": speed}
+        if self.processes.first and trackers is not None:
+            self.run.append_log(line)
+            trackers.log(line)
+            display.line(line)
+
+    def _show(self) -> None:
+        every = self.settings.sample_every
+        if not ((every and self.step % every == 0) or self.over):
+            return
+        if self.processes.first:
+            with self._averaged(), evaluating(self.game), torch.no_grad():
+                samples = self.game.preview(self.reference)
+            self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns)
+        self.processes.wait()
+
+    def _save(self) -> None:
+        every = self.settings.checkpoint_every
+        if (every and self.step % every == 0) or self.over:
+            self._finite(self.ledger.means(self.processes))
+            self._finite_weights()
+            if self.processes.first:
+                self.save()
+            self.processes.wait()
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step, and removes those that are too old to keep."""
+        tensors, plain = split_state(self.game)
+        optimizers, groups = self._optimizer_state()
+        files: dict[str, Tensors] = {"game.safetensors": tensors, "optimizers.safetensors": optimizers}
+        if self.average is not None:
+            files["average.safetensors"] = self.average.average
+        assert self.stretch is not None
+        state = {
+            "step": self.step, "seen": self.seen, "elapsed": self._seconds(), "position": self.stream.position,
+            "stretch": self.stretches.index(self.stretch), "ends": [stretch.end for stretch in self.stretches],
+            "game": plain, "optimizers": groups, "ledger": self.ledger.state(),
+            "scalers": {seat.player.name: seat.scaler.state_dict() for seat in self.seats},
+        }  # fmt: skip
+        write_checkpoint(self.run.checkpoint(self.step), files, state)
+        self.run.keep_checkpoints(self.settings.keep_checkpoints)
+
+    def restore(self) -> list[str]:
+        """Goes to the newest checkpoint that is whole.
+
+        Returns:
+            What was wrong with newer ones, a line each.
+
+        Raises:
+            CheckpointError: none is whole.
+        """
+        problems = []
+        for folder in reversed(self.run.checkpoints()):
+            try:
+                files, state = read_checkpoint(folder)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            self._load(folder, files, state)
+            return problems
+        raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
+
+    def _load(self, folder: Path, files: dict[str, Tensors], state: dict[str, Any]) -> None:
+        ends = [*state["ends"][:-1], self.settings.steps]
+        starts = [0, *ends[:-1]]
+        self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
+        self.step, self.seen, self.elapsed = state["step"], state["seen"], state["elapsed"]
+        self._enter(self.stretches[state["stretch"]], state["position"])
+        load_state(self.game, files["game.safetensors"], state["game"], folder)
+        if self.average is not None:
+            self.average.load(files["average.safetensors"])
+        for seat in self.seats:
+            seat.optimizer.load_state_dict(_optimizer_state(seat, files["optimizers.safetensors"], state["optimizers"]))
+            seat.scaler.load_state_dict(state["scalers"][seat.player.name])
+        self.ledger.load(state["ledger"], self.processes.device)
+        if self.processes.first:
+            self.run.rewind(self.step)
+            self.run.keep_checkpoints(self.settings.keep_checkpoints)
+
+    def _optimizer_state(self) -> tuple[Tensors, dict[str, Any]]:
+        """Optimizers' tensors as `player/parameter/name`, and their settings."""
+        tensors: Tensors = {}
+        groups: dict[str, Any] = {}
+        for seat in self.seats:
+            state = seat.optimizer.state_dict()
+            groups[seat.player.name] = state["param_groups"]
+            for index, values in state["state"].items():
+                for name, value in values.items():
+                    if value is not None:
+                        tensors[f"{seat.player.name}/{index}/{name}"] = value
+        return tensors, groups
+
+    # When to stop, and what is wrong.
+
+    def _is_over(self) -> bool:
+        """Whether the training ends here; asked once a step, so that all processes agree."""
+        settings = self.settings
+        over = (
+            self.step >= settings.steps
+            or (settings.samples is not None and self.seen >= settings.samples)
+            or (settings.minutes is not None and self._seconds() / 60 >= settings.minutes)
+            or self._interrupted is not None
+        )
+        return self.processes.any(over)
+
+    def _seconds(self) -> float:
+        """Time spent training, that before an interruption included."""
+        return self.elapsed + time.perf_counter() - self._mark[0]
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Within it, SIGINT and SIGTERM end the training at the next step; a second one ends it at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._interrupted is not None:
+                raise KeyboardInterrupt
+            self._interrupted = signal.Signals(number).name
+
+        try:
+            old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # signals reach the main thread alone
+            old = {}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _finite(self, figures: dict[str, float]) -> dict[str, float]:
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"step {self.step}: {name} is {value}; {self._last_good()}")
+        return figures
+
+    def _finite_weights(self) -> None:
+        for name, parameter in self.game.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise NonFiniteError(f"step {self.step}: the weights of {name} are not finite; {self._last_good()}")
+
+    def _last_good(self) -> str:
+        good = self.run.checkpoints()
+        where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
+        return f"{where}; try a lower `optimizer.learning_rate`, or `optimizer.clip_norm`"
+
+    def _check(self) -> None:
+        if self.settings.precision == "fp16" and self.processes.device.type == "cpu":
+            raise RecipeError("`train.precision` is fp16, which needs an accelerator; use bf16 or fp32")
+        self._check_batch(self.settings.batch_size)
+
+    def _check_batch(self, batch_size: int) -> None:
+        parts = self.processes.count * self.settings.accumulate
+        if batch_size % parts:
+            raise RecipeError(f"a batch of {batch_size} cannot be cut into {parts} (processes × parts); use a multiple")
+
+    # Pictures.
+
+    def _prepare(self) -> None:
+        """The batch that pictures are made from, the picture of real samples, and the device's own settings."""
+        if self.processes.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            self.game.to(memory_format=torch.channels_last)
+        dataset = self.source.fit(**self.recipe.network)
+        count, self.columns = _picture(self.settings.show, self.game.num_classes)
+        count = min(count, len(self.source))
+        first = BatchStream(dataset, count, seed=0)
+        self.reference = to_device(next(first), self.processes.device)
+        if self.processes.first and not any(self.run.samples_folder.glob("real.*")):
+            real = {key: value for key, value in self.reference.items() if key != "label"}
+            self.write_samples(real, self.run.samples_folder / "real", columns=self.columns)
+
+    def _shows(self) -> bool:
+        return self.shown and self.processes.first
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        with nullcontext() if self.average is None else self.average.in_place():
+            yield
+
+
+def stretches(phases: Sequence[Phase] | Any, steps: int) -> list[Stretch]:
+    """The phases' shares of so many steps, every phase at least one.
+
+    Raises:
+        RecipeError: there are fewer steps than phases.
+    """
+    phases = list(phases)
+    if steps < len(phases):
+        raise RecipeError(f"`train.steps` is {steps}; this game has {len(phases)} phases and needs a step for each")
+    total, done, start, cut = sum(phase.share for phase in phases), 0.0, 0, []
+    for left, phase in zip(range(len(phases) - 1, -1, -1), phases, strict=True):
+        done += phase.share
+        end = max(start + 1, min(round(steps * done / total), steps - left))
+        cut.append(Stretch(phase, start, end))
+        start = end
+    return cut
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it, a module is in evaluation mode; every part of it returns to the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def _picture(show: int, classes: int | None) -> tuple[int, int | None]:
+    """How many samples a picture shows, and in how many columns: whole rows of all classes where there are few."""
+    if classes is None or classes > COLUMNS_BY_CLASS:
+        return show, None
+    return max(1, show // classes) * classes, classes
+
+
+def _optimizer_state(seat: Seat, tensors: Tensors, groups: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        player, index, name = key.rsplit("/", 2)
+        if player == seat.player.name:
+            state.setdefault(int(index), {})[name] = tensor
+    return {"state": state, "param_groups": groups[seat.player.name]}

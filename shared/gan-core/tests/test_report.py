@@ -1,0 +1,401 @@
+import base64
+import hashlib
+import json
+import math
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from gan_core import report
+from gan_core.errors import CheckpointError, GanError
+from gan_core.report import Axis, choose, compact, parse_entry, read_run, series, value_axis, write_report
+
+RECIPE = "domain: image\nsystem: {system}\npreset: small\ndata:\n  name: digits\ntrain:\n  steps: {steps}\n"
+
+
+def png(shade: int) -> bytes:
+    """A grey picture of one pixel."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes([0, shade]))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def entry(step: int, **values: object) -> dict[str, object]:
+    return {"step": step, "phase": "adversarial", "generator/adversarial": 0.7, "samples_per_second": 800.0, **values}
+
+
+def write_log(run: Path, *lines: object) -> None:
+    (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of 200 steps."""
+    folder = tmp_path / "run"
+    for name in ("samples", "model", "checkpoints/00000200"):
+        (folder / name).mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE.format(system="dcgan", steps=200))
+    (folder / "model/config.json").write_text("{}")
+    (folder / "samples/real.png").write_bytes(png(1))
+    (folder / "samples/00000100.png").write_bytes(png(2))
+    (folder / "samples/00000200.png").write_bytes(png(3))
+    write_log(folder, entry(100), entry(200, **{"discriminator/r1": 0.125}))
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser would find in the page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text("utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words += f"{data} "
+
+    def find(self, tag: str, css_class: str = "") -> list[dict[str, str | None]]:
+        return [
+            a for name, a in self.tags if name == tag and (not css_class or css_class in (a.get("class") or "").split())
+        ]
+
+    @property
+    def images(self) -> dict[str | None, bytes]:
+        return {image["alt"]: base64.b64decode(image["src"].partition("base64,")[2]) for image in self.find("img")}
+
+
+def page(run: Path) -> Page:
+    return Page(write_report(run))
+
+
+def test_real_and_generated_are_embedded_byte_for_byte(run):
+    images = page(run).images
+    assert images == {"Real": png(1), "Generated at step 200": png(3), "Step 100": png(2), "Step 200": png(3)}
+
+
+def test_the_header_says_what_was_trained_and_how_far(run):
+    words = page(run).words
+    for part in ("dcgan", "image", "small", "digits", "Finished", "200 of 200", "800 samples/s"):
+        assert part in words
+
+
+def test_the_same_folder_gives_the_same_page_and_no_other_file(run):
+    first = write_report(run).read_bytes()
+    before = sorted(run.iterdir())
+    assert write_report(run).read_bytes() == first
+    assert sorted(run.iterdir()) == before
+
+
+def test_the_page_refers_to_nothing_outside_itself(run):
+    (run / "samples/00000100.wav").write_bytes(b"RIFF")
+    found = page(run)
+    targets = [a[key] for _, a in found.tags for key in ("src", "href", "poster", "srcset", "action") if a.get(key)]
+    assert len(targets) == 6
+    assert all(target.startswith("data:") for target in targets)
+    assert not re.search(r"https?://|url\(|@import", found.source)
+
+
+def test_the_only_script_that_may_run_is_the_one_in_the_page(run):
+    found = page(run)
+    script = re.search(r"<script>(.*?)</script>", found.source, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(meta["content"] for meta in found.find("meta") if meta.get("http-equiv"))
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_what_is_read_from_disk_is_escaped(run):
+    hostile = '"><script>alert(1)</script>'
+    (run / "recipe.yaml").write_text(
+        json.dumps({"system": hostile, "domain": hostile, "preset": hostile, "data": hostile})
+    )
+    (run / "samples/00000200.txt").write_text(hostile)
+    (run / f"samples/00000200-{hostile.replace('/', '')}.bin").write_bytes(b"0")
+    write_log(
+        run,
+        entry(1, phase=hostile, **{f"{hostile}/{hostile}": 1.0}),
+        entry(2, phase="b", **{f"evaluation/{hostile}": 1.0}),
+        entry(3, phase="c"),
+    )
+    found = page(run)
+    assert len(found.find("script")) == 1
+    assert found.words.count("<script>alert(1)</script>") >= 6
+    assert {"onload", "onerror"}.isdisjoint(key for _, attributes in found.tags for key in attributes)
+
+
+def test_characters_that_have_no_encoding_do_not_stop_the_report(run):
+    (run / "log.jsonl").write_text('{"step": 1, "generator/\\ud800": 1.0}\n')
+    assert "generator" in page(run).words
+
+
+def test_a_line_cut_off_by_a_kill_is_skipped(run):
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"step": 300, "generator/adv')
+    record = read_run(run)
+    assert [line.step for line in record.training] == [100, 200]
+    assert record.skipped_lines == 1
+    assert "could not be read: 1." in page(run).words
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[]", b"3", b"{}", b'{"step": "x"}', b'{"step": -1}', b"[" * 50_000, b"\xff", b"null"]
+)
+def test_what_is_no_entry_is_none(line):
+    assert parse_entry(line) is None
+
+
+def test_values_that_were_not_finite_are_known_and_others_than_numbers_are_not():
+    values = parse_entry(
+        b'{"step": 1, "a": NaN, "b": -Infinity, "c": null, "d": "nan", "e": 1e31, "f": "x", "g": true}'
+    ).values
+    assert sorted(values) == ["a", "b", "c", "d", "e"]
+    assert all(math.isnan(value) for value in values.values())
+
+
+def test_a_value_that_is_not_finite_is_a_cross_and_a_gap(run):
+    losses = [1.0, 1.1, math.nan, 1.2, 1.3]
+    write_log(run, *(entry(step, **{"generator/adversarial": loss}) for step, loss in enumerate(losses, 1)))
+    found = page(run)
+    assert len(found.find("text", "cross")) == 1
+    assert "Not finite (×): 1 of 5 values." in found.words
+    assert found.find("path", "line")[0]["d"].count("M") == 2
+    assert "nan" not in found.find("path", "line")[0]["d"]
+
+
+def test_a_run_that_ends_not_finite_says_so(run):
+    write_log(run, entry(100), entry(200, **{"generator/adversarial": math.inf}))
+    assert "Loss not finite" in page(run).words
+
+
+def test_phases_are_named_and_marked_where_they_begin(run):
+    write_log(run, entry(0, phase="pretrain"), entry(49, phase="pretrain"), entry(50), entry(200))
+    found = page(run)
+    assert [phase.step for phase in read_run(run).phases] == [0, 50]
+    assert {line["x1"] for line in found.find("line", "phase")} == {"0.00%", "25.00%"}
+    assert "pretrain" in found.words
+    assert found.find("path", "line")[0]["d"].count("M") == 2  # no line from one phase to the next
+
+
+def test_a_run_of_one_phase_has_no_marks(run):
+    assert page(run).find("line", "phase") == []
+
+
+def test_one_chart_a_player_with_its_terms_and_one_of_the_speed(run):
+    found = page(run)
+    assert [chart["aria-label"] for chart in found.find("svg", "plot")] == [
+        "generator until step 200. Last values: adversarial 0.7",
+        "discriminator until step 200. Last values: r1 0.125",
+        "speed until step 200. Last values: samples per second 800",
+    ]
+
+
+def test_a_single_point_is_a_dot(run):
+    write_log(run, entry(100))
+    dots = page(run).find("circle")
+    assert [(dot["cx"], dot["cy"]) for dot in dots][:1] == [("100.00%", "50.00%")]
+    assert len(dots) == 2
+
+
+def test_a_long_log_is_drawn_with_few_points(run):
+    write_log(run, *(entry(step) for step in range(5000)))
+    path = page(run).find("path", "line")[0]["d"]
+    assert path.count("L") == report.BUCKETS
+
+
+def test_a_log_larger_than_the_limit_is_read_in_strides(run, monkeypatch):
+    write_log(run, *(entry(step) for step in range(100)))
+    monkeypatch.setattr(report, "MAX_LOG", (run / "log.jsonl").stat().st_size // 2)
+    assert [line.step for line in read_run(run).training] == list(range(0, 100, 3))
+
+
+def test_steps_that_a_resumed_run_repeats_count_once(run):
+    write_log(run, entry(100), entry(200), entry(300), entry(150), entry(200, **{"generator/adversarial": 9.0}))
+    assert series(read_run(run).training)["generator"]["adversarial"] == [(100, 0.7, 1), (150, 0.7, 1), (200, 9.0, 1)]
+
+
+def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
+    write_log(run, entry(100), entry(200), {"step": 100, "evaluation/fid": 12.5})
+    assert [line.step for line in read_run(run).training] == [100, 200]
+    words = page(run).words
+    assert "fid" in words
+    assert "12.5" in words
+
+
+def test_outliers_do_not_squeeze_the_axis():
+    axis, beyond = value_axis([*(step / 100 for step in range(200)), 1e6, math.nan])
+    assert axis.low == pytest.approx(0.02 - 0.05 * 1.96)
+    assert axis.high == pytest.approx(1.98 + 0.05 * 1.96)
+    assert beyond == 1
+
+
+def test_an_axis_of_equal_or_no_values_still_has_a_range():
+    for values in ([], [0.0], [5.0, 5.0], [-1e29], [1e-300]):
+        axis, _ = value_axis(values)
+        assert axis.low < axis.high
+        assert 1 <= len(axis.ticks(7)) <= 9
+
+
+def test_ticks_are_round_and_positions_percent():
+    axis = Axis(0, 2000)
+    assert axis.ticks(5) == [0, 500, 1000, 1500, 2000]
+    assert [axis.at(value) for value in (0, 500, 2000, 1e300)] == [0, 25, 100, 150]
+
+
+def test_numbers_are_compact():
+    numbers = (0.71234, 1500, 2_000_000, -3e9, 0, math.nan)
+    assert [compact(value) for value in numbers] == ["0.7123", "1.5k", "2M", "-3G", "0", "not finite"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 11, 12, 13, 100, 999])
+def test_the_choice_of_steps_is_even_and_keeps_first_and_last(count):
+    steps = list(range(100, 100 * count + 1, 100))
+    chosen = choose(steps)
+    assert len(chosen) == min(count, 12)
+    assert (chosen[0], chosen[-1]) == (steps[0], steps[-1])
+    gaps = [after - before for before, after in pairwise(chosen)]
+    assert not gaps or max(gaps) - min(gaps) <= 100
+
+
+def test_steps_that_are_not_shown_are_counted(run):
+    for step in range(1, 51):
+        (run / f"samples/{step:08}.png").write_bytes(png(step))
+    found = page(run)
+    assert "12 of the 52 steps" in found.words
+    assert len(found.images) == 14
+
+
+def test_a_file_that_is_too_large_or_has_no_preview_is_named(run, monkeypatch):
+    monkeypatch.setattr(report, "MAX_FILE", 1000)
+    (run / "samples/00000100.png").write_bytes(png(2) + bytes(2000))
+    (run / "samples/00000200.glb").write_bytes(b"glTF")
+    (run / "samples/00000200-b.png").touch()
+    found = page(run)
+    assert "Step 100" not in found.images
+    assert "00000100.png (3 KiB) is not embedded: too large." in found.words
+    assert "00000200.glb (1 KiB) is not embedded: this format has no preview." in found.words
+    assert "00000200-b.png (0 KiB) is not embedded: empty." in found.words
+
+
+def test_all_embedded_files_together_are_bounded_and_the_last_comes_first(run, monkeypatch):
+    monkeypatch.setattr(report, "MAX_EMBEDDED", 2 * len(png(1)))
+    assert set(page(run).images) == {"Real", "Generated at step 200", "Step 200"}
+
+
+def test_sound_video_and_text_are_shown_as_such(run):
+    for name, data in {"real.wav": b"RIFF", "00000200.mp4": b"ftyp", "00000200.txt": b"a <b> c"}.items():
+        (run / "samples" / name).write_bytes(data)
+    found = page(run)
+    assert found.find("audio")[0]["src"] == "data:audio/wav;base64,UklGRg=="
+    assert found.find("video")[0]["src"] == "data:video/mp4;base64,ZnR5cA=="
+    assert "a <b> c" in found.words
+
+
+def test_a_link_that_leaves_the_run_is_not_followed(run, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    (run / "samples/00000200.txt").symlink_to(tmp_path / "secret.txt")
+    (run / "recipe.yaml").unlink()
+    (run / "recipe.yaml").symlink_to(tmp_path / "secret.txt")
+    assert "secret" not in page(run).words
+
+
+def test_files_that_are_still_being_written_are_no_samples(run):
+    (run / "samples/00000300.png.tmp").write_bytes(b"")
+    (run / "checkpoints/00000300.tmp").mkdir()
+    record = read_run(run)
+    assert (record.done, list(record.steps)) == (200, [100, 200])
+
+
+@pytest.mark.parametrize(
+    "source", ["a: [", "!!python/object/apply:os.system ['true']", "[" * 9000, "- 1", "\0", "a: 2001-99-99"]
+)
+def test_a_recipe_that_cannot_be_read_does_not_stop_the_report(run, source):
+    (run / "recipe.yaml").write_text(source)
+    assert "run" in page(run).words
+
+
+def test_a_recipe_that_would_grow_without_bound_does_not(run):
+    levels = [f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}" for level in range(1, 30)]
+    (run / "recipe.yaml").write_text("\n".join(["a0: &a0 {x: 1}", *levels, "system: dcgan"]))
+    assert read_run(run).title == "dcgan"
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("log.jsonl", "Nothing was logged yet."),
+        ("recipe.yaml", "There is no recipe.yaml"),
+        ("samples/real.png", "The run kept no real samples"),
+    ],
+)
+def test_what_a_run_lacks_is_said(run, missing, sentence):
+    (run / missing).unlink()
+    assert sentence in page(run).words
+
+
+def test_a_run_that_has_not_started_has_a_report(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(system="dcgan", steps=200))
+    words = page(tmp_path).words
+    for sentence in ("Not started", "0 of 200", "There are no samples yet.", "Nothing was logged yet."):
+        assert sentence in words
+    assert "resume" not in words
+
+
+def test_commands_fit_the_state_of_the_run(run):
+    assert f"gan-image resume {run} --steps 400" in page(run).words
+    (run / "recipe.yaml").write_text(RECIPE.format(system="dcgan", steps=1000))
+    words = page(run).words
+    assert f"gan-image resume {run} " in words
+    assert "--steps" not in words
+    assert f"gan-image generate {run} -n 64 --out generated" in words
+
+
+def test_commands_are_quoted_for_the_shell(run):
+    (run / "recipe.yaml").write_text("domain: 'image; reboot'\nsystem: a b\ndata: it's\n")
+    words = page(run).words
+    assert "train 'a b' --recipe" in words
+    assert "gan-image; reboot" not in words
+    assert """--data 'it'"'"'s'""" in words
+
+
+@pytest.mark.parametrize("name", ["", "missing"])
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path, name):
+    folder = tmp_path / name
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))}: not a run folder \(no recipe\.yaml\)"):
+        write_report(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_cannot_be_written_is_an_error_and_leaves_the_old_one(run, monkeypatch):
+    old = write_report(run).read_bytes()
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(GanError, match=r"report\.html: .*No space left on device"):
+        write_report(run)
+    assert (run / "report.html").read_bytes() == old
+    assert list(run.glob(".report*")) == []
+
+
+def test_the_report_needs_no_torch():
+    code = "import sys, gan_core.report; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
