@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from gan_core import report
+from gan_core.chart import BUCKETS
 from gan_core.errors import CheckpointError, GanError
-from gan_core.report import Axis, choose, compact, parse_entry, read_run, series, value_axis, write_report
+from gan_core.report import choose, parse_entry, read_run, series, write_report
 
-RECIPE = "domain: image\nsystem: {system}\npreset: small\ndata:\n  name: digits\ntrain:\n  steps: {steps}\n"
+RECIPE = "domain: image\nsystem: {system}\npreset: small\ndata:\n  source: digits\ntrain:\n  steps: {steps}\n"
 
 
 def png(shade: int) -> bytes:
@@ -123,7 +124,7 @@ def test_the_only_script_that_may_run_is_the_one_in_the_page(run):
 def test_what_is_read_from_disk_is_escaped(run):
     hostile = '"><script>alert(1)</script>'
     (run / "recipe.yaml").write_text(
-        json.dumps({"system": hostile, "domain": hostile, "preset": hostile, "data": hostile})
+        json.dumps({"system": hostile, "domain": hostile, "preset": hostile, "data": {"source": hostile}})
     )
     (run / "samples/00000200.txt").write_text(hostile)
     (run / f"samples/00000200-{hostile.replace('/', '')}.bin").write_bytes(b"0")
@@ -215,13 +216,18 @@ def test_a_single_point_is_a_dot(run):
 def test_a_long_log_is_drawn_with_few_points(run):
     write_log(run, *(entry(step) for step in range(5000)))
     path = page(run).find("path", "line")[0]["d"]
-    assert path.count("L") == report.BUCKETS
+    assert path.count("L") == BUCKETS
 
 
 def test_a_log_larger_than_the_limit_is_read_in_strides(run, monkeypatch):
     write_log(run, *(entry(step) for step in range(100)))
     monkeypatch.setattr(report, "MAX_LOG", (run / "log.jsonl").stat().st_size // 2)
     assert [line.step for line in read_run(run).training] == list(range(0, 100, 3))
+    assert "The log is so long that one in 3 of its lines was read." in page(run).words
+
+
+def test_a_log_that_is_read_whole_says_nothing_of_strides(run):
+    assert "The log is so long" not in page(run).words
 
 
 def test_steps_that_a_resumed_run_repeats_count_once(run):
@@ -235,31 +241,6 @@ def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
     words = page(run).words
     assert "fid" in words
     assert "12.5" in words
-
-
-def test_outliers_do_not_squeeze_the_axis():
-    axis, beyond = value_axis([*(step / 100 for step in range(200)), 1e6, math.nan])
-    assert axis.low == pytest.approx(0.02 - 0.05 * 1.96)
-    assert axis.high == pytest.approx(1.98 + 0.05 * 1.96)
-    assert beyond == 1
-
-
-def test_an_axis_of_equal_or_no_values_still_has_a_range():
-    for values in ([], [0.0], [5.0, 5.0], [-1e29], [1e-300]):
-        axis, _ = value_axis(values)
-        assert axis.low < axis.high
-        assert 1 <= len(axis.ticks(7)) <= 9
-
-
-def test_ticks_are_round_and_positions_percent():
-    axis = Axis(0, 2000)
-    assert axis.ticks(5) == [0, 500, 1000, 1500, 2000]
-    assert [axis.at(value) for value in (0, 500, 2000, 1e300)] == [0, 25, 100, 150]
-
-
-def test_numbers_are_compact():
-    numbers = (0.71234, 1500, 2_000_000, -3e9, 0, math.nan)
-    assert [compact(value) for value in numbers] == ["0.7123", "1.5k", "2M", "-3G", "0", "not finite"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 13, 100, 999])
@@ -366,7 +347,7 @@ def test_commands_fit_the_state_of_the_run(run):
 
 
 def test_commands_are_quoted_for_the_shell(run):
-    (run / "recipe.yaml").write_text("domain: 'image; reboot'\nsystem: a b\ndata: it's\n")
+    (run / "recipe.yaml").write_text("domain: 'image; reboot'\nsystem: a b\ndata:\n  source: it's\n")
     words = page(run).words
     assert "train 'a b' --recipe" in words
     assert "gan-image; reboot" not in words

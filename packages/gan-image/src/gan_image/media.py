@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_core.errors import DataError, InputError
+from gan_core.errors import DataError, InputError, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,6 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
     points = _points(samples)
     picture = _plots(points, limits) if points else _grid(_images(samples), columns)
     path = stem.with_suffix(".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
     _save(picture, path)
     return path
 
@@ -110,7 +110,6 @@ def write_gif(frames: Sequence[Path], path: Path, *, milliseconds: int = 120) ->
         raise InputError(f"{path}: there are no pictures to animate; train with a smaller `train.sample_every`")
     size = _read_picture(frames[-1]).size
     pictures = (_read_picture(frame).resize(size, Image.Resampling.NEAREST).quantize(256) for frame in frames)
-    path.parent.mkdir(parents=True, exist_ok=True)
     _save(next(pictures), path, format="GIF", save_all=True, append_images=pictures, loop=0,
           duration=[milliseconds] * (len(frames) - 1) + [max(milliseconds, 1000)])  # fmt: skip
     return path
@@ -285,17 +284,27 @@ def _opacity(count: int) -> float:
 # --- files
 
 
-def _save(image: Image.Image, path: Path, *, format: str = "PNG", **options: object) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Within it, a file is written under the name that it is given; then it takes its place, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    image.save(partial, format=format, **options)
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _save(image: Image.Image, path: Path, *, format: str = "PNG", **options: object) -> None:
+    with _replacing(path) as partial:
+        image.save(partial, format=format, **options)
 
 
 def _save_rows(rows: Sequence[Sequence[object]], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with _replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    partial.replace(path)
 
 
 def _write_points(points: Tensor, path: Path, labels: Tensor | None) -> Path:
@@ -320,7 +329,6 @@ def _read_points(path: Path) -> list[list[float]]:
 
 
 def _refuse_existing(folder: Path, names: Sequence[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     there = next((name for name in names if (folder / name).exists()), None)
     if there is not None:
         raise InputError(f"{folder} already holds {there}; choose another folder, or empty this one")

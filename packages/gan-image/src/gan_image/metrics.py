@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 METRICS = (
     MetricCard("recognition", "share of samples that a classifier of the real data takes for their class",
-               "gan_image.metrics:recognition", ("num_classes", "channels")),
+               "gan_image.metrics:recognition", ("num_classes", "channels"), by_class=True),
     MetricCard("modes", "modes of a toy distribution that are found, and samples that lie on one",
                "gan_image.metrics:modes", ("modes",)),
     MetricCard("moments", "mean and standard deviation beside the data's", "gan_image.metrics:moments", ("modes",)),

@@ -207,9 +207,9 @@ class SquareImages(Dataset[Batch]):
                 kept.append(index)
             except Unreadable as error:
                 skipped[self.source.images.name(index)] = str(error)
-        self.source.skip(skipped)
         if not kept:
-            raise _nothing(self.source.name, len(self), self.source.skipped)
+            raise _nothing(self.source.name, len(self), skipped)
+        self.source.skip(skipped)
         labels = self.source.labels
         return TensorDataset({"image": pixels[: len(kept)]} | ({} if labels is None else {"label": labels[kept]}))
 

@@ -11,7 +11,7 @@ from gan_core.cli import MODEL_HELP, Answer, Seed
 from gan_core.errors import InputError
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
-OutFile = Annotated[Path, typer.Option(help="The picture.")]
+OutFile = Annotated[Path, typer.Option(dir_okay=False, help="The picture, a .png.")]
 
 
 def sheet(
@@ -25,8 +25,8 @@ def sheet(
     from gan_image import DOMAIN
     from gan_image.media import write_samples
 
-    game = DOMAIN.load(model)
-    path = write_samples({"generated": game.generate(count, seed=seed)}, _png(out), columns=columns or game.num_classes)
+    stem, game = _png(out), DOMAIN.load(model)
+    path = write_samples({"generated": game.generate(count, seed=seed)}, stem, columns=columns or game.num_classes)
     return Answer({"file": str(path), "seed": seed}, str(path))
 
 
@@ -43,14 +43,15 @@ def interpolate(
     from gan_image.interpolation import strips
     from gan_image.media import write_samples
 
+    stem = _png(out)
     images = strips(DOMAIN.load(model), rows=rows, steps=steps, label=label, seed=seed)
-    path = write_samples({"generated": images}, _png(out), columns=steps)
+    path = write_samples({"generated": images}, stem, columns=steps)
     return Answer({"file": str(path), "seed": seed}, str(path))
 
 
 def film(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option(help="The GIF.")] = Path("training.gif"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The animation, a .gif.")] = Path("training.gif"),
     milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="That each picture is shown.")] = 200,
 ) -> Answer:
     """The pictures that a training wrote, one after the other, as a GIF."""
@@ -60,6 +61,8 @@ def film(
     pictures = [path for path in Run.open(run).samples() if path.suffix == ".png"]
     if not pictures:
         raise InputError(f"{run}: has no sample pictures; train with `--set train.sample_every=100`")
+    if out.suffix != ".gif":
+        raise InputError(f"`--out` is {out}; the animation is a .gif")
     path = write_gif(pictures, out, milliseconds=milliseconds)
     return Answer({"file": str(path), "pictures": len(pictures)}, str(path))
 

@@ -8,15 +8,20 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from gan_core.data import Source, TensorSource
+from gan_core.data import Batch, Source, as_source
 from gan_core.domain import Domain, MetricCard, find_domain
 from gan_core.errors import CheckpointError, DataError, InputError, RecipeError, unknown
 from gan_core.game import Game
-from gan_core.model import local_folder, read_config
-from gan_core.recipe import Recipe, TrainSettings, parse
+from gan_core.model import local_folder, read_config, read_weights
+from gan_core.preset import Preset, check_players
+from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
 from gan_core.run import Run
 from gan_core.trainer import Trainer, WriteSamples
+
+Data = Source | Mapping[str, Tensor] | Dataset[Batch]
+"""What users have: a source, tensors by key, or a dataset of items by key."""
 
 
 def create(domain: Domain, system: str, *, preset: str = "small", **network: Any) -> Game:
@@ -54,9 +59,9 @@ def resolve(dotted: str) -> Any:
 
 
 def train(
-    game: Game | str, *, data: Source | Mapping[str, Tensor] | str | Path, out: str | Path,
-    domain: Domain | None = None, preset: str = "small", changes: Mapping[str, Any] | None = None, shown: bool = True,
-    **settings: Any,
+    game: Game | str, *, data: Data | str | Path, out: str | Path,
+    domain: Domain | None = None, preset: str | None = None, changes: Mapping[str, Any] | None = None,
+    shown: bool = True, **settings: Any,
 ) -> Run:  # fmt: skip
     """Trains a game into a run folder. Afterwards the game makes samples with the averaged weights.
 
@@ -65,7 +70,7 @@ def train(
         data: a data set's name, a folder or archive, a source, or tensors by key.
         out: the run folder; new or empty.
         domain: whose data sets, media and metrics are used.
-        preset: of a system given by name.
+        preset: of a system given by name; None is `small`.
         changes: to the recipe, by dotted key: `{"optimizer.learning_rate": 1e-4}`.
         shown: whether progress is shown on standard error.
         **settings: of the training: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
@@ -78,19 +83,23 @@ def train(
     if isinstance(game, str):
         if domain is None:
             raise RecipeError(f"`{game}`: naming a system needs a domain; use its package's `train`")
+        preset = preset or "small"
         recipe = domain.preset(game, preset).recipe(domain=domain.name, system=game, preset=preset)
+    elif preset is not None:
+        raise RecipeError(f"`preset` is {preset}, and this game is made already; give its system's name instead")
     else:
         recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
+    rules = _rules(recipe)
     for name in settings:
         if name not in TrainSettings.model_fields:
             raise unknown("training setting", name, TrainSettings.model_fields)
     recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
-    if isinstance(data, str | Path):
-        recipe = recipe.but({"data.source": str(data)})
-    source = data if isinstance(data, Source) else TensorSource(data) if isinstance(data, Mapping) else None
+    named = isinstance(data, str | Path)
+    recipe = recipe.but({"data.source": str(data) if named else None})
+    source = None if isinstance(data, str | Path) else as_source(data)
     if isinstance(game, str):
         return train_recipe(recipe, out, source=source, shown=shown)
-    if changes and game.recipe is not None and _rules(recipe) != _rules(game.recipe):
+    if _rules(recipe) != rules:
         raise RecipeError("`changes` name what the game is built from; create it with them, or give its system's name")
     return _fit(game, recipe, source or _source_of(recipe, domain), out, domain, shown)
 
@@ -102,19 +111,42 @@ def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = Non
         RecipeError: the recipe names no system of a domain, or a setting is unknown or out of range.
     """
     domain = _domain_of(recipe)
-    chosen = domain.preset(recipe.system, recipe.preset or "small")
+    chosen = _preset_of(recipe, domain)
     chosen.check(recipe)
     Run(out).check_free()
     source = source or _source_of(recipe, domain)
     recipe = chosen.complete(recipe, source.facts)
+    with torch.device("meta"):
+        chosen.build(recipe)  # networks that cannot be are refused before the data are read
     source.fit(**recipe.network)
     torch.manual_seed(recipe.train.seed)
     return _fit(chosen.build(recipe), recipe, source, out, domain, shown)
 
 
+def open_recipe(path: Path, domain: Domain) -> Recipe:
+    """The recipe in a file; what it leaves out is as its system's preset has it (`small`, if it names none).
+
+    Raises:
+        RecipeError: it is no recipe, or of another domain, or a key is unknown or a value is out of range.
+    """
+    fields = read_yaml(path)
+    system, preset, home = fields.get("system"), fields.get("preset") or "small", fields.get("domain", domain.name)
+    if home != domain.name:
+        raise RecipeError(f"{path}: is a recipe of gan-{home}, not of gan-{domain.name}")
+    try:
+        if not isinstance(system, str):
+            raise RecipeError("`system` is missing; give it a value")
+        recipe = domain.preset(system, str(preset)).recipe(domain=domain.name, system=system, preset=str(preset))
+        if "regularizers" in fields:  # those that it names are all
+            recipe = recipe.model_copy(update={"regularizers": {}})
+        return recipe.but({**fields, "preset": str(preset)})
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
 def resume(
     path: str | Path, *, steps: int | None = None, game: Game | None = None,
-    data: Source | Mapping[str, Tensor] | None = None, shown: bool = True,
+    data: Data | None = None, domain: Domain | None = None, shown: bool = True,
 ) -> Run:  # fmt: skip
     """Goes on with a run from its newest checkpoint that is whole.
 
@@ -123,37 +155,55 @@ def resume(
         steps: in all, if it shall be another number than before; the last phase is made longer.
         game: built as it was, where it was put together by hand.
         data: where the run did not name its data.
+        domain: that the run must be of; None is any.
         shown: whether progress is shown on standard error.
 
     Raises:
-        CheckpointError: it is no run, or has no whole checkpoint.
+        CheckpointError: it is no run, of another domain, or has no whole checkpoint.
         RecipeError: it is finished already.
     """
     run = Run.open(path)
     recipe = run.recipe if steps is None else run.recipe.but({"train.steps": steps})
-    domain = None if recipe.domain is None else find_domain(recipe.domain)
+    home = _domain_of(recipe, path, domain) if recipe.domain is not None or game is None else None
     if game is None:
-        game = _domain_of(recipe).preset(recipe.system, recipe.preset or "small").build(recipe)
-    source = TensorSource(data) if isinstance(data, Mapping) else data or _source_of(recipe, domain)
-    trainer = _trainer(game, recipe, source, run, domain, shown)
+        assert home is not None
+        game = _preset_of(recipe, home).build(recipe)
+    source = _source_of(recipe, home) if data is None else as_source(data)
+    trainer = _trainer(game, recipe, source, run, home, shown)
     run.problems = trainer.restore()
-    if trainer.step >= recipe.train.steps:
-        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; give a larger `--steps` to train on")
-    run.write_recipe(recipe)
+    finished = trainer.finished()
+    if finished and run.model.is_dir():  # without one, it was killed between its last checkpoint and the model
+        longer = trainer.step >= recipe.train.steps
+        more = "give a larger `--steps`" if longer else "raise `samples` or `minutes` in its recipe"
+        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {more} to train on")
+    if not finished:
+        trainer.rewind()
+    if trainer.processes.first:
+        run.write_recipe(recipe)
     return _finish(trainer, run)
 
 
 def load(path: str | Path, *, domain: Domain | None = None) -> Game:
-    """The game of a run folder, a model folder or a hub repository id; see `Domain.load`."""
+    """The game of a run folder, a model folder or a hub repository id, in evaluation mode; see `Domain.load`."""
     folder = local_folder(path)
-    fields = read_config(folder)["recipe"]
-    if fields is None:
+    fields = read_config(folder).recipe
+    if fields is None or fields.get("domain") is None:
         raise CheckpointError(f"{path}: its game was put together by hand; build it again, then `game.restore(path)`")
-    recipe = parse(fields)
-    home = _domain_of(recipe, path)
-    if domain is not None and home.name != domain.name:
-        raise CheckpointError(f"{path}: is a system of gan-{home.name} ({recipe.system}), not of gan-{domain.name}")
-    return home.preset(recipe.system, recipe.preset or "small").build(recipe).restore(folder)
+    try:
+        recipe = parse(fields)
+        chosen = _preset_of(recipe, _domain_of(recipe, path, domain))
+        with torch.device("meta"):
+            blank = chosen.build(recipe)
+    except RecipeError as error:
+        raise CheckpointError(f"{path}: cannot be built as its recipe says: {error}") from error
+    weights = read_weights(folder)
+    weights.check_sizes(blank)
+    if weights.networks is not None and not set(blank.sampling) <= set(weights.networks):
+        held = " and ".join(weights.networks) or "no network"
+        raise CheckpointError(f"{path}: holds {held} alone; samples are made with {' and '.join(blank.sampling)}")
+    game = chosen.build(recipe)
+    weights.put_into(game)
+    return game.eval()
 
 
 def evaluate(
@@ -181,23 +231,36 @@ def evaluate(
     home = _domain_of(game.recipe)
     source = open_data(home, data)
     cards: dict[str, MetricCard] = {card.name: card for card in home.module("metrics").METRICS}
+    obstacles = {name: _obstacle(card, game, source) for name, card in cards.items()}
     for name in metrics or ():
         if name not in cards:
             raise unknown("metric", name, cards, InputError)
-    fitting = [name for name, card in cards.items() if set(card.needs) <= set(source.facts)]
-    chosen = metrics or fitting
-    for name in chosen:
-        if name not in fitting:
-            raise InputError(f"the metric `{name}` needs data with {' and '.join(cards[name].needs)}; {data} has none")
-    samples = game.generate(count, seed=seed)
+        if obstacles[name]:
+            raise InputError(f"the metric `{name}` {obstacles[name]}")
+    chosen = [name for name in cards if not obstacles[name]] if metrics is None else metrics
+    if not chosen:
+        why = "; ".join(f"`{name}` {obstacle}" for name, obstacle in obstacles.items())
+        raise InputError(f"{path}: no metric fits: {why}")
     reference = source.fit(**game.recipe.network)
+    samples = game.generate(count, seed=seed)
     figures = {name: resolve(cards[name].measure)(samples, reference, source.facts) for name in chosen}
     return {"model": str(path), "data": str(data), "samples": count, "seed": seed, "metrics": figures}
+
+
+def _obstacle(card: MetricCard, game: Game, source: Source) -> str:
+    """Why a game's samples cannot be measured by a metric on some data; nothing if they can."""
+    lacking = [fact for fact in card.needs if fact not in source.facts]
+    if lacking:
+        return f"needs data with {' and '.join(lacking)}; {source.name} has none"
+    if card.by_class and game.num_classes is None:
+        return "needs samples by class, and this model was trained without; set `network.num_classes`"
+    return ""
 
 
 def _fit(game: Game, recipe: Recipe, source: Source, out: str | Path, domain: Domain | None, shown: bool) -> Run:
     run = Run(out)
     run.check_free()
+    check_players(game, recipe)
     trainer = _trainer(game, recipe, source, run, domain, shown)
     if trainer.processes.first:
         Run.create(out, recipe)
@@ -238,10 +301,17 @@ def _rules(recipe: Recipe) -> tuple[Any, ...]:
     return recipe.network, recipe.game, recipe.objective, recipe.regularizers
 
 
-def _domain_of(recipe: Recipe, where: object = "the recipe") -> Domain:
+def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None = None) -> Domain:
+    """The domain that a recipe names, which must be `only`, if that is given."""
     if recipe.domain is None:
         raise RecipeError(f"{where}: names no `domain`; a game put together by hand is trained from Python")
-    return find_domain(recipe.domain)
+    if only is not None and recipe.domain != only.name:
+        raise CheckpointError(f"{where}: is a system of gan-{recipe.domain} ({recipe.system}), not of gan-{only.name}")
+    return only or find_domain(recipe.domain)
+
+
+def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
+    return domain.preset(recipe.system, recipe.preset or "small")
 
 
 def _source_of(recipe: Recipe, domain: Domain | None) -> Source:

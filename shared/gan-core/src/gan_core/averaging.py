@@ -23,18 +23,27 @@ class Average:
 
     def __init__(self, game: Game, decay: float):
         self.decay = decay
-        self.weights = dict(sampling_state(game))
-        self.average = {name: tensor.clone() for name, tensor in self.weights.items()}
-        self._smooth = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
+        self.average: dict[str, Tensor] = {}
+        self.follow(game)
+
+    def follow(self, game: Game) -> None:
+        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself."""
+        self.weights, old = dict(sampling_state(game)), self.average
+        self.average = {
+            name: old[name] if name in old and old[name].shape == tensor.shape else tensor.clone()
+            for name, tensor in self.weights.items()
+        }
+        pairs = [(self.average[name], tensor) for name, tensor in self.weights.items()]
+        self._smooth = [pair for pair in pairs if pair[1].is_floating_point()]
+        self._counted = [pair for pair in pairs if not pair[1].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves the average towards the weights; buffers that count are copied."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        averages, weights = ([of[name] for name in self._smooth] for of in (self.average, self.weights))
-        torch._foreach_lerp_(averages, weights, weight)
-        for name in self.weights.keys() - self._smooth:
-            self.average[name].copy_(self.weights[name])
+        torch._foreach_lerp_([average for average, _ in self._smooth], [now for _, now in self._smooth], weight)
+        for average, now in self._counted:
+            average.copy_(now)
 
     @torch.no_grad()
     def load(self, average: Mapping[str, Tensor]) -> None:
@@ -44,11 +53,11 @@ class Average:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges the average with the weights, in place."""
+        """Exchanges the average with the weights, in place; a weight may have several names."""
+        weights = {name: weight.clone() for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
-            kept = weight.clone()
             weight.copy_(self.average[name])
-            self.average[name].copy_(kept)
+        self.load(weights)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,13 +67,13 @@ def write_checkpoint(folder: Path, files: Mapping[str, Tensors], state: Mapping[
             write_tensors(temporary / name, tensors)
         sums = {name: _sum(temporary / name) for name in files}
         (temporary / STATE).write_text(_sealed({**state, "files": sums}), encoding="utf-8")
-        for name in (*files, STATE):
-            _flush(temporary / name)
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
         _flush(folder.parent)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # a TypeError: a game's extra state is not plain
         shutil.rmtree(temporary, ignore_errors=True)
         raise GanError(
             f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
@@ -98,13 +97,14 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors as safetensors, from any device and memory layout; tied ones are written each."""
+    """Writes tensors as safetensors, from any device and memory layout; those that share memory are written each."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
         here = tensor.detach().cpu().contiguous()
-        plain[name] = here.clone() if here.data_ptr() in seen else here
-        seen.add(here.data_ptr())
+        memory = here.untyped_storage().data_ptr()
+        plain[name] = here.clone() if memory in seen else here
+        seen.add(memory)
     save_file(plain, path)
 
 
@@ -134,19 +134,23 @@ def read_published(path: Path) -> Tensors:
         return read_tensors(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors alone
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: is not a file of tensors ({str(error).splitlines()[0]})") from error
-    for candidate in _mappings(loaded):
-        tensors = {str(key): value for key, value in candidate.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-    raise CheckpointError(f"{path}: holds no mapping of names to tensors")
+    except Exception as error:  # over damaged bytes torch's reader stumbles in any way there is
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: is not a file of tensors ({reason})") from error
+    found = [_tensors_in(candidate) for candidate in _mappings(loaded)]
+    if not any(found):
+        raise CheckpointError(f"{path}: holds no mapping of names to tensors")
+    return max(found, key=len)  # a step or an accuracy beside the weights may be a tensor too
 
 
 def _mappings(loaded: Any) -> Iterator[Mapping[Any, Any]]:
     if isinstance(loaded, Mapping):
         yield loaded
         yield from (value for value in loaded.values() if isinstance(value, Mapping))
+
+
+def _tensors_in(mapping: Mapping[Any, Any]) -> Tensors:
+    return {str(key): value for key, value in mapping.items() if isinstance(value, Tensor)}
 
 
 def _sealed(state: Mapping[str, Any]) -> str:

@@ -6,21 +6,32 @@ request or its input was wrong. Nothing here imports torch before a command need
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from gan_core.domain import Domain, find_domains
 from gan_core.errors import GanError, InputError
 
+if TYPE_CHECKING:
+    from gan_core.recipe import Recipe
+
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What a malformed command line raises: click's class, which typer has a copy of since 0.27 and does not name."""
+LONGEST_MESSAGE = 500
 FLAGS = ("--json", "--debug")
+INTERRUPTED = 130
+"""The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
 DATA_HELP = "A named data set, or a folder or archive of files. Left out: embedded data."
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
 
@@ -43,23 +54,27 @@ def main(domain: Domain | None = None) -> NoReturn:
     app = build(domain)
     try:
         answer = app([word for word in words if word not in FLAGS], prog_name=program, standalone_mode=False)
-    except (UsageError, GanError) as error:
-        if "--debug" in flags:
-            raise
-        raise SystemExit(complain(program, error)) from None
     except (KeyboardInterrupt, typer.Abort):
-        raise SystemExit(f"{program}: interrupted") from None
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:  # noqa: BLE001  a defect of ours is one line too, and `--debug` shows where it is
+        if "--debug" in flags:
+            traceback.print_exc()
+        raise SystemExit(complain(program, error)) from None
     if isinstance(answer, Answer):
-        show(answer, as_json="--json" in flags)
+        if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+            show(answer, as_json="--json" in flags)
         raise SystemExit(0)
     raise SystemExit(answer)
 
 
 def complain(program: str, error: Exception) -> int:
     """Prints an error as one line and returns the exit status that it means."""
+    status = error.exit_status if isinstance(error, GanError) else 2 if isinstance(error, UsageError) else 1
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
-    return error.exit_status if isinstance(error, GanError) else 2
+    if not isinstance(error, GanError | UsageError):
+        message = f"unexpected {type(error).__name__}: {message or 'no reason given'}; `--debug` shows where"
+    print(f"{program}: {textwrap.shorten(message, LONGEST_MESSAGE, placeholder=' …')}", file=sys.stderr)  # noqa: T201
+    return status
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
@@ -79,6 +94,7 @@ def build(domain: Domain | None) -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
     if domain is None:
+        app.callback(help="GANs: a command for each installed domain package (pip install gan-image …).")(lambda: None)
         for found in find_domains().values():
             app.add_typer(build(found), name=found.name, help=found.title)
         return app
@@ -186,19 +202,9 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
         strict: Annotated[bool | None, typer.Option("--strict", help="An unreadable file stops the training.")] = None,
     ) -> Answer:
         """Trains a system into a run folder."""
-        from gan_core.recipe import read_recipe
-
         if out is None:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
-        if recipe is not None:
-            start = read_recipe(recipe)
-            if system not in (None, start.system) or preset not in (None, start.preset):
-                raise InputError(f"{recipe}: is of {start.system} ({start.preset}); leave SYSTEM and --preset out")
-        elif system is None:
-            raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
-        else:
-            preset = preset or "small"
-            start = domain.preset(system, preset).recipe(domain=domain.name, system=system, preset=preset)
+        start = starting_recipe(domain, system, preset, recipe)
         given = {
             "data.source": data, "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
             "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
@@ -213,6 +219,21 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
     return train
 
 
+def starting_recipe(domain: Domain, system: str | None, preset: str | None, file: Path | None) -> Recipe:
+    """The recipe of a preset or a file, which the other options change."""
+    if file is not None:
+        from gan_core.api import open_recipe
+
+        recipe = open_recipe(file, domain)
+        if system not in (None, recipe.system) or preset not in (None, recipe.preset):
+            raise InputError(f"{file}: is of {recipe.system} ({recipe.preset}); leave SYSTEM and --preset out")
+        return recipe
+    if system is None:
+        raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
+    preset = preset or "small"
+    return domain.preset(system, preset).recipe(domain=domain.name, system=system, preset=preset)
+
+
 def resume_command(domain: Domain) -> Callable[..., Answer]:
     """The command `resume` of a domain."""
 
@@ -223,7 +244,7 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
         """Goes on with a run from its newest whole checkpoint."""
         from gan_core.api import resume as go_on
 
-        return trained(domain, go_on(run, steps=steps))
+        return trained(domain, go_on(run, steps=steps, domain=domain))
 
     return resume
 
@@ -237,7 +258,8 @@ def trained(domain: Domain, run: Any) -> Answer:
         "report": str(run.path / "report.html"), "model": str(run.model),
     }  # fmt: skip
     if run.interrupted:
-        text = f"interrupted by {run.interrupted} at step {step}; go on with: gan-{domain.name} resume {run.path}"
+        command = f"gan-{domain.name} resume {shlex.quote(str(run.path))}"
+        text = f"interrupted by {run.interrupted} at step {step}; go on with: {command}"
     else:
         text = f"trained to step {step}: {run.path} (look at {run.path / 'report.html'})"
     return Answer(document, text, [f"passed over: {problem}" for problem in run.problems])
@@ -249,7 +271,7 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
     def generate(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
-        out: Annotated[Path | None, typer.Option(help="The folder that the samples are written to.")] = None,
+        out: Annotated[Path | None, typer.Option(file_okay=False, help="The folder for the samples.")] = None,
         seed: Seed = 0,
         truncation: Annotated[float | None, typer.Option(metavar="PSI", help="Above 0, at most 1.")] = None,
         label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, all in turn.")] = None,
@@ -280,7 +302,7 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
 
         if data is None:
             raise InputError("`--data` is missing: name the data that the samples are measured against")
-        chosen = metrics.split(",") if metrics else None
+        chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else None
         document = measure(model, data=data, metrics=chosen, count=count, seed=seed, domain=domain)
         return Answer(document, figures_text(document["metrics"]))
 
@@ -289,8 +311,7 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
 
 def figures_text(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Figures by metric, a line each."""
-    rows = [(metric, name, value) for metric, figures in metrics.items() for name, value in figures.items()]
-    return table(rows) if rows else "no metric fits these data"
+    return table((metric, name, value) for metric, figures in metrics.items() for name, value in figures.items())
 
 
 def report_command(run: Path) -> Answer:
@@ -307,7 +328,7 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
     def import_(
         name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
         file: Path,
-        out: Annotated[Path | None, typer.Option(help="The model folder.")] = None,
+        out: Annotated[Path | None, typer.Option(file_okay=False, help="The model folder.")] = None,
     ) -> Answer:
         """Makes a model folder of a published checkpoint."""
         from gan_core.checkpoint import read_published
@@ -319,7 +340,12 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         published = read_reference(domain, name, read_published(file), {})
         system, _, network = name.partition("/")
         chosen = domain.preset(system, "paper")
-        recipe = chosen.recipe(domain=domain.name, system=system, preset="paper").but({"network": published.settings})
+        recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
+        own = recipe.network.get(network, {})
+        recipe = recipe.but({
+            f"network.{network}.{key}" if key in own else f"network.{key}": value
+            for key, value in published.settings.items()
+        })  # fmt: skip
         game = chosen.build(recipe)
         game.get_submodule(network).load_state_dict(published.build().state_dict())
         save_model(game, out, networks=[network])
@@ -334,7 +360,7 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
     def export(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         format: Annotated[str, typer.Option(help="onnx")] = "onnx",
-        out: Annotated[Path | None, typer.Option(help="The file.")] = None,
+        out: Annotated[Path | None, typer.Option(dir_okay=False, help="The file.")] = None,
     ) -> Answer:
         """Writes the generator for other runtimes, checked against torch."""
         from gan_core.export import export_onnx
@@ -353,7 +379,9 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
 def demo_command(domain: Domain) -> Callable[..., Answer]:
     """The command `demo` of a domain."""
 
-    def demo(out: Annotated[Path, typer.Option(help="The run folder, new or empty.")] = Path("runs/demo")) -> Answer:
+    def demo(
+        out: Annotated[Path | None, typer.Option(help="The run folder; left out: runs/demo, runs/demo-2 …")] = None,
+    ) -> Answer:
         """Trains on embedded data for two minutes or less, and ends with samples and a report."""
         from gan_core.api import evaluate as measure
         from gan_core.api import train as fit
@@ -361,6 +389,7 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
         plan = domain.demo
         if plan is None:
             raise InputError(f"gan-{domain.name} has no systems yet, and so no demo")
+        out = out or next(path for path in demo_folders() if not path.exists())
         run = fit(plan.system, data=plan.data, out=out, domain=domain, changes=plan.settings)
         answer = trained(domain, run)
         if run.interrupted or plan.metric is None:
@@ -372,11 +401,19 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
     return demo
 
 
-def doctor_command() -> Answer:
-    """What is installed, and whether it works."""
-    from gan_core.doctor import examine_installation
+def demo_folders() -> Iterator[Path]:
+    """Where demos go: `runs/demo`, `runs/demo-2` and so on."""
+    yield Path("runs/demo")
+    yield from (Path(f"runs/demo-{number}") for number in itertools.count(2))
 
-    checks = examine_installation()
+
+def doctor_command(
+    run: Annotated[Path | None, typer.Argument(help="A run folder; left out: the installation.")] = None,
+) -> Answer:
+    """The installation; with RUN, what is going wrong in it and what to try."""
+    from gan_core.doctor import examine_installation, examine_run
+
+    checks = examine_installation() if run is None else examine_run(run)
     rows = [("ok" if check.good else "PROBLEM", check.name, check.finding) for check in checks]
     document = {"checks": [vars(check) for check in checks], "good": all(check.good for check in checks)}
     return Answer(document, table(rows))

@@ -6,17 +6,22 @@ A batch is `dict[str, Tensor]` with the field's keys (`image`, `video`, `audio`,
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from gan_core.draws import mix, seed_torch
 from gan_core.errors import DataError
 
 Batch = dict[str, Tensor]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Source(ABC):
@@ -68,28 +73,40 @@ class TensorDataset(Dataset[Batch]):
         return {key: tensor[rows] for key, tensor in self.tensors.items()}
 
 
-class TensorSource(Source):
+class FixedSource(Source):
+    """A dataset that is already as the network wants it: items are `dict[str, Tensor]`."""
+
+    def __init__(self, dataset: Dataset[Batch], *, name: str = "dataset", facts: Mapping[str, Any] = EMPTY):
+        self.dataset, self.name, self.facts = dataset, name, facts
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # every dataset here has one
+
+    def fit(self, **network: Any) -> Dataset[Batch]:
+        """The dataset as it is.
+
+        Raises:
+            DataError: the network has classes and the data say that they have none, or others.
+        """
+        require_labels(self, network.get("num_classes"))
+        return self.dataset
+
+
+class TensorSource(FixedSource):
     """Tensors that are already as the network wants them: `{"image": [N, C, H, W], "label": [N]}`.
 
     uint8 tensors are pixels, 0 to 255; floating point is used as it is and should lie in [-1, 1].
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, name: str = "tensors", classes: Sequence[str] | None = None):
-        self.name = name
-        self.dataset = TensorDataset(tensors)
-        self.facts = facts_of(tensors, classes)
+        super().__init__(TensorDataset(tensors), name=name, facts=facts_of(tensors, classes))
 
-    def __len__(self) -> int:
-        return len(self.dataset)
 
-    def fit(self, **network: Any) -> Dataset[Batch]:
-        """The tensors as they are.
-
-        Raises:
-            DataError: the network has classes and the tensors have no `label`.
-        """
-        require_labels(self, network.get("num_classes"))
-        return self.dataset
+def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
+    """A source of what users have: a source, tensors by key, or a dataset of items by key."""
+    if isinstance(data, Source):
+        return data
+    return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data)
 
 
 class Unpaired(Dataset[Batch]):
@@ -108,9 +125,15 @@ class Unpaired(Dataset[Batch]):
 
 
 def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """What tensors tell of themselves: the sample's `shape`, its `channels`, and the number of `classes`."""
-    shape = tuple(next(tensor for key, tensor in tensors.items() if key != "label").shape[1:])
-    facts: dict[str, Any] = {"shape": shape, "channels": shape[0]}
+    """What tensors tell of themselves: the sample's `shape`, its `channels`, and the number of `classes`.
+
+    Raises:
+        DataError: there are labels and nothing else.
+    """
+    shape = next((tuple(tensor.shape[1:]) for key, tensor in tensors.items() if key != "label"), None)
+    if shape is None:
+        raise DataError("the tensors are labels alone; give what they are labels of")
+    facts: dict[str, Any] = {"shape": shape} | ({"channels": shape[0]} if shape else {})
     if "label" in tensors:
         facts["num_classes"] = len(classes) if classes else int(tensors["label"].max()) + 1
         facts["classes"] = list(classes) if classes else [str(k) for k in range(facts["num_classes"])]
@@ -154,13 +177,39 @@ class IndexStream(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         number, start = divmod(self.position, self.length)
-        rest = self.epoch(number)[start:]
+        order = self.epoch(number)
         while True:
-            while len(rest) < self.batch_size:
-                number += 1
-                rest = rest + self.epoch(number)
-            batch, rest = rest[: self.batch_size], rest[self.batch_size :]
+            batch = order[start : start + self.batch_size]
+            start += self.batch_size
+            while start > self.length:  # the batch goes on in the next epoch
+                number, start = number + 1, start - self.length
+                order = self.epoch(number)
+                batch += order[:start]
             yield batch[self.rows]
+
+
+class _Placed(Dataset[Any]):
+    """A dataset whose items may draw from torch's generator: what they draw depends on the batch's place in the stream.
+
+    In the training's own process the generator is the turn's already; a worker's is seeded for every batch, as it knows
+    neither the turn nor what was read before the training was resumed.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], seed: int):
+        self.dataset, self.seed = dataset, seed
+
+    def __getitems__(self, placed: tuple[int, list[int]]) -> Any:
+        place, indices = placed
+        if get_worker_info() is not None:
+            seed_torch(mix(self.seed, place), torch.device("cpu"))
+        fetch = getattr(self.dataset, "__getitems__", None)
+        return fetch(indices) if fetch is not None else [self.dataset[index] for index in indices]
+
+
+def _outlive_interrupts(worker: int) -> None:
+    """An interrupt of the whole process group ends the training in order, and that is what ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class BatchStream:
@@ -171,9 +220,10 @@ class BatchStream:
         self.position, self.batch_size = position, batch_size
         length = len(dataset)  # type: ignore[arg-type]  # every dataset here has one
         indices = IndexStream(length, batch_size, seed=seed, position=position, rank=rank, processes=processes)
+        places: Iterable[Any] = zip(count(position, batch_size), indices)  # both are endless
         loader = DataLoader(
-            dataset, batch_sampler=indices, num_workers=workers, pin_memory=pin_memory,
-            collate_fn=_collate,
+            _Placed(dataset, mix(seed, rank)), batch_sampler=places, num_workers=workers, pin_memory=pin_memory,
+            collate_fn=_collate, worker_init_fn=_outlive_interrupts,
             generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
         )  # fmt: skip
         self.batches = iter(loader)
@@ -193,4 +243,7 @@ def _collate(items: Any) -> Batch:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """A batch on the device, with pixels (uint8, 0 to 255) as floating point in [-1, 1]."""
     moved = {key: tensor.to(device, non_blocking=True) for key, tensor in batch.items()}
-    return {key: t.float().div_(127.5).sub_(1.0) if t.dtype is torch.uint8 else t for key, t in moved.items()}
+    return {
+        key: t.to(torch.get_default_dtype()).div_(127.5).sub_(1.0) if t.dtype is torch.uint8 else t
+        for key, t in moved.items()
+    }

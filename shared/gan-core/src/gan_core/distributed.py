@@ -13,7 +13,6 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.nn import functional as differentiable
-from torch.nn.functional import batch_norm
 
 from gan_core.errors import RecipeError
 
@@ -36,7 +35,10 @@ class Processes:
     def __init__(self, device: str):
         self.state = PartialState(cpu=True) if device == "cpu" else PartialState()
         self.count, self.rank = self.state.num_processes, self.state.process_index
-        self.device = self.state.device if device == "auto" or self.count > 1 else torch.device(device)
+        if self.count > 1:
+            self.device = self.state.device
+        else:  # accelerate's state outlives a training, so that its device may be that of an earlier one
+            self.device = self.state.default_device if device == "auto" else torch.device(device)
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
@@ -48,13 +50,13 @@ class Processes:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process. Asked on the CPU: no accelerator waits for it."""
+    def highest(self, number: int) -> int:
+        """The highest of the processes' numbers. Asked on the CPU: no accelerator waits for it."""
         if self._words is None:
-            return flag
-        up = torch.tensor(int(flag))
-        dist.all_reduce(up, dist.ReduceOp.MAX, group=self._words)
-        return bool(up)
+            return number
+        highest = torch.tensor(number)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._words)
+        return int(highest)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes of a tensor that each has."""
@@ -79,16 +81,17 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
         count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = _sum(input.sum(axes)) / count
+        full = input.to(torch.promote_types(input.dtype, torch.float32))  # bf16 has too few digits for sums
+        mean = _sum(full.sum(axes)) / count
         shape = [1, -1] + [1] * (input.ndim - 2)
-        centred = input - mean.view(shape)
+        centred = full - mean.view(shape)
         variance = _sum(centred.square().sum(axes)) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * (variance + self.eps).rsqrt().view(shape)
-        return normal * self.weight.view(shape) + self.bias.view(shape) if self.affine else normal
+        return (normal * self.weight.view(shape) + self.bias.view(shape) if self.affine else normal).to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -102,6 +105,16 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 def _sum(values: Tensor) -> Tensor:
     """The sum over the processes, through which gradients flow, twice if need be."""
     return differentiable.all_reduce(values)  # type: ignore[no-untyped-call]
+
+
+def rows_of_all(rows: Tensor) -> tuple[Tensor, slice]:
+    """The rows of all processes in the order of the global batch, as constants, and which of them are this one's."""
+    mine = rows.detach().contiguous()
+    if not (dist.is_available() and dist.is_initialized()):
+        return mine, slice(None)
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    return torch.cat(parts), slice(dist.get_rank() * len(mine), (dist.get_rank() + 1) * len(mine))
 
 
 def share_batch_statistics(network: nn.Module) -> None:

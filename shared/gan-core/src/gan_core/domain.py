@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gan_core.run import Run
 
 ENTRY_POINT_GROUP = "gan.domains"
+OFFERS = ("create", "train", "open_data", "load", "load_reference")
+"""What every domain package offers in Python; the methods of its `Domain`."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,14 @@ class MetricCard:
     """One measure of generated samples.
 
     `measure` is the dotted path of `(samples, dataset, facts) -> {figure: value}`; `needs` are the facts that the data
-    must have for it.
+    must have for it; `by_class` says that sample `i` must have been asked to be of class `i % num_classes`.
     """
 
     name: str
     title: str
     measure: str
     needs: tuple[str, ...] = ()
+    by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Domain:
     def module(self, name: str) -> Any:
         """The domain's module of that name (`data`, `media`, `metrics`, `reference`, `tasks`)."""
         if not self.cards:
-            raise InputError(f"gan-{self.name} has no systems yet; `gan domains` lists the packages that do")
+            raise InputError(f"gan-{self.name} has no systems yet")
         return import_module(f"{self.package}.{name}")
 
     @cached_property
@@ -134,7 +137,7 @@ class Domain:
             raise unknown(f"preset of {system}", name, presets)
         return presets[name]
 
-    # What a package offers in Python (`gan_image.create`, …): the same four functions for every domain.
+    # What a package offers in Python (`gan_image.create`, …): the same functions for every domain.
 
     def create(self, system: str, *, preset: str = "small", **network: Any) -> Game:
         """A game with a preset's networks; keyword arguments are its `network` settings.
@@ -148,6 +151,14 @@ class Domain:
               **settings: Any) -> Run:  # fmt: skip
         """Trains a game (or a system, by name) into the run folder `out`; see `gan_core.api.train`."""
         return import_module("gan_core.api").train(game, data=data, out=out, domain=self, **settings)
+
+    def open_data(self, name: str | Path, *, strict: bool = False) -> Source:
+        """A named data set, or a folder or archive of files; its `fit` gives the items at the sizes that you name.
+
+        Raises:
+            DataError: there is no such data set or path, or nothing usable in it.
+        """
+        return import_module("gan_core.api").open_data(self, name, strict=strict)
 
     def load(self, path: str | Path) -> Game:
         """The game of a run folder, a model folder or a hub repository id.
@@ -192,7 +203,7 @@ def public_names(domain: Domain, names: Mapping[str, str]) -> Callable[[str], An
     """
 
     def get(name: str) -> Any:
-        if name in ("create", "train", "load", "load_reference"):
+        if name in OFFERS:
             return getattr(domain, name)
         if name not in names:
             raise AttributeError(f"module {domain.package!r} has no attribute {name!r}")

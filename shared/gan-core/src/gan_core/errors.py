@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says where a place is right and the disk is not."""
 
 
 class GanError(Exception):
@@ -38,12 +43,31 @@ class NonFiniteError(GanError):
     """A loss or a weight became infinite or not a number; the message names the last good checkpoint."""
 
 
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Within it, what the system says against writing to a place becomes one line that names the place.
+
+    Raises:
+        InputError: nothing can be written there.
+        GanError: the disk is full or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in FULL:
+            raise GanError(f"{path}: cannot be written ({reason}); make room and try again") from error
+        raise InputError(f"{path}: cannot be written ({reason}); choose another place") from error
+
+
 def unknown(kind: str, name: str, known: Iterable[str], error: type[GanError] = RecipeError) -> GanError:
     """The error for a name that is not among the known ones; it shows the nearest, else all of them."""
     choices = sorted(known)
-    near = get_close_matches(name, choices, n=1, cutoff=0.6)
+    start = name[: name.rfind(".") + 1]  # of a dotted key: all would look alike by it
+    ends = {choice.removeprefix(start): choice for choice in choices}
+    near = get_close_matches(name.removeprefix(start), ends, n=1, cutoff=0.6)
     if near:
-        hint = f"did you mean `{near[0]}`?"
+        hint = f"did you mean `{ends[near[0]]}`?"
     elif choices:
         hint = f"known: {', '.join(choices)}"
     else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import nn
 
 from gan_core import draws
-from gan_core.errors import GanError, InputError, MissingDependency
+from gan_core.errors import GanError, InputError, MissingDependency, writing
 from gan_core.game import Game
 from gan_core.two_player import latent_dim
 
@@ -38,30 +40,31 @@ def export_onnx(game: Game, path: Path) -> float:
         raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install 'gan-core[onnx]'")
     generator = _generator(game)
     names = ["z"] if game.num_classes is None else ["z", "label"]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    batch = torch.export.Dim("batch")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.onnx.export(
-            generator, _inputs(game, generator, 2), temporary, input_names=names, output_names=["samples"], dynamo=True,
-            dynamic_shapes=tuple({0: batch} for _ in names), external_data=False, verbose=False,
-        )  # fmt: skip
-        difference = _difference(game, generator, temporary, names)
-        if difference > TOLERANCE:
-            raise GanError(f"{path}: differs from torch by {difference:.2g}; nothing was written")
-        temporary.rename(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder) / "generator.onnx"
+            torch.onnx.export(
+                generator, _inputs(game, generator, 2), temporary, input_names=names, output_names=["samples"],
+                dynamo=True, dynamic_shapes=_batches_of_any_size(names), external_data=False, verbose=False,
+            )  # fmt: skip
+            difference = _difference(game, generator, temporary, names)
+            if difference > TOLERANCE:
+                raise GanError(f"{path}: differs from torch by {difference:.2g}; nothing was written")
+            temporary.replace(path)
     return difference
 
 
+def _batches_of_any_size(names: list[str]) -> tuple[dict[int, Any], ...]:
+    """The first axis of each input; torch finds by itself that all are one, and warns of a second name for it."""
+    return tuple({0: torch.export.Dim("batch") if name == "z" else torch.export.Dim.AUTO} for name in names)
+
+
 def _generator(game: Game) -> nn.Module:
-    """The generator on the CPU, in evaluation mode."""
+    """A copy of the generator on the CPU, in evaluation mode."""
     if "generator" not in dict(game.named_children()):
         raise InputError(f"{type(game).__name__} has no generator that takes a latent; only such can be exported")
-    return game.get_submodule("generator").cpu().eval()
+    return deepcopy(game.get_submodule("generator")).cpu().eval()
 
 
 def _inputs(game: Game, generator: nn.Module, count: int) -> tuple[torch.Tensor, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -97,7 +98,7 @@ class Game(nn.Module, ABC):
         self.recipe: Recipe | None = None
         self.num_classes: int | None = None
         self.step, self.phase, self.progress = 0, Phase(), 0.0
-        self._notes: Terms = {}
+        self._notes: dict[str, list[Tensor]] = {}
 
     # The rules, for subclasses.
 
@@ -120,7 +121,7 @@ class Game(nn.Module, ABC):
         return batch
 
     def sample(self, count: int) -> Tensor:
-        """`count` new samples. A subclass adds the keywords `label` (integers `[count]`) and `truncation` if it has them."""
+        """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
         raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
@@ -129,12 +130,12 @@ class Game(nn.Module, ABC):
 
     def note(self, name: str, value: Tensor) -> None:
         """Logs a value that is watched and not minimised, beside the terms of the player that moves."""
-        self._notes[name] = value.detach()
+        self._notes.setdefault(name, []).append(value.detach().float())
 
     def take_notes(self) -> Terms:
-        """The values noted since the last call; for the trainer."""
+        """The means of the values noted since the last call; for the trainer."""
         notes, self._notes = self._notes, {}
-        return notes
+        return {name: torch.stack(values).mean() for name, values in notes.items()}
 
     # For users.
 
@@ -165,16 +166,14 @@ class Game(nn.Module, ABC):
             raise RecipeError(f"cannot generate {count} samples; ask for 1 or more")
         seed = int(torch.randint(2**31, ())) if seed is None else seed
         conditions = self._conditions(count, label, truncation)
-        made, training = [], self.training
-        self.eval()
-        try:
+        made, forked = [], [self.device] if self.device.type == "cuda" else []
+        with evaluating(self), torch.random.fork_rng(forked):
+            draws.seed_torch(seed, self.device)  # of what `sample` draws from torch itself
             for start in range(0, count, GENERATE_AT_ONCE):
                 rows = min(GENERATE_AT_ONCE, count - start)
                 chosen = {k: v[start : start + rows] if isinstance(v, Tensor) else v for k, v in conditions.items()}
                 with draws.drawing(seed, self.device, start=start, rows=rows, total=count):
                     made.append(self.sample(rows, **chosen))
-        finally:
-            self.train(training)
         return torch.cat(made)
 
     def _conditions(self, count: int, label: int | Tensor | None, truncation: float | None) -> dict[str, Any]:
@@ -191,7 +190,7 @@ class Game(nn.Module, ABC):
             if label is not None:
                 raise RecipeError(f"this {title} was trained without classes; leave `label` out")
             return conditions
-        labels = torch.arange(count) % self.num_classes if label is None else torch.as_tensor(label).expand(count)
+        labels = torch.arange(count) % self.num_classes if label is None else _labels(label, count)
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise RecipeError(f"`label` is {label}; it must be from 0 to {self.num_classes - 1}")
         return conditions | {"label": labels.to(self.device)}
@@ -232,3 +231,25 @@ class Game(nn.Module, ABC):
         from gan_core.model import push
 
         return push(self, repository, private=private, token=token)
+
+
+def _labels(label: int | Tensor, count: int) -> Tensor:
+    labels = torch.as_tensor(label)
+    if labels.is_floating_point():
+        raise RecipeError(f"`label` is {label}; classes are whole numbers")
+    if labels.ndim and labels.shape != (count,):
+        given = f"`label` has the shape {list(labels.shape)}"
+        raise RecipeError(f"{given}; give one class, or one for each of {count} samples")
+    return labels.long().expand(count)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it, a module is in evaluation mode; every part of it returns to the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +17,6 @@ from torch import Tensor
 from gan_core.distributed import Processes
 from gan_core.errors import MissingDependency, unknown
 from gan_core.game import Terms
-from gan_core.recipe import Recipe
 
 
 class Ledger:
@@ -35,11 +34,12 @@ class Ledger:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self, processes: Processes) -> dict[str, float]:
-        """The mean of every term, over the steps and the processes."""
+        """The mean of every term, over the steps and the processes, which all go on from the mean of their sums."""
         if not self.sums:
             return {}
-        values = processes.mean(torch.stack([self.sums[name] / self.counts[name] for name in self.sums]))
-        return dict(zip(self.sums, values.tolist(), strict=True))
+        sums = processes.mean(torch.stack(list(self.sums.values())))
+        self.sums = dict(zip(self.sums, sums.unbind(), strict=True))
+        return {name: total / self.counts[name] for name, total in zip(self.sums, sums.tolist(), strict=True)}
 
     def clear(self) -> None:
         """Starts the next interval."""
@@ -92,32 +92,48 @@ class Display:
             print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
 
 
-class Trackers:
-    """The experiment trackers of a recipe, by accelerate's classes.
+def check_trackers(names: Sequence[str], folder: Path) -> None:
+    """Makes sure that experiment trackers can be used, before anything is written.
 
     Raises:
         RecipeError: accelerate knows no tracker of that name.
         MissingDependency: its library is not installed.
     """
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+        if not filter_trackers([name], folder):
+            raise MissingDependency(f"the tracker `{name}` needs its library: pip install {name}")
 
-    def __init__(self, recipe: Recipe, folder: Path):
+
+class Trackers:
+    """Experiment trackers, by accelerate's classes; within it, they track.
+
+    Args:
+        names: the trackers'.
+        folder: the run's.
+
+    Raises:
+        RecipeError: see `check_trackers`.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path):
+        check_trackers(names, folder)
         self.trackers = []
-        for name in recipe.train.trackers:
-            if name not in LOGGER_TYPE_TO_CLASS:
-                raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
-            if not filter_trackers([name], folder):
-                raise MissingDependency(f"the tracker `{name}` needs its library: pip install {name}")
+        for name in names:
             kind = LOGGER_TYPE_TO_CLASS[name]
             tracker = kind(folder.name, folder / "trackers") if kind.requires_logging_directory else kind(folder.name)
             tracker.start()
             self.trackers.append(tracker)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for tracker in self.trackers:
+            tracker.finish()
+
     def log(self, line: Mapping[str, Any]) -> None:
         """Sends a line of the log."""
         for tracker in self.trackers:
             tracker.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
-
-    def close(self) -> None:
-        """Ends the tracking."""
-        for tracker in self.trackers:
-            tracker.finish()

@@ -6,22 +6,92 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import BaseModel, Field, ValidationError
 
 import gan_core
 from gan_core.checkpoint import Tensors, load_state, read_checkpoint, read_tensors, split_state, write_tensors
-from gan_core.errors import CheckpointError, InputError
+from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.game import Game
 from gan_core.run import Run
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONFIG_BYTES = 1_000_000
 """The largest `config.json` that is read."""
+
+
+class Config(BaseModel):
+    """What `config.json` says of a model, as far as it is read.
+
+    Attributes:
+        recipe: what it was built from; None for a game put together by hand.
+        networks: those that the folder holds; None is all.
+        plain_state: what modules keep beside their tensors.
+    """
+
+    recipe: dict[str, Any] | None
+    networks: list[str] | None = None
+    plain_state: dict[str, Any] = Field(default_factory=dict)
+
+
+LARGEST_ABSENT = 2**30
+"""Parameters of networks that a model folder leaves out."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a model folder, or a run, holds of a game's state.
+
+    Attributes:
+        folder: where it is from.
+        tensors: by name.
+        plain: other values that modules keep.
+        networks: those that the folder holds; None is all.
+    """
+
+    folder: Path
+    tensors: Tensors
+    plain: Mapping[str, Any]
+    networks: Sequence[str] | None
+
+    def check_sizes(self, blank: Game) -> None:
+        """Compares the parameters with those of a game on torch's `meta` device, before one that needs memory is built.
+
+        Raises:
+            CheckpointError: a parameter is missing or of another shape, or those left out are unreasonably many.
+        """
+        absent = 0
+        for name, parameter in blank.named_parameters():
+            mine = self.networks is None or name.partition(".")[0] in self.networks
+            if mine and name not in self.tensors:
+                raise CheckpointError(f"{self.folder}: has no `{name}`; it is damaged, or of another system")
+            if mine and self.tensors[name].shape != parameter.shape:
+                sizes = f"{list(self.tensors[name].shape)}, and its recipe's is {list(parameter.shape)}"
+                raise CheckpointError(f"{self.folder}: `{name}` is {sizes}; it is damaged, or of another system")
+            absent += 0 if mine else parameter.numel()
+        if absent > LARGEST_ABSENT:
+            raise CheckpointError(f"{self.folder}: its recipe has {absent:,} parameters that it does not hold")
+
+    def put_into(self, game: Game) -> None:
+        """Loads them into a game of the same networks; networks that the folder leaves out stay as they are.
+
+        Raises:
+            CheckpointError: they are not this game's.
+        """
+        tensors, plain = self.tensors, self.plain
+        if self.networks is not None:
+            own, own_plain = split_state(game)
+            tensors, plain = own | tensors, {**own_plain, **plain}
+        try:
+            load_state(game, tensors, plain, self.folder)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise CheckpointError(f"{self.folder}: its state is not a {type(game).__name__}'s ({error})") from error
 
 
 def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = None) -> Path:
@@ -35,28 +105,29 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
     Raises:
         InputError: the folder holds something else, or cannot be written.
     """
+    folder = Path(os.path.abspath(folder))
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is no model folder; choose another")
     tensors, plain = split_state(game)
     if networks is not None:
         chosen = tuple(f"{name}." for name in networks)
         tensors = {key: value for key, value in tensors.items() if key.startswith(chosen)}
-    config = {
-        "library_name": "gan-core", "library_version": gan_core.__version__, "game": type(game).__name__,
-        "recipe": None if game.recipe is None else game.recipe.model_dump(mode="json"),
-        "networks": None if networks is None else sorted(networks), "plain_state": plain,
-    }  # fmt: skip
+    about = {"library_name": "gan-core", "library_version": gan_core.__version__, "game": type(game).__name__}
+    config = Config(
+        recipe=None if game.recipe is None else game.recipe.model_dump(mode="json"),
+        networks=None if networks is None else sorted(networks), plain_state=plain,
+    )  # fmt: skip
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        temporary.mkdir(parents=True)
-        write_tensors(temporary / WEIGHTS, tensors)
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(model_card(game), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    except OSError as error:
+        with writing(folder):
+            temporary.mkdir(parents=True)
+            write_tensors(temporary / WEIGHTS, tensors)
+            (temporary / CONFIG).write_text(json.dumps(about | config.model_dump(), indent=2) + "\n", encoding="utf-8")
+            (temporary / CARD).write_text(model_card(game), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"{folder}: the model cannot be written ({error.strerror})") from error
     return folder
 
 
@@ -84,43 +155,43 @@ def parameter_counts(game: Game) -> dict[str, int]:
     return {name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children()}
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> Config:
     """The config of a model folder, or the same facts of a run folder.
 
     Raises:
         CheckpointError: it is neither, or damaged.
     """
     if (path / "recipe.yaml").is_file():
-        return {"recipe": Run.open(path).recipe.model_dump(mode="json"), "networks": None, "plain_state": {}}
+        return Config(recipe=Run.open(path).recipe.model_dump(mode="json"))
     file = path / CONFIG
     if not path.exists():
         raise CheckpointError(f"{path}: no such folder")
     if not file.is_file():
         raise CheckpointError(f"{path}: neither a run (it has no recipe.yaml) nor a model folder (it has no {CONFIG})")
+    if file.stat().st_size > CONFIG_BYTES:
+        raise CheckpointError(f"{file}: larger than {CONFIG_BYTES:,} bytes, which no model's config is")
     try:
-        if file.stat().st_size > CONFIG_BYTES:
-            raise CheckpointError(f"{file}: larger than {CONFIG_BYTES:,} bytes")
-        config = json.loads(file.read_text(encoding="utf-8"))
-        return {key: config[key] for key in ("recipe", "networks", "plain_state")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{file}: is not a model's config") from error
+        return Config.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"`{part}`: " for part in first["loc"])
+        raise CheckpointError(f"{file}: is not a model's config ({place}{first['msg']})") from error
 
 
 def restore(game: Game, path: str | Path) -> None:
     """Loads the weights of a run or model folder into a game of the same networks; see `Game.restore`."""
-    folder = Path(path)
-    config = read_config(folder)
-    tensors, plain = _newest_weights(folder, config)
-    if config["networks"] is not None:
-        own, own_plain = split_state(game)
-        tensors, plain = own | tensors, own_plain | plain
-    load_state(game, tensors, plain, folder)
+    read_weights(Path(path)).put_into(game)
 
 
-def _newest_weights(folder: Path, config: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
-    """A model's weights; of a run, its newest checkpoint's with the average in the place of what was averaged."""
-    if (folder / CONFIG).is_file():
-        return read_tensors(folder / WEIGHTS), config["plain_state"]
+def read_weights(folder: Path) -> Weights:
+    """A model's weights; of a run, its newest checkpoint's with the average in the place of what was averaged.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        config = read_config(folder)
+        return Weights(folder, read_tensors(folder / WEIGHTS), config.plain_state, config.networks)
     run, problem = Run.open(folder), None
     for checkpoint in reversed(run.checkpoints()):
         try:
@@ -128,9 +199,10 @@ def _newest_weights(folder: Path, config: dict[str, Any]) -> tuple[Tensors, dict
         except CheckpointError as error:
             problem = problem or error
             continue
-        return files["game.safetensors"] | files.get("average.safetensors", {}), state["game"]
+        tensors = files.get("game.safetensors", {}) | files.get("average.safetensors", {})
+        return Weights(checkpoint, tensors, state.get("game", {}), None)
     if (run.model / CONFIG).is_file():
-        return _newest_weights(run.model, read_config(run.model))
+        return read_weights(run.model)
     raise problem or CheckpointError(f"{folder}: has no checkpoint and no model yet")
 
 

@@ -12,9 +12,9 @@ from typing import Any, Self, get_type_hints
 from pydantic import ConfigDict, ValidationError, create_model
 from torch import nn
 
-from gan_core.errors import RecipeError, unknown
+from gan_core.errors import CheckpointError, RecipeError, unknown
 from gan_core.game import Game
-from gan_core.objectives import OBJECTIVES
+from gan_core.objectives import OBJECTIVES, Objective
 from gan_core.recipe import SGD, Adam, Recipe, RMSprop, explain, parse, parse_settings
 from gan_core.regularizers import REGULARIZERS, Regularizer
 
@@ -94,8 +94,8 @@ class Preset:
         Raises:
             RecipeError: see `check`.
         """
-        taken = {name for signature in self._signatures().values() for name in signature}
-        known = {name: facts[name] for name in ("channels", "shape") if name in facts and name in taken}
+        takers = self._takers(self._own_settings(recipe.network))
+        known = {name: facts[name] for name in ("channels", "shape") if name in facts and takers.get(name)}
         return self.check(recipe.model_copy(update={"network": known | recipe.network}))
 
     def build(self, recipe: Recipe | None = None) -> Game:
@@ -105,7 +105,7 @@ class Preset:
             RecipeError: a setting is unknown or out of range.
         """
         recipe = self.check(recipe or self.recipe())
-        networks = {name: make(**self._for(name, recipe.network)) for name, make in self.networks.items()}
+        networks = {name: self._network(name, recipe) for name in self.networks}
         rules: dict[str, Any] = {}
         if recipe.objective is not None:
             rules["objective"] = OBJECTIVES[recipe.objective]
@@ -113,7 +113,7 @@ class Preset:
             rules["regularizers"] = [REGULARIZERS[name](**fields) for name, fields in recipe.regularizers.items()]
         game = self.game(**networks, **recipe.game, **rules)
         game.recipe = recipe
-        self._check_players(game, recipe)
+        check_players(game, recipe)
         return game
 
     def create(self, **network: Any) -> Game:
@@ -128,10 +128,24 @@ class Preset:
         """
         from gan_core.model import read_config
 
-        return self.build(parse(read_config(Path(path))["recipe"])).restore(path)
+        recipe = read_config(Path(path)).recipe
+        if recipe is None:
+            raise CheckpointError(
+                f"{path}: its game was put together by hand; build it again, then `game.restore(path)`"
+            )
+        return self.build(parse(recipe)).restore(path)
 
     def _signatures(self) -> dict[str, dict[str, inspect.Parameter]]:
         return {name: _keywords(make) for name, make in self.networks.items()}
+
+    def _network(self, name: str, recipe: Recipe) -> nn.Module:
+        try:
+            return self.networks[name](**self._for(name, recipe.network))
+        except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RecipeError(
+                f"{recipe.system}: no {name} can be built with these `network` settings: {reason}"
+            ) from error
 
     def _for(self, name: str, network: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of one network: the shared ones that it takes, and its own over them."""
@@ -140,25 +154,52 @@ class Preset:
         return shared | network.get(name, {})
 
     def _network_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        signatures = self._signatures()
-        shared = {key: p for takes in signatures.values() for key, p in takes.items()}
+        own = self._own_settings(given)
         plain = {key: value for key, value in given.items() if key not in self.networks}
-        full = _checked(dict.fromkeys(self.networks.values()), shared, plain, "network")
-        own = {
-            name: _checked({self.networks[name]: None}, takes, given[name], f"network.{name}", fill=False)
-            for name, takes in signatures.items()
-            if name in given
-        }
-        return full | own
+        takers = self._takers(own)
+        for key in plain:
+            if takers.get(key) == []:
+                places = " and ".join(f"`network.{name}.{key}`" for name in own if key in own[name])
+                raise RecipeError(f"`network.{key}` would have no effect; set {places}")
+        shared = {key: self._shared(key, names, plain) for key, names in takers.items() if names}
+        return _checked(dict.fromkeys(self.networks.values()), shared, plain, "network") | own
+
+    def _own_settings(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What a recipe gives to one network alone, by the network's name."""
+        own = {}
+        for name, takes in self._signatures().items():
+            if name not in given:
+                continue
+            if not isinstance(given[name], Mapping):
+                raise RecipeError(f"`network.{name}` is {given[name]!r}; expected keys with values of their own")
+            own[name] = _checked({self.networks[name]: None}, takes, given[name], f"network.{name}", fill=False)
+        return own
+
+    def _takers(self, own: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+        """The networks that take each setting and have no value of their own for it."""
+        takers: dict[str, list[str]] = {}
+        for name, takes in self._signatures().items():
+            for key in takes:
+                takers.setdefault(key, []).extend([name] if key not in own.get(name, {}) else [])
+        return takers
+
+    def _shared(self, key: str, names: list[str], plain: Mapping[str, Any]) -> inspect.Parameter:
+        """A keyword of several networks, whose defaults must agree where the recipe gives no value."""
+        parameters = [self._signatures()[name][key] for name in names]
+        if key not in plain and any(p.default != parameters[0].default for p in parameters):
+            places = " and ".join(f"`network.{name}.{key}`" for name in names)
+            raise RecipeError(f"`network.{key}` has no value, and the defaults of {places} differ; give it one")
+        return parameters[0]
 
     def _game_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         takes = {k: p for k, p in _keywords(self.game).items() if k not in FIXED and k not in self.networks}
         return _checked({self.game: None}, takes, given, "game")
 
     def _objective(self, recipe: Recipe) -> str | None:
+        parameter = _keywords(self.game).get("objective")
         if recipe.objective is None:
-            return None
-        if "objective" not in _keywords(self.game):
+            return parameter.default.name if parameter and isinstance(parameter.default, Objective) else None
+        if parameter is None:
             raise RecipeError(f"{recipe.system} has its own losses: `objective` cannot be chosen; leave it out")
         if recipe.objective not in OBJECTIVES:
             raise unknown("objective", recipe.objective, OBJECTIVES)
@@ -169,12 +210,18 @@ class Preset:
             raise RecipeError(f"{recipe.system} has no place for `regularizers`; leave them out")
         return {name: _regularizer(name, fields) for name, fields in recipe.regularizers.items()}
 
-    def _check_players(self, game: Game, recipe: Recipe) -> None:
-        players = {player.name: player for player in game.players()}
-        for name in recipe.players:
-            if name not in players:
-                raise unknown(f"player of {recipe.system}", name, players)
-            recipe.player_optimizer(name, players[name].optimizer)
+
+def check_players(game: Game, recipe: Recipe) -> None:
+    """Checks what a recipe says of the players.
+
+    Raises:
+        RecipeError: the game has no such player, or a setting of its optimizer is unknown or out of range.
+    """
+    players = {player.name: player for player in game.players()}
+    for name in recipe.players:
+        if name not in players:
+            raise unknown(f"player of {recipe.system}", name, players)
+        recipe.player_optimizer(name, players[name].optimizer)
 
 
 def _regularizer(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +241,7 @@ def _checked(
     """Settings against the keywords and annotations of what takes them; with `fill`, defaults written out."""
     hints: dict[str, Any] = {}
     for make in makers:
-        hints |= get_type_hints(getattr(make, "__init__") if isinstance(make, type) else make)  # noqa: B009
+        hints |= get_type_hints(make.__init__ if isinstance(make, type) else make, include_extras=True)  # type: ignore[misc]
     for name in given:
         if name not in takes:
             raise unknown("setting", f"{where}.{name}", [f"{where}.{known}" for known in takes])
@@ -203,7 +250,8 @@ def _checked(
         for name, p in takes.items()
         if fill or name in given
     }
-    model = create_model("settings", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    model = create_model("settings", __config__=config, **fields)
     try:
         return model.model_validate(given).model_dump()
     except ValidationError as error:

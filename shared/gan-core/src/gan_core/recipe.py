@@ -6,17 +6,21 @@ which knows them; everything else is checked here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gan_core.errors import RecipeError, unknown
 
 RECIPE_BYTES = 1_000_000
 """The largest recipe file that is read."""
+
+Size = Annotated[int, Field(ge=1, le=65_536)]
+"""A network's width, depth or number of classes: nothing smaller exists, nothing larger fits a machine."""
 
 
 class Settings(BaseModel):
@@ -142,7 +146,7 @@ class TrainSettings(Settings):
     ema: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$")
+    device: str = "auto"
     log_every: int = Field(default=50, ge=1)
     sample_every: int | None = Field(default=None, ge=1)
     checkpoint_every: int | None = Field(default=None, ge=1)
@@ -150,11 +154,18 @@ class TrainSettings(Settings):
     show: int = Field(default=64, ge=1, le=1024)
     trackers: tuple[str, ...] = ()
 
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, name: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|xpu|cuda(:\d{1,3})?", name):
+            raise ValueError(f"`train.device` is {name!r}; expected auto, cpu, cuda, cuda:1 (the second), mps or xpu")
+        return name
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"`batch_size` is {self.batch_size}; make it a multiple of `accumulate`, {self.accumulate}"
+                f"`train.batch_size` is {self.batch_size}; make it a multiple of `train.accumulate`, {self.accumulate}"
             )
         return self
 
@@ -198,8 +209,11 @@ class Recipe(Settings):
             RecipeError: a key is unknown or a value is out of range.
         """
         fields = self.model_dump()
-        for key, value in changes.items():
-            _lay(fields, key.split("."), value, key)
+        for key in sorted(changes, key=_names_first):
+            path = key.split(".")
+            if "" in path:
+                raise RecipeError(f"`{key}` is no setting; write keys with dots between them, such as `train.steps`")
+            _lay(fields, path, changes[key], key)
         return parse(fields)
 
     def player_optimizer(self, player: str, own: Adam | RMSprop | SGD | None) -> Adam | RMSprop | SGD:
@@ -214,11 +228,45 @@ class Recipe(Settings):
 
     def to_yaml(self) -> str:
         """The recipe as YAML, every setting written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 
 class _OptimizerOf(Settings):
     optimizer: Optimizer
+
+
+class _Reader(yaml.SafeLoader):
+    """YAML of plain values without aliases, through which a small file could grow without bound."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: `*{event.anchor}`, an alias, is not read")
+        return super().compose_node(parent, index)
+
+
+class _Writer(yaml.SafeDumper):
+    """YAML that `_Reader` reads."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _load(text: str) -> Any:
+    """The value in a YAML text.
+
+    Raises:
+        ValueError: it is no YAML of plain values.
+    """
+    try:
+        return yaml.load(text, _Reader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{place}{error.problem}") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # of `!!int x` and the like
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def parse(fields: Mapping[str, Any]) -> Recipe:
@@ -248,11 +296,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > RECIPE_BYTES:
             raise RecipeError(f"{path}: larger than {RECIPE_BYTES:,} bytes, which no recipe is")
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = _load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({_reason(error)})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: is not YAML of plain values ({error})") from error
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise RecipeError(f"{path}: is not a recipe; expected keys such as `system`, `data`, `train`")
     return loaded
@@ -264,10 +312,10 @@ def parse_value(text: str) -> Any:
     YAML 1.1 reads `1e-4` as text; a number is what everybody means by it.
     """
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"`{text}` is not a value ({str(error).splitlines()[0]})") from error
-    if isinstance(value, str):
+        value = _load(text)
+    except ValueError as error:
+        raise RecipeError(f"`{text}` is not a value ({error})") from error
+    if isinstance(value, str) and value == text.strip():
         try:
             return float(value)
         except ValueError:
@@ -277,6 +325,11 @@ def parse_value(text: str) -> Any:
 
 def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+
+
+def _names_first(key: str) -> tuple[bool, int]:
+    """Sorts the keys that choose among kinds (`optimizer.name`) before the settings that only one kind has."""
+    return not key.endswith(".name"), key.count(".")
 
 
 def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
@@ -325,20 +378,40 @@ def parse_settings(kind: type[T], fields: Mapping[str, Any], where: str = "") ->
         raise explain(error, kind, where) from error
 
 
+EXPECTED = (
+    dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number")
+    | dict.fromkeys(("float_type", "float_parsing"), "a number")
+    | dict.fromkeys(("bool_type", "bool_parsing"), "true or false")
+    | dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "keys with values of their own")
+    | {"tuple_type": "a list", "list_type": "a list", "string_type": "text"}
+)
+"""What pydantic's complaints mean to someone who writes YAML."""
+
+
 def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> Exception:
     """The first complaint of a validation, as one line: which key, what was given, what was expected."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
-    key = ".".join(filter(None, [where, *_without_tags(kind, place)]))
-    if first["type"] == "extra_forbidden":
+    key = ".".join(filter(None, [where, *_without_tags(kind, place)])) or "the recipe"
+    complaint, given = first["type"], first["input"]
+    if complaint == "extra_forbidden":
         known = _keys_at(kind, place[:-1])
         return unknown("setting", key, [key.removesuffix(place[-1]) + name for name in known])
-    if first["type"] == "missing":
+    if complaint == "missing":
         return RecipeError(f"`{key}` is missing; give it a value")
-    if first["type"] == "value_error":
+    if complaint == "union_tag_not_found":
+        return RecipeError(f"`{key}.name` is missing; give one of {', '.join(_tags_at(kind, place))}")
+    if complaint == "union_tag_invalid":
+        return unknown(key, str(given["name"]), _tags_at(kind, place))
+    if complaint == "value_error":
         return RecipeError(first["msg"].removeprefix("Value error, "))
-    expected = first["msg"].replace("Input should be", "expected").replace("input should be", "expected")
-    return RecipeError(f"`{key}` is {first['input']!r}; {expected[0].lower()}{expected[1:]}")
+    expected = EXPECTED.get(complaint, first["msg"].replace("Input should be ", ""))
+    return RecipeError(f"`{key}` is {_brief(given)}; expected {expected}")
+
+
+def _brief(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:79]}…"
 
 
 def _keys_at(kind: type[BaseModel], place: list[str]) -> list[str]:
@@ -358,6 +431,12 @@ def _models_along(kind: type[BaseModel], place: list[str]) -> list[type[BaseMode
         if len(candidates) == 1:
             models.append(candidates[0])
     return models
+
+
+def _tags_at(kind: type[BaseModel], place: list[str]) -> list[str]:
+    """The names among which the union at a place chooses."""
+    kind = _models_along(kind, place[:-1])[-1] if place[:-1] else kind
+    return [_tag(member) for member in _members(kind.model_fields[place[-1]].annotation)]
 
 
 def _tag(kind: type[BaseModel]) -> Any:

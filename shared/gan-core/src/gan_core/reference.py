@@ -54,10 +54,14 @@ def read_reference(domain: Domain, name: str, state_dict: StateDict, arguments: 
     importers: Mapping[str, Callable[..., Published]] = domain.module("reference").IMPORTERS
     if name not in importers:
         raise unknown(f"published network of gan-{domain.name}", name, importers, CheckpointError)
+    for key, tensor in state_dict.items():
+        if isinstance(tensor, Tensor) and tensor.numel() == 0:
+            raise CheckpointError(f"{name}: the checkpoint's `{key}` is empty")
     try:
         published = importers[name](state_dict)
-    except (KeyError, IndexError, RecipeError) as error:
-        raise CheckpointError(f"{name}: the checkpoint is of another network ({error} is missing or odd)") from error
+    except (LookupError, ValueError, TypeError, AttributeError, RecipeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{name}: the checkpoint is of another network ({reason})") from error
     for key, value in arguments.items():
         if key not in published.arguments:
             raise unknown(f"argument of {name}", key, published.arguments, CheckpointError)

@@ -51,10 +51,15 @@ def penalties(
     """The weighted terms that are due at this step. Taken in float32: a second derivative has no digits to spare."""
     with torch.autocast(real.device.type, enabled=False):
         return {
-            r.name: r.weight * r.interval * r.penalty(network, real.float(), fake.float())
+            r.name: r.weight * r.interval * r.penalty(network, full_precision(real), full_precision(fake))
             for r in regularizers
             if step % r.interval == 0
         }
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """The tensor in at least float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def gradient_penalty(network: Network, real: Tensor, fake: Tensor) -> Tensor:

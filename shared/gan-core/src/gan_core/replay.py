@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
+from gan_core.distributed import rows_of_all
 
 
 class ReplayPool(nn.Module):
     """A pool of generated samples (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3, as CycleGAN uses it).
 
     Until it is full, samples are kept and passed on. From then on each is passed on itself, or, half of the time, put
-    in the place of an earlier one that is passed on instead. It is part of its game's state.
+    in the place of an earlier one that is passed on instead. It is part of its game's state. Several processes keep one
+    pool: all of them put all samples into it, and each passes on its own.
 
     Args:
         size: samples that it holds.
@@ -29,20 +31,22 @@ class ReplayPool(nn.Module):
     @torch.no_grad()
     def forward(self, samples: Tensor) -> Tensor:
         """Samples `[B, …]` of now and of before, constant."""
-        swaps = draws.uniform(len(samples), like=samples) > 0.5
-        places = draws.integers(self.size, len(samples), like=samples)
-        passed = samples.detach().clone()
-        free = min(self.size - len(self.pool), len(samples))
+        chances, _ = rows_of_all(draws.uniform(len(samples), like=samples))
+        places, _ = rows_of_all(draws.integers(self.size, len(samples), like=samples))
+        passed, mine = rows_of_all(samples)
+        free = min(self.size - len(self.pool), len(passed))
         if free:
-            grown = samples[:free].detach()
-            self.pool = torch.cat([self.pool, grown]) if len(self.pool) else grown.clone()
-        for row in range(free, len(samples)):
-            keep = swaps[row]
-            kept, mine = self.pool[places[row]].clone(), passed[row].clone()
-            passed[row] = torch.where(keep, kept, mine)
-            self.pool[places[row]] = torch.where(keep, mine, kept)
-        return passed
+            self.pool = torch.cat([self.pool, passed[:free]]) if len(self.pool) else passed[:free].clone()
+        passed = passed.clone()
+        for row in (
+            slice(n, n + 1) for n in range(free, len(passed))
+        ):  # one row, of which no accelerator tells a value
+            swap, now, before = chances[row] > 0.5, passed[row].clone(), self.pool[places[row]]
+            swap = swap.view([1] * now.ndim)
+            passed[row], self.pool[places[row]] = torch.where(swap, before, now), torch.where(swap, now, before)
+        return passed[mine]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        self.pool = torch.empty_like(state_dict[f"{prefix}pool"], device=self.pool.device)
+        saved = state_dict.get(f"{prefix}pool", self.pool)
+        self.pool = torch.empty_like(saved, device=self.pool.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -1,16 +1,15 @@
 """A run folder as one web page: what was trained, how far it is, how real the samples look, how to go on.
 
 `read_run` reads a folder into a frozen `RunRecord`; each section of the page is a function of that record which returns
-HTML, and `chart` draws any lines over steps. Everything on disk is untrusted: what is read is bounded, text is escaped,
-links that leave the folder are not followed, and the page's security policy forbids every request and every script but
-its own. The page depends on nothing but the folder: the same folder gives the same bytes.
+HTML, and `gan_core.chart` draws the lines over steps. Everything on disk is untrusted: what is read is bounded, text is
+escaped, links that leave the folder are not followed, and the page's security policy forbids every request and every
+script but its own. The page depends on nothing but the folder: the same folder gives the same bytes.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import math
 import os
@@ -28,22 +27,19 @@ from typing import Any
 
 import yaml
 
+from gan_core.chart import COLOURS, MAX_PHASES, chart, compact, text
 from gan_core.errors import CheckpointError, GanError
 
 MAX_FRAMES, MAX_MEDIA, MAX_LISTED = 12, 4, 20_000  # steps shown, files of each; files in a folder
 MAX_FILE, MAX_EMBEDDED, MAX_LINE, MAX_RECIPE = 4 << 20, 16 << 20, 1 << 16, 1 << 18  # bytes
 MAX_LOG = 32 << 20  # bytes; of a log of n times that size, every nth line is read
-MAX_CHARTS, MAX_PHASES, MAX_TEXT = 24, 24, 4_000  # text is in characters
-COLOURS = 8  # lines in one chart: as many as the style sheet has colours
-BUCKETS = 240  # points of a line: one in about four pixels
+MAX_CHARTS, MAX_TEXT = 24, 4_000  # text is in characters
 LARGEST = 1e30  # a loss beyond it is as lost as an infinite one
 REAL = -1  # stands for the step of real samples
 SPEED = "speed"  # stands for the player of `samples_per_second`
 IMAGES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 SOUNDS = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac"}
 MIME = IMAGES | SOUNDS | {".mp4": "video/mp4", ".webm": "video/webm", ".txt": "text/plain"}
-
-Points = Sequence[tuple[int, float, int]]  # step, value, index of the phase
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,7 @@ class RunRecord:
     training: Sequence[Entry]
     evaluations: Sequence[Entry]
     skipped_lines: int
+    stride: int  # of so many lines of the log one was read
     frames: Mapping[int, Sequence[Media]]  # by step: an even choice of `steps`, and real ones under `REAL`
     steps: Sequence[int]  # that have samples on disk
     checkpoint: int | None
@@ -95,7 +92,7 @@ class RunRecord:
     @property
     def data(self) -> str:
         """The name or path of the training data."""
-        return self.setting("data") or self.setting("data", "name") or self.setting("data", "path")
+        return self.setting("data", "source")
 
     @property
     def done(self) -> int:
@@ -133,10 +130,22 @@ def read_run(folder: Path) -> RunRecord:
     times = [path.stat().st_mtime for path in dated if path] or [folder.stat().st_mtime]
     steps, reached = sorted(samples.keys() - {REAL}), max(checkpoints, default=None)
     settings, source = read_recipe(recipe)
-    training, evaluations, skipped = read_log(log)
+    stride = 1 if log is None else 1 + log.stat().st_size // MAX_LOG
+    training, evaluations, skipped = read_log(log, stride)
     frames, written = read_frames(samples, steps), (min(times), max(times))
     return RunRecord(
-        folder, settings, source, training, evaluations, skipped, frames, steps, reached, model is not None, written
+        folder,
+        settings,
+        source,
+        training,
+        evaluations,
+        skipped,
+        stride,
+        frames,
+        steps,
+        reached,
+        model is not None,
+        written,
     )
 
 
@@ -169,13 +178,13 @@ def read_recipe(path: Path | None) -> tuple[Mapping[str, Any], str]:
     return recipe if isinstance(recipe, dict) else {}, source
 
 
-def read_log(path: Path | None) -> tuple[list[Entry], list[Entry], int]:
+def read_log(path: Path | None, stride: int = 1) -> tuple[list[Entry], list[Entry], int]:
     """Training entries, evaluation entries, and how many lines were no entry (the last one of a killed run)."""
     training: list[Entry] = []
     evaluations: list[Entry] = []
     if path is None:
         return training, evaluations, 0
-    stride, skipped = 1 + path.stat().st_size // MAX_LOG, 0
+    skipped = 0
     with path.open("rb") as file:
         for line in islice(iter(lambda: file.readline(MAX_LINE), b""), 0, None, stride):
             entry = parse_entry(line)
@@ -241,112 +250,6 @@ def read_media(path: Path, limit: int) -> Media:
     return Media(path.name, size, data if 0 < len(data) <= limit else None)
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A range of values."""
-
-    low: float
-    high: float
-
-    def at(self, value: float) -> float:
-        """Where the value lies, in percent of the axis; little beyond its ends, however far the value is."""
-        return min(max(100 * (value - self.low) / (self.high - self.low), -50.0), 150.0)
-
-    def ticks(self, count: int) -> list[float]:
-        """Round values on the axis, about `count` at most."""
-        rough = (self.high - self.low) / count
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * unit for factor in (1, 2, 5, 10, 20) if factor * unit >= rough)
-        return [index * step for index in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-
-
-def value_axis(values: Sequence[float], *, from_zero: bool = False) -> tuple[Axis, int]:
-    """The range that shows the values, and how many lie beyond it: few that would squeeze the others flat."""
-    values = sorted(value for value in values if math.isfinite(value)) or [0.0]
-    low, high, rim = values[0], values[-1], len(values) // 100
-    if rim and high - low > 2 * (values[-1 - rim] - values[rim]):
-        low, high = values[rim], values[-1 - rim]
-    low = min(low, 0.0) if from_zero else low
-    margin = max(0.05 * (high - low), 0.005 * max(abs(low), abs(high))) or 1.0
-    axis = Axis(low - margin * (low != 0), high + margin)
-    return axis, sum(not axis.low <= value <= axis.high for value in values)
-
-
-def curve(points: Points, colour: int, x: Axis, y: Axis) -> str:
-    """Points as SVG: medians of neighbours, a band over their range, × for values that were not finite."""
-    groups: dict[tuple[int, int], list[float]] = {}
-    for step, value, phase in points:
-        groups.setdefault((phase, round(x.at(step) * BUCKETS / 100)), []).append(value)
-    runs: list[list[tuple[str, str, str]]] = [[]]  # low, middle, high of each bucket, until a gap
-    crosses, before = "", None
-    for (phase, bucket), values in groups.items():
-        left, finite = 100 * bucket / BUCKETS, [value for value in values if math.isfinite(value)]
-        if len(finite) < len(values):
-            crosses += f'<text class="cross c{colour}" x="{left:.2f}%" dy="12">×</text>'
-        if phase != before or not finite:
-            runs.append([])
-        if finite:
-            low, middle, high = (f"{left:.2f} {100 - y.at(v):.2f}" for v in (min(finite), median(finite), max(finite)))
-            runs[-1].append((low, middle, high))
-        before = phase
-    band = "".join("M" + "L".join([p[2] for p in run] + [p[0] for p in run[::-1]]) + "Z" for run in runs if run[1:])
-    line = "".join("M" + "L".join(p[1] for p in run) for run in runs if run)
-    lone = [run[0][1].split() for run in runs if len(run) == 1]
-    dots = "".join(
-        f'<circle class="c{colour}" cx="{left}%" cy="{top}%" r="3"/>' for left, top in lone if 0 <= float(top) <= 100
-    )
-    paths = f'<path class="band" d="{band}"/><path class="line" d="{line}"/>'
-    return f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" class="c{colour}">{paths}</svg>{dots}{crosses}'
-
-
-def grid(x: Axis, y: Axis) -> str:
-    """Ticks of both axes as SVG."""
-    up = [(f"{100 - y.at(tick):.2f}%", compact(tick)) for tick in y.ticks(7)]
-    across = [(f"{x.at(tick):.2f}%", compact(tick)) for tick in x.ticks(5)]
-    return "".join(
-        f'<line class="grid" x2="100%" y1="{top}" y2="{top}"/><text class="up" y="{top}" dx="-8" dy="4">{label}</text>'
-        for top, label in up
-    ) + "".join(f'<text class="across" x="{left}" y="100%" dy="18">{label}</text>' for left, label in across)
-
-
-def boundaries(x: Axis, phases: Sequence[Entry]) -> str:
-    """Where each phase begins as SVG: a line, and its number unless the next one is too near."""
-    if not 1 < len(phases) <= MAX_PHASES:
-        return ""
-    starts = [x.at(phase.step) for phase in phases]
-    return "".join(
-        f'<line class="phase" x1="{left:.2f}%" x2="{left:.2f}%" y2="100%"/>'
-        + f'<text x="{left:.2f}%" dx="4" dy="-5">{index}</text>' * (right - left > 4)
-        for index, (left, right) in enumerate(pairwise([*starts, 100.0]), 1)
-    )
-
-
-def chart(title: str, terms: Mapping[str, Points], last: int, phases: Sequence[Entry] = ()) -> str:
-    """Lines over steps 0 to `last`, by label: SVG that fills any width, a legend, and a note on what it leaves out."""
-    values = [value for points in terms.values() for _, value, _ in points]
-    finals = {term: compact(points[-1][1]) for term, points in terms.items()}
-    x, (y, beyond) = Axis(0, max(last, 1)), value_axis(values, from_zero=title == SPEED)
-    lost = sum(not math.isfinite(value) for value in values)
-    notes = [
-        f"Beyond the axis (1st to 99th percentile): {beyond} of {len(values)} values. " * (beyond > 0),
-        f"Not finite (×): {lost} of {len(values)} values. " * (lost > 0),
-        "Lines are medians of neighbouring steps, bands their range." * (max(map(len, terms.values())) > BUCKETS),
-    ]
-    legend = "".join(
-        f'<li><svg class="c{colour}" aria-hidden="true"><line class="line" x2="100%" y1="50%" y2="50%"/></svg>'
-        f"{text(term)} <b>{value}</b></li>"
-        for colour, (term, value) in enumerate(finals.items())
-    )
-    summary = f"{title} until step {last}. Last values: {', '.join(' '.join(pair) for pair in finals.items())}"
-    lines = "".join(curve(points, colour, x, y) for colour, points in enumerate(terms.values()))
-    return (
-        f'<figure class="chart"><h3>{text(title)}</h3><ul class="legend">{legend}</ul>'
-        f'<svg class="plot" role="img" aria-label="{text(summary, 600)}">'
-        f"{grid(x, y)}{boundaries(x, phases)}{lines}</svg>"
-        f"<figcaption>{''.join(notes)}</figcaption></figure>\n"
-    )
-
-
 def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
     """Points by player and term; the speed is a player of its own, and the last."""
     players: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
@@ -360,19 +263,6 @@ def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, floa
             if slash:
                 players.setdefault(player, {}).setdefault(term, []).append((entry.step, value, phase))
     return dict(sorted(players.items(), key=lambda item: item[0] == SPEED))
-
-
-def text(value: str, limit: int = 160) -> str:
-    """Untrusted text as HTML, cut to `limit` characters."""
-    return html.escape(value if len(value) <= limit else f"{value[: limit - 1]}…")
-
-
-def compact(value: float) -> str:
-    """A number in few characters: 0.7123, 1.2k, 30M."""
-    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if unit <= abs(value) < 1e12:
-            return f"{value / unit:.4g}{suffix}"
-    return f"{value:.4g}" if math.isfinite(value) else "not finite"
 
 
 def section(title: str, *parts: str) -> str:
@@ -469,16 +359,19 @@ def curves(run: RunRecord) -> str:
     if not run.training:
         return section("Losses", note("Nothing was logged yet."))
     charts, phases = [], run.phases
+    starts = [phase.step for phase in phases]
     for player, terms in series(run.training).items():
         for start in range(0, len(terms), COLOURS):
             part = dict(islice(terms.items(), start, start + COLOURS))
-            charts.append(chart(player + " (continued)" * (start > 0), part, run.training[-1].step, phases))
+            title = player + " (continued)" * (start > 0)
+            charts.append(chart(title, part, run.training[-1].step, starts=starts, from_zero=player == SPEED))
     names = "".join(f"<li>{text(p.phase)} <span>from step {p.step:,}</span></li>" for p in phases[:MAX_PHASES])
     return section(
         "Losses and speed",
         f'<ol class="phases">{names}</ol>' if len(phases) > 1 else "",
         f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>',
         note(f"Charts left out: {len(charts) - MAX_CHARTS}." if len(charts) > MAX_CHARTS else ""),
+        note(f"The log is so long that one in {run.stride} of its lines was read." if run.stride > 1 else ""),
         note(f"Lines of the log that could not be read: {run.skipped_lines}." if run.skipped_lines else ""),
     )
 

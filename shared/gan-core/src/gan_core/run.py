@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gan_core.errors import CheckpointError, InputError
+from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
 
 
@@ -36,12 +36,10 @@ class Run:
         """
         run = cls(path)
         run.check_free()
-        try:
+        with writing(run.path):
             for folder in (run.path, run.samples_folder, run.checkpoints_folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            run.write_recipe(recipe)
-        except OSError as error:
-            raise InputError(f"{run.path}: cannot be written ({error.strerror}); choose another `--out`") from error
+        run.write_recipe(recipe)
         return run
 
     @classmethod
@@ -106,19 +104,22 @@ class Run:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Writes `recipe.yaml`, whole or not at all."""
-        temporary = self.recipe_file.with_name(".recipe.yaml")
-        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
-        temporary.rename(self.recipe_file)
+        with writing(self.recipe_file):
+            _replace(self.recipe_file, recipe.to_yaml())
 
-    def checkpoints(self) -> list[Path]:
-        """The checkpoints, oldest first."""
-        return sorted(path for path in self.checkpoints_folder.glob("*") if path.is_dir() and path.name.isdecimal())
+    def checkpoints(self, step: int | None = None) -> list[Path]:
+        """The checkpoints, oldest first; those up to a step, if one is given."""
+        found = [path for path in self.checkpoints_folder.glob("*") if path.is_dir() and path.name.isdecimal()]
+        return sorted(path for path in found if step is None or int(path.name) <= step)
 
-    def keep_checkpoints(self, count: int) -> None:
-        """Removes all but the newest checkpoints, and what an interrupted writer left."""
-        for folder in self.checkpoints()[:-count]:
+    def keep_checkpoints(self, count: int, step: int) -> None:
+        """Removes all but the newest checkpoints up to a step, and what an interrupted writer left.
+
+        Later ones are damaged (the training went back to that step) and do not count.
+        """
+        for folder in self.checkpoints(step)[:-count]:
             shutil.rmtree(folder)
-        for leftover in self.checkpoints_folder.glob(".*"):
+        for leftover in (*self.checkpoints_folder.glob(".*"), *self.path.glob(".model.*")):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def log(self) -> list[dict[str, Any]]:
@@ -135,16 +136,28 @@ class Run:
 
     def append_log(self, line: Mapping[str, Any]) -> None:
         """Adds a line to `log.jsonl`."""
-        with self.log_file.open("a", encoding="utf-8") as file:
+        with writing(self.log_file), self.log_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Forgets the log's lines and the samples after a step: the training goes on from there."""
-        kept = [line for line in self.log() if line["step"] <= step]
-        self.log_file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        for path in self.samples():
-            if int(path.stem) > step:
-                path.unlink()
+    def rewind(self, step: int, *, log_every: int, sample_every: int | None) -> None:
+        """Goes back to a step: forgets the log's lines and the samples that come after it.
+
+        Those of the step itself stay where an interval ends there. Where they were made because the training did, they
+        go: a training that goes on has none.
+
+        Raises:
+            GanError: the folder cannot be written.
+        """
+
+        def stays(at: int, interval: int | None) -> bool:
+            return at < step or (at == step and interval is not None and at % interval == 0)
+
+        kept = [line for line in self.log() if stays(line["step"], log_every)]
+        with writing(self.path):
+            _replace(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
+            for path in self.samples():
+                if not stays(int(path.stem), sample_every):
+                    path.unlink()
 
     def samples(self) -> list[Path]:
         """What the training showed, oldest first."""
@@ -163,3 +176,10 @@ class Run:
         from gan_core.report import write_report
 
         return write_report(self.path)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)

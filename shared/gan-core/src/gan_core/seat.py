@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -126,9 +126,9 @@ def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:
     return sums
 
 
-def autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
+def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[object]:
     """The arithmetic of a forward pass: full where `precision` is None."""
-    return torch.autocast(device.type, dtype=precision or torch.bfloat16, enabled=precision is not None)
+    return nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
 
 
 @contextmanager

@@ -17,16 +17,16 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_core.averaging import Average
 from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
 from gan_core.data import BatchStream, Source, to_device
 from gan_core.distributed import Processes, share_batch_statistics
-from gan_core.draws import mix
-from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown
-from gan_core.game import Batch, Game, Phase
-from gan_core.ledger import Display, Ledger, Trackers
+from gan_core.draws import mix, seed_torch
+from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown, writing
+from gan_core.game import Batch, Game, Phase, evaluating
+from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.recipe import Recipe
 from gan_core.run import Run
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
@@ -41,6 +41,9 @@ class WriteSamples(Protocol):
 
 COLUMNS_BY_CLASS = 16
 """Up to so many classes, a picture of samples has a column for each."""
+
+FINISHED = 1000
+"""Why a training ends, as processes tell each other: above all signals' numbers, which are the other reasons."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,18 @@ class Trainer:
         self.recipe, self.settings, self.source, self.run = recipe, recipe.train, source, run
         self.write_samples, self.shown = write_samples, shown
         self.processes = Processes(self.settings.device)
-        self._check()
+        self._check(game)
         self.game = game.to(self.processes.device)
         self.stages = type(game).stage is not Game.stage
         self.stretches = stretches(game.phases(), self.settings.steps)
         self.ledger = Ledger()
         self.step = self.seen = 0
-        self.elapsed = 0.0
+        self.elapsed, self._mark = 0.0, (time.perf_counter(), 0)
         self.stretch: Stretch | None = None
         self.seats: list[Seat] = []
         self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
-        self._interrupted: str | None = None
+        self.interrupted: str | None = None
+        self._signal = 0
 
     # The loop.
 
@@ -98,9 +102,12 @@ class Trainer:
             GanError: a checkpoint could not be written.
         """
         self._prepare()
-        trackers = Trackers(self.recipe, self.run.path) if self.processes.first else None
         title = f"{self.recipe.domain or 'game'}/{self.recipe.system}"
-        with self._listening(), Display(title, self.settings.steps, shown=self._shows()) as display:
+        with (
+            self._listening(),
+            Display(title, self.settings.steps, shown=self.shown and self.processes.first) as display,
+            Trackers(self.settings.trackers if self.processes.first else (), self.run.path) as trackers,
+        ):
             self._mark = (time.perf_counter(), self.seen)
             self.over = self._is_over()
             while not self.over:
@@ -112,9 +119,7 @@ class Trainer:
                 self._log(display, trackers)
                 self._show()
                 self._save()
-        if trackers is not None:
-            trackers.close()
-        return self._interrupted
+        return self.interrupted
 
     def _round(self) -> None:
         """One round of the game: every player's turns."""
@@ -125,7 +130,7 @@ class Trainer:
         staged = self._stage() if self.stages else None
         for place, seat in enumerate(self.seats, start=1):
             seat.set_rate(done, length)
-            self._give_turn_to(seat)
+            self._give_turn_to([seat])
             for turn in range(seat.turns):
                 seed = self._seed(place, turn)
                 batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
@@ -136,8 +141,7 @@ class Trainer:
 
     def _stage(self) -> tuple[set[str], list[Batch]]:
         """The round's shared batch, with what the game made of it while the stagers may change."""
-        for seat in self.seats:
-            seat.allow(seat.player.name in self.game.stagers)
+        self._give_turn_to([seat for seat in self.seats if seat.player.name in self.game.stagers])
         seed = self._seed(0, 0)
         batches = self._next_batches()
         staged = []
@@ -166,19 +170,18 @@ class Trainer:
         parts = {key: value.chunk(self.settings.accumulate) for key, value in batch.items()}
         return [{key: parts[key][i] for key in parts} for i in range(self.settings.accumulate)]
 
-    def _give_turn_to(self, mover: Seat) -> None:
-        """Only the mover's parameters require gradients."""
+    def _give_turn_to(self, movers: Sequence[Seat]) -> None:
+        """Only the movers' parameters require gradients, those included that another player has too."""
         for seat in self.seats:
-            if seat is not mover:
+            if seat not in movers:
                 seat.allow(False)
-        mover.allow(True)
+        for seat in movers:
+            seat.allow(True)
 
     def _seed(self, place: int, turn: int) -> int:
         """A turn's seed; torch's own generator is set by it too, differently in every process."""
         seed = mix(self.settings.seed, self.step, place, turn)
-        torch.default_generator.manual_seed(mix(seed, self.processes.rank))
-        if self.processes.device.type == "cuda":
-            torch.cuda.manual_seed(mix(seed, self.processes.rank))
+        seed_torch(mix(seed, self.processes.rank), self.processes.device)
         return seed
 
     # Phases.
@@ -192,17 +195,27 @@ class Trainer:
     def _enter(self, stretch: Stretch, position: int) -> None:
         self.stretch = stretch
         phase = self.game.phase = stretch.phase
-        self.game.enter(phase)
-        self.game.to(self.processes.device)
-        self._seat_players(phase)
         number = self.stretches.index(stretch)
-        batch_size = phase.batch_size or self.settings.batch_size
-        self._check_batch(batch_size)
+        # Of new weights: the same in all processes, and when the run is resumed.
+        seed_torch(mix(self.settings.seed, number), self.processes.device)
+        self.game.enter(phase)
+        self._lay_out()
+        self._seat_players(phase)
         self.stream = BatchStream(
-            self.source.fit(**{**self.recipe.network, **phase.fit}), batch_size,
+            self.source.fit(**{**self.recipe.network, **phase.fit}), phase.batch_size or self.settings.batch_size,
             seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
             rank=self.processes.rank, processes=self.processes.count, pin_memory=self.processes.device.type == "cuda",
         )  # fmt: skip
+
+    def _lay_out(self) -> None:
+        """Brings the game to the device, in the memory layout that is fastest there; the average follows it."""
+        self.game.to(self.processes.device)
+        if self.processes.device.type == "cuda":
+            for parameter in self.game.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if self.average is not None:
+            self.average.follow(self.game)
 
     def _seat_players(self, phase: Phase) -> None:
         """Everyone who plays in the phase takes a seat; networks that nobody there owns are frozen."""
@@ -226,18 +239,21 @@ class Trainer:
 
     # What is written.
 
-    def _log(self, display: Display, trackers: Trackers | None) -> None:
-        if self.step % self.settings.log_every and not self.over:
+    def _log(self, display: Display, trackers: Trackers) -> None:
+        """A line for the interval; one that has only begun at the end stays open, for the run that goes on."""
+        due = self.step % self.settings.log_every == 0
+        if not (due or self.over):
             return
         figures = self._finite(self.ledger.means(self.processes))
-        self.ledger.clear()
+        if due:
+            self.ledger.clear()
         now, (then, seen) = time.perf_counter(), self._mark
         self._mark = (now, self.seen)
         self.elapsed += now - then
         assert self.stretch is not None
         speed = round((self.seen - seen) / (now - then), 1)
         line = {"step": self.step, "phase": self.stretch.phase.name, **figures, "samples_per_second": speed}
-        if self.processes.first and trackers is not None:
+        if self.processes.first:
             self.run.append_log(line)
             trackers.log(line)
             display.line(line)
@@ -249,7 +265,8 @@ class Trainer:
         if self.processes.first:
             with self._averaged(), evaluating(self.game), torch.no_grad():
                 samples = self.game.preview(self.reference)
-            self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns)
+            with writing(self.run.samples_folder):
+                self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns)
         self.processes.wait()
 
     def _save(self) -> None:
@@ -276,10 +293,10 @@ class Trainer:
             "scalers": {seat.player.name: seat.scaler.state_dict() for seat in self.seats},
         }  # fmt: skip
         write_checkpoint(self.run.checkpoint(self.step), files, state)
-        self.run.keep_checkpoints(self.settings.keep_checkpoints)
+        self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
 
     def restore(self) -> list[str]:
-        """Goes to the newest checkpoint that is whole.
+        """Goes to the newest checkpoint that is whole, and changes nothing in the run.
 
         Returns:
             What was wrong with newer ones, a line each.
@@ -298,6 +315,14 @@ class Trainer:
             return problems
         raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
 
+    def rewind(self) -> None:
+        """Forgets what the run holds of later steps than this one: the training goes on from here."""
+        self.processes.wait()  # until all have read: the first now tidies up
+        if self.processes.first:
+            settings = self.settings
+            self.run.rewind(self.step, log_every=settings.log_every, sample_every=settings.sample_every)
+            self.run.keep_checkpoints(settings.keep_checkpoints, self.step)
+
     def _load(self, folder: Path, files: dict[str, Tensors], state: dict[str, Any]) -> None:
         ends = [*state["ends"][:-1], self.settings.steps]
         starts = [0, *ends[:-1]]
@@ -311,9 +336,6 @@ class Trainer:
             seat.optimizer.load_state_dict(_optimizer_state(seat, files["optimizers.safetensors"], state["optimizers"]))
             seat.scaler.load_state_dict(state["scalers"][seat.player.name])
         self.ledger.load(state["ledger"], self.processes.device)
-        if self.processes.first:
-            self.run.rewind(self.step)
-            self.run.keep_checkpoints(self.settings.keep_checkpoints)
 
     def _optimizer_state(self) -> tuple[Tensors, dict[str, Any]]:
         """Optimizers' tensors as `player/parameter/name`, and their settings."""
@@ -330,16 +352,20 @@ class Trainer:
 
     # When to stop, and what is wrong.
 
-    def _is_over(self) -> bool:
-        """Whether the training ends here; asked once a step, so that all processes agree."""
+    def finished(self) -> bool:
+        """Whether it has played all the steps, seen all the samples or taken all the time that it was given."""
         settings = self.settings
-        over = (
+        return (
             self.step >= settings.steps
             or (settings.samples is not None and self.seen >= settings.samples)
             or (settings.minutes is not None and self._seconds() / 60 >= settings.minutes)
-            or self._interrupted is not None
         )
-        return self.processes.any(over)
+
+    def _is_over(self) -> bool:
+        """Whether the training ends here; asked once a step of all processes, so that they agree on it and on why."""
+        why = self.processes.highest(FINISHED if self.finished() else self._signal)
+        self.interrupted = signal.Signals(why).name if 0 < why < FINISHED else None
+        return why > 0
 
     def _seconds(self) -> float:
         """Time spent training, that before an interruption included."""
@@ -350,9 +376,9 @@ class Trainer:
         """Within it, SIGINT and SIGTERM end the training at the next step; a second one ends it at once."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            if self._interrupted is not None:
+            if self._signal:
                 raise KeyboardInterrupt
-            self._interrupted = signal.Signals(number).name
+            self._signal = number
 
         try:
             old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -376,19 +402,20 @@ class Trainer:
                 raise NonFiniteError(f"step {self.step}: the weights of {name} are not finite; {self._last_good()}")
 
     def _last_good(self) -> str:
-        good = self.run.checkpoints()
+        good = self.run.checkpoints(self.step)
         where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
         return f"{where}; try a lower `optimizer.learning_rate`, or `optimizer.clip_norm`"
 
-    def _check(self) -> None:
+    def _check(self, game: Game) -> None:
         if self.settings.precision == "fp16" and self.processes.device.type == "cpu":
             raise RecipeError("`train.precision` is fp16, which needs an accelerator; use bf16 or fp32")
-        self._check_batch(self.settings.batch_size)
-
-    def _check_batch(self, batch_size: int) -> None:
+        check_trackers(self.settings.trackers, self.run.path)
         parts = self.processes.count * self.settings.accumulate
-        if batch_size % parts:
-            raise RecipeError(f"a batch of {batch_size} cannot be cut into {parts} (processes × parts); use a multiple")
+        for size in [self.settings.batch_size, *filter(None, (phase.batch_size for phase in game.phases()))]:
+            if size % parts:
+                raise RecipeError(f"a batch of {size} cannot be cut into {parts} (processes × parts); use a multiple")
+        if type(game).sample is Game.sample and type(game).preview is Game.preview:
+            raise RecipeError(f"{type(game).__name__} has nothing to show; define `sample` or `preview`")
 
     # Pictures.
 
@@ -396,18 +423,16 @@ class Trainer:
         """The batch that pictures are made from, the picture of real samples, and the device's own settings."""
         if self.processes.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-            self.game.to(memory_format=torch.channels_last)
         dataset = self.source.fit(**self.recipe.network)
         count, self.columns = _picture(self.settings.show, self.game.num_classes)
         count = min(count, len(self.source))
+        seed_torch(0, self.processes.device)  # of items that are drawn from
         first = BatchStream(dataset, count, seed=0)
         self.reference = to_device(next(first), self.processes.device)
-        if self.processes.first and not any(self.run.samples_folder.glob("real.*")):
+        if self.processes.first:
             real = {key: value for key, value in self.reference.items() if key != "label"}
-            self.write_samples(real, self.run.samples_folder / "real", columns=self.columns)
-
-    def _shows(self) -> bool:
-        return self.shown and self.processes.first
+            with writing(self.run.samples_folder):
+                self.write_samples(real, self.run.samples_folder / "real", columns=self.columns)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -433,18 +458,6 @@ def stretches(phases: Sequence[Phase] | Any, steps: int) -> list[Stretch]:
     return cut
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it, a module is in evaluation mode; every part of it returns to the mode that it was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
 def _picture(show: int, classes: int | None) -> tuple[int, int | None]:
     """How many samples a picture shows, and in how many columns: whole rows of all classes where there are few."""
     if classes is None or classes > COLUMNS_BY_CLASS:
@@ -453,9 +466,12 @@ def _picture(show: int, classes: int | None) -> tuple[int, int | None]:
 
 
 def _optimizer_state(seat: Seat, tensors: Tensors, groups: dict[str, Any]) -> dict[str, Any]:
+    """A seat's part of the tensors; what belongs to a parameter gets its layout, which fused optimizers rely on."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         player, index, name = key.rsplit("/", 2)
         if player == seat.player.name:
-            state.setdefault(int(index), {})[name] = tensor
+            like = seat.parameters[int(index)]
+            alike = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
+            state.setdefault(int(index), {})[name] = alike
     return {"state": state, "param_groups": groups[seat.player.name]}

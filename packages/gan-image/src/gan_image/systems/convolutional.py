@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_core.blocks import doublings, norm, one_hot
 from gan_core.preset import Preset
-from gan_core.recipe import Adam
+from gan_core.recipe import Adam, Size
 from gan_core.two_player import TwoPlayerGame
 
 
@@ -55,8 +55,8 @@ class Generator(nn.Module):
         num_classes: None for a generator without classes.
     """
 
-    def __init__(self, *, image_size: int = 64, channels: int = 3, latent_dim: int = 100, width: int = 64,
-                 num_classes: int | None = None):  # fmt: skip
+    def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 100, width: Size = 64,
+                 num_classes: Size | None = None):  # fmt: skip
         super().__init__()
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in reversed(range(stages))]
@@ -87,8 +87,8 @@ class Discriminator(nn.Module):
         num_classes: None for a discriminator without classes.
     """
 
-    def __init__(self, *, image_size: int = 64, channels: int = 3, width: int = 64, norm: str = "batch",
-                 num_classes: int | None = None):  # fmt: skip
+    def __init__(self, *, image_size: Size = 64, channels: Size = 3, width: Size = 64, norm: str = "batch",
+                 num_classes: Size | None = None):  # fmt: skip
         super().__init__()
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in range(stages)]

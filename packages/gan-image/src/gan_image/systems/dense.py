@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_core.errors import RecipeError
 from gan_core.preset import Preset
-from gan_core.recipe import Adam
+from gan_core.recipe import Adam, Size
 from gan_core.two_player import TwoPlayerGame
 
 
@@ -29,10 +29,10 @@ class Generator(nn.Module):
     """`z [B, latent_dim]` to samples `[B, *shape]`: images in [-1, 1], points without bounds."""
 
     def __init__(
-        self, *, shape: tuple[int, ...] = (1, 28, 28), latent_dim: int = 100, width: int = 1200, depth: int = 2
+        self, *, shape: tuple[Size, ...] = (1, 28, 28), latent_dim: Size = 100, width: Size = 1200, depth: Size = 2
     ):
         super().__init__()
-        if not shape or min(shape) < 1:
+        if not shape:
             raise RecipeError(f"`shape` is {shape}; give the size of a sample, such as [1, 28, 28] or [2]")
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, None
         self.main = perceptron(latent_dim, prod(shape), width=width, depth=depth, activation=nn.ReLU())
@@ -45,7 +45,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Samples `[B, *shape]` to logits `[B]`."""
 
-    def __init__(self, *, shape: tuple[int, ...] = (1, 28, 28), width: int = 1200, depth: int = 2):
+    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), width: Size = 1200, depth: Size = 2):
         super().__init__()
         self.num_classes = None
         self.main = perceptron(prod(shape), 1, width=width, depth=depth, activation=nn.LeakyReLU(0.2))

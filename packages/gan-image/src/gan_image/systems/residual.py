@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from gan_core.blocks import doublings
 from gan_core.preset import Preset
-from gan_core.recipe import Adam, Linear
+from gan_core.recipe import Adam, Linear, Size
 from gan_core.regularizers import GradientPenalty
 from gan_core.two_player import TwoPlayerGame
 
@@ -87,7 +87,7 @@ class Generator(nn.Module):
         width: channels of every block.
     """
 
-    def __init__(self, *, image_size: int = 32, channels: int = 3, latent_dim: int = 128, width: int = 256):
+    def __init__(self, *, image_size: Size = 32, channels: Size = 3, latent_dim: Size = 128, width: Size = 256):
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, None
         self.project = nn.Linear(latent_dim, width * 4 * 4)
@@ -108,7 +108,7 @@ class Discriminator(nn.Module):
         width: channels of every block.
     """
 
-    def __init__(self, *, image_size: int = 32, channels: int = 3, width: int = 128):
+    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128):
         super().__init__()
         doublings(image_size, 4, least=2)
         self.num_classes = None

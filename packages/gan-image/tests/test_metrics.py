@@ -1,0 +1,135 @@
+"""Measures by their closed form: on samples of which the answer is known."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_core.data import TensorDataset
+from gan_image.data import load_digits, load_grid, load_ring
+from gan_image.metrics import METRICS, modes, moments, recognition
+
+SQUARE = {"modes": torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]]), "std": 0.5}
+NOTHING = TensorDataset({"points": torch.zeros(1, 2)})
+
+
+def found(points: list[list[float]]) -> dict[str, float | int]:
+    return modes(torch.tensor(points), NOTHING, SQUARE)
+
+
+# --- modes
+
+
+def test_a_sample_on_each_mode_finds_all():
+    assert found([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]]) == {
+        "modes_found": 4,
+        "modes": 4,
+        "high_quality": 1.0,
+    }
+
+
+def test_one_sample_is_enough_for_a_mode_and_three_deviations_are_the_bound():
+    assert found([[0.0, 1.49], [4.0, 1.51]]) == {"modes_found": 1, "modes": 4, "high_quality": 0.5}
+
+
+def test_a_sample_counts_for_the_nearest_mode_alone():
+    near = {"modes": torch.tensor([[0.0], [1.0]]), "std": 1.0}  # each is within 3 deviations of the other
+    assert modes(torch.tensor([[0.1], [0.4]]), NOTHING, near) == {"modes_found": 1, "modes": 2, "high_quality": 1.0}
+
+
+def test_samples_far_from_every_mode_find_none():
+    assert found([[2.0, 2.0], [100.0, 0.0], [float("nan"), 0.0]]) == {"modes_found": 0, "modes": 4, "high_quality": 0.0}
+
+
+@pytest.mark.parametrize(("load", "count"), [(load_ring, 8), (load_grid, 25)])
+def test_the_real_points_find_all_modes(load, count):
+    source = load()
+    points = source.fit().tensors["points"][:5000]
+    figures = modes(points, source.fit(), source.facts)
+    assert (figures["modes_found"], figures["modes"]) == (count, count)
+    assert figures["high_quality"] == pytest.approx(1 - 0.0111, abs=0.004)  # exp(-9/2) of a plane's normal lies beyond
+
+
+# --- moments
+
+
+def test_moments_are_those_of_all_coordinates():
+    samples, real = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0], [4.0, 6.0]])
+    assert moments(samples, TensorDataset({"points": real}), {}) == pytest.approx({
+        "mean_of_samples": 2.0, "mean_of_data": 3.0, "std_of_samples": 2**0.5, "std_of_data": (20 / 3) ** 0.5
+    })  # fmt: skip
+
+
+# --- recognition
+
+
+def facts() -> dict[str, object]:
+    return load_digits().facts
+
+
+def in_turn(images: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Real images in the order in which samples are asked for: of class `i % 10` at `i`."""
+    used = dict.fromkeys(range(10), 0)
+    rows = []
+    for index in range(count):
+        wanted = index % 10
+        rows.append(torch.nonzero(labels == wanted)[used[wanted]].item())
+        used[wanted] += 1
+    return images[rows].float() / 127.5 - 1
+
+
+@pytest.fixture(scope="module")
+def digits() -> TensorDataset:
+    return load_digits().fit()
+
+
+def test_real_digits_are_recognised_as_what_they_are(digits):
+    figures = recognition(in_turn(digits.tensors["image"], digits.tensors["label"], 200), digits, facts())
+    assert figures["accuracy"] > 0.97
+    assert figures["classes_found"] == 10
+    assert figures["accuracy_on_real"] > 0.97
+
+
+def test_digits_in_the_wrong_order_are_not(digits):
+    samples = in_turn(digits.tensors["image"], digits.tensors["label"], 200).roll(1, dims=0)
+    figures = recognition(samples, digits, facts())
+    assert figures["accuracy"] < 0.02
+    assert figures["accuracy_on_real"] > 0.97
+
+
+def test_a_generator_that_makes_one_digit_is_right_once_in_ten(digits):
+    seven = in_turn(digits.tensors["image"], digits.tensors["label"], 8)[7]
+    figures = recognition(seven.expand(100, -1, -1, -1), digits, facts())
+    assert (figures["accuracy"], figures["classes_found"]) == (0.1, 1)
+
+
+def test_noise_is_no_digit(digits):
+    noise = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert recognition(noise, digits, facts())["accuracy"] < 0.2
+
+
+def test_a_measure_is_the_same_every_time(digits):
+    noise = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert recognition(noise, digits, facts()) == recognition(noise, digits, facts())
+
+
+# --- the list
+
+
+def test_every_card_names_a_function_and_what_it_needs():
+    import gan_image.metrics
+
+    for card in METRICS:
+        module, _, function = card.measure.partition(":")
+        assert module == "gan_image.metrics"
+        assert callable(getattr(gan_image.metrics, function))
+    needs = {card.name: (set(card.needs), card.by_class) for card in METRICS}
+    assert needs["recognition"] == ({"num_classes", "channels"}, True)
+    assert needs["modes"] == ({"modes"}, False)
+
+
+def test_listing_the_measures_loads_nothing_heavy():
+    code = "import sys, gan_image.metrics; sys.exit(bool({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

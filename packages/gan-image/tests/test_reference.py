@@ -1,0 +1,147 @@
+"""Importers of published checkpoints: the settings are told by the shapes, whatever the size and the colours."""
+
+import pytest
+import torch
+
+from gan_core.errors import CheckpointError
+from gan_core.reference import read_reference
+from gan_image import DOMAIN
+from gan_image.reference import IMPORTERS
+
+
+def norm(state, name, channels):
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        state[f"{name}.{part}"] = torch.ones(channels)
+    state[f"{name}.num_batches_tracked"] = torch.tensor(0)
+
+
+def dcgan_generator(*, image_size, channels, width=4, latent_dim=6):
+    stages, state = image_size.bit_length() - 3, {}
+    widths = [latent_dim, *(width << stage for stage in reversed(range(stages))), channels]
+    for number in range(stages + 1):
+        state[f"main.{3 * number}.weight"] = torch.randn(widths[number], widths[number + 1], 4, 4)
+        if number < stages:
+            norm(state, f"main.{3 * number + 1}", widths[number + 1])
+    return state
+
+
+def dcgan_discriminator(*, image_size, channels, width=4):
+    stages = image_size.bit_length() - 3
+    widths = [channels, *(width << stage for stage in range(stages))]
+    state = {"main.0.weight": torch.randn(width, channels, 4, 4)}
+    for number in range(1, stages):
+        state[f"main.{3 * number - 1}.weight"] = torch.randn(widths[number + 1], widths[number], 4, 4)
+        norm(state, f"main.{3 * number}", widths[number + 1])
+    return state | {f"main.{3 * stages - 1}.weight": torch.randn(1, widths[-1], 4, 4)}
+
+
+def block(state, name, inputs, outputs, *, hidden, shortcut, norms):
+    for layer, (a, b, size) in {
+        "c1": (inputs, hidden, 3),
+        "c2": (hidden, outputs, 3),
+        "c_sc": (inputs, outputs, 1),
+    }.items():
+        if layer != "c_sc" or shortcut:
+            state |= {f"{name}.{layer}.weight": torch.randn(b, a, size, size), f"{name}.{layer}.bias": torch.randn(b)}
+    for layer, channels in {"b1": inputs, "b2": hidden}.items():
+        if norms:
+            norm(state, f"{name}.{layer}", channels)
+
+
+def mimicry_generator(*, width=4, latent_dim=6):
+    state = {"l1.weight": torch.randn(16 * width, latent_dim), "l1.bias": torch.randn(16 * width)}
+    for number in (2, 3, 4):
+        block(state, f"block{number}", width, width, hidden=width, shortcut=True, norms=True)
+    norm(state, "b5", width)
+    return state | {"c5.weight": torch.randn(3, width, 3, 3), "c5.bias": torch.randn(3)}
+
+
+def mimicry_discriminator(*, width=4):
+    state = {"l5.weight": torch.randn(1, width), "l5.bias": torch.randn(1)}
+    block(state, "block1", 3, width, hidden=width, shortcut=True, norms=False)
+    block(state, "block2", width, width, hidden=width, shortcut=True, norms=False)
+    for number in (3, 4):
+        block(state, f"block{number}", width, width, hidden=width, shortcut=False, norms=False)
+    return state
+
+
+STATES = {
+    "dcgan/generator": lambda: dcgan_generator(image_size=64, channels=3),
+    "dcgan/discriminator": lambda: dcgan_discriminator(image_size=64, channels=3),
+    "wgan-gp/generator": mimicry_generator,
+    "wgan-gp/discriminator": mimicry_discriminator,
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("image_size", [16, 32, 64, 128])
+def test_the_size_and_the_colours_of_a_dcgan_are_told_by_its_shapes(image_size, channels):
+    state = dcgan_generator(image_size=image_size, channels=channels)
+    settings = read_reference(DOMAIN, "dcgan/generator", state, {}).settings
+    assert settings == {"image_size": image_size, "channels": channels, "latent_dim": 6, "width": 4}
+    images = DOMAIN.load_reference("dcgan/generator", state)(torch.randn(2, 6, 1, 1))
+    assert images.shape == (2, channels, image_size, image_size)
+    state = dcgan_discriminator(image_size=image_size, channels=channels)
+    settings = read_reference(DOMAIN, "dcgan/discriminator", state, {}).settings
+    assert settings == {"image_size": image_size, "channels": channels, "width": 4}
+    assert DOMAIN.load_reference("dcgan/discriminator", state)(images).shape == (2,)
+
+
+@pytest.mark.parametrize(("width", "latent_dim"), [(4, 6), (9, 2)])
+def test_the_widths_of_a_residual_network_are_told_by_its_shapes(width, latent_dim):
+    generator = DOMAIN.load_reference("wgan-gp/generator", mimicry_generator(width=width, latent_dim=latent_dim))
+    images = generator(torch.randn(2, latent_dim))
+    assert images.shape == (2, 3, 32, 32)
+    assert DOMAIN.load_reference("wgan-gp/discriminator", mimicry_discriminator(width=width))(images).shape == (2,)
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_every_weight_of_the_checkpoint_is_in_the_network(name):
+    state = STATES[name]()
+    ours = DOMAIN.load_reference(name, state).state_dict()
+    assert len(ours) == len(state)
+    sums = [sorted(float(tensor.double().sum()) for tensor in tensors.values()) for tensors in (ours, state)]
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_the_published_arguments_may_be_given_where_they_agree(name):
+    arguments = read_reference(DOMAIN, name, STATES[name](), {}).arguments
+    assert DOMAIN.load_reference(name, STATES[name](), **arguments) is not None
+    for key, value in arguments.items():
+        with pytest.raises(CheckpointError) as error:
+            DOMAIN.load_reference(name, STATES[name](), **{key: value + 1})
+        assert str(error.value) == f"{name}: `{key}` is {value + 1}, and the checkpoint's is {value}"
+
+
+def test_an_argument_that_the_published_network_has_not_is_refused():
+    with pytest.raises(CheckpointError) as error:
+        DOMAIN.load_reference("dcgan/generator", STATES["dcgan/generator"](), nfg=4)
+    assert str(error.value) == "unknown argument of dcgan/generator `nfg`; did you mean `ngf`?"
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+@pytest.mark.parametrize("other", IMPORTERS)
+def test_a_checkpoint_of_another_network_is_refused(name, other):
+    if name == other:
+        return
+    with pytest.raises(CheckpointError):
+        DOMAIN.load_reference(name, STATES[other]())
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused(name):
+    for key in STATES[name]():
+        state = STATES[name]()
+        del state[key]
+        if not key.endswith("num_batches_tracked"):  # of which torch's first checkpoints had none
+            with pytest.raises(CheckpointError):
+                DOMAIN.load_reference(name, state)
+        with pytest.raises(CheckpointError):
+            DOMAIN.load_reference(name, STATES[name]() | {key: torch.zeros(7, 7, 7)})
+
+
+def test_every_importer_is_of_a_system_and_one_of_its_networks():
+    for name in IMPORTERS:
+        system, _, network = name.partition("/")
+        assert network in DOMAIN.preset(system, "paper").networks

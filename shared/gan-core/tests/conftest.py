@@ -1,0 +1,155 @@
+"""A domain of two systems on points in the plane, plugged in where installed packages are found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gan_core.domain
+from gan_core.data import Source, TensorSource
+from gan_core.domain import Card, DataCard, Demo, Domain, MetricCard
+from gan_core.errors import DataError
+from gan_core.preset import Preset
+from gan_core.recipe import Adam, Size
+from gan_core.reference import Published
+from gan_core.regularizers import GradientPenalty
+from gan_core.two_player import TwoPlayerGame
+
+
+class Generator(nn.Module):
+    def __init__(self, *, shape: tuple[Size, ...] = (2,), latent_dim: Size = 4, width: Size = 8, slope: float = 0.1,
+                 num_classes: Size | None = None):  # fmt: skip
+        super().__init__()
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.hidden = nn.Linear(latent_dim + (num_classes or 0), width)
+        self.bound, self.out = nn.LeakyReLU(slope), nn.Linear(width, shape[0])
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.num_classes is not None and label is not None:
+            z = torch.cat([z, nn.functional.one_hot(label, self.num_classes).to(z)], dim=1)
+        return self.out(self.bound(self.hidden(z)))
+
+
+class Discriminator(nn.Module):
+    def __init__(self, *, shape: tuple[Size, ...] = (2,), width: Size = 8, num_classes: Size | None = None):
+        super().__init__()
+        self.num_classes = num_classes
+        self.hidden, self.judge = nn.Linear(shape[0] + (num_classes or 0), width), nn.Linear(width, 1)
+
+    def forward(self, points: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.num_classes is not None and label is not None:
+            points = torch.cat([points, nn.functional.one_hot(label, self.num_classes).to(points)], dim=1)
+        return self.judge(self.hidden(points).tanh()).squeeze(1)
+
+
+PLAIN = Preset(
+    TwoPlayerGame, networks={"generator": Generator, "discriminator": Discriminator}, objective="non_saturating",
+    optimizer=Adam(learning_rate=1e-3), train={"steps": 3, "batch_size": 4, "show": 4, "device": "cpu"},
+    paper="arXiv:0000.00000",
+)  # fmt: skip
+CRITIC = PLAIN.but(
+    objective="wasserstein", regularizers=[GradientPenalty()], players={"discriminator": {"turns": 2}},
+    network={"generator": {"width": 16}, "discriminator": {"width": 12}},
+)  # fmt: skip
+PRESETS = {
+    "plain": {"small": PLAIN, "paper": PLAIN.but(network={"width": 32})},
+    "critic": {"small": CRITIC, "paper": CRITIC},
+}
+
+
+def load_cloud() -> Source:
+    points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    return TensorSource({"points": points, "label": torch.arange(64) % 3}, name="cloud")
+
+
+def load_plain_cloud() -> Source:
+    return TensorSource({"points": load_cloud().fit()[:]["points"]}, name="plain-cloud")
+
+
+def open_folder(path: Path, *, strict: bool = False) -> Source:
+    raise DataError(f"{path}: no points (looked for .csv)")
+
+
+def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None) -> Path:
+    path = stem.with_suffix(".txt")
+    path.write_text(f"{columns} {list(samples)} {len(next(iter(samples.values())))}")
+    return path
+
+
+def write_items(samples: Tensor, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True)
+    torch.Tensor.numpy(samples).tofile(folder / "points.bin")
+    return [folder / "points.bin"]
+
+
+def spread(samples: Tensor, dataset: Any, facts: Mapping[str, Any]) -> dict[str, float]:
+    return {"std": float(samples.std())}
+
+
+def shares(samples: Tensor, dataset: Any, facts: Mapping[str, Any]) -> dict[str, int]:
+    return {"classes": facts["num_classes"]}
+
+
+def import_generator(state: Mapping[str, Tensor]) -> Published:
+    width, latent_dim = state["fc1.weight"].shape
+    names = {f"{ours}.{part}": state[f"{theirs}.{part}"] for theirs, ours in (("fc1", "hidden"), ("fc2", "out"))
+             for part in ("weight", "bias")}  # fmt: skip
+    arguments = {"nz": latent_dim, "hidden": width}
+    return Published(Generator, {"latent_dim": latent_dim, "width": width}, names, arguments)
+
+
+def module(name: str, **contents: Any) -> ModuleType:
+    made = ModuleType(name)
+    vars(made).update(contents)
+    return made
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
+    """The domain `toy`: systems `plain` and `critic`, data sets `cloud` (3 classes) and `plain-cloud`."""
+    importers = {"plain/generator": import_generator, "critic/generator": import_generator}
+    modules = {
+        "systems": {"PRESETS": PRESETS},
+        "data": {
+            "DATASETS": (
+                DataCard("cloud", "points", "64 points, 3 classes", "embedded", "gan_toy.data:load_cloud"),
+                DataCard("plain-cloud", "points", "64 points", "embedded", "gan_toy.data:load_plain_cloud"),
+            ),
+            "load_cloud": load_cloud, "load_plain_cloud": load_plain_cloud, "open_folder": open_folder,
+        },
+        "media": {"write_samples": write_samples, "write_items": write_items},
+        "metrics": {
+            "METRICS": (
+                MetricCard("spread", "standard deviation", "gan_toy.metrics:spread"),
+                MetricCard("shares", "classes", "gan_toy.metrics:shares", ("num_classes",), by_class=True),
+            ),
+            "spread": spread, "shares": shares,
+        },
+        "reference": {"IMPORTERS": importers},
+        "tasks": {"COMMANDS": {}},
+    }  # fmt: skip
+    monkeypatch.setitem(sys.modules, "gan_toy", module("gan_toy"))
+    for name, contents in modules.items():
+        monkeypatch.setitem(sys.modules, f"gan_toy.{name}", module(f"gan_toy.{name}", **contents))
+    cards = tuple(
+        Card(name, title, 2014 + year, "generation", "arXiv:0000.00000", "gan_toy.systems", "cloud")
+        for year, (name, title) in enumerate({"plain": "Plain", "critic": "With a critic"}.items())
+    )
+    domain = Domain("toy", "GANs for points", "gan_toy", cards, Demo("plain", "cloud", {"train.steps": 2}, "spread"))
+    found = [SimpleNamespace(name="toy", load=lambda: domain)]
+    monkeypatch.setattr(gan_core.domain, "entry_points", lambda group: found)
+    return domain
+
+
+@pytest.fixture
+def model(toy: Domain, tmp_path: Path) -> Path:
+    """A model folder of the toy domain's `plain`, with fresh weights."""
+    torch.manual_seed(0)
+    return toy.create("plain").save_pretrained(tmp_path / "model")

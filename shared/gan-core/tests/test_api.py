@@ -1,0 +1,309 @@
+"""What users call: train, resume, load, evaluate; and what each refuses before anything is written."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from gan_core import api
+from gan_core.data import TensorSource
+from gan_core.domain import Domain
+from gan_core.errors import CheckpointError, DataError, InputError, RecipeError
+from gan_core.two_player import TwoPlayerGame
+
+POINTS = {"points": torch.randn(32, 2, generator=torch.Generator().manual_seed(0))}
+
+
+class Latent(nn.Linear):
+    latent_dim = 3
+
+
+def by_hand():
+    torch.manual_seed(0)
+    return TwoPlayerGame(Latent(3, 2), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)))
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture
+def train(toy, tmp_path):
+    """Trains quietly into a folder of its own; the default is the toy domain's `plain` on `cloud`."""
+
+    def call(game="plain", out="run", **options):
+        options = {"data": "cloud", "shown": False, **options}
+        return toy.train(game, out=tmp_path / out, **options)
+
+    return call
+
+
+def refusal(kind, call, *arguments, **options):
+    with pytest.raises(kind) as error:
+        call(*arguments, **options)
+    return str(error.value)
+
+
+# --- train
+
+
+def test_a_system_by_name_leaves_a_complete_run(train, toy):
+    run = train()
+    assert [line["step"] for line in run.log()] == [3]
+    assert {path.name for path in run.path.iterdir()} == {
+        "recipe.yaml", "log.jsonl", "samples", "checkpoints", "model", "report.html"
+    }  # fmt: skip
+    assert run.recipe.data.source == "cloud"
+    assert run.recipe.network == {"shape": [2], "latent_dim": 4, "width": 8, "slope": 0.1, "num_classes": None}
+    assert same(toy.load(run.path), toy.load(run.model))
+
+
+def test_the_recipe_of_a_run_gives_the_run_again(train, toy, tmp_path):
+    run = train("critic", steps=4, ema=0.9, changes={"regularizers.gradient_penalty.weight": 3.0})
+    again = api.train_recipe(api.open_recipe(run.recipe_file, toy), tmp_path / "again", shown=False)
+    assert again.recipe == run.recipe
+    assert same(toy.load(again.path), toy.load(run.path))
+
+
+def test_a_seed_is_all_that_a_run_depends_on(train, toy):
+    torch.manual_seed(1)
+    first = train(out="a", seed=5)
+    torch.manual_seed(2)
+    second, third = train(out="b", seed=5), train(out="c", seed=6)
+    assert same(toy.load(first.path), toy.load(second.path))
+    assert not same(toy.load(first.path), toy.load(third.path))
+
+
+def test_afterwards_the_game_makes_samples_with_the_averaged_weights(toy, tmp_path):
+    game = toy.create("plain")
+    run = toy.train(game, data="cloud", out=tmp_path / "run", ema=0.9, steps=5, shown=False)
+    assert torch.equal(game.generate(4, seed=0), toy.load(run.path).generate(4, seed=0))
+    assert not game.training
+    assert all(parameter.requires_grad for parameter in game.parameters())
+
+
+def test_data_may_be_tensors_a_source_or_a_data_set(toy, tmp_path):
+    from gan_core.data import TensorDataset
+
+    for number, data in enumerate((POINTS, TensorSource(POINTS), TensorDataset(POINTS))):
+        run = toy.train(by_hand(), data=data, out=tmp_path / str(number), steps=1, batch_size=4, shown=False)
+        assert run.recipe.data.source is None
+
+
+def test_data_that_were_not_named_are_not_named_in_the_recipe(train, toy, tmp_path):
+    game = toy.load(train().path)
+    assert game.recipe.data.source == "cloud"
+    run = toy.train(game, data=POINTS, out=tmp_path / "other", shown=False)
+    assert run.recipe.data.source is None
+    assert refusal(DataError, api.resume, run.path, steps=9) == (
+        "plain: the data were not named; give them again as `data`"
+    )
+
+
+def test_settings_of_every_kind_reach_the_recipe(train):
+    run = train(steps=2, batch_size=8, preset="paper", changes={
+        "optimizer.learning_rate": 0.1, "players.discriminator.turns": 2, "network.slope": 0.3,
+        "objective": "wasserstein",
+    })  # fmt: skip
+    recipe = run.recipe
+    assert (recipe.train.steps, recipe.train.batch_size, recipe.preset) == (2, 8, "paper")
+    assert (recipe.optimizer.learning_rate, recipe.players["discriminator"].turns) == (0.1, 2)
+    assert (recipe.network["slope"], recipe.network["width"], recipe.objective) == (0.3, 32, "wasserstein")
+
+
+def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
+    cases = {
+        "unknown system `plian`; did you mean `plain`?": {"game": "plian"},
+        "unknown preset of plain `papre`; did you mean `paper`?": {"preset": "papre"},
+        "unknown training setting `step`; did you mean `steps`?": {"step": 3},
+        "`train.steps` is 0; expected greater than or equal to 1": {"steps": 0},
+        "unknown setting `network.widht`; did you mean `network.width`?": {"changes": {"network.widht": 3}},
+        "unknown player of plain `critic`; known: discriminator, generator": {"changes": {"players.critic.turns": 3}},
+        "unknown data set `clod`; did you mean `cloud`?": {"data": "clod"},
+        "no/where: no such folder or archive; the named data sets are cloud, plain-cloud": {"data": "no/where"},
+        "plain-cloud has no labels, and `network.num_classes` is 3; leave it out":
+            {"data": "plain-cloud", "changes": {"network.num_classes": 3}},
+        "cloud has 3 classes and `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
+        "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
+        "`train.precision` is fp16, which needs an accelerator; use bf16 or fp32": {"precision": "fp16"},
+        "`preset` is paper, and this game is made already; give its system's name instead":
+            {"game": by_hand(), "data": POINTS, "preset": "paper"},
+    }  # fmt: skip
+    for words, options in cases.items():
+        assert refusal(InputError, train, **options) == words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_needs_a_domain(tmp_path):
+    assert refusal(RecipeError, api.train, "plain", data=POINTS, out=tmp_path / "run") == (
+        "`plain`: naming a system needs a domain; use its package's `train`"
+    )
+    assert refusal(DataError, api.train, by_hand(), data="cloud", out=tmp_path / "run") == (
+        "`cloud`: naming data needs a domain; use its package's `train`, or give tensors"
+    )
+
+
+def test_changes_cannot_rebuild_a_game_that_is_made(toy, tmp_path):
+    words = "`changes` name what the game is built from; create it with them, or give its system's name"
+    for game in (toy.create("plain"), by_hand()):
+        for changes in (
+            {"objective": "wasserstein"},
+            {"network.width": 3},
+            {"regularizers.gradient_penalty.weight": 1},
+        ):
+            made = refusal(RecipeError, api.train, game, data=POINTS, out=tmp_path / "run", changes=changes)
+            assert made == words
+
+
+def test_players_of_a_game_by_hand_are_checked_too(tmp_path):
+    words = refusal(
+        RecipeError, api.train, by_hand(), data=POINTS, out=tmp_path / "run", changes={"players.critic.turns": 2}
+    )
+    assert words == "unknown player of TwoPlayerGame `critic`; known: discriminator, generator"
+
+
+def test_a_folder_in_use_is_refused_before_the_data_are_read(train, toy):
+    run = train()
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert refusal(InputError, train, data="nowhere") == (
+        f"{run.path}: holds a run already; resume it, or choose another `--out`"
+    )
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_networks_that_cannot_be_are_refused_before_the_data_are_read(toy, tmp_path, monkeypatch):
+    recipe = toy.preset("plain").recipe(domain="toy", system="plain", preset="small").but({"data.source": "cloud"})
+
+    class Unread(TensorSource):
+        def fit(self, **network):
+            raise AssertionError("read")
+
+    with pytest.raises(RecipeError, match=r"expected less than or equal to 65536$"):
+        api.train_recipe(recipe.but({"network.width": 10**6}), tmp_path / "run", source=Unread(POINTS))
+
+
+# --- recipe files
+
+
+def opened(toy, tmp_path, fields):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(fields))
+    return api.open_recipe(file, toy)
+
+
+def test_what_a_recipe_file_leaves_out_is_as_the_preset_has_it(toy, tmp_path):
+    recipe = opened(toy, tmp_path, {"system": "critic", "train": {"steps": 9}})
+    assert (recipe.objective, list(recipe.regularizers), recipe.players["discriminator"].turns) == (
+        "wasserstein", ["gradient_penalty"], 2
+    )  # fmt: skip
+    assert (recipe.train.steps, recipe.train.batch_size) == (9, 4)
+    assert (recipe.domain, recipe.preset, recipe.network["generator"]) == ("toy", "small", {"width": 16})
+    assert opened(toy, tmp_path, {"system": "plain", "preset": "paper"}).network == {"width": 32}
+
+
+def test_the_penalties_that_a_recipe_file_names_are_all(toy, tmp_path):
+    assert opened(toy, tmp_path, {"system": "critic", "regularizers": {}}).regularizers == {}
+    one = {"gradient_penalty": {"weight": 2.0}}
+    assert opened(toy, tmp_path, {"system": "plain", "regularizers": one}).regularizers == one
+
+
+def test_a_recipe_file_that_is_wrong_says_where_and_what(toy, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    for fields, words in (
+        ({"train": {}}, "`system` is missing; give it a value"),
+        ({"system": "plian"}, "unknown system `plian`; did you mean `plain`?"),
+        ({"system": "plain", "preset": "big"}, "unknown preset of plain `big`; known: paper, small"),
+        ({"system": "plain", "trian": {"steps": 1}}, "unknown setting `trian`; did you mean `train`?"),
+        ({"system": "plain", "domain": "audio"}, "is a recipe of gan-audio, not of gan-toy"),
+    ):
+        assert refusal(RecipeError, opened, toy, tmp_path, fields) == f"{file}: {words}"
+
+
+# --- resume
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(train, toy):
+    straight = train("critic", out="a", steps=6, ema=0.9, checkpoint_every=2)
+    half = train("critic", out="b", steps=4, ema=0.9, checkpoint_every=2)
+    resumed = api.resume(half.path, steps=6, shown=False)
+    assert resumed.recipe.train.steps == 6
+    assert same(toy.load(resumed.path), toy.load(straight.path))
+    assert [line["step"] for line in resumed.log()] == [6]
+
+
+def test_a_run_by_hand_is_resumed_with_its_game_and_data(tmp_path):
+    straight, half = by_hand(), by_hand()
+    settings = {"data": POINTS, "batch_size": 4, "shown": False}
+    api.train(straight, out=tmp_path / "a", steps=6, **settings)
+    api.train(half, out=tmp_path / "b", steps=3, **settings)
+    again = by_hand()
+    api.resume(tmp_path / "b", steps=6, game=again, data=POINTS, shown=False)
+    assert same(again, straight)
+    assert refusal(RecipeError, api.resume, tmp_path / "b", steps=9) == (
+        f"{tmp_path / 'b'}: names no `domain`; a game put together by hand is trained from Python"
+    )
+
+
+def test_a_finished_run_is_refused_and_left_as_it_is(train):
+    run = train(log_every=2)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert refusal(RecipeError, api.resume, run.path) == (
+        f"{run.path}: is finished at step 3; give a larger `--steps` to train on"
+    )
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_what_cannot_be_resumed_says_why(train, toy, tmp_path):
+    run = train()
+    assert refusal(CheckpointError, api.resume, run.path, steps=9, domain=Domain("image", "", "gan_image")) == (
+        f"{run.path}: is a system of gan-toy (plain), not of gan-image"
+    )
+    for checkpoint in run.checkpoints():
+        (checkpoint / "state.json").write_text(json.dumps({"state": {}, "sha256": "0"}))
+    assert "damaged" in refusal(CheckpointError, api.resume, run.path, steps=9)
+    for checkpoint in run.checkpoints():
+        for file in checkpoint.iterdir():
+            file.unlink()
+        checkpoint.rmdir()
+    assert refusal(CheckpointError, api.resume, run.path, steps=9) == f"{run.path}: has no checkpoint to resume from"
+    assert refusal(CheckpointError, api.resume, tmp_path / "none") == f"{tmp_path / 'none'}: no such folder"
+
+
+# --- evaluate
+
+
+def test_a_model_is_measured_by_what_fits(train, toy):
+    run = train()
+    result = api.evaluate(run.path, data="cloud", count=50, seed=3)
+    assert (result["samples"], result["seed"], list(result["metrics"])) == (50, 3, ["spread"])
+    samples = toy.load(run.path).generate(50, seed=3)
+    assert result["metrics"]["spread"]["std"] == pytest.approx(samples.std().item())
+    labelled = train(out="labelled", changes={"network.num_classes": 3})
+    assert list(api.evaluate(labelled.path, data="cloud", count=5)["metrics"]) == ["spread", "shares"]
+
+
+def test_a_measure_that_does_not_fit_says_why(train):
+    run, labelled = train(), train(out="labelled", changes={"network.num_classes": 3})
+    for path, data, metrics, words in (
+        (run.path, "cloud", ["spred"], "unknown metric `spred`; did you mean `spread`?"),
+        (run.path, "plain-cloud", ["shares"], "the metric `shares` needs data with num_classes; plain-cloud has none"),
+        (run.path, "cloud", ["shares"],
+         "the metric `shares` needs samples by class, and this model was trained without; "
+         "set `network.num_classes`"),
+        (labelled.path, "plain-cloud", None, "plain-cloud has no labels, and `network.num_classes` is 3; leave it out"),
+    ):  # fmt: skip
+        assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words
+
+
+def test_a_model_that_nothing_measures_says_so(train, toy):
+    import sys
+
+    run, metrics = train(), sys.modules["gan_toy.metrics"]
+    metrics.METRICS = metrics.METRICS[1:]
+    assert refusal(InputError, api.evaluate, run.path, data="cloud", count=4) == (
+        f"{run.path}: no metric fits: `shares` needs samples by class, and this model was trained without; "
+        "set `network.num_classes`"
+    )

@@ -1,0 +1,173 @@
+"""The average of the weights over the steps: its closed form, and how it takes the weights' place and gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from gan_core import Game, Phase, Player, train
+from gan_core.averaging import Average
+from gan_core.checkpoint import read_checkpoint
+
+
+class Network(nn.Module):
+    """A weight, a statistic, a counter, and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.mean: Tensor
+        self.count: Tensor
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("count", torch.tensor(0))
+
+
+class Toy(Game):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = Network(), Network()
+
+    def players(self) -> Iterable[Player]:
+        yield Player("generator", (self.generator,), self.loss)
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.generator.count += 1
+        return {"slope": -self.generator.weight.sum()}
+
+    def sample(self, count: int) -> Tensor:
+        return self.generator.weight.detach().expand(count, 2).clone()
+
+
+def play(game: Game, out: Path, **settings: object) -> None:
+    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 1.0}
+    fixed = {"steps": 3, "batch_size": 2, "device": "cpu", "shown": False}
+    train(game, data={"rows": torch.zeros(4, 1)}, out=out, changes=descent, **fixed | settings)  # type: ignore[arg-type]
+
+
+def test_the_average_of_three_steps_has_its_closed_form() -> None:
+    game = Toy()
+    average = Average(game, decay=0.15)
+    for step, value in enumerate((10.0, 20.0, 30.0)):
+        with torch.no_grad():
+            game.generator.weight.fill_(value)
+            game.generator.mean.fill_(-value)
+            game.generator.count.fill_(step + 1)
+        average.update(step)
+    # The decay is the smaller of (1 + t) / (10 + t) and 0.15: 1/10, 0.15 (not 2/11), 0.15 (not 3/12).
+    expected = 0.15 * (0.15 * (0.1 * 0 + 0.9 * 10) + 0.85 * 20) + 0.85 * 30
+    assert_close(average.average["generator.weight"], torch.full((2,), expected))
+    assert_close(average.average["generator.mean"], torch.tensor([-expected]))
+    assert average.average["generator.count"].item() == 3
+    assert not any(name.startswith("discriminator") for name in average.average)
+
+
+def test_the_decay_warms_up() -> None:
+    game = Toy()
+    average = Average(game, decay=0.999)
+    with torch.no_grad():
+        game.generator.weight.fill_(1.0)
+    for step, left in ((0, 1 / 10), (1, 1 / 10 * 2 / 11), (2, 1 / 10 * 2 / 11 * 3 / 12)):
+        average.update(step)
+        assert_close(average.average["generator.weight"], torch.full((2,), 1 - left))
+
+
+def test_in_the_place_of_the_weights_and_back_no_bit_changes() -> None:
+    game = Toy()
+    average = Average(game, decay=0.9)
+    with torch.no_grad():
+        game.generator.weight.copy_(torch.tensor([1 / 3, 1e-30]))
+        game.generator.count.fill_(7)
+    weights = {name: tensor.clone() for name, tensor in game.state_dict().items()}
+    with average.in_place():
+        assert game.generator.weight.tolist() == [0.0, 0.0]
+        assert game.generator.count.item() == 0
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in game.state_dict().items())
+    assert average.average["generator.weight"].tolist() == [0.0, 0.0]
+    with pytest.raises(ZeroDivisionError), average.in_place():
+        raise ZeroDivisionError
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in game.state_dict().items())
+
+
+def test_a_weight_with_two_names_is_exchanged_once() -> None:
+    game = Toy()
+    game.generator.other = nn.Linear(1, 2, bias=False)
+    game.generator.again = nn.Linear(1, 2, bias=False)
+    game.generator.again.weight = game.generator.other.weight
+    average = Average(game, decay=0.9)
+    before = game.generator.other.weight.detach().clone()
+    with torch.no_grad():
+        game.generator.other.weight.fill_(5.0)
+    with average.in_place():
+        assert torch.equal(game.generator.again.weight, before)
+    assert game.generator.other.weight.tolist() == [[5.0], [5.0]]
+    assert torch.equal(average.average["generator.again.weight"], before)
+
+
+def test_the_average_follows_networks_that_move_in_memory_and_grow() -> None:
+    game = Toy()
+    average = Average(game, decay=0.5)
+    game.generator.weight.data = game.generator.weight.data.clone()  # as a change of the memory layout does
+    game.generator.grown = nn.Linear(1, 1)
+    average.follow(game)
+    with torch.no_grad():
+        game.generator.weight.fill_(1.0)
+    grown = game.generator.grown.weight.detach().clone()
+    average.update(100)
+    assert average.average["generator.weight"].tolist() == [0.5, 0.5]
+    assert torch.equal(average.average["generator.grown.weight"], grown)
+
+
+class Shrinking(Toy):
+    """The second phase replaces the generator by one of another shape."""
+
+    def phases(self) -> Iterable[Phase]:
+        return [Phase("one"), Phase("two")]
+
+    def enter(self, phase: Phase) -> None:
+        if phase.name == "two":
+            self.generator.weight = nn.Parameter(torch.zeros(1))
+
+    def sample(self, count: int) -> Tensor:
+        return self.generator.weight.detach().expand(count, -1).clone()
+
+
+def test_a_phase_may_replace_what_is_averaged(tmp_path: Path) -> None:
+    game = Shrinking()
+    play(game, tmp_path / "run", steps=4, ema=0.01)
+    # In the second phase, of two steps on a slope of -1 at rate 1, the weight is 1 and then 2.
+    assert game.generator.weight.tolist() == pytest.approx([0.01 * (0.99 * 1) + 0.99 * 2])
+
+
+def test_samples_and_the_game_afterwards_are_the_average(tmp_path: Path) -> None:
+    shown = []
+
+    class Showing(Toy):
+        def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            shown.append(self.generator.weight[0].item())
+            return super().preview(batch)
+
+    game = Showing()
+    play(game, tmp_path / "run", ema=0.05, sample_every=1)
+    # At rate 1 on a slope of -1 the weight is 1, 2, 3; the decay is 0.05 from the first step on.
+    first = 0.95 * 1
+    second = 0.05 * first + 0.95 * 2
+    third = 0.05 * second + 0.95 * 3
+    assert shown == pytest.approx([first, second, third])
+    assert game.generator.weight.tolist() == pytest.approx([third, third])
+    assert game.generator.count.item() == 3
+    files, _ = read_checkpoint(tmp_path / "run/checkpoints/00000003")
+    assert files["game.safetensors"]["generator.weight"].tolist() == [3.0, 3.0]
+    assert_close(files["average.safetensors"]["generator.weight"], torch.full((2,), third))
+    assert Toy().restore(tmp_path / "run").generator.weight.tolist() == pytest.approx([third, third])
+    assert Toy().restore(tmp_path / "run/model").generator.weight.tolist() == pytest.approx([third, third])
+
+
+def test_without_an_average_samples_are_made_with_the_last_weights(tmp_path: Path) -> None:
+    game = Toy()
+    play(game, tmp_path / "run")
+    assert game.generator.weight.tolist() == [3.0, 3.0]

@@ -1,0 +1,164 @@
+"""The program of any domain: lists, answers as text and as JSON, errors as one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gan_core.cli
+from gan_core.cli import main, table
+from gan_core.domain import Domain
+from gan_core.errors import GanError
+
+
+@pytest.fixture
+def gan(toy, capsys, monkeypatch, tmp_path):
+    """Runs `gan-toy WORDS…` in an empty folder: its exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words, domain=toy):
+        monkeypatch.setattr(sys, "argv", ["gan", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main(domain)
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return call
+
+
+def test_all_domains_are_one_program(gan):
+    assert gan("toy", "systems", "--json", domain=None) == gan("systems", "--json")
+    status, out, _ = gan("--help", domain=None)
+    assert status == 0
+    assert "GANs for points" in out
+
+
+def test_without_any_domain_the_help_says_what_to_install(gan, monkeypatch):
+    monkeypatch.setattr(gan_core.cli, "find_domains", dict)
+    status, out, err = gan("--help", domain=None)
+    assert (status, err) == (0, "")
+    assert "pip install gan-image" in out
+
+
+def test_systems_and_data_are_tables_and_documents(gan):
+    assert gan("systems")[1].splitlines()[1].split() == ["plain", "2014", "generation", "arXiv:0000.00000", "Plain"]
+    assert [each["name"] for each in json.loads(gan("systems", "--json")[1])] == ["plain", "critic"]
+    assert [each["name"] for each in json.loads(gan("data", "--json")[1])] == ["cloud", "plain-cloud"]
+
+
+def test_a_domain_without_systems_says_so(gan):
+    empty = Domain("none", "GANs for nothing", "gan_none")
+    assert gan("systems", domain=empty) == (0, "", "gan-none has no systems yet\n")
+    assert gan("systems", "--json", domain=empty)[1] == "[]\n"
+    assert gan("demo", domain=empty)[2] == "gan-none: gan-none has no systems yet, and so no demo\n"
+    assert gan("train", "x", "--out", "r", domain=empty)[0] == 2
+
+
+def test_a_training_leaves_a_run_and_says_where(gan, tmp_path):
+    status, out, err = gan("train", "plain", "--out", "my run", "--steps", 2)
+    assert (status, out) == (0, "trained to step 2: my run (look at my run/report.html)\n")
+    assert err.startswith("toy/plain 2/2 [adversarial] discriminator/adversarial ")
+    assert (tmp_path / "my run" / "model" / "model.safetensors").is_file()
+
+
+def test_nothing_is_written_but_the_answer_on_standard_output(gan):
+    for words in (("train", "plain", "--out", "a"), ("resume", "a", "--steps", 5), ("report", "a"), ("doctor", "a"),
+                  ("evaluate", "a", "--data", "cloud", "-n", 4), ("show", "plain"), ("demo", "--out", "b"),
+                  ("generate", "a", "--out", "s")):  # fmt: skip
+        status, out, _ = gan(*words, "--json")
+        assert status == 0
+        assert isinstance(json.loads(out), dict)
+
+
+def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
+    import os
+    import signal
+
+    from gan_core.trainer import Trainer
+
+    played = Trainer._round
+
+    def interrupted(self):
+        played(self)
+        if self.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_round", interrupted)
+    status, out, _ = gan("train", "plain", "--out", "my run", "--steps", 9)
+    assert (status, out) == (0, "interrupted by SIGTERM at step 2; go on with: gan-toy resume 'my run'\n")
+    assert gan("resume", "my run")[:2] == (0, "trained to step 9: my run (look at my run/report.html)\n")
+
+
+def test_an_error_is_one_line_and_a_traceback_only_where_it_is_asked_for(gan):
+    assert gan("show", "plian") == (2, "", "gan-toy: unknown system `plian`; did you mean `plain`?\n")
+    status, out, err = gan("show", "plian", "--debug")
+    assert (status, out) == (2, "")
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith("\ngan-toy: unknown system `plian`; did you mean `plain`?\n")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        (GanError("lost\nall"), 1, "lost all"),
+        (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh; `--debug` shows where"),
+        (MemoryError(), 1, "unexpected MemoryError: no reason given; `--debug` shows where"),
+        (OSError(13, "Permission denied", "x"), 1,
+         "unexpected PermissionError: [Errno 13] Permission denied: 'x'; `--debug` shows where"),
+    ],
+)  # fmt: skip
+def test_whatever_goes_wrong_is_one_line(gan, toy, monkeypatch, raised, status, words):
+    def fails(*_):
+        raise raised
+
+    monkeypatch.setattr(Domain, "preset", fails)
+    assert gan("show", "plain") == (status, "", f"gan-toy: {words}\n")
+
+
+def test_ctrl_c_is_no_crash(gan, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Domain, "preset", interrupted)
+    assert gan("show", "plain") == (130, "", "")
+
+
+def test_misspelt_commands_and_options_are_wrong_requests(gan):
+    for words in (("trian",), ("train", "plain", "--outt", "x"), ("train", "plain", "--steps", "many"), ("show",)):
+        status, out, err = gan(*words)
+        assert (status, out) == (2, "")
+        assert err.count("\n") == 1
+
+
+def test_the_default_data_are_the_systems_own(gan):
+    assert json.loads(gan("train", "critic", "--out", "a", "--json")[1])["step"] == 3
+    assert "source: cloud" in Path("a/recipe.yaml").read_text()
+
+
+def test_a_published_checkpoint_becomes_a_model(gan, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    state = {"fc1.weight": torch.randn(5, 3), "fc1.bias": torch.zeros(5), "fc2.weight": torch.randn(2, 5),
+             "fc2.bias": torch.zeros(2)}  # fmt: skip
+    save_file(state, "g.safetensors")
+    for system in ("plain", "critic"):  # `critic` has a width for each network
+        assert gan("import", f"{system}/generator", "g.safetensors", "--out", system)[:2] == (
+            0, f"{system}/generator in {system}\n"
+        )  # fmt: skip
+        assert gan("generate", system, "--out", f"{system}-samples", "-n", 3)[0] == 0
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys; from gan_core.cli import main; from gan_core.domain import Domain; sys.argv = ['gan', '--help']\n"
+        "try:\n    main(Domain('none', 'GANs for nothing', 'gan_none'))\n"
+        "except SystemExit as end:\n    sys.exit(end.code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_columns_are_aligned():
+    assert table([["a", 10], ["long", 2]]) == "a     10\nlong  2"

@@ -1,0 +1,187 @@
+"""Sources, and the endless stream of batches: every item once an epoch, from any place, in any number of processes."""
+
+from itertools import islice
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils.data import Dataset
+
+from gan_core.data import (
+    BatchStream,
+    FixedSource,
+    IndexStream,
+    TensorDataset,
+    TensorSource,
+    Unpaired,
+    as_source,
+    facts_of,
+    require_labels,
+    to_device,
+)
+from gan_core.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+class Squares(Dataset):
+    """Items one by one; each draws from torch's generator, as an augmentation does."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return {"x": torch.tensor([index, index**2]), "noise": torch.rand(())}
+
+
+# --- sources
+
+
+def test_a_batch_of_tensors_is_one_indexing():
+    dataset = TensorDataset({"x": torch.arange(10), "label": torch.arange(10) % 3})
+    assert {key: value.tolist() for key, value in dataset.__getitems__([7, 2, 7]).items()} == {
+        "x": [7, 2, 7], "label": [1, 2, 1]
+    }  # fmt: skip
+    assert int(dataset[4]["x"]) == 4
+    assert len(dataset) == 10
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({}, "the data set is empty: give at least one item of every key"),
+        ({"x": torch.empty(0, 2)}, "the data set is empty: give at least one item of every key"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)},
+         "the tensors have different lengths {'a': 2, 'b': 3}; for data without pairs use `Unpaired`"),
+    ],
+)  # fmt: skip
+def test_tensors_that_are_no_data_set_are_refused(tensors, words):
+    with pytest.raises(DataError) as error:
+        TensorDataset(tensors)
+    assert str(error.value) == words
+
+
+def test_what_tensors_tell_of_themselves():
+    assert facts_of({"image": torch.zeros(5, 3, 8, 8)}) == {"shape": (3, 8, 8), "channels": 3}
+    assert facts_of({"label": torch.tensor([0, 4]), "points": torch.zeros(2, 2)}) == {
+        "shape": (2,), "channels": 2, "num_classes": 5, "classes": ["0", "1", "2", "3", "4"]
+    }  # fmt: skip
+    assert facts_of({"value": torch.zeros(5)}) == {"shape": ()}
+    named = facts_of({"points": torch.zeros(2, 2), "label": torch.tensor([0, 0])}, classes=["a", "b"])
+    assert (named["num_classes"], named["classes"]) == (2, ["a", "b"])
+    with pytest.raises(DataError, match=r"^the tensors are labels alone; give what they are labels of$"):
+        TensorSource({"label": torch.zeros(3)})
+
+
+def test_labels_are_required_where_a_network_has_classes():
+    plain, labelled = (TensorSource({"x": torch.zeros(2, 1), **more}, name="mine")
+                       for more in ({}, {"label": torch.tensor([0, 2])}))  # fmt: skip
+    require_labels(plain, None)
+    require_labels(labelled, 3)
+    with pytest.raises(DataError) as error:
+        plain.fit(num_classes=3)
+    assert str(error.value) == "mine has no labels, and `network.num_classes` is 3; leave it out"
+    with pytest.raises(DataError) as error:
+        labelled.fit(num_classes=2)
+    assert str(error.value) == "mine has 3 classes and `network.num_classes` is 2; set it to 3"
+
+
+def test_what_users_have_becomes_a_source():
+    source, dataset = TensorSource({"x": torch.zeros(2, 1)}), Squares()
+    assert as_source(source) is source
+    assert as_source({"x": torch.zeros(2, 1)}).facts == source.facts
+    assert isinstance(as_source(dataset), FixedSource)
+    assert as_source(dataset).fit(image_size=64) is dataset
+    assert len(as_source(dataset)) == 10
+
+
+def test_sets_without_pairs_show_every_item_of_both():
+    source, target = torch.arange(3), 10 + torch.arange(5)
+    pairs = Unpaired(source, target)
+    items = [pairs[index] for index in range(len(pairs))]
+    assert len(pairs) == 5
+    assert [int(item["source"]) for item in items] == [0, 1, 2, 0, 1]
+    assert {int(item["target"]) for item in items} == set(target.tolist())
+    assert [int(item["target"]) for item in items] == [int(Unpaired(source, target)[k]["target"]) for k in range(5)]
+
+
+# --- the order
+
+
+def indices(count, **settings):
+    return list(islice(iter(IndexStream(**{"length": 10, "batch_size": 4, "seed": 1, **settings})), count))
+
+
+def test_every_item_comes_once_an_epoch_and_epochs_join_without_a_seam():
+    flat = [index for batch in indices(10) for index in batch]
+    epochs = [flat[k : k + 10] for k in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_the_order_is_the_seeds():
+    assert indices(5) == indices(5)
+    assert indices(5) != indices(5, seed=2)
+
+
+@pytest.mark.parametrize("batches", range(6))
+def test_from_any_place_the_stream_goes_on_as_it_would_have(batches):
+    assert indices(6, position=4 * batches) == indices(6 + batches)[batches:]
+
+
+def test_a_batch_may_be_longer_than_an_epoch():
+    (batch,) = indices(1, length=3, batch_size=8)
+    assert [sorted(batch[k : k + 3]) for k in (0, 3)] == [[0, 1, 2]] * 2
+    assert indices(2, length=3, batch_size=8, position=8)[0] == indices(2, length=3, batch_size=8)[1]
+
+
+def test_processes_read_their_rows_of_the_same_batches():
+    whole = indices(7)
+    shares = [indices(7, rank=rank, processes=2) for rank in range(2)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+
+
+# --- batches
+
+
+def stream(dataset, **settings):
+    return BatchStream(dataset, 4, **{"seed": 1, **settings})
+
+
+@pytest.mark.parametrize("dataset", [TensorDataset({"x": torch.arange(10)}), Squares()], ids=["at once", "one by one"])
+def test_batches_are_the_items_of_the_order_and_the_position_counts_them(dataset):
+    batches = stream(dataset)
+    for expected in indices(4):
+        batch = next(batches)["x"]
+        assert (batch if batch.ndim == 1 else batch[:, 0]).tolist() == expected
+    assert batches.position == 16
+
+
+def test_a_stream_from_a_saved_place_goes_on():
+    first = stream(Squares())
+    for _ in range(3):
+        next(first)
+    second = stream(Squares(), position=first.position)
+    assert_close([next(first)["x"] for _ in range(3)], [next(second)["x"] for _ in range(3)])
+
+
+def test_workers_read_the_same_items_and_what_they_draw_depends_on_the_place_alone():
+    alone, together = stream(Squares()), stream(Squares(), workers=2)
+    batches = [next(together) for _ in range(4)]
+    assert_close([batch["x"] for batch in batches], [next(alone)["x"] for _ in range(4)])
+    later = stream(Squares(), workers=1, position=8)
+    assert_close([next(later)["noise"] for _ in range(2)], [batch["noise"] for batch in batches[2:]], atol=0, rtol=0)
+    assert len({float(value) for batch in batches for value in batch["noise"]}) == 16
+
+
+def test_pixels_become_numbers_around_zero_and_all_else_stays():
+    batch = {
+        "image": torch.tensor([0, 255, 51], dtype=torch.uint8),
+        "label": torch.tensor([3]),
+        "x": torch.tensor([7.0]),
+    }
+    moved = to_device(batch, CPU)
+    assert_close(moved["image"], torch.tensor([-1.0, 1.0, -0.6]))
+    assert torch.equal(moved["label"], batch["label"])
+    assert torch.equal(moved["x"], batch["x"])
+    assert batch["image"].dtype is torch.uint8  # the data set's own memory

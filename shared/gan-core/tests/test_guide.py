@@ -1,0 +1,117 @@
+"""The guide in the README runs, and its sketches do what the text says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the README's blocks define, run in order in an empty folder."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "guide"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("guide"))
+        torch.manual_seed(0)
+        for number, block in enumerate(blocks):
+            exec(compile(block, f"README block {number}", "exec"), names)
+        names["folder"] = Path.cwd()
+    return names
+
+
+def log(guide: dict[str, Any], run: str) -> list[dict[str, Any]]:
+    from gan_core.run import Run
+
+    return Run(guide["folder"] / "runs" / run).log()
+
+
+def test_every_sketch_leaves_a_run_with_a_report(guide: dict[str, Any]) -> None:
+    runs = sorted(path.parent.name for path in guide["folder"].glob("runs/*/report.html"))
+    assert runs == sorted(
+        ["attngan", "cyclegan", "f-anogan", "infogan", "mine", "pix2pixhd", "points", "private", "progan", "seqgan"]
+    )
+
+
+def test_the_ten_lines_learn_where_the_points_are(guide: dict[str, Any]) -> None:
+    assert (guide["samples"].mean(dim=0) - 1).abs().max() < 0.5
+
+
+def test_cyclegan_moves_points_to_the_other_side_and_back(guide: dict[str, Any]) -> None:
+    first, last = log(guide, "cyclegan")[0], log(guide, "cyclegan")[-1]
+    assert last["generator/cycle"] < first["generator/cycle"]
+
+
+def test_progan_grows(guide: dict[str, Any]) -> None:
+    lines = log(guide, "progan")
+    assert lines[-1]["phase"] == "8 numbers"
+    assert guide["ProGAN"]().restore(guide["folder"] / "runs/progan").stages == 1  # weights alone are restored
+
+
+def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(guide: dict[str, Any]) -> None:
+    game = guide["SeqGAN"]().restore(guide["folder"] / "runs/seqgan")
+    tokens = game.generate(200, seed=0)
+    real = {tuple(row) for row in guide["sentences"].tolist()}
+    share = sum(tuple(row) in real for row in tokens.tolist()) / 200
+    assert share > 0.5  # 2 sentences of 4096: chance is 0.0005
+    assert "policy/reward" in log(guide, "seqgan")[-1]
+    assert "policy/policy" not in log(guide, "seqgan")[0]
+
+
+def test_attngan_leaves_its_encoder_as_it_was(guide: dict[str, Any]) -> None:
+    torch.manual_seed(3)
+    encoder = guide["mlp"](6, 4)
+    before = [parameter.clone() for parameter in encoder.parameters()]
+    game = guide["AttnGAN"](encoder)
+    generator = game.generators[0][0].weight.clone()
+    guide["train"](game, data=guide["captioned"], out=guide["folder"] / "runs/frozen", steps=3, shown=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))
+    assert not torch.equal(generator, game.generators[0][0].weight)
+
+
+def test_f_anogans_encoder_learns_to_reconstruct(guide: dict[str, Any]) -> None:
+    real = guide["data"]["points"][:200]
+    game = guide["f_anogan"]
+    with torch.no_grad():
+        error = (game.generator(game.encoder(real)) - real).square().mean()
+        mean = (game.generate(200, seed=0) - real).square().mean()
+    assert error < mean
+
+
+def test_pix2pixhds_enhancer_plays_in_the_second_phase_alone(guide: dict[str, Any]) -> None:
+    game = guide["Pix2PixHD"]()
+    assert [len(player.networks) for player in game.players()] == [1, 1]
+    game.enter(game.phases()[1])
+    assert [len(player.networks) for player in game.players()] == [2, 1]
+
+
+def test_a_private_step_moves_no_further_than_its_clip_without_noise(guide: dict[str, Any]) -> None:
+    class Seat:
+        def __init__(self) -> None:
+            self.parameters = [torch.nn.Parameter(torch.zeros(3))]
+
+        def part(self, *_: Any) -> Any:
+            return torch.enable_grad()
+
+        def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"steep": 100 * (batch["x"] * self.parameters[0]).sum()}
+
+        def update(self) -> None:
+            self.norm = self.parameters[0].grad.norm()
+
+    seat = Seat()
+    guide["private_step"](seat, [{"x": torch.eye(3)}], clip=1.0, noise=0.0)
+    assert seat.norm == pytest.approx(3**0.5 / 3)  # three gradients of length 1, at right angles, averaged
+
+
+def test_a_derived_preset_keeps_what_it_does_not_change(guide: dict[str, Any]) -> None:
+    recipe = guide["MINE_WGAN_GP"].recipe()
+    assert recipe.objective == "wasserstein"
+    assert recipe.players["discriminator"].turns == 5
+    assert guide["MINE"].recipe().objective == "non_saturating"

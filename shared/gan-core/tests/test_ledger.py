@@ -1,0 +1,61 @@
+"""What is logged: means over an interval, kept exactly from one checkpoint to the next run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_core.distributed import Processes
+from gan_core.errors import RecipeError
+from gan_core.ledger import Display, Ledger, Trackers
+
+ALONE = Processes("cpu")
+
+
+def values(*numbers: float) -> list[torch.Tensor]:
+    return [torch.tensor(number) for number in numbers]
+
+
+def test_the_mean_of_a_term_is_over_the_turns_that_had_it() -> None:
+    ledger = Ledger()
+    for value in values(1.0, 2.0, 6.0):
+        ledger.add("generator", {"adversarial": value})
+    ledger.add("discriminator", {"adversarial": torch.tensor(5.0), "r1": torch.tensor(0.5)})
+    assert ledger.means(ALONE) == {
+        "generator/adversarial": 3.0,
+        "discriminator/adversarial": 5.0,
+        "discriminator/r1": 0.5,
+    }
+    assert ledger.means(ALONE)["generator/adversarial"] == 3.0  # reading it changes nothing
+    ledger.clear()
+    assert ledger.means(ALONE) == {}
+
+
+def test_an_interval_that_was_saved_goes_on_to_the_last_bit() -> None:
+    thirds = [torch.rand((), generator=torch.Generator().manual_seed(n)) / 3 for n in range(20)]
+    whole, first, second = Ledger(), Ledger(), Ledger()
+    for number, value in enumerate(thirds):
+        whole.add("g", {"x": value})
+        (first if number < 7 else second).add("g", {"x": value})
+        if number == 6:
+            second.load(json.loads(json.dumps(first.state())), torch.device("cpu"))
+    assert second.means(ALONE) == whole.means(ALONE)
+    assert second.state() == whole.state()
+
+
+def test_off_a_terminal_every_line_of_the_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display("toy/gan", 10, shown=True) as display:
+        display.step(1)
+        display.line({"step": 2, "phase": "warm", "generator/adversarial": 0.123456, "samples_per_second": 812.4})
+    assert capsys.readouterr().err == "toy/gan 2/10 [warm] generator/adversarial 0.123  812 samples/s\n"
+    with Display("toy/gan", 10, shown=False) as display:
+        display.line({"step": 2, "phase": "warm", "generator/adversarial": 0.1, "samples_per_second": 812.4})
+    assert capsys.readouterr().err == ""
+
+
+def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"unknown tracker `tensorbord`; did you mean `tensorboard`\?"):
+        Trackers(["tensorbord"], tmp_path)

@@ -1,0 +1,381 @@
+"""Model folders: there and back, and what an untrusted one may not do."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.testing import assert_close
+
+import gan_core
+import gan_core.model
+from gan_core import api
+from gan_core.errors import CheckpointError, GanError, InputError
+from gan_core.game import Game, Player
+from gan_core.model import CONFIG, WEIGHTS, parameter_counts, read_config, save_model
+from gan_core.two_player import TwoPlayerGame
+
+
+class Counter(nn.Module):
+    """A network with state that is no tensor."""
+
+    latent_dim = 2
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.count = nn.Linear(2, 2), 0
+
+    def forward(self, z):
+        return self.layer(z)
+
+    def get_extra_state(self):
+        return {"count": self.count}
+
+    def set_extra_state(self, state):
+        self.count = state["count"] + 0
+
+
+class Alone(Game):
+    """A game put together by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = Counter()
+
+    def players(self):
+        yield Player("generator", (self.generator,), lambda batch: {"loss": self.generator.layer.weight.sum()})
+
+
+def config(folder, **changes):
+    """Rewrites some keys of a model's config; `recipe__x__y` reaches into it."""
+    file = folder / CONFIG
+    fields = json.loads(file.read_text())
+    for key, value in changes.items():
+        *outer, last = key.split("__")
+        inner = fields
+        for name in outer:
+            inner = inner[name]
+        inner[last] = value
+    file.write_text(json.dumps(fields))
+
+
+def refusal(folder, load=None):
+    with pytest.raises(CheckpointError) as error:
+        (load or api.load)(folder)
+    words = str(error.value)
+    assert "\n" not in words
+    return words.replace(str(folder), "M")
+
+
+# --- there and back
+
+
+def test_a_saved_game_is_loaded_as_it_was(toy, tmp_path):
+    game = toy.create("plain", width=5, num_classes=3)
+    folder = game.save_pretrained(tmp_path / "model")
+    for again in (
+        toy.load(folder),
+        api.load(folder),
+        Game.from_pretrained(folder),
+        TwoPlayerGame.from_pretrained(folder),
+    ):
+        assert again.state_dict().keys() == game.state_dict().keys()
+        assert all(torch.equal(again.state_dict()[key], value) for key, value in game.state_dict().items())
+        assert again.recipe == game.recipe
+        assert torch.equal(again.generate(5, seed=0), game.generate(5, seed=0))
+
+
+def test_the_folder_is_hugging_faces_layout(model):
+    assert sorted(path.name for path in model.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    fields = json.loads((model / CONFIG).read_text())
+    assert (fields["library_name"], fields["library_version"]) == ("gan-core", gan_core.__version__)
+    assert fields["recipe"]["system"] == "plain"
+    assert load_file(model / WEIGHTS)["generator.hidden.weight"].shape == (8, 4)
+
+
+def test_the_card_says_how_to_use_it_and_how_large_it_is(model):
+    card = (model / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: gan-core\ntags:\n- gan\n---")
+    for part in ("# plain (small)", "import gan_toy", "| generator | 58 |", "| discriminator | 33 |", "system: plain"):
+        assert part in card
+
+
+def test_parameters_are_counted_by_network(toy):
+    assert parameter_counts(toy.create("plain")) == {
+        "generator": 4 * 8 + 8 + 8 * 2 + 2, "discriminator": 2 * 8 + 8 + 8 + 1
+    }  # fmt: skip
+
+
+def test_state_that_is_no_tensor_is_kept(tmp_path):
+    game = Alone()
+    game.generator.count = 7
+    game.save_pretrained(tmp_path / "model")
+    again = Alone().restore(tmp_path / "model")
+    assert again.generator.count == 7
+    assert torch.equal(again.generator.layer.weight, game.generator.layer.weight)
+
+
+def test_a_game_put_together_by_hand_is_built_by_hand_again(toy, tmp_path):
+    folder = Alone().save_pretrained(tmp_path / "model")
+    assert refusal(folder) == "M: its game was put together by hand; build it again, then `game.restore(path)`"
+
+
+def test_another_kind_of_game_is_refused(toy, model):
+    with pytest.raises(GanError, match="TwoPlayerGame"):
+        Alone.from_pretrained(model)
+
+
+def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
+    game = toy.create("plain", width=3)
+    game.save_pretrained(model)
+    assert toy.load(model).generator.hidden.out_features == 3
+    (model.parent / "other").mkdir()
+    (model.parent / "other" / "x").touch()
+    (model.parent / "file").touch()
+    for name in ("other", "file"):
+        with pytest.raises(InputError) as error:
+            game.save_pretrained(model.parent / name)
+        assert str(error.value) == f"{model.parent / name}: exists and is no model folder; choose another"
+    with pytest.raises(InputError, match=r"cannot be written \(.*\); choose another place$"):
+        game.save_pretrained(model.parent / "file" / "model")
+    assert sorted(path.name for path in model.parent.iterdir()) == ["file", "model", "other"]
+
+
+def test_a_model_can_be_saved_where_one_stands(toy, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    toy.create("plain").save_pretrained(".")
+    assert (tmp_path / "here" / CONFIG).is_file()
+
+
+# --- what is no model
+
+
+def test_what_is_no_model_says_why(toy, tmp_path):
+    (tmp_path / "file").touch()
+    neither = "neither a run (it has no recipe.yaml) nor a model folder (it has no config.json)"
+    assert refusal(tmp_path / "none") == "M: no such folder"
+    assert refusal(tmp_path) == f"M: {neither}"
+    assert refusal(tmp_path / "file") == f"M: {neither}"
+    assert refusal(tmp_path, Alone().restore) == f"M: {neither}"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x89PNG\xff\x00", b"[]", b"3", b"{}", b'{"recipe": 3}', b'{"recipe": []}',
+                b"[" * 100_000, b'{"recipe": null, "networks": 3}', b'{"recipe": null, "plain_state": []}']
+)  # fmt: skip
+def test_a_config_that_is_none_is_refused(toy, model, content):
+    (model / CONFIG).write_bytes(content)
+    assert refusal(model).startswith("M/config.json: is not a model's config (")
+
+
+def test_a_huge_config_is_not_read(toy, model):
+    (model / CONFIG).write_bytes(b" " * 1_000_001)
+    assert refusal(model) == "M/config.json: larger than 1,000,000 bytes, which no model's config is"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe__domain": "nope"}, "the domain `nope` is not installed: pip install gan-nope"),
+        ({"recipe__system": "../../etc"}, "M: cannot be built as its recipe says: unknown system `../../etc`; known: "
+         "critic, plain"),
+        ({"recipe__preset": "tiny"}, "M: cannot be built as its recipe says: unknown preset of plain `tiny`; known: "
+         "paper, small"),
+        ({"recipe__system": 3}, "M: cannot be built as its recipe says: `system` is 3; expected text"),
+        ({"recipe__evil": 3}, "M: cannot be built as its recipe says: unknown setting `evil`; known: data, domain, "
+         "game, network, objective, optimizer, players, preset, regularizers, system, train"),
+        ({"recipe__network__evil": "__import__('os')"}, "M: cannot be built as its recipe says: unknown setting "
+         "`network.evil`; known: network.latent_dim, network.num_classes, network.shape, network.slope, network.width"),
+        ({"recipe__network__width": "8; import os"}, "M: cannot be built as its recipe says: `network.width` is "
+         "'8; import os'; expected a whole number"),
+        ({"recipe__network__width": 10**12}, "M: cannot be built as its recipe says: `network.width` is 1000000000000; "
+         "expected less than or equal to 65536"),
+        ({"recipe__network__generator": {"forward": 3}}, "M: cannot be built as its recipe says: unknown setting "
+         "`network.generator.forward`; known: network.generator.latent_dim, network.generator.num_classes, "
+         "network.generator.shape, network.generator.slope, network.generator.width"),
+        ({"recipe__game": {"__class__": "x"}}, "M: cannot be built as its recipe says: unknown setting "
+         "`game.__class__`; there are none"),
+        ({"recipe__objective": "eval"}, "M: cannot be built as its recipe says: unknown objective `eval`; known: "
+         "non_saturating, wasserstein"),
+        ({"recipe__regularizers": {"gradient_penalty": {"penalty": 1}}}, "M: cannot be built as its recipe says: "
+         "unknown setting `regularizers.gradient_penalty.penalty`; known: regularizers.gradient_penalty.interval, "
+         "regularizers.gradient_penalty.weight"),
+        ({"recipe__players": {"nobody": {"turns": 1}}}, "M: cannot be built as its recipe says: unknown player of "
+         "plain `nobody`; known: discriminator, generator"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_tries_something_is_refused(toy, model, changes, words):
+    config(model, **changes)
+    with pytest.raises(InputError) as error:
+        api.load(model)
+    assert str(error.value).replace(str(model), "M") == words
+
+
+def test_a_model_of_another_domain_is_refused(toy, model, monkeypatch):
+    from gan_core.domain import Domain
+
+    with pytest.raises(CheckpointError) as error:
+        Domain("image", "GANs for images", "gan_image").load(model)
+    assert str(error.value) == f"{model}: is a system of gan-toy (plain), not of gan-image"
+
+
+# --- weights
+
+
+def test_weights_of_another_size_are_refused_before_memory_is_taken_for_them(toy, model, monkeypatch):
+    config(model, recipe__network__width=60_000, recipe__network__latent_dim=60_000)  # 14 GB
+    built = []
+    monkeypatch.setattr(
+        torch.nn.init, "kaiming_uniform_", lambda tensor, **_: built.append(tensor.device.type) or tensor
+    )
+    assert refusal(model) == (
+        "M: `generator.hidden.weight` is [8, 4], and its recipe's is [60000, 60000]; it is damaged, or of another "
+        "system"
+    )
+    assert set(built) == {"meta"}
+
+
+def test_a_missing_or_foreign_tensor_is_named(toy, model):
+    tensors = load_file(model / WEIGHTS)
+    save_file({key: value for key, value in tensors.items() if key != "discriminator.judge.bias"}, model / WEIGHTS)
+    assert refusal(model) == "M: has no `discriminator.judge.bias`; it is damaged, or of another system"
+    save_file(tensors | {"generator.extra": torch.zeros(2)}, model / WEIGHTS)
+    assert "generator.extra" in refusal(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
+def test_weights_that_are_no_safetensors_are_refused(toy, model, content):
+    (model / WEIGHTS).write_bytes(content)
+    words = refusal(model)
+    assert words.startswith(("M/model.safetensors: cannot be read as safetensors (", "M: has no `generator."))
+
+
+def test_missing_weights_are_named(toy, model):
+    (model / WEIGHTS).unlink()
+    assert refusal(model).startswith("M/model.safetensors: cannot be read as safetensors (")
+
+
+def test_another_systems_weights_are_refused(toy, model, tmp_path):
+    other = toy.create("critic").save_pretrained(tmp_path / "other")
+    shutil.copy(other / WEIGHTS, model / WEIGHTS)
+    assert refusal(model) == (
+        "M: `generator.hidden.weight` is [16, 4], and its recipe's is [8, 4]; it is damaged, or of another system"
+    )
+    assert "does not fit TwoPlayerGame" in refusal(other, toy.create("plain").restore)
+
+
+@pytest.mark.parametrize(
+    "state", [{"generator._extra_state": 3}, {"generator._extra_state": {}}, {"generator._extra_state": {"count": "x"}},
+              {"other": 1}]
+)  # fmt: skip
+def test_state_that_is_not_the_games_is_refused(tmp_path, state):
+    folder = Alone().save_pretrained(tmp_path / "model")
+    config(folder, plain_state=state)
+    refusal(folder, Alone().restore)
+
+
+# --- a part of a game
+
+
+def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
+    game, other = toy.create("plain"), toy.create("plain")
+    save_model(game, tmp_path / "part", networks=["generator"])
+    kept = other.discriminator.judge.weight.clone()
+    other.restore(tmp_path / "part")
+    assert torch.equal(other.generator.out.weight, game.generator.out.weight)
+    assert torch.equal(other.discriminator.judge.weight, kept)
+    assert read_config(tmp_path / "part").networks == ["generator"]
+    assert_close(toy.load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
+
+
+def test_a_part_that_makes_no_samples_is_not_loaded_with_a_generator_that_learnt_nothing(toy, tmp_path):
+    save_model(toy.create("plain"), tmp_path / "part", networks=["discriminator"])
+    assert refusal(tmp_path / "part") == "M: holds discriminator alone; samples are made with generator"
+
+
+def test_a_part_that_claims_a_huge_rest_is_refused(toy, tmp_path):
+    save_model(toy.create("plain"), tmp_path / "part", networks=["generator"])
+    config(tmp_path / "part", recipe__network__discriminator={"width": 65_536, "shape": [65_536]})
+    assert refusal(tmp_path / "part") == "M: its recipe has 4,295,098,369 parameters that it does not hold"
+
+
+# --- runs and the hub
+
+
+def test_a_run_is_loaded_from_its_newest_whole_checkpoint(toy, tmp_path):
+    run = toy.train("plain", data="cloud", out=tmp_path / "run", checkpoint_every=1, steps=2, ema=0.5, shown=False)
+    averaged = toy.load(run.path)
+    final = toy.load(run.model)
+    assert torch.equal(averaged.generate(4, seed=0), final.generate(4, seed=0))
+    newest = run.checkpoints()[-1]
+    (newest / "state.json").write_text("{}")
+    assert not torch.equal(toy.load(run.path).generate(4, seed=0), final.generate(4, seed=0))
+    shutil.rmtree(run.checkpoints_folder)
+    assert torch.equal(toy.load(run.path).generate(4, seed=0), final.generate(4, seed=0))
+    shutil.rmtree(run.model)
+    assert refusal(run.path) == "M: has no checkpoint and no model yet"
+
+
+def test_a_run_of_which_every_checkpoint_is_damaged_says_what_is_wrong_with_the_newest(toy, tmp_path):
+    run = toy.train("plain", data="cloud", out=tmp_path / "run", shown=False)
+    shutil.rmtree(run.model)
+    (run.checkpoints()[-1] / "game.safetensors").write_bytes(b"x")
+    assert refusal(run.path).startswith("M/checkpoints/00000003/game.safetensors: missing or damaged")
+
+
+def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options["allow_patterns"]))
+        return str(model)
+
+    monkeypatch.setattr(gan_core.model, "snapshot_download", download)
+    assert toy.load("someone/points").recipe.system == "plain"
+    assert asked == [("someone/points", ["config.json", "model.safetensors", "README.md"])]
+
+
+@pytest.mark.parametrize("path", ["./none/here", "/none/here", "none", "a/b/c", "~/none"])
+def test_paths_are_not_asked_of_the_hub(toy, monkeypatch, path):
+    monkeypatch.setattr(gan_core.model, "snapshot_download", None)
+    with pytest.raises(CheckpointError, match=r"no such folder$"):
+        api.load(path)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(toy, monkeypatch):
+    def no_network(name, **options):
+        raise OSError("Name or service not known\nand more")
+
+    monkeypatch.setattr(gan_core.model, "snapshot_download", no_network)
+    with pytest.raises(CheckpointError) as error:
+        api.load("someone/points")
+    assert str(error.value) == (
+        "someone/points: no such folder here, and the hub gave none (Name or service not known)"
+    )
+
+
+def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
+    uploaded = {}
+
+    class Hub:
+        def __init__(self, token):
+            uploaded["token"] = token
+
+        def create_repo(self, name, *, private, exist_ok):
+            uploaded["private"] = private
+            return type("Address", (), {"repo_id": f"me/{name}"})
+
+        def upload_folder(self, *, repo_id, folder_path):
+            uploaded["files"] = sorted(path.name for path in folder_path.iterdir())
+            uploaded["system"] = read_config(folder_path).recipe["system"]
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(gan_core.model, "HfApi", Hub)
+    assert toy.create("plain").push_to_hub("points", private=True, token="secret") == "https://hub/me/points"
+    assert uploaded == {
+        "token": "secret", "private": True, "files": ["README.md", "config.json", "model.safetensors"],
+        "system": "plain",
+    }  # fmt: skip

@@ -1,0 +1,167 @@
+"""Penalties by their closed form, and their gradients against finite differences."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from gan_core import draws
+from gan_core.errors import RecipeError
+from gan_core.recipe import parse_settings
+from gan_core.regularizers import (
+    REGULARIZERS,
+    GradientPenalty,
+    gradient_norm,
+    gradient_penalty,
+    penalties,
+    uncompiled,
+)
+
+CPU = torch.device("cpu")
+
+
+def linear(slope):
+    network = nn.Linear(len(slope), 1)
+    network.weight.data = torch.tensor([slope])
+    return lambda x: network(x.flatten(1)).squeeze(1)
+
+
+def noise(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def test_gradient_penalty_of_a_linear_network_is_known():
+    network = linear([3.0, 0.0, 4.0, 0.0])  # slope 5 everywhere
+    assert_close(gradient_penalty(network, noise(6, 4), noise(6, 4, seed=1)), torch.tensor(16.0))  # (5 - 1)²
+
+
+def test_a_slope_of_one_costs_nothing_and_a_flat_network_one():
+    real, fake = noise(6, 2), noise(6, 2, seed=1)
+    assert_close(gradient_penalty(linear([0.6, 0.8]), real, fake), torch.tensor(0.0), atol=1e-12, rtol=0)
+    flat = linear([0.0, 0.0])
+    assert_close(gradient_penalty(flat, real, fake), torch.tensor(1.0))
+
+
+def test_the_norm_is_of_each_sample_over_all_its_axes():
+    def cubes(x):  # the gradient is 3x²
+        return x.pow(3).flatten(1).sum(dim=1)
+
+    x = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 1.0]]])
+    assert_close(gradient_norm(cubes, x), torch.tensor([(9 + 144) ** 0.5, 3.0]))
+
+
+def test_every_sample_is_mixed_at_one_place_of_its_own():
+    seen = []
+
+    def network(x):
+        seen.append(x.detach())
+        return x.sum(dim=(1, 2, 3))
+
+    real, fake = torch.ones(8, 2, 3, 3), torch.zeros(8, 2, 3, 3)
+    gradient_penalty(network, real, fake)
+    share = seen[0].flatten(1)
+    assert_close(share, share[:, :1].expand_as(share))
+    assert len(set(share[:, 0].tolist())) == 8
+    assert ((share >= 0) & (share < 1)).all()
+
+
+def test_the_mix_depends_on_the_seed_alone():
+    def at(start, rows):
+        real, fake = noise(8, 2)[start : start + rows], noise(8, 2, seed=1)[start : start + rows]
+        with draws.drawing(3, CPU, start=start, rows=rows, total=8):
+            return gradient_penalty(lambda x: x.pow(3).sum(dim=1), real, fake)
+
+    assert_close(torch.stack([at(0, 4), at(4, 4)]).mean(), at(0, 8))
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    real, fake = noise(4, 3, dtype=torch.float64), noise(4, 3, seed=1, dtype=torch.float64)
+
+    def penalty(*weights):
+        names = dict(zip([name for name, _ in network.named_parameters()], weights, strict=True))
+        with draws.drawing(0, CPU, rows=4, total=4):
+            return gradient_penalty(lambda x: torch.func.functional_call(network, names, x).squeeze(1), real, fake)
+
+    assert torch.autograd.gradcheck(penalty, [p.detach().requires_grad_() for p in network.parameters()])
+
+
+def test_second_derivatives_reach_every_parameter_but_the_last_bias():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(16, 1), nn.Flatten(0))
+    gradient_penalty(network, noise(4, 1, 4, 4), noise(4, 1, 4, 4, seed=1)).backward()
+    *others, last = network.parameters()
+    assert last.grad is None  # the slope does not depend on it
+    assert all(parameter.grad is not None for parameter in others if parameter.ndim > 1)
+    assert all(parameter.grad.abs().sum() > 0 for parameter in others if parameter.ndim > 1)
+
+
+def test_points_keep_no_gradient_of_their_own():
+    real, fake = noise(4, 2), noise(4, 2, seed=1).requires_grad_()
+    network = nn.Linear(2, 1)
+    gradient_penalty(lambda x: network(x).squeeze(1).pow(2), real, fake).backward()
+    assert fake.grad is None
+
+
+# --- settings and intervals
+
+
+def terms(regularizers, step):
+    return penalties(regularizers, step, linear([3.0, 4.0]), noise(4, 2), noise(4, 2, seed=1))
+
+
+def test_a_penalty_is_weighted():
+    assert_close(terms([GradientPenalty(weight=0.5)], 0), {"gradient_penalty": torch.tensor(8.0)})
+
+
+def test_a_lazy_penalty_is_taken_at_intervals_and_keeps_its_mean_strength():
+    lazy = [GradientPenalty(weight=0.5, interval=4)]
+    taken = [terms(lazy, step) for step in range(8)]
+    assert [step for step, found in enumerate(taken) if found] == [0, 4]
+    assert sum(found["gradient_penalty"].item() for found in taken if found) / 8 == pytest.approx(8.0)
+
+
+def test_no_regularizer_has_no_terms():
+    assert terms([], 0) == {}
+
+
+def test_penalties_are_taken_in_full_precision_under_autocast():
+    seen = []
+
+    def network(x):
+        value = nn.functional.linear(x, torch.ones(1, 2))
+        seen.append((x.dtype, value.dtype))
+        return value.squeeze(1)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = penalties([GradientPenalty()], 0, network, noise(2, 2), noise(2, 2, seed=1).bfloat16())
+    assert seen == [(torch.float32, torch.float32)]
+    assert found["gradient_penalty"].dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_every_regularizer_has_defaults_and_goes_there_and_back(name):
+    made = REGULARIZERS[name]()
+    assert made.name == name
+    assert REGULARIZERS[name](**made.model_dump()) == made
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"weight": 0}, "`gp.weight` is 0; expected greater than 0"),
+        ({"interval": 0}, "`gp.interval` is 0; expected greater than or equal to 1"),
+        ({"wieght": 1}, "unknown setting `gp.wieght`; did you mean `gp.weight`?"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(fields, words):
+    with pytest.raises(RecipeError) as error:
+        parse_settings(GradientPenalty, fields, "gp")
+    assert str(error.value) == words
+
+
+def test_a_compiled_network_is_called_uncompiled():
+    network = nn.Linear(2, 1)
+    network.compile()
+    assert uncompiled(network) == network.forward

@@ -1,0 +1,708 @@
+"""The trainer: who moves when, on what, how far; what is staged, logged and kept; and when it ends."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+from torch.testing import assert_close
+
+from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
+from gan_core.checkpoint import read_checkpoint
+from gan_core.data import Source, TensorDataset
+from gan_core.errors import NonFiniteError, RecipeError
+from gan_core.objectives import wasserstein
+from gan_core.run import Run
+from gan_core.trainer import stretches
+
+
+def fit(game: Game, out: Path, data: Any = None, **settings: Any) -> Run:
+    """Trains on rows that are known by their number, unless there are others."""
+    data = {"rows": torch.arange(12.0)[:, None]} if data is None else data
+    return train(game, data=data, out=out, shown=False, **{"device": "cpu", "steps": 3, "batch_size": 4} | settings)
+
+
+class Weight(nn.Module):
+    """One number that a loss may be made of."""
+
+    def __init__(self, start: float = 0.0):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor([start]))
+
+
+class Slopes(Game):
+    """Two players, each with one weight on a slope: plain descent at rate r moves it by r times the slope."""
+
+    def __init__(self, first: float = 1.0, second: float = 1.0, turns: Mapping[str, int] = MappingProxyType({})):
+        super().__init__()
+        self.generator, self.discriminator = Weight(), Weight()
+        self.first, self.second, self.turns = first, second, turns
+        self.events: list[tuple[str, Tensor]] = []
+
+    def players(self) -> Iterable[Player]:
+        yield Player("first", (self.generator,), self.first_loss, self.turns.get("first", 1))
+        yield Player("second", (self.discriminator,), self.second_loss, self.turns.get("second", 1))
+
+    def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.events.append(("first", batch["rows"]))
+        return {"slope": self.first * self.generator.value.sum()}
+
+    def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.events.append(("second", batch["rows"]))
+        return {"slope": self.second * self.discriminator.value.sum()}
+
+    def sample(self, count: int) -> Tensor:
+        return self.generator.value.expand(count, 1)
+
+
+DESCENT = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5}
+
+
+# Who moves, and who does not.
+
+
+class Watched(Game):
+    """A generator, a discriminator, and an encoder that belongs to nobody; every loss notes what may change in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        self.discriminator = nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        self.encoder = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Dropout(0.5))
+        self.movable: dict[str, set[str]] = {}
+        self.modes: dict[str, bool] = {}
+
+    def players(self) -> Iterable[Player]:
+        yield Player("discriminator", (self.discriminator,), self.discriminator_loss)
+        yield Player("generator", (self.generator,), self.generator_loss)
+
+    def watch(self, player: str) -> None:
+        self.movable[player] = {name.split(".")[0] for name, p in self.named_parameters() if p.requires_grad}
+        self.modes |= {name: network.training for name, network in self.named_children()}
+
+    def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.watch("generator")
+        return {"adversarial": -self.discriminator(self.sample(len(batch["rows"]))).mean()}
+
+    def discriminator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.watch("discriminator")
+        real, fake = self.discriminator(self.encoder(batch["rows"])), self.discriminator(self.sample(4))
+        return {"adversarial": (fake - real).mean()}
+
+    def sample(self, count: int) -> Tensor:
+        return self.generator(draws.normal(count, 1, like=self.generator[0].weight))
+
+
+def test_only_the_mover_s_parameters_require_gradients(tmp_path: Path) -> None:
+    game = Watched()
+    fit(game, tmp_path)
+    assert game.movable == {"generator": {"generator"}, "discriminator": {"discriminator"}}
+
+
+def test_a_network_that_nobody_owns_keeps_every_bit_and_stays_in_evaluation_mode(tmp_path: Path) -> None:
+    game = Watched()
+    before = {name: tensor.clone() for name, tensor in game.state_dict().items()}
+    fit(game, tmp_path)
+    assert game.modes == {"generator": True, "discriminator": True, "encoder": False}
+    changed = {
+        name.split(".")[0] for name, tensor in game.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"generator", "discriminator"}
+
+
+def test_who_sits_out_a_phase_is_frozen_in_it(tmp_path: Path) -> None:
+    class Alone(Watched):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("alone", ("discriminator",))]
+
+    game = Alone()
+    before = {name: tensor.clone() for name, tensor in game.generator.state_dict().items()}
+    fit(game, tmp_path)
+    assert not game.modes["generator"]
+    assert game.movable == {"discriminator": {"discriminator"}}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in game.generator.state_dict().items())
+
+
+def test_what_two_players_own_is_free_in_the_turns_of_both(tmp_path: Path) -> None:
+    class Shared(Watched):
+        def players(self) -> Iterable[Player]:
+            yield Player("discriminator", (self.discriminator, self.encoder), self.discriminator_loss)
+            yield Player("generator", (self.generator, self.discriminator), self.generator_loss)
+
+    game = Shared()
+    fit(game, tmp_path)
+    assert game.movable["discriminator"] == {"discriminator", "encoder"}
+    assert game.movable["generator"] == {"generator", "discriminator"}
+
+
+def test_after_training_everything_may_change_and_is_in_evaluation_mode(tmp_path: Path) -> None:
+    game = Watched()
+    fit(game, tmp_path)
+    assert all(parameter.requires_grad for parameter in game.parameters())
+    assert not any(module.training for module in game.modules())
+
+
+# Turns and batches.
+
+
+def test_players_move_in_order_as_often_as_they_have_turns(tmp_path: Path) -> None:
+    game = Slopes()
+    fit(game, tmp_path, steps=2, changes={"players.first.turns": 3, **DESCENT})
+    assert [name for name, _ in game.events] == ["first", "first", "first", "second"] * 2
+    assert (game.generator.value.item(), game.discriminator.value.item()) == (-3.0, -1.0)  # turns · steps · 0.5
+
+
+def test_a_player_s_own_turns_hold_where_the_recipe_says_nothing(tmp_path: Path) -> None:
+    game = Slopes(turns={"second": 2})
+    fit(game, tmp_path, steps=2)
+    assert [name for name, _ in game.events] == ["first", "second", "second"] * 2
+
+
+def test_every_turn_gets_a_fresh_batch_until_every_row_was_seen_once(tmp_path: Path) -> None:
+    game = Slopes()
+    fit(game, tmp_path, steps=3)  # 6 turns of 4 rows: two epochs of 12
+    rows = torch.cat([batch for _, batch in game.events]).flatten()
+    for epoch in rows.split(12):
+        assert sorted(epoch.tolist()) == list(range(12))
+    assert not torch.equal(rows[:12], rows[12:])
+
+
+def test_unknown_players_are_refused(tmp_path: Path) -> None:
+    class Misspelt(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("warm", ("frist",))]
+
+    with pytest.raises(RecipeError, match=r"unknown player in phase `warm` `frist`; did you mean `first`\?"):
+        fit(Misspelt(), tmp_path / "phase")
+    with pytest.raises(RecipeError, match=r"unknown player of Slopes `secnd`; did you mean `second`\?"):
+        fit(Slopes(), tmp_path / "recipe", changes={"players.secnd.turns": 2})
+    assert not (tmp_path / "recipe").exists()
+
+
+# How far.
+
+
+def test_each_player_has_its_own_learning_rate(tmp_path: Path) -> None:
+    game = Slopes()
+    fit(game, tmp_path, steps=4, changes=DESCENT | {"players.second.optimizer.learning_rate": 0.125})
+    assert (game.generator.value.item(), game.discriminator.value.item()) == (-2.0, -0.5)  # 4 · 0.5 and 4 · 0.125
+
+
+def test_a_player_s_own_optimizer_wins_over_the_recipe_s(tmp_path: Path) -> None:
+    class Own(Slopes):
+        def players(self) -> Iterable[Player]:
+            yield Player("first", (self.generator,), self.first_loss, optimizer=SGD(learning_rate=2.0))
+            yield Player("second", (self.discriminator,), self.second_loss)
+
+    game = Own()
+    fit(game, tmp_path, steps=1, changes=DESCENT)
+    assert (game.generator.value.item(), game.discriminator.value.item()) == (-2.0, -0.5)
+
+
+def test_the_norm_of_a_player_s_whole_gradient_is_clipped(tmp_path: Path) -> None:
+    class Steep(Slopes):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = Weight()
+
+        def players(self) -> Iterable[Player]:
+            yield Player("first", (self.generator, self.other), self.steep_loss)
+            yield Player("second", (self.discriminator,), self.second_loss)
+
+        def steep_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"a": 3 * self.generator.value.sum(), "b": 4 * self.other.value.sum()}
+
+    game = Steep()
+    fit(
+        game,
+        tmp_path,
+        steps=1,
+        changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1.0, "optimizer.clip_norm": 2.0},
+    )
+    assert_close(torch.cat([game.generator.value, game.other.value]), torch.tensor([-1.2, -1.6]))  # 2 · (3, 4) / 5
+    assert game.discriminator.value.item() == -1.0  # a gradient of 1 is short enough
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ({"name": "linear"}, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ({"name": "linear", "start": 0.5, "end": 0.2}, [1, 1, 1, 1, 1, 0.8, 0.6, 0.4]),
+        ({"name": "cosine"}, [(1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]),
+        ({"name": "cosine", "end": 0.1}, [0.1 + 0.9 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]),
+        ({"name": "step", "every": 3, "factor": 0.1}, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+        ({"name": "constant"}, [1] * 8),
+    ],
+    ids=["linear", "linear-late", "cosine", "cosine-end", "step", "constant"],
+)
+def test_the_learning_rate_follows_its_schedule(tmp_path: Path, schedule: dict[str, Any], factors: list[float]) -> None:
+    places: list[float] = []
+
+    class Tracked(Slopes):
+        def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            places.append(-self.generator.value.item())
+            return super().first_loss(batch)
+
+    game = Tracked()
+    fit(game, tmp_path, steps=8, changes=DESCENT | {"optimizer.schedule": schedule})
+    places.append(-game.generator.value.item())
+    moved = [after - before for before, after in itertools.pairwise(places)]
+    assert moved == pytest.approx([0.5 * factor for factor in factors], abs=1e-6)
+
+
+# Phases.
+
+
+def test_phases_share_the_steps_and_each_has_one() -> None:
+    def cut(steps: int, *shares: float) -> list[tuple[int, int]]:
+        return [(s.start, s.end) for s in stretches([Phase(share=share) for share in shares], steps)]
+
+    assert cut(10, 1, 1) == [(0, 5), (5, 10)]
+    assert cut(100, 2, 1, 2) == [(0, 40), (40, 60), (60, 100)]
+    assert cut(3, 1, 1000, 1) == [(0, 1), (1, 2), (2, 3)]
+    with pytest.raises(RecipeError, match=r"`train.steps` is 2; this game has 3 phases and needs a step for each"):
+        cut(2, 1, 1, 1)
+
+
+class Sizes(Source):
+    """Rows of as many columns as the phase asks for."""
+
+    name, facts = "sizes", {}
+
+    def __len__(self) -> int:
+        return 12
+
+    def fit(self, size: int = 1, **others: Any) -> TensorDataset:
+        return TensorDataset({"rows": torch.zeros(12, size)})
+
+
+class Growing(Slopes):
+    """Two phases: the second has wider data, smaller batches, another slope, and the first player alone."""
+
+    def __init__(self) -> None:
+        super().__init__(first=1000.0)
+        self.entered: list[tuple[str, int]] = []
+        self.places: list[tuple[str, float]] = []
+
+    def phases(self) -> Iterable[Phase]:
+        return [Phase("narrow", share=3), Phase("wide", ("first",), share=1, fit={"size": 2}, batch_size=2)]
+
+    def enter(self, phase: Phase) -> None:
+        self.entered.append((phase.name, self.step))
+        self.first = 1000.0 if phase.name == "narrow" else -1.0
+
+    def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.places.append((self.phase.name, self.progress))
+        return super().first_loss(batch)
+
+
+def test_a_phase_brings_its_players_its_data_and_fresh_optimizers(tmp_path: Path) -> None:
+    game = Growing()
+    adam = {"optimizer.learning_rate": 0.25, "optimizer.betas": (0.9, 0.999)}
+    run = fit(game, tmp_path, data=Sizes(), steps=4, log_every=1, changes=adam)
+    assert [name for name, _ in game.entered] == ["narrow", "wide"]
+    assert game.places == [("narrow", 0.0), ("narrow", 1 / 3), ("narrow", 2 / 3), ("wide", 0.0)]
+    assert [(name, tuple(batch.shape)) for name, batch in game.events] == (
+        [("first", (4, 1)), ("second", (4, 1))] * 3 + [("first", (2, 2))]
+    )
+    # Adam's first step is its rate whatever the slope; with the moments of slopes of 1000 it would go on downwards.
+    assert game.generator.value.item() == pytest.approx(-3 * 0.25 + 0.25, abs=1e-4)
+    assert [line["phase"] for line in run.log()] == ["narrow"] * 3 + ["wide"]
+    assert "second/slope" not in run.log()[-1]
+
+
+def test_a_batch_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"a batch of 2 cannot be cut into 4 \(processes × parts\); use a multiple"):
+        fit(Growing(), tmp_path / "run", data=Sizes(), steps=4, accumulate=4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_game_that_can_show_nothing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    class Mute(Slopes):
+        sample = Game.sample
+
+    with pytest.raises(RecipeError, match="Mute has nothing to show; define `sample` or `preview`"):
+        fit(Mute(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# What is staged.
+
+
+class Translator(Game):
+    """A generator and a discriminator that look at the same translations; or, unstaged, make them in each loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.generator, self.discriminator = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.staged: list[int] = []
+        self.seen: dict[str, bool] = {}
+
+    def players(self) -> Iterable[Player]:
+        yield Player("discriminator", (self.discriminator,), self.discriminator_loss)
+        yield Player("generator", (self.generator,), self.generator_loss)
+
+    def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.seen["generator"] = batch["fake"].requires_grad
+        near = (batch["fake"] - batch["target"]).square().mean()
+        return {"adversarial": -self.discriminator(batch["fake"]).mean(), "reconstruction": near}
+
+    def discriminator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.seen["discriminator"] = batch["fake"].requires_grad
+        judged = self.discriminator(batch["fake"]).exp() - self.discriminator(batch["target"])
+        return {"adversarial": judged.mean()}
+
+    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"translated": self.generator(batch["source"])}
+
+
+class Staged(Translator):
+    def stage(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.staged.append(self.step)
+        return batch | {"fake": self.generator(batch["source"])}
+
+
+class Unstaged(Translator):
+    def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return super().generator_loss(batch | {"fake": self.generator(batch["source"])})
+
+    def discriminator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return super().discriminator_loss(batch | {"fake": self.generator(batch["source"])})
+
+
+def pairs(count: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {key: torch.randn(count, 2, generator=generator) for key in ("source", "target")}
+
+
+def test_staging_happens_once_a_round_and_is_constant_for_all_but_the_stagers(tmp_path: Path) -> None:
+    game = Staged()
+    fit(game, tmp_path, data=pairs(12), steps=5)
+    assert game.staged == [0, 1, 2, 3, 4]
+    assert game.seen == {"generator": True, "discriminator": False}
+
+
+def test_staged_and_unstaged_games_compute_the_same(tmp_path: Path) -> None:
+    staged, unstaged = Staged(), Unstaged()
+    for game in (staged, unstaged):  # batches of all the rows, so that every turn sees the same ones
+        fit(game, tmp_path / type(game).__name__, data=pairs(8), batch_size=8, steps=20)
+    for name, tensor in staged.state_dict().items():
+        assert_close(tensor, unstaged.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_staging_trains_what_a_stager_shares_with_a_later_player(tmp_path: Path) -> None:
+    class Shared(Staged):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(2, 2)
+
+        def players(self) -> Iterable[Player]:
+            yield Player("generator", (self.generator, self.encoder), self.generator_loss)
+            yield Player("discriminator", (self.discriminator, self.encoder), self.discriminator_loss)
+
+        def stage(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            made = self.generator(self.encoder(batch["source"]))
+            assert self.encoder.weight.requires_grad
+            return batch | {"fake": made}
+
+        def discriminator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"adversarial": self.discriminator(self.encoder(batch["target"])).mean()}
+
+    game = Shared()
+    fit(game, tmp_path, data=pairs(8), steps=1, changes={"players.discriminator.optimizer.learning_rate": 1e-30})
+    torch.manual_seed(0)
+    assert not torch.equal(game.encoder.weight, Shared().encoder.weight)
+
+
+def test_several_turns_on_one_staged_batch_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"Staged shares its samples among a round's players: `turns` must be 1"):
+        fit(Staged(), tmp_path, data=pairs(8), changes={"players.discriminator.turns": 2})
+
+
+# What is logged.
+
+
+class Counting(Slopes):
+    """Its terms and notes are the step's number and simple functions of it."""
+
+    def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.note("square", torch.tensor(self.step**2))
+        terms = {"step": self.generator.value.sum() * 0 + self.step}
+        return terms | ({"lazy": terms["step"] * 10} if self.step % 4 == 0 else {})
+
+
+def test_the_log_has_the_means_of_each_interval(tmp_path: Path) -> None:
+    run = fit(Counting(), tmp_path, steps=12, log_every=5)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == run.log()
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert [line["first/step"] for line in lines] == [2.0, 7.0, 10.5]
+    assert [line["first/square"] for line in lines] == [6.0, 51.0, 110.5]  # (0+1+4+9+16)/5, (25+…+81)/5, (100+121)/2
+    assert [line.get("first/lazy") for line in lines] == [20.0, 80.0, None]  # of the steps that have it: (0+40)/2, 80
+    assert set(lines[0]) == {
+        "step", "phase", "first/step", "first/lazy", "first/square", "second/slope", "samples_per_second"
+    }  # fmt: skip
+    assert {line["phase"] for line in lines} == {"adversarial"}
+    assert all(line["samples_per_second"] > 0 for line in lines)
+
+
+def test_a_note_is_watched_and_not_minimised(tmp_path: Path) -> None:
+    class Noting(Slopes):
+        def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.note("value", self.generator.value.sum() * 100)
+            return super().first_loss(batch)
+
+    game = Noting()
+    run = fit(game, tmp_path, steps=2, log_every=1, changes=DESCENT)
+    assert game.generator.value.item() == -1.0
+    assert [line["first/value"] for line in run.log()] == [0.0, -50.0]
+
+
+def test_a_note_is_the_mean_of_a_batch_s_parts(tmp_path: Path) -> None:
+    class Noting(Slopes):
+        def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.note("row", batch["rows"].mean())
+            return super().first_loss(batch)
+
+    run = fit(Noting(), tmp_path, steps=1, batch_size=12, accumulate=4)
+    assert run.log()[0]["first/row"] == 5.5  # the mean of 0 … 11
+
+
+# When it ends.
+
+
+def test_training_stops_after_so_many_steps(tmp_path: Path) -> None:
+    assert fit(Slopes(), tmp_path, steps=7).log()[-1]["step"] == 7
+
+
+def test_training_stops_after_so_many_samples(tmp_path: Path) -> None:
+    run = fit(Slopes(), tmp_path, steps=1000, samples=20)  # 2 turns of 4 rows a round
+    assert run.log()[-1]["step"] == 3
+    with pytest.raises(
+        RecipeError, match=r"is finished at step 3; raise `samples` or `minutes` in its recipe to train on"
+    ):
+        resume(tmp_path, game=Slopes(), data={"rows": torch.zeros(12, 1)}, shown=False)
+
+
+def test_training_stops_after_so_many_minutes_those_before_an_interruption_included(tmp_path: Path) -> None:
+    class Slow(Slopes):
+        def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            time.sleep(0.05)
+            if self.step == 4 and not self.events[10:]:
+                signal.raise_signal(signal.SIGTERM)
+            return super().first_loss(batch)
+
+    data = {"rows": torch.zeros(12, 1)}
+    run = fit(Slow(), tmp_path, data=data, steps=10**6, minutes=0.5 / 60)
+    _, state = read_checkpoint(run.checkpoints()[-1])
+    assert (run.interrupted, state["step"]) == ("SIGTERM", 5)
+    assert 0.25 <= state["elapsed"] < 0.5
+    started = time.perf_counter()
+    resume(tmp_path, game=Slow(), data=data, shown=False)
+    _, state = read_checkpoint(run.checkpoints()[-1])
+    assert 0.5 <= state["elapsed"] < 0.5 + 0.2  # and one step more at the most
+    assert time.perf_counter() - started < 0.5 + 2.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_training_after_its_step_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    class Signalled(Slopes):
+        def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if self.step == 2:
+                signal.raise_signal(number)
+            return super().second_loss(batch)
+
+    handler = signal.getsignal(number)
+    run = fit(Signalled(), tmp_path, steps=10, checkpoint_every=100)
+    assert run.interrupted == number.name
+    assert [path.name for path in run.checkpoints()] == ["00000003"]
+    assert signal.getsignal(number) is handler
+    assert run.model.is_dir()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    class Impatient(Slopes):
+        def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            return super().second_loss(batch)
+
+    game = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        fit(game, tmp_path, steps=10)
+    assert game.step == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_in_the_last_step_interrupts_nothing(tmp_path: Path) -> None:
+    class Late(Slopes):
+        def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if self.step == 4:
+                signal.raise_signal(signal.SIGTERM)
+            return super().second_loss(batch)
+
+    run = fit(Late(), tmp_path, steps=5)
+    assert run.interrupted is None
+    assert run.log()[-1]["step"] == 5
+
+
+class Breaking(Slopes):
+    """From a step on, a loss is not finite; or a gradient is not, while the loss is."""
+
+    def __init__(self, step: int, term: str):
+        super().__init__()
+        self.break_at, self.term = step, term
+
+    def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        terms = super().first_loss(batch)
+        if self.step >= self.break_at:
+            value = self.generator.value.sum()
+            terms |= {"loss": value * math.inf} if self.term == "loss" else {"root": (value * 0).sqrt()}
+        return terms
+
+
+def finite(run: Run) -> bool:
+    files = [read_checkpoint(folder)[0] for folder in run.checkpoints()]
+    return all(
+        bool(tensor.isfinite().all()) for file in files for tensors in file.values() for tensor in tensors.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("term", "what"),
+    [("loss", r"first/loss is -inf"), ("gradient", r"the weights of generator\.value are not finite")],
+)
+def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path: Path, term: str, what: str) -> None:
+    with pytest.raises(
+        NonFiniteError, match=rf"step 6: {what}; the last good checkpoint is .*00000004; try a lower"
+    ) as e:
+        fit(Breaking(5, term), tmp_path, steps=20, log_every=100, checkpoint_every=2, ema=0.9)
+    assert "\n" not in str(e.value)
+    run = Run(tmp_path)
+    assert [path.name for path in run.checkpoints()] == ["00000002", "00000004"]
+    assert finite(run)
+
+
+def test_a_loss_that_is_not_finite_before_the_first_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"step 3: first/slope is nan; there is no checkpoint yet"):
+        fit(Breaking(0, "loss"), tmp_path, steps=20, log_every=3)
+    assert Run(tmp_path).checkpoints() == []
+
+
+def test_a_training_that_ended_non_finite_goes_on_from_its_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError):
+        fit(Breaking(5, "loss"), tmp_path, steps=10, log_every=3, checkpoint_every=4, changes=DESCENT)
+    whole = Slopes()
+    resume(tmp_path, game=whole, data={"rows": torch.zeros(12, 1)}, shown=False)
+    assert whole.generator.value.item() == -5.0
+    assert [line["step"] for line in Run(tmp_path).log()] == [3, 6, 9, 10]
+
+
+# Settings that change no number.
+
+
+class Generator(nn.Sequential):
+    latent_dim = 4
+
+
+def wgan_gp(width: int = 8) -> TwoPlayerGame:
+    """Wasserstein with a gradient penalty, without batch statistics."""
+    torch.manual_seed(1)
+    return TwoPlayerGame(
+        Generator(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2)),
+        nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1), nn.Flatten(0)),
+        objective=wasserstein, regularizers=[GradientPenalty()],
+    )  # fmt: skip
+
+
+def difference(one: Game, other: Game) -> float:
+    """The largest difference of two games' weights, relative to the largest weight of the network."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max(float(((a - b).abs().max() / b.abs().max()).detach()) for a, b in pairs)
+
+
+POINTS = {"points": torch.randn(64, 2, generator=torch.Generator().manual_seed(2))}
+FAST = {"optimizer.learning_rate": 0.01}
+
+
+def test_four_parts_are_one_batch(tmp_path: Path) -> None:
+    games = {parts: wgan_gp() for parts in (1, 4)}
+    logs = {
+        parts: fit(
+            game, tmp_path / str(parts), data=POINTS, steps=20, batch_size=16, accumulate=parts, changes=FAST
+        ).log()
+        for parts, game in games.items()
+    }
+    assert difference(games[4], games[1]) < 1e-5
+    assert difference(games[1], wgan_gp()) > 0.1  # and it did move
+    for name in ("discriminator/adversarial", "discriminator/gradient_penalty", "generator/adversarial"):
+        assert logs[4][0][name] == pytest.approx(logs[1][0][name], rel=1e-4)
+
+
+def test_four_parts_of_a_staged_game_are_one_batch(tmp_path: Path) -> None:
+    games = {parts: Staged() for parts in (1, 4)}
+    for parts, game in games.items():
+        fit(game, tmp_path / str(parts), data=pairs(64), steps=20, batch_size=16, accumulate=parts, changes=FAST)
+    assert difference(games[4], games[1]) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo itself looks at it
+def test_compiled_networks_compute_what_eager_ones_do_their_penalties_included(tmp_path: Path) -> None:
+    games = {compiled: wgan_gp() for compiled in (False, True)}
+    for compiled, game in games.items():
+        fit(
+            game,
+            tmp_path / str(compiled),
+            data=POINTS,
+            steps=20,
+            batch_size=16,
+            show=16,
+            compile=compiled,
+            changes=FAST,
+        )
+    assert difference(games[True], games[False]) < 1e-4
+
+
+def test_bf16_stays_near_fp32(tmp_path: Path) -> None:
+    seen, descent = [], {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05}
+
+    class Looking(TwoPlayerGame):
+        def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen.append(self.discriminator(self.sample(len(batch["points"]))).dtype)
+            return super().generator_loss(batch)
+
+    plain, reduced = wgan_gp(), wgan_gp()
+    game = Looking(reduced.generator, reduced.discriminator, objective=wasserstein, regularizers=[GradientPenalty()])
+    fit(plain, tmp_path / "fp32", data=POINTS, steps=20, batch_size=16, changes=descent)
+    fit(game, tmp_path / "bf16", data=POINTS, steps=20, batch_size=16, precision="bf16", changes=descent)
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in game.parameters()} == {torch.float32}
+    start, there, near = (parameters_to_vector(g.parameters()) for g in (wgan_gp(), plain, game))
+    assert (near - there).norm() < 0.1 * (there - start).norm()
+
+
+def test_fp16_needs_an_accelerator(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"`train.precision` is fp16, which needs an accelerator; use bf16 or fp32"):
+        fit(wgan_gp(), tmp_path / "run", data=POINTS, precision="fp16")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_seed_repeats_a_training_and_another_does_not(tmp_path: Path) -> None:
+    games = [wgan_gp() for _ in range(3)]
+    for number, (game, seed) in enumerate(zip(games, (5, 5, 6), strict=True)):
+        torch.manual_seed(number)  # the state of torch's own generator must not matter
+        fit(game, tmp_path / str(number), data=POINTS, steps=3, seed=seed)
+    assert difference(games[1], games[0]) == 0
+    assert difference(games[2], games[0]) > 1e-6

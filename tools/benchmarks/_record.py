@@ -1,0 +1,39 @@
+"""What benchmarks share: where a result is written, and on what machine it was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def record(name: str, figures: Mapping[str, Any], protocol: str) -> Path:
+    """Writes `results/NAME.json`: the figures, how they were obtained, when, and on what."""
+    machine = {
+        "processor": processor(), "cores": os.cpu_count(), "system": platform.system(),
+        "python": platform.python_version(), "torch": version("torch"), "gan-core": version("gan-core"),
+    }  # fmt: skip
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    day = datetime.now(UTC).date().isoformat()
+    document = {"benchmark": name, "date": day, "machine": machine, "protocol": protocol, "figures": figures}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=2))
+    print(f"written to {path}")
+    return path
