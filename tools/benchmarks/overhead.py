@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +19,7 @@ from _record import record
 from torch.nn.functional import softplus
 
 import gan_image
-from gan_core.two_player import TwoPlayerGame
+from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
     "dcgan 64x64, width 64, batch 64": {"preset": "paper", "batch": 64, "network": {}},
@@ -36,10 +36,12 @@ def images(network: dict[str, Any]) -> torch.Tensor:
 def bare(game: TwoPlayerGame, pixels: torch.Tensor, batch: int, steps: int) -> Iterator[float]:
     """Seconds of each step of the loop that one would write by hand: a discriminator's step, a generator's step."""
     generator, discriminator = game.generator.train(), game.discriminator.train()
-    adam: Callable[..., torch.optim.Adam] = lambda net: torch.optim.Adam(  # noqa: E731
-        net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True
+    adam_g, adam_d = (
+        torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
+        for network in (generator, discriminator)
     )
-    adam_g, adam_d = adam(generator), adam(discriminator)
+    backward: Any = torch.autograd.backward
+    size = latent_dim(generator)
 
     def real() -> torch.Tensor:
         return pixels[torch.randint(len(pixels), (batch,))].float().div_(127.5).sub_(1.0)
@@ -47,15 +49,15 @@ def bare(game: TwoPlayerGame, pixels: torch.Tensor, batch: int, steps: int) -> I
     for _ in range(steps):
         start = time.perf_counter()
         with torch.no_grad():
-            fake = generator(torch.randn(batch, generator.latent_dim))
+            fake = generator(torch.randn(batch, size))
         loss = softplus(-discriminator(real())).mean() + softplus(discriminator(fake)).mean()
         adam_d.zero_grad()
-        loss.backward()
+        backward(loss)
         adam_d.step()
         discriminator.requires_grad_(False)
-        loss = softplus(-discriminator(generator(torch.randn(batch, generator.latent_dim)))).mean()
+        loss = softplus(-discriminator(generator(torch.randn(batch, size)))).mean()
         adam_g.zero_grad()
-        loss.backward()
+        backward(loss)
         adam_g.step()
         discriminator.requires_grad_(True)
         yield time.perf_counter() - start

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from gan_core.checkpoint import read_tensors
 
 ROUNDS = 20

@@ -111,6 +111,12 @@ def module(name: str, **contents: Any) -> ModuleType:
     return made
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """These networks are so small that threads only wait for each other, all the more beside other programs."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
     """The domain `toy`: systems `plain` and `critic`, data sets `cloud` (3 classes) and `plain-cloud`."""

@@ -251,7 +251,7 @@ def test_a_finished_run_is_refused_and_left_as_it_is(train):
     run = train(log_every=2)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert refusal(RecipeError, api.resume, run.path) == (
-        f"{run.path}: is finished at step 3; give a larger `--steps` to train on"
+        f"{run.path}: is finished at step 3; give more steps to train on"
     )
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 

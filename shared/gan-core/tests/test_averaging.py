@@ -152,11 +152,11 @@ def test_samples_and_the_game_afterwards_are_the_average(tmp_path: Path) -> None
             return super().preview(batch)
 
     game = Showing()
-    play(game, tmp_path / "run", ema=0.05, sample_every=1)
-    # At rate 1 on a slope of -1 the weight is 1, 2, 3; the decay is 0.05 from the first step on.
-    first = 0.95 * 1
-    second = 0.05 * first + 0.95 * 2
-    third = 0.05 * second + 0.95 * 3
+    play(game, tmp_path / "run", ema=0.15, sample_every=1)
+    # At rate 1 on a slope of -1 the weight is 1, 2, 3; the decay is 1/10 in the first step, and then 0.15.
+    first = 0.9 * 1
+    second = 0.15 * first + 0.85 * 2
+    third = 0.15 * second + 0.85 * 3
     assert shown == pytest.approx([first, second, third])
     assert game.generator.weight.tolist() == pytest.approx([third, third])
     assert game.generator.count.item() == 3

@@ -41,9 +41,15 @@ def test_an_interval_that_was_saved_goes_on_to_the_last_bit() -> None:
         whole.add("g", {"x": value})
         (first if number < 7 else second).add("g", {"x": value})
         if number == 6:
-            second.load(json.loads(json.dumps(first.state())), torch.device("cpu"))
+            second.load(json.loads(json.dumps(first.state())), ALONE)
     assert second.means(ALONE) == whole.means(ALONE)
     assert second.state() == whole.state()
+
+
+def test_an_interval_of_two_processes_goes_on_in_one_with_their_mean() -> None:
+    ledger = Ledger()
+    ledger.load({"g/x": [[2.0, 6.0], 2]}, ALONE)
+    assert ledger.means(ALONE) == {"g/x": 2.0}  # (2 + 6) / 2 processes / 2 turns
 
 
 def test_off_a_terminal_every_line_of_the_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -347,7 +347,7 @@ def test_commands_fit_the_state_of_the_run(run):
 
 
 def test_commands_are_quoted_for_the_shell(run):
-    (run / "recipe.yaml").write_text("domain: 'image; reboot'\nsystem: a b\ndata:\n  source: it's\n")
+    (run / "recipe.yaml").write_text("domain: 'image; reboot'\nsystem: a b\npreset: small\ndata:\n  source: it's\n")
     words = page(run).words
     assert "train 'a b' --recipe" in words
     assert "gan-image; reboot" not in words

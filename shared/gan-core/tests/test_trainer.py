@@ -322,6 +322,16 @@ def test_a_phase_brings_its_players_its_data_and_fresh_optimizers(tmp_path: Path
     assert "second/slope" not in run.log()[-1]
 
 
+def test_a_schedule_begins_anew_with_each_phase(tmp_path: Path) -> None:
+    class Halves(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("one"), Phase("two")]
+
+    game = Halves()
+    fit(game, tmp_path, steps=4, changes=DESCENT | {"optimizer.schedule": {"name": "linear"}})
+    assert game.generator.value.item() == -0.5 * (1 + 0.5 + 1 + 0.5)
+
+
 def test_a_batch_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"a batch of 2 cannot be cut into 4 \(processes × parts\); use a multiple"):
         fit(Growing(), tmp_path / "run", data=Sizes(), steps=4, accumulate=4)
@@ -490,9 +500,7 @@ def test_training_stops_after_so_many_steps(tmp_path: Path) -> None:
 def test_training_stops_after_so_many_samples(tmp_path: Path) -> None:
     run = fit(Slopes(), tmp_path, steps=1000, samples=20)  # 2 turns of 4 rows a round
     assert run.log()[-1]["step"] == 3
-    with pytest.raises(
-        RecipeError, match=r"is finished at step 3; raise `samples` or `minutes` in its recipe to train on"
-    ):
+    with pytest.raises(RecipeError, match=r"is finished at step 3; give more minutes \(or samples\) to train on"):
         resume(tmp_path, game=Slopes(), data={"rows": torch.zeros(12, 1)}, shown=False)
 
 

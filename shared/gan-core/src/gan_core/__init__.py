@@ -26,6 +26,7 @@ _PUBLIC = {
     "ReplayPool": "gan_core.replay",
     "Run": "gan_core.run",
     "SGD": "gan_core.recipe",
+    "Size": "gan_core.recipe",
     "Source": "gan_core.data",
     "TensorSource": "gan_core.data",
     "TwoPlayerGame": "gan_core.two_player",

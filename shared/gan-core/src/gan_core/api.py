@@ -145,14 +145,16 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
 
 
 def resume(
-    path: str | Path, *, steps: int | None = None, game: Game | None = None,
-    data: Data | None = None, domain: Domain | None = None, shown: bool = True,
+    path: str | Path, *, steps: int | None = None, samples: int | None = None, minutes: float | None = None,
+    game: Game | None = None, data: Data | None = None, domain: Domain | None = None, shown: bool = True,
 ) -> Run:  # fmt: skip
     """Goes on with a run from its newest checkpoint that is whole.
 
     Args:
         path: the run folder.
         steps: in all, if it shall be another number than before; the last phase is made longer.
+        samples: in all, likewise.
+        minutes: in all, likewise.
         game: built as it was, where it was put together by hand.
         data: where the run did not name its data.
         domain: that the run must be of; None is any.
@@ -163,7 +165,8 @@ def resume(
         RecipeError: it is finished already.
     """
     run = Run.open(path)
-    recipe = run.recipe if steps is None else run.recipe.but({"train.steps": steps})
+    limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
+    recipe = run.recipe.but({key: value for key, value in limits.items() if value is not None})
     home = _domain_of(recipe, path, domain) if recipe.domain is not None or game is None else None
     if game is None:
         assert home is not None
@@ -172,10 +175,9 @@ def resume(
     trainer = _trainer(game, recipe, source, run, home, shown)
     run.problems = trainer.restore()
     finished = trainer.finished()
-    if finished and run.model.is_dir():  # without one, it was killed between its last checkpoint and the model
-        longer = trainer.step >= recipe.train.steps
-        more = "give a larger `--steps`" if longer else "raise `samples` or `minutes` in its recipe"
-        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {more} to train on")
+    if finished and run.is_rounded_off():
+        limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
+        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; give more {limit} to train on")
     if not finished:
         trainer.rewind()
     if trainer.processes.first:
@@ -284,6 +286,7 @@ def _finish(trainer: Trainer, run: Run) -> Run:
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)
         run.report()
+        run.tidy()
     trainer.processes.wait()
     return run
 

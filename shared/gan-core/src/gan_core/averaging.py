@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from gan_core.errors import RecipeError
 from gan_core.game import Game
 
 
@@ -71,7 +72,12 @@ class Average:
 
 def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
     """Names (as in the game's state) and tensors of the networks that samples are made with."""
+    networks = dict(game.named_modules())
     for network in game.sampling:
+        if network not in networks:
+            raise RecipeError(
+                f"{type(game).__name__} has no network `{network}`; name in `sampling` those it samples with"
+            )
         for name, tensor in game.get_submodule(network).state_dict(keep_vars=True).items():
             if isinstance(tensor, Tensor):
                 yield f"{network}.{name}", tensor.data

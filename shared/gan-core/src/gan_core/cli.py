@@ -24,7 +24,9 @@ from gan_core.domain import Domain, find_domains
 from gan_core.errors import GanError, InputError
 
 if TYPE_CHECKING:
+    from gan_core.game import Game
     from gan_core.recipe import Recipe
+    from gan_core.reference import Published
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What a malformed command line raises: click's class, which typer has a copy of since 0.27 and does not name."""
@@ -240,11 +242,13 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
     def resume(
         run: Path,
         steps: Annotated[int | None, typer.Option(help="In all; the last phase is made longer.")] = None,
+        samples: Annotated[int | None, typer.Option(help="In all, where the run has such a limit.")] = None,
+        minutes: Annotated[float | None, typer.Option(help="In all, where the run has such a limit.")] = None,
     ) -> Answer:
         """Goes on with a run from its newest whole checkpoint."""
         from gan_core.api import resume as go_on
 
-        return trained(domain, go_on(run, steps=steps, domain=domain))
+        return trained(domain, go_on(run, steps=steps, samples=samples, minutes=minutes, domain=domain))
 
     return resume
 
@@ -337,21 +341,27 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder")
-        published = read_reference(domain, name, read_published(file), {})
-        system, _, network = name.partition("/")
-        chosen = domain.preset(system, "paper")
-        recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
-        own = recipe.network.get(network, {})
-        recipe = recipe.but({
-            f"network.{network}.{key}" if key in own else f"network.{key}": value
-            for key, value in published.settings.items()
-        })  # fmt: skip
-        game = chosen.build(recipe)
-        game.get_submodule(network).load_state_dict(published.build().state_dict())
+        network = name.partition("/")[2]
+        game = game_around(domain, name, read_reference(domain, name, read_published(file), {}))
         save_model(game, out, networks=[network])
         return Answer({"model": str(out), "networks": [network]}, f"{name} in {out}")
 
     return import_
+
+
+def game_around(domain: Domain, name: str, published: Published) -> Game:
+    """A game at the paper's scale with a published network in its place; the others are as large as they must be."""
+    system, _, network = name.partition("/")
+    chosen = domain.preset(system, "paper")
+    recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
+    own = recipe.network.get(network, {})
+    recipe = recipe.but({
+        f"network.{network}.{key}" if key in own else f"network.{key}": value
+        for key, value in published.settings.items()
+    })  # fmt: skip
+    game = chosen.build(recipe)
+    game.get_submodule(network).load_state_dict(published.build().state_dict())
+    return game
 
 
 def export_command(domain: Domain) -> Callable[..., Answer]:

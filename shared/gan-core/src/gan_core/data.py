@@ -106,6 +106,9 @@ def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
     """A source of what users have: a source, tensors by key, or a dataset of items by key."""
     if isinstance(data, Source):
         return data
+    if not isinstance(data, Mapping) and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        kind = type(data).__name__
+        raise DataError(f"`data` is a {kind}; give tensors by key, or a dataset with indices and a length")
     return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data)
 
 
@@ -237,6 +240,8 @@ class BatchStream:
 def _collate(items: Any) -> Batch:
     """A batch from items; what a dataset's `__getitems__` returns is one already."""
     batch: Batch = items if isinstance(items, dict) else default_collate(items)
+    if not isinstance(batch, dict):
+        raise DataError("the data set's items have no names; make each a dictionary, such as {'image': tensor}")
     return batch
 
 

@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
-from torch.distributed.nn import functional as differentiable
 
 from gan_core.errors import RecipeError
 
@@ -102,9 +101,22 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over the processes. Its gradient is the sum of their gradients, and may be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum(gradient)
+
+
 def _sum(values: Tensor) -> Tensor:
-    """The sum over the processes, through which gradients flow, twice if need be."""
-    return differentiable.all_reduce(values)  # type: ignore[no-untyped-call]
+    return _Sum.apply(values)
 
 
 def rows_of_all(rows: Tensor) -> tuple[Tensor, slice]:

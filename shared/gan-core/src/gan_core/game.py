@@ -128,6 +128,13 @@ class Game(nn.Module, ABC):
         """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
+    def after_turn(self, player: str, values: Terms) -> None:
+        """Called after every turn of a player with its terms and notes: the place to change state that steers the game.
+
+        A loss must not: it runs once for every part of an accumulated batch, and in every process. The values are means
+        over both, constant and on the device. State is a buffer, changed under `torch.no_grad`.
+        """
+
     def note(self, name: str, value: Tensor) -> None:
         """Logs a value that is watched and not minimised, beside the terms of the player that moves."""
         self._notes.setdefault(name, []).append(value.detach().float())

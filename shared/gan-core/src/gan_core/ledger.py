@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gan_core.distributed import Processes
+from gan_core.distributed import Processes, rows_of_all
 from gan_core.errors import MissingDependency, unknown
 from gan_core.game import Terms
 
@@ -34,25 +34,29 @@ class Ledger:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self, processes: Processes) -> dict[str, float]:
-        """The mean of every term, over the steps and the processes, which all go on from the mean of their sums."""
+        """The mean of every term, over the steps and the processes."""
         if not self.sums:
             return {}
-        sums = processes.mean(torch.stack(list(self.sums.values())))
-        self.sums = dict(zip(self.sums, sums.unbind(), strict=True))
-        return {name: total / self.counts[name] for name, total in zip(self.sums, sums.tolist(), strict=True)}
+        sums = processes.mean(torch.stack(list(self.sums.values()))).tolist()
+        return {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
 
     def clear(self) -> None:
         """Starts the next interval."""
         self.sums, self.counts = {}, {}
 
     def state(self) -> dict[str, Any]:
-        """The interval that has begun, as plain values."""
-        return {name: [float(self.sums[name]), self.counts[name]] for name in self.sums}
+        """The interval that has begun, as plain values: of each term the sum in every process, and the count."""
+        if not self.sums:
+            return {}
+        everyone, _ = rows_of_all(torch.stack(list(self.sums.values()))[None])  # [processes, terms]
+        sums = zip(self.sums, everyone.T.tolist(), strict=True)
+        return {name: [values, self.counts[name]] for name, values in sums}
 
-    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Takes up an interval that was saved."""
-        self.sums = {name: torch.tensor(value, device=device) for name, (value, _) in state.items()}
-        self.counts = {name: count for name, (_, count) in state.items()}
+    def load(self, state: Mapping[str, Any], processes: Processes) -> None:
+        """Takes up an interval that was saved; by another number of processes, the mean of theirs."""
+        for name, (values, count) in state.items():
+            mine = values[processes.rank] if len(values) == processes.count else sum(values) / len(values)
+            self.sums[name], self.counts[name] = torch.tensor(mine, device=processes.device), count
 
 
 class Display:

@@ -179,8 +179,9 @@ def read_config(path: Path) -> Config:
 
 
 def restore(game: Game, path: str | Path) -> None:
-    """Loads the weights of a run or model folder into a game of the same networks; see `Game.restore`."""
+    """Loads the weights of a run or model folder into a game, in evaluation mode; see `Game.restore`."""
     read_weights(Path(path)).put_into(game)
+    game.eval()
 
 
 def read_weights(folder: Path) -> Weights:

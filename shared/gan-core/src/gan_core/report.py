@@ -389,22 +389,39 @@ def evaluation(run: RunRecord) -> str:
 
 
 def going_on(run: RunRecord) -> str:
-    """The commands that make sense for the run as it is."""
+    """How to go on with the run as it is: commands, or Python for a game that was put together by hand."""
+    lines = commands(run) if run.setting("preset") else by_hand(run)
+    rows = (f"<dt>{name}</dt><dd><code>{text(line, 1000)}</code></dd>" for name, line in lines.items())
+    return section("How to go on", f'<dl class="commands">{"".join(rows)}</dl>') if lines else ""
+
+
+def commands(run: RunRecord) -> dict[str, str]:
+    """The command lines that make sense for a system that can be named."""
     domain, folder = run.setting("domain"), shlex.quote(str(run.folder))
     program = f"gan-{domain}" if re.fullmatch("[a-z0-9]{1,20}", domain) else "gan"
-    commands = {}
+    lines = {}
     if run.checkpoint is not None:
         more = f" --steps {2 * run.done}" if run.finished else ""
-        commands["Train longer" if more else "Resume"] = f"resume {folder}{more}"
+        lines["Train longer" if more else "Resume"] = f"{program} resume {folder}{more}"
     if run.checkpoint is not None or run.has_model:
-        commands["Generate"] = f"generate {folder} -n 64 --out generated"
-        commands["Evaluate"] = f"evaluate {folder} --data {shlex.quote(run.data or 'NAME')}"
+        lines["Generate"] = f"{program} generate {folder} -n 64 --out generated"
+        lines["Evaluate"] = f"{program} evaluate {folder} --data {shlex.quote(run.data or 'NAME')}"
     if run.setting("system"):
         recipe = shlex.quote(str(run.folder / "recipe.yaml"))
-        commands["Train again"] = f"train {shlex.quote(run.setting('system'))} --recipe {recipe} --out NEW"
-    commands["Look for trouble"] = f"doctor {folder}"
-    rows = (f"<dt>{name}</dt><dd><code>{program} {text(line, 1000)}</code></dd>" for name, line in commands.items())
-    return section("How to go on", f'<dl class="commands">{"".join(rows)}</dl>')
+        lines["Train again"] = f"{program} train {shlex.quote(run.setting('system'))} --recipe {recipe} --out NEW"
+    return lines | {"Look for trouble": f"{program} doctor {folder}"}
+
+
+def by_hand(run: RunRecord) -> dict[str, str]:
+    """The Python that goes on with a game which the command line cannot build."""
+    folder, lines = repr(str(run.folder)), {}
+    if run.checkpoint is not None:
+        more = f", steps={2 * run.done}" if run.finished else ""
+        call = f"gan_core.resume({folder}, game=game, data=data{more})"
+        lines["Train longer" if more else "Resume"] = call
+    if run.checkpoint is not None or run.has_model:
+        lines["Load"] = f"game.restore({folder})"
+    return lines
 
 
 def recipe(run: RunRecord) -> str:

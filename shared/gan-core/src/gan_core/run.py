@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,11 @@ class Run:
         return self.path / "model"
 
     @property
+    def report_file(self) -> Path:
+        """`report.html`."""
+        return self.path / "report.html"
+
+    @property
     def recipe(self) -> Recipe:
         """What was trained, complete."""
         return read_recipe(self.recipe_file)
@@ -119,8 +125,22 @@ class Run:
         """
         for folder in self.checkpoints(step)[:-count]:
             shutil.rmtree(folder)
-        for leftover in (*self.checkpoints_folder.glob(".*"), *self.path.glob(".model.*")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes what interrupted writers left."""
+        hidden = self.checkpoints_folder.glob(".*"), self.path.glob(".model.*"), self.path.glob(".report.*")
+        for leftover in chain(*hidden):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    def is_rounded_off(self) -> bool:
+        """Whether its model and its report were written after its last checkpoint; a kill may have come between."""
+        checkpoints = self.checkpoints()
+        written = [path.stat().st_mtime_ns for path in (self.report_file, self.model) if path.exists()]
+        return len(written) == 2 and bool(checkpoints) and min(written) >= checkpoints[-1].stat().st_mtime_ns
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of `log.jsonl`; a last line that a kill cut short is left out."""

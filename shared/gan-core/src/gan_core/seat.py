@@ -11,19 +11,24 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gan_core import draws
 from gan_core.distributed import Processes
+from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
 from gan_core.optimizers import make_optimizer, rate_factor
 from gan_core.recipe import Recipe
 
+LOSS_RETURNS = 'a loss returns named scalars, such as {"adversarial": loss.mean()}'
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Loss(nn.Module):
-    """A player's loss as a module that has the player's networks, which is what DistributedDataParallel wraps."""
+    """A player's loss as a module that has what the player changes: DistributedDataParallel wraps such a one.
+
+    It has no buffers, which would be sent around at every step: they are the same in all processes already.
+    """
 
     def __init__(self, player: Player):
         super().__init__()
-        self.networks = nn.ModuleList(player.networks)
+        self.changed = nn.ParameterList(player.parameters())
         self.player = player
 
     def forward(self, batch: Batch) -> Terms:
@@ -57,7 +62,7 @@ class Seat:
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
         self._loss: nn.Module = _Loss(player)
         if processes.count > 1:
-            self._loss = DistributedDataParallel(self._loss, broadcast_buffers=False)
+            self._loss = DistributedDataParallel(self._loss)
         self._seed = 0
 
     def allow(self, moves: bool) -> None:
@@ -95,8 +100,23 @@ class Seat:
 
     def loss(self, batch: Batch) -> Terms:
         """The player's terms on a batch, in the recipe's precision."""
-        with autocast(self.processes.device, self.precision):
-            terms: Terms = self._loss(batch)
+        try:
+            with autocast(self.processes.device, self.precision):
+                terms: Terms = self._loss(batch)
+        except Exception as error:
+            shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in batch.items())
+            error.add_note(f"(in the loss of the player `{self.player.name}`, on a batch of {shapes})")
+            raise
+        return self._checked(terms)
+
+    def _checked(self, terms: Terms) -> Terms:
+        """What a loss returned, if it is what a loss should return."""
+        if not isinstance(terms, dict) or not terms:
+            raise RecipeError(f"the loss of `{self.player.name}` returned {type(terms).__name__}; {LOSS_RETURNS}")
+        for name, term in terms.items():
+            if not isinstance(term, Tensor) or term.ndim:
+                given = f"of shape {list(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
+                raise RecipeError(f"the term `{name}` of `{self.player.name}` is {given}; {LOSS_RETURNS}")
         return terms
 
     def backward(self, loss: Tensor) -> None:

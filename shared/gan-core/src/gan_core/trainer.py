@@ -25,7 +25,7 @@ from gan_core.data import BatchStream, Source, to_device
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
 from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown, writing
-from gan_core.game import Batch, Game, Phase, evaluating
+from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.recipe import Recipe
 from gan_core.run import Run
@@ -44,6 +44,24 @@ COLUMNS_BY_CLASS = 16
 
 FINISHED = 1000
 """Why a training ends, as processes tell each other: above all signals' numbers, which are the other reasons."""
+
+
+def cast_of(game: Game) -> dict[str, Player]:
+    """A game's players by name.
+
+    Raises:
+        RecipeError: two have one name, or one has networks that are no part of the game and so would not be saved.
+    """
+    players: dict[str, Player] = {}
+    own = {id(parameter) for parameter in game.parameters()}
+    for player in game.players():
+        if player.name in players:
+            raise RecipeError(f"{type(game).__name__} has two players named `{player.name}`; give each its own name")
+        if any(id(parameter) not in own for parameter in player.parameters()):
+            where = f"the networks of `{player.name}` are not all part of the game"
+            raise RecipeError(f"{where}: make them its attributes (several in an nn.ModuleList), or they are not saved")
+        players[player.name] = player
+    return players
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,7 @@ class Trainer:
         self._check(game)
         self.game = game.to(self.processes.device)
         self.stages = type(game).stage is not Game.stage
+        self.steers = type(game).after_turn is not Game.after_turn
         self.stretches = stretches(game.phases(), self.settings.steps)
         self.ledger = Ledger()
         self.step = self.seen = 0
@@ -134,10 +153,19 @@ class Trainer:
             for turn in range(seat.turns):
                 seed = self._seed(place, turn)
                 batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
-                self.ledger.add(seat.player.name, seat.move(batches, seed))
-                self.ledger.add(seat.player.name, self.game.take_notes())
+                values = seat.move(batches, seed) | self.game.take_notes()
+                self.ledger.add(seat.player.name, values)
+                if self.steers:
+                    self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
             self.average.update(self.step)
+
+    def _over_processes(self, values: Terms) -> Terms:
+        """The means over the processes, in each of them."""
+        if self.processes.count == 1:
+            return values
+        means = self.processes.mean(torch.stack(list(values.values())))
+        return dict(zip(values, means.unbind(), strict=True))
 
     def _stage(self) -> tuple[set[str], list[Batch]]:
         """The round's shared batch, with what the game made of it while the stagers may change."""
@@ -208,18 +236,17 @@ class Trainer:
         )  # fmt: skip
 
     def _lay_out(self) -> None:
-        """Brings the game to the device, in the memory layout that is fastest there; the average follows it."""
+        """Brings the game to the device, in the memory layout that convolutions are fastest in; the average follows."""
         self.game.to(self.processes.device)
-        if self.processes.device.type == "cuda":
-            for parameter in self.game.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        for parameter in self.game.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         if self.average is not None:
             self.average.follow(self.game)
 
     def _seat_players(self, phase: Phase) -> None:
         """Everyone who plays in the phase takes a seat; networks that nobody there owns are frozen."""
-        players = {player.name: player for player in self.game.players()}
+        players = cast_of(self.game)
         for name in phase.players or ():
             if name not in players:
                 raise unknown(f"player in phase `{phase.name}`", name, players)
@@ -231,6 +258,9 @@ class Trainer:
         if self.processes.count > 1:
             share_batch_statistics(self.game)
         self.seats = [Seat(player, self.recipe, self.processes) for player in playing]
+        if self.stages and not any(seat.player.name in self.game.stagers for seat in self.seats):
+            given = f"`stagers` names {', '.join(self.game.stagers)}, and {', '.join(p.name for p in playing)} play"
+            raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
         if self.stages and any(seat.turns > 1 for seat in self.seats):
             raise RecipeError(f"{self.recipe.system} shares its samples among a round's players: `turns` must be 1")
         if self.settings.compile:
@@ -274,12 +304,10 @@ class Trainer:
         if (every and self.step % every == 0) or self.over:
             self._finite(self.ledger.means(self.processes))
             self._finite_weights()
-            if self.processes.first:
-                self.save()
-            self.processes.wait()
+            self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, and removes those that are too old to keep."""
+        """Writes a checkpoint of this step, and removes those that are too old to keep; called in every process."""
         tensors, plain = split_state(self.game)
         optimizers, groups = self._optimizer_state()
         files: dict[str, Tensors] = {"game.safetensors": tensors, "optimizers.safetensors": optimizers}
@@ -292,8 +320,10 @@ class Trainer:
             "game": plain, "optimizers": groups, "ledger": self.ledger.state(),
             "scalers": {seat.player.name: seat.scaler.state_dict() for seat in self.seats},
         }  # fmt: skip
-        write_checkpoint(self.run.checkpoint(self.step), files, state)
-        self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
+        if self.processes.first:
+            write_checkpoint(self.run.checkpoint(self.step), files, state)
+            self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
+        self.processes.wait()
 
     def restore(self) -> list[str]:
         """Goes to the newest checkpoint that is whole, and changes nothing in the run.
@@ -335,7 +365,7 @@ class Trainer:
         for seat in self.seats:
             seat.optimizer.load_state_dict(_optimizer_state(seat, files["optimizers.safetensors"], state["optimizers"]))
             seat.scaler.load_state_dict(state["scalers"][seat.player.name])
-        self.ledger.load(state["ledger"], self.processes.device)
+        self.ledger.load(state["ledger"], self.processes)
 
     def _optimizer_state(self) -> tuple[Tensors, dict[str, Any]]:
         """Optimizers' tensors as `player/parameter/name`, and their settings."""

@@ -1,0 +1,124 @@
+"""What a newcomer gets wrong in a game is refused in words that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_core.api import train
+from gan_core.errors import DataError, GanError, RecipeError
+from gan_core.game import Game, Player
+
+DATA = {"points": torch.zeros(8, 2)}
+
+
+class Line(Game):
+    """One network and one player, with a loss that the test gives."""
+
+    def __init__(
+        self, loss: Callable[[Any, Any], Any] = lambda game, batch: {"square": game.fit(batch).square().mean()}
+    ):
+        super().__init__()
+        self.generator, self.loss = nn.Linear(2, 1), loss
+
+    def players(self) -> Iterable[Player]:
+        yield Player("generator", (self.generator,), lambda batch: self.loss(self, batch))
+
+    def fit(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.generator(batch["points"])
+
+    def preview(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"fit": self.fit(batch)}
+
+
+def refused(error: type[GanError], game: Game, out: Path, data: Any = DATA, **settings: Any) -> str:
+    with pytest.raises(error) as caught:
+        train(game, data=data, out=out, steps=2, batch_size=4, device="cpu", shown=False, **settings)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda game, batch: game.fit(batch).mean(), "the loss of `generator` returned Tensor; a loss returns named"),
+        (lambda game, batch: None, "the loss of `generator` returned NoneType; a loss returns named scalars"),
+        (lambda game, batch: {"each": game.fit(batch)}, "the term `each` of `generator` is of shape [4, 1]; a loss"),
+        (lambda game, batch: {"zero": 0.0}, "the term `zero` of `generator` is a float; a loss returns named scalars"),
+    ],
+)
+def test_a_loss_that_returns_something_else(loss: Callable[[Any, Any], Any], words: str, tmp_path: Path) -> None:
+    assert words in refused(RecipeError, Line(loss), tmp_path / "run")
+
+
+def test_an_error_in_a_loss_says_whose_and_on_what_batch(tmp_path: Path) -> None:
+    with pytest.raises(KeyError) as caught:
+        train(Line(), data={"dots": torch.zeros(8, 2)}, out=tmp_path / "run", steps=2, batch_size=4, shown=False)
+    assert caught.value.__notes__ == ["(in the loss of the player `generator`, on a batch of dots [4, 2])"]
+
+
+def test_networks_in_a_python_list_would_not_be_saved(tmp_path: Path) -> None:
+    game = Line()
+    hidden = [nn.Linear(2, 1)]
+    game.players = lambda: [Player("generator", (hidden[0],), game.loss)]  # type: ignore[method-assign]
+    assert refused(RecipeError, game, tmp_path / "run") == (
+        "the networks of `generator` are not all part of the game: make them its attributes (several in an "
+        "nn.ModuleList), or they are not saved"
+    )
+
+
+def test_two_players_of_one_name(tmp_path: Path) -> None:
+    class Twice(Line):
+        def players(self) -> Iterable[Player]:
+            return [*super().players(), *super().players()]
+
+    words = "Twice has two players named `generator`; give each its own name"
+    assert refused(RecipeError, Twice(), tmp_path / "run") == words
+
+
+def test_a_stage_that_nobody_trains_through(tmp_path: Path) -> None:
+    class Stage(Line):
+        stagers = ("translator",)
+
+        def stage(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return batch | {"made": self.fit(batch)}
+
+    words = refused(RecipeError, Stage(), tmp_path / "run")
+    assert words == "Stage: `stagers` names translator, and generator play; name the player that trains through `stage`"
+
+
+def test_an_average_of_a_network_that_is_not_there(tmp_path: Path) -> None:
+    class Other(Line):
+        sampling = ("synthesis",)
+
+    words = refused(RecipeError, Other(), tmp_path / "run", ema=0.9)
+    assert words == "Other has no network `synthesis`; name in `sampling` those it samples with"
+
+
+def test_data_without_names_or_places(tmp_path: Path) -> None:
+    bare = torch.utils.data.TensorDataset(torch.zeros(8, 2))
+    assert "make each a dictionary" in refused(DataError, Line(), tmp_path / "bare", data=bare)
+    loader = torch.utils.data.DataLoader(bare)
+    assert "`data` is a DataLoader; give tensors" in refused(DataError, Line(), tmp_path / "loader", data=loader)
+
+
+def test_after_turn_gets_each_player_s_terms_once_a_turn_whatever_the_parts(tmp_path: Path) -> None:
+    class Counting(Line):
+        def __init__(self) -> None:
+            super().__init__(lambda game, batch: {"mean": game.fit(batch).mean() * 0 + batch["points"].mean()})
+            self.register_buffer("total", torch.zeros(()))
+
+        def after_turn(self, player: str, values: dict[str, Tensor]) -> None:
+            assert (player, list(values)) == ("generator", ["mean"])
+            self.total += values["mean"]
+
+    for accumulate in (1, 2):
+        game = Counting()
+        data = {"points": torch.ones(8, 2)}
+        out = tmp_path / f"run{accumulate}"
+        train(game, data=data, out=out, steps=3, batch_size=4, accumulate=accumulate, device="cpu", shown=False)
+        assert game.total == 3
