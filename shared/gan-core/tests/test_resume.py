@@ -79,10 +79,13 @@ class Rich(Game):
         self.strength = 0.9 * self.strength + 0.1 * self.step
         self.history = [*self.history[-2:], self.strength]
         real, fake = self.encoder(batch["rows"]), self.pool(self.sample(len(batch["rows"])))
-        logits = [self.discriminator(rows + 0.01 * self.strength * torch.rand_like(rows)) for rows in (real, fake)]
-        self.balance.lerp_(logits[0].detach().mean(), 0.1)
-        self.note("balance", self.balance)
+        logits = [self.discriminator(rows + self.balance * torch.rand_like(rows)) for rows in (real, fake)]
+        self.note("real", logits[0].mean())
         return {"adversarial": non_saturating.discriminator(*logits)}
+
+    @torch.no_grad()
+    def after_turn(self, player: str, values: dict[str, Tensor]) -> None:
+        self.balance.lerp_(values.get("real", self.balance * 0), 0.1)
 
     def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"adversarial": non_saturating.generator(self.discriminator(self.sample(len(batch["rows"]))))}

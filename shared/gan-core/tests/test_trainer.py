@@ -490,6 +490,27 @@ def test_a_note_is_the_mean_of_a_batch_s_parts(tmp_path: Path) -> None:
     assert run.log()[0]["first/row"] == 5.5  # the mean of 0 … 11
 
 
+def test_after_every_turn_a_game_is_told_the_means_of_what_was_logged(tmp_path: Path) -> None:
+    told: list[tuple[str, dict[str, float]]] = []
+
+    class Steered(Slopes):
+        def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.note("row", batch["rows"].mean())
+            return super().second_loss(batch)
+
+        def after_turn(self, player: str, values: dict[str, Tensor]) -> None:
+            assert not any(value.requires_grad for value in values.values())
+            told.append((player, {name: value.item() for name, value in values.items()}))
+            self.second = 3.0
+
+    changes = DESCENT | {"players.second.turns": 2}
+    fit(Steered(), tmp_path, steps=1, batch_size=12, accumulate=4, changes=changes)
+    # The second's weight goes from 0 by -0.5 · 3, and its slope is 3 already in its first turn.
+    assert told == [
+        ("first", {"slope": 0.0}), ("second", {"slope": 0.0, "row": 5.5}), ("second", {"slope": -4.5, "row": 5.5})
+    ]  # fmt: skip
+
+
 # When it ends.
 
 
