@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    plans = zip(CASES.items(), ((12, 2), (400, 20)), strict=True)
+    plans = zip(CASES.items(), ((8, 1), (200, 10)), strict=True)
     figures = {name: compare(case, options.pairs, *plan) for (name, case), plan in plans}
     record("overhead", figures, " ".join((__doc__ or "").split()))
 
