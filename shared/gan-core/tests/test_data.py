@@ -61,6 +61,15 @@ def test_tensors_that_are_no_data_set_are_refused(tensors, words):
     assert str(error.value) == words
 
 
+@pytest.mark.parametrize("key", ["image", "video"])
+def test_pixels_on_another_scale_are_refused(key):
+    with pytest.raises(DataError) as error:
+        TensorSource({key: torch.full((2, 1, 4, 4), 255.0)}, name="mine")
+    assert str(error.value) == (
+        f"mine: `{key}` is floating point and reaches 255; give pixels as uint8, or bring them to [-1, 1]"
+    )
+
+
 def test_what_tensors_tell_of_themselves():
     assert facts_of({"image": torch.zeros(5, 3, 8, 8)}) == {"shape": (3, 8, 8), "channels": 3}
     assert facts_of({"label": torch.tensor([0, 4]), "points": torch.zeros(2, 2)}) == {

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import gan_core
 import gan_core.model
 from gan_core import api
-from gan_core.errors import CheckpointError, GanError, InputError
+from gan_core.errors import CheckpointError, InputError
 from gan_core.game import Game, Player
 from gan_core.model import CONFIG, WEIGHTS, parameter_counts, read_config, save_model
 from gan_core.two_player import TwoPlayerGame
@@ -123,7 +123,7 @@ def test_a_game_put_together_by_hand_is_built_by_hand_again(toy, tmp_path):
 
 
 def test_another_kind_of_game_is_refused(toy, model):
-    with pytest.raises(GanError, match="TwoPlayerGame"):
+    with pytest.raises(CheckpointError, match=r": holds a TwoPlayerGame, not a Alone$"):
         Alone.from_pretrained(model)
 
 
@@ -343,6 +343,20 @@ def test_paths_are_not_asked_of_the_hub(toy, monkeypatch, path):
     monkeypatch.setattr(gan_core.model, "snapshot_download", None)
     with pytest.raises(CheckpointError, match=r"no such folder$"):
         api.load(path)
+
+
+def test_a_run_beside_others_that_is_misspelt_is_not_asked_of_the_hub(toy, monkeypatch, tmp_path):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gan_core.model, "snapshot_download", None)
+    with pytest.raises(CheckpointError, match=r"^runs/frist: no such folder$"):
+        api.load("runs/frist")
+
+
+def test_others_may_read_the_weights(toy, tmp_path):
+    folder = Alone().save_pretrained(tmp_path / "model")
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(toy, monkeypatch):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core import Game, Phase, Player, ReplayPool, TwoPlayerGame, draws, resume, train
-from gan_core.checkpoint import read_checkpoint, read_tensors
+from gan_core.checkpoint import read_checkpoint, read_tensors, write_checkpoint
 from gan_core.errors import CheckpointError, GanError, RecipeError
 from gan_core.objectives import non_saturating
 from gan_core.run import Run
@@ -246,6 +246,25 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     assert run.problems[0].startswith(f"{halfway.checkpoint(15) / name}: ")
     assert "damaged" in run.problems[0]
     assert_same_run(run.path, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"step": "soon"}, "its state.json is not a training's"),
+        ({"ends": None}, "its state.json is not a training's"),
+        ({"ledger": {"a/b": [1]}}, "its state.json is not a training's"),
+        ({"optimizers": {}}, "is not of this run's recipe"),
+        ({"stretch": 7}, "is not of this run's recipe"),
+    ],
+)
+def test_a_state_that_was_made_up_is_one_line(halfway: Run, change: dict[str, Any], words: str) -> None:
+    for folder in halfway.checkpoints():
+        files, state = read_checkpoint(folder)
+        del state["files"]
+        write_checkpoint(folder, files, state | change)
+    with pytest.raises(CheckpointError, match=rf"00000015: {words}"):
+        go_on(halfway.path)
 
 
 def test_with_all_checkpoints_damaged_the_run_says_so_and_is_left_alone(halfway: Run) -> None:

@@ -625,7 +625,9 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path: Path, term
 
 
 def test_a_loss_that_is_not_finite_before_the_first_checkpoint_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match=r"step 3: first/slope is nan; there is no checkpoint yet"):
+    with pytest.raises(
+        NonFiniteError, match=r"step 3: first/slope is nan, first/loss is nan; there is no checkpoint yet"
+    ):
         fit(Breaking(0, "loss"), tmp_path, steps=20, log_every=3)
     assert Run(tmp_path).checkpoints() == []
 

@@ -105,7 +105,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         memory = here.untyped_storage().data_ptr()
         plain[name] = here.clone() if memory in seen else here
         seen.add(memory)
+    path.touch()
+    mode = path.stat().st_mode
     save_file(plain, path)
+    path.chmod(mode)  # safetensors lets nobody else read it
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -135,8 +138,7 @@ def read_published(path: Path) -> Tensors:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors alone
     except Exception as error:  # over damaged bytes torch's reader stumbles in any way there is
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: is not a file of tensors ({reason})") from error
+        raise CheckpointError(f"{path}: is no torch file, or holds more than tensors and plain values") from error
     found = [_tensors_in(candidate) for candidate in _mappings(loaded)]
     if not any(found):
         raise CheckpointError(f"{path}: holds no mapping of names to tensors")

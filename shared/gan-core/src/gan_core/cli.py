@@ -46,6 +46,8 @@ class Answer:
     text: str = ""
     notes: list[str] = field(default_factory=list)
     """Lines for standard error."""
+    status: int = 0
+    """The exit status."""
 
 
 def main(domain: Domain | None = None) -> NoReturn:
@@ -65,7 +67,7 @@ def main(domain: Domain | None = None) -> NoReturn:
     if isinstance(answer, Answer):
         if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
             show(answer, as_json="--json" in flags)
-        raise SystemExit(0)
+        raise SystemExit(answer.status)
     raise SystemExit(answer)
 
 
@@ -425,8 +427,9 @@ def doctor_command(
 
     checks = examine_installation() if run is None else examine_run(run)
     rows = [("ok" if check.good else "PROBLEM", check.name, check.finding) for check in checks]
-    document = {"checks": [vars(check) for check in checks], "good": all(check.good for check in checks)}
-    return Answer(document, table(rows))
+    good = all(check.good for check in checks)
+    document = {"checks": [vars(check) for check in checks], "good": good}
+    return Answer(document, table(rows), status=0 if good else 1)
 
 
 def read_settings(given: list[str] | None) -> dict[str, Any]:

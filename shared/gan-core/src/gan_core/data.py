@@ -21,6 +21,9 @@ from gan_core.draws import mix, seed_torch
 from gan_core.errors import DataError
 
 Batch = dict[str, Tensor]
+PIXELS = frozenset({"image", "video"})
+LARGEST_PIXEL = 2.0
+"""Floating-point pixels beyond this are on another scale than [-1, 1]."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -96,10 +99,17 @@ class TensorSource(FixedSource):
     """Tensors that are already as the network wants them: `{"image": [N, C, H, W], "label": [N]}`.
 
     uint8 tensors are pixels, 0 to 255; floating point is used as it is and should lie in [-1, 1].
+
+    Raises:
+        DataError: there are no items, or their numbers differ, or floating-point pixels are on another scale.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, name: str = "tensors", classes: Sequence[str] | None = None):
         super().__init__(TensorDataset(tensors), name=name, facts=facts_of(tensors, classes))
+        for key in PIXELS & tensors.keys():
+            if tensors[key].is_floating_point() and tensors[key].abs().max() > LARGEST_PIXEL:
+                reach = f"{name}: `{key}` is floating point and reaches {float(tensors[key].abs().max()):.3g}"
+                raise DataError(f"{reach}; give pixels as uint8, or bring them to [-1, 1]")
 
 
 def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.errors import RecipeError, unknown
+from gan_core.errors import CheckpointError, RecipeError
 from gan_core.recipe import Optimizer, Recipe
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Game(nn.Module, ABC):
 
         game = load(path)
         if not isinstance(game, cls):
-            raise unknown("game", type(game).__name__, [cls.__name__])
+            raise CheckpointError(f"{path}: holds a {type(game).__name__}, not a {cls.__name__}")
         return game
 
     def restore(self, path: str | Path) -> Self:

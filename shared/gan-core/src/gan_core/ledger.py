@@ -44,15 +44,15 @@ class Ledger:
         """Starts the next interval."""
         self.sums, self.counts = {}, {}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, tuple[list[float], int]]:
         """The interval that has begun, as plain values: of each term the sum in every process, and the count."""
         if not self.sums:
             return {}
         everyone, _ = rows_of_all(torch.stack(list(self.sums.values()))[None])  # [processes, terms]
         sums = zip(self.sums, everyone.T.tolist(), strict=True)
-        return {name: [values, self.counts[name]] for name, values in sums}
+        return {name: (values, self.counts[name]) for name, values in sums}
 
-    def load(self, state: Mapping[str, Any], processes: Processes) -> None:
+    def load(self, state: Mapping[str, tuple[list[float], int]], processes: Processes) -> None:
         """Takes up an interval that was saved; by another number of processes, the mean of theirs."""
         for name, (values, count) in state.items():
             mine = values[processes.rank] if len(values) == processes.count else sum(values) / len(values)
@@ -94,6 +94,11 @@ class Display:
         elif self.shown:
             speed = f"{line['samples_per_second']:.0f} samples/s"
             print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
+
+    def interrupted(self, why: str, step: int) -> None:
+        """Says what ended the training early."""
+        if self.shown:
+            self.bar.console.print(f"{self.title}: interrupted by {why} at step {step}; `resume` goes on", markup=False)
 
 
 def check_trackers(names: Sequence[str], folder: Path) -> None:

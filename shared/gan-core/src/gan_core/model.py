@@ -215,7 +215,7 @@ def local_folder(path: str | Path) -> Path:
     """
     folder = Path(path)
     text = str(path)
-    if folder.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
+    if folder.exists() or folder.parent.is_dir() or text.count("/") != 1 or text.startswith("~"):
         return folder
     try:
         return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD]))

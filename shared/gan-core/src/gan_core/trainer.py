@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from gan_core.averaging import Average
@@ -62,6 +63,34 @@ def cast_of(game: Game) -> dict[str, Player]:
             raise RecipeError(f"{where}: make them its attributes (several in an nn.ModuleList), or they are not saved")
         players[player.name] = player
     return players
+
+
+class Progress(BaseModel):
+    """What a checkpoint says of the training beside its tensors.
+
+    Attributes:
+        step: rounds played.
+        seen: samples read, all processes together.
+        elapsed: seconds.
+        position: samples read in this phase.
+        stretch: the phase's number.
+        ends: the step that each phase ends before.
+        game: what modules keep beside their tensors.
+        optimizers: settings of each player's.
+        ledger: the log's interval that has begun.
+        scalers: of each player's loss.
+    """
+
+    step: int = Field(ge=0)
+    seen: int = Field(ge=0)
+    elapsed: float = Field(ge=0, allow_inf_nan=False)
+    position: int = Field(ge=0)
+    stretch: int = Field(ge=0)
+    ends: list[int]
+    game: dict[str, Any]
+    optimizers: dict[str, list[dict[str, Any]]]
+    ledger: dict[str, tuple[list[float], int]]
+    scalers: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -138,6 +167,8 @@ class Trainer:
                 self._log(display, trackers)
                 self._show()
                 self._save()
+            if self.interrupted:
+                display.interrupted(self.interrupted, self.step)
         return self.interrupted
 
     def _round(self) -> None:
@@ -239,8 +270,8 @@ class Trainer:
         """Brings the game to the device, in the memory layout that convolutions are fastest in; the average follows."""
         self.game.to(self.processes.device)
         for parameter in self.game.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            if parameter.ndim == 4:  # not by `contiguous`: it leaves the strides of a single channel as they are
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
         if self.average is not None:
             self.average.follow(self.game)
 
@@ -314,14 +345,14 @@ class Trainer:
         if self.average is not None:
             files["average.safetensors"] = self.average.average
         assert self.stretch is not None
-        state = {
-            "step": self.step, "seen": self.seen, "elapsed": self._seconds(), "position": self.stream.position,
-            "stretch": self.stretches.index(self.stretch), "ends": [stretch.end for stretch in self.stretches],
-            "game": plain, "optimizers": groups, "ledger": self.ledger.state(),
-            "scalers": {seat.player.name: seat.scaler.state_dict() for seat in self.seats},
-        }  # fmt: skip
+        progress = Progress(
+            step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
+            stretch=self.stretches.index(self.stretch), ends=[stretch.end for stretch in self.stretches],
+            game=plain, optimizers=groups, ledger=self.ledger.state(),
+            scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
+        )  # fmt: skip
         if self.processes.first:
-            write_checkpoint(self.run.checkpoint(self.step), files, state)
+            write_checkpoint(self.run.checkpoint(self.step), files, progress.model_dump())
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
         self.processes.wait()
 
@@ -338,10 +369,14 @@ class Trainer:
         for folder in reversed(self.run.checkpoints()):
             try:
                 files, state = read_checkpoint(folder)
-            except CheckpointError as error:
-                problems.append(str(error))
+                progress = Progress.model_validate(state)
+            except (CheckpointError, ValidationError) as error:
+                problem = (
+                    f"{folder}: its state.json is not a training's" if isinstance(error, ValidationError) else error
+                )
+                problems.append(str(problem))
                 continue
-            self._load(folder, files, state)
+            self._load(folder, files, progress)
             return problems
         raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
 
@@ -353,19 +388,28 @@ class Trainer:
             self.run.rewind(self.step, log_every=settings.log_every, sample_every=settings.sample_every)
             self.run.keep_checkpoints(settings.keep_checkpoints, self.step)
 
-    def _load(self, folder: Path, files: dict[str, Tensors], state: dict[str, Any]) -> None:
-        ends = [*state["ends"][:-1], self.settings.steps]
-        starts = [0, *ends[:-1]]
-        self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
-        self.step, self.seen, self.elapsed = state["step"], state["seen"], state["elapsed"]
-        self._enter(self.stretches[state["stretch"]], state["position"])
-        load_state(self.game, files["game.safetensors"], state["game"], folder)
-        if self.average is not None:
-            self.average.load(files["average.safetensors"])
-        for seat in self.seats:
-            seat.optimizer.load_state_dict(_optimizer_state(seat, files["optimizers.safetensors"], state["optimizers"]))
-            seat.scaler.load_state_dict(state["scalers"][seat.player.name])
-        self.ledger.load(state["ledger"], self.processes)
+    def _load(self, folder: Path, files: dict[str, Tensors], saved: Progress) -> None:
+        """Takes up a checkpoint.
+
+        Raises:
+            CheckpointError: it is of another game, or of other phases or players.
+        """
+        try:
+            ends = [*saved.ends[:-1], self.settings.steps]
+            starts = [0, *ends[:-1]]
+            self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
+            self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
+            self._enter(self.stretches[saved.stretch], saved.position)
+            load_state(self.game, files["game.safetensors"], saved.game, folder)
+            if self.average is not None:
+                self.average.load(files["average.safetensors"])
+            for seat in self.seats:
+                state = _optimizer_state(seat, files["optimizers.safetensors"], saved.optimizers)
+                seat.optimizer.load_state_dict(state)
+                seat.scaler.load_state_dict(saved.scalers[seat.player.name])
+            self.ledger.load(saved.ledger, self.processes)
+        except (TypeError, ValueError, LookupError) as error:
+            raise CheckpointError(f"{folder}: is not of this run's recipe ({error})") from error
 
     def _optimizer_state(self) -> tuple[Tensors, dict[str, Any]]:
         """Optimizers' tensors as `player/parameter/name`, and their settings."""
@@ -421,9 +465,9 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _finite(self, figures: dict[str, float]) -> dict[str, float]:
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                raise NonFiniteError(f"step {self.step}: {name} is {value}; {self._last_good()}")
+        wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+        if wrong:
+            raise NonFiniteError(f"step {self.step}: {', '.join(wrong)}; {self._last_good()}")
         return figures
 
     def _finite_weights(self) -> None:
