@@ -6,17 +6,39 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_core.objectives import OBJECTIVES, Objective
+from gan_core.objectives import OBJECTIVES, Objective, energy_objective, feature_matching, pull_away
 
 LN3 = math.log(3.0)  # the sigmoid of it is 3/4, of its negative 1/4
 
+
+def log_loss(*logits: float) -> float:
+    """Cross-entropy of two samples that are told apart by these logits, on either side."""
+    return -2 * sum(math.log(1 / (1 + math.exp(-logit))) for logit in logits) / len(logits)
+
+
 BY_HAND = {
-    # name: discriminator's on real (0, ln 3) and fake (0, -ln 3), generator's on the same fake
+    # name: discriminator's on real (0, ln 3) and fake (0, -ln 3), generator's on the same
     "non_saturating": (
         -(math.log(1 / 2) + math.log(3 / 4)) / 2 - (math.log(1 / 2) + math.log(3 / 4)) / 2,
         -(math.log(1 / 2) + math.log(1 / 4)) / 2,
     ),
+    "minimax": (
+        -(math.log(1 / 2) + math.log(3 / 4)) / 2 - (math.log(1 / 2) + math.log(3 / 4)) / 2,
+        (math.log(1 / 2) + math.log(3 / 4)) / 2,
+    ),
+    "least_squares": ((1 + (LN3 - 1) ** 2 + LN3**2) / 4, (1 + (LN3 + 1) ** 2) / 4),
+    "pearson": ((1 + (LN3 - 1) ** 2 + 1 + (1 - LN3) ** 2) / 4, LN3**2 / 4),
     "wasserstein": (-LN3 / 2 - LN3 / 2, LN3 / 2),
+    "hinge": ((1 + 0) / 2 + (1 + 0) / 2, LN3 / 2),  # ln 3 is beyond the margin on either side
+    "relativistic": (  # the pairs' differences are 0 and 2 ln 3, whose sigmoid is 9/10
+        -(math.log(1 / 2) + math.log(9 / 10)) / 2,
+        -(math.log(1 / 2) + math.log(1 / 10)) / 2,
+    ),
+    "relativistic_average": (  # each sample against the others' mean, ±(ln 3) / 2
+        log_loss(LN3 / 2, 3 * LN3 / 2),
+        log_loss(-LN3 / 2, -3 * LN3 / 2),
+    ),
+    "energy": ((0 + LN3) / 2 + (1 + 1 + LN3) / 2, -LN3 / 2),  # its margin is 1
 }
 
 
@@ -29,7 +51,7 @@ def test_every_objective_has_its_value_by_hand(objective):
     real, fake = torch.tensor([0.0, LN3]), torch.tensor([0.0, -LN3])
     discriminator, generator = BY_HAND[objective.name]
     assert_close(objective.discriminator(real, fake), torch.tensor(discriminator))
-    assert_close(objective.generator(fake), torch.tensor(generator))
+    assert_close(objective.generator(fake, real), torch.tensor(generator))
 
 
 def test_objectives_are_found_by_their_name():
@@ -37,21 +59,54 @@ def test_objectives_are_found_by_their_name():
     assert OBJECTIVES.keys() == BY_HAND.keys()
 
 
-def test_a_high_logit_means_real(objective):
-    real, fake = (torch.zeros(4, requires_grad=True) for _ in range(2))
+def test_a_high_logit_means_real_and_a_high_energy_fake(objective):
+    between = -0.5 if objective.name == "pearson" else 0.5  # what fakes are pushed to and pulled to
+    real, fake = (torch.full((4,), between, requires_grad=True) for _ in range(2))
+    direction = -1 if objective.energy else 1
     objective.discriminator(real, fake).backward()
-    assert (real.grad < 0).all()
-    assert (fake.grad > 0).all()
+    assert (direction * real.grad < 0).all()
+    assert (direction * fake.grad > 0).all()
     fake.grad = None
-    objective.generator(fake).backward()
-    assert (fake.grad < 0).all()
+    objective.generator(fake, real.detach()).backward()
+    assert (direction * fake.grad < 0).all()
+
+
+def test_an_objective_that_is_zero_sum_is_one(objective):
+    real, fake = torch.linspace(-3, 3, 6), torch.linspace(-3, 3, 6).flip(0).requires_grad_()
+    (push,) = torch.autograd.grad(objective.discriminator(real, fake), fake)
+    (pull,) = torch.autograd.grad(objective.generator(fake, real), fake)
+    assert torch.allclose(push, -pull) == objective.zero_sum
+
+
+def test_beyond_the_margin_nothing_pushes():
+    real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
+    OBJECTIVES["hinge"].discriminator(real, fake).backward()
+    assert (real.grad.item(), fake.grad.item()) == (0, 0)
+    far = torch.tensor([3.0, 1.0], requires_grad=True)
+    energy_objective(margin=2.0).discriminator(torch.zeros(2), far).backward()
+    assert far.grad.tolist() == [0, -0.5]
+
+
+def test_features_that_point_the_same_way_pull_and_orthogonal_ones_do_not():
+    assert_close(pull_away(torch.tensor([[1.0, 1.0], [3.0, 3.0]])), torch.tensor(1.0))
+    assert_close(pull_away(torch.tensor([[1.0, 1.0], [-2.0, 2.0]])), torch.tensor(0.0), atol=1e-6, rtol=0)
+    half = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])  # squared cosines ½, ½ and 0
+    assert_close(pull_away(half), torch.tensor(1 / 3))
+
+
+def test_feature_matching_compares_means():
+    real, fake = torch.tensor([[1.0, 0.0], [3.0, 2.0]]), torch.tensor([[2.0, 4.0]])
+    assert_close(feature_matching(real, fake), torch.tensor(9.0))
+    assert_close(feature_matching(real, real.flip(0)), torch.tensor(0.0))
 
 
 def test_a_loss_is_a_mean_over_samples(objective):
     real, fake = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
-    once = objective.discriminator(real, fake), objective.generator(fake)
-    twice = objective.discriminator(real.repeat(2), fake.repeat(2)), objective.generator(fake.repeat(2))
+    once = objective.discriminator(real, fake), objective.generator(fake, real)
+    twice = objective.discriminator(real.repeat(2), fake.repeat(2)), objective.generator(fake.repeat(2), real.repeat(2))
     assert_close(once, twice)
+    if objective.name == "relativistic_average":
+        return  # it compares with the mean of the batch
     parts = [objective.discriminator(r, f) for r, f in zip(real.chunk(3), fake.chunk(3), strict=True)]
     assert_close(torch.stack(parts).mean(), once[0])
 
@@ -65,7 +120,7 @@ def test_logits_of_any_shape_are_samples_alike(objective):
 def test_extreme_logits_are_finite_and_have_finite_gradients(objective):
     for size in (1e4, -1e4):
         real, fake = torch.full((2,), size, requires_grad=True), torch.full((2,), -size, requires_grad=True)
-        loss = objective.discriminator(real, fake) + objective.generator(fake)
+        loss = objective.discriminator(real, fake) + objective.generator(fake, real)
         loss.backward()
         assert torch.isfinite(torch.stack([loss, *real.grad, *fake.grad])).all()
 

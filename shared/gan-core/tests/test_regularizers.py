@@ -11,10 +11,14 @@ from gan_core.recipe import parse_settings
 from gan_core.regularizers import (
     REGULARIZERS,
     GradientPenalty,
+    dragan_penalty,
     gradient_norm,
     gradient_penalty,
+    orthogonality,
+    path_lengths,
     penalties,
     uncompiled,
+    zero_centred_penalty,
 )
 
 CPU = torch.device("cpu")
@@ -40,6 +44,50 @@ def test_a_slope_of_one_costs_nothing_and_a_flat_network_one():
     assert_close(gradient_penalty(linear([0.6, 0.8]), real, fake), torch.tensor(0.0), atol=1e-12, rtol=0)
     flat = linear([0.0, 0.0])
     assert_close(gradient_penalty(flat, real, fake), torch.tensor(1.0))
+
+
+def test_one_sided_a_gentle_slope_costs_nothing():
+    real, fake = noise(6, 2), noise(6, 2, seed=1)
+    assert_close(gradient_penalty(linear([0.3, 0.4]), real, fake), torch.tensor(0.25))
+    assert_close(gradient_penalty(linear([0.3, 0.4]), real, fake, one_sided=True), torch.tensor(0.0))
+    assert_close(gradient_penalty(linear([3.0, 4.0]), real, fake, one_sided=True), torch.tensor(16.0))
+
+
+def test_zero_centred_penalties_are_half_the_squared_slope():
+    assert_close(zero_centred_penalty(linear([3.0, 4.0]), noise(6, 2)), torch.tensor(12.5))
+    x = torch.tensor([[1.0], [2.0]])
+    assert_close(zero_centred_penalty(lambda x: x.square().sum(dim=1), x), torch.tensor((4.0 + 16.0) / 4))
+
+
+def test_dragan_looks_around_the_data_and_no_further_than_half_their_deviation():
+    seen = []
+
+    def network(x):
+        seen.append(x.detach())
+        return 5 * x[:, 0]
+
+    real = noise(64, 3)
+    assert_close(dragan_penalty(network, real), torch.tensor(16.0))
+    moved = seen[0] - real
+    assert (moved >= 0).all()
+    assert (moved <= real.std() / 2).all()
+    assert moved.max() > 0.3 * real.std()
+
+
+def test_path_lengths_of_a_linear_generator_are_known_in_the_mean():
+    torch.manual_seed(0)
+    scale = torch.tensor([2.0, 0.0, 0.0])  # J stretches the first latent axis by 2 and drops the others
+    lengths = path_lengths(lambda z: (z * scale)[:, :1], noise(20_000, 3))
+    assert_close(lengths.mean(), torch.tensor(2 * (2 / torch.pi) ** 0.5), rtol=0.02, atol=0)  # E|2y|
+    many = path_lengths(lambda z: (z[:, :1] * 2)[:, :, None].expand(-1, 1, 16), noise(20_000, 3))
+    assert_close(many.square().mean(), torch.tensor(4.0), rtol=0.05, atol=0)  # 16 places, each weighted 1/√16
+
+
+def test_orthogonality_counts_the_products_of_different_filters():
+    assert orthogonality(torch.eye(3)) == 0
+    assert orthogonality(5 * torch.eye(3)) == 0
+    assert_close(orthogonality(torch.tensor([[1.0, 2.0], [3.0, -1.0]])), torch.tensor(2.0))  # 2 · (3 - 2)²
+    assert_close(orthogonality(torch.ones(2, 1, 2, 2)), torch.tensor(32.0))
 
 
 def test_the_norm_is_of_each_sample_over_all_its_axes():
@@ -74,7 +122,18 @@ def test_the_mix_depends_on_the_seed_alone():
     assert_close(torch.stack([at(0, 4), at(4, 4)]).mean(), at(0, 8))
 
 
-def test_the_gradient_is_that_of_finite_differences():
+@pytest.mark.parametrize(
+    "measure",
+    [
+        gradient_penalty,
+        lambda network, real, fake: gradient_penalty(network, 3 * real, fake, one_sided=True),
+        lambda network, real, fake: dragan_penalty(network, real),
+        lambda network, real, fake: zero_centred_penalty(network, real),
+        lambda network, real, fake: path_lengths(network, real).square().mean(),
+    ],
+    ids=["two-sided", "one-sided", "dragan", "zero-centred", "path-length"],
+)
+def test_the_gradient_is_that_of_finite_differences(measure):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)).double()
     real, fake = noise(4, 3, dtype=torch.float64), noise(4, 3, seed=1, dtype=torch.float64)
@@ -82,7 +141,7 @@ def test_the_gradient_is_that_of_finite_differences():
     def penalty(*weights):
         names = dict(zip([name for name, _ in network.named_parameters()], weights, strict=True))
         with draws.drawing(0, CPU, rows=4, total=4):
-            return gradient_penalty(lambda x: torch.func.functional_call(network, names, x).squeeze(1), real, fake)
+            return measure(lambda x: torch.func.functional_call(network, names, x).squeeze(1), real, fake)
 
     assert torch.autograd.gradcheck(penalty, [p.detach().requires_grad_() for p in network.parameters()])
 

@@ -40,6 +40,22 @@ def one_hot(label: Tensor, num_classes: int) -> Tensor:
     return torch.nn.functional.one_hot(label, num_classes).float()
 
 
+def pack(samples: Tensor, count: int) -> Tensor:
+    """`count` samples at a time joined along their axis 1: `[B, C, …]` to `[B / count, count · C, …]`.
+
+    Raises:
+        RecipeError: the samples cannot be shared out evenly.
+    """
+    if len(samples) % count:
+        raise RecipeError(f"a batch of {len(samples)} cannot be packed by {count}; use a multiple")
+    return samples if count == 1 else samples.reshape(-1, count * samples.shape[1], *samples.shape[2:])
+
+
+def unpack(samples: Tensor, count: int) -> Tensor:
+    """What `pack` joined, apart."""
+    return samples if count == 1 else samples.reshape(-1, samples.shape[1] // count, *samples.shape[2:])
+
+
 def doublings(size: int, start: int, *, least: int = 1, what: str = "image_size") -> int:
     """How often `start` doubles to become `size`.
 

@@ -128,6 +128,11 @@ class Game(nn.Module, ABC):
         """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
+    @property
+    def steers(self) -> bool:
+        """Whether `after_turn` does anything; the values are brought together from all processes only then."""
+        return type(self).after_turn is not Game.after_turn
+
     def after_turn(self, player: str, values: Terms) -> None:
         """Called after every turn of a player with its terms and notes: the place to change state that steers the game.
 

@@ -152,7 +152,8 @@ def model_card(game: Game) -> str:
 
 def parameter_counts(game: Game) -> dict[str, int]:
     """Trainable scalars of each network."""
-    return {name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children()}
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def read_config(path: Path) -> Config:

@@ -126,7 +126,6 @@ class Trainer:
         self._check(game)
         self.game = game.to(self.processes.device)
         self.stages = type(game).stage is not Game.stage
-        self.steers = type(game).after_turn is not Game.after_turn
         self.stretches = stretches(game.phases(), self.settings.steps)
         self.ledger = Ledger()
         self.step = self.seen = 0
@@ -186,7 +185,7 @@ class Trainer:
                 batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
                 values = seat.move(batches, seed) | self.game.take_notes()
                 self.ledger.add(seat.player.name, values)
-                if self.steers:
+                if self.game.steers:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
             self.average.update(self.step)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from gan_core import draws
+from gan_core.blocks import pack, unpack
 from gan_core.errors import RecipeError
-from gan_core.game import Batch, Game, Player, Terms
+from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.objectives import Objective, non_saturating
-from gan_core.regularizers import Regularizer, penalties, uncompiled
+from gan_core.regularizers import REGULARIZERS, JudgedTurn, Regularizer, Turn, Unrolled
+
+T = TypeVar("T")
 
 
 class TwoPlayerGame(Game):
@@ -24,9 +27,14 @@ class TwoPlayerGame(Game):
     Args:
         generator: `(z [B, latent_dim][, label]) -> samples`; has the attribute `latent_dim`, and `num_classes` if it
             has classes.
-        discriminator: `(samples[, label]) -> logits`; with `num_classes` likewise.
+        discriminator: `(samples[, label]) -> logits`; with `num_classes` likewise. With `pack` it judges so many
+            samples together, joined along their channels (PacGAN, Lin et al. 2018, arXiv:1712.04086). With `energy` it
+            gives energies, at least 0, in the place of logits.
         objective: what both minimise.
-        regularizers: penalties on the discriminator.
+        regularizers: what steadies them; they take part in the order of `REGULARIZERS`.
+
+    Raises:
+        RecipeError: the networks, the objective and the regularizers do not go together.
     """
 
     def __init__(
@@ -34,11 +42,23 @@ class TwoPlayerGame(Game):
         regularizers: Sequence[Regularizer] = (),
     ) -> None:  # fmt: skip
         super().__init__()
-        self.generator, self.discriminator = generator, discriminator
-        self.objective, self.regularizers = objective, tuple(regularizers)
+        self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.num_classes, judged = getattr(generator, "num_classes", None), getattr(discriminator, "num_classes", None)
         if judged != self.num_classes:
             raise RecipeError(f"the generator has {self.num_classes} classes, the discriminator {judged}")
+        self.pack: int = getattr(discriminator, "pack", 1)
+        if self.pack > 1 and self.num_classes is not None:
+            raise RecipeError("samples that are judged together have no one class; leave `network.pack` out")
+        if objective.energy != getattr(discriminator, "energy", False):
+            gives = "energies" if not objective.energy else "logits"
+            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that gives {gives}")
+        order = list(REGULARIZERS)
+        self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
+        self.memory = nn.ModuleDict()
+        for regularizer in self.regularizers:
+            kept = regularizer.prepare(self)
+            if kept is not None:
+                self.memory[regularizer.name] = kept
 
     def players(self) -> Iterable[Player]:
         yield Player("discriminator", (self.discriminator,), self.discriminator_loss)
@@ -46,27 +66,97 @@ class TwoPlayerGame(Game):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         """The adversarial term, and the regularizers' on the same real and fake samples."""
+        turn = self.discriminator_turn(batch)
+        terms = self.told_apart(turn)
+        for regularizer in self.regularizers:
+            terms |= regularizer.discriminator_terms(turn)
+        return terms
+
+    def discriminator_turn(self, batch: Batch) -> JudgedTurn:
+        """The batch's real samples and as many fakes, judged."""
         real, condition = self.real(batch)
         fake = self.sample(len(real), **condition)
-        judge = partial(self.discriminator, **condition)
-        adversarial = self.objective.discriminator(judge(real), judge(fake))
-        smooth = partial(uncompiled(self.discriminator), **condition)
-        return {"adversarial": adversarial} | penalties(self.regularizers, self.step, smooth, real, fake)
+        for regularizer in self.regularizers:
+            fake = regularizer.recall(self, fake)
+        real, fake = pack(real, self.pack), pack(fake, self.pack)
+        real_logits, fake_logits = self.judge(real, **condition), self.judge(fake, **condition)
+        self.note("real_logits", real_logits.mean())
+        self.note("fake_logits", fake_logits.mean())
+        self.note("real_sign", real_logits.sign().mean())
+        return JudgedTurn(self, real, fake, condition, real_logits, fake_logits)
+
+    def told_apart(self, turn: JudgedTurn) -> Terms:
+        """The discriminator's adversarial term."""
+        return {"adversarial": self.objective.discriminator(turn.real_logits, turn.fake_logits)}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        """The adversarial term on fresh fakes."""
+        """The adversarial term on fresh fakes, and the regularizers'."""
+        turn = self.generator_turn(batch)
+        terms = {"adversarial": self.fooled(turn)}
+        for regularizer in self.regularizers:
+            terms |= regularizer.generator_terms(turn)
+        return terms
+
+    def generator_turn(self, batch: Batch) -> Turn:
+        """The batch's real samples and as many fresh fakes."""
         real, condition = self.real(batch)
         fake = self.sample(len(real), **condition)
-        return {"adversarial": self.objective.generator(self.discriminator(fake, **condition))}
+        return Turn(self, pack(real, self.pack), pack(fake, self.pack), condition)
+
+    def fooled(self, turn: Turn) -> Tensor:
+        """The generator's adversarial term."""
+        for regularizer in self.regularizers:
+            if isinstance(regularizer, Unrolled):
+                return regularizer.generator_loss(turn)
+        real_logits = self.judge(turn.real, **turn.condition) if self.objective.relative else None
+        return self.objective.generator(self.judge(turn.fake, **turn.condition), real_logits)
+
+    def judge(self, samples: Tensor, **condition: Any) -> Tensor:
+        """The discriminator's logits of samples, as the regularizers let it see them."""
+        return self.judge_by(self.discriminator, **condition)(samples)
+
+    def judge_by(self, network: Callable[..., Tensor], **condition: Any) -> Callable[[Tensor], Tensor]:
+        """How another network in the discriminator's place judges samples."""
+        return lambda samples: network(self.shown(samples), **condition)
+
+    def shown(self, samples: Tensor) -> Tensor:
+        """What the discriminator is shown of samples, which may be packed: every one of the pack its own view."""
+        viewed = unpack(samples, self.pack)
+        for regularizer in self.regularizers:
+            viewed = regularizer.view(self, viewed)
+        return pack(viewed, self.pack)
+
+    @property
+    def steers(self) -> bool:
+        kinds = (type(regularizer) for regularizer in self.regularizers)
+        own = type(self).after_turn is not TwoPlayerGame.after_turn
+        return own or any(kind.after_turn is not Regularizer.after_turn for kind in kinds)
+
+    def after_turn(self, player: str, values: Terms) -> None:
+        for regularizer in self.regularizers:
+            regularizer.after_turn(self, player, values)
 
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        z = draws.normal(count, latent_dim(self.generator), like=next(self.parameters()), truncation=truncation)
+        z = self.latent(count, truncation=truncation)
         return self.generator(z) if label is None else self.generator(z, label=label)
+
+    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
+        """What samples are made of: `[count, latent_dim]`, standard normal."""
+        return draws.normal(count, latent_dim(self.generator), like=next(self.parameters()), truncation=truncation)
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         """The batch's real samples and what both networks are told about them."""
         (key,) = batch.keys() - {"label"}
         return batch[key], {"label": batch["label"]} if self.num_classes is not None else {}
+
+    def probe(self, look: Callable[[Tensor, Mapping[str, Any]], T]) -> T:
+        """What `look(samples, condition)` finds on two packs of samples, made in evaluation mode: for its shape."""
+        rows = 2 * self.pack
+        z = torch.zeros(rows, latent_dim(self.generator), device=self.device)
+        labels = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        condition = {} if self.num_classes is None else {"label": labels}
+        with torch.no_grad(), evaluating(self), torch.random.fork_rng([]):
+            return look(pack(self.generator(z, **condition), self.pack), condition)
 
 
 def latent_dim(generator: nn.Module) -> int:

@@ -1,0 +1,85 @@
+"""Regularizers: what steadies a game. The mathematics is functions; the settings, which recipes name, are classes.
+
+They take part in any `TwoPlayerGame` where they make sense, and are refused with the reason where they make none.
+"""
+
+from gan_core.regularizers.base import (
+    JudgedTurn,
+    Lazy,
+    Penalty,
+    Regularizer,
+    Turn,
+    full_precision,
+    penalties,
+    uncompiled,
+)
+from gan_core.regularizers.features import (
+    FeatureMatching,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    PullAway,
+    features_of,
+)
+from gan_core.regularizers.gradient import (
+    R1,
+    R2,
+    Dragan,
+    GradientPenalty,
+    PathLength,
+    dragan_penalty,
+    gradient_norm,
+    gradient_penalty,
+    path_lengths,
+    zero_centred_penalty,
+)
+from gan_core.regularizers.play import LabelSmoothing, Replay, Unrolled
+from gan_core.regularizers.views import AdaptiveAugmentation, Consistency, DiffAugment, InstanceNoise
+from gan_core.regularizers.weights import Orthogonal, SpectralNorm, WeightClipping, orthogonality
+
+__all__ = [
+    "R1",
+    "R2",
+    "REGULARIZERS",
+    "AdaptiveAugmentation",
+    "Consistency",
+    "DiffAugment",
+    "Dragan",
+    "FeatureMatching",
+    "GradientPenalty",
+    "InstanceNoise",
+    "JudgedTurn",
+    "LabelSmoothing",
+    "Lazy",
+    "MinibatchDiscrimination",
+    "MinibatchStddev",
+    "Orthogonal",
+    "PathLength",
+    "Penalty",
+    "PullAway",
+    "Regularizer",
+    "Replay",
+    "SpectralNorm",
+    "Turn",
+    "Unrolled",
+    "WeightClipping",
+    "dragan_penalty",
+    "features_of",
+    "full_precision",
+    "gradient_norm",
+    "gradient_penalty",
+    "orthogonality",
+    "path_lengths",
+    "penalties",
+    "uncompiled",
+    "zero_centred_penalty",
+]  # fmt: skip
+
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    kind.name: kind
+    for kind in (
+        MinibatchStddev, MinibatchDiscrimination, SpectralNorm, WeightClipping, Orthogonal, GradientPenalty, Dragan, R1,
+        R2, PathLength, Consistency, InstanceNoise, DiffAugment, AdaptiveAugmentation, LabelSmoothing, Replay,
+        FeatureMatching, PullAway, Unrolled,
+    )
+}  # fmt: skip
+"""By name, in the order in which they take part: layers are added before all are normalised."""

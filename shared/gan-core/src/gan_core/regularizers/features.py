@@ -1,0 +1,192 @@
+"""What looks at the discriminator's features, which its last layer `judge` is given, and at whole batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gan_core.errors import RecipeError
+from gan_core.game import Terms
+from gan_core.objectives import feature_matching, pull_away
+from gan_core.recipe import Size
+from gan_core.regularizers.base import Lazy, Regularizer, Turn, uncompiled
+from gan_core.regularizers.weights import is_spectral
+
+if TYPE_CHECKING:
+    from gan_core.two_player import TwoPlayerGame
+
+JUDGES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
+    """The part that is given the features: `judge`, or what the discriminator names in `features_at`.
+
+    Raises:
+        RecipeError: the discriminator has none.
+    """
+    part = getattr(discriminator, getattr(discriminator, "features_at", "judge"), None)
+    if not isinstance(part, nn.Module):
+        where = f"`regularizers.{name}` looks at what the discriminator's layer `judge` is given"
+        raise RecipeError(f"{where}, and {type(discriminator).__name__} has no such layer; leave it out")
+    return part
+
+
+def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> Tensor:
+    """What the discriminator's last layer is given for samples: features `[B, n]`."""
+    seen: list[Tensor] = []
+    part = judging_layer("features", discriminator)
+    handle = part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        uncompiled(discriminator)(samples, **condition)
+    finally:
+        handle.remove()
+    return seen[0].flatten(1)
+
+
+class FeatureMatching(Lazy):
+    """The fakes' mean features are the real samples' (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
+
+    name = "feature_matching"
+    weight: float = Field(default=1.0, gt=0)
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        judging_layer(self.name, game.discriminator)
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        def matched() -> Tensor:
+            show, condition = turn.game.shown, turn.condition
+            with torch.no_grad():
+                real = features_of(turn.game.discriminator, show(turn.real), **condition)
+            return feature_matching(real, features_of(turn.game.discriminator, show(turn.fake), **condition))
+
+        return self.due(turn.game.step, matched)
+
+
+class PullAway(Lazy):
+    """Features of different fakes point apart (Zhao et al. 2017, arXiv:1609.03126, section 2.4)."""
+
+    name = "pull_away"
+    weight: float = Field(default=0.1, gt=0)
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        judging_layer(self.name, game.discriminator)
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        game = turn.game
+        return self.due(
+            game.step, lambda: pull_away(features_of(game.discriminator, game.shown(turn.fake), **turn.condition))
+        )
+
+
+class MeetsBatch(nn.Module):
+    """A last layer that is also given what the batch as a whole tells: `(features [B, n] or [B, C, …]) -> logits`.
+
+    Args:
+        statistics: features to further features, along axis 1.
+        judge: the layer it was, now with as many inputs more.
+    """
+
+    def __init__(self, statistics: nn.Module, judge: nn.Module):
+        super().__init__()
+        self.statistics, self.judge = statistics, judge
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.judge(self.statistics(features))
+
+
+def widened(judge: nn.Module, more: int) -> nn.Module:
+    """A layer that takes `more` inputs more. Their weights are zero: it begins as the layer that it was."""
+    if isinstance(judge, MeetsBatch):
+        return MeetsBatch(judge.statistics, widened(judge.judge, more))
+    old: Tensor = judge.weight  # type: ignore[assignment]
+    weight = torch.cat([old.detach(), torch.zeros_like(old[:, :1]).repeat_interleave(more, 1)], dim=1)
+    judge.weight = nn.Parameter(weight)
+    setattr(judge, "in_features" if isinstance(judge, nn.Linear) else "in_channels", weight.shape[1])
+    return judge
+
+
+class MinibatchStddev(Regularizer):
+    """The last layer sees how much samples differ (Karras et al. 2018, arXiv:1710.10196, section 3).
+
+    Attributes:
+        group: samples that are compared with each other.
+    """
+
+    name = "minibatch_stddev"
+    group: int = Field(default=4, ge=2)
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        attach(self.name, game, Stddev(self.group), more=1)
+
+
+class MinibatchDiscrimination(Regularizer):
+    """The last layer sees how near other samples of the batch are (Salimans et al. 2016, arXiv:1606.03498, sec. 3.2).
+
+    Attributes:
+        kernels: B, what each sample is told more.
+        dimensions: C, in which distances are taken.
+    """
+
+    name = "minibatch_discrimination"
+    kernels: Size = 100
+    dimensions: Size = 5
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        attach(self.name, game, Nearness(self.kernels, self.dimensions), more=self.kernels)
+
+
+def attach(name: str, game: TwoPlayerGame, statistics: nn.Module, *, more: int) -> None:
+    """Puts a layer over whole batches before the discriminator's last."""
+    discriminator = game.discriminator
+    judge = judging_layer(name, discriminator)
+    if not isinstance(judge, (*JUDGES, MeetsBatch)):
+        raise RecipeError(f"`regularizers.{name}` widens the discriminator's last layer, and here it is no such layer")
+    if is_spectral(discriminator):
+        raise RecipeError(
+            f"`regularizers.{name}` widens the last layer, which is spectrally normalised here; leave it out"
+        )
+    if isinstance(statistics, Nearness):
+        statistics.size_for(discriminator, game)
+    discriminator.judge = MeetsBatch(statistics, widened(judge, more))
+
+
+class Stddev(nn.Module):
+    """Features `[B, C, …]` with one channel more: the mean deviation within a sample's group."""
+
+    def __init__(self, group: int):
+        super().__init__()
+        self.group = group
+
+    def forward(self, features: Tensor) -> Tensor:
+        rows = len(features)
+        group = next(size for size in range(min(self.group, rows), 0, -1) if rows % size == 0)
+        grouped = features.reshape(
+            group, rows // group, *features.shape[1:]
+        )  # groups are strided: [group, groups, C, …]
+        spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().flatten(1).mean(dim=1).repeat(group)
+        return torch.cat([features, spread.view(-1, *[1] * (features.ndim - 1)).expand_as(features[:, :1])], dim=1)
+
+
+class Nearness(nn.Module):
+    """Features `[B, C, …]` with `kernels` channels more: Σ over other samples of exp(-‖Mᵢ - Mⱼ‖₁)."""
+
+    def __init__(self, kernels: int, dimensions: int):
+        super().__init__()
+        self.kernels, self.dimensions = kernels, dimensions
+        self.project: nn.Linear
+
+    def size_for(self, discriminator: nn.Module, game: TwoPlayerGame) -> None:
+        """Makes the projection T for the features that this discriminator has."""
+        features = game.probe(lambda samples, condition: features_of(discriminator, samples, **condition))
+        self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
+        self.project.to(features.device, features.dtype)
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected = self.project(features.flatten(1)).unflatten(1, (self.kernels, self.dimensions))
+        distance = (projected[:, None] - projected[None]).abs().sum(dim=-1)  # [B, B, kernels]
+        near = torch.exp(-distance).sum(dim=1) - 1  # a sample is near itself
+        near = near.view(*near.shape, *[1] * (features.ndim - 2))
+        return torch.cat([features, near.expand(-1, -1, *features.shape[2:])], dim=1)

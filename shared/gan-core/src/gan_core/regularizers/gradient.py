@@ -1,0 +1,163 @@
+"""Penalties on gradients: of the discriminator at real, fake and other samples; of the generator along its paths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gan_core import draws
+from gan_core.game import Terms
+from gan_core.regularizers.base import Lazy, Network, Penalty, Turn, full_precision, uncompiled
+
+if TYPE_CHECKING:
+    from gan_core.two_player import TwoPlayerGame
+
+
+def gradient_norm(network: Network, x: Tensor) -> Tensor:
+    """‖∇ₓ D(x)‖₂ of each sample, `[B]`, through which gradients flow on to the network's parameters."""
+    return input_gradient(network, x).norm(2, dim=1)
+
+
+def input_gradient(network: Network, x: Tensor) -> Tensor:
+    """∇ₓ D(x) of each sample, `[B, n]`, through which gradients flow on to the network's parameters."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
+def gradient_penalty(network: Network, real: Tensor, fake: Tensor, *, one_sided: bool = False) -> Tensor:
+    """E[(‖∇ D(x̂)‖₂ - 1)²] at one x̂ on the line between each real and fake sample (arXiv:1704.00028, eq. 3).
+
+    One-sided, norms below 1 cost nothing (Petzka et al. 2018, arXiv:1709.08894, eq. 7).
+    """
+    epsilon = draws.uniform(len(real), *[1] * (real.ndim - 1), like=real)
+    excess = gradient_norm(network, epsilon * real + (1 - epsilon) * fake) - 1
+    return (excess.relu() if one_sided else excess).square().mean()
+
+
+def dragan_penalty(network: Network, real: Tensor) -> Tensor:
+    """E[(‖∇ D(x + δ)‖₂ - 1)²] around the data (Kodali et al. 2017, arXiv:1705.07215, section 2.3).
+
+    As in its authors' code, x + δ lies at a random place between x and x + ½ σ u, where σ is the deviation of all the
+    batch's values and u is uniform in [0, 1) in every value.
+    """
+    alpha = draws.uniform(len(real), *[1] * (real.ndim - 1), like=real)
+    noise = draws.uniform(len(real), *real.shape[1:], like=real)
+    return (gradient_norm(network, real + alpha * (real.std() / 2) * noise) - 1).square().mean()
+
+
+def zero_centred_penalty(network: Network, x: Tensor) -> Tensor:
+    """½ E[‖∇ D(x)‖²]: R1 at real samples, R2 at fakes (Mescheder et al. 2018, arXiv:1801.04406, eqs. 9 and 10)."""
+    return input_gradient(network, x).square().sum(dim=1).mean() / 2
+
+
+def path_lengths(generate: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
+    """‖Jᵀy‖₂ of each latent, `[B]`, with y noise in the place of the samples (arXiv:1912.04958, section 3.2).
+
+    Args:
+        generate: latents `[B, n]` (or `[B, layers, n]`) to samples `[B, C, …]`.
+        latent: where the Jacobian J is taken; of several layers' latents the mean of the squared lengths counts.
+    """
+    latent = latent.detach().requires_grad_()
+    samples = generate(latent)
+    size = math.prod(samples.shape[2:]) if samples.ndim > 2 else 1
+    noise = draws.normal(len(samples), *samples.shape[1:], like=samples) / math.sqrt(size)
+    (gradient,) = torch.autograd.grad((samples * noise).sum(), latent, create_graph=True)
+    return gradient.square().sum(dim=-1).reshape(len(latent), -1).mean(dim=1).sqrt()
+
+
+class GradientPenalty(Penalty):
+    """WGAN-GP's penalty, with any objective (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3).
+
+    Attributes:
+        one_sided: norms below 1 cost nothing.
+    """
+
+    name = "gradient_penalty"
+    weight: float = Field(default=10.0, gt=0)
+    one_sided: bool = False
+
+    def penalty(self, network: Network, real: Tensor, fake: Tensor) -> Tensor:
+        return gradient_penalty(network, real, fake, one_sided=self.one_sided)
+
+
+class Dragan(Penalty):
+    """DRAGAN's penalty around the data (Kodali et al. 2017, arXiv:1705.07215)."""
+
+    name = "dragan"
+    weight: float = Field(default=10.0, gt=0)
+
+    def penalty(self, network: Network, real: Tensor, fake: Tensor) -> Tensor:
+        return dragan_penalty(network, real)
+
+
+class R1(Penalty):
+    """The zero-centred penalty at real samples; `weight` is γ (Mescheder et al. 2018, arXiv:1801.04406, eq. 9)."""
+
+    name = "r1"
+    weight: float = Field(default=10.0, gt=0)
+
+    def penalty(self, network: Network, real: Tensor, fake: Tensor) -> Tensor:
+        return zero_centred_penalty(network, real)
+
+
+class R2(Penalty):
+    """The zero-centred penalty at fakes; `weight` is γ (Mescheder et al. 2018, arXiv:1801.04406, eq. 10)."""
+
+    name = "r2"
+    weight: float = Field(default=10.0, gt=0)
+
+    def penalty(self, network: Network, real: Tensor, fake: Tensor) -> Tensor:
+        return zero_centred_penalty(network, fake)
+
+
+class PathLength(Lazy):
+    """Steps of one length in the latent space change samples by one length (Karras et al. 2020, arXiv:1912.04958).
+
+    Attributes:
+        decay: of the mean length: the share that each new batch has in it.
+        shrink: what the batch is divided by for this term, to save memory.
+    """
+
+    name = "path_length"
+    weight: float = Field(default=2.0, gt=0)
+    interval: int = Field(default=4, ge=1)
+    decay: float = Field(default=0.01, gt=0, le=1)
+    shrink: int = Field(default=2, ge=1)
+
+    def prepare(self, game: TwoPlayerGame) -> nn.Module:
+        return MeanLength()
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        return self.due(turn.game.step, lambda: self._penalty(turn))
+
+    def _penalty(self, turn: Turn) -> Tensor:
+        game, rows = turn.game, max(1, len(turn.fake) // self.shrink)
+        condition = {key: value[:rows] for key, value in turn.condition.items()}
+        make = uncompiled(game.generator)
+        with torch.autocast(turn.fake.device.type, enabled=False):
+            lengths = path_lengths(lambda z: full_precision(make(z, **condition)), game.latent(rows))
+        old: Tensor = game.memory[self.name].length  # type: ignore[assignment]
+        length = old.lerp(lengths.detach().mean(), self.decay)
+        game.note("path_length_mean", length)
+        return (lengths - length).square().mean()
+
+    @torch.no_grad()
+    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
+        if "path_length_mean" in values:
+            length: Tensor = game.memory[self.name].length  # type: ignore[assignment]
+            length.copy_(values["path_length_mean"])
+
+
+class MeanLength(nn.Module):
+    """The exponential moving mean of the path lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length: Tensor
+        self.register_buffer("length", torch.zeros(()))

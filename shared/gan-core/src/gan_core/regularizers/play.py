@@ -1,0 +1,104 @@
+"""What changes the play itself: smoothed labels, remembered fakes, an opponent that is looked at some steps ahead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gan_core.errors import RecipeError
+from gan_core.game import Terms
+from gan_core.recipe import Size
+from gan_core.regularizers.base import JudgedTurn, Regularizer, Turn
+from gan_core.replay import ReplayPool
+
+if TYPE_CHECKING:
+    from gan_core.two_player import TwoPlayerGame
+
+
+class LabelSmoothing(Regularizer):
+    """Real samples are real with probability `real` only (Salimans et al. 2016, arXiv:1606.03498, section 3.4).
+
+    The cross-entropy with the label t of a real sample is softplus(-D(x)) + (1 - t) D(x): a term more.
+    """
+
+    name = "label_smoothing"
+    real: float = Field(default=0.9, gt=0.5, lt=1)
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        if not game.objective.cross_entropy:
+            reason = f"the objective `{game.objective.name}` has no probabilities"
+            raise RecipeError(f"`regularizers.label_smoothing`: {reason}; use non_saturating or minimax")
+
+    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
+        return {self.name: (1 - self.real) * turn.real_logits.mean()}
+
+
+class Replay(Regularizer):
+    """The discriminator sees earlier fakes too (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
+
+    Attributes:
+        size: fakes that are remembered.
+    """
+
+    name = "replay"
+    size: Size = 256
+
+    def prepare(self, game: TwoPlayerGame) -> nn.Module:
+        if game.num_classes is not None:
+            raise RecipeError("`regularizers.replay` remembers no classes, and this game has them; leave one out")
+        if game.objective.relative:
+            reason = f"the objective `{game.objective.name}` compares samples of one batch"
+            raise RecipeError(f"`regularizers.replay`: {reason}; leave one out")
+        return ReplayPool(self.size)
+
+    def recall(self, game: TwoPlayerGame, fake: Tensor) -> Tensor:
+        pool: ReplayPool = game.memory[self.name]  # type: ignore[assignment]
+        remembered: Tensor = pool(fake)
+        return remembered
+
+
+class Unrolled(Regularizer):
+    """The generator plays against the discriminator of some steps ahead (Metz et al. 2017, arXiv:1611.02163, eq. 7-10).
+
+    The steps ahead are plain gradient steps on the adversarial term of this turn's samples, taken on a copy. Where the
+    objective is zero-sum, the generator maximises all of the discriminator's loss: through the copy's weights it bears
+    on the real samples' term too.
+
+    Attributes:
+        steps: K.
+        learning_rate: η of the steps ahead.
+        first_order: the copy is constant for the generator, which then does not see how the discriminator would react.
+    """
+
+    name = "unrolled"
+    steps: int = Field(default=5, ge=1, le=100)
+    learning_rate: float = Field(default=0.1, gt=0)
+    first_order: bool = False
+
+    def generator_loss(self, turn: Turn) -> Tensor:
+        """The generator's adversarial term against the discriminator of `steps` steps ahead."""
+        game, objective, discriminator = turn.game, turn.game.objective, turn.game.discriminator
+        real, fake = turn.real, turn.fake
+        weights = {name: p.detach().requires_grad_() for name, p in discriminator.named_parameters()}
+        buffers = {name: b.clone() for name, b in discriminator.named_buffers()}
+
+        def ahead(samples: Tensor, **condition: Any) -> Tensor:
+            logits: Tensor = functional_call(discriminator, (weights, buffers), (samples,), condition)
+            return logits
+
+        logits = game.judge_by(ahead, **turn.condition)
+        for _ in range(self.steps):
+            seen = fake.detach() if self.first_order else fake
+            loss = objective.discriminator(logits(real), logits(seen))
+            gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=not self.first_order)
+            moved = zip(weights.items(), gradients, strict=True)
+            weights = {name: weight - self.learning_rate * gradient for (name, weight), gradient in moved}
+            if self.first_order:
+                weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        if objective.zero_sum:
+            return -objective.discriminator(logits(real), logits(fake))
+        return objective.generator(logits(fake), logits(real) if objective.relative else None)

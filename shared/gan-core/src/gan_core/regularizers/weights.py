@@ -1,0 +1,94 @@
+"""What is asked of the weights themselves: bounds, a spectral norm of 1, orthogonality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
+
+from gan_core.errors import RecipeError
+from gan_core.game import Terms
+from gan_core.regularizers.base import JudgedTurn, Lazy, Regularizer, Turn
+
+if TYPE_CHECKING:
+    from gan_core.two_player import TwoPlayerGame
+
+WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+
+
+def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """The layers that multiply by a matrix or convolve."""
+    return (module for module in network.modules() if isinstance(module, WEIGHTED))
+
+
+def is_spectral(network: nn.Module) -> bool:
+    """Whether a layer of the network is spectrally normalised."""
+    return any(is_parametrized(layer, "weight") for layer in weighted_layers(network))
+
+
+def orthogonality(weight: Tensor) -> Tensor:
+    """‖WᵀW ⊙ (1 - I)‖²_F over the filters of W `[outputs, …]` (Brock et al. 2019, arXiv:1809.11096, eq. 3)."""
+    filters = weight.flatten(1)
+    products = filters @ filters.T
+    return products.square().sum() - products.diagonal().square().sum()
+
+
+class WeightClipping(Regularizer):
+    """The discriminator's weights stay within ±`bound` (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1)."""
+
+    name = "weight_clipping"
+    bound: float = Field(default=0.01, gt=0)
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        if is_spectral(game.discriminator) or any(r.name == SpectralNorm.name for r in game.regularizers):
+            raise RecipeError(
+                "`regularizers.weight_clipping` and spectral normalization bound the same weights; use one"
+            )
+
+    @torch.no_grad()
+    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
+        if player == "discriminator":
+            parameters: list[Tensor] = [*game.discriminator.parameters()]
+            torch._foreach_clamp_min_(parameters, -self.bound)
+            torch._foreach_clamp_max_(parameters, self.bound)
+
+
+class SpectralNorm(Regularizer):
+    """Every matrix and convolution of the discriminator has spectral norm 1 (Miyato et al. 2018, arXiv:1802.05957).
+
+    It is torch's own: one power iteration in every training step.
+    """
+
+    name = "spectral_norm"
+
+    def prepare(self, game: TwoPlayerGame) -> None:
+        if is_spectral(game.discriminator):
+            raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
+        layers = list(weighted_layers(game.discriminator))
+        if not layers:
+            raise RecipeError("`regularizers.spectral_norm`: this discriminator has no matrix or convolution")
+        for layer in layers:
+            spectral_norm(layer)
+
+
+class Orthogonal(Lazy):
+    """Different filters of a layer are orthogonal, in both networks (Brock et al. 2019, arXiv:1809.11096, eq. 3)."""
+
+    name = "orthogonal"
+    weight: float = Field(default=1e-4, gt=0)
+
+    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
+        return self._terms(turn, turn.game.discriminator)
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        return self._terms(turn, turn.game.generator)
+
+    def _terms(self, turn: Turn, network: nn.Module) -> Terms:
+        layers = (layer for layer in weighted_layers(network) if not isinstance(layer, nn.Embedding))
+        weights: list[Tensor] = [layer.weight for layer in layers]  # type: ignore[misc]
+        return self.due(turn.game.step, lambda: torch.stack([orthogonality(weight) for weight in weights]).sum())

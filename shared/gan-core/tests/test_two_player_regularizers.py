@@ -1,0 +1,348 @@
+"""Regularizers at work in a game: what they show, remember, change and refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from gan_core import draws, train
+from gan_core.blocks import pack, unpack
+from gan_core.errors import RecipeError
+from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
+from gan_core.regularizers import (
+    REGULARIZERS,
+    Consistency,
+    FeatureMatching,
+    GradientPenalty,
+    InstanceNoise,
+    LabelSmoothing,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    Orthogonal,
+    PathLength,
+    PullAway,
+    Regularizer,
+    Replay,
+    SpectralNorm,
+    Unrolled,
+    WeightClipping,
+)
+from gan_core.regularizers.features import Nearness, Stddev
+from gan_core.regularizers.views import flip_and_shift, reflected
+from gan_core.two_player import TwoPlayerGame
+
+CPU = torch.device("cpu")
+
+
+class Generator(nn.Module):
+    latent_dim = 4
+
+    def __init__(self, classes: int | None = None):
+        super().__init__()
+        self.num_classes = classes
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2 * 6 * 6), nn.Tanh())
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.body(z).unflatten(1, (2, 6, 6))
+
+
+class Discriminator(nn.Module):
+    def __init__(self, classes: int | None = None, pack: int = 1):
+        super().__init__()
+        self.num_classes, self.pack = classes, pack
+        self.features = nn.Sequential(nn.Conv2d(2 * pack, 5, 3), nn.Tanh())
+        self.judge = nn.Conv2d(5, 1, 4)
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.judge(self.features(images)).flatten()
+
+
+def game(
+    *regularizers: Regularizer, objective: Objective = non_saturating, classes: int | None = None, pack: int = 1
+) -> TwoPlayerGame:
+    torch.manual_seed(0)
+    networks = Generator(classes), Discriminator(classes, pack)
+    return TwoPlayerGame(*networks, objective=objective, regularizers=regularizers)
+
+
+def batch(rows: int = 8, classes: int | None = None) -> dict[str, Tensor]:
+    images = torch.rand(rows, 2, 6, 6, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return {"image": images} if classes is None else {"image": images, "label": torch.arange(rows) % classes}
+
+
+def losses(played: TwoPlayerGame, rows: int = 8) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    with draws.drawing(3, CPU, rows=rows, total=rows):
+        discriminator = played.discriminator_loss(batch(rows))
+    with draws.drawing(3, CPU, rows=rows, total=rows):
+        return discriminator, played.generator_loss(batch(rows))
+
+
+# Terms.
+
+
+def test_a_smoothed_label_is_the_cross_entropy_with_it() -> None:
+    terms, _ = losses(game(LabelSmoothing(real=0.9)))
+    plain = game()
+    with draws.drawing(3, CPU, rows=8, total=8):
+        turn = plain.discriminator_turn(batch())
+    bce = nn.functional.binary_cross_entropy_with_logits
+    wanted = bce(turn.real_logits, torch.full((8,), 0.9)) + bce(turn.fake_logits, torch.zeros(8))
+    assert_close(sum(terms.values()), wanted)
+
+
+def test_penalties_of_both_players_are_weighted_terms_of_their_own() -> None:
+    played = game(GradientPenalty(weight=2.0), Orthogonal(weight=0.5), FeatureMatching(weight=3.0), PullAway())
+    discriminator, generator = losses(played)
+    assert set(discriminator) == {"adversarial", "gradient_penalty", "orthogonal"}
+    assert set(generator) == {"adversarial", "orthogonal", "feature_matching", "pull_away"}
+    half = losses(game(FeatureMatching(weight=1.5)))[1]["feature_matching"]
+    assert_close(generator["feature_matching"], 2 * half)
+
+
+def test_features_are_matched_where_the_last_layer_sees_them() -> None:
+    played = game(FeatureMatching())
+    with draws.drawing(3, CPU, rows=8, total=8):
+        fake = played.sample(8)
+    features = played.discriminator.features
+    wanted = (features(batch()["image"]).mean(0) - features(fake).mean(0)).square().sum()
+    with draws.drawing(3, CPU, rows=8, total=8):
+        assert_close(played.generator_loss(batch())["feature_matching"], wanted)
+
+
+def test_the_mean_path_length_is_followed_from_turn_to_turn(tmp_path) -> None:
+    played = game(PathLength(interval=1, decay=0.5))
+    train(played, data=batch(16), out=tmp_path / "run", steps=6, batch_size=8, shown=False)
+    length = float(played.memory["path_length"].length)
+    _, terms = losses(played)
+    assert length > 0.01
+    assert terms["path_length"].item() < 2.0 * length**2  # the lengths lie around their mean, not around zero
+
+
+# Views.
+
+
+def test_noise_fades_and_is_on_real_and_fake_in_both_turns() -> None:
+    played = game(InstanceNoise(deviation=0.5, until=0.5))
+    x = torch.zeros(4000, 2, 6, 6)
+    assert_close(played.shown(x).std(), torch.tensor(0.5), rtol=0.02, atol=0)
+    played.progress = 0.25
+    assert_close(played.shown(x).std(), torch.tensor(0.25), rtol=0.02, atol=0)
+    played.progress = 0.5
+    assert torch.equal(played.shown(x), x)
+
+
+def test_a_penalty_is_taken_through_the_view() -> None:
+    class Doubled(InstanceNoise):
+        def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
+            return 2 * samples
+
+    seen = []
+    played = game(Doubled(), GradientPenalty())
+    played.discriminator.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    losses(played)
+    assert len(seen) == 4  # real, fake, between, and the generator's
+    assert_close(seen[0], 2 * batch()["image"])
+
+
+def test_images_are_mirrored_and_moved_over_a_reflected_border() -> None:
+    assert reflected(torch.arange(-3, 7), 4).tolist() == [3, 2, 1, 0, 1, 2, 3, 2, 1, 0]
+    images = torch.arange(16.0).view(1, 1, 4, 4).expand(256, 1, 4, 4)
+    torch.manual_seed(0)
+    still = flip_and_shift(images, 0)
+    mirrored = (still == images.flip(3)).flatten(1).all(dim=1)
+    assert ((still == images).flatten(1).all(dim=1) | mirrored).all()
+    assert 96 < int(mirrored.sum()) < 160
+    moved = flip_and_shift(images, 1)
+    assert len({tuple(image.flatten().tolist()) for image in moved}) == 18  # 9 places, mirrored or not
+
+
+def test_consistency_is_zero_for_a_discriminator_that_does_not_mind() -> None:
+    played = game(Consistency(fake_weight=5.0))
+    assert losses(played)[0]["consistency"] > 0
+    played.discriminator.features[0].weight.data.zero_()
+    assert_close(losses(played)[0]["consistency"], torch.tensor(0.0))
+
+
+# Packing and batches.
+
+
+def test_packed_samples_are_joined_along_their_channels_and_come_apart() -> None:
+    images = batch()["image"]
+    packed = pack(images, 4)
+    assert packed.shape == (2, 8, 6, 6)
+    assert torch.equal(packed[1, 2:4], images[5])
+    assert torch.equal(unpack(packed, 4), images)
+
+
+def test_a_packed_sample_is_judged_mixed_and_noised_as_one() -> None:
+    played = game(GradientPenalty(), InstanceNoise(), pack=2)
+    with draws.drawing(3, CPU, rows=8, total=8):
+        turn = played.discriminator_turn(batch())
+    assert turn.real_logits.shape == (4,)
+    assert turn.fake.shape == (4, 4, 6, 6)
+    assert set(losses(played)[0]) == {"adversarial", "gradient_penalty"}
+    with pytest.raises(RecipeError, match=r"^a batch of 7 cannot be packed by 2; use a multiple$"):
+        losses(played, 7)
+
+
+def test_the_deviation_within_a_group_is_a_channel_more() -> None:
+    features = torch.tensor([[0.0, 1.0], [5.0, 5.0], [2.0, 1.0], [5.0, 5.0]])  # groups of 2: rows 0 and 2, 1 and 3
+    told = Stddev(2)(features)
+    assert_close(told[:, :2], features)
+    assert_close(told[:, 2], torch.tensor([0.5, 0.0, 0.5, 0.0]), atol=2e-4, rtol=0)
+    assert Stddev(4)(torch.randn(6, 2, 3, 3)).shape == (6, 3, 3, 3)
+
+
+def test_nearness_is_a_sum_over_the_other_samples() -> None:
+    nearness = Nearness(2, 1)
+    nearness.project = nn.Linear(1, 2, bias=False)
+    nearness.project.weight.data = torch.tensor([[1.0], [2.0]])
+    told = nearness(torch.tensor([[0.0], [1.0], [1.0]]))[:, 1:]
+    one, two = torch.exp(torch.tensor(-1.0)), torch.exp(torch.tensor(-2.0))
+    assert_close(told[0], torch.stack([2 * one, 2 * two]))
+    assert_close(told[1], torch.stack([one + 1, two + 1]))
+
+
+@pytest.mark.parametrize("kind", [MinibatchStddev, MinibatchDiscrimination])
+def test_a_widened_discriminator_begins_as_it_was_and_learns_from_the_batch(kind: type[Regularizer]) -> None:
+    plain, wider = game(), game(kind())
+    images = batch()["image"]
+    assert_close(wider.judge(images), plain.judge(images))
+    (sum(losses(wider)[0].values())).backward()
+    last = wider.discriminator.judge.judge
+    assert last.weight.grad[:, 5:].abs().sum() > 0
+
+
+# Weights.
+
+
+def test_every_layer_has_spectral_norm_one() -> None:
+    played = game(SpectralNorm())
+    for _ in range(50):
+        played.judge(batch()["image"])
+    for layer in (played.discriminator.features[0], played.discriminator.judge):
+        assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0), rtol=1e-3, atol=0)
+
+
+def test_clipped_weights_stay_within_their_bound(tmp_path) -> None:
+    played = game(WeightClipping(bound=0.02))
+    train(played, data=batch(16), out=tmp_path / "run", steps=3, batch_size=8, shown=False)
+    largest = [p.detach().abs().max().item() for p in played.discriminator.parameters()]
+    assert max(largest) == pytest.approx(0.02)
+    assert max(p.detach().abs().max().item() for p in played.generator.parameters()) > 0.02
+
+
+# Play.
+
+
+def test_remembered_fakes_come_back(tmp_path) -> None:
+    played = game(Replay(size=8))
+    with draws.drawing(0, CPU, rows=8, total=8):
+        first = played.discriminator_turn(batch()).fake
+    with draws.drawing(1, CPU, rows=8, total=8):
+        second = played.discriminator_turn(batch()).fake
+    returned = [any(torch.equal(row, old) for old in first) for row in second]
+    assert 0 < sum(returned) < 8
+    train(played, data=batch(16), out=tmp_path / "run", steps=2, batch_size=8, shown=False)
+    again = game(Replay(size=8)).restore(tmp_path / "run")
+    assert torch.equal(again.memory["replay"].pool, played.memory["replay"].pool)
+
+
+def bilinear(steps: int, *, first_order: bool = False) -> tuple[Tensor, Tensor]:
+    """The generator's gradient in Wasserstein's game of D(x) = w x and G = θ, unrolled, and w."""
+
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.w * x[:, 0]
+
+    class Shift(nn.Module):
+        latent_dim = 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.theta = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.theta + 0 * z
+
+    unrolled = Unrolled(steps=steps, learning_rate=0.1, first_order=first_order)
+    played = TwoPlayerGame(Shift(), Slope(), objective=OBJECTIVES["wasserstein"], regularizers=[unrolled])
+    real = torch.full((4, 1), 1.0, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(played.generator_loss({"x": real})["adversarial"], played.generator.theta)
+    return gradient, played.discriminator.w
+
+
+def test_unrolling_is_exact_in_the_bilinear_game() -> None:
+    # D ascends w (1 - θ): after k steps w_k = w + k η (1 - θ), and G minimises w_k (1 - θ).
+    for steps in (1, 3, 10):
+        gradient, w = bilinear(steps)
+        assert_close(gradient, -w - 2 * steps * 0.1 * (1 - 0.3))
+        lookahead, w = bilinear(steps, first_order=True)
+        assert_close(lookahead, -w - steps * 0.1 * (1 - 0.3))
+
+
+def test_unrolling_leaves_the_discriminator_as_it_is() -> None:
+    played = game(Unrolled(steps=3), objective=minimax)
+    before = {name: value.clone() for name, value in played.discriminator.state_dict().items()}
+    losses(played)[1]["adversarial"].backward()
+    assert all(torch.equal(before[name], value) for name, value in played.discriminator.state_dict().items())
+    assert all(parameter.grad is None for parameter in played.discriminator.parameters())
+
+
+# What goes together and what does not.
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: game(LabelSmoothing(), objective=OBJECTIVES["hinge"]), "the objective `hinge` has no probabilities"),
+        (lambda: game(WeightClipping(), SpectralNorm()), "bound the same weights; use one"),
+        (lambda: game(Replay(), classes=3), "remembers no classes"),
+        (lambda: game(Replay(), objective=OBJECTIVES["relativistic"]), "compares samples of one batch"),
+        (lambda: game(classes=3, pack=2), "samples that are judged together have no one class"),
+        (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that gives logits"),
+        (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
+        (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "is for images"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(make, words: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        make()
+    assert words in str(error.value)
+
+
+class Flat(nn.Linear):
+    latent_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+
+
+def test_they_take_part_in_one_order_however_they_are_named() -> None:
+    forward = game(SpectralNorm(), InstanceNoise(), GradientPenalty())
+    backward = game(GradientPenalty(), InstanceNoise(), SpectralNorm())
+    assert [r.name for r in forward.regularizers] == [r.name for r in backward.regularizers]
+    order = [name for name in REGULARIZERS if name in {r.name for r in forward.regularizers}]
+    assert [r.name for r in forward.regularizers] == order
+
+
+@pytest.mark.parametrize(
+    "name", ["gradient_penalty", "r1", "r2", "consistency", "instance_noise", "label_smoothing", "diffaugment", "ada"]
+)
+def test_parts_of_a_batch_make_the_terms_of_the_whole(name: str) -> None:
+    """What is a mean over samples does not change with the parts that a batch is worked in."""
+    played = game(REGULARIZERS[name]())
+    images = batch(16)["image"]
+
+    def part(start: int, rows: int) -> Tensor:
+        with draws.drawing(3, CPU, start=start, rows=rows, total=16):
+            terms = played.discriminator_loss({"image": images[start : start + rows]})
+        return torch.stack(list(terms.values())).sum()
+
+    assert_close(torch.stack([part(0, 8), part(8, 8)]).mean(), part(0, 16))
