@@ -6,12 +6,34 @@ The fixtures of this package's systems are in `conformance/`; those in the folde
 from pathlib import Path
 
 import pytest
+import torch
 
 from gan_core.regularizers import gradient_norm
 from gan_core.testing import Fixture, find_fixtures, run_fixture
 from gan_image import DOMAIN
+from gan_image.systems.residual import info_nce
+
+
+def with_rotations(network, inputs, arguments):
+    (images,) = inputs
+    features = network.pooled(network.blocks(images))
+    outputs = [network.judge(features), network.rotation(features)]
+    loss = network.rotation_loss(images)  # a second pass
+    return [*outputs, torch.stack([loss, 2 * loss])]
+
+
+def with_contrast(network, inputs, arguments):
+    local, whole = network.features(*inputs)
+    brought = network.local(local), network.whole(whole)
+    loss = info_nce(*brought)
+    return [network.judge(whole), local, whole, *brought, torch.stack([loss, 2 * loss])]
+
 
 ADAPTERS = {
+    "sngan/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
+    "cgan-pd/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
+    "ssgan/discriminator": with_rotations,
+    "infomax-gan/discriminator": with_contrast,
     "dcgan/discriminator": lambda network, inputs, arguments: [network(*inputs).sigmoid()],
     "wgan-gp/discriminator": lambda network, inputs, arguments: [
         network(inputs[0])[:, None],

@@ -199,10 +199,11 @@ def test_a_huge_config_is_not_read(toy, model):
         ({"recipe__game": {"__class__": "x"}}, "M: cannot be built as its recipe says: unknown setting "
          "`game.__class__`; there are none"),
         ({"recipe__objective": "eval"}, "M: cannot be built as its recipe says: unknown objective `eval`; known: "
-         "non_saturating, wasserstein"),
+         "energy, hinge, least_squares, minimax, non_saturating, pearson, relativistic, relativistic_average, "
+         "wasserstein"),
         ({"recipe__regularizers": {"gradient_penalty": {"penalty": 1}}}, "M: cannot be built as its recipe says: "
          "unknown setting `regularizers.gradient_penalty.penalty`; known: regularizers.gradient_penalty.interval, "
-         "regularizers.gradient_penalty.weight"),
+         "regularizers.gradient_penalty.one_sided, regularizers.gradient_penalty.weight"),
         ({"recipe__players": {"nobody": {"turns": 1}}}, "M: cannot be built as its recipe says: unknown player of "
          "plain `nobody`; known: discriminator, generator"),
     ],

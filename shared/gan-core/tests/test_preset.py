@@ -151,7 +151,7 @@ def test_but_merges_mappings_and_replaces_the_rest():
     [
         ({"network": {"widht": 1}}, "unknown setting `network.widht`; did you mean `network.width`?"),
         ({"network": {"width": 0}}, "`network.width` is 0; expected greater than or equal to 1"),
-        ({"objective": "hinge"}, "unknown objective `hinge`; known: non_saturating, wasserstein"),
+        ({"objective": "hinges"}, "unknown objective `hinges`; did you mean `hinge`?"),
         ({"train": {"steps": -1}}, "`train.steps` is -1; expected greater than or equal to 1"),
         ({"settings": {"cycle_weight": 1}}, "unknown setting `game.cycle_weight`; there are none"),
     ],

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
 from gan_core.reference import Published, StateDict, renamed
 from gan_image.systems import convolutional, residual
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def dcgan_generator(state: StateDict) -> Published:
@@ -36,29 +46,112 @@ def _stages(state: StateDict) -> int:
     return sum(tensor.ndim == 4 for tensor in state.values()) - 1
 
 
-def residual_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/wgan_gp/wgan_gp_32.py; its logits are `[B, 1]`."""
-    width, channels = state["block1.c1.weight"].shape[:2]
-    names = {f"block{n}.{theirs}": f"blocks.{n - 1}.{ours}" for n in range(1, 5) for theirs, ours in _BLOCK.items()}
-    settings = {"image_size": 32, "channels": channels, "width": width}
-    return Published(residual.Discriminator, settings, renamed(state, names | {"l5": "judge"}), {"ndf": width})
-
-
 def residual_generator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/sngan/sngan_32.py (WGAN-GP's generator is the same)."""
-    latent_dim = state["l1.weight"].shape[1]
-    channels, width = state["c5.weight"].shape[:2]
-    names = {f"block{n}.{theirs}": f"blocks.{n - 2}.{ours}" for n in range(2, 5) for theirs, ours in _BLOCK.items()}
-    names |= {"l1": "project", "b5": "to_image.0", "c5": "to_image.2"}
-    settings = {"image_size": 32, "channels": channels, "latent_dim": latent_dim, "width": width}
-    return Published(residual.Generator, settings, renamed(state, names), {"nz": latent_dim, "ngf": width})
+    """github.com/kwotsin/mimicry, nets/sngan/sngan_*.py and nets/cgan_pd/cgan_pd_32.py, Generator."""
+    latent_dim, blocks = state["l1.weight"].shape[1], sum(key.endswith(".c1.weight") for key in state)
+    end = blocks + 2
+    width = state["block2.c1.weight"].shape[1]
+    channels, last = state[f"c{end}.weight"].shape[:2]
+    start = {16: 4, 36: 6}[len(state["l1.weight"]) // width]
+    names = _blocks({f"block{n}": f"blocks.{n - 2}" for n in range(2, end)})
+    names |= {"l1": "project", f"b{end}": "to_image.0", f"c{end}": "to_image.2"}
+    settings = {"image_size": start << blocks, "channels": channels, "latent_dim": latent_dim, "width": width,
+                "tapered": last != width}  # fmt: skip
+    arguments = {"nz": latent_dim, "ngf": width}
+    classes = state.get("block2.b1.embed.weight")
+    if classes is not None:
+        settings["num_classes"] = arguments["num_classes"] = len(classes)
+    return Published(residual.Generator, settings, renamed(state, names), arguments)
 
 
-_BLOCK = {"c1": "conv1", "c2": "conv2", "b1": "norm1", "b2": "norm2", "c_sc": "shortcut"}
+def wgan_gp_discriminator(state: StateDict) -> Published:
+    """github.com/kwotsin/mimicry, nets/wgan_gp/wgan_gp_32.py; its logits are `[B, 1]`."""
+    return _residual_discriminator(residual.Discriminator, state, spectral=False, pool="mean")
+
+
+def sngan_discriminator(state: StateDict) -> Published:
+    """github.com/kwotsin/mimicry, nets/sngan/sngan_*.py; its logits are `[B, 1]`."""
+    return _residual_discriminator(residual.Discriminator, state)
+
+
+def cgan_pd_discriminator(state: StateDict) -> Published:
+    """github.com/kwotsin/mimicry, nets/cgan_pd/cgan_pd_32.py; its logits are `[B, 1]`."""
+    classes = len(state["l_y.weight"])
+    return _residual_discriminator(residual.Discriminator, state, {"l_y": "embedding"}, num_classes=classes)
+
+
+def ssgan_discriminator(state: StateDict) -> Published:
+    """github.com/kwotsin/mimicry, nets/ssgan/ssgan_*.py; it gives logits `[B, 1]` and rotation logits `[B, 4]`."""
+    return _residual_discriminator(residual.RotationDiscriminator, state, {"l_y": "rotation"})
+
+
+def infomax_discriminator(state: StateDict) -> Published:
+    """github.com/kwotsin/mimicry, nets/infomax_gan/infomax_gan_*.py."""
+    local = len({key.split(".")[1] for key in state if key.startswith("local_feat_blocks.")})
+    theirs = {"local_feat_blocks.0": "block1"} | {f"local_feat_blocks.{n}": f"block{n + 1}" for n in range(1, local)}
+    theirs |= {"global_feat_blocks.0": f"block{local + 1}", "linear": "l5"}
+    names = {
+        f"{part}_nrkhs_{step}": f"{ours}.{layer}"
+        for part, ours in (("local", "local"), ("global", "whole"))
+        for step, layer in (("a", "first"), ("b", "second"), ("sc", "shortcut"))
+    }
+    space_dim = len(state["local_nrkhs_b.weight_orig"])
+    published = _residual_discriminator(
+        residual.InfoMaxDiscriminator, renamed(state, theirs), names, space_dim=space_dim
+    )
+    return replace(published, arguments={**published.arguments, "nrkhs": space_dim})
+
+
+def _residual_discriminator(
+    network: Callable[..., nn.Module], state: StateDict, names: Mapping[str, str] = EMPTY, **settings: Any
+) -> Published:
+    """Mimicry's discriminators: blocks, a layer `l5` (or `l6` of a tapered one), and what a system has besides."""
+    state = _spectral(state)
+    kind = "weight_orig" if "block1.c1.weight_orig" in state else "weight"
+    blocks = len({key.partition(".")[0] for key in state if key.startswith("block")})
+    (judge,) = (key for key in ("l5", "l6", "l7") if f"{key}.{kind}" in state)
+    first, channels = state[f"block1.c1.{kind}"].shape[:2]
+    width = state[f"{judge}.{kind}"].shape[1]
+    shapes = {"image_size": {4: 32, 5: 64, 6: 128}[blocks], "channels": channels, "width": width,
+              "tapered": first != width}  # fmt: skip
+    parts = _blocks({f"block{n + 1}": f"blocks.{n}" for n in range(blocks)})
+    arguments: dict[str, Any] = {"ndf": width}
+    arguments |= {key: value for key, value in settings.items() if key == "num_classes"}
+    return Published(network, shapes | settings, renamed(state, {**parts, judge: "judge", **names}), arguments)
+
+
+def _blocks(names: Mapping[str, str]) -> dict[str, str]:
+    """The names of the parts of Mimicry's residual blocks."""
+    parts = {"c1": "conv1", "c2": "conv2", "c_sc": "shortcut"}
+    parts |= {f"b{n}": f"norm{n}" for n in (1, 2)}
+    parts |= {
+        f"b{n}.{part}": f"norm{n}.{ours}" for n in (1, 2) for part, ours in (("bn", "norm"), ("embed", "embedding"))
+    }
+    return {f"{block}.{part}": f"{ours}.{name}" for block, ours in names.items() for part, name in parts.items()}
+
+
+def _spectral(state: StateDict) -> dict[str, Tensor]:
+    """Mimicry's own spectral normalisation (`weight`, `sn_u`) as torch's (`weight_orig`, `weight_u`, `weight_v`)."""
+    own = {key.removesuffix(".sn_u") for key in state if key.endswith(".sn_u")}
+    plain = {key: value for key, value in state.items() if key.rpartition(".")[0] not in own or key.endswith(".bias")}
+    for layer in own:
+        weight, u = state[f"{layer}.weight"], state[f"{layer}.sn_u"].squeeze(0)
+        v = normalize(weight.flatten(1).T @ u, dim=0)
+        plain |= {f"{layer}.weight_orig": weight, f"{layer}.weight_u": u, f"{layer}.weight_v": v}
+    return plain
+
 
 IMPORTERS = {
     "dcgan/generator": dcgan_generator,
     "dcgan/discriminator": dcgan_discriminator,
     "wgan-gp/generator": residual_generator,
-    "wgan-gp/discriminator": residual_discriminator,
+    "wgan-gp/discriminator": wgan_gp_discriminator,
+    "sngan/generator": residual_generator,
+    "sngan/discriminator": sngan_discriminator,
+    "cgan-pd/generator": residual_generator,
+    "cgan-pd/discriminator": cgan_pd_discriminator,
+    "ssgan/generator": residual_generator,
+    "ssgan/discriminator": ssgan_discriminator,
+    "infomax-gan/generator": residual_generator,
+    "infomax-gan/discriminator": infomax_discriminator,
 }

@@ -35,6 +35,29 @@ def norm(kind: str, channels: int, *, ndim: int = 2) -> nn.Module:
     return NORMS[kind](channels, ndim)
 
 
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation whose gain and bias are the class's (Dumoulin et al. 2017, arXiv:1610.07629, section 2.2).
+
+    `x [B, C, …]` and `label [B]` to `[B, C, …]`. One table holds gains, which begin near 1, and biases, at first 0.
+
+    Args:
+        channels: C.
+        num_classes: of the labels.
+        ndim: 1 for sequences, 2 for images, 3 for volumes.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, ndim: int = 2):
+        super().__init__()
+        self.norm = BATCH_NORMS[ndim](channels, affine=False)
+        self.embedding = nn.Embedding(num_classes, 2 * channels)
+        nn.init.normal_(self.embedding.weight[:, :channels], 1.0, 0.02)
+        nn.init.zeros_(self.embedding.weight[:, channels:])
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        gain, bias = self.embedding(label).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        return gain * self.norm(x) + bias
+
+
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
     """Classes `[B]` as rows of an identity matrix, `[B, num_classes]` float32."""
     return torch.nn.functional.one_hot(label, num_classes).float()

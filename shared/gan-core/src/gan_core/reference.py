@@ -37,10 +37,10 @@ class Published:
         Raises:
             CheckpointError: the checkpoint lacks a tensor, has one too many, or one of another shape.
         """
-        network = self.network(**self.settings)
         try:
+            network = self.network(**self.settings)
             network.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
+        except (RuntimeError, RecipeError) as error:
             raise CheckpointError(f"the checkpoint does not fit: {' '.join(str(error).split())[:300]}") from error
         return network
 
@@ -59,7 +59,7 @@ def read_reference(domain: Domain, name: str, state_dict: StateDict, arguments: 
             raise CheckpointError(f"{name}: the checkpoint's `{key}` is empty")
     try:
         published = importers[name](state_dict)
-    except (LookupError, ValueError, TypeError, AttributeError, RecipeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, RecipeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{name}: the checkpoint is of another network ({reason})") from error
     for key, value in arguments.items():

@@ -86,16 +86,20 @@ class TwoPlayerGame(Game):
         return JudgedTurn(self, real, fake, condition, real_logits, fake_logits)
 
     def told_apart(self, turn: JudgedTurn) -> Terms:
-        """The discriminator's adversarial term."""
+        """The discriminator's adversarial term, and what it minimises besides."""
         return {"adversarial": self.objective.discriminator(turn.real_logits, turn.fake_logits)}
 
     def generator_loss(self, batch: Batch) -> Terms:
         """The adversarial term on fresh fakes, and the regularizers'."""
         turn = self.generator_turn(batch)
-        terms = {"adversarial": self.fooled(turn)}
+        terms = {"adversarial": self.fooled(turn)} | self.generator_terms(turn)
         for regularizer in self.regularizers:
             terms |= regularizer.generator_terms(turn)
         return terms
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        """What the generator minimises besides; nothing in the plain game."""
+        return {}
 
     def generator_turn(self, batch: Batch) -> Turn:
         """The batch's real samples and as many fresh fakes."""

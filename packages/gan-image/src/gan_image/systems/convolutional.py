@@ -3,6 +3,9 @@
 - `dcgan`: Radford et al. 2016, arXiv:1511.06434, at the paper's 64 pixels, as its usual port has it (the discriminator
   judges real and fake images in batches of their own). Other sizes have one stage for each halving down to 4 pixels.
 
+- `wgan`: Arjovsky et al. 2017, arXiv:1701.07875: DCGAN's networks, weights of the critic clipped.
+- `lsgan`: Mao et al. 2017, arXiv:1611.04076: DCGAN's networks, least squares.
+
 With `num_classes` the generator is told the class beside its latent (Mirza & Osindero 2014, arXiv:1411.1784) and the
 discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
 """
@@ -16,7 +19,8 @@ from torch import Tensor, nn
 
 from gan_core.blocks import doublings, norm, one_hot
 from gan_core.preset import Preset
-from gan_core.recipe import Adam, Size
+from gan_core.recipe import Adam, RMSprop, Size
+from gan_core.regularizers import WeightClipping
 from gan_core.two_player import TwoPlayerGame
 
 
@@ -85,16 +89,17 @@ class Discriminator(nn.Module):
         width: channels after the first layer; every further stage has twice as many.
         norm: of all stages but the first: `batch`, `layer` or `none`.
         num_classes: None for a discriminator without classes.
+        pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
     """
 
     def __init__(self, *, image_size: Size = 64, channels: Size = 3, width: Size = 64, norm: str = "batch",
-                 num_classes: Size | None = None):  # fmt: skip
+                 num_classes: Size | None = None, pack: Size = 1):  # fmt: skip
         super().__init__()
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in range(stages)]
-        self.num_classes = num_classes
+        self.num_classes, self.pack = num_classes, pack
         downs = [Down(a, b, norm) for a, b in pairwise(widths)]
-        self.features = nn.Sequential(Down(channels, width, "none"), *downs)
+        self.features = nn.Sequential(Down(pack * channels, width, "none"), *downs)
         self.judge = nn.Conv2d(widths[-1], 1, 4, bias=False)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, widths[-1])
         self.apply(initialize)
@@ -126,4 +131,28 @@ SMALL = Preset(
     train={"steps": 4000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
 )
 
-PRESETS = {"dcgan": {"paper": DCGAN, "small": SMALL}}
+WGAN = DCGAN.but(
+    paper="arXiv:1701.07875",
+    objective="wasserstein",
+    regularizers=[WeightClipping(bound=0.01)],
+    optimizer=RMSprop(learning_rate=5e-5),
+    players={"discriminator": {"turns": 5}},
+    train={"batch_size": 64},
+)
+LSGAN = DCGAN.but(paper="arXiv:1611.04076", objective="least_squares", train={"batch_size": 64})
+
+SMALL_WGAN = SMALL.but(
+    paper=WGAN.paper,
+    objective="wasserstein",
+    regularizers=[WeightClipping(bound=0.01)],
+    optimizer=RMSprop(learning_rate=2e-4),
+    players={"discriminator": {"turns": 5}},
+    network={"image_size": 16},
+)
+SMALL_LSGAN = SMALL.but(paper=LSGAN.paper, objective="least_squares")
+
+PRESETS = {
+    "dcgan": {"paper": DCGAN, "small": SMALL},
+    "wgan": {"paper": WGAN, "small": SMALL_WGAN},
+    "lsgan": {"paper": LSGAN, "small": SMALL_LSGAN},
+}

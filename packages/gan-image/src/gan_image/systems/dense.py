@@ -1,57 +1,182 @@
-"""Multilayer perceptrons on images and on toy distributions: the first GANs.
+"""Multilayer perceptrons on images and on toy distributions: the first GANs, and the cures that were tried on them.
 
 - `gan`: Goodfellow et al. 2014, arXiv:1406.2661. The paper's generator mixes rectified and sigmoid units, its
   discriminator uses maxout and dropout; here both are plain perceptrons, as most later work has them.
+- `cgan`: Mirza & Osindero 2014, arXiv:1411.1784, section 4.1: both networks are told the class.
+- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. Its steps ahead are plain gradient steps; the paper's
+  own runs take Adam's.
+- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A: the discriminator judges samples together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
+from gan_core.blocks import one_hot
 from gan_core.errors import RecipeError
 from gan_core.preset import Preset
-from gan_core.recipe import Adam, Size
+from gan_core.recipe import SGD, Adam, Size, Step
+from gan_core.regularizers import Unrolled
 from gan_core.two_player import TwoPlayerGame
 
 
-def perceptron(inputs: int, outputs: int, *, width: int, depth: int, activation: nn.Module) -> nn.Sequential:
+class Maxout(nn.Module):
+    """The largest of several linear maps (Goodfellow et al. 2013, arXiv:1302.4389): `[B, inputs]` to `[B, outputs]`."""
+
+    def __init__(self, inputs: int, outputs: int, pieces: int):
+        super().__init__()
+        self.pieces, self.linear = pieces, nn.Linear(inputs, outputs * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(dim=2)
+
+
+def perceptron(
+    inputs: int, outputs: int, *, width: int, depth: int, hidden: Callable[[int, int], nn.Module]
+) -> nn.Sequential:
     """`depth` hidden layers of `width` and a linear output."""
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(inputs, width), activation]
-        inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+    widths = [inputs, *[width] * depth]
+    layers = [hidden(a, b) for a, b in pairwise(widths)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+
+def rectified(inputs: int, outputs: int) -> nn.Module:
+    """A linear layer and a rectifier."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())
+
+
+def leaky(inputs: int, outputs: int) -> nn.Module:
+    """A linear layer and a leaky rectifier."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.LeakyReLU(0.2))
+
+
+def normalised(inputs: int, outputs: int) -> nn.Module:
+    """A linear layer without bias, batch normalisation and a rectifier."""
+    return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` to samples `[B, *shape]`: images in [-1, 1], points without bounds."""
+    """`z [B, latent_dim]` to samples `[B, *shape]`: images in [-1, 1], points without bounds.
 
-    def __init__(
-        self, *, shape: tuple[Size, ...] = (1, 28, 28), latent_dim: Size = 100, width: Size = 1200, depth: Size = 2
-    ):
+    Args:
+        shape: of a sample.
+        latent_dim: of z.
+        width: of the hidden layers.
+        depth: how many of them.
+        batch_norm: whether they are batch-normalised.
+        deviation: of the weights, which are normal; None takes torch's own.
+    """
+
+    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), latent_dim: Size = 100, width: Size = 1200,
+                 depth: Size = 2, batch_norm: bool = False, deviation: float | None = None):  # fmt: skip
         super().__init__()
         if not shape:
             raise RecipeError(f"`shape` is {shape}; give the size of a sample, such as [1, 28, 28] or [2]")
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, None
-        self.main = perceptron(latent_dim, prod(shape), width=width, depth=depth, activation=nn.ReLU())
+        hidden = normalised if batch_norm else rectified
+        self.main = perceptron(latent_dim, prod(shape), width=width, depth=depth, hidden=hidden)
         self.bound = nn.Tanh() if len(shape) == 3 else nn.Identity()
+        initialize(self, deviation)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.bound(self.main(z)).unflatten(1, self.shape)
 
 
 class Discriminator(nn.Module):
-    """Samples `[B, *shape]` to logits `[B]`."""
+    """Samples `[B, *shape]` to logits `[B]`.
 
-    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), width: Size = 1200, depth: Size = 2):
+    Args:
+        shape: of a sample.
+        width: of the hidden layers.
+        depth: how many of them.
+        maxout: pieces of a hidden layer's units; None has leaky rectifiers.
+        deviation: of the weights, which are normal; None takes torch's own.
+        scale: samples are divided by it.
+        pack: samples that are judged together, `[B / pack, pack · C, …]`.
+    """
+
+    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), width: Size = 1200, depth: Size = 2,
+                 maxout: Size | None = None, deviation: float | None = None, scale: float = 1.0,
+                 pack: Size = 1):  # fmt: skip
         super().__init__()
-        self.num_classes = None
-        self.main = perceptron(prod(shape), 1, width=width, depth=depth, activation=nn.LeakyReLU(0.2))
+        self.num_classes, self.scale, self.pack = None, scale, pack
+        hidden = leaky if maxout is None else lambda inputs, outputs: Maxout(inputs, outputs, maxout)
+        *layers, self.judge = perceptron(pack * prod(shape), 1, width=width, depth=depth, hidden=hidden)
+        self.features = nn.Sequential(*layers)
+        initialize(self, deviation)
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self.main(samples.flatten(1)).squeeze(1)
+        return self.judge(self.features(samples.flatten(1) / self.scale)).squeeze(1)
+
+
+def initialize(network: nn.Module, deviation: float | None) -> None:
+    """Normal weights of a deviation; biases are zero."""
+    if deviation is None:
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, deviation)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class ConditionalGenerator(nn.Module):
+    """`z [B, latent_dim]` and `label [B]` to images `[B, *shape]` in [-1, 1] (arXiv:1411.1784, section 4.1).
+
+    Latent and class have hidden layers of their own, which are joined.
+
+    Args:
+        shape: of a sample.
+        num_classes: of the labels.
+        latent_dim: of z.
+        latent_width: hidden units of the latent.
+        class_width: of the class.
+        width: of both together.
+    """
+
+    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), num_classes: Size = 10, latent_dim: Size = 100,
+                 latent_width: Size = 200, class_width: Size = 1000, width: Size = 1200):  # fmt: skip
+        super().__init__()
+        self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
+        self.of_latent, self.of_class = rectified(latent_dim, latent_width), rectified(num_classes, class_width)
+        self.main = nn.Sequential(
+            rectified(latent_width + class_width, width), nn.Linear(width, prod(shape)), nn.Tanh()
+        )
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        joined = torch.cat([self.of_latent(z), self.of_class(one_hot(label, self.num_classes))], dim=1)
+        return self.main(joined).unflatten(1, self.shape)
+
+
+class ConditionalDiscriminator(nn.Module):
+    """Images `[B, *shape]` and `label [B]` to logits `[B]`: maxout layers for each, joined in a third.
+
+    Args:
+        shape: of a sample.
+        num_classes: of the labels.
+        image_width: maxout units of the image, of 5 pieces.
+        class_width: of the class, of 5 pieces.
+        joint_width: of both together, of 4 pieces.
+        dropout: the share of a maxout layer's output that is dropped.
+    """
+
+    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), num_classes: Size = 10, image_width: Size = 240,
+                 class_width: Size = 50, joint_width: Size = 240, dropout: float = 0.5):  # fmt: skip
+        super().__init__()
+        self.num_classes = num_classes
+        self.of_image = nn.Sequential(Maxout(prod(shape), image_width, 5), nn.Dropout(dropout))
+        self.of_class = nn.Sequential(Maxout(num_classes, class_width, 5), nn.Dropout(dropout))
+        self.joint = nn.Sequential(Maxout(image_width + class_width, joint_width, 4), nn.Dropout(dropout))
+        self.judge = nn.Linear(joint_width, 1)
+
+    def forward(self, images: Tensor, label: Tensor) -> Tensor:
+        told = self.of_class(one_hot(label, self.num_classes))
+        return self.judge(self.joint(torch.cat([self.of_image(images.flatten(1)), told], dim=1))).squeeze(1)
 
 
 GAN = Preset(
@@ -72,4 +197,66 @@ SMALL = Preset(
     train={"batch_size": 256, "steps": 5000, "sample_every": 500, "checkpoint_every": 1000, "ema": 0.999},
 )
 
-PRESETS = {"gan": {"paper": GAN, "small": SMALL}}
+CGAN = Preset(
+    TwoPlayerGame,
+    networks={"generator": ConditionalGenerator, "discriminator": ConditionalDiscriminator},
+    paper="arXiv:1411.1784",
+    objective="non_saturating",
+    network={
+        "shape": (1, 28, 28),
+        "num_classes": 10,
+        "generator": {"class_width": 1000},
+        "discriminator": {"class_width": 50},
+    },
+    optimizer=SGD(learning_rate=0.1, momentum=0.5, schedule=Step(every=1, factor=1 / 1.00004)),
+    train={"batch_size": 100, "steps": 100_000, "sample_every": 1000, "checkpoint_every": 1000},
+)
+SMALL_CGAN = CGAN.but(
+    network={"shape": (1, 16, 16), "latent_dim": 32, "generator": {"latent_width": 64, "class_width": 64, "width": 256},
+             "discriminator": {"image_width": 96, "class_width": 48, "joint_width": 96, "dropout": 0.25}},
+    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.999)),
+    train={"batch_size": 64, "steps": 6000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
+)  # fmt: skip
+
+UNROLLED = Preset(
+    TwoPlayerGame,
+    networks=GAN.networks,
+    paper="arXiv:1611.02163",
+    objective="minimax",
+    regularizers=[Unrolled(steps=10, learning_rate=0.1)],
+    network={"shape": (2,), "latent_dim": 256, "generator": {"width": 128, "depth": 2},
+             "discriminator": {"width": 128, "depth": 1, "scale": 4.0}},
+    optimizer=Adam(learning_rate=1e-3, betas=(0.5, 0.999)),
+    players={"discriminator": {"optimizer": {"learning_rate": 1e-4}}},
+    train={"batch_size": 512, "steps": 25_000, "sample_every": 1000, "checkpoint_every": 1000},
+)  # fmt: skip
+SMALL_UNROLLED = UNROLLED.but(
+    regularizers=[Unrolled(steps=5, learning_rate=0.1)],
+    network={"latent_dim": 64, "discriminator": {"width": 128, "depth": 1, "scale": 1.0}},
+    train={"batch_size": 256, "steps": 5000},
+)
+
+PACGAN = Preset(
+    TwoPlayerGame,
+    networks=GAN.networks,
+    paper="arXiv:1712.04086",
+    objective="non_saturating",
+    network={"shape": (2,), "latent_dim": 2, "deviation": 0.02,
+             "generator": {"width": 400, "depth": 4, "batch_norm": True},
+             "discriminator": {"width": 200, "depth": 3, "maxout": 5, "pack": 2}},
+    optimizer=Adam(learning_rate=1e-4, betas=(0.8, 0.999)),
+    train={"batch_size": 100, "steps": 400_000, "sample_every": 10_000, "checkpoint_every": 10_000},
+)  # fmt: skip
+SMALL_PACGAN = PACGAN.but(
+    network={"generator": {"width": 128, "depth": 3, "batch_norm": True},
+             "discriminator": {"width": 64, "depth": 2, "maxout": 5, "pack": 2}},
+    optimizer=Adam(learning_rate=5e-4, betas=(0.8, 0.999)),
+    train={"batch_size": 128, "steps": 5000, "sample_every": 500, "checkpoint_every": 1000},
+)  # fmt: skip
+
+PRESETS = {
+    "gan": {"paper": GAN, "small": SMALL},
+    "cgan": {"paper": CGAN, "small": SMALL_CGAN},
+    "unrolled-gan": {"paper": UNROLLED, "small": SMALL_UNROLLED},
+    "pacgan": {"paper": PACGAN, "small": SMALL_PACGAN},
+}

@@ -1,29 +1,46 @@
-"""Residual networks of three blocks and more.
+"""Residual networks, as Mimicry (github.com/kwotsin/mimicry) has them: up-sampling is bilinear.
 
-- `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028, with the residual networks of its CIFAR-10 experiment as
-  Mimicry (github.com/kwotsin/mimicry) has them: up-sampling is bilinear, the discriminator ends in the mean over space.
+- `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028: nothing is normalised in the critic, whose features are averaged.
+- `sngan`: Miyato et al. 2018, arXiv:1802.05957: the discriminator is spectrally normalised, its features are summed.
+- `cgan-pd`: Miyato & Koyama 2018, arXiv:1802.05637: with classes, by conditional batch normalisation and projection.
+- `ssgan`: Chen et al. 2019, arXiv:1811.11212: the discriminator also tells how an image was turned.
+- `infomax-gan`: Lee et al. 2021, arXiv:2007.04589: its local features tell which global feature is theirs.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from collections.abc import Sequence
+from itertools import pairwise
 
-from gan_core.blocks import doublings
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
+from torch.nn.utils import spectral_norm
+
+from gan_core.blocks import ConditionalBatchNorm, doublings
+from gan_core.errors import RecipeError
+from gan_core.game import Terms
+from gan_core.objectives import Objective, hinge
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size
-from gan_core.regularizers import GradientPenalty
+from gan_core.regularizers import GradientPenalty, JudgedTurn, Regularizer, Turn
 from gan_core.two_player import TwoPlayerGame
 
 GAIN = 2**0.5
 """Of the residual branch's weights; shortcuts and ends have 1."""
+MASKED = -10.0
+"""InfoMax-GAN's score in the place of pairs of one sample that are no negatives."""
 
 
-def conv(inputs: int, outputs: int, size: int, *, gain: float = 1.0) -> nn.Conv2d:
-    """A convolution that keeps the size, with Glorot's uniform weights (He et al.'s gain in residual branches)."""
-    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2)
-    nn.init.xavier_uniform_(layer.weight, gain)
-    return layer
+def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
+    """A layer with Glorot's uniform weights, spectrally normalised if asked."""
+    nn.init.xavier_uniform_(layer.weight, gain)  # type: ignore[arg-type]
+    return spectral_norm(layer) if spectral else layer
+
+
+def conv(inputs: int, outputs: int, size: int, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
+    """A convolution that keeps the size."""
+    return xavier(nn.Conv2d(inputs, outputs, size, padding=size // 2), gain=gain, spectral=spectral)
 
 
 def double(x: Tensor) -> Tensor:
@@ -34,25 +51,33 @@ def double(x: Tensor) -> Tensor:
 class Up(nn.Module):
     """Normalise, rectify, double, convolve; normalise, rectify, convolve; beside a doubled 1×1 shortcut."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, num_classes: int | None = None):
         super().__init__()
-        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), conv(inputs, outputs, 3, gain=GAIN)
-        self.norm2, self.conv2 = nn.BatchNorm2d(outputs), conv(outputs, outputs, 3, gain=GAIN)
+        self.conditional = num_classes is not None
+        self.norm1, self.conv1 = normalised(inputs, num_classes), conv(inputs, outputs, 3, gain=GAIN)
+        self.norm2, self.conv2 = normalised(outputs, num_classes), conv(outputs, outputs, 3, gain=GAIN)
         self.shortcut = conv(inputs, outputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.conv1(double(self.norm1(x).relu()))
-        branch = self.conv2(self.norm2(branch).relu())
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        told = (label,) if self.conditional else ()
+        branch = self.conv1(double(self.norm1(x, *told).relu()))
+        branch = self.conv2(self.norm2(branch, *told).relu())
         return branch + self.shortcut(double(x))
+
+
+def normalised(channels: int, num_classes: int | None) -> nn.Module:
+    """Batch normalisation, with the class's gain and bias where there are classes."""
+    return nn.BatchNorm2d(channels) if num_classes is None else ConditionalBatchNorm(channels, num_classes)
 
 
 class Stem(nn.Module):
     """The first block of a discriminator, on the image itself: nothing is rectified before the first convolution."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, *, spectral: bool = False):
         super().__init__()
-        self.conv1, self.conv2 = conv(inputs, outputs, 3, gain=GAIN), conv(outputs, outputs, 3, gain=GAIN)
-        self.shortcut = conv(inputs, outputs, 1)
+        self.conv1 = conv(inputs, outputs, 3, gain=GAIN, spectral=spectral)
+        self.conv2 = conv(outputs, outputs, 3, gain=GAIN, spectral=spectral)
+        self.shortcut = conv(inputs, outputs, 1, spectral=spectral)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = avg_pool2d(self.conv2(self.conv1(x).relu()), 2)
@@ -65,11 +90,13 @@ class Down(nn.Module):
     The shortcut takes the rectified input too: Mimicry rectifies in place, so that its published results have it so.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, halves: bool):
+    def __init__(self, inputs: int, outputs: int, *, halves: bool, spectral: bool = False):
         super().__init__()
         self.halves = halves
-        self.conv1, self.conv2 = conv(inputs, inputs, 3, gain=GAIN), conv(inputs, outputs, 3, gain=GAIN)
-        self.shortcut = conv(inputs, outputs, 1) if halves or inputs != outputs else nn.Identity()
+        self.conv1 = conv(inputs, inputs, 3, gain=GAIN, spectral=spectral)
+        self.conv2 = conv(inputs, outputs, 3, gain=GAIN, spectral=spectral)
+        changes = halves or inputs != outputs
+        self.shortcut = conv(inputs, outputs, 1, spectral=spectral) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu()
@@ -78,64 +105,292 @@ class Down(nn.Module):
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` to images `[B, channels, H, W]` in [-1, 1]; every block is as wide as the next.
+    """`z [B, latent_dim]` and a class to images `[B, channels, H, W]` in [-1, 1].
 
     Args:
-        image_size: 4 doubled at least twice.
+        image_size: 4 or 6 doubled at least twice.
         channels: of the images.
         latent_dim: of z.
-        width: channels of every block.
+        width: channels of the first block.
+        tapered: whether the last four blocks halve the channels, as at 48 pixels and more; else all are alike.
+        num_classes: None for a generator without classes.
     """
 
-    def __init__(self, *, image_size: Size = 32, channels: Size = 3, latent_dim: Size = 128, width: Size = 256):
+    def __init__(self, *, image_size: Size = 32, channels: Size = 3, latent_dim: Size = 128, width: Size = 256,
+                 tapered: bool = False, num_classes: Size | None = None):  # fmt: skip
         super().__init__()
-        self.latent_dim, self.num_classes = latent_dim, None
-        self.project = nn.Linear(latent_dim, width * 4 * 4)
-        nn.init.xavier_uniform_(self.project.weight)
-        self.blocks = nn.Sequential(*[Up(width, width) for _ in range(doublings(image_size, 4, least=2))])
-        self.to_image = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), conv(width, channels, 3), nn.Tanh())
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.start = 6 if image_size % 3 == 0 else 4
+        blocks = doublings(image_size, self.start, least=2)
+        widths = [width >> max(0, k - max(0, blocks - 4)) if tapered else width for k in range(blocks + 1)]
+        if not widths[-1]:
+            raise RecipeError(f"`width` is {width}; {blocks} blocks that halve it need more")
+        self.project = xavier(nn.Linear(latent_dim, width * self.start**2))
+        self.blocks = nn.ModuleList([Up(a, b, num_classes) for a, b in pairwise(widths)])
+        end = conv(widths[-1], channels, 3)
+        self.to_image = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(), end, nn.Tanh())
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.to_image(self.blocks(self.project(z).unflatten(1, (-1, 4, 4))))
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        x = self.project(z).unflatten(1, (-1, self.start, self.start))
+        for block in self.blocks:
+            x = block(x, label)
+        return self.to_image(x)
 
 
 class Discriminator(nn.Module):
-    """Images `[B, channels, H, W]` to logits `[B]`: two blocks that halve, then two that do not.
+    """Images `[B, channels, H, W]` and a class to logits `[B]`.
 
     Args:
-        image_size: at least 8; the blocks do not depend on it.
+        image_size: at least 8.
         channels: of the images.
-        width: channels of every block.
+        width: channels of the last block.
+        tapered: whether the blocks' channels double from a sixteenth of the width, as at 48 pixels and more, and all
+            halve the size; else all are alike, and two of four halve it.
+        spectral: whether every layer is spectrally normalised.
+        pool: how features become one of an image: their `sum` or `mean` over space.
+        num_classes: None for a discriminator without classes.
+        pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
     """
 
-    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128):
+    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
+                 spectral: bool = True, pool: str = "sum", num_classes: Size | None = None,
+                 pack: Size = 1):  # fmt: skip
         super().__init__()
-        doublings(image_size, 4, least=2)
-        self.num_classes = None
-        downs = [Down(width, width, halves=halves) for halves in (True, False, False)]
-        self.blocks = nn.Sequential(Stem(channels, width), *downs)
-        self.judge = nn.Linear(width, 1)
-        nn.init.xavier_uniform_(self.judge.weight)
+        if pool not in ("sum", "mean"):
+            raise RecipeError(f"`pool` is {pool}; expected sum or mean")
+        doublings(image_size, 6 if image_size % 3 == 0 else 4, least=1)
+        self.num_classes, self.pack, self.pool, self.spectral = num_classes, pack, pool, spectral
+        plan = taper(image_size, width) if tapered else [(width, True), (width, True), (width, False), (width, False)]
+        (first, _), *rest = plan
+        blocks: list[nn.Module] = [Stem(pack * channels, first, spectral=spectral)]
+        for (inputs, _), (outputs, halves) in pairwise([plan[0], *rest]):
+            blocks.append(Down(inputs, outputs, halves=halves, spectral=spectral))
+        self.blocks = nn.Sequential(*blocks)
+        self.judge = xavier(nn.Linear(width, 1), spectral=spectral)
+        self.embedding = None if num_classes is None else xavier(nn.Embedding(num_classes, width), spectral=spectral)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.judge(self.blocks(images).relu().mean(dim=(2, 3))).squeeze(1)
+    def pooled(self, features: Tensor) -> Tensor:
+        """Features `[B, C, H, W]` of the last block as one `[B, C]` of each image."""
+        features = features.relu()
+        return features.sum(dim=(2, 3)) if self.pool == "sum" else features.mean(dim=(2, 3))
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        features = self.pooled(self.blocks(images))
+        logits = self.judge(features).squeeze(1)
+        if self.embedding is None or label is None:
+            return logits
+        return logits + (self.embedding(label) * features).sum(dim=1)
 
 
-WGAN_GP = Preset(
+def taper(image_size: int, width: int) -> list[tuple[int, bool]]:
+    """The blocks' channels and whether they halve: doublings up to the width, and one more from 128 pixels on."""
+    if width % 16:
+        raise RecipeError(f"`width` is {width}; a tapered discriminator needs a multiple of 16")
+    widths = [width >> (4 - k) for k in range(5)] + [width] * (image_size >= 128)
+    size, plan = image_size, []
+    for block, channels in enumerate(widths):
+        halves = size % 2 == 0 and block < 5
+        plan.append((channels, halves))
+        size = size // 2 if halves else size
+    return plan
+
+
+# SSGAN.
+
+
+def turned(images: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch `[B, C, H, H]` in four quarters that are turned by 0, 90, 180 and 270 degrees, and which `[B]` it was."""
+    turns = 4 * torch.arange(len(images), device=images.device) // len(images)
+    ways = [images, images.transpose(2, 3).flip(2), images.flip(2, 3), images.transpose(2, 3).flip(3)]
+    return torch.cat([way[turns == turn] for turn, way in enumerate(ways)]), turns
+
+
+class RotationDiscriminator(Discriminator):
+    """A discriminator that also tells, of features that it shares, by which of four angles an image was turned."""
+
+    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
+                 spectral: bool = True, pool: str = "sum"):  # fmt: skip
+        super().__init__(image_size=image_size, channels=channels, width=width, tapered=tapered, spectral=spectral,
+                         pool=pool)  # fmt: skip
+        self.rotation = xavier(nn.Linear(width, 4), spectral=spectral)
+
+    def rotation_loss(self, images: Tensor) -> Tensor:
+        """Cross-entropy of the angles of a batch that is turned here (arXiv:1811.11212, section 3)."""
+        seen, turns = turned(images)
+        return cross_entropy(self.rotation(self.pooled(self.blocks(seen))), turns)
+
+
+class SelfSupervised(TwoPlayerGame):
+    """SSGAN (Chen et al. 2019, arXiv:1811.11212, equations 2 and 3).
+
+    Args:
+        generator: as `TwoPlayerGame`'s.
+        discriminator: with a `rotation_loss`.
+        objective: what both minimise.
+        regularizers: what steadies them.
+        real_weight: β, of the rotation loss on real images, which the discriminator minimises.
+        fake_weight: α, of that on fakes, which the generator minimises.
+    """
+
+    def __init__(
+        self, generator: nn.Module, discriminator: RotationDiscriminator, *, objective: Objective = hinge,
+        regularizers: Sequence[Regularizer] = (), real_weight: float = 1.0, fake_weight: float = 0.2,
+    ) -> None:  # fmt: skip
+        super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
+        self.tell = discriminator.rotation_loss
+        self.real_weight, self.fake_weight = real_weight, fake_weight
+
+    def told_apart(self, turn: JudgedTurn) -> Terms:
+        rotation = self.real_weight * self.tell(self.shown(turn.real))
+        return super().told_apart(turn) | {"rotation": rotation}
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        return super().generator_terms(turn) | {"rotation": self.fake_weight * self.tell(self.shown(turn.fake))}
+
+
+# InfoMax-GAN.
+
+
+class InfoMaxDiscriminator(Discriminator):
+    """A discriminator that also brings local and global features into one space, `[B, space_dim, …]`.
+
+    Local features are those before the last block, the global one is what the last layer judges.
+
+    Args:
+        space_dim: R, of the space in which they are compared.
+    """
+
+    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
+                 spectral: bool = True, pool: str = "sum", space_dim: Size = 1024):  # fmt: skip
+        super().__init__(image_size=image_size, channels=channels, width=width, tapered=tapered, spectral=spectral,
+                         pool=pool)  # fmt: skip
+        local: int = self.blocks[-1].conv1.in_channels  # type: ignore[union-attr, assignment]
+        self.local = Projection(nn.Conv2d, local, space_dim, spectral)
+        self.whole = Projection(nn.Linear, width, space_dim, spectral)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Local features `[B, C, H, W]`, rectified as the last block takes them, and the global one `[B, C]`."""
+        local = self.blocks[:-1](images).relu()
+        return local, self.pooled(self.blocks[-1](local))
+
+    def infomax_loss(self, images: Tensor) -> Tensor:
+        """The contrast of each image's local and global features with other images' (arXiv:2007.04589, eq. 5)."""
+        local, whole = self.features(images)
+        return info_nce(self.local(local), self.whole(whole))
+
+
+class Projection(nn.Module):
+    """Two pointwise layers beside a third: `[B, inputs, …]` to `[B, outputs, …]`."""
+
+    def __init__(self, kind: type[nn.Conv2d] | type[nn.Linear], inputs: int, outputs: int, spectral: bool):
+        super().__init__()
+        size = (1,) if kind is nn.Conv2d else ()
+        self.first = xavier(kind(inputs, inputs, *size), spectral=spectral)
+        self.second = xavier(kind(inputs, outputs, *size), spectral=spectral)
+        self.shortcut = xavier(kind(inputs, outputs, *size), spectral=spectral)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu()) + self.shortcut(x)
+
+
+def info_nce(local: Tensor, whole: Tensor) -> Tensor:
+    """-E[log softmax] of each place's score with its own image's global feature among those of other images' places.
+
+    Args:
+        local: `[B, R, H, W]`.
+        whole: `[B, R]`.
+    """
+    local = local.flatten(2)  # [B, R, places]
+    scores = torch.einsum("brp,nr->nbp", local, whole)  # of image n with every place of image b
+    own = scores.diagonal(dim1=0, dim2=1).T  # [B, places]
+    same = torch.eye(len(whole), dtype=torch.bool, device=whole.device)[:, :, None]
+    others = scores.masked_fill(same, MASKED).flatten(1)  # [B, B · places]
+    return (torch.logaddexp(own, others.logsumexp(dim=1, keepdim=True)) - own).mean()
+
+
+class InfoMax(TwoPlayerGame):
+    """InfoMax-GAN (Lee et al. 2021, arXiv:2007.04589, equations 6 and 7).
+
+    Args:
+        generator: as `TwoPlayerGame`'s.
+        discriminator: with an `infomax_loss`.
+        objective: what both minimise.
+        regularizers: what steadies them.
+        real_weight: β, of the contrast on real images, which the discriminator minimises.
+        fake_weight: α, of that on fakes, which the generator minimises.
+    """
+
+    def __init__(
+        self, generator: nn.Module, discriminator: InfoMaxDiscriminator, *, objective: Objective = hinge,
+        regularizers: Sequence[Regularizer] = (), real_weight: float = 0.2, fake_weight: float = 0.2,
+    ) -> None:  # fmt: skip
+        super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
+        self.contrast = discriminator.infomax_loss
+        self.real_weight, self.fake_weight = real_weight, fake_weight
+
+    def told_apart(self, turn: JudgedTurn) -> Terms:
+        infomax = self.real_weight * self.contrast(self.shown(turn.real))
+        return super().told_apart(turn) | {"infomax": infomax}
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        return super().generator_terms(turn) | {"infomax": self.fake_weight * self.contrast(self.shown(turn.fake))}
+
+
+SNGAN = Preset(
     TwoPlayerGame,
     networks={"generator": Generator, "discriminator": Discriminator},
-    paper="arXiv:1704.00028",
-    objective="wasserstein",
-    regularizers=[GradientPenalty(weight=10.0)],
+    paper="arXiv:1802.05957",
+    objective="hinge",
     players={"discriminator": {"turns": 5}},
     optimizer=Adam(learning_rate=2e-4, betas=(0.0, 0.9), schedule=Linear()),
     network={"image_size": 32, "latent_dim": 128, "generator": {"width": 256}, "discriminator": {"width": 128}},
     train={"batch_size": 64, "steps": 100_000, "sample_every": 1000, "checkpoint_every": 1000},
 )
-SMALL = WGAN_GP.but(
-    network={"image_size": 16, "latent_dim": 64, "generator": {"width": 48}, "discriminator": {"width": 48}},
-    train={"steps": 2000, "ema": 0.99, "sample_every": 200, "checkpoint_every": 200},
-    optimizer=Adam(learning_rate=5e-4, betas=(0.0, 0.9), schedule=Linear()),
+TAPERED = {"tapered": True, "discriminator": {"width": 1024}}
+SNGAN_48 = SNGAN.but(network={**TAPERED, "image_size": 48, "generator": {"width": 512}})
+SNGAN_64 = SNGAN.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
+SNGAN_128 = SNGAN.but(network={**TAPERED, "image_size": 128, "generator": {"width": 1024}})
+WGAN_GP = SNGAN.but(
+    paper="arXiv:1704.00028",
+    objective="wasserstein",
+    regularizers=[GradientPenalty(weight=10.0)],
+    network={"discriminator": {"width": 128, "spectral": False, "pool": "mean"}},
 )
+CGAN_PD = SNGAN.but(paper="arXiv:1802.05637", network={"num_classes": 10})
+SSGAN = SNGAN.but(
+    game=SelfSupervised,
+    paper="arXiv:1811.11212",
+    networks={"discriminator": RotationDiscriminator},
+)
+SSGAN_64 = SSGAN.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
+INFOMAX = SNGAN.but(
+    game=InfoMax,
+    paper="arXiv:2007.04589",
+    networks={"discriminator": InfoMaxDiscriminator},
+)
+INFOMAX_64 = INFOMAX.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
 
-PRESETS = {"wgan-gp": {"paper": WGAN_GP, "small": SMALL}}
+
+def small(paper: Preset, **discriminator: object) -> Preset:
+    """A system at the size that learns on two cores."""
+    return paper.but(
+        network={"image_size": 16, "latent_dim": 64, "generator": {"width": 48},
+                 "discriminator": {"width": 48, **discriminator}},
+        players={"discriminator": {"turns": 2}},
+        train={"steps": 2000, "ema": 0.99, "sample_every": 200, "checkpoint_every": 200},
+        optimizer=Adam(learning_rate=5e-4, betas=(0.0, 0.9), schedule=Linear()),
+    )  # fmt: skip
+
+
+PRESETS = {
+    "wgan-gp": {
+        "paper": WGAN_GP,
+        "small": small(WGAN_GP, spectral=False, pool="mean").but(players={"discriminator": {"turns": 5}}),
+    },
+    "sngan": {
+        "paper": SNGAN, "paper-48": SNGAN_48, "paper-64": SNGAN_64, "paper-128": SNGAN_128, "small": small(SNGAN),
+    },
+    "cgan-pd": {"paper": CGAN_PD, "small": small(CGAN_PD)},
+    "ssgan": {"paper": SSGAN, "paper-64": SSGAN_64, "small": small(SSGAN)},
+    "infomax-gan": {"paper": INFOMAX, "paper-64": INFOMAX_64, "small": small(INFOMAX, space_dim=128)},
+}  # fmt: skip

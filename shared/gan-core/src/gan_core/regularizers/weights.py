@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils import spectral_norm
 
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
@@ -28,7 +27,7 @@ def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 def is_spectral(network: nn.Module) -> bool:
     """Whether a layer of the network is spectrally normalised."""
-    return any(is_parametrized(layer, "weight") for layer in weighted_layers(network))
+    return any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
 
 
 def orthogonality(weight: Tensor) -> Tensor:
@@ -90,5 +89,5 @@ class Orthogonal(Lazy):
 
     def _terms(self, turn: Turn, network: nn.Module) -> Terms:
         layers = (layer for layer in weighted_layers(network) if not isinstance(layer, nn.Embedding))
-        weights: list[Tensor] = [layer.weight for layer in layers]  # type: ignore[misc]
+        weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in layers]
         return self.due(turn.game.step, lambda: torch.stack([orthogonality(weight) for weight in weights]).sum())
