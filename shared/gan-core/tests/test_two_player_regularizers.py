@@ -333,7 +333,7 @@ def test_they_take_part_in_one_order_however_they_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gradient_penalty", "r1", "r2", "consistency", "instance_noise", "label_smoothing", "diffaugment", "ada"]
+    "name", ["gradient_penalty", "r1", "r2", "consistency", "instance_noise", "label_smoothing", "diffaugment"]
 )
 def test_parts_of_a_batch_make_the_terms_of_the_whole(name: str) -> None:
     """What is a mean over samples does not change with the parts that a batch is worked in."""

@@ -85,9 +85,10 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
         stagers: names of the players that `stage` may train through; the others see its results as constants.
         num_classes: of a class-conditional game, else None.
-        step: rounds played so far; set by the trainer, like `phase` and `progress`.
+        step: rounds played so far; set by the trainer, like `phase`, `progress` and `batch_size`.
         phase: the phase that is being played.
         progress: how much of that phase is done, in [0, 1).
+        batch_size: of all processes together.
     """
 
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
@@ -97,7 +98,7 @@ class Game(nn.Module, ABC):
         super().__init__()
         self.recipe: Recipe | None = None
         self.num_classes: int | None = None
-        self.step, self.phase, self.progress = 0, Phase(), 0.0
+        self.step, self.phase, self.progress, self.batch_size = 0, Phase(), 0.0, 1
         self._notes: dict[str, list[Tensor]] = {}
 
     # The rules, for subclasses.

@@ -253,6 +253,7 @@ class Trainer:
     def _enter(self, stretch: Stretch, position: int) -> None:
         self.stretch = stretch
         phase = self.game.phase = stretch.phase
+        batch_size = self.game.batch_size = phase.batch_size or self.settings.batch_size
         number = self.stretches.index(stretch)
         # Of new weights: the same in all processes, and when the run is resumed.
         seed_torch(mix(self.settings.seed, number), self.processes.device)
@@ -260,7 +261,7 @@ class Trainer:
         self._lay_out()
         self._seat_players(phase)
         self.stream = BatchStream(
-            self.source.fit(**{**self.recipe.network, **phase.fit}), phase.batch_size or self.settings.batch_size,
+            self.source.fit(**{**self.recipe.network, **phase.fit}), batch_size,
             seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
             rank=self.processes.rank, processes=self.processes.count, pin_memory=self.processes.device.type == "cuda",
         )  # fmt: skip

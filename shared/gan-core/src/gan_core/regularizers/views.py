@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from gan_core import draws
+from gan_core.augment import AdaptiveStrength, AugmentPipe, diff_augment
 from gan_core.blocks import unpack
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
@@ -65,8 +66,6 @@ class DiffAugment(Regularizer):
         require_images(self.name, game)
 
     def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
-        from gan_core.augment import diff_augment
-
         return diff_augment(samples, self.policy)
 
 
@@ -89,15 +88,28 @@ class AdaptiveAugmentation(Regularizer):
     interval: int = Field(default=4, ge=1)
 
     def prepare(self, game: TwoPlayerGame) -> nn.Module:
-        from gan_core.augment import AdaptiveStrength, AugmentPipe
-
         objective = game.objective
         if self.target is not None and not (objective.cross_entropy or objective.name == "hinge"):
             reason = f"the sign of a logit says nothing under the objective `{objective.name}`"
             raise RecipeError(f"`regularizers.ada.target`: {reason}; set it to null and give a fixed `p`")
-        channels = require_images(self.name, game, (1, 3))
-        strength = AdaptiveStrength(self.p, target=self.target, speed=self.speed, interval=self.interval)
-        return nn.ModuleDict({"pipe": AugmentPipe(self.groups, channels=channels), "strength": strength})
+        pipe = AugmentPipe(self.groups, channels=require_images(self.name, game, (1, 3)))
+        pipe.p.fill_(self.p)
+        if self.target is None:
+            return nn.ModuleDict({"pipe": pipe})
+        strength = AdaptiveStrength(target=self.target, speed=self.speed, interval=self.interval)
+        return nn.ModuleDict({"pipe": pipe, "strength": strength})
+
+    def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
+        kept: nn.ModuleDict = game.memory[self.name]  # type: ignore[assignment]
+        augmented: Tensor = kept["pipe"](samples)
+        return augmented
+
+    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
+        if self.target is None or player != "discriminator":
+            return
+        kept: nn.ModuleDict = game.memory[self.name]  # type: ignore[assignment]
+        strength, pipe = cast(AdaptiveStrength, kept["strength"]), cast(AugmentPipe, kept["pipe"])
+        strength.update(pipe.p, values["real_sign"], game.batch_size)
 
 
 class Consistency(Lazy):

@@ -1,0 +1,100 @@
+"""Differentiable augmentation of images (Zhao et al. 2020, arXiv:2006.10738).
+
+Gradients flow through it to the generator. The draws are arguments of each transform, so that it is a plain function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from gan_core import draws
+
+SHIFT, CUT = 1 / 8, 1 / 2
+"""Shares of the size by which an image is shifted at most, and that is cut out."""
+
+
+def diff_augment(images: Tensor, policy: Iterable[str] = ("color", "translation", "cutout")) -> Tensor:
+    """Images `[B, C, H, W]` in [-1, 1], each changed by draws of its own.
+
+    Args:
+        images: any number of channels.
+        policy: `color`, `translation`, `cutout`, in the order in which they are done.
+    """
+    for name in policy:
+        images = POLICIES[name](images)
+    return images
+
+
+def color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """Brightness by up to ±½, saturation times up to 2, contrast times ½ to 1½, in this order.
+
+    Args:
+        images: `[B, C, H, W]`.
+        brightness: `[B]` in [0, 1).
+        saturation: `[B]` in [0, 1).
+        contrast: `[B]` in [0, 1).
+    """
+    brightness, saturation, contrast = (u.view(-1, 1, 1, 1) for u in (brightness, saturation, contrast))
+    images = images + (brightness - 0.5)
+    gray = images.mean(dim=1, keepdim=True)
+    images = gray + (images - gray) * (2 * saturation)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (images - mean) * (contrast + 0.5)
+
+
+def translation(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixel (i, j) takes that at (i + rows, j + columns), and 0 outside; whole pixels `[B]`."""
+    count, _, height, width = images.shape
+    y = torch.arange(height, device=images.device) + rows[:, None]  # [B, H]
+    x = torch.arange(width, device=images.device) + columns[:, None]  # [B, W]
+    inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[:, None, None, :]
+    sample = torch.arange(count, device=images.device)[:, None, None]
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    moved = images.permute(0, 2, 3, 1)[sample, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+    return moved * inside
+
+
+def cutout(images: Tensor, rows: Tensor, columns: Tensor, *, height: int, width: int) -> Tensor:
+    """A rectangle of `height` × `width` pixels around (rows, columns) `[B]` becomes 0.
+
+    As in the published code indices are clamped, so that a rectangle which lies outside still takes the border's row.
+    """
+    return images * ~(
+        _covered(rows, height, images.shape[2])[:, None, :, None]
+        & _covered(columns, width, images.shape[3])[:, None, None, :]
+    )
+
+
+def _covered(centre: Tensor, length: int, size: int) -> Tensor:
+    """The places `[B, size]` of an axis that a stretch around the centres takes, clamped at the ends."""
+    first = (centre - length // 2).clamp(0, size - 1)[:, None]
+    last = (centre - length // 2 + length - 1).clamp(0, size - 1)[:, None]
+    place = torch.arange(size, device=centre.device)
+    return (place >= first) & (place <= last)
+
+
+def _random_color(images: Tensor) -> Tensor:
+    return color(images, *(draws.uniform(len(images), like=images) for _ in range(3)))
+
+
+def _random_translation(images: Tensor) -> Tensor:
+    most = [int(size * SHIFT + 0.5) for size in images.shape[2:]]
+    rows, columns = (draws.integers(2 * shift + 1, len(images), like=images) - shift for shift in most)
+    return translation(images, rows, columns)
+
+
+def _random_cutout(images: Tensor) -> Tensor:
+    height, width = (int(size * CUT + 0.5) for size in images.shape[2:])
+    sides = zip(images.shape[2:], (height, width), strict=True)
+    rows, columns = (draws.integers(size + 1 - length % 2, len(images), like=images) for size, length in sides)
+    return cutout(images, rows, columns, height=height, width=width)
+
+
+POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "color": _random_color,
+    "translation": _random_translation,
+    "cutout": _random_cutout,
+}

@@ -1,0 +1,160 @@
+"""Augmentations: each does what its name says, as often as it should, and gradients flow through it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from gan_core import draws
+from gan_core.augment import AdaptiveStrength, AugmentPipe, color, cutout, diff_augment, translation
+
+CPU = torch.device("cpu")
+EVERYTHING = ("blit", "geom", "color", "filter", "noise", "cutout")
+
+
+def images(count: int = 6, *, channels: int = 3, height: int = 16, width: int = 16) -> Tensor:
+    return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def pipe(*transforms: str, p: float = 1.0, channels: int = 3, quantile: float | None = None) -> AugmentPipe:
+    made = AugmentPipe(transforms, channels=channels, quantile=quantile)
+    made.p.fill_(p)
+    return made
+
+
+# DiffAugment.
+
+
+def test_colours_are_changed_in_the_published_order() -> None:
+    gray = torch.full((1, 3, 2, 2), 0.25)
+    one, half = torch.ones(1), torch.full((1,), 0.5)
+    assert_close(color(gray, one, half, half), gray + 0.5)
+    assert_close(color(images(1), half, half, half), images(1))
+    assert_close(color(images(1), half, torch.zeros(1), half), images(1).mean(dim=1, keepdim=True).expand(1, 3, 16, 16))
+    flat = color(images(1), half, half, torch.full((1,), -0.5))
+    assert_close(flat, images(1).mean().expand_as(flat))
+
+
+def test_a_shifted_image_is_black_where_nothing_was() -> None:
+    moved = translation(images(2), torch.tensor([2, -3]), torch.tensor([0, 1]))
+    assert torch.equal(moved[0, :, :14], images(2)[0, :, 2:])
+    assert (moved[0, :, 14:] == 0).all()
+    assert torch.equal(moved[1, :, 3:, :15], images(2)[1, :, :13, 1:])
+    assert (moved[1, :, :3] == 0).all()
+    assert (moved[1, :, :, 15:] == 0).all()
+
+
+def test_a_rectangle_is_cut_out() -> None:
+    white = torch.ones(2, 1, 8, 8)
+    cut = cutout(white, torch.tensor([4, 0]), torch.tensor([4, 8]), height=4, width=4)
+    assert cut[0].sum() == 64 - 16
+    assert (cut[0, 0, 2:6, 2:6] == 0).all()
+    assert (cut[1, 0, :2, 6:] == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_image_is_changed_by_draws_of_its_own(channels: int) -> None:
+    same = images(1, channels=channels, width=12).expand(8, -1, -1, -1)
+    changed = diff_augment(same)
+    assert changed.shape == same.shape
+    assert len({tuple(image.flatten().tolist()) for image in changed}) == 8
+
+
+def test_half_a_batch_is_changed_as_in_the_whole() -> None:
+    made = pipe(*EVERYTHING, p=0.7)
+
+    def part(start: int, rows: int) -> Tensor:
+        with draws.drawing(3, CPU, start=start, rows=rows, total=32):
+            return made(diff_augment(images(32)[start : start + rows]))
+
+    whole = part(0, 32)
+    assert_close(torch.cat([part(0, 16), part(16, 16)]), whole, atol=2e-5, rtol=0)
+    assert not torch.allclose(whole, images(32))
+
+
+@pytest.mark.parametrize("transforms", [("blit", "geom"), ("color",), ("filter",), ("cutout",)])
+def test_gradients_of_the_pipe_are_those_of_finite_differences(transforms: tuple[str, ...]) -> None:
+    made = pipe(*transforms).double()
+    x = images(2, height=6, width=6).double().requires_grad_()
+
+    def changed(x: Tensor) -> Tensor:
+        with draws.drawing(5, CPU, rows=2, total=2):
+            return made(x)
+
+    assert torch.autograd.gradcheck(changed, x)
+
+
+# ADA.
+
+
+def test_at_strength_zero_nothing_happens() -> None:
+    assert torch.equal(pipe("color", "noise", "cutout", p=0.0)(images()), images())
+    assert_close(pipe("blit", "geom", p=0.0)(images()), images(), atol=0.25, rtol=0)  # two low-passes
+    smooth = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
+    assert_close(pipe("blit", "geom", p=0.0)(smooth)[..., 2:-2], smooth[..., 2:-2], atol=5e-3, rtol=0)
+
+
+def test_flips_and_quarter_turns_are_those_of_the_image() -> None:
+    smooth = torch.nn.functional.interpolate(images(1, height=4, width=4), 16, mode="bicubic")
+    plain = pipe("xflip", quantile=0.2)(smooth)
+    assert_close(pipe("xflip", quantile=0.8)(smooth), plain.flip(3), atol=0.06, rtol=0)
+    assert_close(pipe("rotate90", quantile=0.3)(smooth), plain.rot90(-1, (2, 3)), atol=0.06, rtol=0)
+    assert_close(pipe("rotate90", quantile=0.6)(smooth), plain.rot90(2, (2, 3)), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.8])
+def test_a_transform_happens_as_often_as_the_strength_says(p: float) -> None:
+    torch.manual_seed(0)
+    many = images(1, channels=1, height=4, width=4).expand(4000, -1, -1, -1)
+    for name, share in (("brightness", p), ("lumaflip", p / 2), ("cutout", p)):
+        changed = (pipe(name, p=p, channels=1)(many) != many).flatten(1).any(dim=1).float().mean()
+        assert abs(float(changed) - share) < 0.03, name
+
+
+def test_rotations_before_and_after_leave_as_many_upright_as_the_strength_says() -> None:
+    torch.manual_seed(0)
+    made = pipe("rotate", p=0.6)
+    upright = (made.geometry(images(1).expand(4000, -1, -1, -1)) == torch.eye(3)).flatten(1).all(dim=1)
+    assert abs(float(upright.float().mean()) - 0.4) < 0.03
+
+
+def test_hue_and_saturation_leave_grays_alone_and_gray_images_have_none() -> None:
+    gray = images(4, channels=1).expand(-1, 3, -1, -1)
+    assert_close(pipe("hue", "saturation")(gray), gray, atol=1e-5, rtol=0)
+    assert torch.equal(pipe("hue", "saturation", channels=1)(gray[:, :1]), gray[:, :1])
+
+
+def test_bands_add_up_to_everything_and_keep_the_expected_power() -> None:
+    made = pipe("filter")
+    impulse = torch.zeros(43)
+    impulse[21] = 1
+    assert_close(made.bands.sum(dim=0), impulse, atol=1e-6, rtol=0)
+    assert_close(pipe("filter", p=0.0)(images()), images(), atol=1e-5, rtol=0)
+
+
+def test_images_need_not_be_square_nor_large() -> None:
+    torch.manual_seed(0)
+    for height, width in ((8, 20), (20, 8)):
+        shown = images(4, height=height, width=width)
+        assert pipe(*EVERYTHING)(shown).shape == shown.shape
+
+
+def test_the_strength_follows_the_sign_of_the_real_logits() -> None:
+    strength, p = AdaptiveStrength(target=0.6, speed=1000, interval=2), torch.zeros(())
+    seen = []
+    for sign in (1.0, 1.0, 1.0, 0.4, 0.0, 0.0, 0.0, 0.0, 0.9, 0.9):
+        strength.update(p, torch.tensor(sign), 10)
+        seen.append(round(float(p), 4))
+    assert seen == [0, 0.02, 0.02, 0.04, 0.04, 0.02, 0.02, 0.0, 0.0, 0.02]
+    for _ in range(4):
+        strength.update(p, torch.tensor(-1.0), 10)
+    assert float(p) == 0  # and no lower
+
+
+def test_the_strength_is_part_of_the_state() -> None:
+    made = pipe("color", p=0.4)
+    again = AugmentPipe(("color",))
+    again.load_state_dict(made.state_dict())
+    assert float(again.p) == pytest.approx(0.4)
