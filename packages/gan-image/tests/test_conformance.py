@@ -29,9 +29,16 @@ def with_contrast(network, inputs, arguments):
     return [network.judge(whole), local, whole, *brought, torch.stack([loss, 2 * loss])]
 
 
+def with_codes(network, inputs, arguments):
+    features = network.trunk(2 * inputs[0] - 1)  # published images are in [0, 1]
+    return [network.judge(features).flatten().sigmoid(), *network.posterior(features)]
+
+
 ADAPTERS = {
     "sngan/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
     "cgan-pd/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
+    "infogan/generator": lambda network, inputs, arguments: [(network(*inputs) + 1) / 2],
+    "infogan/discriminator_q": with_codes,
     "ssgan/discriminator": with_rotations,
     "infomax-gan/discriminator": with_contrast,
     "dcgan/discriminator": lambda network, inputs, arguments: [network(*inputs).sigmoid()],

@@ -75,7 +75,7 @@ def recorded(name):
 
 
 FIXTURES = [parameter.values[0] for parameter in find_fixtures("image", Path(__file__).parent / "conformance")]
-ALIKE = [{name for name in IMPORTERS if name.endswith("/generator") and not name.startswith("dcgan")}]
+ALIKE = [{name for name in IMPORTERS if name.endswith("/generator") and not name.startswith(("dcgan", "infogan"))}]
 """Importers that read the same published networks."""
 UNREAD = ("num_batches_tracked", "sn_sigma")
 """Tensors that the first checkpoints of their kind lack, or that nothing is computed from."""
@@ -127,6 +127,8 @@ def test_the_published_arguments_may_be_given_where_they_agree(name):
     arguments = read_reference(DOMAIN, name, STATES[name](), {}).arguments
     assert DOMAIN.load_reference(name, STATES[name](), **arguments) is not None
     for key, value in arguments.items():
+        if isinstance(value, str):
+            continue
         with pytest.raises(CheckpointError) as error:
             DOMAIN.load_reference(name, STATES[name](), **{key: value + 1})
         assert str(error.value) == f"{name}: `{key}` is {value + 1}, and the checkpoint's is {value}"
@@ -165,4 +167,4 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused
 def test_every_importer_is_of_a_system_and_one_of_its_networks():
     for name in IMPORTERS:
         system, _, network = name.partition("/")
-        assert network in DOMAIN.preset(system, "paper").networks
+        assert network.removesuffix("_q") in DOMAIN.preset(system, "paper").networks

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gan_core.reference import Published, StateDict, renamed
-from gan_image.systems import convolutional, residual
+from gan_image.systems import convolutional, information, residual
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -102,6 +102,38 @@ def infomax_discriminator(state: StateDict) -> Published:
     return replace(published, arguments={**published.arguments, "nrkhs": space_dim})
 
 
+def infogan_generator(state: StateDict) -> Published:
+    """github.com/Natsu6767/InfoGAN-PyTorch, models/mnist_model.py, Generator; its images are in [0, 1]."""
+    width, channels = state["tconv4.weight"].shape[:2]
+    size = state["tconv2.weight"].shape[2]
+    names = {f"tconv{n}": f"main.{3 * (n - 1)}" for n in range(1, 5)}
+    names |= {f"bn{n}": f"main.{3 * (n - 1) + 1}" for n in range(1, 4)}
+    codes = 12  # the shapes tell their sum alone: 10 categories and 2 continuous codes on MNIST
+    settings = {
+        "image_size": 4 * size,
+        "channels": channels,
+        "width": width,
+        "noise": len(state["tconv1.weight"]) - codes,
+    }
+    return Published(information.Generator, settings, renamed(state, names), {"dataset": "MNIST"})
+
+
+def infogan_discriminator(state: StateDict) -> Published:
+    """The same, Discriminator, DHead and QHead together, under the prefixes `discriminator`, `netD` and `netQ`."""
+    width, channels = state["discriminator.conv1.weight"].shape[:2]
+    size = state["discriminator.conv3.weight"].shape[2]
+    trunk = {"conv1": 0, "conv2": 2, "bn2": 3, "conv3": 5, "bn3": 6}
+    names = {f"discriminator.{theirs}": f"features.{ours}" for theirs, ours in trunk.items()}
+    names |= {"netD.conv": "judge", "netQ.conv1": "posterior.main.0", "netQ.bn1": "posterior.main.1"}
+    heads = {"disc": "category", "mu": "mean", "var": "log_variance"}
+    names |= {f"netQ.conv_{theirs}": f"posterior.{ours}" for theirs, ours in heads.items()}
+    categories, continuous = (len(state[f"netQ.conv_{head}.weight"]) for head in ("disc", "mu"))
+    settings = {"image_size": 4 * size, "channels": channels, "width": width, "categories": categories,
+                "continuous": continuous}  # fmt: skip
+    arguments = {"dataset": "MNIST", "key_prefixes": "discriminator., netD., netQ."}
+    return Published(information.Discriminator, settings, renamed(state, names), arguments)
+
+
 def _residual_discriminator(
     network: Callable[..., nn.Module], state: StateDict, names: Mapping[str, str] = EMPTY, **settings: Any
 ) -> Published:
@@ -152,6 +184,8 @@ IMPORTERS = {
     "cgan-pd/discriminator": cgan_pd_discriminator,
     "ssgan/generator": residual_generator,
     "ssgan/discriminator": ssgan_discriminator,
+    "infogan/generator": infogan_generator,
+    "infogan/discriminator_q": infogan_discriminator,
     "infomax-gan/generator": residual_generator,
     "infomax-gan/discriminator": infomax_discriminator,
 }

@@ -9,6 +9,8 @@ CARDS = (
          "gan_image.systems.dense", "digits"),
     Card("dcgan", "Deep convolutional GAN", 2016, "generation", "arXiv:1511.06434",
          "gan_image.systems.convolutional", "digits"),
+    Card("infogan", "InfoGAN: codes that can be read from the image", 2016, "generation", "arXiv:1606.03657",
+         "gan_image.systems.information", "digits"),
     Card("unrolled-gan", "Unrolled generative adversarial networks", 2017, "generation", "arXiv:1611.02163",
          "gan_image.systems.dense", "ring"),
     Card("ebgan", "Energy-based GAN", 2017, "generation", "arXiv:1609.03126",

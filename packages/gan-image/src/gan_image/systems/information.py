@@ -1,0 +1,236 @@
+"""Generators whose latent codes can be read back from their images.
+
+- `infogan`: Chen et al. 2016, arXiv:1606.03657, with the networks that github.com/Natsu6767/InfoGAN-PyTorch has for
+  MNIST: Q shares the discriminator's trunk, which its own term leaves as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from gan_core import draws
+from gan_core.errors import RecipeError
+from gan_core.game import Batch, Player, Terms
+from gan_core.objectives import Objective, non_saturating
+from gan_core.preset import Preset
+from gan_core.recipe import Adam, Size
+from gan_core.regularizers import GradientPenalty, Regularizer, Turn
+from gan_core.two_player import TwoPlayerGame
+from gan_image.systems.convolutional import initialize
+
+SLOPE = 0.1
+
+
+class Generator(nn.Module):
+    """`z [B, latent_dim]` (or `[B, latent_dim, 1, 1]`) to images `[B, channels, H, W]` in [-1, 1].
+
+    z is noise, then one categorical code as a row of ones and zeros, then continuous codes.
+
+    Args:
+        image_size: a multiple of 4.
+        channels: of the images.
+        noise: values of z without a meaning.
+        categories: of the categorical code.
+        continuous: how many continuous codes.
+        width: channels before the last layer; twice as many before, and sixteen times as many at one pixel.
+    """
+
+    def __init__(self, *, image_size: Size = 28, channels: Size = 1, noise: Size = 62, categories: Size = 10,
+                 continuous: Size = 2, width: Size = 64):  # fmt: skip
+        super().__init__()
+        self.num_classes, self.noise, self.categories, self.continuous = None, noise, categories, continuous
+        self.latent_dim = noise + categories + continuous
+        widths = [self.latent_dim, 16 * width, 2 * width, width]
+        shapes = [(1, 1, 0), (quarter(image_size), 1, 0), (4, 2, 1)]
+        layers: list[nn.Module] = []
+        for inputs, outputs, (size, stride, padding) in zip(widths, widths[1:], shapes, strict=False):
+            layers += [nn.ConvTranspose2d(inputs, outputs, size, stride, padding, bias=False), nn.BatchNorm2d(outputs)]
+            layers.append(nn.ReLU())
+        self.main = nn.Sequential(*layers, nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Sigmoid())
+        self.apply(initialize)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return 2 * self.main(z.flatten(1)[:, :, None, None]) - 1
+
+
+class Discriminator(nn.Module):
+    """Images `[B, channels, H, W]` to logits `[B]`, and, by `posterior`, to what their codes were.
+
+    Args:
+        image_size: a multiple of 4.
+        channels: of the images.
+        categories: of the categorical code.
+        continuous: how many continuous codes.
+        width: channels after the first layer; then twice and sixteen times as many.
+    """
+
+    def __init__(self, *, image_size: Size = 28, channels: Size = 1, categories: Size = 10, continuous: Size = 2,
+                 width: Size = 64):  # fmt: skip
+        super().__init__()
+        self.num_classes = None
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(2 * width, 16 * width, quarter(image_size), bias=False), nn.BatchNorm2d(16 * width),
+            nn.LeakyReLU(SLOPE),
+        )  # fmt: skip
+        self.judge = nn.Conv2d(16 * width, 1, 1)
+        self.posterior = Posterior(16 * width, 2 * width, categories, continuous)
+        self.apply(initialize)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.judge(self.trunk(images)).flatten()
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """What D and Q share: images in [-1, 1], seen as [0, 1], to features `[B, 16 · width, 1, 1]`."""
+        features: Tensor = self.features((images + 1) / 2)
+        return features
+
+
+class Posterior(nn.Module):
+    """Q: features `[B, inputs, 1, 1]` to the categories' logits, the continuous codes' means and variances."""
+
+    def __init__(self, inputs: int, width: int, categories: int, continuous: int):
+        super().__init__()
+        self.main = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(SLOPE))
+        self.category, self.mean = nn.Conv2d(width, categories, 1), nn.Conv2d(width, continuous, 1)
+        self.log_variance = nn.Conv2d(width, continuous, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = self.main(features)
+        return (
+            self.category(hidden).flatten(1),
+            self.mean(hidden).flatten(1),
+            self.log_variance(hidden).exp().flatten(1),
+        )
+
+
+def quarter(image_size: int) -> int:
+    """A quarter of the size.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if image_size % 4:
+        raise RecipeError(f"`image_size` is {image_size}; it must be a multiple of 4. Try {4 * round(image_size / 4)}.")
+    return image_size // 4
+
+
+@dataclass(frozen=True)
+class CodedTurn(Turn):
+    """The generator's turn, with what its fakes were made of.
+
+    Attributes:
+        latent: z `[B, latent_dim]`.
+    """
+
+    latent: Tensor
+
+
+class InfoGAN(TwoPlayerGame):
+    """InfoGAN (Chen et al. 2016, arXiv:1606.03657, eq. 6): the codes' mutual information with the image is maximised.
+
+    Its lower bound L_I (eq. 5) is, up to a constant, the log-likelihood of the codes under Q. The generator's player
+    changes G and Q; D's trunk, which Q reads, is the discriminator's.
+
+    Args:
+        generator: with `noise`, `categories` and `continuous`.
+        discriminator: with a `trunk` and a `posterior`.
+        objective: what both minimise.
+        regularizers: what steadies them.
+        categorical_weight: λ of the categorical code.
+        continuous_weight: λ of the continuous codes.
+    """
+
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
+        regularizers: Sequence[Regularizer] = (), categorical_weight: float = 1.0, continuous_weight: float = 0.1,
+    ) -> None:  # fmt: skip
+        super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
+        self.noise, self.categories, self.continuous = generator.noise, generator.categories, generator.continuous
+        self.trunk = discriminator.trunk
+        self.categorical_weight, self.continuous_weight = categorical_weight, continuous_weight
+
+    @property
+    def posterior(self) -> nn.Module:
+        """Q."""
+        return self.discriminator.get_submodule("posterior")
+
+    def players(self) -> Iterable[Player]:
+        judging = [part for part in self.discriminator.children() if part is not self.posterior]
+        yield Player("discriminator", tuple(judging), self.discriminator_loss)
+        yield Player("generator", (self.generator, self.posterior), self.generator_loss)
+
+    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
+        like = next(self.parameters())
+        category = draws.integers(self.categories, count, like=like)
+        rest = 2 * draws.uniform(count, self.noise + self.continuous, like=like) - 1
+        return torch.cat(
+            [rest[:, : self.noise], one_hot(category, self.categories).to(rest), rest[:, self.noise :]], dim=1
+        )
+
+    def generator_turn(self, batch: Batch) -> CodedTurn:
+        real, condition = self.real(batch)
+        z = self.latent(len(real))
+        return CodedTurn(self, real, self.generator(z), condition, z)
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        assert isinstance(turn, CodedTurn)
+        _, category, continuous = torch.split(turn.latent, [self.noise, self.categories, self.continuous], dim=1)
+        logits, mean, variance = self.posterior(self.trunk(self.shown(turn.fake)))
+        return {
+            "category": self.categorical_weight * cross_entropy(logits, category.argmax(dim=1)),
+            "continuous": self.continuous_weight * negative_log_likelihood(continuous, mean, variance),
+        }
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """A traversal: a row for each category, along which the first continuous code changes."""
+        return {"traversal": self.traverse(0)}
+
+    @torch.no_grad()
+    def traverse(self, code: int, *, span: float = 2.0, seed: int = 0) -> Tensor:
+        """Images `[categories², …]` of one noise: a row for each category, along which a continuous code changes.
+
+        Args:
+            code: which of the continuous ones.
+            span: it goes from -span to span.
+            seed: of the noise.
+        """
+        with draws.drawing(seed, self.device):
+            noise = 2 * draws.uniform(1, self.noise, like=next(self.parameters())) - 1
+        places = torch.arange(self.categories**2, device=self.device)
+        continuous = torch.zeros(len(places), self.continuous, device=self.device)
+        continuous[:, code] = span * (2 * (places % self.categories) / max(1, self.categories - 1) - 1)
+        category = one_hot(places // self.categories, self.categories).to(noise)
+        images: Tensor = self.generator(torch.cat([noise.expand(len(places), -1), category, continuous], dim=1))
+        return images
+
+
+def negative_log_likelihood(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """-E[log N(x; mean, variance)] of codes `[B, n]`, summed over them."""
+    return (((x - mean).square() / variance + variance.log() + math.log(2 * math.pi)) / 2).sum(dim=1).mean()
+
+
+INFOGAN = Preset(
+    InfoGAN,
+    networks={"generator": Generator, "discriminator": Discriminator},
+    paper="arXiv:1606.03657",
+    objective="non_saturating",
+    network={"image_size": 28, "channels": 1},
+    optimizer=Adam(learning_rate=2e-4, betas=(0.5, 0.999)),
+    players={"generator": {"optimizer": {"learning_rate": 1e-3}}},
+    train={"batch_size": 128, "steps": 50_000, "sample_every": 1000, "checkpoint_every": 1000, "show": 100},
+)
+SMALL = INFOGAN.but(
+    regularizers=[GradientPenalty(weight=1.0, interval=4)],
+    network={"image_size": 16, "noise": 16, "width": 16},
+    train={"batch_size": 64, "steps": 4000, "ema": 0.99, "sample_every": 500, "checkpoint_every": 500},
+)
+
+PRESETS = {"infogan": {"paper": INFOGAN, "small": SMALL}}
