@@ -423,17 +423,35 @@ def test_measures_that_do_not_fit(refused, trained):
 
 
 def test_lists_are_documents(gan):
-    assert [each["name"] for each in json.loads(gan("systems", "--json")[1])] == ["gan", "dcgan", "wgan-gp"]
+    systems = [each["name"] for each in json.loads(gan("systems", "--json")[1])]
+    assert {"gan", "dcgan", "sngan", "infogan"} <= set(systems)
+    assert len(set(systems)) == len(systems)
     assert "digits" in {each["name"] for each in json.loads(gan("data", "--json")[1])}
 
 
 @pytest.mark.parametrize(
-    ("system", "generator", "discriminator"), [("dcgan", 3_576_704, 2_765_568), ("wgan-gp", 4_276_739, 1_053_825)]
+    ("system", "preset", "generator", "discriminator"),
+    [
+        ("dcgan", "paper", 3_576_704, 2_765_568),
+        ("wgan-gp", "paper", 4_276_739, 1_053_825),
+        ("sngan", "paper", 4_276_739, 1_053_825),
+        ("sngan", "paper-48", 4_878_083, 10_141_441),
+        ("sngan", "paper-64", 12_220_675, 10_141_441),
+        ("sngan", "paper-128", 32_150_787, 29_017_857),
+        ("cgan-pd", "paper", 4_304_387, 1_055_105),
+        ("ssgan", "paper", 4_276_739, 1_054_341),
+        ("ssgan", "paper-64", 12_220_675, 10_145_541),
+        ("infomax-gan", "paper", 4_276_739, 1_615_233),
+        ("infomax-gan", "paper-64", 12_220_675, 14_603_521),
+        ("infogan", "paper", 6_632_832, 6_691_151),
+    ],
 )
-def test_networks_at_the_papers_scale_have_the_published_number_of_parameters(gan, system, generator, discriminator):
-    shown = json.loads(gan("show", system, "--preset", "paper", "--json")[1])
+def test_networks_at_the_papers_scale_have_the_published_number_of_parameters(
+    gan, system, preset, generator, discriminator
+):
+    shown = json.loads(gan("show", system, "--preset", preset, "--json")[1])
     assert shown["parameters"] == {"generator": generator, "discriminator": discriminator}
-    assert (shown["recipe"]["system"], shown["recipe"]["preset"]) == (system, "paper")
+    assert (shown["recipe"]["system"], shown["recipe"]["preset"]) == (system, preset)
 
 
 def test_what_is_shown_can_be_trained(gan, tmp_path):
@@ -451,7 +469,8 @@ def test_a_run_is_complete(trained):
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert set(lines[0]) == {
-        "step", "phase", "discriminator/adversarial", "generator/adversarial", "samples_per_second"
+        "step", "phase", "discriminator/adversarial", "generator/adversarial", "samples_per_second",
+        "discriminator/real_logits", "discriminator/fake_logits", "discriminator/real_sign",
     }  # fmt: skip
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["00000002.png", "00000004.png", "real.png"]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["00000002", "00000004"]

@@ -192,7 +192,7 @@ SMALL = Preset(
     networks=GAN.networks,
     paper=GAN.paper,
     objective="non_saturating",
-    optimizer=Adam(learning_rate=1e-3, betas=(0.5, 0.9)),
+    optimizer=Adam(learning_rate=3e-4, betas=(0.5, 0.999)),
     network={"latent_dim": 16, "width": 128, "depth": 3},
     train={"batch_size": 256, "steps": 5000, "sample_every": 500, "checkpoint_every": 1000, "ema": 0.999},
 )
