@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import draws, train
+from gan_core.augment import reflected
 from gan_core.blocks import pack, unpack
 from gan_core.errors import RecipeError
 from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
@@ -30,7 +31,7 @@ from gan_core.regularizers import (
     WeightClipping,
 )
 from gan_core.regularizers.features import Nearness, Stddev
-from gan_core.regularizers.views import flip_and_shift, reflected
+from gan_core.regularizers.views import flip_and_shift
 from gan_core.two_player import TwoPlayerGame
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
 from gan_core import draws
+from gan_core.augment.differentiable import reflected
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "blit": ("xflip", "rotate90", "xint"),
@@ -215,7 +216,8 @@ class AugmentPipe(nn.Module):
         kernel = kernel.repeat_interleave(channels, 0)
         side = kernel.shape[1] // 2
         # Reflected as often as it takes: the filter is longer than small images are.
-        rows, columns = (_reflected(size, side, images.device) for size in (height, width))
+        sides = (torch.arange(-side, size + side, device=images.device) for size in (height, width))
+        rows, columns = (reflected(place, size) for place, size in zip(sides, (height, width), strict=True))
         images = images[:, :, rows][:, :, :, columns].reshape(1, count * channels, height + 2 * side, width + 2 * side)
         images = conv2d(images, kernel[:, None, None, :], groups=count * channels)
         images = conv2d(images, kernel[:, None, :, None], groups=count * channels)
@@ -301,13 +303,6 @@ def recoloured(images: Tensor, matrix: Tensor) -> Tensor:
         return (matrix[:, :3, :3] @ images.flatten(2) + matrix[:, :3, 3:]).view_as(images)
     rows = matrix[:, :3].mean(dim=1)
     return images * rows[:, :3].sum(dim=1).view(-1, 1, 1, 1) + rows[:, 3].view(-1, 1, 1, 1)
-
-
-def _reflected(size: int, side: int, device: torch.device) -> Tensor:
-    """Indices of an axis that is reflected `side` places beyond its ends."""
-    period = max(1, 2 * (size - 1))
-    place = torch.arange(-side, size + side, device=device).remainder(period)
-    return torch.where(place < size, place, period - place)
 
 
 def filter_bank() -> np.ndarray:

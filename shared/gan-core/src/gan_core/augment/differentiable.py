@@ -76,6 +76,13 @@ def _covered(centre: Tensor, length: int, size: int) -> Tensor:
     return (place >= first) & (place <= last)
 
 
+def reflected(index: Tensor, size: int) -> Tensor:
+    """Indices beyond the ends of an axis, folded back at its first and last element."""
+    period = max(1, 2 * (size - 1))
+    index = index.remainder(period)
+    return torch.where(index < size, index, period - index)
+
+
 def _random_color(images: Tensor) -> Tensor:
     return color(images, *(draws.uniform(len(images), like=images) for _ in range(3)))
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.augment import AdaptiveStrength, AugmentPipe, diff_augment
+from gan_core.augment import AdaptiveStrength, AugmentPipe, diff_augment, reflected
 from gan_core.blocks import unpack
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
@@ -153,10 +153,3 @@ def flip_and_shift(images: Tensor, shift: int) -> Tensor:
     sample = torch.arange(count, device=images.device)[:, None, None, None]
     channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
     return images[sample, channel, y[:, None, :, None], x[:, None, None, :]]
-
-
-def reflected(index: Tensor, size: int) -> Tensor:
-    """Indices beyond the ends of an axis, folded back at its first and last element."""
-    period = max(1, 2 * (size - 1))
-    index = index.remainder(period)
-    return torch.where(index < size, index, period - index)
