@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -11,14 +13,14 @@ from gan_core.data import BatchStream, to_device
 from gan_core.metrics import sliced_wasserstein
 
 STEPS = {
-    "gan": 600, "cgan": 600, "pacgan": 400, "unrolled-gan": 200, "dcgan": 200, "lsgan": 200, "infogan": 400,
+    "gan": 600, "cgan": 600, "pacgan": 400, "unrolled-gan": 200, "dcgan": 200, "lsgan": 200,
     "ebgan": 60, "dragan": 50, "wgan-gp": 20, "ssgan": 30, "infomax-gan": 30,
 }  # fmt: skip
 """Where they are not 40: small networks are fast, and need more."""
 SMALLER = {"dcgan": {"image_size": 16}, "lsgan": {"image_size": 16}}
 
 
-@pytest.mark.parametrize("system", [card.name for card in gan_image.DOMAIN.cards])
+@pytest.mark.parametrize("system", [card.name for card in gan_image.DOMAIN.cards if card.name != "infogan"])
 def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_path) -> None:
     torch.manual_seed(0)
     network = SMALLER.get(system, {})
@@ -38,3 +40,8 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
         sliced_wasserstein(real, game.generate(500, seed=0).flatten(1).numpy()) for game in (untrained, trained)
     )
     assert after < 0.85 * before
+
+
+def test_the_codes_of_an_infogan_are_read_back(tmp_path) -> None:
+    run = gan_image.train("infogan", data="digits", out=tmp_path / "run", steps=150, shown=False)
+    assert run.log()[-1]["generator/category"] < 0.5 * math.log(10)  # of what guessing among ten costs
