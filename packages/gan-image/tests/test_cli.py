@@ -261,13 +261,22 @@ def test_a_place_in_use_is_left_alone(refused, tmp_path, trained):
 def test_a_place_that_cannot_be_written(refused, tmp_path, trained, place):
     (tmp_path / "file").touch()
     assert f"{place}: cannot be written (" in refused(*TRAIN, "--out", place)
-    for command, suffix in (("generate", ""), ("sheet", ".png"), ("interpolate", ".png"), ("film", ".gif"),
-                            ("export", ".onnx")):  # fmt: skip
+    for command, suffix in (("generate", ""), ("sheet", ".png"), ("interpolate", ".png"), ("film", ".gif")):
         words = refused(command, trained / "plain", "--out", place + suffix)
         assert words.startswith(place)
         assert ": cannot be written (" in words
     published(tmp_path / "g.safetensors")
     assert "cannot be written (" in refused("import", "dcgan/generator", "g.safetensors", "--out", place)
+
+
+@pytest.mark.parametrize("place", ["/proc/new", "file/new"])
+def test_an_export_that_cannot_be_written(refused, tmp_path, trained, place):
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library)
+    (tmp_path / "file").touch()
+    assert refused("export", trained / "plain", "--out", f"{place}.onnx").startswith(
+        f"{place}.onnx: cannot be written ("
+    )
 
 
 def test_a_file_where_a_folder_is_meant_and_the_other_way_round(refused, tmp_path, trained):

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.augment import AdaptiveStrength, AugmentPipe, color, cutout, diff_augment, translation
+from gan_core.augment import AdaptiveStrength, AugmentPipe, adaptive, color, cutout, diff_augment, translation
+from gan_core.errors import RecipeError
 
 CPU = torch.device("cpu")
 EVERYTHING = ("blit", "geom", "color", "filter", "noise", "cutout")
@@ -86,6 +87,17 @@ def test_gradients_of_the_pipe_are_those_of_finite_differences(transforms: tuple
     assert torch.autograd.gradcheck(changed, x)
 
 
+def test_a_penalty_on_gradients_can_be_taken_through_the_pipe() -> None:
+    made = pipe("blit", "geom", "color").double()
+    x = images(1, height=5, width=5).double().requires_grad_()
+
+    def judged(x: Tensor) -> Tensor:
+        with draws.drawing(5, CPU):
+            return made(x).square()
+
+    assert torch.autograd.gradgradcheck(judged, x)
+
+
 # ADA.
 
 
@@ -102,6 +114,9 @@ def test_flips_and_quarter_turns_are_those_of_the_image() -> None:
     assert_close(pipe("xflip", quantile=0.8)(smooth), plain.flip(3), atol=0.06, rtol=0)
     assert_close(pipe("rotate90", quantile=0.3)(smooth), plain.rot90(1, (2, 3)), atol=0.06, rtol=0)
     assert_close(pipe("rotate90", quantile=0.6)(smooth), plain.rot90(2, (2, 3)), atol=0.06, rtol=0)
+    moved = pipe("xint", quantile=1.0)(smooth)  # by an eighth of 16 pixels to the right and down
+    assert_close(moved[..., 2:, 2:], plain[..., :-2, :-2], atol=0.06, rtol=0)
+    assert_close(moved[..., :2, 2:], plain[..., 1:3, :-2].flip(2), atol=0.06, rtol=0)  # the border is a mirror
 
 
 @pytest.mark.parametrize("p", [0.3, 0.8])
@@ -111,6 +126,12 @@ def test_a_transform_happens_as_often_as_the_strength_says(p: float) -> None:
     for name, share in (("brightness", p), ("lumaflip", p / 2), ("cutout", p)):
         changed = (pipe(name, p=p, channels=1)(many) != many).flatten(1).any(dim=1).float().mean()
         assert abs(float(changed) - share) < 0.03, name
+
+
+def test_half_of_the_images_that_are_chosen_are_flipped() -> None:
+    torch.manual_seed(0)
+    flipped = pipe("xflip", p=0.6).geometry(images(1).expand(4000, -1, -1, -1))[:, 0, 0] == -1
+    assert abs(float(flipped.float().mean()) - 0.3) < 0.03
 
 
 def test_rotations_before_and_after_leave_as_many_upright_as_the_strength_says() -> None:
@@ -141,6 +162,38 @@ def test_images_need_not_be_square_nor_large() -> None:
         assert pipe(*EVERYTHING)(shown).shape == shown.shape
 
 
+def test_a_wider_border_than_is_seen_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator always takes the widest: it would have to be waited for to know better."""
+    made, shown = pipe("blit", "geom", p=0.8), images(16, height=12, width=20)
+    torch.manual_seed(0)
+    narrow = made(shown)
+    monkeypatch.setattr(adaptive, "margins", lambda inverse, height, width, border: (19, 11, 19, 11))
+    torch.manual_seed(0)
+    assert_close(made(shown), narrow, atol=5e-5, rtol=0)
+
+
+def test_half_precision_is_left_to_the_networks() -> None:
+    made, shown = pipe(*EVERYTHING, p=0.8), images().bfloat16()
+
+    def changed(x: Tensor) -> Tensor:
+        with draws.drawing(3, CPU, rows=6, total=6):
+            return made(x)
+
+    exact = changed(shown.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(changed(shown.float()), exact)
+        assert torch.equal(changed(shown), exact.bfloat16())
+
+
+def test_what_the_pipe_does_not_know_is_refused() -> None:
+    with pytest.raises(RecipeError, match="unknown transform `colour`; did you mean `color`"):
+        AugmentPipe(("blit", "colour"))
+    with pytest.raises(RecipeError, match="1 channel or 3, and these have 4"):
+        AugmentPipe(channels=4)
+    with pytest.raises(RecipeError, match="unknown transform `cut_out`; did you mean `cutout`"):
+        diff_augment(images(), ("cut_out",))
+
+
 def test_the_strength_follows_the_sign_of_the_real_logits() -> None:
     strength, p = AdaptiveStrength(target=0.6, speed=1000, interval=2), torch.zeros(())
     seen = []
@@ -158,3 +211,13 @@ def test_the_strength_is_part_of_the_state() -> None:
     again = AugmentPipe(("color",))
     again.load_state_dict(made.state_dict())
     assert float(again.p) == pytest.approx(0.4)
+
+
+def test_a_strength_that_is_taken_up_in_an_interval_moves_as_the_uninterrupted() -> None:
+    strength, p = AdaptiveStrength(speed=1000), torch.full((), 0.5)
+    for sign in (0.9, 0.9, 0.8):
+        strength.update(p, torch.tensor(sign), 10)
+    again = AdaptiveStrength(speed=1000)
+    again.load_state_dict(strength.state_dict())
+    again.update(p, torch.tensor(-0.3), 10)  # the mean of the four is 0.575
+    assert float(p) == pytest.approx(0.46)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_core import draws
+from gan_core.errors import unknown
 
 SHIFT, CUT = 1 / 8, 1 / 2
 """Shares of the size by which an image is shifted at most, and that is cut out."""
@@ -22,8 +23,13 @@ def diff_augment(images: Tensor, policy: Iterable[str] = ("color", "translation"
     Args:
         images: any number of channels.
         policy: `color`, `translation`, `cutout`, in the order in which they are done.
+
+    Raises:
+        RecipeError: there is no such transform.
     """
     for name in policy:
+        if name not in POLICIES:
+            raise unknown("transform", name, POLICIES)
         images = POLICIES[name](images)
     return images
 
