@@ -1,4 +1,4 @@
-"""What gan-image does besides training and generating: sheets, interpolation strips, and the film of a training."""
+"""What gan-image does besides training and generating: sheets, walks, the film of a training, and comparing images."""
 
 from __future__ import annotations
 
@@ -67,6 +67,32 @@ def film(
     return Answer({"file": str(path), "pictures": len(pictures)}, str(path))
 
 
+def compare(
+    a: Annotated[Path, typer.Argument(help="An image file, or a folder or archive of them.")],
+    b: Annotated[Path, typer.Argument(help="The same; images of one name are a pair.")],
+    metrics: Annotated[str, typer.Option(metavar="A,B", help="psnr, ssim, ms_ssim, lpips.")] = "psnr,ssim",
+    weights: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="LPIPS's heads, and its backbone; may be given twice.")
+    ] = None,
+) -> Answer:
+    """Measures how alike two images are, or two folders of images pair by pair."""
+    import math
+
+    from gan_core.cli import table
+    from gan_image.similarity import compare as measure
+
+    found = measure(a, b, measures=[name.strip() for name in metrics.split(",")], weights=weights or ())
+
+    def plain(figures: dict[str, float]) -> dict[str, float | None]:
+        return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+    pairs = {name: plain(figures) for name, figures in found.figures.items()}
+    document = {"mean": plain(found.means()), "pairs": pairs, "protocol": found.protocol}
+    rows = [(name, f"{mean:.6g}", f"mean of {len(found.figures[name])}: {found.protocol[name]}")
+            for name, mean in found.means().items()]  # fmt: skip
+    return Answer(document, table(rows))
+
+
 def _png(out: Path) -> Path:
     """The path without the suffix that the writer adds."""
     if out.suffix not in ("", ".png"):
@@ -74,4 +100,4 @@ def _png(out: Path) -> Path:
     return out.with_suffix("")
 
 
-COMMANDS = {"sheet": sheet, "interpolate": interpolate, "film": film}
+COMMANDS = {"sheet": sheet, "interpolate": interpolate, "film": film, "compare": compare}
