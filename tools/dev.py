@@ -53,7 +53,7 @@ def group(name: str) -> list[str]:
 
 
 def requirements(component: str) -> list[str]:
-    """What pip is asked for: a package of ours as an editable folder, or a group of tools and of gan-core's extras."""
+    """What pip is asked for: a package of ours as an editable folder, or a group of tools and of our extras."""
     asked = [f"gan-{component}"] if component in FOLDERS else group(component)
     words: list[str] = []
     for text in asked:

@@ -20,6 +20,13 @@ METRICS = (
     MetricCard("moments", "mean and standard deviation beside the data's", "gan_image.metrics:moments", ("modes",)),
 )  # fmt: skip
 
+EXTRACTORS = {
+    "inception": "gan_image.extractors:inception",
+    "torchvision": "gan_image.extractors:torchvision",
+    "transformers": "gan_image.extractors:transformers",
+}
+"""Networks whose features are compared, by name: dotted paths of `(argument, weights, dataset, facts) -> extractor`."""
+
 MOST_TRAINING_IMAGES = 4000
 
 
