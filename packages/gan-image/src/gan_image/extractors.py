@@ -129,12 +129,11 @@ def torchvision(argument: str | None, weights: Path | None, dataset: object, fac
         raise unknown("classifier of torchvision", argument or "", known, InputError)
     published = models.get_model_weights(argument).DEFAULT
     file = weights or downloaded(published.url, published.url.rpartition("-")[2].removesuffix(".pth"))
-    with torch.device("meta"):
-        network = models.get_model(argument, weights=None)
+    network = models.get_model(argument, weights=None)  # RegNet cannot be made without memory, on `meta`
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not layers or layers[-1].out_features != len(published.meta["categories"]):
         raise InputError(f"{argument} does not end in a linear layer, so it has no features before it; choose another")
-    _load(network.to_empty(device="cpu"), read_published(file), file)
+    _load(network, read_published(file), file)
     prepare = published.transforms()
 
     def look(network: nn.Module, prepared: Tensor) -> tuple[Tensor, Tensor]:
