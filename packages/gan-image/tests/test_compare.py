@@ -64,6 +64,7 @@ def test_an_infinite_ratio_is_null_in_the_document(compare):
     ("words", "message"),
     [
         (["a", "b"], "b: has no partner for 1 image of a (y.png …)"),
+        (["a/x.png", "none.png"], "none.png: there is no such file or folder"),
         (["a", "a/x.png"], "give two image files, or two folders"),
         (["a/x.png", "large.png"], "the two images are 16x16 and 32x32 pixels"),
         (["a/x.png", "b/x.png", "--metrics", "sim"], "unknown measure `sim`; did you mean `ssim`?"),

@@ -34,6 +34,37 @@ def test_ssim_of_flat_images_is_its_luminance_term():
     assert_close(ssim(a, b), torch.full((2,), expected), check_dtype=False, atol=1e-6, rtol=0)
 
 
+def by_definition(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM and its second factor on [0, 255], written out, where the window fits."""
+    gauss = torch.exp(-((torch.arange(11.0, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.outer(gauss, gauss)[None, None] / gauss.sum() ** 2
+
+    def mean(x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x.flatten(0, 1)[:, None], window)[:, 0].unflatten(0, x.shape[:2])
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    spread = mean(a * a) + mean(b * b) - mean(a) ** 2 - mean(b) ** 2
+    contrast = (2 * (mean(a * b) - mean(a) * mean(b)) + c2) / (spread + c2)
+    light = (2 * mean(a) * mean(b) + c1) / (mean(a) ** 2 + mean(b) ** 2 + c1)
+    return (light * contrast).mean((1, 2, 3)), contrast.mean((1, 2, 3))
+
+
+def test_ssim_is_its_definition():
+    a, b = noise(20), blurred(noise(20), 1)
+    expected, _ = by_definition((a.double() + 1) * 127.5, (b.double() + 1) * 127.5)
+    assert_close(ssim(a, b), expected, atol=1e-9, rtol=1e-9)
+
+
+def test_ms_ssim_is_its_definition():
+    a = noise(181)  # an odd side: its last row has no place in the next scale
+    x, y = ((images.double() + 1) * 127.5 for images in (a, blurred(a, 1)))
+    expected = torch.ones(2, dtype=torch.float64)
+    for k, exponent in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        expected *= by_definition(x, y)[k < 4] ** exponent
+        x, y = nn.functional.avg_pool2d(x, 2), nn.functional.avg_pool2d(y, 2)
+    assert_close(ms_ssim(a, blurred(a, 1)), expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("measure", [ssim, ms_ssim])
 def test_equal_images_are_alike_and_order_does_not_matter(measure):
     a = noise(SMALLEST_MULTISCALE)

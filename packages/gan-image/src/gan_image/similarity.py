@@ -13,6 +13,7 @@ from typing import IO
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gan_core.checkpoint import load_state, read_published
 from gan_core.errors import CheckpointError, DataError, InputError, unknown
@@ -42,38 +43,43 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         InputError: the images are smaller than the window.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     _large_enough("ssim", a, WINDOW)
-    found = structural_similarity_index_measure(
-        _unit(a), _unit(b), sigma=SIGMA, kernel_size=WINDOW, data_range=1.0, k1=K1, k2=K2, reduction="none"
-    )
-    return _one_each(found)
+    return _structure(_unit(a), _unit(b))
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity over five scales (Wang et al. 2003, eq. 7); a negative term counts as 0.
+    """Structural similarity over five scales, each half the one before (Wang et al. 2003, eq. 7).
+
+    The coarsest scale is compared in full, the others without their luminance. A negative term counts as 0.
 
     Raises:
         InputError: the window does not fit into the coarsest scale.
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
     _large_enough("ms_ssim", a, SMALLEST_MULTISCALE)
-    found = multiscale_structural_similarity_index_measure(
-        _unit(a), _unit(b), sigma=SIGMA, kernel_size=WINDOW, data_range=1.0, k1=K1, k2=K2, betas=SCALES,
-        normalize="relu", reduction="none",
-    )  # fmt: skip
-    return _one_each(found)
+    a, b = _unit(a), _unit(b)
+    product = torch.ones(len(a), dtype=a.dtype, device=a.device)
+    for exponent in SCALES[:-1]:
+        product = product * _structure(a, b, luminance=False).clamp(min=0) ** exponent
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return product * _structure(a, b).clamp(min=0) ** SCALES[-1]
 
 
 def _unit(images: Tensor) -> Tensor:
     return (images.double() + 1) / 2  # where images are nearly equal, float32 has no digits left for variances
 
 
-def _one_each(found: Tensor | tuple[Tensor, ...]) -> Tensor:
-    assert isinstance(found, Tensor)  # a pair of tensors only where more than the measure is asked for
-    return found.reshape(-1)  # the library gives a single pair as a scalar
+def _structure(a: Tensor, b: Tensor, *, luminance: bool = True) -> Tensor:
+    """SSIM, or its factor of contrast and structure alone, of images in [0, 1], by pair."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _, found = structural_similarity_index_measure(
+        a, b, sigma=SIGMA, kernel_size=WINDOW, data_range=1.0, k1=K1, k2=K2, reduction="none",
+        return_full_image=luminance, return_contrast_sensitivity=not luminance,
+    )  # fmt: skip
+    if not luminance:  # the library's mean is over the places where the window fits
+        return found
+    edge = WINDOW // 2  # and here it is over all, with images that are mirrored at their borders
+    return found[..., edge:-edge, edge:-edge].mean(dim=(1, 2, 3))
 
 
 def _large_enough(measure: str, images: Tensor, smallest: int) -> None:
@@ -250,6 +256,8 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
     Raises:
         DataError: an image has no partner or cannot be read, or the sizes of a pair differ.
     """
+    if missing := [path for path in (a, b) if not path.exists()]:
+        raise DataError(f"{missing[0]}: there is no such file or folder")
     lone = [_looks_like_image(path) for path in (a, b)]
     if lone[0] != lone[1]:
         raise DataError(f"{a} and {b}: give two image files, or two folders")
