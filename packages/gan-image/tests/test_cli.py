@@ -141,7 +141,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set train.trackers=[wandbb]", "unknown tracker `wandbb`; did you mean `wandb`?"),
         ("--preset smal", "unknown preset of dcgan `smal`; did you mean `small`?"),
         ("--data nothing", "unknown data set `nothing`; known: cifar10, digits, fashion-mnist, gaussian-1d, grid, "
-         "mnist, ring"),
+         "mnist, ring, stacked-digits, stacked-mnist"),
         ("--data digts", "unknown data set `digts`; did you mean `digits`?"),
         ("--data ring", "ring holds points of shape [2], and the network makes images"),
         ("--set network.num_classes=3", "digits has 10 classes and `network.num_classes` is 3; set it to 10"),
@@ -190,7 +190,9 @@ def noise(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
 
 
 def test_a_missing_folder(refused):
-    named = "the named data sets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10"
+    named = "the named data sets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10, " + (
+        "stacked-digits, stacked-mnist"
+    )
     assert refused(*TRAIN, "--data", "./photos") == f"./photos: no such folder or archive; {named}"
 
 

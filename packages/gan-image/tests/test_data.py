@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from gan_core.errors import DataError
 from gan_image import data, sources
-from gan_image.data import DATASETS, load_digits, load_gaussian, load_grid, load_ring, open_folder
+from gan_image.data import DATASETS, load_digits, load_gaussian, load_grid, load_ring, load_stacked_digits, open_folder
 from gan_image.sources import ImageSource, SquareImages, TensorImages
 
 LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm)"
@@ -102,6 +102,54 @@ def test_points_refuse_a_network_of_another_shape():
         load_ring().fit(shape=(3,))
     with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and the network makes images$"):
         load_ring().fit(image_size=32, channels=1)
+
+
+# --- stacked digits
+
+
+def test_a_stacked_image_is_three_digits_of_the_set():
+    source = load_stacked_digits()
+    assert (len(source), source.facts["shape"]) == (128_000, (3, 8, 8))
+    digits = load_digits().fit().tensors["image"]
+    dataset = source.fit(image_size=8, channels=3)
+    batch = dataset.__getitems__([5, 127_999])
+    assert batch["image"].dtype == torch.uint8
+    for row, index in enumerate((5, 127_999)):
+        for channel, digit in enumerate(source.parts[index]):
+            assert_close(batch["image"][row, channel], digits[digit, 0], atol=0, rtol=0)
+        assert_close(dataset[index]["image"], batch["image"][row], atol=0, rtol=0)
+
+
+def test_the_channels_of_stacked_digits_are_independent_and_all_modes_are_there():
+    source = load_stacked_digits()
+    labels = load_digits().labels[source.parts]
+    mode = torch.bincount((labels * torch.tensor([100, 10, 1])).sum(dim=1), minlength=1000).double()
+    frequency = torch.bincount(load_digits().labels).double() / 1797
+    expected = 128_000 * torch.einsum("i,j,k->ijk", frequency, frequency, frequency).flatten()
+    assert mode.min() > 0
+    chi_square = float(((mode - expected).square() / expected).sum())
+    assert abs(chi_square - 999) < 4 * (2 * 999) ** 0.5  # mean and deviation of 999 degrees of freedom
+
+
+def test_stacked_digits_are_the_same_every_time_and_of_the_size_that_is_asked_for():
+    assert_close(load_stacked_digits().parts, load_stacked_digits().parts, atol=0, rtol=0)
+    batch = load_stacked_digits().fit(shape=[3, 16, 16]).__getitems__([0, 1])
+    assert batch["image"].shape == (2, 3, 16, 16)
+
+
+def test_stacked_digits_of_a_large_size_are_made_one_by_one(monkeypatch):
+    held = load_stacked_digits().fit(image_size=16).__getitems__([3, 4])
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    read = load_stacked_digits().fit(image_size=16)
+    assert isinstance(read.single, SquareImages)
+    assert_close(read.__getitems__([3, 4]), held, atol=0, rtol=0)
+
+
+def test_stacked_digits_refuse_other_channels_and_classes():
+    with pytest.raises(DataError, match=r"^stacked-digits has 3 channels, and `network.channels` is 1; set it to 3$"):
+        load_stacked_digits().fit(channels=1)
+    with pytest.raises(DataError, match=r"^stacked-digits has no labels, and `network.num_classes` is 10"):
+        load_stacked_digits().fit(num_classes=10)
 
 
 # --- sets that are downloaded

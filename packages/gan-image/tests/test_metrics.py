@@ -1,5 +1,6 @@
 """Measures by their closed form: on samples of which the answer is known."""
 
+import math
 import subprocess
 import sys
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gan_core.data import TensorDataset
-from gan_image.data import load_digits, load_grid, load_ring
-from gan_image.metrics import METRICS, modes, moments, recognition
+from gan_image.data import load_digits, load_grid, load_ring, load_stacked_digits
+from gan_image.metrics import METRICS, modes, moments, recognition, stacked_modes
 
 SQUARE = {"modes": torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]]), "std": 0.5}
 NOTHING = TensorDataset({"points": torch.zeros(1, 2)})
@@ -113,6 +114,47 @@ def test_noise_is_no_digit(digits):
 def test_a_measure_is_the_same_every_time(digits):
     noise = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert recognition(noise, digits, facts()) == recognition(noise, digits, facts())
+
+
+# --- stacked digits
+
+
+def stacked(source, parts: Tensor) -> dict[str, float | int]:
+    """The measure of samples that are stacked from digits of the set."""
+    digits = source.single.fit(image_size=8, channels=1).tensors["image"]
+    samples = digits[parts, 0].float() / 127.5 - 1  # [N, 3] -> [N, 3, 8, 8]
+    return stacked_modes(samples, source.fit(), source.facts)
+
+
+def test_a_perfect_sampler_finds_the_modes_that_drawing_with_replacement_predicts():
+    source = load_stacked_digits()
+    count = 4000
+    figures = stacked(source, torch.randint(1797, (count, 3), generator=torch.Generator().manual_seed(1)))
+    frequency = torch.bincount(source.single.labels).double() / 1797
+    data = torch.einsum("i,j,k->ijk", frequency, frequency, frequency).flatten()
+    expected = float((1 - (1 - data) ** count).sum())
+    assert figures["modes"] == 1000
+    assert figures["modes_found"] == pytest.approx(expected, abs=4 * (1000 - expected) ** 0.5)
+    assert figures["kl"] == pytest.approx(999 / (2 * count), rel=0.2)  # of a sample's frequencies: (K - 1) / 2 n
+    assert figures["accuracy_on_real"] > 0.99
+
+
+def test_a_collapsed_sampler_finds_one_mode():
+    source = load_stacked_digits()
+    figures = stacked(source, torch.zeros(50, 3, dtype=torch.long))  # the first digit is a zero, as 178 of 1,797 are
+    assert figures["modes_found"] == 1
+    assert figures["kl"] == pytest.approx(3 * math.log(1797 / 178))  # log 1000, were the digits even
+    assert figures["kl"] == pytest.approx(math.log(1000), rel=0.01)
+
+
+def test_each_channel_of_a_stacked_digit_names_a_place_of_its_mode():
+    source = load_stacked_digits()
+    rows = torch.arange(10)  # the first ten of the set are 0 to 9
+    same = torch.stack([rows, rows, rows], dim=1)
+    mixed = torch.cartesian_prod(rows, rows, rows)
+    assert stacked(source, same)["modes_found"] == 10
+    assert stacked(source, mixed) == stacked(source, mixed.flip(0))
+    assert stacked(source, mixed)["modes_found"] == 1000
 
 
 # --- the list

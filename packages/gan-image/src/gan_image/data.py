@@ -23,7 +23,7 @@ from gan_core.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gan_image.sources import ImageSource, PointSource
+    from gan_image.sources import ImageSource, PointSource, StackedSource
 
 DATASETS: tuple[DataCard, ...] = (
     DataCard("digits", "handwritten digits, scanned", "1,797 grey images of 8x8 pixels, 10 classes", "embedded",
@@ -40,10 +40,16 @@ DATASETS: tuple[DataCard, ...] = (
              "gan_image.data:load_fashion_mnist"),
     DataCard("cifar10", "animals and vehicles", "50,000 colour images of 32x32 pixels, 10 classes", "download",
              "gan_image.data:load_cifar10"),
+    DataCard("stacked-digits", "three scanned digits as red, green and blue",
+             "128,000 images of 8x8 pixels, 1000 modes", "embedded", "gan_image.data:load_stacked_digits"),
+    DataCard("stacked-mnist", "three digits of MNIST as red, green and blue",
+             "128,000 images of 28x28 pixels, 1000 modes", "download", "gan_image.data:load_stacked_mnist"),
 )  # fmt: skip
 
 POINTS = 100_000
 """Points in a toy distribution, as PacGAN trains on (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
+STACKED = 128_000
+"""Images of stacked digits, as PacGAN trains on (arXiv:1712.04086, section 4.2)."""
 
 
 def open_folder(path: str | Path, *, strict: bool = False) -> ImageSource:
@@ -123,6 +129,22 @@ def load_cifar10() -> ImageSource:
     return _torchvision("cifar10", "CIFAR10")
 
 
+def load_stacked_digits() -> StackedSource:
+    """The scanned digits in threes, one a channel: stacked MNIST (`load_stacked_mnist`) without a download."""
+    return _stacked("stacked-digits", load_digits())
+
+
+def load_stacked_mnist() -> StackedSource:
+    """Stacked MNIST: three random digits as an image's channels, so 1000 modes (Metz et al. 2017, arXiv:1611.02163).
+
+    128,000 images, as VEEGAN (arXiv:1705.07761) and PacGAN (arXiv:1712.04086, section 4.2) train on.
+
+    Raises:
+        DataError: MNIST is not here yet and cannot be downloaded.
+    """
+    return _stacked("stacked-mnist", load_mnist())
+
+
 def data_home() -> Path:
     """Where downloads are kept: the environment variable `GAN_DATA_HOME`, else `~/.cache/gan-data`."""
     return Path(os.environ.get("GAN_DATA_HOME") or "~/.cache/gan-data").expanduser()
@@ -138,6 +160,12 @@ def _mixture(name: str, modes: Tensor, std: float) -> PointSource:
     mode = torch.randint(len(modes), (POINTS,), generator=generator)
     noise = torch.randn(POINTS, modes.shape[1], generator=generator)
     return PointSource(modes[mode] + std * noise, name=name, modes=modes, std=std)
+
+
+def _stacked(name: str, digits: ImageSource) -> StackedSource:
+    from gan_image.sources import StackedSource
+
+    return StackedSource(digits, name=name, count=STACKED)
 
 
 def _torchvision(name: str, loader: str) -> ImageSource:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from gan_core.data import Batch, Source, TensorDataset, TensorSource, require_labels
 from gan_core.errors import DataError
@@ -127,7 +127,7 @@ class ImageSource(Source):
                 can be read.
         """
         require_labels(self, network.get("num_classes"))
-        wanted = self._wanted(network)
+        wanted = _wanted(self, network)
         if self._last is None or self._last[0] != wanted:
             self._last = wanted, self._fit(*wanted)
         return self._last[1]
@@ -161,18 +161,6 @@ class ImageSource(Source):
         more = f", and {len(new) - NAMED} more" if len(new) > NAMED else ""
         logger.warning("%s: skipped %s: %s%s", self.name, count(len(new), "unreadable image"), ", ".join(first), more)
 
-    def _wanted(self, network: Mapping[str, Any]) -> tuple[int, int]:
-        shape = tuple(network.get("shape") or ())
-        if shape and (len(shape) != 3 or shape[1] != shape[2]):
-            raise DataError(f"{self.name} holds images, not `network.shape` {list(shape)}; give [channels, size, size]")
-        channels, size, _ = shape or (self.facts["channels"], self.facts.get("image_size"), None)
-        channels, size = network.get("channels") or channels, network.get("image_size") or size
-        if channels not in (1, 3):
-            raise DataError(f"{self.name}: images have 1 or 3 channels, and `network.channels` is {channels}")
-        if size is None:
-            raise DataError(f"{self.name}: the images have different sizes or are not square; set `network.image_size`")
-        return channels, size
-
 
 class SquareImages(Dataset[Batch]):
     """A source's images at one size, decoded when they are asked for."""
@@ -191,6 +179,10 @@ class SquareImages(Dataset[Batch]):
             except Unreadable as error:
                 self.source.skip({self.source.images.name(place): str(error)})
         raise _nothing(self.source.name, len(self), self.source.skipped)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        batch: Batch = default_collate([self[index] for index in indices])
+        return batch
 
     def in_memory(self) -> TensorDataset:
         """All items that can be read.
@@ -219,6 +211,51 @@ class SquareImages(Dataset[Batch]):
 
     def _read(self, index: int) -> Tensor:
         return to_tensor(self.source.images.read(index, channels=self.channels, size=self.size))
+
+
+class StackedSource(Source):
+    """Three random grey images as the channels of one, drawn with replacement and without regard to each other.
+
+    The draw is the same in every process. `facts` hold the single images, `stacked`, for measuring.
+    """
+
+    def __init__(self, single: ImageSource, *, name: str, count: int):
+        self.single, self.name = single, name
+        self.parts = torch.randint(len(single), (count, 3), generator=torch.Generator().manual_seed(0))
+        size = single.facts["image_size"]
+        self.facts = {"channels": 3, "image_size": size, "shape": (3, size, size), "stacked": single}
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def fit(self, **network: Any) -> Dataset[Batch]:
+        """Square images `image` `[3, image_size, image_size]` in uint8, stacked when they are asked for.
+
+        Raises:
+            DataError: the network has classes, or other than 3 channels.
+        """
+        require_labels(self, network.get("num_classes"))
+        channels, size = _wanted(self, network)
+        if channels != 3:
+            raise DataError(f"{self.name} has 3 channels, and `network.channels` is {channels}; set it to 3")
+        return StackedImages(self.single.fit(image_size=size, channels=1), self.parts)
+
+
+class StackedImages(Dataset[Batch]):
+    """Single images `[1, S, S]` in threes; `parts` `[N, 3]` says which."""
+
+    def __init__(self, single: Any, parts: Tensor):
+        self.single, self.parts = single, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {"image": self.__getitems__([index])["image"][0]}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        single = self.single.__getitems__(self.parts[torch.as_tensor(indices)].flatten().tolist())["image"]
+        return {"image": single.unflatten(0, (-1, 3)).squeeze(2)}  # [3 B, 1, S, S] -> [B, 3, S, S]
 
 
 class PointSource(TensorSource):
@@ -275,6 +312,20 @@ def to_tensor(image: Image.Image) -> Tensor:
 def count(number: int, thing: str) -> str:
     """A number of things: `1 file`, `2 files`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _wanted(source: Source, network: Mapping[str, Any]) -> tuple[int, int]:
+    """The channels and the side that a network asks for, or the data's own."""
+    shape = tuple(network.get("shape") or ())
+    if shape and (len(shape) != 3 or shape[1] != shape[2]):
+        raise DataError(f"{source.name} holds images, not `network.shape` {list(shape)}; give [channels, size, size]")
+    channels, size, _ = shape or (source.facts["channels"], source.facts.get("image_size"), None)
+    channels, size = network.get("channels") or channels, network.get("image_size") or size
+    if channels not in (1, 3):
+        raise DataError(f"{source.name}: images have 1 or 3 channels, and `network.channels` is {channels}")
+    if size is None:
+        raise DataError(f"{source.name}: the images have different sizes or are not square; set `network.image_size`")
+    return channels, size
 
 
 def _shape(files: Files, name: str) -> tuple[int, int, int]:

@@ -1,0 +1,76 @@
+"""A small convolutional classifier of grey images, for measures that need to know what a picture shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan_core.data import BatchStream, TensorDataset, to_device
+
+STEPS, BATCH = 600, 128
+WIDTH = 32
+RATE = 4e-3
+"""The highest of the one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120)."""
+
+
+def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[nn.Module, float]:
+    """A network that tells the classes of images, learnt on three quarters of them; the same for the same images.
+
+    It sees each image moved by at most a pixel, as samples are not placed as exactly as data.
+
+    Args:
+        images: uint8 `[N, 1, S, S]`.
+        labels: `[N]`.
+        num_classes: how many there are.
+
+    Returns:
+        What takes `[B, 1, S, S]` in [-1, 1] to logits `[B, num_classes]`, and its accuracy on the last quarter.
+    """
+    rows = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=labels.numpy())
+    train, test = (TensorDataset({"image": images[part], "label": labels[part]}) for part in rows)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _network(images.shape[-1], num_classes)
+        adam = torch.optim.Adam(network.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=STEPS)
+        batches = BatchStream(train, BATCH, seed=0)
+        for _ in range(STEPS):
+            batch = to_device(next(batches), torch.device("cpu"))
+            loss = F.cross_entropy(network(_moved(batch["image"])), batch["label"])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            schedule.step()
+    network.eval()
+    held_out = to_device(test.tensors, torch.device("cpu"))
+    right = recognise(network, held_out["image"]) == held_out["label"]
+    return network, float(right.float().mean())
+
+
+def recognise(network: nn.Module, images: Tensor) -> Tensor:
+    """The classes `[N]` that a network takes images `[N, 1, S, S]` in [-1, 1] for."""
+    with torch.no_grad():
+        return torch.cat([network(part).argmax(dim=1) for part in images.split(1024)])
+
+
+def _network(size: int, num_classes: int) -> nn.Module:
+    """Convolutions until the side is 4; all but the first of a small image's halve it."""
+    layers: list[nn.Module] = []
+    channels, width, side, stride = 1, WIDTH, size, 1 if size <= 16 else 2
+    while side > 4:
+        layers += [nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        side = -(-side // stride)
+        channels, width, stride = width, 2 * WIDTH, 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.25), nn.Linear(channels * side * side, num_classes))
+
+
+def _moved(images: Tensor) -> Tensor:
+    """Each image moved by at most one pixel, its edge repeated."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    down, right = torch.randint(3, (2, len(images), 1))
+    side = torch.arange(images.shape[-1])
+    item = torch.arange(len(images))[:, None, None]
+    return padded[item, 0, (down + side)[:, :, None], (right + side)[:, None, :]].unsqueeze(1)
