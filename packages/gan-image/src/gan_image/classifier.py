@@ -41,7 +41,7 @@ def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[
             batch = to_device(next(batches), torch.device("cpu"))
             loss = F.cross_entropy(network(_moved(batch["image"])), batch["label"])
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             schedule.step()
     network.eval()
@@ -53,7 +53,7 @@ def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[
 def recognise(network: nn.Module, images: Tensor) -> Tensor:
     """The classes `[N]` that a network takes images `[N, 1, S, S]` in [-1, 1] for."""
     with torch.no_grad():
-        return torch.cat([network(part).argmax(dim=1) for part in images.split(1024)])
+        return torch.cat([network(part).argmax(dim=1) for part in torch.split(images, 1024)])
 
 
 def _network(size: int, num_classes: int) -> nn.Module:

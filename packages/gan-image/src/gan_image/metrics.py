@@ -97,8 +97,8 @@ def stacked_modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
 
     Returns:
         `modes_found`: modes that at least one sample falls into; `modes`: how many there are; `kl`: the reverse
-        divergence KL(samples || data) in nats, the data's being the product of the single
-        digits' frequencies, from which the channels are drawn; `accuracy_on_real`: the classifier's on held-out digits.
+        divergence KL(samples || data) in nats, the data's being the product of the single digits'
+        frequencies, from which the channels are drawn; `accuracy_on_real`: the classifier's on held-out digits.
     """
     import torch
 
@@ -109,7 +109,7 @@ def stacked_modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
     real = single.fit(image_size=size, channels=1)
     every = real.__getitems__(range(len(real)))
     network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
-    digits = recognise(network, samples.cpu().reshape(-1, 1, size, size)).unflatten(0, (-1, 3))
+    digits = recognise(network, samples.cpu().reshape(-1, 1, size, size)).reshape(-1, 3)
     place = torch.tensor([classes**2, classes, 1])
     share = torch.bincount((digits * place).sum(dim=1), minlength=classes**3).double() / len(samples)
     frequency = torch.bincount(every["label"], minlength=classes).double() / len(real)
