@@ -613,7 +613,14 @@ def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
 
 def test_a_run_is_examined(gan, trained):
     document = json.loads(gan("doctor", trained / "plain", "--json")[1])
-    assert [check["name"] for check in document["checks"]] == ["recipe", "checkpoints", "log", "losses", "samples"]
+    assert [check["name"] for check in document["checks"]] == [
+        "recipe",
+        "checkpoints",
+        "log",
+        "finite",
+        "losses",
+        "samples",
+    ]
     assert document["good"]
 
 

@@ -1,6 +1,7 @@
 """What users call: train, resume, load, evaluate; and what each refuses before anything is written."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch import nn
 from gan_core import api
 from gan_core.data import TensorSource
 from gan_core.domain import Domain
-from gan_core.errors import CheckpointError, DataError, InputError, RecipeError
+from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError
+from gan_core.game import Game, Player
+from gan_core.run import Run
 from gan_core.two_player import TwoPlayerGame
 
 POINTS = {"points": torch.randn(32, 2, generator=torch.Generator().manual_seed(0))}
@@ -270,6 +273,73 @@ def test_what_cannot_be_resumed_says_why(train, toy, tmp_path):
         checkpoint.rmdir()
     assert refusal(CheckpointError, api.resume, run.path, steps=9) == f"{run.path}: has no checkpoint to resume from"
     assert refusal(CheckpointError, api.resume, tmp_path / "none") == f"{tmp_path / 'none'}: no such folder"
+
+
+def test_a_run_goes_on_with_other_settings(train, toy):
+    run = train(steps=3, log_every=2, checkpoint_every=1, ema=None)
+    changes = {"optimizer.learning_rate": 1e-4, "players.generator.turns": 2, "train.log_every": 5, "train.ema": 0.5}
+    resumed = api.resume(run.path, steps=6, changes=changes, shown=False)
+    assert Run.open(run.path).recipe == resumed.recipe == run.recipe.but(changes | {"train.steps": 6})
+    assert [line["step"] for line in resumed.log()] == [2, 5, 6]  # what was logged by the old interval stays
+
+
+def test_what_an_optimizer_is_set_to_anew_has_an_effect(tmp_path):
+    class Slope(Game):
+        def __init__(self):
+            super().__init__()
+            self.generator = nn.Linear(1, 1, bias=False)
+            nn.init.zeros_(self.generator.weight)
+
+        def players(self):
+            yield Player("generator", (self.generator,), lambda batch: {"slope": self.generator.weight.sum()})
+
+        def sample(self, count):
+            return self.generator(torch.ones(count, 1))
+
+    sgd = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5, "optimizer.momentum": 0.5}
+    settings = {"data": POINTS, "batch_size": 4, "shown": False}
+    api.train(Slope(), out=tmp_path / "run", steps=2, changes=sgd, **settings)  # 0 - 0.5 · 1 - 0.5 · 1.5
+    game, changes = Slope(), {"optimizer.learning_rate": 0.25, "optimizer.momentum": 0.0}
+    api.resume(tmp_path / "run", steps=4, game=game, data=POINTS, changes=changes, shown=False)
+    assert game.generator.weight.item() == -1.25 - 2 * 0.25
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network.width": 9}, "`network.width` is what the run is made of; train anew with it, from {}"),
+        ({"network": {"width": 9}}, "`network` is what the run is made of; train anew with it, from {}"),
+        ({"data.source": "plain-cloud"}, "`data.source` is what the run is made of; train anew with it, from {}"),
+        ({"optimizer.epsilo": 1}, "unknown setting `optimizer.epsilo`; did you mean `optimizer.epsilon`?"),
+        ({"players.genrator.turns": 2}, "unknown player of plain `genrator`; did you mean `generator`?"),
+        ({"train.steps": 0}, "`train.steps` is 0; expected greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_other_settings_than_those_of_the_training_are_refused(train, changes, words):
+    run = train(steps=2)
+    before = run.recipe_file.read_text()
+    assert refusal(RecipeError, api.resume, run.path, changes=changes) == words.format(run.recipe_file)
+    assert run.recipe_file.read_text() == before
+
+
+def test_an_optimizer_of_another_kind_is_refused(train):
+    run = train(steps=2)
+    changes = {"players.generator.optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    assert refusal(RecipeError, api.resume, run.path, steps=4, changes=changes) == (
+        f"{run.path}: the optimizer of `generator` is adam, and what it remembers is too; leave its `name`, or train "
+        "anew with sgd"
+    )
+
+
+def test_a_run_that_was_rolled_back_says_which_settings_to_go_on_with(train):
+    wild = {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "step", "every": 1, "factor": 1e30}}
+    changes = {"players.discriminator.optimizer": wild}
+    message = refusal(NonFiniteError, train, steps=9, log_every=1, checkpoint_every=1, changes=changes)
+    assert re.search(r"; rolled back to step [12]; go on with gan-toy resume ", message)
+    assert message.endswith(
+        " --set players.discriminator.optimizer.learning_rate=0.05 --set optimizer.learning_rate=0.0005, or with "
+        "--set optimizer.clip_norm=1"
+    )
 
 
 # --- evaluate

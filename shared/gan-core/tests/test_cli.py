@@ -91,6 +91,32 @@ def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
     assert gan("resume", "my run")[:2] == (0, "trained to step 9: my run (look at my run/report.html)\n")
 
 
+def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_proposes(gan, monkeypatch):
+    import shlex
+
+    from gan_core.trainer import Trainer
+
+    played, broken = Trainer._round, []
+
+    def breaking(self):
+        played(self)
+        if self.step == 5 and not broken:
+            broken.append(self.game.generator.out.bias.data.fill_(float("nan")))
+
+    monkeypatch.setattr(Trainer, "_round", breaking)
+    every = ["--set", "train.checkpoint_every=2", "--set", "train.log_every=1"]
+    status, out, err = gan("train", "plain", "--out", "my run", "--steps", 9, *every)
+    assert (status, out) == (1, "")
+    line = err.splitlines()[-1]
+    assert line.startswith("gan-toy: step 6: the weights of generator.out.bias are not finite; rolled back to step 4; ")
+    assert gan("doctor", "my run")[0] == 1
+    proposed = line.removesuffix(", or with --set optimizer.clip_norm=1").rpartition("go on with gan-toy ")[2]
+    assert proposed == "resume 'my run' --set optimizer.learning_rate=0.0005"
+    assert gan(*shlex.split(proposed))[:2] == (0, "trained to step 9: my run (look at my run/report.html)\n")
+    assert "and has gone past it since" in gan("doctor", "my run")[1]
+    assert gan("resume", "my run", "--set", "network.width=9")[0] == 2
+
+
 def test_an_error_is_one_line_and_a_traceback_only_where_it_is_asked_for(gan):
     assert gan("show", "plian") == (2, "", "gan-toy: unknown system `plian`; did you mean `plain`?\n")
     status, out, err = gan("show", "plian", "--debug")

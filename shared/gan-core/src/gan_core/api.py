@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from gan_core.data import Batch, Source, as_source
 from gan_core.domain import Domain, MetricCard, find_domain
-from gan_core.errors import CheckpointError, DataError, InputError, RecipeError, unknown
+from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
 from gan_core.game import Game
 from gan_core.model import local_folder, read_config, read_weights
 from gan_core.preset import Preset, check_players
@@ -22,6 +22,9 @@ from gan_core.trainer import Trainer, WriteSamples
 
 Data = Source | Mapping[str, Tensor] | Dataset[Batch]
 """What users have: a source, tensors by key, or a dataset of items by key."""
+
+CHANGEABLE = ("optimizer", "players", "train")
+"""The parts of a recipe that a run may go on with other values of; the others say what its checkpoints hold."""
 
 
 def create(domain: Domain, system: str, *, preset: str = "small", **network: Any) -> Game:
@@ -146,15 +149,17 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
 
 def resume(
     path: str | Path, *, steps: int | None = None, samples: int | None = None, minutes: float | None = None,
-    game: Game | None = None, data: Data | None = None, domain: Domain | None = None, shown: bool = True,
+    changes: Mapping[str, Any] | None = None, game: Game | None = None, data: Data | None = None,
+    domain: Domain | None = None, shown: bool = True,
 ) -> Run:  # fmt: skip
-    """Goes on with a run from its newest checkpoint that is whole.
+    """Goes on with a run from its newest checkpoint that is whole and finite.
 
     Args:
         path: the run folder.
         steps: in all, if it shall be another number than before; the last phase is made longer.
         samples: in all, likewise.
         minutes: in all, likewise.
+        changes: to the recipe, by dotted key: of `optimizer`, `players` and `train` alone.
         game: built as it was, where it was put together by hand.
         data: where the run did not name its data.
         domain: that the run must be of; None is any.
@@ -162,15 +167,20 @@ def resume(
 
     Raises:
         CheckpointError: it is no run, of another domain, or has no whole checkpoint.
-        RecipeError: it is finished already.
+        RecipeError: it is finished already, or a change is unknown, out of range, or to what the run is made of.
     """
     run = Run.open(path)
+    for key in changes or ():
+        if key.partition(".")[0] not in CHANGEABLE:
+            raise RecipeError(f"`{key}` is what the run is made of; train anew with it, from {run.recipe_file}")
     limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
-    recipe = run.recipe.but({key: value for key, value in limits.items() if value is not None})
+    recipe = run.recipe.but({key: value for key, value in limits.items() if value is not None} | dict(changes or {}))
     home = _domain_of(recipe, path, domain) if recipe.domain is not None or game is None else None
     if game is None:
         assert home is not None
         game = _preset_of(recipe, home).build(recipe)
+    else:
+        check_players(game, recipe)
     source = _source_of(recipe, home) if data is None else as_source(data)
     trainer = _trainer(game, recipe, source, run, home, shown)
     run.problems = trainer.restore()
@@ -277,7 +287,19 @@ def _trainer(game: Game, recipe: Recipe, source: Source, run: Run, domain: Domai
 
 def _finish(trainer: Trainer, run: Run) -> Run:
     """Trains, then leaves the averaged weights in the game and the model and the report in the run."""
-    run.interrupted = trainer.fit()
+    try:
+        run.interrupted = trainer.fit()
+    except NonFiniteError:
+        if trainer.recovered:
+            _round_off(trainer, run)
+        elif trainer.processes.first:
+            run.report()
+        raise
+    _round_off(trainer, run)
+    return run
+
+
+def _round_off(trainer: Trainer, run: Run) -> None:
     if trainer.average is not None:
         trainer.average.swap()
     trainer.game.eval().requires_grad_(True)
@@ -288,7 +310,6 @@ def _finish(trainer: Trainer, run: Run) -> Run:
         run.report()
         run.tidy()
     trainer.processes.wait()
-    return run
 
 
 def write_arrays(samples: dict[str, Tensor], stem: Path, *, columns: int | None) -> Path:

@@ -246,11 +246,15 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
         steps: Annotated[int | None, typer.Option(help="In all; the last phase is made longer.")] = None,
         samples: Annotated[int | None, typer.Option(help="In all, where the run has such a limit.")] = None,
         minutes: Annotated[float | None, typer.Option(help="In all, where the run has such a limit.")] = None,
+        set_: Set = None,
     ) -> Answer:
         """Goes on with a run from its newest whole checkpoint."""
         from gan_core.api import resume as go_on
 
-        return trained(domain, go_on(run, steps=steps, samples=samples, minutes=minutes, domain=domain))
+        changes = read_settings(set_)
+        return trained(
+            domain, go_on(run, steps=steps, samples=samples, minutes=minutes, changes=changes, domain=domain)
+        )
 
     return resume
 

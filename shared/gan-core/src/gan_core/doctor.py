@@ -129,6 +129,19 @@ def _log(run: Run) -> str:
     return f"{len(lines)} lines until step {lines[-1]['step']:,}, {fmean(speeds):,.0f} samples a second"
 
 
+def _finite(run: Run) -> str:
+    rollbacks = run.rollbacks()
+    if not rollbacks:
+        return "all that was looked at has stayed finite"
+    last = rollbacks[-1]
+    step, what = last["step"], last["what"]
+    if any(line["step"] > step for line in run.log()[-1:]):
+        return f"by step {step:,} {what}; the training was rolled back and has gone past it since"
+    to = "there was nothing to go back to" if last["to"] is None else f"the run was rolled back to step {last['to']:,}"
+    hint = "try half the `optimizer.learning_rate`, `optimizer.clip_norm=1`, or a gradient penalty"
+    raise GanError(f"by step {step:,} {what}; {to}; {hint}")
+
+
 def _losses(run: Run) -> str:
     lines = run.log()
     lines = lines[-max(1, len(lines) // 5) :]
@@ -165,6 +178,7 @@ LOOKS_AT_A_RUN: dict[str, Callable[[Run], str]] = {
     "recipe": _recipe,
     "checkpoints": _checkpoints,
     "log": _log,
+    "finite": _finite,
     "losses": _losses,
     "samples": _samples,
 }

@@ -40,7 +40,7 @@ class MissingDependency(InputError, ImportError):
 
 
 class NonFiniteError(GanError):
-    """A loss or a weight became infinite or not a number; the message names the last good checkpoint."""
+    """A loss or a weight became infinite or not a number; the message says to which step the run was rolled back."""
 
 
 @contextmanager

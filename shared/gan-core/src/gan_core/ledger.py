@@ -54,6 +54,7 @@ class Ledger:
 
     def load(self, state: Mapping[str, tuple[list[float], int]], processes: Processes) -> None:
         """Takes up an interval that was saved; by another number of processes, the mean of theirs."""
+        self.clear()
         for name, (values, count) in state.items():
             mine = values[processes.rank] if len(values) == processes.count else sum(values) / len(values)
             self.sums[name], self.counts[name] = torch.tensor(mine, device=processes.device), count

@@ -13,6 +13,9 @@ from typing import Any
 from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
 
+LOST_LINES = 20
+"""Lines of the log that the record of a rollback keeps."""
+
 
 class Run:
     """A run folder; reading it loads no torch.
@@ -84,6 +87,11 @@ class Run:
         return self.path / "log.jsonl"
 
     @property
+    def rollbacks_file(self) -> Path:
+        """`rollbacks.jsonl`."""
+        return self.path / "rollbacks.jsonl"
+
+    @property
     def samples_folder(self) -> Path:
         """`samples/`."""
         return self.path / "samples"
@@ -144,20 +152,23 @@ class Run:
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of `log.jsonl`; a last line that a kill cut short is left out."""
-        if not self.log_file.is_file():
-            return []
-        lines = []
-        for line in self.log_file.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-        return lines
+        return _read_lines(self.log_file)
 
     def append_log(self, line: Mapping[str, Any]) -> None:
         """Adds a line to `log.jsonl`."""
-        with writing(self.log_file), self.log_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        _append_line(self.log_file, line)
+
+    def rollbacks(self) -> list[dict[str, Any]]:
+        """What became non-finite (`what`), by which `step`, and `to` which step the run was rolled back for it.
+
+        `to` is None where there was no good checkpoint; `log` has the last lines that the log lost. A rewind keeps all.
+        """
+        return _read_lines(self.rollbacks_file)
+
+    def append_rollback(self, step: int, to: int | None, what: str) -> None:
+        """Adds a line to `rollbacks.jsonl`; the log's lines after `to` are still in the log, and are about to go."""
+        lost = [line for line in self.log() if to is not None and line["step"] > to]
+        _append_line(self.rollbacks_file, {"step": step, "to": to, "what": what, "log": lost[-LOST_LINES:]})
 
     def rewind(self, step: int, *, log_every: int, sample_every: int | None) -> None:
         """Goes back to a step: forgets the log's lines and the samples that come after it.
@@ -196,6 +207,24 @@ class Run:
         from gan_core.report import write_report
 
         return write_report(self.path)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """A file's lines of JSON, up to the first that is none."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def _append_line(path: Path, line: Mapping[str, Any]) -> None:
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ was interrupted and resumed is, on a CPU, bit for bit the run that was not.
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,12 @@ class WriteSamples(Protocol):
 
 COLUMNS_BY_CLASS = 16
 """Up to so many classes, a picture of samples has a column for each."""
+
+GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
+"""The files of a checkpoint."""
+CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights"}
+NAMED = 3
+"""So many values that are not finite are named; the others are counted."""
 
 FINISHED = 1000
 """Why a training ends, as processes tell each other: above all signals' numbers, which are the other reasons."""
@@ -134,6 +141,7 @@ class Trainer:
         self.seats: list[Seat] = []
         self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
         self.interrupted: str | None = None
+        self.recovered = False
         self._signal = 0
 
     # The loop.
@@ -145,10 +153,18 @@ class Trainer:
             What interrupted it (`SIGINT`, `SIGTERM`), or None.
 
         Raises:
-            NonFiniteError: a loss or a weight is not finite; the last good checkpoint is named.
+            NonFiniteError: a loss or a weight is not finite. The run was rolled back to the last good checkpoint, and
+                with it the game, if `recovered`.
             GanError: a checkpoint could not be written.
         """
         self._prepare()
+        try:
+            self._play()
+        except NonFiniteError as error:
+            raise NonFiniteError(self._roll_back(str(error))) from None
+        return self.interrupted
+
+    def _play(self) -> None:
         title = f"{self.recipe.domain or 'game'}/{self.recipe.system}"
         with (
             self._listening(),
@@ -168,7 +184,6 @@ class Trainer:
                 self._save()
             if self.interrupted:
                 display.interrupted(self.interrupted, self.step)
-        return self.interrupted
 
     def _round(self) -> None:
         """One round of the game: every player's turns."""
@@ -334,16 +349,22 @@ class Trainer:
         every = self.settings.checkpoint_every
         if (every and self.step % every == 0) or self.over:
             self._finite(self.ledger.means(self.processes))
-            self._finite_weights()
             self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, and removes those that are too old to keep; called in every process."""
+        """Writes a checkpoint of this step, and removes those that are too old to keep; called in every process.
+
+        Raises:
+            NonFiniteError: something in it is not finite; nothing is written.
+        """
         tensors, plain = split_state(self.game)
         optimizers, groups = self._optimizer_state()
-        files: dict[str, Tensors] = {"game.safetensors": tensors, "optimizers.safetensors": optimizers}
+        files: dict[str, Tensors] = {GAME: tensors, OPTIMIZERS: optimizers}
         if self.average is not None:
-            files["average.safetensors"] = self.average.average
+            files[AVERAGE] = self.average.average
+        wrong = self._not_finite(files)
+        if wrong:
+            raise NonFiniteError(wrong)
         assert self.stretch is not None
         progress = Progress(
             step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
@@ -357,36 +378,48 @@ class Trainer:
         self.processes.wait()
 
     def restore(self) -> list[str]:
-        """Goes to the newest checkpoint that is whole, and changes nothing in the run.
+        """Goes to the newest checkpoint that is whole and finite, and changes nothing in the run.
 
         Returns:
             What was wrong with newer ones, a line each.
 
         Raises:
-            CheckpointError: none is whole.
+            CheckpointError: none is whole and finite.
+            RecipeError: the recipe asks a player for another kind of optimizer than it had.
         """
-        problems = []
-        for folder in reversed(self.run.checkpoints()):
+        problems: list[str] = []
+        for checkpoint in self._good_checkpoints(problems):
+            self._load(*checkpoint)
+            return problems
+        raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
+
+    def _good_checkpoints(
+        self, problems: list[str], step: int | None = None
+    ) -> Iterator[tuple[Path, dict[str, Tensors], Progress]]:
+        """The checkpoints (up to a step) that are whole and finite, newest first; `problems` gets what others lack."""
+        for folder in reversed(self.run.checkpoints(step)):
             try:
                 files, state = read_checkpoint(folder)
                 progress = Progress.model_validate(state)
-            except (CheckpointError, ValidationError) as error:
-                problem = (
-                    f"{folder}: its state.json is not a training's" if isinstance(error, ValidationError) else error
-                )
-                problems.append(str(problem))
+            except CheckpointError as error:
+                problems.append(str(error))
                 continue
-            self._load(folder, files, progress)
-            return problems
-        raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
+            except ValidationError:
+                problems.append(f"{folder}: its state.json is not a training's")
+                continue
+            wrong = self._not_finite(files)
+            if wrong:
+                problems.append(f"{folder}: {wrong}")
+            else:
+                yield folder, files, progress
 
     def rewind(self) -> None:
         """Forgets what the run holds of later steps than this one: the training goes on from here."""
         self.processes.wait()  # until all have read: the first now tidies up
         if self.processes.first:
-            settings = self.settings
-            self.run.rewind(self.step, log_every=settings.log_every, sample_every=settings.sample_every)
-            self.run.keep_checkpoints(settings.keep_checkpoints, self.step)
+            before = self.run.recipe.train  # a resumed run may have got other intervals
+            self.run.rewind(self.step, log_every=before.log_every, sample_every=before.sample_every)
+            self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
 
     def _load(self, folder: Path, files: dict[str, Tensors], saved: Progress) -> None:
         """Takes up a checkpoint.
@@ -400,16 +433,24 @@ class Trainer:
             self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
             self._enter(self.stretches[saved.stretch], saved.position)
-            load_state(self.game, files["game.safetensors"], saved.game, folder)
-            if self.average is not None:
-                self.average.load(files["average.safetensors"])
+            load_state(self.game, files[GAME], saved.game, folder)
+            if self.average is not None:  # where there was none, it begins here
+                self.average.load(files.get(AVERAGE, self.average.weights))
             for seat in self.seats:
-                state = _optimizer_state(seat, files["optimizers.safetensors"], saved.optimizers)
-                seat.optimizer.load_state_dict(state)
-                seat.scaler.load_state_dict(saved.scalers[seat.player.name])
+                self._check_kind(seat)
+                seat.optimizer.load_state_dict(_optimizer_state(seat, files[OPTIMIZERS], saved.optimizers))
+                if saved.scalers[seat.player.name]:  # there is nothing in one that another precision had no use for
+                    seat.scaler.load_state_dict(saved.scalers[seat.player.name])
             self.ledger.load(saved.ledger, self.processes)
         except (TypeError, ValueError, LookupError) as error:
             raise CheckpointError(f"{folder}: is not of this run's recipe ({error})") from error
+
+    def _check_kind(self, seat: Seat) -> None:
+        """Makes sure that a player's optimizer is of the kind whose state was saved."""
+        before = self.run.recipe.player_optimizer(seat.player.name, seat.player.optimizer).name
+        if seat.settings.name != before:
+            what = f"{self.run.path}: the optimizer of `{seat.player.name}` is {before}, and what it remembers is too"
+            raise RecipeError(f"{what}; leave its `name`, or train anew with {seat.settings.name}")
 
     def _optimizer_state(self) -> tuple[Tensors, dict[str, Any]]:
         """Optimizers' tensors as `player/parameter/name`, and their settings."""
@@ -467,18 +508,58 @@ class Trainer:
     def _finite(self, figures: dict[str, float]) -> dict[str, float]:
         wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
-            raise NonFiniteError(f"step {self.step}: {', '.join(wrong)}; {self._last_good()}")
+            raise NonFiniteError(", ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" * (len(wrong) > NAMED)))
         return figures
 
-    def _finite_weights(self) -> None:
-        for name, parameter in self.game.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise NonFiniteError(f"step {self.step}: the weights of {name} are not finite; {self._last_good()}")
+    def _not_finite(self, files: dict[str, Tensors]) -> str:
+        """The first of a checkpoint's tensors that is not finite, in words. A buffer may be infinite, as masks are."""
+        weights = {name for name, _ in self.game.named_parameters()}
+        for file, tensors in files.items():
+            for name, tensor in tensors.items():
+                bounded = file == OPTIMIZERS or name in weights
+                if not (tensor.isfinite() if bounded else ~tensor.isnan()).all():
+                    return f"the {CONTENTS[file]} of {name} are not finite"
+        return ""
 
-    def _last_good(self) -> str:
-        good = self.run.checkpoints(self.step)
-        where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
-        return f"{where}; try a lower `optimizer.learning_rate`, or `optimizer.clip_norm`"
+    def _roll_back(self, what: str) -> str:
+        """Goes back to the newest good checkpoint and forgets what came after it, which is put on record.
+
+        Returns:
+            What happened, and what to do: the error's line.
+        """
+        happened = f"step {self.step}: {what}"
+        good = next(self._good_checkpoints([], self.step), None)
+        if self.processes.first:
+            self.run.append_rollback(self.step, None if good is None else good[2].step, what)
+        if good is None:
+            hint = "train anew with a lower `optimizer.learning_rate` or with `optimizer.clip_norm`"
+            return f"{happened}; there is no good checkpoint to go back to: set `train.checkpoint_every`, and {hint}"
+        try:
+            self._load(*good)
+            self.recovered = True
+        except CheckpointError:  # the game has grown since; one that is built anew can be resumed
+            self.step = good[2].step
+        self.rewind()
+        if self.recovered:
+            self.over = True
+            self._show()
+        return f"{happened}; rolled back to step {self.step}; go on with {self._gentler()}"
+
+    def _gentler(self) -> str:
+        """How to go on with half the learning rates, or else with something that bounds the numbers."""
+        changes: dict[str, float] = {}
+        for seat in self.seats:
+            player, settings = seat.player, self.recipe.players.get(seat.player.name)
+            own = player.optimizer is not None or (settings is not None and settings.optimizer)
+            key = f"players.{player.name}.optimizer.learning_rate" if own else "optimizer.learning_rate"
+            changes[key] = seat.settings.learning_rate / 2
+        other = {"train.precision": "bf16"} if self.settings.precision == "fp16" else {"optimizer.clip_norm": 1}
+        if self.recipe.domain is None or self.recipe.data.source is None:
+            call = f"gan_core.resume({str(self.run.path)!r}, game=game, data=data, changes={changes})"
+            return f"{call}, or with changes={other}"
+        halved = " ".join(f"--set {key}={value:g}" for key, value in changes.items())
+        bounded = " ".join(f"--set {key}={value}" for key, value in other.items())
+        return f"gan-{self.recipe.domain} resume {shlex.quote(str(self.run.path))} {halved}, or with {bounded}"
 
     def _check(self, game: Game) -> None:
         if self.settings.precision == "fp16" and self.processes.device.type == "cpu":
@@ -548,4 +629,7 @@ def _optimizer_state(seat: Seat, tensors: Tensors, groups: dict[str, Any]) -> di
             like = seat.parameters[int(index)]
             alike = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
             state.setdefault(int(index), {})[name] = alike
-    return {"state": state, "param_groups": groups[seat.player.name]}
+    fresh = seat.optimizer.state_dict()["param_groups"]  # as the recipe has it now
+    saved = groups[seat.player.name]
+    groups_now = [old | new | {"params": old["params"]} for old, new in zip(saved, fresh, strict=True)]
+    return {"state": state, "param_groups": groups_now}
