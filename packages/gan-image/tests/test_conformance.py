@@ -37,6 +37,7 @@ def with_codes(network, inputs, arguments):
 ADAPTERS = {
     "sngan/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
     "cgan-pd/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
+    "sagan/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
     "infogan/generator": lambda network, inputs, arguments: [(network(*inputs) + 1) / 2],
     "infogan/discriminator_q": with_codes,
     "ssgan/discriminator": with_rotations,

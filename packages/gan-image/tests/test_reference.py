@@ -1,11 +1,13 @@
 """Importers of published checkpoints: the settings are told by the shapes, whatever the size and the colours."""
 
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from gan_core.blocks import SelfAttention
 from gan_core.errors import CheckpointError
 from gan_core.reference import read_reference
 from gan_core.testing import find_fixtures
@@ -69,15 +71,71 @@ def mimicry_discriminator(*, width=4):
     return state
 
 
-def recorded(name):
-    """A published checkpoint's keys and shapes, from its fixture."""
-    return next(f for f in FIXTURES if f.network == name).state_dict()
+def spectral(state, name, *shape, bias=True):
+    """A layer under Mimicry's own spectral normalisation."""
+    state |= {
+        f"{name}.weight": torch.randn(shape),
+        f"{name}.sn_u": torch.randn(1, shape[0]),
+        f"{name}.sn_sigma": torch.ones(1),
+    }
+    if bias:
+        state[f"{name}.bias"] = torch.randn(shape[0])
+
+
+def spectral_block(state, name, inputs, outputs, *, hidden, shortcut=True):
+    spectral(state, f"{name}.c1", hidden, inputs, 3, 3)
+    spectral(state, f"{name}.c2", outputs, hidden, 3, 3)
+    if shortcut:
+        spectral(state, f"{name}.c_sc", outputs, inputs, 1, 1)
+
+
+def mimicry_attention(state, channels):
+    state["attn_block.gamma"] = torch.tensor(0.5)
+    for name, outputs in (("theta", channels // 8), ("phi", channels // 8), ("g", channels // 2)):
+        spectral(state, f"attn_block.{name}", outputs, channels, 1, 1, bias=False)
+    spectral(state, "attn_block.o", channels, channels // 2, 1, 1, bias=False)
+
+
+def mimicry_sagan_generator(*, width=128, latent_dim=6, classes=3):
+    """As at 128 pixels."""
+    state = {}
+    spectral(state, "l1", 16 * width, latent_dim)
+    widths = [width, *(width >> block for block in range(5))]
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=2):
+        spectral_block(state, f"block{number}", inputs, outputs, hidden=outputs)
+        for layer, channels in (("b1", inputs), ("b2", outputs)):
+            norm(state, f"block{number}.{layer}.bn", channels)
+            del state[f"block{number}.{layer}.bn.weight"], state[f"block{number}.{layer}.bn.bias"]
+            state[f"block{number}.{layer}.embed.weight"] = torch.randn(classes, 2 * channels)
+    mimicry_attention(state, width // 4)
+    norm(state, "b7", widths[-1])
+    spectral(state, "c7", 3, widths[-1], 3, 3)
+    return state
+
+
+def mimicry_sagan_discriminator(*, width=128, classes=3):
+    """As at 128 pixels."""
+    state = {}
+    widths = [*(width >> block for block in reversed(range(5))), width]
+    spectral_block(state, "block1", 3, widths[0], hidden=widths[0])
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=2):
+        spectral_block(state, f"block{number}", inputs, outputs, hidden=inputs, shortcut=number < 6)
+    mimicry_attention(state, width // 8)
+    spectral(state, "l7", 1, width)
+    spectral(state, "l_y", classes, width, bias=False)
+    return state
+
+
+def recorded(name, size=""):
+    """A published checkpoint's keys and shapes, from its first fixture whose name ends so."""
+    return next(f for f in FIXTURES if f.network == name and f.name.endswith(size)).state_dict()
 
 
 FIXTURES = [parameter.values[0] for parameter in find_fixtures("image", Path(__file__).parent / "conformance")]
-ALIKE = [{name for name in IMPORTERS if name.endswith("/generator") and not name.startswith(("dcgan", "infogan"))}]
+OF_THEIR_OWN = ("dcgan", "infogan", "sagan")
+ALIKE = [{name for name in IMPORTERS if name.endswith("/generator") and not name.startswith(OF_THEIR_OWN)}]
 """Importers that read the same published networks."""
-UNREAD = ("num_batches_tracked", "sn_sigma")
+UNREAD = ("num_batches_tracked", "sn_sigma", "sv0")
 """Tensors that the first checkpoints of their kind lack, or that nothing is computed from."""
 STATES = {name: partial(recorded, name) for name in IMPORTERS} | {
     "ssgan/generator": lambda: mimicry_generator(),
@@ -109,6 +167,38 @@ def test_the_widths_of_a_residual_network_are_told_by_its_shapes(width, latent_d
     images = generator(torch.randn(2, latent_dim))
     assert images.shape == (2, 3, 32, 32)
     assert DOMAIN.load_reference("wgan-gp/discriminator", mimicry_discriminator(width=width))(images).shape == (2,)
+
+
+@pytest.mark.parametrize(("name", "attention"), [("sagan/generator", 32), ("sagan/discriminator", 16)])
+def test_a_sagan_of_biggan_pytorch_is_told_by_its_shapes(name, attention):
+    settings = read_reference(DOMAIN, name, recorded(name, "_64"), {}).settings
+    width = 128  # 16 times the published `ch`
+    common = {"image_size": 64, "channels": 3, "width": width, "tapered": True, "num_classes": 5, "layout": "biggan"}
+    own = {"latent_dim": 24, "spectral_generator": True} if name == "sagan/generator" else {}
+    assert settings == {**common, **own, "attention": attention}
+
+
+@pytest.mark.parametrize("name", ["sagan/generator", "sagan/discriminator"])
+def test_a_sagan_of_biggan_pytorch_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused(name):
+    whole = recorded(name, "_64")
+    for key in whole:
+        if key.endswith(UNREAD):
+            continue
+        with pytest.raises(CheckpointError):
+            DOMAIN.load_reference(name, {other: value for other, value in whole.items() if other != key})
+        with pytest.raises(CheckpointError):
+            DOMAIN.load_reference(name, whole | {key: torch.zeros(7, 7, 7)})
+
+
+def test_the_place_of_attention_in_a_tapered_sagan_of_mimicry_is_told_by_its_channels():
+    generator = DOMAIN.load_reference("sagan/generator", mimicry_sagan_generator())
+    label = torch.tensor([0, 2])
+    images = generator(torch.randn(2, 6), label)
+    assert images.shape == (2, 3, 128, 128)
+    discriminator = DOMAIN.load_reference("sagan/discriminator", mimicry_sagan_discriminator())
+    assert discriminator(images, label).shape == (2,)
+    for network, after in ((generator, 2), (discriminator, 1)):  # 32 pixels in both
+        assert [isinstance(block, SelfAttention) for block in network.blocks].index(True) == after + 1
 
 
 @pytest.mark.parametrize("name", IMPORTERS)

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from gan_core.blocks import CONVOLUTIONS, NORMS, TRANSPOSED, doublings, norm, one_hot
+from gan_core.blocks import CONVOLUTIONS, NORMS, TRANSPOSED, SelfAttention, doublings, norm, one_hot
 from gan_core.errors import RecipeError
 
 SHAPES = {1: (4, 3, 8), 2: (4, 3, 4, 5), 3: (4, 3, 2, 3, 4)}
@@ -41,6 +43,59 @@ def test_a_norm_that_does_not_exist_is_named_with_the_nearest():
 def test_layers_are_those_of_the_dimension():
     assert [CONVOLUTIONS[n] for n in (1, 2, 3)] == [nn.Conv1d, nn.Conv2d, nn.Conv3d]
     assert [TRANSPOSED[n] for n in (1, 2, 3)] == [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+@pytest.mark.parametrize("shape", [(2, 16, 8), (2, 16, 4, 6), (2, 16, 2, 4, 2)])
+def test_attention_adds_nothing_at_first_and_its_strength_is_learnt(shape, spectral):
+    layer, x = SelfAttention(16, ndim=len(shape) - 2, spectral=spectral), torch.randn(shape)
+    y = layer(x)
+    assert torch.equal(y, x)
+    y.square().sum().backward()
+    assert layer.gamma.grad != 0
+    assert [name for name, p in layer.named_parameters() if p.grad.any()] == ["gamma"]
+
+
+def attending(**weights):
+    """Attention over 8 channels with matrices of ones where nothing else is given, and γ of 1."""
+    layer = SelfAttention(8, ndim=1, spectral=False).requires_grad_(False)
+    layer.gamma.fill_(1)
+    for name in ("query", "key", "value", "output"):
+        part = getattr(layer, name).weight
+        part.copy_(weights.get(name, torch.ones(part.shape[:2]))[..., None])
+    return layer
+
+
+def test_attention_weighs_the_largest_of_every_two_values_by_unscaled_products_of_queries_and_keys():
+    x = torch.zeros(1, 8, 4)
+    x[0, 0] = torch.tensor([0.1, 0.3, -0.2, -0.4])
+    added = (attending()(x) - x)[0]
+    for place, query in enumerate([0.1, 0.3, -0.2, -0.4]):
+        scores = [math.exp(query * key) for key in (0.3, -0.2)]
+        taken = (scores[0] * 0.3 + scores[1] * -0.2) / sum(scores)
+        assert_close(added[:, place], torch.full((8,), 4 * taken))  # the output sums 4 channels of value
+
+
+def test_attention_reaches_every_place_and_is_of_each_sample_alone():
+    x = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0))
+    moved = x.clone()
+    moved[1, :, 15] += 5
+    changed = (attending(value=torch.eye(4, 8))(moved) - attending(value=torch.eye(4, 8))(x)).abs().amax(dim=1)
+    assert (changed[1] > 1e-6).all()
+    assert not changed[[0, 2]].any()
+
+
+def test_the_layers_of_attention_are_spectrally_normalised():
+    layer = SelfAttention(16, ndim=2).train()
+    for _ in range(100):
+        layer(torch.zeros(1, 16, 2, 2))
+    for name in ("query", "key", "value", "output"):
+        assert_close(torch.linalg.matrix_norm(getattr(layer, name).weight.flatten(1), 2).item(), 1.0, atol=1e-3, rtol=0)
+
+
+def test_too_few_channels_for_attention_are_refused():
+    with pytest.raises(RecipeError, match=r"^self-attention over 7 channels; it needs 8 or more, raise the network's"):
+        SelfAttention(7)
 
 
 def test_classes_are_rows_of_an_identity_matrix():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -14,6 +15,8 @@ from gan_core.reference import Published, StateDict, renamed
 from gan_image.systems import convolutional, information, residual
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+SN_EPS = 1e-8
+"""The smallest norm that BigGAN-PyTorch's script for SAGAN divides by, which no shape tells and no result shows."""
 
 
 def dcgan_generator(state: StateDict) -> Published:
@@ -48,15 +51,31 @@ def _stages(state: StateDict) -> int:
 
 def residual_generator(state: StateDict) -> Published:
     """github.com/kwotsin/mimicry, nets/sngan/sngan_*.py and nets/cgan_pd/cgan_pd_32.py, Generator."""
-    latent_dim, blocks = state["l1.weight"].shape[1], sum(key.endswith(".c1.weight") for key in state)
+    return _residual_generator(state, "weight")
+
+
+def sagan_generator(state: StateDict) -> Published:
+    """The same, nets/sagan/sagan_*.py; or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Generator of its SAGAN."""
+    if "linear.weight" in state:
+        return _biggan_generator(state)
+    state = _spectral(state)
+    outputs = [len(state[f"block{n}.c2.weight_orig"]) for n in range(2, 2 + _count_blocks(state))]
+    return _residual_generator(state, "weight_orig", _attended(state, outputs))
+
+
+def _residual_generator(state: StateDict, kind: str, attended: int | None = None) -> Published:
+    """Mimicry's generators: their matrices in tensors of that kind, and attention after the block of that index."""
+    latent_dim, blocks = state[f"l1.{kind}"].shape[1], _count_blocks(state)
     end = blocks + 2
-    width = state["block2.c1.weight"].shape[1]
-    channels, last = state[f"c{end}.weight"].shape[:2]
-    start = {16: 4, 36: 6}[len(state["l1.weight"]) // width]
-    names = _blocks({f"block{n}": f"blocks.{n - 2}" for n in range(2, end)})
+    width = state[f"block2.c1.{kind}"].shape[1]
+    channels, last = state[f"c{end}.{kind}"].shape[:2]
+    start = {16: 4, 36: 6}[len(state[f"l1.{kind}"]) // width]
+    names = _blocks([f"block{n}" for n in range(2, end)], attended)
     names |= {"l1": "project", f"b{end}": "to_image.0", f"c{end}": "to_image.2"}
     settings = {"image_size": start << blocks, "channels": channels, "latent_dim": latent_dim, "width": width,
                 "tapered": last != width}  # fmt: skip
+    if attended is not None:
+        settings |= {"spectral_generator": True, "attention": start << attended + 1}
     arguments = {"nz": latent_dim, "ngf": width}
     classes = state.get("block2.b1.embed.weight")
     if classes is not None:
@@ -78,6 +97,18 @@ def cgan_pd_discriminator(state: StateDict) -> Published:
     """github.com/kwotsin/mimicry, nets/cgan_pd/cgan_pd_32.py; its logits are `[B, 1]`."""
     classes = len(state["l_y.weight"])
     return _residual_discriminator(residual.Discriminator, state, {"l_y": "embedding"}, num_classes=classes)
+
+
+def sagan_discriminator(state: StateDict) -> Published:
+    """The same, nets/sagan/sagan_*.py; or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Discriminator of its SAGAN."""
+    if "linear.weight" in state:
+        return _biggan_discriminator(state)
+    state = _spectral(state)
+    outputs = [len(state[f"block{n}.c2.weight_orig"]) for n in range(1, 1 + _count_blocks(state))]
+    classes = len(state["l_y.weight_orig"])
+    return _residual_discriminator(
+        residual.Discriminator, state, {"l_y": "embedding"}, attended=_attended(state, outputs), num_classes=classes
+    )
 
 
 def ssgan_discriminator(state: StateDict) -> Published:
@@ -135,42 +166,125 @@ def infogan_discriminator(state: StateDict) -> Published:
 
 
 def _residual_discriminator(
-    network: Callable[..., nn.Module], state: StateDict, names: Mapping[str, str] = EMPTY, **settings: Any
-) -> Published:
+    network: Callable[..., nn.Module], state: StateDict, names: Mapping[str, str] = EMPTY, *,
+    attended: int | None = None, **settings: Any,
+) -> Published:  # fmt: skip
     """Mimicry's discriminators: blocks, a layer `l5` (or `l6` of a tapered one), and what a system has besides."""
     state = _spectral(state)
     kind = "weight_orig" if "block1.c1.weight_orig" in state else "weight"
-    blocks = len({key.partition(".")[0] for key in state if key.startswith("block")})
+    blocks = _count_blocks(state)
     (judge,) = (key for key in ("l5", "l6", "l7") if f"{key}.{kind}" in state)
     first, channels = state[f"block1.c1.{kind}"].shape[:2]
     width = state[f"{judge}.{kind}"].shape[1]
     shapes = {"image_size": {4: 32, 5: 64, 6: 128}[blocks], "channels": channels, "width": width,
               "tapered": first != width}  # fmt: skip
-    parts = _blocks({f"block{n + 1}": f"blocks.{n}" for n in range(blocks)})
+    if attended is not None:
+        shapes["attention"] = shapes["image_size"] >> attended + 1
+    parts = _blocks([f"block{n + 1}" for n in range(blocks)], attended)
     arguments: dict[str, Any] = {"ndf": width}
     arguments |= {key: value for key, value in settings.items() if key == "num_classes"}
     return Published(network, shapes | settings, renamed(state, {**parts, judge: "judge", **names}), arguments)
 
 
-def _blocks(names: Mapping[str, str]) -> dict[str, str]:
-    """The names of the parts of Mimicry's residual blocks."""
+def _biggan_generator(state: StateDict) -> Published:
+    """BigGAN-PyTorch's as its SAGAN has it: classes by tables (`G_shared` is off), z in the first layer alone."""
+    blocks, attended = _count_blocks(state), _place_of_gamma(state)
+    width, latent_dim = len(state["linear.weight"]) // 16, state["linear.weight"].shape[1]
+    classes, image_size, attention = len(state["blocks.0.0.bn1.gain.weight"]), 4 << blocks, 8 << attended
+    names = _blocks([f"blocks.{n}.0" for n in range(blocks)], attended, f"blocks.{attended}.1")
+    names |= {"linear": "project", "output_layer": "to_image"}
+    settings = {"image_size": image_size, "channels": len(state["output_layer.2.weight"]), "latent_dim": latent_dim,
+                "width": width, "tapered": True, "num_classes": classes, "spectral_generator": True,
+                "attention": attention, "layout": "biggan"}  # fmt: skip
+    arguments = {"G_ch": width // 16, "dim_z": latent_dim, "dim_z_effective": latent_dim, "resolution": image_size,
+                 "G_attn": str(attention), "n_classes": classes, "G_shared": False, "hier": False,
+                 "SN_eps": SN_EPS}  # fmt: skip
+    weights = renamed(_batch_norms(_spectral(state, "u0")), names)
+    return Published(residual.Generator, settings, weights, arguments)
+
+
+def _biggan_discriminator(state: StateDict) -> Published:
+    """BigGAN-PyTorch's at 64 pixels and more, where every block halves but the last."""
+    blocks, attended = _count_blocks(state), _place_of_gamma(state)
+    first, channels = state["blocks.0.0.conv1.weight"].shape[:2]
+    classes, width = state["embed.weight"].shape
+    image_size = 2 << blocks
+    attention = image_size >> min(attended + 1, blocks - 1)
+    names = _blocks([f"blocks.{n}.0" for n in range(blocks)], attended, f"blocks.{attended}.1")
+    names |= {"linear": "judge", "embed": "embedding"}
+    settings = {"image_size": image_size, "channels": channels, "width": width, "tapered": True,
+                "num_classes": classes, "attention": attention, "layout": "biggan"}  # fmt: skip
+    arguments = {"D_ch": first, "resolution": image_size, "D_attn": str(attention), "n_classes": classes,
+                 "SN_eps": SN_EPS}  # fmt: skip
+    return Published(residual.Discriminator, settings, renamed(_spectral(state, "u0"), names), arguments)
+
+
+def _count_blocks(state: StateDict) -> int:
+    """Residual blocks: each has one first convolution."""
+    return sum(key.endswith((".c1.bias", ".conv1.bias")) for key in state)
+
+
+def _attended(state: StateDict, outputs: list[int]) -> int:
+    """The index of the block that Mimicry's attention follows, by its channels; the second, where all are alike."""
+    return 1 if len(set(outputs)) == 1 else outputs.index(len(state["attn_block.o.weight_orig"]))
+
+
+def _place_of_gamma(state: StateDict) -> int:
+    """The index of the block that BigGAN-PyTorch's attention follows."""
+    (place,) = (int(key.split(".")[1]) for key in state if key.endswith(".gamma"))
+    return place
+
+
+def _blocks(theirs: Sequence[str], attended: int | None = None, attention: str = "attn_block") -> dict[str, str]:
+    """The names of the parts of residual blocks, Mimicry's and BigGAN-PyTorch's, and of what follows one of them."""
     parts = {"c1": "conv1", "c2": "conv2", "c_sc": "shortcut"}
+    parts |= {"conv1": "conv1", "conv2": "conv2", "conv_sc": "shortcut", "bn1": "norm1", "bn2": "norm2"}
     parts |= {f"b{n}": f"norm{n}" for n in (1, 2)}
     parts |= {
         f"b{n}.{part}": f"norm{n}.{ours}" for n in (1, 2) for part, ours in (("bn", "norm"), ("embed", "embedding"))
     }
-    return {f"{block}.{part}": f"{ours}.{name}" for block, ours in names.items() for part, name in parts.items()}
+    ours = [f"blocks.{n + (attended is not None and n > attended)}" for n in range(len(theirs))]
+    names = {
+        f"{old}.{part}": f"{new}.{name}" for old, new in zip(theirs, ours, strict=True) for part, name in parts.items()
+    }
+    if attended is None:
+        return names
+    layers = {"gamma": "gamma", "theta": "query", "phi": "key", "g": "value", "o": "output"}
+    return names | {f"{attention}.{part}": f"blocks.{attended + 1}.{name}" for part, name in layers.items()}
 
 
-def _spectral(state: StateDict) -> dict[str, Tensor]:
-    """Mimicry's own spectral normalisation (`weight`, `sn_u`) as torch's (`weight_orig`, `weight_u`, `weight_v`)."""
-    own = {key.removesuffix(".sn_u") for key in state if key.endswith(".sn_u")}
+def _spectral(state: StateDict, vector: str = "sn_u") -> dict[str, Tensor]:
+    """Another spectral normalisation (`weight` and a vector) as torch's (`weight_orig`, `weight_u`, `weight_v`).
+
+    Mimicry's own has the vector `sn_u`. BigGAN-PyTorch's has `u0`, and iterates before every use, in evaluation too.
+    """
+    own = {key.removesuffix(f".{vector}") for key in state if key.endswith(f".{vector}")}
     plain = {key: value for key, value in state.items() if key.rpartition(".")[0] not in own or key.endswith(".bias")}
     for layer in own:
-        weight, u = state[f"{layer}.weight"], state[f"{layer}.sn_u"].squeeze(0)
+        weight, u = state[f"{layer}.weight"], state[f"{layer}.{vector}"].squeeze(0)
         v = normalize(weight.flatten(1).T @ u, dim=0)
+        if vector == "u0":
+            u = normalize(weight.flatten(1) @ v, dim=0)
         plain |= {f"{layer}.weight_orig": weight, f"{layer}.weight_u": u, f"{layer}.weight_v": v}
     return plain
+
+
+def _batch_norms(state: StateDict) -> dict[str, Tensor]:
+    """BigGAN-PyTorch's batch normalisation as ours; it adds 1 to the gains of its classes."""
+    own = {key.removesuffix(".stored_mean") for key in state if key.endswith(".stored_mean")}
+    conditional = {layer for layer in own if f"{layer}.gain.weight" in state}
+    ours = {key: value for key, value in state.items() if not key.startswith(tuple(f"{layer}." for layer in own))}
+    for layer in own:
+        norm = f"{layer}.norm" if layer in conditional else layer
+        ours |= {f"{norm}.running_mean": state[f"{layer}.stored_mean"],
+                 f"{norm}.running_var": state[f"{layer}.stored_var"],
+                 f"{norm}.num_batches_tracked": torch.tensor(0)}  # fmt: skip
+        if layer in conditional:
+            gain, bias = state[f"{layer}.gain.weight"], state[f"{layer}.bias.weight"]
+            ours[f"{layer}.embedding.weight"] = torch.cat([1 + gain, bias], dim=1)
+        else:
+            ours |= {f"{layer}.weight": state[f"{layer}.gain"], f"{layer}.bias": state[f"{layer}.bias"]}
+    return ours
 
 
 IMPORTERS = {
@@ -182,6 +296,8 @@ IMPORTERS = {
     "sngan/discriminator": sngan_discriminator,
     "cgan-pd/generator": residual_generator,
     "cgan-pd/discriminator": cgan_pd_discriminator,
+    "sagan/generator": sagan_generator,
+    "sagan/discriminator": sagan_discriminator,
     "ssgan/generator": residual_generator,
     "ssgan/discriminator": ssgan_discriminator,
     "infogan/generator": infogan_generator,

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
 
 from gan_core.errors import RecipeError, unknown
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "batch": lambda channels, ndim: BATCH_NORMS[ndim](channels),
@@ -56,6 +58,47 @@ class ConditionalBatchNorm(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         gain, bias = self.embedding(label).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         return gain * self.norm(x) + bias
+
+
+class SelfAttention(nn.Module):
+    """Every place takes from those that its features call for (Zhang et al. 2019, arXiv:1805.08318, section 3).
+
+    `x [B, C, …]` to `x + γ · o [B, C, …]`. Queries and keys have C / 8 channels, values C / 2; as in the authors' code,
+    keys and values are the largest of every 2 places along each axis. Scores are not scaled. γ, one number, begins at
+    0: at first nothing is added.
+
+    Args:
+        channels: C, at least 8.
+        ndim: 1 for sequences, 2 for images, 3 for volumes; every axis has 2 places or more.
+        spectral: whether its layers are spectrally normalised.
+
+    Raises:
+        RecipeError: there are too few channels.
+    """
+
+    def __init__(self, channels: int, *, ndim: int = 2, spectral: bool = True):
+        super().__init__()
+        if channels < 8:
+            raise RecipeError(
+                f"self-attention over {channels} channels; it needs 8 or more, raise the network's `width`"
+            )
+
+        def pointwise(inputs: int, outputs: int) -> nn.Module:
+            layer = CONVOLUTIONS[ndim](inputs, outputs, 1, bias=False)
+            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
+            return spectral_norm(layer) if spectral else layer
+
+        self.query, self.key = pointwise(channels, channels // 8), pointwise(channels, channels // 8)
+        self.value, self.output = pointwise(channels, channels // 2), pointwise(channels // 2, channels)
+        self.pool = MAX_POOLS[ndim](2)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).flatten(2)  # [B, C / 8, places]
+        key, value = self.pool(self.key(x)).flatten(2), self.pool(self.value(x)).flatten(2)  # [B, …, pooled places]
+        attention = (query.transpose(1, 2) @ key).softmax(dim=2)  # eq. 1, [B, places, pooled places]
+        taken = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.output(taken)  # eq. 2 and 3
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:

@@ -29,6 +29,8 @@ CARDS = (
          "gan_image.systems.residual", "digits"),
     Card("pacgan", "PacGAN: samples judged together", 2018, "generation", "arXiv:1712.04086",
          "gan_image.systems.dense", "ring"),
+    Card("sagan", "Self-attention GAN (residual networks)", 2019, "generation", "arXiv:1805.08318",
+         "gan_image.systems.residual", "digits"),
     Card("ssgan", "Self-supervised GAN: the discriminator tells rotations", 2019, "generation", "arXiv:1811.11212",
          "gan_image.systems.residual", "digits"),
     Card("infomax-gan", "InfoMax-GAN: contrast of local and global features", 2021, "generation", "arXiv:2007.04589",

@@ -1,8 +1,11 @@
 """Residual networks, as Mimicry (github.com/kwotsin/mimicry) has them: up-sampling is bilinear.
 
+SAGAN at its paper's size is laid out as in BigGAN-PyTorch (github.com/ajbrock/BigGAN-PyTorch): the nearest is repeated.
+
 - `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028: nothing is normalised in the critic, whose features are averaged.
 - `sngan`: Miyato et al. 2018, arXiv:1802.05957: the discriminator is spectrally normalised, its features are summed.
 - `cgan-pd`: Miyato & Koyama 2018, arXiv:1802.05637: with classes, by conditional batch normalisation and projection.
+- `sagan`: Zhang et al. 2019, arXiv:1805.08318: both networks attend to themselves and are spectrally normalised.
 - `ssgan`: Chen et al. 2019, arXiv:1811.11212: the discriminator also tells how an image was turned.
 - `infomax-gan`: Lee et al. 2021, arXiv:2007.04589: its local features tell which global feature is theirs.
 """
@@ -10,14 +13,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 from torch.nn.utils import spectral_norm
 
-from gan_core.blocks import ConditionalBatchNorm, doublings
+from gan_core.blocks import ConditionalBatchNorm, SelfAttention, doublings
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.objectives import Objective, hinge
@@ -30,6 +34,8 @@ GAIN = 2**0.5
 """Of the residual branch's weights; shortcuts and ends have 1."""
 MASKED = -10.0
 """InfoMax-GAN's score in the place of pairs of one sample that are no negatives."""
+Layout = Literal["mimicry", "biggan"]
+"""Which published code's blocks a network is made of; the docstrings of the blocks say in what they differ."""
 
 
 def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
@@ -43,26 +49,32 @@ def conv(inputs: int, outputs: int, size: int, *, gain: float = 1.0, spectral: b
     return xavier(nn.Conv2d(inputs, outputs, size, padding=size // 2), gain=gain, spectral=spectral)
 
 
-def double(x: Tensor) -> Tensor:
-    """Twice the height and width, bilinearly."""
-    return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 class Up(nn.Module):
-    """Normalise, rectify, double, convolve; normalise, rectify, convolve; beside a doubled 1×1 shortcut."""
+    """Normalise, rectify, double, convolve; normalise, rectify, convolve; beside a doubled 1×1 shortcut.
 
-    def __init__(self, inputs: int, outputs: int, num_classes: int | None = None):
+    Mimicry doubles height and width bilinearly, BigGAN-PyTorch repeats the nearest.
+    """
+
+    def __init__(self, inputs: int, outputs: int, num_classes: int | None = None, *, spectral: bool = False,
+                 layout: Layout = "mimicry"):  # fmt: skip
         super().__init__()
         self.conditional = num_classes is not None
-        self.norm1, self.conv1 = normalised(inputs, num_classes), conv(inputs, outputs, 3, gain=GAIN)
-        self.norm2, self.conv2 = normalised(outputs, num_classes), conv(outputs, outputs, 3, gain=GAIN)
-        self.shortcut = conv(inputs, outputs, 1)
+        self.norm1 = normalised(inputs, num_classes)
+        self.conv1 = conv(inputs, outputs, 3, gain=GAIN, spectral=spectral)
+        self.norm2 = normalised(outputs, num_classes)
+        self.conv2 = conv(outputs, outputs, 3, gain=GAIN, spectral=spectral)
+        self.shortcut = conv(inputs, outputs, 1, spectral=spectral)
+        self.mode = {"mimicry": "bilinear", "biggan": "nearest"}[layout]
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         told = (label,) if self.conditional else ()
-        branch = self.conv1(double(self.norm1(x, *told).relu()))
+        branch = self.conv1(self.doubled(self.norm1(x, *told).relu()))
         branch = self.conv2(self.norm2(branch, *told).relu())
-        return branch + self.shortcut(double(x))
+        return branch + self.shortcut(self.doubled(x))
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """Twice the height and width."""
+        return interpolate(x, scale_factor=2, mode=self.mode)
 
 
 def normalised(channels: int, num_classes: int | None) -> nn.Module:
@@ -85,23 +97,45 @@ class Stem(nn.Module):
 
 
 class Down(nn.Module):
-    """Rectify, convolve, rectify, convolve, and halve if asked; the hidden width is the input's.
+    """Rectify, convolve, rectify, convolve, and halve if asked, beside a shortcut.
 
-    The shortcut takes the rectified input too: Mimicry rectifies in place, so that its published results have it so.
+    In Mimicry the hidden width is the input's, and the shortcut takes the rectified input too: it rectifies in place,
+    so that its published results have it so. In BigGAN-PyTorch the hidden width is the output's, and the shortcut takes
+    the input itself.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, halves: bool, spectral: bool = False):
+    def __init__(self, inputs: int, outputs: int, *, halves: bool, spectral: bool = False,
+                 layout: Layout = "mimicry"):  # fmt: skip
         super().__init__()
-        self.halves = halves
-        self.conv1 = conv(inputs, inputs, 3, gain=GAIN, spectral=spectral)
-        self.conv2 = conv(inputs, outputs, 3, gain=GAIN, spectral=spectral)
+        self.halves, self.in_place = halves, layout == "mimicry"
+        hidden = inputs if layout == "mimicry" else outputs
+        self.conv1 = conv(inputs, hidden, 3, gain=GAIN, spectral=spectral)
+        self.conv2 = conv(hidden, outputs, 3, gain=GAIN, spectral=spectral)
         changes = halves or inputs != outputs
         self.shortcut = conv(inputs, outputs, 1, spectral=spectral) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.relu()
-        branch, shortcut = self.conv2(self.conv1(x).relu()), self.shortcut(x)
+        rectified = x.relu()
+        branch = self.conv2(self.conv1(rectified).relu())
+        shortcut = self.shortcut(rectified if self.in_place else x)
         return avg_pool2d(branch, 2) + avg_pool2d(shortcut, 2) if self.halves else branch + shortcut
+
+
+def attending(
+    blocks: Sequence[nn.Module], channels: Sequence[int], sizes: Sequence[int], attention: int | None, spectral: bool
+) -> list[nn.Module]:
+    """The blocks, and after the first that gives `attention` pixels a side what attends to them.
+
+    Raises:
+        RecipeError: no block gives so many.
+    """
+    if attention is None:
+        return list(blocks)
+    if attention not in sizes:
+        given = ", ".join(str(size) for size in dict.fromkeys(sizes))
+        raise RecipeError(f"`attention` is {attention}; the blocks give {given} pixels a side")
+    after = sizes.index(attention) + 1
+    return [*blocks[:after], SelfAttention(channels[after - 1], spectral=spectral), *blocks[after:]]
 
 
 class Generator(nn.Module):
@@ -112,28 +146,37 @@ class Generator(nn.Module):
         channels: of the images.
         latent_dim: of z.
         width: channels of the first block.
-        tapered: whether the last four blocks halve the channels, as at 48 pixels and more; else all are alike.
+        tapered: whether the last four blocks (in BigGAN-PyTorch's layout: all but the first) halve the channels, as at
+            48 pixels and more; else all are alike.
         num_classes: None for a generator without classes.
+        spectral_generator: whether every layer is spectrally normalised.
+        attention: the side in pixels at which features attend to themselves; None for a generator that has none.
+        layout: whose blocks these are.
     """
 
     def __init__(self, *, image_size: Size = 32, channels: Size = 3, latent_dim: Size = 128, width: Size = 256,
-                 tapered: bool = False, num_classes: Size | None = None):  # fmt: skip
+                 tapered: bool = False, num_classes: Size | None = None, spectral_generator: bool = False,
+                 attention: Size | None = None, layout: Layout = "mimicry"):  # fmt: skip
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.start = 6 if image_size % 3 == 0 else 4
         blocks = doublings(image_size, self.start, least=2)
-        widths = [width >> max(0, k - max(0, blocks - 4)) if tapered else width for k in range(blocks + 1)]
+        kept = max(0, blocks - 4) if layout == "mimicry" else 1
+        widths = [width >> max(0, k - kept) if tapered else width for k in range(blocks + 1)]
         if not widths[-1]:
             raise RecipeError(f"`width` is {width}; {blocks} blocks that halve it need more")
-        self.project = xavier(nn.Linear(latent_dim, width * self.start**2))
-        self.blocks = nn.ModuleList([Up(a, b, num_classes) for a, b in pairwise(widths)])
-        end = conv(widths[-1], channels, 3)
+        spectral = spectral_generator
+        self.project = xavier(nn.Linear(latent_dim, width * self.start**2), spectral=spectral)
+        ups = [Up(a, b, num_classes, spectral=spectral, layout=layout) for a, b in pairwise(widths)]
+        sizes = [self.start << block for block in range(1, blocks + 1)]
+        self.blocks = nn.ModuleList(attending(ups, widths[1:], sizes, attention, spectral))
+        end = conv(widths[-1], channels, 3, spectral=spectral)
         self.to_image = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(), end, nn.Tanh())
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.project(z).unflatten(1, (-1, self.start, self.start))
         for block in self.blocks:
-            x = block(x, label)
+            x = block(x, label) if isinstance(block, Up) else block(x)
         return self.to_image(x)
 
 
@@ -145,27 +188,33 @@ class Discriminator(nn.Module):
         channels: of the images.
         width: channels of the last block.
         tapered: whether the blocks' channels double from a sixteenth of the width, as at 48 pixels and more, and all
-            halve the size; else all are alike, and two of four halve it.
+            halve the size (in BigGAN-PyTorch's layout: all but the last, to 4 pixels); else all are alike, and two of
+            four halve it.
         spectral: whether every layer is spectrally normalised.
         pool: how features become one of an image: their `sum` or `mean` over space.
         num_classes: None for a discriminator without classes.
         pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
+        attention: the side in pixels at which features attend to themselves; None for a discriminator that has none.
+        layout: whose blocks these are.
     """
 
     def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
-                 spectral: bool = True, pool: str = "sum", num_classes: Size | None = None,
-                 pack: Size = 1):  # fmt: skip
+                 spectral: bool = True, pool: str = "sum", num_classes: Size | None = None, pack: Size = 1,
+                 attention: Size | None = None, layout: Layout = "mimicry"):  # fmt: skip
         super().__init__()
         if pool not in ("sum", "mean"):
             raise RecipeError(f"`pool` is {pool}; expected sum or mean")
         doublings(image_size, 6 if image_size % 3 == 0 else 4, least=1)
         self.num_classes, self.pack, self.pool, self.spectral = num_classes, pack, pool, spectral
-        plan = taper(image_size, width) if tapered else [(width, True), (width, True), (width, False), (width, False)]
-        (first, _), *rest = plan
-        blocks: list[nn.Module] = [Stem(pack * channels, first, spectral=spectral)]
-        for (inputs, _), (outputs, halves) in pairwise([plan[0], *rest]):
-            blocks.append(Down(inputs, outputs, halves=halves, spectral=spectral))
-        self.blocks = nn.Sequential(*blocks)
+        plan = [(width, True), (width, True), (width, False), (width, False)]
+        if tapered:
+            plan = taper(image_size, width) if layout == "mimicry" else taper_to_4(image_size, width)
+        blocks: list[nn.Module] = [Stem(pack * channels, plan[0][0], spectral=spectral)]
+        for (inputs, _), (outputs, halves) in pairwise(plan):
+            blocks.append(Down(inputs, outputs, halves=halves, spectral=spectral, layout=layout))
+        widths, halved = zip(*plan, strict=True)
+        sizes = [image_size >> count for count in accumulate(halved)]
+        self.blocks = nn.Sequential(*attending(blocks, widths, sizes, attention, spectral))
         self.judge = xavier(nn.Linear(width, 1), spectral=spectral)
         self.embedding = None if num_classes is None else xavier(nn.Embedding(num_classes, width), spectral=spectral)
 
@@ -184,15 +233,26 @@ class Discriminator(nn.Module):
 
 def taper(image_size: int, width: int) -> list[tuple[int, bool]]:
     """The blocks' channels and whether they halve: doublings up to the width, and one more from 128 pixels on."""
-    if width % 16:
-        raise RecipeError(f"`width` is {width}; a tapered discriminator needs a multiple of 16")
-    widths = [width >> (4 - k) for k in range(5)] + [width] * (image_size >= 128)
+    widths = [sixteenth(width) << k for k in range(5)] + [width] * (image_size >= 128)
     size, plan = image_size, []
     for block, channels in enumerate(widths):
         halves = size % 2 == 0 and block < 5
         plan.append((channels, halves))
         size = size // 2 if halves else size
     return plan
+
+
+def taper_to_4(image_size: int, width: int) -> list[tuple[int, bool]]:
+    """The same in BigGAN-PyTorch: doublings up to the width; all halve down to 4 pixels, and one more keeps them."""
+    last = doublings(image_size, 4, least=4)
+    return [(min(width, sixteenth(width) << block), block < last) for block in range(last + 1)]
+
+
+def sixteenth(width: int) -> int:
+    """The channels of a tapered discriminator's first block."""
+    if width % 16:
+        raise RecipeError(f"`width` is {width}; a tapered discriminator needs a multiple of 16")
+    return width // 16
 
 
 # SSGAN.
@@ -357,6 +417,22 @@ WGAN_GP = SNGAN.but(
     network={"discriminator": {"width": 128, "spectral": False, "pool": "mean"}},
 )
 CGAN_PD = SNGAN.but(paper="arXiv:1802.05637", network={"num_classes": 10})
+SAGAN_32 = CGAN_PD.but(
+    paper="arXiv:1805.08318",
+    network={
+        "spectral_generator": True,
+        "generator": {"width": 256, "attention": 16},
+        "discriminator": {"width": 128, "attention": 8},
+    },
+)
+"""As Mimicry trained it: SNGAN's schedule, with one rate for both players and five turns of the discriminator."""
+SAGAN = SAGAN_32.but(
+    players={"discriminator": {"turns": 1, "optimizer": {"learning_rate": 4e-4}}},
+    optimizer=Adam(learning_rate=1e-4, betas=(0.0, 0.9)),
+    network={**TAPERED, "layout": "biggan", "image_size": 128, "num_classes": 1000, "attention": 64,
+             "generator": {"width": 1024}},
+    train={"batch_size": 256, "steps": 1_000_000},
+)  # fmt: skip
 SSGAN = SNGAN.but(
     game=SelfSupervised,
     paper="arXiv:1811.11212",
@@ -391,6 +467,10 @@ PRESETS = {
         "paper": SNGAN, "paper-48": SNGAN_48, "paper-64": SNGAN_64, "paper-128": SNGAN_128, "small": small(SNGAN),
     },
     "cgan-pd": {"paper": CGAN_PD, "small": small(CGAN_PD)},
+    "sagan": {
+        "paper": SAGAN, "paper-32": SAGAN_32,
+        "small": small(SAGAN_32).but(network={"num_classes": None, "attention": 8}),
+    },
     "ssgan": {"paper": SSGAN, "paper-64": SSGAN_64, "small": small(SSGAN)},
     "infomax-gan": {"paper": INFOMAX, "paper-64": INFOMAX_64, "small": small(INFOMAX, space_dim=128)},
 }  # fmt: skip
