@@ -425,9 +425,28 @@ def test_measures_that_do_not_fit(refused, trained):
         ("plain", "ring", "modes", "ring holds points of shape [2], and the network makes images"),
     ):  # fmt: skip
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
-    assert "no metric fits: `recognition` needs samples by class" in refused(
-        "evaluate", trained / "plain", "--data", "digits", "-n", 4
+    assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (
+        "the metric `fid` needs an extractor of features: classifier, inception, torchvision, transformers"
     )
+    for name, words in (
+        (
+            "classifier:x",
+            "the extractor `classifier` learns the data's labels; it takes no argument and no `--weights`",
+        ),
+        ("inseption", "unknown extractor `inseption`; did you mean `inception`?"),
+    ):
+        assert refused("evaluate", trained / "plain", "--data", "digits", "-n", 60, "--extractor", name) == words
+
+
+def test_images_are_measured_by_features_with_no_network(gan, trained):
+    words = ["evaluate", trained / "plain", "--data", "digits", "-n", 60]
+    document = json.loads(gan(*words, "--json")[1])
+    assert set(document["metrics"]) == {
+        "fid", "inception_score", "precision_recall", "density_coverage", "sliced_wasserstein"
+    }  # fmt: skip
+    assert document["metrics"]["fid"]["fid"] > 5  # four steps from noise
+    assert document["metrics"]["inception_score"]["inception_score_of_real"] > 4  # at most 6: splits of six
+    assert document["protocols"][document["protocol"]["fid"]]["extractor"] == "classifier"
 
 
 # --- what commands leave
@@ -573,7 +592,10 @@ def test_an_evaluation_is_a_document_and_a_table(gan, trained):
     assert (document["data"], document["samples"], document["seed"]) == ("digits", 40, 0)
     figures = document["metrics"]["recognition"]
     assert set(figures) == {"accuracy", "classes_found", "accuracy_on_real"}
-    assert gan(*words)[1].splitlines()[0].split() == ["recognition", "accuracy", str(figures["accuracy"])]
+    lines = gan(*words)[1].splitlines()
+    protocol = document["protocol"]["recognition"]
+    assert lines[0].split() == ["recognition", "accuracy", str(figures["accuracy"]), protocol]
+    assert ["all", "samples", "40"] in [line.split() for line in lines]
     points = json.loads(gan("evaluate", trained / "points", "--data", "ring", "-n", 40, "--json")[1])
     assert set(points["metrics"]) == {"modes", "moments"}
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from gan_core.domain import resolve
 from gan_core.errors import CheckpointError, InputError, MissingDependency
+from gan_core.features import Extractor
 from gan_image import extractors
 from gan_image.extractors import ImageExtractor, downloaded, to_pixels
 from gan_image.inception import BlockA, BlockC, BlockE, FIDInception, LastBlockE, resize
@@ -167,6 +169,27 @@ def test_what_torchvision_has_not_is_refused():
         extractors.torchvision("resnet19", None, None, {})
 
 
+# --- the classifier of the data's own labels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_embedded_classifier_tells_the_datas_classes(channels):
+    from gan_image.data import load_digits
+
+    source = load_digits()
+    dataset = source.fit(image_size=8, channels=channels)
+    extractor = extractors.classifier(None, None, dataset, source.facts)
+    images = dataset.tensors["image"][:200].float() / 127.5 - 1
+    found = extractor(images)
+    assert found.features.shape == (200, 64)
+    assert (found.logits.argmax(1) == dataset.tensors["label"][:200]).float().mean() > 0.98
+    again = extractors.classifier(None, None, dataset, source.facts)
+    assert again.protocol == extractor.protocol  # the same weights every time
+    assert_close(again(images).features, found.features, rtol=0, atol=0)
+    with pytest.raises(InputError, match="takes no argument"):
+        extractors.classifier("x", None, dataset, source.facts)
+
+
 # --- transformers
 
 
@@ -238,9 +261,5 @@ def test_transformers_requests_that_cannot_be_met(vit, monkeypatch):
 
 
 def test_every_name_leads_to_a_factory():
-    from importlib import import_module
-
-    for path in EXTRACTORS.values():
-        module, _, name = path.partition(":")
-        assert callable(getattr(import_module(module), name))
-    assert issubclass(ImageExtractor, extractors.Extractor)
+    assert all(callable(resolve(card.make)) for card in EXTRACTORS)
+    assert issubclass(ImageExtractor, Extractor)

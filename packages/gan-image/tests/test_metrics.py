@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gan_core.data import TensorDataset
+from gan_core.domain import resolve
 from gan_image.data import load_digits, load_grid, load_ring, load_stacked_digits
-from gan_image.metrics import METRICS, modes, moments, recognition, stacked_modes
+from gan_image.metrics import METRICS, modes, moments, recognition, sliced_wasserstein, stacked_modes
 
 SQUARE = {"modes": torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]]), "std": 0.5}
 NOTHING = TensorDataset({"points": torch.zeros(1, 2)})
@@ -116,6 +117,18 @@ def test_a_measure_is_the_same_every_time(digits):
     assert recognition(noise, digits, facts()) == recognition(noise, digits, facts())
 
 
+# --- pixels
+
+
+def test_the_distance_of_pixels_is_nothing_for_the_data_and_known_for_a_shift(digits):
+    real = digits.tensors["image"].float() / 127.5 - 1
+    chance = sliced_wasserstein(real, digits, facts())
+    assert chance["sliced_wasserstein"] == pytest.approx(0, abs=1e-6)
+    assert 0 < chance["sliced_wasserstein_of_real"] < 0.1
+    apart = sliced_wasserstein(real + 1, digits, facts())["sliced_wasserstein"]
+    assert apart == pytest.approx((64 * 2 / math.pi / 64) ** 0.5, rel=0.25)  # E|sum of a unit vector| of 64 numbers
+
+
 # --- stacked digits
 
 
@@ -161,12 +174,7 @@ def test_each_channel_of_a_stacked_digit_names_a_place_of_its_mode():
 
 
 def test_every_card_names_a_function_and_what_it_needs():
-    import gan_image.metrics
-
-    for card in METRICS:
-        module, _, function = card.measure.partition(":")
-        assert module == "gan_image.metrics"
-        assert callable(getattr(gan_image.metrics, function))
+    assert all(callable(resolve(card.measure)) for card in METRICS)
     needs = {card.name: (set(card.needs), card.by_class) for card in METRICS}
     assert needs["recognition"] == ({"num_classes", "channels"}, True)
     assert needs["modes"] == ({"modes"}, False)

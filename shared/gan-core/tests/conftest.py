@@ -136,7 +136,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
                 MetricCard("spread", "standard deviation", "gan_toy.metrics:spread"),
                 MetricCard("shares", "classes", "gan_toy.metrics:shares", ("num_classes",), by_class=True),
             ),
-            "spread": spread, "shares": shares,
+            "EXTRACTORS": (), "spread": spread, "shares": shares,
         },
         "reference": {"IMPORTERS": importers},
         "tasks": {"COMMANDS": {}},

@@ -374,6 +374,5 @@ def test_a_model_that_nothing_measures_says_so(train, toy):
     run, metrics = train(), sys.modules["gan_toy.metrics"]
     metrics.METRICS = metrics.METRICS[1:]
     assert refusal(InputError, api.evaluate, run.path, data="cloud", count=4) == (
-        f"{run.path}: no metric fits: `shares` needs samples by class, and this model was trained without; "
-        "set `network.num_classes`"
+        "no metric fits: `shares` needs samples by class, and this model was trained without; set `network.num_classes`"
     )

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of grey images, for measures that need to know what a picture shows."""
+"""A small convolutional classifier, for measures that need to know what a picture shows."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from torch.nn import functional as F
 from gan_core.data import BatchStream, TensorDataset, to_device
 
 STEPS, BATCH = 600, 128
-WIDTH = 32
 RATE = 4e-3
 """The highest of the one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120)."""
 
 
-def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[nn.Module, float]:
+def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[Classifier, float]:
     """A network that tells the classes of images, learnt on three quarters of them; the same for the same images.
 
     It sees each image moved by at most a pixel, as samples are not placed as exactly as data.
 
     Args:
-        images: uint8 `[N, 1, S, S]`.
+        images: uint8 `[N, C, S, S]`.
         labels: `[N]`.
         num_classes: how many there are.
 
     Returns:
-        What takes `[B, 1, S, S]` in [-1, 1] to logits `[B, num_classes]`, and its accuracy on the last quarter.
+        What takes `[B, C, S, S]` in [-1, 1] to logits `[B, num_classes]`, and its accuracy on the last quarter.
     """
     rows = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=labels.numpy())
     train, test = (TensorDataset({"image": images[part], "label": labels[part]}) for part in rows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = _network(images.shape[-1], num_classes)
+        network = Classifier(images.shape[1], images.shape[-1], num_classes)
         adam = torch.optim.Adam(network.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=STEPS)
         batches = BatchStream(train, BATCH, seed=0)
@@ -51,20 +50,42 @@ def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[
 
 
 def recognise(network: nn.Module, images: Tensor) -> Tensor:
-    """The classes `[N]` that a network takes images `[N, 1, S, S]` in [-1, 1] for."""
+    """The classes `[N]` that a network takes images `[N, C, S, S]` in [-1, 1] for."""
     with torch.no_grad():
         return torch.cat([network(part).argmax(dim=1) for part in torch.split(images, 1024)])
 
 
-def _network(size: int, num_classes: int) -> nn.Module:
-    """Convolutions until the side is 4; all but the first of a small image's halve it."""
-    layers: list[nn.Module] = []
-    channels, width, side, stride = 1, WIDTH, size, 1 if size <= 16 else 2
-    while side > 4:
-        layers += [nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        side = -(-side // stride)
-        channels, width, stride = width, 2 * WIDTH, 2
-    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.25), nn.Linear(channels * side * side, num_classes))
+class Classifier(nn.Module):
+    """Convolutions until the side is 4; all but the first of a small image's halve it.
+
+    Args:
+        channels: of the images.
+        size: their side in pixels.
+        num_classes: how many there are.
+        width: channels of the first convolution; the others have twice as many.
+    """
+
+    def __init__(self, channels: int, size: int, num_classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.width = width
+        layers: list[nn.Module] = []
+        wide, side, stride = width, size, 1 if size <= 16 else 2
+        while side > 4 or not layers:
+            layers += [nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+            side = -(-side // stride)
+            channels, wide, stride = wide, 2 * width, 2
+        self.convolutions = nn.Sequential(*layers)
+        self.judge = nn.Sequential(nn.Flatten(), nn.Dropout(0.25), nn.Linear(channels * side * side, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[B, C, S, S]` in [-1, 1] to logits `[B, num_classes]`."""
+        logits: Tensor = self.judge(self.convolutions(images))
+        return logits
+
+    def features_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The means over places of the last convolution `[B, 2 width]`, and the logits."""
+        maps = self.convolutions(images)
+        return maps.mean(dim=(2, 3)), self.judge(maps)
 
 
 def _moved(images: Tensor) -> Tensor:
@@ -73,4 +94,4 @@ def _moved(images: Tensor) -> Tensor:
     down, right = torch.randint(3, (2, len(images), 1))
     side = torch.arange(images.shape[-1])
     item = torch.arange(len(images))[:, None, None]
-    return padded[item, 0, (down + side)[:, :, None], (right + side)[:, None, :]].unsqueeze(1)
+    return padded[item, :, (down + side)[:, :, None], (right + side)[:, None, :]].permute(0, 3, 1, 2)

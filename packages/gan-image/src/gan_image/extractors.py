@@ -1,4 +1,6 @@
-"""Networks whose features generated and real images are compared by: FID's Inception, torchvision's, transformers'.
+"""Networks whose features generated and real images are compared by.
+
+A classifier of the data's own labels, FID's Inception, torchvision's classifiers, transformers' vision models.
 
 Each factory takes what `--extractor NAME[:ARGUMENT] --weights FILE` says and gives an extractor: samples in [-1, 1] in,
 features and logits out. Samples are first quantised to 8 bits, as in the published protocols, which read image files;
@@ -7,46 +9,34 @@ grey is repeated to RGB. The `protocol` says everything that a figure depends on
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from gan_core.checkpoint import load_state, read_published
+from gan_core.checkpoint import digest, load_state, read_published
+from gan_core.data import IndexStream
+from gan_core.data import read as read_items
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
+from gan_core.features import Extractor, Features
+from gan_image.classifier import Classifier, learn_classes
 from gan_image.data import data_home
 from gan_image.similarity import sha256
 
 INCEPTION = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The published weights; torch-fidelity's `weights-inception-2015-12-05-6726825d.pth` has the same."""
 
+MOST_LEARNT = 20_000
+"""Images that the embedded classifier learns and is tested on."""
+
 Prepare = Callable[[Tensor], Tensor]
 """Pixels, uint8 `[B, 3, H, W]`, to what the network takes."""
 Look = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
 """A network and what it takes, to features `[B, D]` and logits `[B, K]`, if it has any."""
-
-
-class Features(NamedTuple):
-    """What a network sees in samples: features `[B, D]`, and logits `[B, K]` where it is a classifier."""
-
-    features: Tensor
-    logits: Tensor | None
-
-
-class Extractor(ABC):
-    """Samples in [-1, 1] to features; `protocol` says everything that the figures depend on."""
-
-    name: str
-    protocol: Mapping[str, str]
-
-    @abstractmethod
-    def __call__(self, samples: Tensor) -> Features:
-        """Features and logits of a batch."""
 
 
 class ImageExtractor(Extractor):
@@ -78,6 +68,39 @@ def to_pixels(samples: Tensor) -> Tensor:
     if not samples.isfinite().all():
         raise InputError("the samples hold values that are not finite; look at what made them")
     return samples.float().clamp(-1, 1).add(1).mul(127.5).round().byte().expand(-1, 3, -1, -1)
+
+
+def classifier(
+    argument: str | None, weights: Path | None, dataset: Dataset[Any], facts: Mapping[str, Any]
+) -> Extractor:
+    """A small network that learns the data's labels in seconds, at the samples' own size, and the same every time.
+
+    Its 64 features are the means over the last convolution's places. They know only what tells the classes apart, so
+    its figures say less of texture than Inception's, and compare only with those of the same data and size.
+
+    Raises:
+        InputError: there is an argument, or weights.
+    """
+    if argument is not None or weights is not None:
+        raise InputError("the extractor `classifier` learns the data's labels; it takes no argument and no `--weights`")
+    images, labels = _learning_images(dataset)
+    network, accuracy = learn_classes(images, labels, num_classes=facts["num_classes"])
+
+    def prepare(pixels: Tensor) -> Tensor:
+        return pixels[:, : images.shape[1]].float().div(127.5).sub(1)
+
+    def look(network: nn.Module, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(network, Classifier)
+        return network.features_of(prepared)
+
+    protocol = {
+        "weights": f"learnt on {len(images):,} images (tensors {digest(network.state_dict())}), "
+                   f"accuracy {accuracy:.4f} on held-out ones",
+        "resize": "none",
+        "scaling": "[-1, 1]",
+        "features": f"means of the last convolution, {2 * network.width}",
+    }  # fmt: skip
+    return ImageExtractor("classifier", network, prepare, look, protocol)
 
 
 def inception(argument: str | None, weights: Path | None, dataset: object, facts: Mapping[str, Any]) -> Extractor:
@@ -199,12 +222,13 @@ def transformers(argument: str | None, weights: Path | None, dataset: object, fa
             raise InputError(f"{argument} has neither a pooled output nor a CLS token; choose another model")
         return (found.last_hidden_state[:, 0] if output is None else output).flatten(1), None
 
+    read = {name: tensor for name, tensor in network.state_dict().items() if name not in lacking}
     facts_of = {
         key: getattr(processor, key, None) for key in ("size", "crop_size", "resample", "image_mean", "image_std")
     }
     said = {key: dict(value) if isinstance(value, Mapping) else value for key, value in facts_of.items()}
     protocol = {
-        "weights": f"{argument} (tensors {_sum(network, lacking)})",
+        "weights": f"{argument} (tensors {digest(read)})",
         "resize": f"{said['size']}, filter {said['resample']}, centre {said['crop_size']}",
         "scaling": f"mean {said['image_mean']}, deviation {said['image_std']}",
         "features": "pooled output, else the CLS token" if pooled else "the CLS token",
@@ -233,17 +257,16 @@ def downloaded(url: str, digest: str) -> Path:
     return file
 
 
+def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
+    """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, drawn by a fixed shuffle."""
+    count = len(dataset)  # type: ignore[arg-type]
+    chosen = IndexStream(count, 1, seed=0).epoch(0)[:MOST_LEARNT]
+    batches = list(read_items(dataset, chosen, 1024))
+    images = torch.cat([batch["image"] for batch in batches]).add(1).mul(127.5).round().byte()
+    return images, torch.cat([batch["label"] for batch in batches])
+
+
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Weights by their published names; counts of batches, which older files lack, are not used."""
     counts = {key: value.zero_() for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
     load_state(network, counts | dict(tensors), {}, file)
-
-
-def _sum(network: nn.Module, lacking: Sequence[str]) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of all weights that were read, in the order of their names."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        if name in lacking:
-            continue
-        total.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:12]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gan_core.domain import MetricCard
+from gan_core.domain import ExtractorCard, MetricCard
+from gan_core.features import FEATURE_METRICS
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
     from torch.utils.data import Dataset
 
@@ -20,14 +20,20 @@ METRICS = (
     MetricCard("stacked_modes", "modes of stacked digits that are found, and their divergence from the data's",
                "gan_image.metrics:stacked_modes", ("stacked",)),
     MetricCard("moments", "mean and standard deviation beside the data's", "gan_image.metrics:moments", ("modes",)),
+    *FEATURE_METRICS,
+    MetricCard("sliced_wasserstein", "Wasserstein distance of pixels along 128 random directions",
+               "gan_image.metrics:sliced_wasserstein", ("channels",)),
 )  # fmt: skip
 
-EXTRACTORS = {
-    "inception": "gan_image.extractors:inception",
-    "torchvision": "gan_image.extractors:torchvision",
-    "transformers": "gan_image.extractors:transformers",
-}
-"""Networks whose features are compared, by name: dotted paths of `(argument, weights, dataset, facts) -> extractor`."""
+EXTRACTORS = (
+    ExtractorCard("classifier", "a small classifier, learnt in seconds on the data's labels", "embedded",
+                  "gan_image.extractors:classifier", ("num_classes", "channels")),
+    ExtractorCard("inception", "FID's Inception v3", "download", "gan_image.extractors:inception", ("channels",)),
+    ExtractorCard("torchvision", "a classifier of torchvision's: torchvision:NAME", "download",
+                  "gan_image.extractors:torchvision", ("channels",)),
+    ExtractorCard("transformers", "a vision model of transformers': transformers:REPOSITORY", "download",
+                  "gan_image.extractors:transformers", ("channels",)),
+)  # fmt: skip
 
 MOST_TRAINING_IMAGES = 4000
 
@@ -46,7 +52,8 @@ def recognition(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]
     from sklearn.model_selection import train_test_split
     from sklearn.svm import SVC
 
-    real, labels = _real_images(dataset)
+    batch = _real_images(dataset, min(len(dataset), MOST_TRAINING_IMAGES))  # type: ignore[arg-type]
+    real, labels = batch["image"].flatten(1).numpy(), batch["label"].numpy()
     split = train_test_split(real, labels, test_size=0.25, random_state=0, stratify=labels)
     train_images, test_images, train_labels, test_labels = split
     classifier = SVC(C=10.0, gamma="scale").fit(train_images, train_labels)
@@ -59,14 +66,13 @@ def recognition(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]
     }
 
 
-def _real_images(dataset: Dataset[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _real_images(dataset: Dataset[Any], count: int) -> dict[str, Tensor]:
+    """A batch of real images in [-1, 1], drawn by a fixed shuffle."""
     import torch
 
     from gan_core.data import BatchStream, to_device
 
-    count = min(len(dataset), MOST_TRAINING_IMAGES)  # type: ignore[arg-type]
-    batch = to_device(next(BatchStream(dataset, count, seed=0)), torch.device("cpu"))
-    return batch["image"].flatten(1).numpy(), batch["label"].numpy()
+    return to_device(next(BatchStream(dataset, count, seed=0)), torch.device("cpu"))
 
 
 def modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float | int]:
@@ -119,6 +125,24 @@ def stacked_modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
         "modes": classes**3,
         "kl": float((torch.xlogy(share, share) - torch.xlogy(share, data)).sum()),
         "accuracy_on_real": accuracy,
+    }
+
+
+def sliced_wasserstein(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """The mean Wasserstein-1 distance of pixels in [-1, 1] along random directions (`gan_core.metrics`).
+
+    Returns:
+        `sliced_wasserstein`: of samples and as many real images (or as there are); `sliced_wasserstein_of_real`: of two
+        halves of the real images that are as large together, which chance leaves.
+    """
+    from gan_core import metrics
+
+    real = _real_images(dataset, min(len(samples), len(dataset)))["image"].flatten(1).numpy()  # type: ignore[arg-type]
+    fake = samples.cpu().flatten(1).numpy()[: len(real)]
+    half = len(real) // 2
+    return {
+        "sliced_wasserstein": metrics.sliced_wasserstein(real, fake),
+        "sliced_wasserstein_of_real": metrics.sliced_wasserstein(real[:half], real[half : 2 * half]),
     }
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_core.data import Batch, Source, as_source
-from gan_core.domain import Domain, MetricCard, find_domain
-from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
+from gan_core.domain import Domain, find_domain, resolve
+from gan_core.errors import CheckpointError, DataError, NonFiniteError, RecipeError, unknown
+from gan_core.evaluation import Evaluation, protocol_id
 from gan_core.game import Game
 from gan_core.model import local_folder, read_config, read_weights
 from gan_core.preset import Preset, check_players
@@ -51,14 +52,6 @@ def open_data(domain: Domain | None, text: str | Path, *, strict: bool = False) 
     if "/" in str(text) or Path(text).suffix:
         raise DataError(f"{text}: no such folder or archive; the named data sets are {', '.join(names)}")
     raise unknown("data set", str(text), names, DataError)
-
-
-def resolve(dotted: str) -> Any:
-    """What a dotted path `module:name` in a card names."""
-    from importlib import import_module
-
-    module, _, name = dotted.partition(":")
-    return getattr(import_module(module), name)
 
 
 def train(
@@ -220,6 +213,7 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
 
 def evaluate(
     path: str | Path, *, data: str | Path, metrics: list[str] | None = None, count: int = 1000, seed: int = 0,
+    extractor: str | None = None, weights: str | Path | None = None, keep: str | Path | None = None,
     domain: Domain | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures generated samples against data.
@@ -230,43 +224,32 @@ def evaluate(
         metrics: by name; None takes all that fit the data.
         count: samples that are generated.
         seed: of the samples.
+        extractor: whose features are compared, `NAME` or `NAME:ARGUMENT`; None takes the domain's embedded one.
+        weights: a file of the extractor's weights.
+        keep: a folder where features are kept, so that an interrupted evaluation goes on.
         domain: whose metrics are used; None is the model's own.
 
     Returns:
-        Figures by metric, and how they were obtained.
+        Figures by metric (`metrics`), the id of each metric's protocol (`protocol`), and what the ids stand for
+        (`protocols`). Figures of different ids are not to be compared.
 
     Raises:
-        InputError: a metric is unknown, or does not fit the data.
+        InputError: a metric or an extractor is unknown, or does not fit the data.
+        CheckpointError: the extractor's weights cannot be had.
     """
     game = load(path, domain=domain)
     assert game.recipe is not None
     home = _domain_of(game.recipe)
-    source = open_data(home, data)
-    cards: dict[str, MetricCard] = {card.name: card for card in home.module("metrics").METRICS}
-    obstacles = {name: _obstacle(card, game, source) for name, card in cards.items()}
-    for name in metrics or ():
-        if name not in cards:
-            raise unknown("metric", name, cards, InputError)
-        if obstacles[name]:
-            raise InputError(f"the metric `{name}` {obstacles[name]}")
-    chosen = [name for name in cards if not obstacles[name]] if metrics is None else metrics
-    if not chosen:
-        why = "; ".join(f"`{name}` {obstacle}" for name, obstacle in obstacles.items())
-        raise InputError(f"{path}: no metric fits: {why}")
-    reference = source.fit(**game.recipe.network)
-    samples = game.generate(count, seed=seed)
-    figures = {name: resolve(cards[name].measure)(samples, reference, source.facts) for name in chosen}
-    return {"model": str(path), "data": str(data), "samples": count, "seed": seed, "metrics": figures}
-
-
-def _obstacle(card: MetricCard, game: Game, source: Source) -> str:
-    """Why a game's samples cannot be measured by a metric on some data; nothing if they can."""
-    lacking = [fact for fact in card.needs if fact not in source.facts]
-    if lacking:
-        return f"needs data with {' and '.join(lacking)}; {source.name} has none"
-    if card.by_class and game.num_classes is None:
-        return "needs samples by class, and this model was trained without; set `network.num_classes`"
-    return ""
+    evaluation = Evaluation(
+        home, open_data(home, data), game, metrics=metrics, count=count, seed=seed, extractor=extractor,
+        weights=None if weights is None else Path(weights), keep=None if keep is None else Path(keep),
+    )  # fmt: skip
+    figures, protocols = evaluation.measure(game)
+    ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
+    return {
+        "model": str(path), "data": str(data), "samples": count, "seed": seed, "metrics": figures, "protocol": ids,
+        "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
+    }  # fmt: skip
 
 
 def _fit(game: Game, recipe: Recipe, source: Source, out: str | Path, domain: Domain | None, shown: bool) -> Run:

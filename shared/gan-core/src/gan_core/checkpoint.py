@@ -48,6 +48,15 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], plain: Mapping[
         raise CheckpointError(f"{where}: does not fit {type(module).__name__}: {detail[:300]}") from error
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of names, shapes and values, in the order of the names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()[:12]
+
+
 def write_checkpoint(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Writes a checkpoint under a temporary name, flushes it, reads its sums back, and renames it.
 

@@ -36,6 +36,8 @@ INTERRUPTED = 130
 """The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
 DATA_HELP = "A named data set, or a folder or archive of files. Left out: embedded data."
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
+EXTRACTOR_HELP = "Whose features are compared. Left out: a small classifier of the data's labels."
+KEEP_HELP = "Keeps the features, so that an interrupted evaluation goes on."
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,9 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
         metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Left out: all that fit the data.")] = None,
         count: Annotated[int, typer.Option("-n", min=2, help="How many samples are generated.")] = 1000,
         seed: Seed = 0,
+        extractor: Annotated[str | None, typer.Option(metavar="NAME[:ARGUMENT]", help=EXTRACTOR_HELP)] = None,
+        weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Of the extractor.")] = None,
+        keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help=KEEP_HELP)] = None,
     ) -> Answer:
         """Measures generated samples against data."""
         from gan_core.api import evaluate as measure
@@ -313,15 +318,29 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
         if data is None:
             raise InputError("`--data` is missing: name the data that the samples are measured against")
         chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else None
-        document = measure(model, data=data, metrics=chosen, count=count, seed=seed, domain=domain)
-        return Answer(document, figures_text(document["metrics"]))
+        document = measure(
+            model, data=data, metrics=chosen, count=count, seed=seed, extractor=extractor, weights=weights, keep=keep,
+            domain=domain,
+        )  # fmt: skip
+        return Answer(document, figures_text(document))
 
     return evaluate
 
 
-def figures_text(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures by metric, a line each."""
-    return table((metric, name, value) for metric, figures in metrics.items() for name, value in figures.items())
+def figures_text(document: Mapping[str, Any]) -> str:
+    """Figures by metric, a line each, with the ids of their protocols, and what these are."""
+    figures = table(
+        (metric, name, value, document["protocol"][metric])
+        for metric, values in document["metrics"].items() for name, value in values.items()
+    )  # fmt: skip
+    common = dict.fromkeys(
+        (key, str(value)) for protocol in document["protocols"].values() for key, value in protocol.items()
+    )
+    rows = []
+    for key, value in common:
+        ids = [name for name, protocol in document["protocols"].items() if str(protocol.get(key)) == value]
+        rows.append((" ".join(ids) if len(ids) < len(document["protocols"]) else "all", key, value))
+    return f"{figures}\n\n{table([('protocol', '', ''), *rows])}"
 
 
 def report_command(run: Path) -> Answer:
@@ -410,8 +429,9 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
         answer = trained(domain, run)
         if run.interrupted or plan.metric is None:
             return answer
-        figures = measure(out, data=plan.data, metrics=[plan.metric], domain=domain)["metrics"]
-        text = f"{figures_text(figures)}\nsamples: {run.samples()[-1]}\nreport:  {run.path / 'report.html'}"
+        measured = measure(out, data=plan.data, metrics=[plan.metric], domain=domain)
+        figures = measured["metrics"]
+        text = f"{figures_text(measured)}\nsamples: {run.samples()[-1]}\nreport:  {run.path / 'report.html'}"
         return Answer(answer.document | {"metrics": figures, "samples": str(run.samples()[-1])}, text)
 
     return demo

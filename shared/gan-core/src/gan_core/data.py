@@ -247,6 +247,16 @@ class BatchStream:
         return batch
 
 
+def read(dataset: Dataset[Batch], indices: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    """The items of some indices, once, in batches on the CPU (`to_device`); what items draw is the same every time."""
+    for start in range(0, len(indices), batch_size):
+        batch = list(indices[start : start + batch_size])
+        with torch.random.fork_rng(devices=[]):
+            seed_torch(mix(*batch), torch.device("cpu"))
+            items = _Placed(dataset, 0).__getitems__((start, batch))
+        yield to_device(_collate(items), torch.device("cpu"))
+
+
 def _collate(items: Any) -> Batch:
     """A batch from items; what a dataset's `__getitems__` returns is one already."""
     batch: Batch = items if isinstance(items, dict) else default_collate(items)

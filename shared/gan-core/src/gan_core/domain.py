@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gan_core.errors import InputError, unknown
 
@@ -65,7 +65,9 @@ class MetricCard:
     """One measure of generated samples.
 
     `measure` is the dotted path of `(samples, dataset, facts) -> {figure: value}`; `needs` are the facts that the data
-    must have for it; `by_class` says that sample `i` must have been asked to be of class `i % num_classes`.
+    must have for it; `by_class` says that sample `i` must have been asked to be of class `i % num_classes`; `least` is
+    the smallest number of samples, generated and real. Where it `extracts` something (`features` or `logits`), its
+    `measure` is of `(real, fake) -> {figure: value}`, both being what an extractor saw (`gan_core.features.Seen`).
     """
 
     name: str
@@ -73,6 +75,24 @@ class MetricCard:
     measure: str
     needs: tuple[str, ...] = ()
     by_class: bool = False
+    least: int = 2
+    extracts: Literal["features", "logits"] | None = None
+
+
+@dataclass(frozen=True)
+class ExtractorCard:
+    """One network that sees samples, for the metrics of features.
+
+    `make` is the dotted path of `(argument, weights, dataset, facts) -> Extractor`, where `NAME:ARGUMENT` is what the
+    user wrote; `needs` are the facts that the data must have for it.
+    """
+
+    name: str
+    title: str
+    origin: str
+    """`embedded` (works with no network; the first that the data suit is the default) or `download`."""
+    make: str
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ class Domain:
 
     `package` is the import name. A domain whose systems are not written yet has no `cards`, and then none of the
     modules that serve them: `data` (`DATASETS`, `open_folder`), `media` (`write_samples`, `write_items`), `metrics`
-    (`METRICS`), `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
+    (`METRICS`, `EXTRACTORS`), `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
     """
 
     name: str
@@ -175,6 +195,12 @@ class Domain:
             CheckpointError: there is no importer of that name, or the checkpoint's keys or shapes are not its.
         """
         return import_module("gan_core.reference").load_reference(self, name, state_dict, **arguments)
+
+
+def resolve(dotted: str) -> Any:
+    """What a dotted path `module:name` in a card names."""
+    module, _, name = dotted.partition(":")
+    return getattr(import_module(module), name)
 
 
 def find_domains() -> dict[str, Domain]:

@@ -157,7 +157,6 @@ class Game(nn.Module, ABC):
         """Where its parameters are."""
         return next(self.parameters()).device
 
-    @torch.no_grad()
     def generate(
         self, count: int, *, seed: int | None = None, label: int | Tensor | None = None, truncation: float | None = None
     ) -> Tensor:
@@ -179,15 +178,30 @@ class Game(nn.Module, ABC):
             raise RecipeError(f"cannot generate {count} samples; ask for 1 or more")
         seed = int(torch.randint(2**31, ())) if seed is None else seed
         conditions = self._conditions(count, label, truncation)
-        made, forked = [], [self.device] if self.device.type == "cuda" else []
-        with evaluating(self), torch.random.fork_rng(forked):
-            draws.seed_torch(seed, self.device)  # of what `sample` draws from torch itself
-            for start in range(0, count, GENERATE_AT_ONCE):
-                rows = min(GENERATE_AT_ONCE, count - start)
-                chosen = {k: v[start : start + rows] if isinstance(v, Tensor) else v for k, v in conditions.items()}
-                with draws.drawing(seed, self.device, start=start, rows=rows, total=count):
-                    made.append(self.sample(rows, **chosen))
-        return torch.cat(made)
+        return torch.cat([self._part(part, count, seed, conditions) for part in range(-(-count // GENERATE_AT_ONCE))])
+
+    def generated(self, count: int, *, seed: int, start: int = 0) -> Iterator[Tensor]:
+        """The samples of `generate(count, seed=seed)` in parts, so that they need not be in memory together.
+
+        Args:
+            count: how many there are in all.
+            seed: of the samples.
+            start: the first that is wanted, a multiple of `GENERATE_AT_ONCE`.
+        """
+        conditions = self._conditions(count, None, None)
+        for part in range(start // GENERATE_AT_ONCE, -(-count // GENERATE_AT_ONCE)):
+            yield self._part(part, count, seed, conditions)
+
+    @torch.no_grad()
+    def _part(self, part: int, count: int, seed: int, conditions: Mapping[str, Any]) -> Tensor:
+        """One of the parts in which samples are made; it depends on the seed and its number alone."""
+        rows = slice(part * GENERATE_AT_ONCE, min((part + 1) * GENERATE_AT_ONCE, count))
+        chosen = {key: value[rows] if isinstance(value, Tensor) else value for key, value in conditions.items()}
+        own, made = draws.mix(seed, part), rows.stop - rows.start
+        with evaluating(self), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            draws.seed_torch(own, self.device)  # of what `sample` draws from torch itself
+            with draws.drawing(own, self.device, rows=made, total=GENERATE_AT_ONCE):
+                return self.sample(made, **chosen)
 
     def _conditions(self, count: int, label: int | Tensor | None, truncation: float | None) -> dict[str, Any]:
         takes = inspect.signature(self.sample).parameters

@@ -1,12 +1,16 @@
 """Measures of two sets of features, in float64: how far the generated one is from the real one, and in what way.
 
-Features are `[N, D]`, one row a sample. Figures of different features are different measures.
+Features are `[N, D]`, one row a sample; arrays on disk (`numpy.memmap`) are read in blocks, so that memory does not
+grow with their number. Figures of different features are different measures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import add
 
 import numpy as np
 import torch
@@ -15,6 +19,8 @@ from numpy.typing import NDArray
 from gan_core.errors import InputError
 
 Array = NDArray[np.float64]
+BLOCK = 2048
+"""Rows that are in memory at a time."""
 FLOOR = 1e-12
 """Eigenvalues below this share of the largest are rounding."""
 
@@ -36,10 +42,13 @@ class Moments:
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> Moments:
         """The moments of features `[N, D]`."""
-        rows = _features("features", features)
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred)
+
+        def part(rows: Array) -> Moments:
+            mean = rows.mean(axis=0)
+            centred = rows - mean
+            return cls(len(rows), mean, centred.T @ centred)
+
+        return reduce(add, (part(rows) for _, rows in _blocks("features", features)))
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both parts together."""
@@ -96,14 +105,13 @@ def kernel_distance(
     Raises:
         InputError: there are fewer features than a subset has.
     """
-    real, fake = _features("real", real), _features("fake", fake)
     if size > min(len(real), len(fake)):
         raise InputError(f"subsets of {size} need as many features; there are {len(real)} real and {len(fake)} fake")
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
-        f = fake[random.choice(len(fake), size, replace=False)]
-        r = real[random.choice(len(real), size, replace=False)]
+        f = _features("fake", fake[random.choice(len(fake), size, replace=False)])
+        r = _features("real", real[random.choice(len(real), size, replace=False)])
         found.append(kernel_discrepancy(r, f))
     return float(np.mean(found)), float(np.std(found))
 
@@ -128,15 +136,14 @@ def inception_score(logits: NDArray[np.floating], *, splits: int = 10) -> tuple[
     Returns:
         The mean over consecutive splits and their standard deviation.
     """
-    shifted = _features("logits", logits)
-    shifted = shifted - shifted.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    edges = [n * len(log_p) // splits for n in range(splits + 1)]
+    edges = [n * len(logits) // splits for n in range(splits + 1)]
     scores = []
     for start, end in pairwise(edges):
-        part = log_p[start:end]
-        marginal = np.log(np.exp(part).mean(axis=0))
-        scores.append(np.exp((np.exp(part) * (part - marginal)).sum(axis=1).mean()))
+        shifted = _features("logits", logits[start:end])
+        shifted = shifted - shifted.max(axis=1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        marginal = np.log(np.exp(log_p).mean(axis=0))
+        scores.append(np.exp((np.exp(log_p) * (log_p - marginal)).sum(axis=1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -152,11 +159,12 @@ def precision_recall(
         fake: features `[M, D]`.
         neighbours: k.
     """
-    real, fake = _features("real", real), _features("fake", fake)
-    between = _distances(real, fake)
-    precision = (between <= _radii(real, neighbours)[:, None]).any(axis=0).mean()
-    recall = (between <= _radii(fake, neighbours)[None, :]).any(axis=1).mean()
-    return float(precision), float(recall)
+    real_radii, fake_radii = _radii("real", real, neighbours), _radii("fake", fake, neighbours)
+    fake_inside, real_inside = np.zeros(len(fake), bool), np.zeros(len(real), bool)
+    for i, j, between in _between(real, fake):
+        fake_inside[j] |= (between <= real_radii[i, None]).any(axis=0)
+        real_inside[i] |= (between <= fake_radii[None, j]).any(axis=1)
+    return float(fake_inside.mean()), float(real_inside.mean())
 
 
 def density_coverage(
@@ -169,9 +177,13 @@ def density_coverage(
         fake: features `[M, D]`.
         neighbours: k (Naeem et al. 2020, equations 3 and 4).
     """
-    real, fake = _features("real", real), _features("fake", fake)
-    inside = _distances(real, fake) < _radii(real, neighbours)[:, None]
-    return float(inside.sum(axis=0).mean() / neighbours), float(inside.any(axis=1).mean())
+    radii = _radii("real", real, neighbours)
+    lain, covered = 0, np.zeros(len(real), bool)
+    for i, _, between in _between(real, fake):
+        inside = between < radii[i, None]
+        lain += int(inside.sum())
+        covered[i] |= inside.any(axis=1)
+    return lain / (neighbours * len(fake)), float(covered.mean())
 
 
 def sliced_wasserstein(
@@ -205,16 +217,30 @@ def _features(name: str, given: NDArray[np.floating]) -> Array:
     return rows
 
 
-def _distances(x: Array, y: Array) -> Array:
-    """Euclidean, `[N, M]`."""
-    pair = torch.from_numpy(x), torch.from_numpy(y)
-    distances: Array = torch.cdist(*pair, compute_mode="donot_use_mm_for_euclid_dist").numpy()
-    return distances
+def _blocks(name: str, given: NDArray[np.floating]) -> Iterator[tuple[slice, Array]]:
+    """Rows in float64, a block at a time, and which they are."""
+    for start in range(0, max(1, len(given)), BLOCK):
+        which = slice(start, start + BLOCK)
+        yield which, _features(name, given[which])
 
 
-def _radii(rows: Array, neighbours: int) -> Array:
+def _between(
+    real: NDArray[np.floating], fake: NDArray[np.floating], names: tuple[str, str] = ("real", "fake")
+) -> Iterator[tuple[slice, slice, Array]]:
+    """Euclidean distances of every real row to every fake one, a block at a time, and which they are."""
+    for i, r in _blocks(names[0], real):
+        for j, f in _blocks(names[1], fake):
+            pair = torch.from_numpy(r), torch.from_numpy(f)
+            yield i, j, torch.cdist(*pair, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+def _radii(name: str, rows: NDArray[np.floating], neighbours: int) -> Array:
     """The distance of each row to its k-th neighbour, itself not counted."""
     if len(rows) <= neighbours:
         raise InputError(f"{len(rows)} samples have no neighbour number {neighbours}; give more samples")
-    radii: Array = np.partition(_distances(rows, rows), neighbours, axis=1)[:, neighbours]
+    nearest = np.full((len(rows), neighbours + 1), np.inf)
+    for i, _, between in _between(rows, rows, (name, name)):
+        candidates = np.concatenate([nearest[i], between], axis=1)
+        nearest[i] = np.partition(candidates, neighbours, axis=1)[:, : neighbours + 1]
+    radii: Array = nearest.max(axis=1)
     return radii

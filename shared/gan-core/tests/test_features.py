@@ -1,0 +1,214 @@
+"""What extractors see: kept on disk, gone on with, measured in blocks, and named by a protocol."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gan_core import api, features, metrics
+from gan_core.domain import ExtractorCard
+from gan_core.errors import InputError
+from gan_core.evaluation import protocol_id
+from gan_core.features import FEATURE_METRICS, Extractor, Features, see
+from gan_core.game import GENERATE_AT_ONCE
+
+
+class Twice(Extractor):
+    """Sees `[x, 2 x]`, and takes points for one of two classes by their first coordinate; counts what it saw."""
+
+    name = "twice"
+
+    def __init__(self, argument: str | None = None, *, judges: bool = True, fails_after: int | None = None):
+        self.protocol = {"extractor": f"twice:{argument}"}
+        self.judges, self.left, self.rows = judges, fails_after, 0
+
+    def __call__(self, samples: Tensor) -> Features:
+        if self.left is not None and self.rows >= self.left:
+            raise KeyboardInterrupt
+        self.rows += len(samples)
+        return Features(torch.cat([samples, 2 * samples], dim=1), samples if self.judges else None)
+
+
+POINTS = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+
+
+def parts(start: int) -> Iterator[Tensor]:
+    yield from POINTS[start:].split(64)
+
+
+# --- on disk
+
+
+def test_features_are_those_of_all_samples_in_order(tmp_path):
+    seen = see(Twice(), parts, 200, tmp_path / "real")
+    assert torch.equal(torch.from_numpy(np.array(seen.features)), torch.cat([POINTS, 2 * POINTS], dim=1))
+    assert torch.equal(torch.from_numpy(np.array(seen.logits)), POINTS)
+    assert see(Twice(judges=False), parts, 200, tmp_path / "fake").logits is None
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path):
+    whole = see(Twice(), parts, 200, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        see(Twice(fails_after=128), parts, 200, tmp_path / "part")
+    rest = Twice()
+    seen = see(rest, parts, 200, tmp_path / "part")
+    assert rest.rows == 72  # of 200, 128 were there
+    assert np.array_equal(seen.features, whole.features)
+    assert np.array_equal(seen.logits, whole.logits)
+    again = Twice()
+    see(again, parts, 200, tmp_path / "part")
+    assert again.rows == 0
+
+
+def test_features_of_something_else_are_refused(tmp_path):
+    see(Twice(), parts, 200, tmp_path / "real")
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'real.json'}: ")):
+        see(Twice(), parts, 150, tmp_path / "real")
+    for content in ("{", "[]", '{"rows": "many"}', "{}"):
+        (tmp_path / "real.json").write_text(content)
+        with pytest.raises(InputError, match="features cannot be kept there"):
+            see(Twice(), parts, 200, tmp_path / "real")
+    (tmp_path / "real.json").write_text('{"rows": 128}')
+    (tmp_path / "real.features.npy").write_bytes(b"not an array")
+    with pytest.raises(InputError, match="features cannot be kept there"):
+        see(Twice(), parts, 200, tmp_path / "real")
+
+
+@pytest.mark.parametrize("block", [7, 64])
+def test_measures_in_blocks_are_those_of_the_whole(monkeypatch, block):
+    real, fake = np.random.RandomState(0).randn(2, 150, 3)
+    fake = fake[:140] * 1.5
+
+    def figures() -> list[float]:
+        return [
+            metrics.frechet_distance(metrics.Moments.of(real), metrics.Moments.of(fake)),
+            *metrics.precision_recall(real, fake), *metrics.density_coverage(real, fake),
+        ]  # fmt: skip
+
+    whole = figures()
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    assert figures() == pytest.approx(whole, rel=1e-12)
+
+
+# --- measures
+
+
+def test_the_same_samples_are_perfect_and_others_are_not(tmp_path):
+    real = see(Twice(), parts, 200, tmp_path / "real")
+    far = see(Twice(), lambda start: iter((POINTS[start:] + 100).split(64)), 200, tmp_path / "far")
+    assert features.fid(real, real)["fid"] == pytest.approx(0, abs=1e-9)
+    assert features.fid(real, far)["fid"] == pytest.approx(2 * 100**2 * (1 + 4))  # the means differ by (100, 200) twice
+    assert features.precision_recall(real, real) == {"precision": 1, "recall": 1}
+    assert features.precision_recall(real, far) == {"precision": 0, "recall": 0}
+    assert features.density_coverage(real, far) == {"density": 0, "coverage": 0}
+    assert features.density_coverage(real, real)["coverage"] == 1
+    score = features.inception_score(real, far)
+    assert score["inception_score_of_real"] == pytest.approx(metrics.inception_score(np.array(real.logits))[0])
+
+
+def test_every_card_is_measured_by_the_function_of_its_name():
+    assert [card.measure for card in FEATURE_METRICS] == [f"gan_core.features:{card.name}" for card in FEATURE_METRICS]
+    assert all(card.extracts for card in FEATURE_METRICS)
+
+
+# --- evaluate
+
+
+@pytest.fixture
+def train(toy, tmp_path):
+    """Trains quietly, into a folder of its own."""
+
+    def call(out="run", **options):
+        return toy.train("plain", data="cloud", out=tmp_path / out, steps=2, shown=False, **options)
+
+    return call
+
+
+@pytest.fixture
+def seeing(toy, train):
+    """A toy run, and a domain with the metrics of features and two extractors."""
+    import sys
+
+    module = sys.modules["gan_toy.metrics"]
+    module.METRICS = (*module.METRICS, *FEATURE_METRICS)
+    module.EXTRACTORS = (
+        ExtractorCard("blind", "needs what no data have", "embedded", "gan_toy.metrics:blind", ("colour",)),
+        ExtractorCard("twice", "sees twice", "embedded", "gan_toy.metrics:twice"),
+        ExtractorCard("mute", "gives no logits", "download", "gan_toy.metrics:mute"),
+    )
+    module.made = []
+
+    def twice(argument, weights, dataset, facts):
+        module.made.append(Twice(argument))
+        return module.made[-1]
+
+    module.twice = twice
+    module.mute = lambda argument, weights, dataset, facts: Twice(argument, judges=False)
+    return train().path
+
+
+def test_a_model_is_measured_by_features(seeing, toy):
+    document = api.evaluate(seeing, data="cloud", count=100)
+    assert list(document["metrics"]) == ["spread", "fid", "inception_score", "precision_recall", "density_coverage"]
+    fake = toy.load(seeing).generate(100, seed=0)
+    real = toy.open_data("cloud").fit().tensors["points"]
+    double = (torch.cat([x, 2 * x], dim=1).numpy() for x in (real, fake))
+    expected = metrics.frechet_distance(*(metrics.Moments.of(x) for x in double))
+    assert document["metrics"]["fid"]["fid"] == pytest.approx(expected, rel=1e-6)
+    protocol = document["protocols"][document["protocol"]["fid"]]
+    assert protocol["extractor"] == "twice:None"
+    assert (protocol["samples"], protocol["real samples"], protocol["data"]) == (100, 64, "cloud")
+    assert json.dumps(document)
+
+
+def test_a_protocol_is_another_where_a_figure_is_another(seeing):
+    def of(**changes) -> str:
+        return api.evaluate(seeing, data="cloud", metrics=["fid"], **({"count": 20} | changes))["protocol"]["fid"]
+
+    ids = {of(), of(count=21), of(seed=1), of(extractor="twice:x"), of(extractor="mute:y")}
+    assert len(ids) == 5
+    assert of() in ids
+    assert protocol_id({"a": 1, "b": 2}) == protocol_id({"b": 2, "a": 1})
+
+
+def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, train, tmp_path):
+    import sys
+
+    made = sys.modules["gan_toy.metrics"].made
+    other = train(out="other", seed=5).path
+    keep = {"data": "cloud", "metrics": ["fid"], "count": 20, "keep": tmp_path / "kept"}
+    first = api.evaluate(seeing, **keep)
+    assert made[-1].rows == 40
+    assert api.evaluate(seeing, **keep) == first
+    assert made[-1].rows == 0
+    assert api.evaluate(other, **keep)["metrics"] != first["metrics"]
+    assert made[-1].rows == 20  # the real ones were there
+    assert api.evaluate(seeing, **keep | {"keep": None}) == first
+
+
+def test_requests_of_features_that_cannot_be_met(seeing):
+    for arguments, words in (
+        ({"extractor": "twise"}, "unknown extractor `twise`; did you mean `twice`?"),
+        ({"extractor": "blind"}, "the extractor `blind` needs data with colour; cloud has none"),
+        ({"metrics": ["kid"]}, "the metric `kid` needs 1,000 samples or more; 100 are generated"),
+        ({"metrics": ["kid"], "count": 1000}, "the metric `kid` needs 1,000 samples or more; cloud has 64"),
+        ({"metrics": ["spread"], "extractor": "twice"},
+         "`--extractor` and `--weights` have no effect: no metric of features is asked for"),
+        ({"metrics": ["inception_score"], "extractor": "mute"},
+         "the metric `inception_score` needs logits, and the extractor twice has none"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{re.escape(words)}"):
+            api.evaluate(seeing, data="cloud", **{"count": 100} | arguments)
+    assert "inception_score" not in api.evaluate(seeing, data="cloud", count=100, extractor="mute")["metrics"]
+
+
+def test_samples_in_parts_are_the_samples(toy, seeing):
+    game, count = toy.load(seeing), 2 * GENERATE_AT_ONCE + 5
+    whole = game.generate(count, seed=3)
+    assert torch.equal(torch.cat(list(game.generated(count, seed=3))), whole)
+    assert torch.equal(torch.cat(list(game.generated(count, seed=3, start=GENERATE_AT_ONCE))), whole[GENERATE_AT_ONCE:])
+    assert not torch.equal(whole[:5], whole[GENERATE_AT_ONCE : GENERATE_AT_ONCE + 5])
