@@ -308,6 +308,7 @@ def test_unrolling_leaves_the_discriminator_as_it_is() -> None:
         (lambda: game(Replay(), objective=OBJECTIVES["relativistic"]), "compares samples of one batch"),
         (lambda: game(classes=3, pack=2), "samples that are judged together have no one class"),
         (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that gives logits"),
+        (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "is for images"),
     ],
@@ -323,6 +324,12 @@ class Flat(nn.Linear):
 
     def __init__(self) -> None:
         super().__init__(4, 2)
+
+
+class Deep(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+        self.judge = nn.Sequential(nn.Linear(1, 1))
 
 
 def test_they_take_part_in_one_order_however_they_are_named() -> None:

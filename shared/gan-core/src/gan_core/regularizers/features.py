@@ -143,7 +143,10 @@ def attach(name: str, game: TwoPlayerGame, statistics: nn.Module, *, more: int) 
     discriminator = game.discriminator
     judge = judging_layer(name, discriminator)
     if not isinstance(judge, (*JUDGES, MeetsBatch)):
-        raise RecipeError(f"`regularizers.{name}` widens the discriminator's last layer, and here it is no such layer")
+        kind = type(judge).__name__
+        raise RecipeError(
+            f"`regularizers.{name}` widens a last layer, linear or a convolution, not {kind}; leave it out"
+        )
     if is_spectral(discriminator):
         raise RecipeError(
             f"`regularizers.{name}` widens the last layer, which is spectrally normalised here; leave it out"
