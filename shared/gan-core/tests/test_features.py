@@ -123,7 +123,8 @@ def train(toy, tmp_path):
     """Trains quietly, into a folder of its own."""
 
     def call(out="run", **options):
-        return toy.train("plain", data="cloud", out=tmp_path / out, steps=2, shown=False, **options)
+        options = {"steps": 2} | options if "changes" not in options else options
+        return toy.train("plain", data="cloud", out=tmp_path / out, shown=False, **options)
 
     return call
 
@@ -204,6 +205,45 @@ def test_requests_of_features_that_cannot_be_met(seeing):
         with pytest.raises(InputError, match=f"^{re.escape(words)}"):
             api.evaluate(seeing, data="cloud", **{"count": 100} | arguments)
     assert "inception_score" not in api.evaluate(seeing, data="cloud", count=100, extractor="mute")["metrics"]
+
+
+# --- evaluations of a training
+
+
+EVERY = {"evaluate_every": 2, "evaluate": 50, "metrics": ["fid", "spread"], "log_every": 2, "checkpoint_every": 3}
+
+
+def test_a_training_is_measured_as_evaluate_measures_it(seeing, train):
+    run = train(out="measured", **EVERY, changes={"train.steps": 5, "train.ema": 0.5})
+    assert [line["step"] for line in run.evaluations()] == [2, 4, 5]
+    assert [line["step"] for line in run.log()] == [2, 4, 5]
+    last = run.evaluations()[-1]
+    document = api.evaluate(run.path, data="cloud", count=50, metrics=["fid", "spread"])
+    assert last["evaluation/fid"] == pytest.approx(document["metrics"]["fid"]["fid"])
+    assert last["evaluation/std"] == pytest.approx(document["metrics"]["spread"]["std"])
+    assert last["protocol/fid"] == document["protocol"]["fid"]
+    assert "evaluation" in run.report().read_text().lower()
+
+
+def test_measuring_changes_nothing_of_the_training(seeing, train):
+    measured = train(out="measured", **EVERY, changes={"train.steps": 5})
+    plain = train(out="plain", log_every=2, changes={"train.steps": 5})
+    terms = [{k: v for k, v in line.items() if "/" in k} for line in measured.log()]
+    assert terms == [{k: v for k, v in line.items() if "/" in k} for line in plain.log()]
+
+
+def test_a_resumed_training_has_the_evaluations_of_one_that_was_not_interrupted(seeing, train):
+    whole = train(out="whole", **EVERY, changes={"train.steps": 8})
+    parts = train(out="parts", **EVERY, changes={"train.steps": 5})
+    api.resume(parts.path, steps=8, shown=False)
+    assert [line["step"] for line in parts.evaluations()] == [2, 4, 6, 8]
+    assert parts.evaluations() == whole.evaluations()
+
+
+def test_evaluations_that_cannot_be_had_are_refused_before_the_training(seeing, train, tmp_path):
+    with pytest.raises(InputError, match="unknown metric `fit`; did you mean `fid`"):
+        train(out="refused", evaluate_every=1, metrics=["fit"])
+    assert not (tmp_path / "refused").exists()
 
 
 def test_samples_in_parts_are_the_samples(toy, seeing):

@@ -131,7 +131,7 @@ def test_what_is_read_from_disk_is_escaped(run):
     write_log(
         run,
         entry(1, phase=hostile, **{f"{hostile}/{hostile}": 1.0}),
-        entry(2, phase="b", **{f"evaluation/{hostile}": 1.0}),
+        entry(2, phase="evaluation", **{f"evaluation/{hostile}": 1.0}),
         entry(3, phase="c"),
     )
     found = page(run)
@@ -236,7 +236,7 @@ def test_steps_that_a_resumed_run_repeats_count_once(run):
 
 
 def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
-    write_log(run, entry(100), entry(200), {"step": 100, "evaluation/fid": 12.5})
+    write_log(run, entry(100), entry(200), {"step": 100, "phase": "evaluation", "evaluation/fid": 12.5})
     assert [line.step for line in read_run(run).training] == [100, 200]
     words = page(run).words
     assert "fid" in words

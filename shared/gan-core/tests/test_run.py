@@ -118,7 +118,7 @@ def test_a_rewind_forgets_what_came_later(run):
     for step in (2, 4, 5, 6):
         run.append_log(line(step))
         run.sample_stem(step).with_suffix(".png").touch()
-    run.rewind(4, log_every=2, sample_every=2)
+    run.rewind(4, log_every=2, sample_every=2, evaluate_every=None)
     assert [each["step"] for each in run.log()] == [2, 4]
     assert [int(path.stem) for path in run.samples()] == [2, 4]
 
@@ -127,7 +127,7 @@ def test_a_rewind_forgets_what_was_made_because_the_training_ended(run):
     for step in (2, 3):
         run.append_log(line(step))
         run.sample_stem(step).with_suffix(".png").touch()
-    run.rewind(3, log_every=2, sample_every=None)
+    run.rewind(3, log_every=2, sample_every=None, evaluate_every=2)
     assert [each["step"] for each in run.log()] == [2]
     assert [int(path.stem) for path in run.samples()] == [2]
 

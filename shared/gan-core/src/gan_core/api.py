@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 from gan_core.data import Batch, Source, as_source
 from gan_core.domain import Domain, find_domain, resolve
 from gan_core.errors import CheckpointError, DataError, NonFiniteError, RecipeError, unknown
-from gan_core.evaluation import Evaluation, protocol_id
+from gan_core.evaluation import Evaluation, log_line, protocol_id
 from gan_core.game import Game
 from gan_core.model import local_folder, read_config, read_weights
 from gan_core.preset import Preset, check_players
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
 from gan_core.run import Run
-from gan_core.trainer import Trainer, WriteSamples
+from gan_core.trainer import Evaluate, Trainer, WriteSamples
 
 Data = Source | Mapping[str, Tensor] | Dataset[Batch]
 """What users have: a source, tensors by key, or a dataset of items by key."""
@@ -241,8 +241,9 @@ def evaluate(
     assert game.recipe is not None
     home = _domain_of(game.recipe)
     evaluation = Evaluation(
-        home, open_data(home, data), game, metrics=metrics, count=count, seed=seed, extractor=extractor,
-        weights=None if weights is None else Path(weights), keep=None if keep is None else Path(keep),
+        home, open_data(home, data), game, game.recipe.network, metrics=metrics, count=count, seed=seed,
+        extractor=extractor, weights=None if weights is None else Path(weights),
+        keep=None if keep is None else Path(keep),
     )  # fmt: skip
     figures, protocols = evaluation.measure(game)
     ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
@@ -265,7 +266,17 @@ def _fit(game: Game, recipe: Recipe, source: Source, out: str | Path, domain: Do
 
 def _trainer(game: Game, recipe: Recipe, source: Source, run: Run, domain: Domain | None, shown: bool) -> Trainer:
     write: WriteSamples = write_arrays if domain is None else domain.module("media").write_samples
-    return Trainer(game, recipe, source, run, write_samples=write, shown=shown)
+    evaluate = None if recipe.train.evaluate_every is None else _evaluator(game, recipe, source, domain)
+    return Trainer(game, recipe, source, run, write_samples=write, evaluate=evaluate, shown=shown)
+
+
+def _evaluator(game: Game, recipe: Recipe, source: Source, domain: Domain | None) -> Evaluate:
+    """What measures a game during its training, against the training's data."""
+    if domain is None:
+        raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
+    settings = recipe.train
+    evaluation = Evaluation(domain, source, game, recipe.network, metrics=settings.metrics, count=settings.evaluate)
+    return lambda game: log_line(*evaluation.measure(game))
 
 
 def _finish(trainer: Trainer, run: Run) -> Run:

@@ -343,11 +343,22 @@ def figures_text(document: Mapping[str, Any]) -> str:
     return f"{figures}\n\n{table([('protocol', '', ''), *rows])}"
 
 
-def report_command(run: Path) -> Answer:
-    """Writes RUN/report.html, one self-contained file."""
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="One run, or several to compare.")],
+    out: Annotated[Path | None, typer.Option(help="The page that compares several runs.")] = None,
+) -> Answer:
+    """Writes RUN/report.html, one self-contained file; with several runs, a page that compares them."""
+    from gan_core.comparison import write_comparison
     from gan_core.run import Run
 
-    path = Run.open(run).report()
+    if len(runs) > 1:
+        if out is None:
+            raise InputError("`--out` is missing: name the page, for instance --out comparison.html")
+        path = write_comparison([Run.open(run).path for run in runs], out)
+    elif out is not None:
+        raise InputError("`--out` has no effect on one run: its report is written into it; leave it out")
+    else:
+        path = Run.open(runs[0]).report()
     return Answer({"report": str(path)}, str(path))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ class Evaluation:
     Args:
         domain: whose metrics and extractors are used.
         source: the data.
-        game: whose recipe says at what sizes, and which is of the kind that is measured.
+        game: of the kind that is measured.
+        network: the settings that the data are cut to.
         metrics: by name; None takes all that fit.
         count: samples that are generated.
         seed: of the samples.
@@ -45,10 +48,10 @@ class Evaluation:
     """
 
     def __init__(
-        self, domain: Domain, source: Source, game: Game, *, metrics: list[str] | None = None, count: int = 1000,
-        seed: int = 0, extractor: str | None = None, weights: Path | None = None, keep: Path | None = None,
+        self, domain: Domain, source: Source, game: Game, network: Mapping[str, Any], *,
+        metrics: Sequence[str] | None = None, count: int = 1000, seed: int = 0, extractor: str | None = None,
+        weights: Path | None = None, keep: Path | None = None,
     ) -> None:  # fmt: skip
-        assert game.recipe is not None
         self.source, self.count, self.seed, self.keep, self.asked = source, count, seed, keep, metrics is not None
         module = domain.module("metrics")
         cards: dict[str, MetricCard] = {card.name: card for card in module.METRICS}
@@ -60,18 +63,22 @@ class Evaluation:
                 raise unknown("metric", name, cards, InputError)
             if obstacles[name]:
                 raise InputError(f"the metric `{name}` {obstacles[name]}")
-        names = [name for name in cards if not obstacles[name]] if metrics is None else metrics
+        names = [name for name in cards if not obstacles[name]] if metrics is None else list(metrics)
         if not names:
             why = "; ".join(f"`{name}` {obstacle}" for name, obstacle in obstacles.items())
             raise InputError(f"no metric fits: {why}")
         self.cards = [cards[name] for name in names]
-        self.dataset: Dataset[Batch] = source.fit(**game.recipe.network)
+        self.dataset: Dataset[Batch] = source.fit(**network)
         self.extractor: Extractor | None = None
         if any(card.extracts for card in self.cards):
             assert seer is not None
             self.extractor = resolve(seer.make)(argument, weights, self.dataset, source.facts)
         elif extractor is not None or weights is not None:
             raise InputError("`--extractor` and `--weights` have no effect: no metric of features is asked for")
+        self._folder = keep or Path(tempfile.mkdtemp(prefix="gan-features-"))
+        if keep is None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._reals: Seen | None = None
 
     @property
     def real_count(self) -> int:
@@ -92,9 +99,8 @@ class Evaluation:
                 card.name: resolve(card.measure)(samples, self.dataset, self.source.facts) for card in plain
             }  # fmt: skip
         if self.extractor is not None:
-            with tempfile.TemporaryDirectory() as scratch:
-                seen = self._see(game, self.keep or Path(scratch))
-                figures |= {card.name: resolve(card.measure)(*seen) for card in self._served(seen[1])}
+            real, fake = self._see_real(game), self._see(game)
+            figures |= {card.name: resolve(card.measure)(real, fake) for card in self._served(fake)}
         measured = [card for card in self.cards if card.name in figures]
         shape = list(next(self._real(0)).shape[1:])
         return (
@@ -106,11 +112,10 @@ class Evaluation:
         """The metrics of features that can be had of what was seen."""
         served = [card for card in self.cards if card.extracts]
         if seen.logits is None:
-            assert self.extractor is not None
             left = [card for card in served if card.extracts == "features"]
             if left != served and (self.asked or not left):
                 name = next(card.name for card in served if card not in left)
-                raise InputError(f"the metric `{name}` needs logits, and the extractor {self.extractor.name} has none")
+                raise InputError(f"the metric `{name}` needs logits, and the extractor {self._seer.name} has none")
             return left
         return served
 
@@ -131,31 +136,37 @@ class Evaluation:
             return f"needs {card.least:,} samples or more; {self.source.name} has {len(self.source):,}"
         return ""
 
-    def _see(self, game: Game, folder: Path) -> tuple[Seen, Seen]:
-        """What the extractor sees in real samples and in generated ones."""
-        assert self.extractor is not None
-        protocol = json.dumps(dict(self.extractor.protocol), sort_keys=True)
-        real_name, fake_name = "real", "fake"
-        if self.keep is not None:  # files are found again by everything that they depend on
+    def _see_real(self, game: Game) -> Seen:
+        """What the extractor sees in the real samples, on the game's device; once for all games."""
+        if self._reals is None:
             content = hashlib.sha256()
-            for part in self._real(0):
-                content.update(part.contiguous().numpy().data)
-            fake = f"{digest(game.state_dict())} {self.seed} {self.count}"
-            real_name, fake_name = (
-                f"{kind}-{hashlib.sha256(f'{protocol} {what}'.encode()).hexdigest()[:16]}"
-                for kind, what in (("real", content.hexdigest()), ("fake", fake))
-            )
+            if self.keep is not None:
+                for part in self._real(0):
+                    content.update(part.contiguous().numpy().data)
 
-        def reals(start: int) -> Iterator[Tensor]:
-            return (part.to(game.device) for part in self._real(start))
+            def parts(start: int) -> Iterator[Tensor]:
+                return (part.to(game.device) for part in self._real(start))
 
-        def fakes(start: int) -> Iterator[Tensor]:
+            self._reals = see(self._seer, parts, self.real_count, self._stem("real", content.hexdigest()))
+        return self._reals
+
+    def _see(self, game: Game) -> Seen:
+        """What the extractor sees in generated samples."""
+
+        def parts(start: int) -> Iterator[Tensor]:
             return game.generated(self.count, seed=self.seed, start=start)
 
-        return (
-            see(self.extractor, reals, self.real_count, folder / real_name),
-            see(self.extractor, fakes, self.count, folder / fake_name),
-        )
+        return see(self._seer, parts, self.count, self._stem("fake", digest(game.state_dict()), self.seed, self.count))
+
+    @property
+    def _seer(self) -> Extractor:
+        assert self.extractor is not None
+        return self.extractor
+
+    def _stem(self, kind: str, *of: object) -> Path:
+        """Where features go: a name that depends on everything that they depend on."""
+        content = json.dumps([dict(self._seer.protocol), *map(str, of)], sort_keys=True)
+        return self._folder / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def _real(self, start: int) -> Iterator[Tensor]:
         """Real samples from one on, in parts."""
@@ -168,9 +179,17 @@ class Evaluation:
             "measure": card.title, "data": self.source.name, "shape": shape, "samples": self.count, "seed": self.seed
         }  # fmt: skip
         if card.extracts:
-            assert self.extractor is not None
-            protocol |= {"real samples": self.real_count, **self.extractor.protocol}
+            protocol |= {"real samples": self.real_count, **self._seer.protocol}
         return protocol
+
+
+def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures as they are logged: `evaluation/FIGURE`, and `protocol/FIGURE` beside each."""
+    ids = {metric: protocol_id(protocol) for metric, protocol in protocols.items()}
+    named = [(name, value, ids[metric]) for metric, values in figures.items() for name, value in values.items()]
+    return {f"evaluation/{name}": value for name, value, _ in named} | {
+        f"protocol/{name}": protocol for name, _, protocol in named
+    }
 
 
 def protocol_id(protocol: Mapping[str, Any]) -> str:

@@ -131,6 +131,9 @@ class TrainSettings(Settings):
         device: `auto` takes the accelerator where there is one.
         log_every: steps between lines in the log.
         sample_every: steps between pictures; None shows the last only.
+        evaluate_every: steps between evaluations, whose figures the report draws; None makes none.
+        metrics: of evaluations; None takes all that fit the data.
+        evaluate: how many samples an evaluation generates.
         checkpoint_every: steps between checkpoints; None keeps the last only.
         keep_checkpoints: how many are kept.
         show: how many samples a picture shows.
@@ -149,6 +152,9 @@ class TrainSettings(Settings):
     device: str = "auto"
     log_every: int = Field(default=50, ge=1)
     sample_every: int | None = Field(default=None, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    metrics: tuple[str, ...] | None = None
+    evaluate: int = Field(default=1000, ge=2)
     checkpoint_every: int | None = Field(default=None, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     show: int = Field(default=64, ge=1, le=1024)

@@ -29,6 +29,7 @@ import yaml
 
 from gan_core.chart import COLOURS, MAX_PHASES, chart, compact, text
 from gan_core.errors import CheckpointError, GanError
+from gan_core.run import EVALUATION
 
 MAX_FRAMES, MAX_MEDIA, MAX_LISTED = 12, 4, 20_000  # steps shown, files of each; files in a folder
 MAX_FILE, MAX_EMBEDDED, MAX_LINE, MAX_RECIPE = 4 << 20, 16 << 20, 1 << 16, 1 << 18  # bytes
@@ -49,6 +50,7 @@ class Entry:
     step: int
     phase: str
     values: Mapping[str, float]
+    protocols: Mapping[str, str]  # of an evaluation's figures, by figure
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,11 @@ def read_log(path: Path | None, stride: int = 1) -> tuple[list[Entry], list[Entr
             entry = parse_entry(line)
             if entry is None:
                 skipped += bool(line.strip())
-            elif any(key.startswith("evaluation/") for key in entry.values):
-                evaluations.append(entry)
             else:
-                while training and training[-1].step > entry.step:  # resumed: the later line of a step counts
-                    training.pop()
-                training.append(entry)
+                kind = evaluations if entry.phase == EVALUATION else training
+                while kind and kind[-1].step > entry.step:  # resumed: the later line of a step counts
+                    kind.pop()
+                kind.append(entry)
     return training, evaluations, skipped
 
 
@@ -206,9 +207,10 @@ def parse_entry(line: bytes) -> Entry | None:
         step, phase = int(raw.pop("step")), str(raw.pop("phase", ""))[:80]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
+    ids = {k.removeprefix("protocol/")[:80]: str(raw.pop(k))[:80] for k in list(raw) if k.startswith("protocol/")}
     values = {key[:80]: number(value) for key, value in raw.items()}
     known = {key: value for key, value in values.items() if value is not None}
-    return Entry(step, phase, known) if 0 <= step < 10**12 else None
+    return Entry(step, phase, known, ids) if 0 <= step < 10**12 else None
 
 
 def number(value: object) -> float | None:
@@ -379,12 +381,14 @@ def curves(run: RunRecord) -> str:
 def evaluation(run: RunRecord) -> str:
     """The last value of each measure, and a chart of each that was measured more than once."""
     measures = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
+    protocols = run.evaluations[-1].protocols if run.evaluations else {}
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td></tr>'
+        f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td>'
+        f"<td>{text(protocols.get(name, ''))}</td></tr>"
         for name, points in measures.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in measures.items() if len(points) > 1]
-    table = f"<table><tr><th>Measure</th><th>Value</th><th>Step</th></tr>{rows}</table>"
+    table = f"<table><tr><th>Measure</th><th>Value</th><th>Step</th><th>Protocol</th></tr>{rows}</table>"
     return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if measures else ""
 
 
@@ -440,15 +444,25 @@ def write_report(run: Path) -> Path:
         GanError: the page could not be written.
     """
     record = read_run(run)
+    sections = "".join(part(record) for part in (comparison, over_time, curves, evaluation, going_on, recipe))
+    return write_page(run / "report.html", f"{record.title}: training report", header(record), sections)
+
+
+def write_page(path: Path, title: str, header: str, sections: str) -> Path:
+    """Writes a page of HTML parts with the report's style, script and security policy, whole or not at all.
+
+    Raises:
+        GanError: it could not be written.
+    """
     parts = {kind: (files("gan_core") / f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js")}
     page = string.Template(parts.pop("html")).substitute(
         parts,
-        title=text(record.title),
-        header=header(record),
-        sections="".join(part(record) for part in (comparison, over_time, curves, evaluation, going_on, recipe)),
+        title=text(title),
+        header=header,
+        sections=sections,
         digest=base64.b64encode(hashlib.sha256(parts["js"].encode()).digest()).decode(),
     )
-    path, temporary = run / "report.html", run / f".report.{os.getpid()}.tmp"
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
         temporary.write_bytes(page.encode("utf-8", "replace"))

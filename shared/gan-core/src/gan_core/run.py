@@ -13,6 +13,8 @@ from typing import Any
 from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
 
+EVALUATION = "evaluation"
+"""The `phase` of an evaluation's line in the log."""
 LOST_LINES = 20
 """Lines of the log that the record of a rollback keeps."""
 
@@ -151,8 +153,12 @@ class Run:
         return len(written) == 2 and bool(checkpoints) and min(written) >= checkpoints[-1].stat().st_mtime_ns
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of `log.jsonl`; a last line that a kill cut short is left out."""
-        return _read_lines(self.log_file)
+        """The training's lines of `log.jsonl`; a last line that a kill cut short is left out."""
+        return [line for line in _read_lines(self.log_file) if line.get("phase") != EVALUATION]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of `log.jsonl` that are of evaluations: `evaluation/FIGURE`, and `protocol/FIGURE` beside each."""
+        return [line for line in _read_lines(self.log_file) if line.get("phase") == EVALUATION]
 
     def append_log(self, line: Mapping[str, Any]) -> None:
         """Adds a line to `log.jsonl`."""
@@ -170,7 +176,7 @@ class Run:
         lost = [line for line in self.log() if to is not None and line["step"] > to]
         _append_line(self.rollbacks_file, {"step": step, "to": to, "what": what, "log": lost[-LOST_LINES:]})
 
-    def rewind(self, step: int, *, log_every: int, sample_every: int | None) -> None:
+    def rewind(self, step: int, *, log_every: int, sample_every: int | None, evaluate_every: int | None) -> None:
         """Goes back to a step: forgets the log's lines and the samples that come after it.
 
         Those of the step itself stay where an interval ends there. Where they were made because the training did, they
@@ -183,7 +189,10 @@ class Run:
         def stays(at: int, interval: int | None) -> bool:
             return at < step or (at == step and interval is not None and at % interval == 0)
 
-        kept = [line for line in self.log() if stays(line["step"], log_every)]
+        kept = [
+            line for line in _read_lines(self.log_file)
+            if stays(line["step"], evaluate_every if line.get("phase") == EVALUATION else log_every)
+        ]  # fmt: skip
         with writing(self.path):
             _replace(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
             for path in self.samples():

@@ -10,7 +10,7 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,11 @@ from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknow
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.recipe import Recipe
-from gan_core.run import Run
+from gan_core.run import EVALUATION, Run
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
+
+Evaluate = Callable[[Game], Mapping[str, Any]]
+"""A game to its figures, as they are logged."""
 
 
 class WriteSamples(Protocol):
@@ -118,6 +121,7 @@ class Trainer:
         source: the data.
         run: where everything is written.
         write_samples: the domain's.
+        evaluate: the game's figures as they are logged; None where none are asked for.
         shown: whether progress is shown on standard error.
 
     Raises:
@@ -125,10 +129,11 @@ class Trainer:
     """
 
     def __init__(
-        self, game: Game, recipe: Recipe, source: Source, run: Run, *, write_samples: WriteSamples, shown: bool = True
-    ) -> None:
+        self, game: Game, recipe: Recipe, source: Source, run: Run, *, write_samples: WriteSamples,
+        evaluate: Evaluate | None = None, shown: bool = True,
+    ) -> None:  # fmt: skip
         self.recipe, self.settings, self.source, self.run = recipe, recipe.train, source, run
-        self.write_samples, self.shown = write_samples, shown
+        self.write_samples, self.evaluate, self.shown = write_samples, evaluate, shown
         self.processes = Processes(self.settings.device)
         self._check(game)
         self.game = game.to(self.processes.device)
@@ -181,6 +186,7 @@ class Trainer:
                 display.step(self.step)
                 self._log(display, trackers)
                 self._show()
+                self._evaluate(trackers)
                 self._save()
             if self.interrupted:
                 display.interrupted(self.interrupted, self.step)
@@ -345,6 +351,23 @@ class Trainer:
                 self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns)
         self.processes.wait()
 
+    def _evaluate(self, trackers: Trackers) -> None:
+        """Measures the game with the averaged weights; the time does not count as the training's."""
+        every = self.settings.evaluate_every
+        if self.evaluate is None or every is None:
+            return
+        if not (self.step % every == 0 or (self.over and self.interrupted is None)):
+            return
+        began = time.perf_counter()
+        if self.processes.first:
+            with self._averaged():
+                line = {"step": self.step, "phase": EVALUATION, **self.evaluate(self.game)}
+            self.run.append_log(line)
+            trackers.log(line)
+        self.processes.wait()
+        then, seen = self._mark
+        self._mark = (then + time.perf_counter() - began, seen)
+
     def _save(self) -> None:
         every = self.settings.checkpoint_every
         if (every and self.step % every == 0) or self.over:
@@ -418,7 +441,10 @@ class Trainer:
         self.processes.wait()  # until all have read: the first now tidies up
         if self.processes.first:
             before = self.run.recipe.train  # a resumed run may have got other intervals
-            self.run.rewind(self.step, log_every=before.log_every, sample_every=before.sample_every)
+            self.run.rewind(
+                self.step, log_every=before.log_every, sample_every=before.sample_every,
+                evaluate_every=before.evaluate_every,
+            )  # fmt: skip
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
 
     def _load(self, folder: Path, files: dict[str, Tensors], saved: Progress) -> None:
