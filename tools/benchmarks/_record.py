@@ -1,4 +1,4 @@
-"""What benchmarks share: where a result is written, and on what machine it was measured."""
+"""What benchmarks share: where a result is written and read, and on what machine it was measured."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def record(name: str, figures: Mapping[str, Any], protocol: str) -> Path:
     print(json.dumps(figures, indent=2))
     print(f"written to {path}")
     return path
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """The figures in `results/NAME.json`."""
+    figures: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+    return figures
