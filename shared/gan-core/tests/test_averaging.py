@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
 from torch.testing import assert_close
 
 from gan_core import Game, Phase, Player, train
@@ -120,6 +121,22 @@ def test_the_average_follows_networks_that_move_in_memory_and_grow() -> None:
     average.update(100)
     assert average.average["generator.weight"].tolist() == [0.5, 0.5]
     assert torch.equal(average.average["generator.grown.weight"], grown)
+
+
+def test_the_average_of_a_spectrally_normalised_layer_is_normalised() -> None:
+    game = Toy()
+    layer = game.generator.layer = spectral_norm(nn.Linear(2, 2, bias=False))
+    average = Average(game, decay=0.5)
+    for step, rows in enumerate(([[9.0, 0.1], [0.1, 1.0]], [[1.0, 0.1], [0.1, 20.0]])):  # the largest changes places
+        with torch.no_grad():
+            layer.weight_orig.copy_(torch.tensor(rows))
+        for _ in range(50):
+            layer(torch.zeros(1, 2))
+        average.update(100 + step)
+    with average.in_place():
+        game.eval()
+        layer(torch.zeros(1, 2))
+        assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, rel=0.02)
 
 
 class Shrinking(Toy):

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import spectral_norm
 from torch.testing import assert_close
 
 import gan_core.export
+from gan_core.blocks import ConditionalBatchNorm, SelfAttention, spectral_layers
 from gan_core.errors import GanError, InputError, MissingDependency, RecipeError
 from gan_core.export import export_onnx
 from gan_core.game import Game, Player
+from gan_core.two_player import TwoPlayerGame
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -43,6 +46,37 @@ def test_an_export_leaves_the_game_as_it_was(toy, tmp_path):
     export_onnx(game, tmp_path / "g.onnx")
     assert game.generator.training
     assert all(parameter.requires_grad for parameter in game.parameters())
+
+
+class Sequences(nn.Module):
+    """A generator of sequences from the blocks of gan-core."""
+
+    latent_dim, num_classes = 4, 3
+
+    def __init__(self):
+        super().__init__()
+        self.project = spectral_norm(nn.Linear(4, 32))
+        self.norm, self.attention = ConditionalBatchNorm(8, 3, ndim=1), SelfAttention(8, ndim=1)
+        nn.init.ones_(self.attention.gamma)
+
+    def forward(self, z, label):
+        return self.attention(self.norm(self.project(z).view(-1, 8, 4), label))
+
+
+class Judge(nn.Linear):
+    num_classes = 3
+
+
+def test_the_blocks_of_a_generator_can_be_exported_amid_its_training(tmp_path):
+    game = TwoPlayerGame(Sequences(), Judge(4, 1))
+    z, label = torch.randn(5, 4), torch.tensor([2, 0, 1, 2, 2])
+    game.generator(z, label).sum().backward()  # weights that were normalised for it have a gradient's history
+    state = {name: tensor.clone() for name, tensor in game.state_dict().items()}
+    export_onnx(game, tmp_path / "g.onnx")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in game.state_dict().items())
+    assert len(list(spectral_layers(game.generator))) == 5
+    expected = game.eval().generator(z, label).detach()
+    assert_close(run(tmp_path / "g.onnx", z=z, label=label), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_existing_file_is_replaced(toy, tmp_path):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from gan_core.blocks import spectral_layers
 from gan_core.errors import RecipeError
 from gan_core.game import Game
 
@@ -34,16 +35,19 @@ class Average:
             name: old[name] if name in old and old[name].shape == tensor.shape else tensor.clone()
             for name, tensor in self.weights.items()
         }
-        pairs = [(self.average[name], tensor) for name, tensor in self.weights.items()]
-        self._smooth = [pair for pair in pairs if pair[1].is_floating_point()]
-        self._counted = [pair for pair in pairs if not pair[1].is_floating_point()]
+        self._smooth: list[tuple[Tensor, Tensor]] = []
+        self._copied: list[tuple[Tensor, Tensor]] = []
+        vectors = set(singular_vectors(game))
+        for name, tensor in self.weights.items():
+            smooth = tensor.is_floating_point() and name not in vectors
+            (self._smooth if smooth else self._copied).append((self.average[name], tensor))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Moves the average towards the weights; buffers that count are copied."""
+        """Moves the average towards the weights; buffers that count and singular vectors are copied."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_([average for average, _ in self._smooth], [now for _, now in self._smooth], weight)
-        for average, now in self._counted:
+        for average, now in self._copied:
             average.copy_(now)
 
     @torch.no_grad()
@@ -68,6 +72,12 @@ class Average:
             yield
         finally:
             self.swap()
+
+
+def singular_vectors(game: Game) -> Iterator[str]:
+    """Names of the unit vectors that spectral normalisation keeps: their mean is shorter, which raises weights."""
+    for name, _, hook in spectral_layers(game):
+        yield from (f"{name}.{hook.name}_{side}" for side in "uv")
 
 
 def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:

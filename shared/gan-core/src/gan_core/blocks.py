@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_core.errors import RecipeError, unknown
 
@@ -56,8 +57,8 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.zeros_(self.embedding.weight[:, channels:])
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        gain, bias = self.embedding(label).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-        return gain * self.norm(x) + bias
+        told = self.embedding(label).view(len(x), 2, -1, *[1] * (x.ndim - 2))
+        return told[:, 0] * self.norm(x) + told[:, 1]
 
 
 class SelfAttention(nn.Module):
@@ -99,6 +100,14 @@ class SelfAttention(nn.Module):
         attention = (query.transpose(1, 2) @ key).softmax(dim=2)  # eq. 1, [B, places, pooled places]
         taken = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(taken)  # eq. 2 and 3
+
+
+def spectral_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, SpectralNorm]]:
+    """The layers under `torch.nn.utils.spectral_norm`: name, layer, and the hook that normalises before every use."""
+    for name, layer in network.named_modules():
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                yield name, layer, hook
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:

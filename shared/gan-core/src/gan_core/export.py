@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import remove_spectral_norm
 
 from gan_core import draws
+from gan_core.blocks import spectral_layers
 from gan_core.errors import GanError, InputError, MissingDependency, writing
-from gan_core.game import Game
+from gan_core.game import Game, evaluating
 from gan_core.two_player import latent_dim
 
 TOLERANCE = 1e-3
@@ -61,10 +63,17 @@ def _batches_of_any_size(names: list[str]) -> tuple[dict[int, Any], ...]:
 
 
 def _generator(game: Game) -> nn.Module:
-    """A copy of the generator on the CPU, in evaluation mode."""
+    """A copy of the generator on the CPU, in evaluation mode, its weights spectrally normalised once for all."""
     if "generator" not in dict(game.named_children()):
         raise InputError(f"{type(game).__name__} has no generator that takes a latent; only such can be exported")
-    return deepcopy(game.get_submodule("generator")).cpu().eval()
+    generator = game.get_submodule("generator")
+    with evaluating(generator), torch.no_grad():
+        for _, layer, hook in spectral_layers(generator):
+            hook(layer, ())  # a weight that still has its gradient's history cannot be copied
+    copied = deepcopy(generator).cpu().eval()
+    for _, layer, hook in list(spectral_layers(copied)):
+        remove_spectral_norm(layer, hook.name)
+    return copied
 
 
 def _inputs(game: Game, generator: nn.Module, count: int) -> tuple[torch.Tensor, ...]:
