@@ -469,7 +469,12 @@ PRESETS = {
     "cgan-pd": {"paper": CGAN_PD, "small": small(CGAN_PD)},
     "sagan": {
         "paper": SAGAN, "paper-32": SAGAN_32,
-        "small": small(SAGAN_32).but(network={"num_classes": None, "attention": 8}),
+        "small": small(SAGAN_32).but(
+            network={"num_classes": None, "attention": 8, "generator": {"width": 32}, "discriminator": {"width": 32}},
+            players={"discriminator": {"turns": 1}},
+            train={"batch_size": 32, "steps": 600},
+            optimizer=Adam(learning_rate=1e-3, betas=(0.0, 0.9), schedule=Linear()),
+        ),
     },
     "ssgan": {"paper": SSGAN, "paper-64": SSGAN_64, "small": small(SSGAN)},
     "infomax-gan": {"paper": INFOMAX, "paper-64": INFOMAX_64, "small": small(INFOMAX, space_dim=128)},
