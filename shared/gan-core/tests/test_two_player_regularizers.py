@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -288,8 +292,68 @@ def test_unrolling_is_exact_in_the_bilinear_game() -> None:
         assert_close(lookahead, -w - steps * 0.1 * (1 - 0.3))
 
 
+def test_unrolling_through_adam_is_what_adam_does_and_its_derivative() -> None:
+    torch.manual_seed(0)
+
+    class Judge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.idle = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)), nn.Linear(2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.main(x) + 0 * self.idle(x)).squeeze(1)  # the second never has a gradient
+
+    generator, discriminator = Flat().double(), Judge().double()
+    adam = torch.optim.Adam(discriminator.parameters(), lr=0.05, betas=(0.5, 0.9))
+    real = torch.randn(8, 2, dtype=torch.float64) + 1
+    played = TwoPlayerGame(generator, discriminator, objective=minimax, regularizers=[Unrolled(steps=4)])
+    played.optimizers = {"discriminator": adam}
+
+    def drawn(loss: Callable[[dict[str, Tensor]], Any]) -> Any:
+        with draws.drawing(3, CPU, rows=8, total=8):
+            return loss({"x": real})
+
+    def played_on() -> Tensor:
+        """The same by torch's own Adam on a copy."""
+        copy = deepcopy(discriminator)
+        own = torch.optim.Adam(copy.parameters(), lr=0.05, betas=(0.5, 0.9))
+        own.load_state_dict(deepcopy(adam.state_dict()))
+        fake = drawn(played.generator_turn).fake.detach()
+        for _ in range(4):
+            own.zero_grad()
+            minimax.discriminator(copy(real), copy(fake)).backward()
+            own.step()
+        return -minimax.discriminator(copy(real), copy(fake)).detach()
+
+    for _ in range(3):
+        adam.zero_grad()
+        drawn(played.discriminator_loss)["adversarial"].backward()
+        adam.step()
+        loss = drawn(played.generator_loss)["adversarial"]
+        assert_close(loss.detach(), played_on(), rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(loss, generator.weight)
+    numeric, weight, small = torch.zeros_like(gradient).flatten(), generator.weight.data.flatten(), 1e-5
+    for i in range(len(numeric)):
+        for sign in (1, -1):
+            weight[i] += sign * small
+            numeric[i] += sign * played_on() / (2 * small)
+            weight[i] -= sign * small
+    assert_close(gradient.flatten(), numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_unrolling_through_adam_needs_adam(tmp_path) -> None:
+    with pytest.raises(RecipeError) as error:
+        train(
+            game(Unrolled()), data=batch(16), out=tmp_path / "run", steps=1, batch_size=8, shown=False,
+            changes={"optimizer.name": "rmsprop"},
+        )  # fmt: skip
+    assert "by the discriminator's Adam, and it has RMSprop; set `regularizers.unrolled.learning_rate`" in str(
+        error.value
+    )
+
+
 def test_unrolling_leaves_the_discriminator_as_it_is() -> None:
-    played = game(Unrolled(steps=3), objective=minimax)
+    played = game(Unrolled(steps=3, learning_rate=0.1), objective=minimax)
     before = {name: value.clone() for name, value in played.discriminator.state_dict().items()}
     losses(played)[1]["adversarial"].backward()
     assert all(torch.equal(before[name], value) for name, value in played.discriminator.state_dict().items())

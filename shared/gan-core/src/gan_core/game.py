@@ -85,10 +85,11 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
         stagers: names of the players that `stage` may train through; the others see its results as constants.
         num_classes: of a class-conditional game, else None.
-        step: rounds played so far; set by the trainer, like `phase`, `progress` and `batch_size`.
+        step: rounds played so far; set by the trainer, like `phase`, `progress`, `batch_size` and `optimizers`.
         phase: the phase that is being played.
         progress: how much of that phase is done, in [0, 1).
         batch_size: of all processes together.
+        optimizers: of the phase's players, by name, for a loss that looks ahead; empty outside a training.
     """
 
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
@@ -99,6 +100,7 @@ class Game(nn.Module, ABC):
         self.recipe: Recipe | None = None
         self.num_classes: int | None = None
         self.step, self.phase, self.progress, self.batch_size = 0, Phase(), 0.0, 1
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._notes: dict[str, list[Tensor]] = {}
 
     # The rules, for subclasses.

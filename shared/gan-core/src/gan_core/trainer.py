@@ -167,6 +167,8 @@ class Trainer:
             self._play()
         except NonFiniteError as error:
             raise NonFiniteError(self._roll_back(str(error))) from None
+        finally:
+            self.game.optimizers = {}
         return self.interrupted
 
     def _play(self) -> None:
@@ -310,6 +312,7 @@ class Trainer:
         if self.processes.count > 1:
             share_batch_statistics(self.game)
         self.seats = [Seat(player, self.recipe, self.processes) for player in playing]
+        self.game.optimizers = {seat.player.name: seat.optimizer for seat in self.seats}
         if self.stages and not any(seat.player.name in self.game.stagers for seat in self.seats):
             given = f"`stagers` names {', '.join(self.game.stagers)}, and {', '.join(p.name for p in playing)} play"
             raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")

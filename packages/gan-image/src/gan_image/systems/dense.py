@@ -3,8 +3,8 @@
 - `gan`: Goodfellow et al. 2014, arXiv:1406.2661. The paper's generator mixes rectified and sigmoid units, its
   discriminator uses maxout and dropout; here both are plain perceptrons, as most later work has them.
 - `cgan`: Mirza & Osindero 2014, arXiv:1411.1784, section 4.1: both networks are told the class.
-- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. Its steps ahead are plain gradient steps; the paper's
-  own runs take Adam's.
+- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. It looks ahead by Adam's updates, as the paper's runs
+  do, and `small` by plain gradient steps, which are longer.
 - `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A: the discriminator judges samples together.
 """
 
@@ -223,7 +223,7 @@ UNROLLED = Preset(
     networks=GAN.networks,
     paper="arXiv:1611.02163",
     objective="minimax",
-    regularizers=[Unrolled(steps=10, learning_rate=0.1)],
+    regularizers=[Unrolled(steps=10)],
     network={"shape": (2,), "latent_dim": 256, "generator": {"width": 128, "depth": 2},
              "discriminator": {"width": 128, "depth": 1, "scale": 4.0}},
     optimizer=Adam(learning_rate=1e-3, betas=(0.5, 0.999)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,28 +62,39 @@ class Replay(Regularizer):
         return remembered
 
 
+Weights = dict[str, Tensor]
+Move = Callable[[Weights, Mapping[str, Tensor]], Weights]
+"""Weights and the loss's gradients to the next weights; differentiable."""
+
+
 class Unrolled(Regularizer):
     """The generator plays against the discriminator of some steps ahead (Metz et al. 2017, arXiv:1611.02163, eq. 7-10).
 
-    The steps ahead are plain gradient steps on the adversarial term of this turn's samples, taken on a copy. Where the
-    objective is zero-sum, the generator maximises all of the discriminator's loss: through the copy's weights it bears
-    on the real samples' term too.
+    The steps ahead are taken on a copy, down the adversarial term of this turn's samples: by the updates of the
+    discriminator's Adam from where it stands, as in the paper's runs, or by plain gradient steps, as in its equation 7.
+    Where the objective is zero-sum, the generator maximises all of the discriminator's loss: through the copy's weights
+    it bears on the real samples' term too.
 
     Attributes:
         steps: K.
-        learning_rate: η of the steps ahead.
+        learning_rate: η of plain gradient steps; None takes the updates of the discriminator's Adam.
         first_order: the copy is constant for the generator, which then does not see how the discriminator would react.
     """
 
     name = "unrolled"
     steps: int = Field(default=5, ge=1, le=100)
-    learning_rate: float = Field(default=0.1, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     first_order: bool = False
 
     def generator_loss(self, turn: Turn) -> Tensor:
-        """The generator's adversarial term against the discriminator of `steps` steps ahead."""
+        """The generator's adversarial term against the discriminator of `steps` steps ahead.
+
+        Raises:
+            RecipeError: Adam's updates are asked for and the discriminator is trained otherwise.
+        """
         game, objective, discriminator = turn.game, turn.game.objective, turn.game.discriminator
         real, fake = turn.real, turn.fake
+        move = self._move(game)
         weights = {name: p.detach().requires_grad_() for name, p in discriminator.named_parameters()}
         buffers = {name: b.clone() for name, b in discriminator.named_buffers()}
 
@@ -95,10 +107,53 @@ class Unrolled(Regularizer):
             seen = fake.detach() if self.first_order else fake
             loss = objective.discriminator(logits(real), logits(seen))
             gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=not self.first_order)
-            moved = zip(weights.items(), gradients, strict=True)
-            weights = {name: weight - self.learning_rate * gradient for (name, weight), gradient in moved}
+            weights = move(weights, dict(zip(weights, gradients, strict=True)))
             if self.first_order:
                 weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         if objective.zero_sum:
             return -objective.discriminator(logits(real), logits(fake))
         return objective.generator(logits(fake), logits(real) if objective.relative else None)
+
+    def _move(self, game: TwoPlayerGame) -> Move:
+        if self.learning_rate is not None:
+            return gradient_steps(self.learning_rate)
+        optimizer = game.optimizers.get("discriminator")
+        if not isinstance(optimizer, torch.optim.Adam):
+            found = "no optimizer (a training gives it one)" if optimizer is None else type(optimizer).__name__
+            asked = "`regularizers.unrolled` looks ahead by the discriminator's Adam"
+            raise RecipeError(f"{asked}, and it has {found}; set `regularizers.unrolled.learning_rate` for plain steps")
+        return adam_steps(optimizer, dict(game.discriminator.named_parameters()))
+
+
+def gradient_steps(rate: float) -> Move:
+    """θ - η g."""
+    return lambda weights, gradients: {name: weight - rate * gradients[name] for name, weight in weights.items()}
+
+
+def adam_steps(optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Parameter]) -> Move:
+    """The updates that Adam (Kingma & Ba 2015, algorithm 1) would make next; the optimizer itself stays as it is.
+
+    Args:
+        optimizer: of one group, at its present learning rate and moments.
+        parameters: that it moves, by the names of their weights.
+    """
+    (group,) = optimizer.param_groups
+    (beta1, beta2), rate, epsilon = group["betas"], group["lr"], group["eps"]
+    states: dict[str, Any] = {name: optimizer.state.get(p) or {} for name, p in parameters.items()}
+    taken = {name: state.get("step", 0) for name, state in states.items()}
+    first: Weights = {name: states[name].get("exp_avg", torch.zeros_like(p)) for name, p in parameters.items()}
+    second: Weights = {name: states[name].get("exp_avg_sq", torch.zeros_like(p)) for name, p in parameters.items()}
+    tiny = 1e-30  # its root is far below ε; without it a weight that never had a gradient has an infinite derivative
+
+    def move(weights: Weights, gradients: Mapping[str, Tensor]) -> Weights:
+        moved: Weights = {}
+        for name, gradient in gradients.items():
+            taken[name] = taken[name] + 1
+            first[name] = beta1 * first[name] + (1 - beta1) * gradient
+            second[name] = beta2 * second[name] + (1 - beta2) * gradient.square()
+            mean = first[name] / (1 - beta1 ** taken[name])
+            deviation = (second[name] / (1 - beta2 ** taken[name]) + tiny).sqrt()
+            moved[name] = weights[name] - rate * mean / (deviation + epsilon)
+        return moved
+
+    return move
