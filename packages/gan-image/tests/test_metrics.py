@@ -29,20 +29,28 @@ def test_a_sample_on_each_mode_finds_all():
         "modes_found": 4,
         "modes": 4,
         "high_quality": 1.0,
+        "kl": 0.0,
     }
 
 
 def test_one_sample_is_enough_for_a_mode_and_three_deviations_are_the_bound():
-    assert found([[0.0, 1.49], [4.0, 1.51]]) == {"modes_found": 1, "modes": 4, "high_quality": 0.5}
+    one = {"modes_found": 1, "modes": 4, "high_quality": 0.5, "kl": math.log(4)}
+    assert found([[0.0, 1.49], [4.0, 1.51]]) == one
+
+
+def test_the_divergence_of_the_modes_is_over_the_samples_that_lie_on_one():
+    uneven = found([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [4.0, 4.0], [2.0, 2.0]])  # three quarters and one
+    assert uneven["kl"] == pytest.approx(0.75 * math.log(0.75 * 4) + 0.25 * math.log(0.25 * 4))
 
 
 def test_a_sample_counts_for_the_nearest_mode_alone():
     near = {"modes": torch.tensor([[0.0], [1.0]]), "std": 1.0}  # each is within 3 deviations of the other
-    assert modes(torch.tensor([[0.1], [0.4]]), NOTHING, near) == {"modes_found": 1, "modes": 2, "high_quality": 1.0}
+    assert modes(torch.tensor([[0.1], [0.4]]), NOTHING, near)["modes_found"] == 1
 
 
 def test_samples_far_from_every_mode_find_none():
-    assert found([[2.0, 2.0], [100.0, 0.0], [float("nan"), 0.0]]) == {"modes_found": 0, "modes": 4, "high_quality": 0.0}
+    none = {"modes_found": 0, "modes": 4, "high_quality": 0.0, "kl": math.log(4)}
+    assert found([[2.0, 2.0], [100.0, 0.0], [float("nan"), 0.0]]) == none
 
 
 @pytest.mark.parametrize(("load", "count"), [(load_ring, 8), (load_grid, 25)])
