@@ -1,6 +1,9 @@
 import gzip
+import io
 import logging
 import pickle
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -11,7 +14,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from gan_core.errors import DataError
+from gan_core.errors import DataError, MissingDependency
 from gan_image import data, sources
 from gan_image.data import DATASETS, load_digits, load_gaussian, load_grid, load_ring, load_stacked_digits, open_folder
 from gan_image.sources import ImageSource, SquareImages, TensorImages
@@ -200,6 +203,95 @@ def test_without_a_network_the_error_says_which_files_go_where(home, monkeypatch
     with pytest.raises(DataError) as error:
         load()
     assert str(error.value) == words.format(home=home)
+
+
+# --- photographs, faces, bedrooms
+
+
+def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
+    skimage = pytest.importorskip("skimage.data")
+    source = data.load_photographs()
+    assert (len(source), source.facts["shape"], source.facts["num_classes"]) == (10_000, (3, 128, 128), 8)
+    assert source.facts["classes"][0] == "astronaut"
+    astronaut = torch.as_tensor(skimage.astronaut())
+    detail = SquareImages(source, 3, 128)[8]  # every eighth is of the first
+    assert int(detail["label"]) == 0
+    corners = astronaut.unfold(0, 128, 1).unfold(1, 128, 1)[:, :, :, 0, 0]
+    places = torch.nonzero((corners == detail["image"][:, 0, 0]).all(dim=2)).tolist()
+    found = [astronaut[top : top + 128, left : left + 128].permute(2, 0, 1) for top, left in places]
+    assert any(torch.equal(each, detail["image"]) for each in found)
+    assert not torch.equal(detail["image"], SquareImages(source, 3, 128)[16]["image"])
+    assert torch.equal(detail["image"], SquareImages(data.load_photographs(), 3, 128)[8]["image"])
+    assert SquareImages(source, 1, 32)[0]["image"].shape == (1, 32, 32)
+
+
+def test_photographs_without_the_library_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    with pytest.raises(MissingDependency, match=r"pip install gan-image\[photographs\]"):
+        data.load_photographs()
+
+
+def test_faces_that_are_there_are_used_as_folder_or_archive(home):
+    faces = home / "celeba"
+    paint(faces / "img_align_celeba" / "000001.jpg", 9, (178, 218), "RGB")
+    paint(faces / "img_align_celeba" / "000002.jpg", 90, (178, 218), "RGB")
+    source = data.load_celeba()
+    assert (len(source), source.facts["channels"]) == (2, 3)
+    batch = source.fit(image_size=8, channels=3).__getitems__([0, 1])
+    assert batch["image"][:, 0, 0, 0].tolist() == [9, 90]
+    shutil.make_archive(str(faces / "img_align_celeba"), "zip", faces, "img_align_celeba")
+    shutil.rmtree(faces / "img_align_celeba")
+    assert len(data.load_celeba()) == 2
+
+
+def test_faces_that_are_not_there_say_which_archive_goes_where(home, monkeypatch):
+    from torchvision.datasets import CelebA
+
+    def fails(self):
+        raise OSError("no network")
+
+    monkeypatch.setattr(CelebA, "download", fails)
+    with pytest.raises(DataError, match=f"put img_align_celeba.zip into {re.escape(str(home / 'celeba'))} by hand"):
+        data.load_celeba()
+    (home / "celeba" / "img_align_celeba").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds no images"):
+        data.load_celeba()
+
+
+@pytest.fixture
+def bedrooms(home):
+    """A database as LSUN's: three images under keys that are no names."""
+    lmdb = pytest.importorskip("lmdb")
+    folder = home / "lsun" / "bedroom_train_lmdb"
+    folder.mkdir(parents=True)
+    with lmdb.open(str(folder), map_size=2**24) as database, database.begin(write=True) as transaction:
+        for level in (10, 20, 30):
+            file = io.BytesIO()
+            Image.new("RGB", (300, 256), (level,) * 3).save(file, "WEBP", lossless=True)
+            transaction.put(f"key/{level}".encode(), file.getvalue())
+    return folder
+
+
+def test_a_database_is_read_in_place(bedrooms):
+    before = sorted(path.name for path in bedrooms.iterdir())
+    source = data.load_lsun_bedroom()
+    assert levels(source.fit(image_size=64, channels=3)) == [10, 20, 30]
+    assert levels(open_folder(bedrooms).fit(image_size=64)) == [10, 20, 30]
+    assert open_folder(bedrooms).facts["channels"] == 3
+    again = pickle.loads(pickle.dumps(source))  # as worker processes get it
+    assert levels(again.fit(image_size=32, channels=3)) == [10, 20, 30]
+    assert sorted(path.name for path in bedrooms.iterdir()) == before
+
+
+def test_a_database_that_is_none_says_so(bedrooms):
+    (bedrooms / "data.mdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(DataError, match="cannot be read as a folder"):
+        open_folder(bedrooms)
+
+
+def test_bedrooms_that_are_not_there_say_where_to_unpack_them(home):
+    with pytest.raises(DataError, match=r"unpack the published bedroom_train_lmdb.zip to .*bedroom_train_lmdb"):
+        data.load_lsun_bedroom()
 
 
 # --- folders

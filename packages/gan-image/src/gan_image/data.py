@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.domain import DataCard
-from gan_core.errors import DataError
+from gan_core.errors import DataError, MissingDependency
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,14 @@ DATASETS: tuple[DataCard, ...] = (
              "gan_image.data:load_fashion_mnist"),
     DataCard("cifar10", "animals and vehicles", "50,000 colour images of 32x32 pixels, 10 classes", "download",
              "gan_image.data:load_cifar10"),
+    DataCard("photographs", "details of eight photographs (needs gan-image[photographs])",
+             "10,000 colour images of 128x128 pixels, 8 classes", "embedded", "gan_image.data:load_photographs"),
+    DataCard("stl10", "things that can fly, drive or walk", "100,000 colour images of 96x96 pixels, unlabelled",
+             "download", "gan_image.data:load_stl10"),
+    DataCard("celeba", "faces of celebrities, aligned", "202,599 colour images of 178x218 pixels", "download",
+             "gan_image.data:load_celeba"),
+    DataCard("lsun-bedroom", "bedrooms (needs gan-image[lsun])", "3,033,042 colour images of 256 pixels or more",
+             "download", "gan_image.data:load_lsun_bedroom"),
     DataCard("stacked-digits", "three scanned digits as red, green and blue",
              "128,000 images of 8x8 pixels, 1000 modes", "embedded", "gan_image.data:load_stacked_digits"),
     DataCard("stacked-mnist", "three digits of MNIST as red, green and blue",
@@ -48,6 +56,10 @@ DATASETS: tuple[DataCard, ...] = (
 
 POINTS = 100_000
 """Points in a toy distribution, as PacGAN trains on (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "retina", "rocket")
+"""Of scikit-image's, those in colour that it ships and that are not made up; scikit-learn ships two more."""
+DETAILS, DETAIL = 10_000, 128
+"""Squares that are cut from the photographs, and their side in pixels."""
 STACKED = 128_000
 """Images of stacked digits, as PacGAN trains on (arXiv:1712.04086, section 4.2)."""
 
@@ -129,6 +141,77 @@ def load_cifar10() -> ImageSource:
     return _torchvision("cifar10", "CIFAR10")
 
 
+def load_photographs() -> ImageSource:
+    """Squares of 128 pixels from eight photographs that scikit-image and scikit-learn ship; the class is which one.
+
+    Of each photograph as many, at places that are drawn evenly, the same in every process.
+
+    Raises:
+        MissingDependency: scikit-image is not installed.
+    """
+    import torch
+
+    from gan_image.sources import DetailImages, ImageSource
+
+    try:
+        shipped = import_module("skimage.data")
+    except ImportError as error:
+        raise MissingDependency("`photographs` need scikit-image: pip install gan-image[photographs]") from error
+    pictures = {name: getattr(shipped, name)() for name in PHOTOGRAPHS}
+    samples = import_module("sklearn.datasets").load_sample_images()
+    pictures |= {
+        name.partition(".")[0]: image
+        for name, image in zip(map(os.path.basename, samples.filenames), samples.images, strict=True)
+    }
+    labels = torch.arange(DETAILS) % len(pictures)
+    images = DetailImages([torch.tensor(pixels) for pixels in pictures.values()], labels, DETAIL)
+    return ImageSource(images, name="photographs", labels=labels, classes=list(pictures))
+
+
+def load_stl10() -> ImageSource:
+    """The unlabelled part of STL-10 (Coates et al. 2011), through torchvision; 2.8 GB in memory.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    import torch
+
+    from gan_image.sources import ImageSource, TensorImages
+
+    data = _download("stl10", _torchvision_class("STL10"), split="unlabeled")
+    return ImageSource(TensorImages(torch.as_tensor(data.data)), name="stl10")
+
+
+def load_celeba() -> ImageSource:
+    """The aligned and cropped faces of CelebA (Liu et al. 2015, arXiv:1411.7766), all parts, through torchvision.
+
+    What is in `GAN_DATA_HOME/celeba` is used as it is: the folder or the archive `img_align_celeba`.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    folder = data_home() / "celeba"
+    kept = [path for path in (folder / "img_align_celeba", folder / "img_align_celeba.zip") if path.exists()]
+    if not kept:
+        _download("celeba", _torchvision_class("CelebA"), split="all")
+    return _of_one_shape("celeba", kept[0] if kept else folder / "img_align_celeba", (3, 218, 178))
+
+
+def load_lsun_bedroom() -> ImageSource:
+    """The training part of LSUN's bedrooms (Yu et al. 2015, arXiv:1506.03365), whose database is read in place.
+
+    Its images are 256 pixels at the shorter side.
+
+    Raises:
+        DataError: it is not here; it is published as an archive, which must be unpacked by hand.
+        MissingDependency: lmdb is not installed.
+    """
+    folder = data_home() / "lsun" / "bedroom_train_lmdb"
+    if not folder.is_dir():
+        raise DataError(f"lsun-bedroom: unpack the published bedroom_train_lmdb.zip to {folder}")
+    return _of_one_shape("lsun-bedroom", folder, (3, 256, 256))
+
+
 def load_stacked_digits() -> StackedSource:
     """The scanned digits in threes, one a channel: stacked MNIST (`load_stacked_mnist`) without a download."""
     return _stacked("stacked-digits", load_digits())
@@ -171,30 +254,48 @@ def _stacked(name: str, digits: ImageSource) -> StackedSource:
 def _torchvision(name: str, loader: str) -> ImageSource:
     import torch
 
-    kind = getattr(import_module("torchvision.datasets"), loader)
-    data = _download(name, kind)
+    data = _download(name, _torchvision_class(loader), train=True)
     pixels = torch.as_tensor(data.data)
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)  # [N, H, W(, C)] -> [N, C, H, W]
     return _labelled(name, pixels, data.targets, data.classes)
 
 
-def _download(name: str, kind: Callable[..., Any]) -> Any:
+def _torchvision_class(name: str) -> Callable[..., Any]:
+    kind: Callable[..., Any] = getattr(import_module("torchvision.datasets"), name)
+    return kind
+
+
+def _download(name: str, kind: Callable[..., Any], **part: Any) -> Any:
     """A data set of torchvision's, downloaded once; what it prints goes to stderr, as stdout is for results."""
     home = data_home()
     try:
         with redirect_stdout(sys.stderr):
-            return kind(root=str(home), train=True, download=True)
-    except (OSError, RuntimeError, HTTPException, EOFError) as error:
+            return kind(root=str(home), download=True, **part)
+    except (OSError, RuntimeError, ImportError, HTTPException, EOFError) as error:
         files, folder = _by_hand(kind, home)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name} cannot be downloaded; put {files} into {folder} by hand ({reason[:200]})") from error
 
 
 def _by_hand(kind: Any, home: Path) -> tuple[str, Path]:
-    """The files that torchvision looks for before it downloads, and where."""
+    """The files that are looked for before anything is downloaded, and where."""
     if hasattr(kind, "resources"):
         return ", ".join(file for file, _ in kind.resources), home / kind.__name__ / "raw"
+    if hasattr(kind, "file_list"):  # of CelebA the images alone are used
+        return str(kind.file_list[0][-1]), home / kind.base_folder
     return str(kind.filename), home
+
+
+def _of_one_shape(name: str, path: Path, shape: tuple[int, int, int]) -> ImageSource:
+    """A published set of image files whose headers need not be read, as their shape is known."""
+    from gan_image.files import image_names, open_files
+    from gan_image.sources import FileImages, ImageSource
+
+    files = open_files(path)
+    names, _ = image_names(files)
+    if not names:
+        raise DataError(f"{path}: holds no images; remove it, and put the published {path.name} there")
+    return ImageSource(FileImages(files, names, [shape] * len(names)), name=name)
 
 
 def _labelled(name: str, pixels: Tensor, labels: Any, classes: list[str]) -> ImageSource:

@@ -18,14 +18,15 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gan_core.errors import DataError
+from gan_core.errors import DataError, MissingDependency
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -36,6 +37,8 @@ MAX_UNPACKED = 2**31
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded; above it Pillow warns of a decompression bomb."""
 MAX_SIDE, MIN_SIDE = 20_000, 4
+DATABASE = "data.mdb"
+"""The file by which a folder is known as an LMDB database."""
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
 
 _PACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
@@ -115,13 +118,52 @@ class TarFiles:
         return self.path.open("rb") if self._content is None else io.BytesIO(self._content)
 
 
+class DatabaseFiles:
+    """The images of an LMDB database, as LSUN is published: WebP under keys that say nothing.
+
+    LMDB trusts its pages: a database that is damaged on purpose can end the process.
+
+    Raises:
+        MissingDependency: lmdb is not installed.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with self._begin(buffers=True) as transaction:
+            sizes = {f"{bytes(key).hex()}.webp": len(value) for key, value in transaction.cursor()}
+        self.sizes = dict(sorted(sizes.items()))
+
+    def open(self, name: str) -> IO[bytes]:
+        with self._begin() as transaction:
+            return io.BytesIO(transaction.get(bytes.fromhex(name.removesuffix(".webp"))))
+
+    def _begin(self, **options: Any) -> Any:
+        return _database(self.path.resolve(), os.getpid()).begin(**options)
+
+
+@cache
+def _database(path: Path, process: int) -> Any:
+    """An open database: one in each process, as LMDB wants it, and without its lock, which would be written."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise MissingDependency(f"{path}: needs lmdb: pip install gan-image[lsun]") from error
+    try:
+        return lmdb.open(str(path), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise OSError(str(error)) from error
+
+
 def open_files(path: Path) -> Files:
-    """The files of a folder, or of a zip or tar archive.
+    """The files of a folder, of a zip or tar archive, or of an LMDB database.
 
     Raises:
         DataError: there is nothing of that name, or it is neither.
+        MissingDependency: it is a database, and lmdb is not installed.
     """
     try:
+        if (path / DATABASE).is_file():
+            return DatabaseFiles(path)
         if path.is_dir():
             return FolderFiles(path)
         return ZipFiles(path) if _start(path).startswith(b"PK") else TarFiles(path)

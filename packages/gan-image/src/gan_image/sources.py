@@ -80,6 +80,33 @@ class TensorImages:
         return to_square(to_channels(Image.fromarray(array.numpy()), channels), size)
 
 
+class DetailImages:
+    """Squares cut from pictures `[H, W, 3]` (uint8) at places drawn evenly, the same in every process.
+
+    Args:
+        pictures: at least as large as a square.
+        which: the picture of each square, `[N]`.
+        side: of the squares, in pixels.
+    """
+
+    def __init__(self, pictures: Sequence[Tensor], which: Tensor, side: int):
+        self.pictures, self.which, self.side = pictures, which, side
+        room = torch.tensor([picture.shape[:2] for picture in pictures])[which] - side + 1
+        self.places = (torch.rand(len(which), 2, generator=torch.Generator().manual_seed(0)) * room).long()
+        self.shapes = [(3, side, side)] * len(which)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def ready(self, *, channels: int, size: int) -> Tensor | None:
+        return None
+
+    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
+        top, left = self.places[index].tolist()
+        detail = self.pictures[int(self.which[index])][top : top + self.side, left : left + self.side]
+        return to_square(to_channels(Image.fromarray(detail.numpy()), channels), size)
+
+
 class FileImages:
     """The images of a folder or archive."""
 
