@@ -181,7 +181,8 @@ def test_a_sagan_of_biggan_pytorch_is_told_by_its_shapes(name, attention):
 @pytest.mark.parametrize("name", ["sagan/generator", "sagan/discriminator"])
 def test_a_sagan_of_biggan_pytorch_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused(name):
     whole = recorded(name, "_64")
-    for key in whole:
+    one_of_each = {tuple(part for part in key.split(".") if not part.isdigit()): key for key in whole}
+    for key in one_of_each.values():
         if key.endswith(UNREAD):
             continue
         with pytest.raises(CheckpointError):

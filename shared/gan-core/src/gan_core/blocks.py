@@ -15,6 +15,8 @@ CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Co
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+FIRST_ITERATIONS = 15
+"""Of the search for a new layer's largest singular value."""
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "batch": lambda channels, ndim: BATCH_NORMS[ndim](channels),
     "layer": lambda channels, ndim: nn.GroupNorm(1, channels),
@@ -87,7 +89,7 @@ class SelfAttention(nn.Module):
         def pointwise(inputs: int, outputs: int) -> nn.Module:
             layer = CONVOLUTIONS[ndim](inputs, outputs, 1, bias=False)
             nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-            return spectral_norm(layer) if spectral else layer
+            return spectrally_normalised(layer) if spectral else layer
 
         self.query, self.key = pointwise(channels, channels // 8), pointwise(channels, channels // 8)
         self.value, self.output = pointwise(channels, channels // 2), pointwise(channels // 2, channels)
@@ -100,6 +102,20 @@ class SelfAttention(nn.Module):
         attention = (query.transpose(1, 2) @ key).softmax(dim=2)  # eq. 1, [B, places, pooled places]
         taken = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(taken)  # eq. 2 and 3
+
+
+def spectrally_normalised(layer: nn.Module) -> nn.Module:
+    """A layer whose weight is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8).
+
+    torch begins the search for it with random vectors, which find far too small a value until the layer has been
+    trained for some steps. Here the search goes on at once, as in `torch.nn.utils.parametrizations`.
+    """
+    normalised = spectral_norm(layer, n_power_iterations=FIRST_ITERATIONS)
+    ((_, _, hook),) = spectral_layers(normalised)
+    with torch.no_grad():
+        hook(normalised, ())
+    hook.n_power_iterations = 1
+    return normalised
 
 
 def spectral_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, SpectralNorm]]:

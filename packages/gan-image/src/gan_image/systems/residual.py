@@ -19,9 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
-from torch.nn.utils import spectral_norm
 
-from gan_core.blocks import ConditionalBatchNorm, SelfAttention, doublings
+from gan_core.blocks import ConditionalBatchNorm, SelfAttention, doublings, spectrally_normalised
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.objectives import Objective, hinge
@@ -41,7 +40,7 @@ Layout = Literal["mimicry", "biggan"]
 def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
     """A layer with Glorot's uniform weights, spectrally normalised if asked."""
     nn.init.xavier_uniform_(layer.weight, gain)  # type: ignore[arg-type]
-    return spectral_norm(layer) if spectral else layer
+    return spectrally_normalised(layer) if spectral else layer
 
 
 def conv(inputs: int, outputs: int, size: int, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
