@@ -5,12 +5,17 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from gan_core import draws
 from gan_core.blocks import (
     CONVOLUTIONS,
     NORMS,
     TRANSPOSED,
+    AdaptiveInstanceNorm,
+    NoiseInjection,
+    PixelNorm,
     SelfAttention,
     doublings,
+    equalized,
     norm,
     one_hot,
     spectral_layers,
@@ -140,3 +145,70 @@ def test_a_size_that_is_no_doubling_is_refused_with_one_that_is(size, least):
     words, _, hint = str(error.value).removesuffix(".").rpartition(" ")
     assert words == f"`image_size` is {size}; it must be 4 doubled {least} times or more. Try"
     assert doublings(int(hint), 4, least=least) >= least
+
+
+# --- blocks of style
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_pixel_norm_gives_every_place_a_root_mean_square_of_one(ndim):
+    x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
+    y = PixelNorm()(x)
+    assert_close(y.square().mean(dim=1), torch.ones_like(x[:, 0]))
+    assert_close(y / y[:, :1], x / x[:, :1])  # directions stay
+    assert torch.equal(PixelNorm()(torch.zeros(1, 3, 2)), torch.zeros(1, 3, 2))
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_adaptive_instance_norm_gives_each_channel_the_styles_moments(ndim):
+    x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
+    layer = AdaptiveInstanceNorm(3, 5, ndim=ndim)
+    style = torch.zeros(4, 5)
+    plain = layer(x, style).flatten(2)  # gains are 1, biases 0
+    assert_close(plain.mean(dim=2), torch.zeros(4, 3), atol=1e-5, rtol=0)
+    assert_close(plain.var(dim=2, unbiased=False), torch.ones(4, 3), atol=1e-3, rtol=0)
+    style = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    gain, bias = layer.affine(style).chunk(2, dim=1)
+    styled = layer(x, style).flatten(2)
+    assert_close(styled.mean(dim=2), bias, atol=1e-4, rtol=0)
+    assert_close(styled.std(dim=2, unbiased=False), gain.abs(), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_noise_is_nothing_at_first_and_the_same_for_all_channels(ndim):
+    x = torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
+    layer = NoiseInjection(3)
+    assert torch.equal(layer(x), x)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.0, 1.0, -2.0]))
+    with draws.drawing(5, torch.device("cpu"), rows=4, total=4):
+        added = layer(x) - x
+    assert_close(added[:, 0], torch.zeros_like(added[:, 0]))
+    assert_close(added[:, 2], -2 * added[:, 1], atol=1e-5, rtol=0)
+    assert added[:, 1].flatten().unique().numel() == added[:, 1].numel()  # other at every place
+    with draws.drawing(5, torch.device("cpu"), start=2, rows=2, total=4):  # another process's share of the batch
+        assert_close(layer(x[2:]) - x[2:], added[2:])
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(200, 300), nn.Conv1d(40, 300, 5), nn.Conv2d(20, 300, 3), nn.Conv3d(8, 300, 3)]
+)
+def test_an_equalized_layer_begins_as_he_says_and_moves_by_the_rate(layer):
+    torch.manual_seed(0)
+    equalized(layer, rate=0.5)
+    fan_in = layer.weight[0].numel()
+    assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+    assert torch.equal(layer.bias, torch.zeros(300))
+    kept = layer.parametrizations.weight.original
+    assert float(kept.detach().std()) == pytest.approx(2, rel=0.02)
+    before = layer.weight.detach().clone()
+    with torch.no_grad():
+        kept += 0.1
+        layer.parametrizations.bias.original += 0.1
+    assert_close(layer.weight - before, torch.full_like(before, 0.1 * 2**0.5 * 0.5 / fan_in**0.5), atol=1e-6, rtol=1e-3)
+    assert_close(layer.bias, torch.full((300,), 0.05))
+
+
+def test_an_equalized_layer_without_bias_is_saved_under_its_own_names():
+    layer = equalized(nn.Conv2d(2, 3, 1, bias=False))
+    assert list(layer.state_dict()) == ["parametrizations.weight.original"]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from gan_core import draws
 from gan_core.errors import RecipeError, unknown
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+INSTANCE_NORMS: dict[int, type[nn.Module]] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 FIRST_ITERATIONS = 15
 """Of the search for a new layer's largest singular value."""
@@ -61,6 +65,90 @@ class ConditionalBatchNorm(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         told = self.embedding(label).view(len(x), 2, -1, *[1] * (x.ndim - 2))
         return told[:, 0] * self.norm(x) + told[:, 1]
+
+
+class PixelNorm(nn.Module):
+    """Every place's features over their root mean square (Karras et al. 2018, arXiv:1710.10196, section 4.2).
+
+    `x [B, C, …]` to the same shape.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class AdaptiveInstanceNorm(nn.Module):
+    """Each channel's own mean and deviation give way to the style's (Huang & Belongie 2017, arXiv:1703.06868, eq. 8).
+
+    `x [B, C, …]` and `style [B, style_dim]` to `[B, C, …]`. As in StyleGAN (Karras et al. 2019, arXiv:1812.04948,
+    eq. 1), one linear layer makes gains, which begin at 1, and biases, at first 0, of the style.
+
+    Args:
+        channels: C.
+        style_dim: of the style.
+        ndim: 1 for sequences, 2 for images, 3 for volumes.
+    """
+
+    def __init__(self, channels: int, style_dim: int, *, ndim: int = 2):
+        super().__init__()
+        self.norm = INSTANCE_NORMS[ndim](channels)
+        self.affine = nn.Linear(style_dim, 2 * channels)
+        with torch.no_grad():
+            self.affine.bias.zero_()[:channels] = 1.0
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        told = self.affine(style).view(len(x), 2, -1, *[1] * (x.ndim - 2))
+        return told[:, 0] * self.norm(x) + told[:, 1]
+
+
+class NoiseInjection(nn.Module):
+    """One noise for every place, added to each channel by its weight (Karras et al. 2019, arXiv:1812.04948, section 2).
+
+    `x [B, C, …]` to the same shape. The weights begin at 0.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = draws.normal(len(x), 1, *x.shape[2:], like=x)
+        return x + self.weight.view(-1, *[1] * (x.ndim - 2)) * noise
+
+
+class _Scaled(nn.Module):
+    """A weight that is used times a constant."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.scale
+
+
+def equalized(layer: nn.Module, *, gain: float = math.sqrt(2), rate: float = 1.0) -> nn.Module:
+    """A linear or convolutional layer with an equalized learning rate (Karras et al. 2018, arXiv:1710.10196, sec. 4.1).
+
+    Its weight is kept as N(0, 1) / `rate` and used times `gain` · `rate` / √fan-in, its bias is used times `rate`, so
+    that steps of one size change all layers alike.
+
+    Args:
+        layer: with a `weight` `[outputs, inputs, …]`; it is changed in place.
+        gain: of the initialisation; √2 is He's.
+        rate: of learning, relative to other layers (StyleGAN's mapping network has 0.01).
+    """
+    weight = layer.get_parameter("weight")
+    nn.init.normal_(weight, std=1 / rate)
+    register_parametrization(layer, "weight", _Scaled(gain * rate / math.sqrt(weight[0].numel())), unsafe=True)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.get_parameter("bias"))
+        if rate != 1:
+            register_parametrization(layer, "bias", _Scaled(rate), unsafe=True)
+    return layer
 
 
 class SelfAttention(nn.Module):
