@@ -27,6 +27,7 @@ from torch.testing import assert_close
 
 from gan_core.cli import main
 from gan_core.domain import Domain
+from gan_core.run import Run
 from gan_image import DOMAIN
 
 Call = Callable[..., tuple[int, str, str]]
@@ -498,11 +499,12 @@ def test_a_run_is_complete(trained):
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints", "log.jsonl", "model", "recipe.yaml", "report.html", "samples"
     ]  # fmt: skip
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    lines = Run(run).log()
     assert [line["step"] for line in lines] == [2, 4]
     assert set(lines[0]) == {
         "step", "phase", "discriminator/adversarial", "generator/adversarial", "samples_per_second",
         "discriminator/real_logits", "discriminator/fake_logits", "discriminator/real_sign",
+        "discriminator/gradient_norm", "generator/gradient_norm",
     }  # fmt: skip
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["00000002.png", "00000004.png", "real.png"]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["00000002", "00000004"]
@@ -638,13 +640,8 @@ def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
 def test_a_run_is_examined(gan, trained):
     document = json.loads(gan("doctor", trained / "plain", "--json")[1])
     assert [check["name"] for check in document["checks"]] == [
-        "recipe",
-        "checkpoints",
-        "log",
-        "finite",
-        "losses",
-        "samples",
-    ]
+        "recipe", "checkpoints", "log", "finite", "collapse", "discriminator", "memory", "gradients", "oscillation"
+    ]  # fmt: skip
     assert document["good"]
 
 
@@ -760,7 +757,7 @@ def test_a_killed_training_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     (checkpoint,) = (tmp_path / "my run" / "checkpoints").iterdir()
     step = int(checkpoint.name)
     assert out == f"interrupted by SIGTERM at step {step}; go on with: gan-image resume 'my run'\n"
-    assert len(log.read_text().splitlines()) == step
+    assert len(Run(tmp_path / "my run").log()) == step
 
 
 def test_a_closed_pipe_is_no_error():

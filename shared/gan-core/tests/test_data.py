@@ -16,6 +16,7 @@ from gan_core.data import (
     Unpaired,
     as_source,
     facts_of,
+    hold_out,
     require_labels,
     to_device,
 )
@@ -102,6 +103,36 @@ def test_what_users_have_becomes_a_source():
     assert isinstance(as_source(dataset), FixedSource)
     assert as_source(dataset).fit(image_size=64) is dataset
     assert len(as_source(dataset)) == 10
+
+
+class Numbers(Dataset[dict[str, torch.Tensor]]):
+    """Items that are read one by one."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return {"number": torch.tensor(index)}
+
+
+@pytest.mark.parametrize("dataset", [Numbers(), TensorDataset({"number": torch.arange(20)})])
+def test_what_is_held_out_is_in_no_batch_of_the_training(dataset):
+    training, held_out = hold_out(dataset, 0.2)
+    batches = BatchStream(training, 8, seed=0)
+    trained = {number for _ in range(10) for number in next(batches)["number"].tolist()}
+    kept = set(next(BatchStream(held_out, 4, seed=0))["number"].tolist())
+    assert (len(kept), trained | kept, trained & kept) == (4, set(range(20)), set())
+    assert {held_out[index]["number"].item() for index in range(4)} == kept
+    assert set(hold_out(dataset, 0.2)[1].indices) == kept  # the same in every training
+    assert len(hold_out(dataset, 0.001)[1]) == 1
+
+
+def test_nothing_is_held_out_unless_it_is_asked_for_and_never_everything():
+    dataset = Numbers()
+    assert hold_out(dataset, 0.0) == (dataset, None)
+    with pytest.raises(DataError) as error:
+        hold_out(dataset, 0.99)
+    assert str(error.value) == "`data.held_out` is 0.99, which leaves none of 20 items to train on; make it smaller"
 
 
 def test_sets_without_pairs_show_every_item_of_both():

@@ -243,7 +243,7 @@ def test_two_processes_are_one_on_the_same_batch(tmp_path: Path, two: Path, name
     assert difference(mine, game.state_dict()) < 1e-5
     with torch.no_grad():
         assert difference(build(SCENARIOS[name][0]).state_dict(), dict(game.named_parameters())) > 1e-2  # they did move
-    logs = [json.loads(line) for line in (two / name / "log.jsonl").read_text().splitlines()]
+    logs = Run(two / name).log()
     assert [line["step"] for line in logs] == [5, 10, 15, 20]
     for ours, theirs in zip(logs, run.log(), strict=True):
         for key in theirs.keys() - {"phase", "samples_per_second"}:

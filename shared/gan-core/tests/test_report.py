@@ -184,6 +184,35 @@ def test_a_run_that_ends_not_finite_says_so(run):
     assert "Loss not finite" in page(run).words
 
 
+def test_a_run_that_was_rolled_back_says_so_until_it_has_gone_past_it(run):
+    event = {"step": 260, "to": 200, "what": "generator/adversarial is nan", "log": []}
+    (run / "rollbacks.jsonl").write_text(json.dumps(event) + "\n")
+    found = page(run)
+    assert "Rolled back to step 200" in found.words
+    assert "by step 260 generator/adversarial is nan; the run was rolled back to step 200; try " in found.words
+    write_log(run, entry(100), entry(300))
+    assert "Rolled back" not in page(run).words
+
+
+def test_the_doctor_s_findings_are_in_the_page_what_is_wrong_first(run):
+    watched = [{"step": step, "phase": "watch", "samples/nearest": 0.9, "samples/spread": 0.05} for step in (100, 200)]
+    write_log(run, entry(100), entry(200), *watched)
+    words = page(run).words
+    findings = words[words.index("What the doctor finds") : words.index("Losses and speed")]
+    assert findings.index("the generator has collapsed: ") < findings.index("every value that was logged is finite")
+    assert "memory: not looked at: no data were held out" in findings
+    assert "Last values: nearest 0.9, spread 0.05" in page(run).source
+    assert "0.05" not in words[words.index("Losses and speed") :]  # they are no losses
+
+
+def test_gradients_have_a_chart_of_their_own(run):
+    norms = {"generator/gradient_norm": 3.0, "discriminator/gradient_norm": 4.0}
+    write_log(run, entry(100, **norms), entry(200, **norms))
+    players = series(read_run(run).training)
+    assert set(players["gradient norm"]) == {"generator", "discriminator"}
+    assert set(players["generator"]) == {"adversarial"}
+
+
 def test_phases_are_named_and_marked_where_they_begin(run):
     write_log(run, entry(0, phase="pretrain"), entry(49, phase="pretrain"), entry(50), entry(200))
     found = page(run)

@@ -117,6 +117,7 @@ def remembered(path: Path) -> dict[str, Any]:
     """All that a run is, as plain values: only what clocks say is left out."""
     run = Run(path)
     files, state = read_checkpoint(run.checkpoints()[-1])
+    lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
     model = {"model": read_tensors(path / "model/model.safetensors")} if (path / "model").exists() else {}
     tensors = {
         f"{file}/{name}": (str(tensor.dtype), tuple(tensor.shape), tensor.flatten().view(torch.uint8).tolist())
@@ -125,7 +126,7 @@ def remembered(path: Path) -> dict[str, Any]:
     }
     return {
         **tensors, "state": {key: value for key, value in state.items() if key not in ("elapsed", "files")},
-        "log": [{key: value for key, value in line.items() if key != "samples_per_second"} for line in run.log()],
+        "log": [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines],
         "samples": {file.name: file.read_bytes().hex() for file in sorted(run.samples_folder.iterdir())},
     }  # fmt: skip
 
@@ -191,6 +192,8 @@ def test_the_run_that_was_never_stopped_shows_that_there_was_something_to_rememb
         "square_avg",
     }
     assert [path.stem for path in Run(whole).samples()] == [f"{step:08d}" for step in (5, 10, 15, 20, 24)]
+    lines = [json.loads(line) for line in Run(whole).log_file.read_text().splitlines()]
+    assert [line["step"] for line in lines if "samples/nearest" in line] == [5, 10, 15, 20, 24]
 
 
 def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_had_them(tmp_path: Path) -> None:

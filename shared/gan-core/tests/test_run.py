@@ -1,5 +1,6 @@
 """The run folder: what is in it, when it is free, and what a rewind forgets."""
 
+import json
 import subprocess
 import sys
 
@@ -130,6 +131,29 @@ def test_a_rewind_forgets_what_was_made_because_the_training_ended(run):
     run.rewind(3, log_every=2, sample_every=None, evaluate_every=2)
     assert [each["step"] for each in run.log()] == [2]
     assert [int(path.stem) for path in run.samples()] == [2]
+
+
+def test_looks_and_evaluations_are_rewound_by_their_own_intervals(run):
+    for step in (2, 3, 4):
+        run.append_log(line(step))
+        run.append_log({"step": step, "phase": "watch", "samples/spread": 1.0})
+        run.append_log({"step": step, "phase": "evaluation", "evaluation/fid": 1.0})
+    run.rewind(3, log_every=1, sample_every=2, evaluate_every=3)
+    kept = [(each["step"], each["phase"]) for each in map(json.loads, run.log_file.read_text().splitlines())]
+    assert kept == [(2, "adversarial"), (2, "watch"), (2, "evaluation"), (3, "adversarial"), (3, "evaluation")]
+    assert [each["step"] for each in run.log()] == [2, 3]
+
+
+def test_what_was_rolled_back_is_on_record_with_the_last_lines_that_it_cost(run):
+    assert run.rollbacks() == []
+    for step in range(1, 51):
+        run.append_log(line(step))
+    run.append_rollback(51, 10, "generator/adversarial is nan")
+    run.append_rollback(60, None, "generator/adversarial is inf")
+    first, second = run.rollbacks()
+    assert (first["step"], first["to"], first["what"]) == (51, 10, "generator/adversarial is nan")
+    assert [each["step"] for each in first["log"]] == list(range(31, 51))
+    assert second == {"step": 60, "to": None, "what": "generator/adversarial is inf", "log": []}
 
 
 def test_a_run_is_read_without_torch(run):

@@ -119,3 +119,16 @@ def test_in_bf16_networks_compute_in_bf16_and_weights_stay_in_fp32() -> None:
     assert seen == [torch.bfloat16]
     assert (network.weight.dtype, terms["mean"].dtype) == (torch.float32, torch.float32)
     assert network.weight.item() == 0.5
+
+
+def test_a_watched_step_measures_the_gradient_before_it_is_clipped() -> None:
+    network, batch = Line(), {"x": torch.tensor([[1.0], [3.0]])}
+    clipped = parse({"system": "toy", "optimizer": {"name": "sgd", "learning_rate": 0.5, "clip_norm": 1.0}})
+    seat = Seat(squares(network), clipped, ALONE)
+    seat.move([batch], seed=0)
+    assert seat.gradient_norm is None
+    assert network.weight.item() == pytest.approx(0.5)  # a gradient of 11, cut to 1
+    seat.watched = True
+    seat.move([batch], seed=0)
+    assert seat.gradient_norm == pytest.approx(5.5)  # 2 · 0.5 · 5 + 0.5
+    assert network.weight.item() == pytest.approx(0.0, abs=1e-6)

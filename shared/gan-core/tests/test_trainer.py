@@ -463,10 +463,68 @@ def test_the_log_has_the_means_of_each_interval(tmp_path: Path) -> None:
     assert [line["first/square"] for line in lines] == [6.0, 51.0, 110.5]  # (0+1+4+9+16)/5, (25+…+81)/5, (100+121)/2
     assert [line.get("first/lazy") for line in lines] == [20.0, 80.0, None]  # of the steps that have it: (0+40)/2, 80
     assert set(lines[0]) == {
-        "step", "phase", "first/step", "first/lazy", "first/square", "second/slope", "samples_per_second"
+        "step", "phase", "first/step", "first/lazy", "first/square", "second/slope", "samples_per_second",
+        "first/gradient_norm", "second/gradient_norm",
     }  # fmt: skip
     assert {line["phase"] for line in lines} == {"adversarial"}
     assert all(line["samples_per_second"] > 0 for line in lines)
+
+
+def test_a_line_has_the_gradients_of_the_step_that_it_ends_with(tmp_path: Path) -> None:
+    class Steeper(Slopes):
+        def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.first = float(self.step)
+            return super().first_loss(batch)
+
+    changes = DESCENT | {"players.second.turns": 2}
+    run = fit(Steeper(second=-3.0), tmp_path, steps=8, log_every=3, changes=changes)
+    assert [line.get("first/gradient_norm") for line in run.log()] == [2.0, 5.0, None]  # the last one is cut short
+    assert [line.get("second/gradient_norm") for line in run.log()] == [3.0, 3.0, None]
+
+
+def test_an_infinite_gradient_whose_step_is_skipped_is_left_out_of_the_log(tmp_path: Path) -> None:
+    def skip(seat: Any, batches: Any) -> dict[str, Tensor]:
+        """What a scaler does with it."""
+        (weight,) = seat.parameters
+        weight.grad, before = torch.full_like(weight, math.inf), weight.detach().clone()
+        seat.update()
+        weight.data.copy_(before)
+        return {"slope": torch.ones(())}
+
+    class Skipping(Slopes):
+        def players(self) -> Iterable[Player]:
+            yield Player("first", (self.generator,), self.first_loss, step=skip)
+
+    (line,) = fit(Skipping(), tmp_path, steps=2, log_every=2, changes=DESCENT).log()
+    assert (line["first/slope"], "first/gradient_norm" in line) == (1.0, False)
+
+
+def test_what_is_seen_of_the_samples_has_lines_of_its_own(tmp_path: Path) -> None:
+    class Rows(Slopes):
+        def sample(self, count: int) -> Tensor:
+            return self.rows[:count] / 2
+
+    game = Rows()
+    game.rows = torch.arange(20.0)[:, None]
+    run = fit(game, tmp_path, data={"rows": game.rows}, steps=7, log_every=2, sample_every=3)
+    lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+    seen = {"samples/nearest": 0.5, "samples/spread": 0.5}
+    assert [line for line in lines if line["phase"] == "watch"] == [
+        {"step": step, "phase": "watch", **seen} for step in (3, 6, 7)
+    ]
+    assert [line["step"] for line in run.log()] == [2, 4, 6, 7]
+    game = Rows()
+    game.rows = torch.arange(20.0)[:, None]
+    resume(tmp_path, steps=9, game=game, data={"rows": game.rows}, shown=False)
+    lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
+    assert [line["step"] for line in lines if line["phase"] == "watch"] == [3, 6, 9]  # of the end there is none now
+
+
+def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
+    game = Slopes()
+    run = fit(game, tmp_path, steps=20, changes={"data.held_out": 0.25})
+    assert len({row for _, rows in game.events for row in rows.flatten().tolist()}) == 9
+    assert run.recipe.data.held_out == 0.25
 
 
 def test_a_note_is_watched_and_not_minimised(tmp_path: Path) -> None:

@@ -122,6 +122,44 @@ def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
     return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data)
 
 
+class Part(Dataset[Batch]):
+    """Some of a dataset's items, by their indices in it."""
+
+    def __init__(self, dataset: Dataset[Batch], indices: Sequence[int]):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        return fetch(self.dataset, [self.indices[index] for index in indices])
+
+
+def fetch(dataset: Dataset[Batch], indices: Sequence[int]) -> Any:
+    """Many items, as a list or as the finished batch that the dataset makes of them."""
+    at_once = getattr(dataset, "__getitems__", None)
+    return at_once(indices) if at_once is not None else [dataset[index] for index in indices]
+
+
+def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dataset[Batch] | None]:
+    """The items that are trained on, and those that are not: the same ones in every training on the data.
+
+    Raises:
+        DataError: nothing would be left to train on.
+    """
+    if not share:
+        return dataset, None
+    length = len(dataset)  # type: ignore[arg-type]  # every dataset here has one
+    order = torch.randperm(length, generator=torch.Generator().manual_seed(0)).tolist()
+    kept_back = max(1, round(share * length))
+    if kept_back >= length:
+        raise DataError(f"`data.held_out` is {share}, which leaves none of {length} items to train on; make it smaller")
+    return Part(dataset, sorted(order[kept_back:])), Part(dataset, sorted(order[:kept_back]))
+
+
 class Unpaired(Dataset[Batch]):
     """Two sets without pairs as one: `source` in its own order, `target` drawn by a fixed shuffle of its indices."""
 
@@ -215,8 +253,7 @@ class _Placed(Dataset[Any]):
         place, indices = placed
         if get_worker_info() is not None:
             seed_torch(mix(self.seed, place), torch.device("cpu"))
-        fetch = getattr(self.dataset, "__getitems__", None)
-        return fetch(indices) if fetch is not None else [self.dataset[index] for index in indices]
+        return fetch(self.dataset, indices)
 
 
 def _outlive_interrupts(worker: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,51 +11,25 @@ from statistics import fmean
 
 from gan_core.domain import find_domains
 from gan_core.errors import CheckpointError, GanError
+from gan_core.report import read_run
 from gan_core.run import Run
-
-WON = 0.1
-"""A mean loss of the discriminator (of 2 ln 2 by guessing) below which the generator has little to learn from."""
-RUNAWAY = 1e3
-"""A mean loss beyond which the players no longer hold each other."""
-ALIKE = 0.01
-"""Samples whose values differ from sample to sample by less than this share of all their variation are one picture."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    good: bool
-    finding: str
+from gan_core.symptoms import Check, attempt, look_for_symptoms
 
 
 def examine_installation() -> list[Check]:
     """Looks at Python, the libraries, the device, compiling, and the domains."""
-    return _attempts(LOOKS)
+    return [attempt(name, look) for name, look in LOOKS.items()]
 
 
 def examine_run(path: Path) -> list[Check]:
-    """Looks at a run's recipe, checkpoints, log, losses and samples.
+    """Looks at a run's recipe, checkpoints and log, and for symptoms of what goes wrong in it.
 
     Raises:
         CheckpointError: it is no run.
     """
     run = Run.open(path)
-    return _attempts({name: partial(look, run) for name, look in LOOKS_AT_A_RUN.items()})
-
-
-def _attempts(looks: Mapping[str, Callable[[], str]]) -> list[Check]:
-    return [_attempt(name, look) for name, look in looks.items()]
-
-
-def _attempt(name: str, look: Callable[[], str]) -> Check:
-    try:
-        return Check(name, True, look())
-    except GanError as error:
-        return Check(name, False, " ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001  whatever is broken is the finding
-        return Check(name, False, " ".join(f"{type(error).__name__}: {error}".split())[:200])
+    checks = [attempt(name, partial(look, run)) for name, look in LOOKS_AT_A_RUN.items()]
+    return checks + look_for_symptoms(read_run(path))
 
 
 def _libraries() -> str:
@@ -129,56 +101,4 @@ def _log(run: Run) -> str:
     return f"{len(lines)} lines until step {lines[-1]['step']:,}, {fmean(speeds):,.0f} samples a second"
 
 
-def _finite(run: Run) -> str:
-    rollbacks = run.rollbacks()
-    if not rollbacks:
-        return "all that was looked at has stayed finite"
-    last = rollbacks[-1]
-    step, what = last["step"], last["what"]
-    if any(line["step"] > step for line in run.log()[-1:]):
-        return f"by step {step:,} {what}; the training was rolled back and has gone past it since"
-    to = "there was nothing to go back to" if last["to"] is None else f"the run was rolled back to step {last['to']:,}"
-    hint = "try half the `optimizer.learning_rate`, `optimizer.clip_norm=1`, or a gradient penalty"
-    raise GanError(f"by step {step:,} {what}; {to}; {hint}")
-
-
-def _losses(run: Run) -> str:
-    lines = run.log()
-    lines = lines[-max(1, len(lines) // 5) :]
-    terms = {name: fmean(line[name] for line in lines if name in line) for name in (lines or [{}])[-1] if "/" in name}
-    for name, value in terms.items():
-        if not math.isfinite(value) or abs(value) > RUNAWAY:
-            raise GanError(f"{name} is {value:.3g}; try a lower `optimizer.learning_rate`, or a gradient penalty")
-    judge = terms.get("discriminator/adversarial", math.inf)
-    if run.recipe.objective == "non_saturating" and judge < WON:
-        raise GanError(
-            f"the discriminator tells every sample (its loss is {judge:.2g}), so the generator learns little; try "
-            "`regularizers.gradient_penalty.weight=1`, or a lower `players.discriminator.optimizer.learning_rate`"
-        )
-    return f"{', '.join(f'{name} {value:.3g}' for name, value in terms.items())} at the end of the log"
-
-
-def _samples(run: Run) -> str:
-    from gan_core.api import load
-    from gan_core.game import Game
-
-    if run.recipe.domain is None:
-        return "not looked at: the game was put together by hand"
-    game = load(run.path)
-    if type(game).sample is Game.sample:
-        return "not looked at: the system makes no samples from nothing"
-    samples = game.generate(64, seed=0, label=None if game.num_classes is None else 0).float()
-    among, all_of_them = float(samples.std(dim=0).mean()), float(samples.std())
-    if not among > ALIKE * all_of_them:
-        raise GanError(f"64 samples are alike (they differ by {among:.2g}); try a gradient penalty, or train longer")
-    return f"64 samples differ by {among:.2g} of {all_of_them:.2g} in all"
-
-
-LOOKS_AT_A_RUN: dict[str, Callable[[Run], str]] = {
-    "recipe": _recipe,
-    "checkpoints": _checkpoints,
-    "log": _log,
-    "finite": _finite,
-    "losses": _losses,
-    "samples": _samples,
-}
+LOOKS_AT_A_RUN: dict[str, Callable[[Run], str]] = {"recipe": _recipe, "checkpoints": _checkpoints, "log": _log}

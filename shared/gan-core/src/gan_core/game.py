@@ -131,6 +131,10 @@ class Game(nn.Module, ABC):
         """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
+    def verdicts(self, batch: Batch) -> Tensor | None:
+        """How real the discriminator finds each item of a batch, `[N]`; None where no one discriminator judges them."""
+        return None
+
     @property
     def steers(self) -> bool:
         """Whether `after_turn` does anything; the values are brought together from all processes only then."""

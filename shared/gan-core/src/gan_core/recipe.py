@@ -108,11 +108,13 @@ class DataSettings(Settings):
         source: a named data set, or a folder or archive of files.
         strict: a file that cannot be read stops the training instead of being skipped.
         workers: processes that read and decode; 0 reads in the training's own.
+        held_out: share of the items that is not trained on, by which the doctor sees whether a discriminator memorises.
     """
 
     source: str | None = None
     strict: bool = False
     workers: int = Field(default=0, ge=0, le=256)
+    held_out: float = Field(default=0.0, ge=0, lt=1)
 
 
 class TrainSettings(Settings):

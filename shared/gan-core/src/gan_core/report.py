@@ -29,7 +29,8 @@ import yaml
 
 from gan_core.chart import COLOURS, MAX_PHASES, chart, compact, text
 from gan_core.errors import CheckpointError, GanError
-from gan_core.run import EVALUATION
+from gan_core.run import EVALUATION, LOST_LINES, WATCH
+from gan_core.symptoms import UNSEEN, look_for_symptoms
 
 MAX_FRAMES, MAX_MEDIA, MAX_LISTED = 12, 4, 20_000  # steps shown, files of each; files in a folder
 MAX_FILE, MAX_EMBEDDED, MAX_LINE, MAX_RECIPE = 4 << 20, 16 << 20, 1 << 16, 1 << 18  # bytes
@@ -54,6 +55,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """What was not finite, by which step, and to which step the run was rolled back; None where there was none."""
+
+    step: int
+    to: int | None
+    what: str
+    growth: str  # what had grown most before, in words
+
+
+@dataclass(frozen=True)
 class Media:
     """One sample file; `data` is None where it is not embedded."""
 
@@ -71,6 +82,8 @@ class RunRecord:
     recipe_text: str
     training: Sequence[Entry]
     evaluations: Sequence[Entry]
+    watched: Sequence[Entry]
+    rollbacks: Sequence[Rollback]
     skipped_lines: int
     stride: int  # of so many lines of the log one was read
     frames: Mapping[int, Sequence[Media]]  # by step: an even choice of `steps`, and real ones under `REAL`
@@ -133,7 +146,8 @@ def read_run(folder: Path) -> RunRecord:
     steps, reached = sorted(samples.keys() - {REAL}), max(checkpoints, default=None)
     settings, source = read_recipe(recipe)
     stride = 1 if log is None else 1 + log.stat().st_size // MAX_LOG
-    training, evaluations, skipped = read_log(log, stride)
+    training, evaluations, watched, skipped = read_log(log, stride)
+    rollbacks = read_rollbacks(inside(folder, "rollbacks.jsonl"))
     frames, written = read_frames(samples, steps), (min(times), max(times))
     return RunRecord(
         folder,
@@ -141,6 +155,8 @@ def read_run(folder: Path) -> RunRecord:
         source,
         training,
         evaluations,
+        watched,
+        rollbacks,
         skipped,
         stride,
         frames,
@@ -180,12 +196,13 @@ def read_recipe(path: Path | None) -> tuple[Mapping[str, Any], str]:
     return recipe if isinstance(recipe, dict) else {}, source
 
 
-def read_log(path: Path | None, stride: int = 1) -> tuple[list[Entry], list[Entry], int]:
-    """Training entries, evaluation entries, and how many lines were no entry (the last one of a killed run)."""
+def read_log(path: Path | None, stride: int = 1) -> tuple[list[Entry], list[Entry], list[Entry], int]:
+    """Entries of training, evaluations and watch, and how many lines were none (the last one of a killed run)."""
     training: list[Entry] = []
     evaluations: list[Entry] = []
+    watched: list[Entry] = []
     if path is None:
-        return training, evaluations, 0
+        return training, evaluations, watched, 0
     skipped = 0
     with path.open("rb") as file:
         for line in islice(iter(lambda: file.readline(MAX_LINE), b""), 0, None, stride):
@@ -193,11 +210,40 @@ def read_log(path: Path | None, stride: int = 1) -> tuple[list[Entry], list[Entr
             if entry is None:
                 skipped += bool(line.strip())
             else:
-                kind = evaluations if entry.phase == EVALUATION else training
+                kind = {EVALUATION: evaluations, WATCH: watched}.get(entry.phase, training)
                 while kind and kind[-1].step > entry.step:  # resumed: the later line of a step counts
                     kind.pop()
                 kind.append(entry)
-    return training, evaluations, skipped
+    return training, evaluations, watched, skipped
+
+
+def read_rollbacks(path: Path | None) -> list[Rollback]:
+    """What the record of rollbacks says, as far as it can be read."""
+    if path is None:
+        return []
+    found = []
+    with path.open("rb") as file:
+        for line in islice(iter(lambda: file.readline(MAX_LINE), b""), MAX_LISTED):
+            try:
+                raw = json.loads(line)
+                step, to = int(raw["step"]), None if raw["to"] is None else int(raw["to"])
+                entries = [parse_entry(json.dumps(entry).encode()) for entry in raw["log"][:LOST_LINES]]
+                found.append(Rollback(step, to, str(raw["what"])[:MAX_TEXT], growth([e for e in entries if e])))
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+                continue
+    return found
+
+
+def growth(entries: Sequence[Entry]) -> str:
+    """Which value grew most from the first to the last of some entries, if one has grown tenfold."""
+    if len(entries) < 2:
+        return ""
+    first, last = entries[0].values, entries[-1].values
+    ratios = {name: abs(last[name] / first[name]) for name in first.keys() & last.keys() if "/" in name and first[name]}
+    name = max(sorted(ratios), key=lambda name: ratios[name] if math.isfinite(ratios[name]) else 0.0, default="")
+    if not name or not ratios[name] >= 10:
+        return ""
+    return f" (before it, {name} had gone from {first[name]:.3g} to {last[name]:.3g})"
 
 
 def parse_entry(line: bytes) -> Entry | None:
@@ -262,6 +308,8 @@ def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, floa
             player, slash, term = key.partition("/")
             if key == "samples_per_second":
                 player, slash, term = SPEED, "/", "samples per second"
+            elif term == "gradient_norm":  # on another scale than the losses
+                player, term = "gradient norm", player
             if slash:
                 players.setdefault(player, {}).setdefault(term, []).append((entry.step, value, phase))
     return dict(sorted(players.items(), key=lambda item: item[0] == SPEED))
@@ -279,6 +327,9 @@ def note(sentence: str) -> str:
 
 def state(run: RunRecord) -> str:
     """Where the run stands, in few words."""
+    if run.rollbacks and run.rollbacks[-1].step >= run.done:
+        to = run.rollbacks[-1].to
+        return "Not finite" if to is None else f"Rolled back to step {to:,}"
     if run.training and any(not math.isfinite(value) for value in run.training[-1].values.values()):
         return "Loss not finite"
     return "Finished" if run.finished else "Not finished" if run.done else "Not started"
@@ -354,6 +405,22 @@ def image_size(data: bytes) -> str:
         width, height = (int.from_bytes(data[at : at + 2], "little") * (data[:4] == b"GIF8") for at in (6, 8))
     kind = "tiny" if width <= 160 else "small" if width <= 640 else "large"
     return f'width="{width}" height="{height}" class="{kind}"' if width and height else ""
+
+
+def verdict(run: RunRecord) -> str:
+    """What the doctor finds, what is wrong first; and what was seen of the samples over time."""
+    checks = sorted(look_for_symptoms(run), key=lambda check: check.good)
+    rows = "".join(
+        f'<tr><th scope="row">{text(check.name)}</th><td>{"well" if check.good else "<b>problem</b>"}</td>'
+        f"<td>{text(check.finding, 1000)}</td></tr>"
+        for check in checks
+        if not check.finding.startswith(UNSEEN)
+    )
+    unseen = "".join(note(text(f"{c.name}: {c.finding}", 300)) for c in checks if c.finding.startswith(UNSEEN))
+    table = f'<div class="wide"><table><tr><th>Look</th><th>Verdict</th><th>Finding</th></tr>{rows}</table></div>'
+    charts = "".join(chart(looker, terms, run.done) for looker, terms in series(run.watched).items())
+    charts = f'<div class="charts">{charts}</div>' if len(run.watched) > 1 else ""
+    return section("What the doctor finds", table, unseen, charts)
 
 
 def curves(run: RunRecord) -> str:
@@ -444,7 +511,7 @@ def write_report(run: Path) -> Path:
         GanError: the page could not be written.
     """
     record = read_run(run)
-    sections = "".join(part(record) for part in (comparison, over_time, curves, evaluation, going_on, recipe))
+    sections = "".join(part(record) for part in (comparison, over_time, verdict, curves, evaluation, going_on, recipe))
     return write_page(run / "report.html", f"{record.title}: training report", header(record), sections)
 
 

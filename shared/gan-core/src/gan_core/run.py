@@ -13,8 +13,8 @@ from typing import Any
 from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
 
-EVALUATION = "evaluation"
-"""The `phase` of an evaluation's line in the log."""
+EVALUATION, WATCH = "evaluation", "watch"
+"""The `phase` of the log's lines that are of no interval: of an evaluation, of a look at samples (`gan_core.watch`)."""
 LOST_LINES = 20
 """Lines of the log that the record of a rollback keeps."""
 
@@ -154,7 +154,7 @@ class Run:
 
     def log(self) -> list[dict[str, Any]]:
         """The training's lines of `log.jsonl`; a last line that a kill cut short is left out."""
-        return [line for line in _read_lines(self.log_file) if line.get("phase") != EVALUATION]
+        return [line for line in _read_lines(self.log_file) if line.get("phase") not in (EVALUATION, WATCH)]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The lines of `log.jsonl` that are of evaluations: `evaluation/FIGURE`, and `protocol/FIGURE` beside each."""
@@ -189,10 +189,9 @@ class Run:
         def stays(at: int, interval: int | None) -> bool:
             return at < step or (at == step and interval is not None and at % interval == 0)
 
-        kept = [
-            line for line in _read_lines(self.log_file)
-            if stays(line["step"], evaluate_every if line.get("phase") == EVALUATION else log_every)
-        ]  # fmt: skip
+        intervals = {EVALUATION: evaluate_every, WATCH: sample_every}
+        lines = _read_lines(self.log_file)
+        kept = [line for line in lines if stays(line["step"], intervals.get(line["phase"], log_every))]
         with writing(self.path):
             _replace(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
             for path in self.samples():

@@ -43,6 +43,8 @@ class Seat:
         turns: how often it moves in a round.
         parameters: what it changes.
         optimizer: torch's.
+        watched: whether the next turns measure `gradient_norm`, which costs a pass over the gradients.
+        gradient_norm: of the last turn that was watched, before any clipping; None where there was none.
 
     Args:
         player: who sits here.
@@ -64,6 +66,8 @@ class Seat:
         if processes.count > 1:
             self._loss = DistributedDataParallel(self._loss)
         self._seed = 0
+        self.watched = False
+        self.gradient_norm: Tensor | None = None
 
     def allow(self, moves: bool) -> None:
         """Lets gradients reach its parameters, or not."""
@@ -125,8 +129,12 @@ class Seat:
 
     def update(self) -> None:
         """Moves the parameters along their gradients, and clears them."""
-        if self.settings.clip_norm is not None:
+        if self.watched or self.settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
+        if self.watched:
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -23,15 +23,16 @@ from torch import Tensor
 
 from gan_core.averaging import Average
 from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
-from gan_core.data import BatchStream, Source, to_device
+from gan_core.data import BatchStream, Source, hold_out, to_device
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
 from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown, writing
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.recipe import Recipe
-from gan_core.run import EVALUATION, Run
+from gan_core.run import EVALUATION, WATCH, Run
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
+from gan_core.watch import Watch
 
 Evaluate = Callable[[Game], Mapping[str, Any]]
 """A game to its figures, as they are logged."""
@@ -47,6 +48,8 @@ class WriteSamples(Protocol):
 COLUMNS_BY_CLASS = 16
 """Up to so many classes, a picture of samples has a column for each."""
 
+GRADIENT_NORM = "gradient_norm"
+"""What the log calls the norm of a player's gradient, in the steps that a line ends with."""
 GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
 """The files of a checkpoint."""
 CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights"}
@@ -202,12 +205,15 @@ class Trainer:
         staged = self._stage() if self.stages else None
         for place, seat in enumerate(self.seats, start=1):
             seat.set_rate(done, length)
+            seat.watched, seat.gradient_norm = (self.step + 1) % self.settings.log_every == 0, None
             self._give_turn_to([seat])
             for turn in range(seat.turns):
                 seed = self._seed(place, turn)
                 batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
                 values = seat.move(batches, seed) | self.game.take_notes()
                 self.ledger.add(seat.player.name, values)
+                if seat.gradient_norm is not None:
+                    self.ledger.add(seat.player.name, {GRADIENT_NORM: seat.gradient_norm})
                 if self.game.steers:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
@@ -283,8 +289,11 @@ class Trainer:
         self.game.enter(phase)
         self._lay_out()
         self._seat_players(phase)
+        dataset = self.source.fit(**{**self.recipe.network, **phase.fit})
+        training, held_out = hold_out(dataset, self.recipe.data.held_out)
+        self.watch = Watch(self.game, training, held_out)
         self.stream = BatchStream(
-            self.source.fit(**{**self.recipe.network, **phase.fit}), batch_size,
+            training, batch_size,
             seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
             rank=self.processes.rank, processes=self.processes.count, pin_memory=self.processes.device.type == "cuda",
         )  # fmt: skip
@@ -344,14 +353,17 @@ class Trainer:
             display.line(line)
 
     def _show(self) -> None:
+        """A picture of samples, and a look at them for the doctor."""
         every = self.settings.sample_every
         if not ((every and self.step % every == 0) or self.over):
             return
         if self.processes.first:
             with self._averaged(), evaluating(self.game), torch.no_grad():
-                samples = self.game.preview(self.reference)
+                samples, seen = self.game.preview(self.reference), self.watch.figures()
             with writing(self.run.samples_folder):
                 self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns)
+            if seen:
+                self.run.append_log({"step": self.step, "phase": WATCH, **seen})
         self.processes.wait()
 
     def _evaluate(self, trackers: Trackers) -> None:
@@ -535,6 +547,8 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _finite(self, figures: dict[str, float]) -> dict[str, float]:
+        """The figures, all finite; an infinite gradient is left out, since a scaler then skips the step."""
+        figures = {n: value for n, value in figures.items() if math.isfinite(value) or not n.endswith(GRADIENT_NORM)}
         wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
             raise NonFiniteError(", ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" * (len(wrong) > NAMED)))

@@ -130,6 +130,13 @@ class TwoPlayerGame(Game):
             viewed = regularizer.view(self, viewed)
         return pack(viewed, self.pack)
 
+    def verdicts(self, batch: Batch) -> Tensor:
+        real, condition = self.real(batch)
+        whole = len(real) // self.pack * self.pack
+        logits = self.judge(pack(real[:whole], self.pack), **condition)
+        logits = logits.reshape(whole // self.pack, -1).mean(dim=1)
+        return -logits if self.objective.energy else logits
+
     @property
     def steers(self) -> bool:
         kinds = (type(regularizer) for regularizer in self.regularizers)

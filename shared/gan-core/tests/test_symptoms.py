@@ -1,0 +1,286 @@
+"""What the log tells: each symptom is seen where it is, and not where it is not."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from gan_core.objectives import OBJECTIVES
+from gan_core.recipe import parse, parse_value
+from gan_core.regularizers import REGULARIZERS
+from gan_core.report import read_run
+from gan_core.run import WATCH
+from gan_core.symptoms import ENOUGH, GUESSING, SYMPTOMS, look_for_symptoms
+
+HEALTHY = {
+    "discriminator/adversarial": 1.2, "discriminator/real_logits": 0.5, "discriminator/fake_logits": -0.4,
+    "generator/adversarial": 0.8, "discriminator/gradient_norm": 2.0, "generator/gradient_norm": 1.0,
+}  # fmt: skip
+RECIPE = {
+    "system": "gan", "objective": "non_saturating", "optimizer": {"name": "adam", "learning_rate": 0.002},
+    "train": {"steps": 1000, "batch_size": 64, "log_every": 10},
+}  # fmt: skip
+SEEN = {"samples/nearest": 0.9, "samples/spread": 0.8, "held_out/recognised": 0.52}
+
+
+class Made:
+    """A run that somebody made up."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.write()
+
+    def write(
+        self, count: int = 100, recipe: dict[str, Any] | None = None, seen: dict[str, Any] = SEEN, **terms: Any
+    ) -> Made:
+        """A log of so many lines; a term is a value, or a function of the line's number."""
+        (self.folder / "recipe.yaml").write_text(yaml.dump(RECIPE | (recipe or {})))
+        named = {name.replace("__", "/"): value for name, value in terms.items()}
+        lines = [
+            {"step": 10 * (n + 1), "phase": "adversarial"}
+            | {name: value(n) if callable(value) else value for name, value in (HEALTHY | named).items()}
+            for n in range(count)
+        ]
+        lines.append({"step": 10 * count, "phase": WATCH, **seen})
+        (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return self
+
+    def roll_back(self, step: int, to: int | None, *lines: dict[str, Any]) -> Made:
+        event = {"step": step, "to": to, "what": "generator/adversarial is nan", "log": list(lines)}
+        with (self.folder / "rollbacks.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n")
+        return self
+
+    def checks(self, *, good: bool) -> dict[str, str]:
+        return {check.name: check.finding for check in look_for_symptoms(read_run(self.folder)) if check.good is good}
+
+    @property
+    def wrong(self) -> dict[str, str]:
+        return self.checks(good=False)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path)
+
+
+def test_a_healthy_run_has_no_symptom_and_says_what_was_seen(made):
+    assert made.wrong == {}
+    assert made.checks(good=True) == {
+        "finite": "every value that was logged is finite",
+        "collapse": "two samples differ 0.80 times as much as two of the data, and the most alike 0.90 times",
+        "discriminator": "its loss is 1.2 where guessing costs 1.39, with logits of 0.5 for real and -0.4 for fake",
+        "memory": "it finds an item that it is trained on more real than one held out 52% of the time",
+        "gradients": "norms at the end: discriminator's 2, generator's 1",
+        "oscillation":
+            "the discriminator's loss goes 0 times from far below guessing (1.39) to far above or back",
+    }  # fmt: skip
+
+
+def test_guessing_costs_what_the_best_constant_costs():
+    """Every sample gets the same logit (or energy): the least that a discriminator pays who cannot tell."""
+    assert GUESSING.keys() == OBJECTIVES.keys()
+    for name, objective in OBJECTIVES.items():
+        constants = torch.linspace(0 if objective.energy else -2, 2, 401)
+        costs = [float(objective.discriminator(c.repeat(4), c.repeat(4))) for c in constants]
+        assert GUESSING[name] == pytest.approx(min(costs), abs=1e-5), name
+
+
+# Each symptom.
+
+
+def test_a_run_that_was_rolled_back_is_found_until_it_has_gone_past_it(made):
+    made.write(50).roll_back(610, 500)
+    assert made.wrong["finite"] == (
+        "by step 610 generator/adversarial is nan; the run was rolled back to step 500; try "
+        "`optimizer.learning_rate=0.001`, half of now, `optimizer.clip_norm=1`, or "
+        "`regularizers.gradient_penalty.weight=1`"
+    )
+    made.write(62)
+    assert made.checks(good=True)["finite"].endswith("; the run was rolled back, and has gone past it since")
+
+
+def test_what_grew_before_a_rollback_is_said(made):
+    grown = [{"step": 510 + 10 * n, "phase": "x", "d/loss": 1.0, "g/loss": 2.0 * 50**n} for n in range(3)]
+    assert "(before it, g/loss had gone from 2 to 5e+03)" in made.write(50).roll_back(610, 500, *grown).wrong["finite"]
+
+
+def test_a_run_that_had_nothing_to_go_back_to_says_so(made):
+    assert "; there was nothing to go back to; try " in made.write(5).roll_back(60, None).wrong["finite"]
+
+
+def test_a_log_that_ends_not_finite_is_found(made):
+    made.write(generator__adversarial=math.nan)
+    assert made.wrong["finite"].startswith("generator/adversarial is no longer finite; try ")
+
+
+@pytest.mark.parametrize("seen", [{"samples/nearest": 0.1}, {"samples/spread": 0.1}])
+def test_samples_that_are_alike_are_found(made, seen):
+    made.write(seen=SEEN | seen)
+    assert made.wrong.keys() == {"collapse"}
+    assert made.wrong["collapse"].startswith("the generator has collapsed: two samples differ ")
+    assert "`players.generator.optimizer.learning_rate=0.001`, half of now" in made.wrong["collapse"]
+
+
+def test_only_the_last_look_counts(made):
+    made.write(seen=SEEN | {"samples/spread": 0.1})
+    with (made.folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 1000, "phase": WATCH, **SEEN}) + "\n")
+    assert made.wrong == {}
+
+
+@pytest.mark.parametrize("objective", [name for name, level in GUESSING.items() if level])
+def test_a_discriminator_that_tells_every_sample_or_none_is_found(made, objective):
+    level = GUESSING[objective]
+    made.write(recipe={"objective": objective}, discriminator__adversarial=level)
+    assert made.wrong == {}
+    made.write(recipe={"objective": objective}, discriminator__adversarial=0.02 * level)
+    assert made.wrong["discriminator"].startswith("the discriminator tells every sample, so that the generator learns")
+    made.write(recipe={"objective": objective}, discriminator__adversarial=2 * level)
+    assert made.wrong["discriminator"].startswith("the discriminator is fooled, so that the generator learns nothing")
+
+
+def test_where_guessing_has_no_cost_nothing_is_said_of_winning(made):
+    made.write(recipe={"objective": "wasserstein"}, discriminator__adversarial=-5.0)
+    assert made.checks(good=True)["discriminator"] == (
+        "not looked at: under this objective its loss has no least value"
+    )
+    made.write(recipe={"objective": None}, discriminator__adversarial=0.0)
+    assert made.checks(good=True)["discriminator"] == "not looked at: what guessing would cost is not known"
+    assert made.checks(good=True)["oscillation"] == "not looked at: what guessing would cost is not known"
+
+
+def test_a_discriminator_that_memorises_is_found(made):
+    made.write(seen=SEEN | {"held_out/recognised": 0.93})
+    assert made.wrong.keys() == {"memory"}
+    assert "more real than one held out 93% of the time (by chance: 50%); try more data, " in made.wrong["memory"]
+    made.write(seen={"samples/nearest": 1.0})
+    assert made.checks(good=True)["memory"] == "not looked at: no data were held out; train with `data.held_out=0.1`"
+
+
+@pytest.mark.parametrize("value", [2e3, -2e3])
+def test_losses_that_run_away_are_found(made, value):
+    made.write(generator__adversarial=lambda n: value if n > 50 else 1.0)
+    assert made.wrong["gradients"].startswith(
+        f"the players no longer hold each other: generator/adversarial is {value:.3g}; try `optimizer.learning_rate"
+    )
+
+
+def test_gradients_that_explode_or_vanish_are_found(made):
+    made.write(discriminator__gradient_norm=lambda n: 1.06**n)
+    assert made.wrong["gradients"].startswith(
+        "the gradient of `discriminator` explodes: its norm has grown from 1.7 to"
+    )
+    made.write(generator__gradient_norm=lambda n: 0.9**n, recipe={"objective": "minimax"})
+    assert made.wrong["gradients"].startswith("the gradient of `generator` vanishes: its norm has fallen from 1 to ")
+    assert "try `objective=non_saturating`, " in made.wrong["gradients"]
+    made.write(discriminator__gradient_norm=lambda n: 0.9**n)  # it has nothing left to learn: that is no fault
+    assert made.wrong == {}
+
+
+def test_a_loss_that_swings_around_guessing_is_found(made):
+    made.write(discriminator__adversarial=lambda n: 1.39 + math.sin(n))
+    assert made.wrong["oscillation"].startswith(
+        "the players run after each other: the discriminator's loss goes 23 times"
+    )
+    made.write(discriminator__adversarial=lambda n: 0.7 + 0.6 * math.sin(n))  # it never falls behind
+    assert made.wrong == {}
+    made.write(discriminator__adversarial=lambda n: 1.39 + 0.15 * math.sin(n))  # nor is that far
+    assert made.wrong == {}
+
+
+def test_around_zero_noise_is_no_swing(made):
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(100, generator=random).tolist()
+    made.write(recipe={"objective": "wasserstein"}, discriminator__adversarial=lambda n: noise[n])
+    assert made.wrong == {}
+    made.write(recipe={"objective": "wasserstein"}, discriminator__adversarial=lambda n: math.sin(n) + noise[n] / 4)
+    assert made.wrong.keys() == {"oscillation"}
+
+
+def test_a_loss_of_few_samples_is_averaged_before_it_is_said_to_swing(made):
+    noise = torch.randn(300, generator=torch.Generator().manual_seed(0)).tolist()
+    few = {"train": RECIPE["train"] | {"log_every": 1, "batch_size": 16}}
+    made.write(300, discriminator__adversarial=lambda n: 1.39 + noise[n])
+    assert made.wrong.keys() == {"oscillation"}  # of means over 640 samples, it would be
+    made.write(300, recipe=few, discriminator__adversarial=lambda n: 1.39 + noise[n])
+    assert made.wrong == {}
+
+
+# What is not said.
+
+
+def test_of_a_training_that_has_only_begun_no_tendency_is_said(made):
+    terms = {"discriminator__adversarial": 0.0, "generator__gradient_norm": lambda n: 10.0**-n}
+    made.write(ENOUGH // 10 - 1, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
+    assert made.wrong == {}
+    assert made.checks(good=True)["collapse"] == "not looked at: 90 steps are too few to tell"
+    made.write(ENOUGH // 10, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
+    assert made.wrong.keys() == {"collapse", "discriminator", "gradients"}
+
+
+def test_only_the_last_phase_is_looked_at(made):
+    made.write()
+    lines = [json.loads(line) for line in (made.folder / "log.jsonl").read_text().splitlines()]
+    for line in lines[:80]:
+        line |= {"phase": "before", "discriminator/adversarial": 0.0, "generator/gradient_norm": 1e9}
+    (made.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert made.wrong == {}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ['{"step": 1000, "phase": []}', "[]", '{"step": 1e999}', '{"step": 1000, "phase": "watch", "samples/spread": "x"}'],
+)
+def test_what_anybody_may_have_written_is_no_crash(made, hostile):
+    (made.folder / "log.jsonl").write_text(f"{hostile}\n")
+    (made.folder / "rollbacks.jsonl").write_text(
+        f'{hostile}\n{{"step": 1, "to": 2, "what": 3, "log": [4, {hostile}]}}\n'
+    )
+    (made.folder / "recipe.yaml").write_text(
+        "optimizer: {learning_rate: [x]}\nobjective: {}\ntrain: {log_every: .inf}\n"
+    )
+    assert {check.name for check in look_for_symptoms(read_run(made.folder))} == set(SYMPTOMS)
+
+
+def test_an_empty_run_has_no_symptom(made):
+    (made.folder / "log.jsonl").unlink()
+    assert made.wrong == {}
+
+
+# What is proposed.
+
+
+@pytest.mark.parametrize("penalty", [{}, {"r1": {"weight": 5.0}}])
+def test_what_is_proposed_are_settings_that_a_training_takes(made, toy, penalty):
+    recipe = {"regularizers": penalty}
+    found = [
+        made.write(recipe=recipe, seen={"samples/spread": 0.0, "held_out/recognised": 1.0}).wrong,
+        made.write(recipe=recipe, discriminator__adversarial=0.0, generator__gradient_norm=lambda n: 0.8**n).wrong,
+        made.write(recipe=recipe, discriminator__adversarial=9.0, generator__gradient_norm=lambda n: 1.8**n).wrong,
+        made.write(recipe=recipe, discriminator__adversarial=lambda n: 1.4 + math.sin(n)).wrong,
+        made.write(recipe=recipe).roll_back(10_000, 10).wrong,
+    ]
+    words = " ".join(finding for run in found for finding in run.values())
+    proposed = dict(re.findall(r"`([\w.]+)=([^`]+)`", words))
+    assert len(proposed) >= 8
+    assert REGULARIZERS["diffaugment"](**parse_value(proposed.pop("regularizers.diffaugment")))  # these are no images
+    preset = toy.preset("plain")
+    for key, value in proposed.items():
+        preset.build(preset.recipe(system="plain").but({"regularizers": penalty}).but({key: parse_value(value)}))
+    weight = proposed["regularizers.r1.weight" if penalty else "regularizers.gradient_penalty.weight"]
+    assert weight == ("10" if penalty else "1")
+
+
+def test_half_of_a_player_s_own_rate_is_proposed(made):
+    own = {"players": {"generator": {"optimizer": {"learning_rate": 0.01}}}}
+    made.write(recipe=own, seen={"samples/spread": 0.0})
+    assert "`players.generator.optimizer.learning_rate=0.005`, half of now" in made.wrong["collapse"]
+    assert parse(RECIPE | own).players["generator"].optimizer == {"learning_rate": 0.01}
