@@ -86,7 +86,8 @@ def evaluation() -> Evaluation:
     """How every run's samples are measured; they are alike in what the data are cut to."""
     game = gan_image.create("dcgan", image_size=SIZE, channels=1)
     source = TensorSource(fashion(), name="fashion-mnist, 20,000 images")
-    return Evaluation(gan_image.DOMAIN, source, game, metrics=METRICS, count=COUNT)
+    network = {"image_size": SIZE, "channels": 1}
+    return Evaluation(gan_image.DOMAIN, source, game, network, metrics=METRICS, count=COUNT)
 
 
 def measure(name: str, tensors: dict[str, Tensor], seed: int) -> tuple[dict[str, Any], Tensor]:
