@@ -141,8 +141,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set train.accumulate=3", "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3"),
         ("--set train.trackers=[wandbb]", "unknown tracker `wandbb`; did you mean `wandb`?"),
         ("--preset smal", "unknown preset of dcgan `smal`; did you mean `small`?"),
-        ("--data nothing", "unknown data set `nothing`; known: cifar10, digits, fashion-mnist, gaussian-1d, grid, "
-         "mnist, ring, stacked-digits, stacked-mnist"),
+        ("--data nothing", "unknown data set `nothing`; known: celeba, cifar10, digits, fashion-mnist, gaussian-1d, "
+         "grid, lsun-bedroom, mnist, photographs, ring, stacked-digits, stacked-mnist, stl10"),
         ("--data digts", "unknown data set `digts`; did you mean `digits`?"),
         ("--data ring", "ring holds points of shape [2], and the network makes images"),
         ("--set network.num_classes=3", "digits has 10 classes and `network.num_classes` is 3; set it to 10"),
@@ -192,7 +192,7 @@ def noise(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
 
 def test_a_missing_folder(refused):
     named = "the named data sets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10, " + (
-        "stacked-digits, stacked-mnist"
+        "photographs, stl10, celeba, lsun-bedroom, stacked-digits, stacked-mnist"
     )
     assert refused(*TRAIN, "--data", "./photos") == f"./photos: no such folder or archive; {named}"
 
