@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_core import api, features, metrics
 from gan_core.domain import ExtractorCard
 from gan_core.errors import InputError
-from gan_core.evaluation import protocol_id
+from gan_core.evaluation import Evaluation, protocol_id
 from gan_core.features import FEATURE_METRICS, Extractor, Features, see
 from gan_core.game import GENERATE_AT_ONCE
 
@@ -189,6 +189,25 @@ def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, t
     assert api.evaluate(other, **keep)["metrics"] != first["metrics"]
     assert made[-1].rows == 20  # the real ones were there
     assert api.evaluate(seeing, **keep | {"keep": None}) == first
+
+
+def measuring(toy) -> Evaluation:
+    return Evaluation(toy, toy.open_data("cloud"), toy.create("plain"), {}, metrics=["fid"], count=20)
+
+
+def test_features_of_many_games_do_not_pile_up(seeing, toy):
+    evaluation = measuring(toy)
+    first, second = toy.create("plain"), toy.load(seeing)
+    figures = [evaluation.measure(game)[0] for game in (first, second, first)]
+    assert figures[0] == figures[2] != figures[1]
+    assert {file.name.partition("-")[0] for file in evaluation._folder.iterdir()} == {"real"}
+
+
+def test_a_game_whose_state_has_plain_values_is_measured(seeing, toy):
+    game = toy.load(seeing)
+    figures = measuring(toy).measure(game)
+    game.get_extra_state = lambda: {"rate": 1.0}
+    assert measuring(toy).measure(game) == figures
 
 
 def test_requests_of_features_that_cannot_be_met(seeing):

@@ -44,6 +44,12 @@ def norm(kind: str, channels: int, *, ndim: int = 2) -> nn.Module:
     return NORMS[kind](channels, ndim)
 
 
+def modulated(x: Tensor, told: Tensor) -> Tensor:
+    """Every channel of `x [B, C, …]` times its gain, plus its bias; `told [B, 2 C]` is all gains, then all biases."""
+    gain, bias = told.view(len(x), 2, -1, *[1] * (x.ndim - 2)).unbind(dim=1)
+    return gain * x + bias
+
+
 class ConditionalBatchNorm(nn.Module):
     """Batch normalisation whose gain and bias are the class's (Dumoulin et al. 2017, arXiv:1610.07629, section 2.2).
 
@@ -63,8 +69,7 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.zeros_(self.embedding.weight[:, channels:])
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        told = self.embedding(label).view(len(x), 2, -1, *[1] * (x.ndim - 2))
-        return told[:, 0] * self.norm(x) + told[:, 1]
+        return modulated(self.norm(x), self.embedding(label))
 
 
 class PixelNorm(nn.Module):
@@ -97,8 +102,7 @@ class AdaptiveInstanceNorm(nn.Module):
             self.affine.bias.zero_()[:channels] = 1.0
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        told = self.affine(style).view(len(x), 2, -1, *[1] * (x.ndim - 2))
-        return told[:, 0] * self.norm(x) + told[:, 1]
+        return modulated(self.norm(x), self.affine(style))
 
 
 class NoiseInjection(nn.Module):

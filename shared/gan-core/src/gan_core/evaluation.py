@@ -8,12 +8,15 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
 from gan_core.data import Batch, IndexStream, Source, read
 from gan_core.domain import Domain, ExtractorCard, MetricCard, resolve
@@ -99,13 +102,12 @@ class Evaluation:
                 card.name: resolve(card.measure)(samples, self.dataset, self.source.facts) for card in plain
             }  # fmt: skip
         if self.extractor is not None:
-            real, fake = self._see_real(game), self._see(game)
-            figures |= {card.name: resolve(card.measure)(real, fake) for card in self._served(fake)}
+            with self._seen(game) as (real, fake):
+                figures |= {card.name: resolve(card.measure)(real, fake) for card in self._served(fake)}
         measured = [card for card in self.cards if card.name in figures]
-        shape = list(next(self._real(0)).shape[1:])
         return (
             {card.name: figures[card.name] for card in measured},
-            {card.name: self._protocol(card, shape) for card in measured},
+            {card.name: self._protocol(card) for card in measured},
         )
 
     def _served(self, seen: Seen) -> list[MetricCard]:
@@ -150,13 +152,20 @@ class Evaluation:
             self._reals = see(self._seer, parts, self.real_count, self._stem("real", content.hexdigest()))
         return self._reals
 
-    def _see(self, game: Game) -> Seen:
-        """What the extractor sees in generated samples."""
+    @contextmanager
+    def _seen(self, game: Game) -> Iterator[tuple[Seen, Seen]]:
+        """What the extractor sees in the real samples, and in generated ones, which go from the disk afterwards."""
 
         def parts(start: int) -> Iterator[Tensor]:
             return game.generated(self.count, seed=self.seed, start=start)
 
-        return see(self._seer, parts, self.count, self._stem("fake", digest(game.state_dict()), self.seed, self.count))
+        real = self._see_real(game)
+        stem = self._stem("fake", digest(dict(sampling_state(game))), self.seed, self.count)
+        try:
+            yield real, see(self._seer, parts, self.count, stem)
+        finally:
+            for file in stem.parent.glob(f"{stem.name}.*") if self.keep is None else ():
+                file.unlink()
 
     @property
     def _seer(self) -> Extractor:
@@ -174,9 +183,14 @@ class Evaluation:
         for batch in read(self.dataset, order, GENERATE_AT_ONCE):
             yield batch["target"] if "target" in batch else next(t for key, t in batch.items() if key != "label")
 
-    def _protocol(self, card: MetricCard, shape: list[int]) -> dict[str, Any]:
+    @cached_property
+    def _shape(self) -> list[int]:
+        return list(next(self._real(0)).shape[1:])
+
+    def _protocol(self, card: MetricCard) -> dict[str, Any]:
         protocol = {
-            "measure": card.title, "data": self.source.name, "shape": shape, "samples": self.count, "seed": self.seed
+            "measure": card.title, "data": self.source.name, "shape": self._shape, "samples": self.count,
+            "seed": self.seed,
         }  # fmt: skip
         if card.extracts:
             protocol |= {"real samples": self.real_count, **self._seer.protocol}
