@@ -1,11 +1,11 @@
-"""What benchmarks share: where a result is written and read, and on what machine it was measured."""
+"""What benchmarks share: where a result is written and read, on what machine it was measured, and going on."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -43,3 +43,26 @@ def recorded(name: str) -> dict[str, Any]:
     """The figures in `results/NAME.json`."""
     figures: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
     return figures
+
+
+class Progress:
+    """Results of a long benchmark, kept in a file as they are found, so that an interrupted one goes on.
+
+    Args:
+        path: of the file, a line a result; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
+        self.found: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def take(self, name: str, measure: Callable[[], Any]) -> Any:
+        """The result of that name: what was found before, or is found now."""
+        if name not in self.found:
+            self.found[name] = measure()
+            print(name, json.dumps(self.found[name]), flush=True)
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([name, self.found[name]]) + "\n")
+        return self.found[name]
