@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "shared" / "gan-core" / "README.md"
-"""Where the tables of objectives and regularizers are."""
+ROOT = Path(__file__).parents[2]
+READMES = tuple(sorted(path for path in ROOT.glob("*/*/README.md") if path.parts[-3] in ("packages", "shared")))
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -22,12 +22,17 @@ def place(name: str) -> re.Pattern[str]:
 
 
 def shown(name: str) -> str:
-    """The table that the README shows."""
-    (table,) = place(name).findall(README.read_text(encoding="utf-8"))
+    """The table that a README shows."""
+    (table,) = place(name).findall(_home(name).read_text(encoding="utf-8"))
     return str(table)
 
 
 def show(name: str, table: str) -> None:
-    """Puts a table in the place of the one that the README shows."""
-    text = README.read_text(encoding="utf-8")
-    README.write_text(place(name).sub(lambda _: table, text), encoding="utf-8")
+    """Puts a table in the place of the one that a README shows."""
+    home = _home(name)
+    home.write_text(place(name).sub(lambda _: table, home.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _home(name: str) -> Path:
+    (home,) = (path for path in READMES if f"<!-- {name} -->" in path.read_text(encoding="utf-8"))
+    return home

@@ -13,7 +13,7 @@ import argparse
 import string
 import tempfile
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     progress = Progress(options.progress)
-    figures = {" ".join(cell): progress.take(" ".join(cell), lambda cell=cell: measure(*cell)) for cell in cells()}  # type: ignore[misc]
+    figures = {" ".join(cell): progress.take(" ".join(cell), partial(measure, *cell)) for cell in cells()}
     record("matrix", figures, " ".join((__doc__ or "").split()))
     show("matrix", table(figures))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gan_core.domain import ExtractorCard, MetricCard
 from gan_core.features import FEATURE_METRICS
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.utils.data import Dataset
+
+    from gan_core.data import Source
 
 METRICS = (
     MetricCard("recognition", "share of samples that a classifier of the real data takes for their class",
@@ -113,17 +116,13 @@ def stacked_modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
     """
     import torch
 
-    from gan_image.classifier import learn_classes, recognise
+    from gan_image.classifier import recognise
 
-    single, classes = facts["stacked"], facts["stacked"].facts["num_classes"]
-    size = samples.shape[-1]
-    real = single.fit(image_size=size, channels=1)
-    every = real.__getitems__(range(len(real)))
-    network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
+    classes, size = facts["stacked"].facts["num_classes"], samples.shape[-1]
+    network, accuracy, frequency = _single_digits(facts["stacked"], size)
     digits = recognise(network, samples.cpu().reshape(-1, 1, size, size)).reshape(-1, 3)
     place = torch.tensor([classes**2, classes, 1])
     share = torch.bincount((digits * place).sum(dim=1), minlength=classes**3).double() / len(samples)
-    frequency = torch.bincount(every["label"], minlength=classes).double() / len(real)
     data = torch.einsum("i,j,k->ijk", frequency, frequency, frequency).flatten()
     return {
         "modes_found": int((share > 0).sum()),
@@ -131,6 +130,19 @@ def stacked_modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
         "kl": float((torch.xlogy(share, share) - torch.xlogy(share, data)).sum()),
         "accuracy_on_real": accuracy,
     }
+
+
+@lru_cache(maxsize=1)
+def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]:
+    """A classifier of the digits at a size, its accuracy on held-out ones, and how often each occurs; learnt once."""
+    import torch
+
+    from gan_image.classifier import learn_classes
+
+    real: Any = single.fit(image_size=size, channels=1)
+    every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
+    network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
+    return network, accuracy, torch.bincount(every["label"], minlength=classes).double() / len(real)
 
 
 def sliced_wasserstein(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:

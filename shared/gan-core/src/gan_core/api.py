@@ -212,15 +212,15 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
 
 
 def evaluate(
-    path: str | Path, *, data: str | Path, metrics: list[str] | None = None, count: int = 1000, seed: int = 0,
-    extractor: str | None = None, weights: str | Path | None = None, keep: str | Path | None = None,
+    path: str | Path, *, data: Data | str | Path, metrics: list[str] | None = None, count: int = 1000,
+    seed: int = 0, extractor: str | None = None, weights: str | Path | None = None, keep: str | Path | None = None,
     domain: Domain | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures generated samples against data.
 
     Args:
         path: a run, a model folder or a hub repository id.
-        data: a data set's name, a folder or archive.
+        data: a data set's name, a folder or archive, a source, or tensors by key.
         metrics: by name; None takes all that fit the data.
         count: samples that are generated.
         seed: of the samples.
@@ -240,15 +240,15 @@ def evaluate(
     game = load(path, domain=domain)
     assert game.recipe is not None
     home = _domain_of(game.recipe)
+    source = open_data(home, data) if isinstance(data, str | Path) else as_source(data)
     evaluation = Evaluation(
-        home, open_data(home, data), game, game.recipe.network, metrics=metrics, count=count, seed=seed,
-        extractor=extractor, weights=None if weights is None else Path(weights),
-        keep=None if keep is None else Path(keep),
+        home, source, game, game.recipe.network, metrics=metrics, count=count, seed=seed, extractor=extractor,
+        weights=None if weights is None else Path(weights), keep=None if keep is None else Path(keep),
     )  # fmt: skip
     figures, protocols = evaluation.measure(game)
     ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
     return {
-        "model": str(path), "data": str(data), "samples": count, "seed": seed, "metrics": figures, "protocol": ids,
+        "model": str(path), "data": source.name, "samples": count, "seed": seed, "metrics": figures, "protocol": ids,
         "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
     }  # fmt: skip
 

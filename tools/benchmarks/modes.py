@@ -1,0 +1,194 @@
+"""Modes found on toy data by ways to find more of them (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4); 5 seeds.
+
+`ring` and `grid`: the `small` PacGAN's perceptrons at a learning rate of 1e-3 that falls to 0, batch 120, 8,000 rounds
+of one turn each (1.9 million real points; the paper shows 40 million), averaged weights with decay 0.999, 2,500
+samples; a mode counts that has a sample within 3 deviations. `unrolled ring`: the protocol of Unrolled GAN (Metz et al.
+2017, arXiv:1611.02163, appendix A), radius 2, deviation 0.02, 5,000 rounds of the paper's 25,000. `stacked`:
+`stacked-digits` at 16x16 with a `dcgan` whose discriminator has a quarter of the generator's width (8 and 32), batch
+60, 2,000 rounds, averaged weights with decay 0.995, 25,600 samples, whose digits a classifier names. Where the
+discriminator has more turns there are as many fewer rounds. Means and standard errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from _record import Progress, record
+from _tables import markdown, show
+
+import gan_image
+from gan_core.api import evaluate, open_data
+from gan_core.data import Source
+from gan_image.sources import PointSource
+
+SEEDS = 5
+COMMON: dict[str, Any] = {"train.sample_every": None, "train.checkpoint_every": None}
+LINEAR: dict[str, Any] = {"name": "linear"}
+RELATIVISTIC: dict[str, Any] = {"objective": "relativistic", "optimizer.betas": [0.0, 0.9]}
+WASSERSTEIN: dict[str, Any] = {
+    "objective": "wasserstein",
+    "optimizer.betas": [0.0, 0.9],
+    "players.discriminator.turns": 5,
+}
+
+
+def methods(pack: str, penalty: float, r3gan: float) -> dict[str, dict[str, Any]]:
+    """What each way changes.
+
+    Args:
+        pack: the key of how many samples are judged together.
+        penalty: the weight of WGAN-GP's.
+        r3gan: the weight of R1 and of R2.
+    """
+    return {
+        "GAN": {pack: 1},
+        **{f"PacGAN{count}": {pack: count} for count in (2, 3, 4)},
+        "minibatch discrimination": {pack: 1, "regularizers.minibatch_discrimination.kernels": 20},
+        "WGAN-GP": {pack: 1, "regularizers.gradient_penalty.weight": penalty} | WASSERSTEIN,
+        "R3GAN's objective": {pack: 1, "regularizers.r1.weight": r3gan, "regularizers.r2.weight": r3gan} | RELATIVISTIC,
+    }
+
+
+@dataclass(frozen=True)
+class Table:
+    """Ways that are compared on the same terms.
+
+    Attributes:
+        system: whose `small` preset is changed, or `paper`.
+        changes: to it.
+        steps: rounds of two turns.
+        samples: that are scored.
+        methods: what each changes.
+        preset: of the system.
+    """
+
+    system: str
+    changes: Mapping[str, Any]
+    steps: int
+    samples: int
+    methods: Mapping[str, Mapping[str, Any]]
+    preset: str = "small"
+
+
+PERCEPTRONS = Table(
+    "pacgan",
+    {"optimizer": {"name": "adam", "learning_rate": 1e-3, "betas": [0.8, 0.999], "schedule": LINEAR},
+     "train.batch_size": 120, "train.ema": 0.999},
+    8000, 2500, methods("network.discriminator.pack", 0.1, 0.1),
+)  # fmt: skip
+TABLES = {
+    "ring": PERCEPTRONS,
+    "grid": PERCEPTRONS,
+    "unrolled ring": Table(
+        "unrolled-gan", {"train.ema": None}, 5000, 2500,
+        {"GAN": {"regularizers.unrolled": None}, "unrolled by 10 steps": {}}, "paper",
+    ),
+    "stacked": Table(
+        "dcgan",
+        {"network.image_size": 16, "network.channels": 3, "network.latent_dim": 64, "network.width": 32,
+         "network.discriminator": {"width": 8}, "optimizer.schedule": LINEAR, "train.batch_size": 60,
+         "train.ema": 0.995},
+        2000, 25_600,
+        methods("network.pack", 10.0, 1.0)
+        | {"unrolled by 5 steps": {"network.pack": 1, "regularizers.unrolled.steps": 5}},
+    ),
+}  # fmt: skip
+
+
+@cache
+def source_of(table: str) -> Source:
+    """The data of a table."""
+    if table != "unrolled ring":
+        return open_data(gan_image.DOMAIN, "stacked-digits" if table == "stacked" else table)
+    ring = open_data(gan_image.DOMAIN, "ring")
+    points = ring.fit().tensors["points"]  # type: ignore[attr-defined]
+    return PointSource(2 * points, name="ring of radius 2", modes=2 * ring.facts["modes"], std=2 * ring.facts["std"])
+
+
+def measure(name: str, method: str, seed: int) -> dict[str, Any]:
+    """One training, and its figures."""
+    table, source, start = TABLES[name], source_of(name), time.perf_counter()
+    changes = {**COMMON, **table.changes, **table.methods[method]}
+    steps = 2 * table.steps // (1 + changes.get("players.discriminator.turns", 1))
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        gan_image.train(table.system, data=source, out=run, preset=table.preset, steps=steps, seed=seed,
+                        changes=changes, shown=False)  # fmt: skip
+        metric = "stacked_modes" if name == "stacked" else "modes"
+        figures = evaluate(run, data=source, domain=gan_image.DOMAIN, count=table.samples, seed=seed, metrics=[metric])
+    return dict(figures["metrics"][metric]) | {"seconds": round(time.perf_counter() - start)}
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and standard errors of the figures that differ."""
+    names = [name for name in ("modes_found", "high_quality", "kl") if name in runs[0]]
+    of = {name: [run[name] for run in runs] for name in names}
+    errors = {
+        name: stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan for name, values in of.items()
+    }
+    return (
+        {"modes": runs[0]["modes"]}
+        | {
+            name: {
+                "mean": round(mean(values), 4),
+                "standard_error": round(errors[name], 4),
+                "runs": [round(v, 4) for v in values],
+            }
+            for name, values in of.items()
+        }
+        | {"seconds_a_run": round(mean(run["seconds"] for run in runs))}
+    )
+
+
+def table(figures: Mapping[str, Any], name: str) -> str:
+    """What a README shows of one table."""
+
+    def shown(value: Mapping[str, Any], form: str, unit: float = 1) -> str:
+        return f"{unit * value['mean']:{form}} ± {unit * value['standard_error']:{form}}"
+
+    rows = []
+    for method, found in figures[name].items():
+        row = [method, shown(found["modes_found"], ".1f")]
+        row += [shown(found["high_quality"], ".1f", 100) + " %"] if "high_quality" in found else []
+        rows.append([*row, shown(found["kl"], ".2f")])
+    found = next(iter(figures[name].values()))
+    quality = ["near a mode"] if "high_quality" in found else []
+    return markdown([name, f"modes of {found['modes']:,}", *quality, "reverse KL"], rows)
+
+
+def main() -> None:
+    """Trains and scores every way on all data with every seed, and writes the README's tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    progress = Progress(options.progress)
+    found = {
+        name: {
+            method: [
+                progress.take(f"{name}, {method}, {seed}", partial(measure, name, method, seed))
+                for seed in range(SEEDS)
+            ]
+            for method in TABLES[name].methods
+        }
+        for name in options.only
+    }
+    figures = {name: {method: summary(runs) for method, runs in ways.items()} for name, ways in found.items()}
+    if options.only == list(TABLES):
+        record("modes", figures, " ".join((__doc__ or "").split()))
+        show("modes", "\n".join(table(figures, name) for name in TABLES))
+
+
+if __name__ == "__main__":
+    main()
