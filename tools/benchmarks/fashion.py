@@ -3,9 +3,9 @@
 The first 20,000 images of the training set, padded by 2 pixels and halved by area. Each system is its `small` preset
 with the changes below (all are 32 wide), and a learning rate that falls to 0 by the budget's end; a system with several
 turns of the discriminator a round makes fewer rounds. `r3gan-objective` is wgan-gp's networks with the paired
-relativistic objective, R1 and R2. At 1,000 images, `sngan` alone and with augmentation. 5,000 samples of the last
-weights and of the average are measured against 5,000 images of the 20,000 by the classifier of the data's labels. The
-picture has 20 samples of the average, a row a run, in the table's order.
+relativistic objective, R1 and R2. At 1,000 images, `dcgan` and `sngan` alone and with augmentation. 5,000 samples of
+the last weights and of the average are measured against 5,000 images of the 20,000 by the classifier of the data's
+labels. One seed. The picture has 20 samples of the average, a row a run, in the table's order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import os
 import sys
 import tempfile
 import time
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from _record import RESULTS, record
+from _record import RESULTS, Progress, record
+from _tables import markdown, show
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,9 +47,14 @@ COMMON: dict[str, Any] = {
 RESIDUAL = {"network.generator.width": 32, "network.discriminator.width": 32}
 """As wide as the small DCGAN."""
 R3GAN = {
-    "objective": "relativistic", "regularizers": {"r1": {"weight": 1.0}, "r2": {"weight": 1.0}},
-    "players.discriminator.turns": 1,
+    "objective": "relativistic", "regularizers.gradient_penalty": None,
+    "regularizers.r1.weight": 0.5, "regularizers.r2.weight": 0.5, "players.discriminator.turns": 1,
 }  # fmt: skip
+AUGMENTED: dict[str, dict[str, Any]] = {
+    "": {},
+    ", DiffAugment": {"regularizers.diffaugment.policy": ["translation", "cutout"]},
+    ", ADA": {"regularizers.ada.speed": 100_000},
+}
 RUNS: dict[str, tuple[str, dict[str, Any], int | None]] = {
     "dcgan": ("dcgan", {}, None),
     "lsgan": ("lsgan", {}, None),
@@ -55,17 +62,16 @@ RUNS: dict[str, tuple[str, dict[str, Any], int | None]] = {
     "sngan": ("sngan", RESIDUAL, None),
     "sagan": ("sagan", RESIDUAL, None),
     "r3gan-objective": ("wgan-gp", RESIDUAL | R3GAN, None),
-    "sngan, 1,000 images": ("sngan", RESIDUAL, FEW),
-    "sngan, 1,000 images, DiffAugment": (
-        "sngan",
-        RESIDUAL | {"regularizers.diffaugment.policy": ["translation", "cutout"]},
-        FEW,
-    ),
-    "sngan, 1,000 images, ADA": ("sngan", RESIDUAL | {"regularizers.ada.speed": 100_000}, FEW),
+    **{
+        f"{system}, 1,000 images{label}": (system, width | augmentation, FEW)
+        for system, width in (("dcgan", {}), ("sngan", RESIDUAL))
+        for label, augmentation in AUGMENTED.items()
+    },
 }
 """System, changes, and the number of images, where it is not all."""
 
 
+@cache
 def fashion() -> dict[str, Tensor]:
     """Images, uint8 `[20000, 1, 16, 16]`, and labels."""
     folder = Path(os.environ["GAN_TEST_DATA"]) / "fashion_mnist"
@@ -90,10 +96,10 @@ def evaluation() -> Evaluation:
     return Evaluation(gan_image.DOMAIN, source, game, network, metrics=METRICS, count=COUNT)
 
 
-def measure(name: str, tensors: dict[str, Tensor], seed: int) -> tuple[dict[str, Any], Tensor]:
-    """One training: the figures of its last and its averaged weights, and samples of the average."""
+def measure(name: str, seed: int) -> dict[str, Any]:
+    """One training: the figures of its last and its averaged weights, their protocols, and samples of the average."""
     system, changes, few = RUNS[name]
-    shown = {key: value[:few] for key, value in tensors.items()}
+    shown = {key: value[:few] for key, value in fashion().items()}
     rounds = gan_image.create(system).recipe.players.get("discriminator")
     turns = changes.get("players.discriminator.turns", rounds.turns if rounds else 1) + 1
     steps = -(-BUDGET // (64 * turns))
@@ -105,7 +111,7 @@ def measure(name: str, tensors: dict[str, Tensor], seed: int) -> tuple[dict[str,
         seconds = time.perf_counter() - start
         game = gan_image.load(run)
         averaged, protocols = evaluation().measure(game)
-        samples = game.generate(COLUMNS, seed=0)
+        samples = ((game.generate(COLUMNS, seed=0) + 1) * 127.5).round().byte()
         newest = max((run / "checkpoints").iterdir())
         load_state(game, read_checkpoint(newest)[0][GAME], {}, newest)
         last, _ = evaluation().measure(game)
@@ -113,26 +119,44 @@ def measure(name: str, tensors: dict[str, Tensor], seed: int) -> tuple[dict[str,
         weights: {figure: round(value, 4) for metric in found.values() for figure, value in metric.items()}
         for weights, found in (("average", averaged), ("last", last))
     }
-    ids = {metric: protocol_id(protocol) for metric, protocol in protocols.items()}
-    document = {"seed": seed, "steps": steps, "seconds": round(seconds), **figures, "protocol": ids}
-    print(name, document, flush=True)
-    return document | {"protocols": {ids[metric]: protocol for metric, protocol in protocols.items()}}, samples
+    return {
+        "figures": {"seed": seed, "steps": steps, "seconds": round(seconds), **figures},
+        "protocols": {metric: (protocol_id(protocol), protocol) for metric, protocol in protocols.items()},
+        "samples": samples.tolist(),
+    }
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """What the README shows of the figures."""
+    shown = {"fid": 1.0, "kid": 1e3, "precision": 1.0, "recall": 1.0, "density": 1.0, "coverage": 1.0}
+    rows = []
+    for name, run in figures["runs"].items():
+        average = [f"{unit * run['average'][figure]:.2f}" for figure, unit in shown.items() if figure != "fid"]
+        rows.append([name, *(f"{run[weights]['fid']:.3f}" for weights in ("average", "last")), *average])
+    names = ("KID · 10³", "precision", "recall", "density", "coverage")
+    return markdown(["", "FID, averaged weights", "FID, last weights", *names], rows)
 
 
 def main() -> None:
     """Trains and measures every system."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tensors = fashion()
-    found = {name: measure(name, tensors, options.seed) for name in options.only}
-    protocols = {key: value for figures, _ in found.values() for key, value in figures.pop("protocols").items()}
-    table = {"budget": BUDGET, "runs": {name: figures for name, (figures, _) in found.items()}, "protocols": protocols}
-    rows = torch.cat([samples for _, samples in found.values()])
+    progress = Progress(options.progress)
+    found = {name: progress.take(f"{name}, {options.seed}", partial(measure, name, options.seed)) for name in RUNS}
+    protocols = next(iter(found.values()))["protocols"]
+    if any(each["protocols"] != protocols for each in found.values()):
+        sys.exit("the runs were measured by different protocols; remove the file of what was found")
+    figures = {
+        "budget": BUDGET, "protocol": {metric: name for metric, (name, _) in protocols.items()},
+        "runs": {name: each["figures"] for name, each in found.items()}, "protocols": dict(protocols.values()),
+    }  # fmt: skip
+    rows = torch.cat([torch.tensor(each["samples"]) for each in found.values()]) / 127.5 - 1
     write_samples({"samples": rows}, RESULTS / "fashion", columns=COLUMNS)
-    record("fashion", table, " ".join((__doc__ or "").split()))
+    record("fashion", figures, " ".join((__doc__ or "").split()))
+    show("fashion", table(figures))
 
 
 if __name__ == "__main__":
