@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from _record import Progress, record
+from _tables import markdown, show
 
 import gan_image
 from gan_core.api import open_data
@@ -121,6 +123,17 @@ def diagnose(case: str, seed: int) -> dict[str, Any]:
     }
 
 
+def table(figures: Mapping[str, Any]) -> str:
+    """What the README shows of the figures: by symptom the runs that have it, and the healthy ones."""
+    cases, runs = figures["cases"].values(), len(figures["seeds"])
+    rows = []
+    for symptom in dict.fromkeys(case["symptom"] for case in cases if case["symptom"]):
+        detected = [case["detected"] for case in cases if case["symptom"] == symptom]
+        rows.append([f"`{symptom}`", f"{sum(detected)} of {runs * len(detected)}"])
+    rows.append(["nothing, and something was found", f"{figures['false alarms']} of {figures['healthy runs']}"])
+    return markdown(["runs made to have", "found"], rows)
+
+
 def main() -> None:
     """Trains and diagnoses every case with every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,6 +159,7 @@ def main() -> None:
         },
     }  # fmt: skip
     record("doctor", figures, " ".join((__doc__ or "").split()))
+    show("doctor", table(figures))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import draws
@@ -13,6 +13,9 @@ from gan_core.blocks import (
     AdaptiveInstanceNorm,
     NoiseInjection,
     PixelNorm,
+    ResidualDown,
+    ResidualStem,
+    ResidualUp,
     SelfAttention,
     doublings,
     equalized,
@@ -212,3 +215,72 @@ def test_an_equalized_layer_begins_as_he_says_and_moves_by_the_rate(layer):
 def test_an_equalized_layer_without_bias_is_saved_under_its_own_names():
     layer = equalized(nn.Conv2d(2, 3, 1, bias=False))
     assert list(layer.state_dict()) == ["parametrizations.weight.original"]
+
+
+# --- residual blocks
+
+
+def still(block: nn.Module) -> nn.Module:
+    """The block without what its branch adds."""
+    nn.init.zeros_(block.conv2.weight)
+    nn.init.zeros_(block.conv2.bias)
+    return block
+
+
+def by_hand(shortcut: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of one place."""
+    return torch.einsum("oi,bi...->bo...", shortcut.weight.flatten(1), x) + shortcut.bias.view(-1, *[1] * (x.ndim - 2))
+
+
+def halved(x: Tensor) -> Tensor:
+    """Means of 2 places along every axis."""
+    for axis in range(2, x.ndim):
+        x = x.unflatten(axis, (-1, 2)).mean(dim=axis + 1)
+    return x
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_an_upward_block_adds_its_branch_to_every_place_repeated(ndim):
+    x = torch.randn(2, 3, *[4] * ndim)
+    repeated = x
+    for axis in range(2, x.ndim):
+        repeated = repeated.repeat_interleave(2, dim=axis)
+    block = still(ResidualUp(3, 5, ndim=ndim))
+    assert_close(block(x), by_hand(block.shortcut, repeated))
+
+
+@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_a_downward_block_adds_its_branch_to_what_it_was_given(ndim, halves):
+    x = torch.randn(2, 3, *[4] * ndim)
+    for rectified in (True, False):
+        block = still(ResidualDown(3, 5, ndim=ndim, halves=halves, rectified_shortcut=rectified))
+        shortcut = by_hand(block.shortcut, x.relu() if rectified else x)
+        assert_close(block(x), halved(shortcut) if halves else shortcut)
+    assert torch.equal(still(ResidualDown(3, 3, ndim=ndim, halves=False))(x), x)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_the_first_block_sees_negative_values_too(ndim):
+    x = torch.randn(2, 3, *[4] * ndim)
+    block = ResidualStem(3, 5, ndim=ndim)
+    branch = halved(block.conv2(block.conv1(x).relu()))
+    assert_close(block(x), branch + by_hand(block.shortcut, halved(x)))
+
+
+def test_a_smooth_block_doubles_linearly():
+    x = torch.arange(4.0).expand(2, 3, 4)
+    assert_close(ResidualUp(3, 5, ndim=1, smooth=True).doubled(x)[0, 0], torch.tensor([0, 1, 3, 5, 7, 9, 11, 12]) / 4)
+
+
+def test_an_upward_block_is_told_the_class():
+    x, label = torch.randn(1, 3, 4).expand(2, 3, 4), torch.tensor([0, 1])
+    block = ResidualUp(3, 5, num_classes=2, ndim=1)
+    with torch.no_grad():
+        block.norm1.embedding.weight[1] = block.norm1.embedding.weight[0]
+        block.norm2.embedding.weight[1] = block.norm2.embedding.weight[0]
+        one, other = block(x, label)
+        assert_close(one, other)
+        block.norm2.embedding.weight[1] += 1
+        one, other = block(x, label)
+    assert not torch.allclose(one, other)

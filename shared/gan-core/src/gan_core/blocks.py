@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrize import register_parametrization
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -19,6 +20,11 @@ TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTrans
 MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 INSTANCE_NORMS: dict[int, type[nn.Module]] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""Modes of interpolation, by the number of axes."""
+RESIDUAL_GAIN = 2**0.5
+"""Of the weights of residual branches; shortcuts and ends have 1."""
 FIRST_ITERATIONS = 15
 """Of the search for a new layer's largest singular value."""
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -179,9 +185,7 @@ class SelfAttention(nn.Module):
             )
 
         def pointwise(inputs: int, outputs: int) -> nn.Module:
-            layer = CONVOLUTIONS[ndim](inputs, outputs, 1, bias=False)
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-            return spectrally_normalised(layer) if spectral else layer
+            return xavier(CONVOLUTIONS[ndim](inputs, outputs, 1, bias=False), spectral=spectral)
 
         self.query, self.key = pointwise(channels, channels // 8), pointwise(channels, channels // 8)
         self.value, self.output = pointwise(channels, channels // 2), pointwise(channels // 2, channels)
@@ -208,6 +212,118 @@ def spectrally_normalised(layer: nn.Module) -> nn.Module:
         hook(normalised, ())
     hook.n_power_iterations = 1
     return normalised
+
+
+def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
+    """A layer with Glorot's uniform weights, spectrally normalised if asked."""
+    nn.init.xavier_uniform_(layer.weight, gain)  # type: ignore[arg-type]
+    return spectrally_normalised(layer) if spectral else layer
+
+
+def same_convolution(
+    inputs: int, outputs: int, size: int, *, ndim: int = 2, gain: float = 1.0, spectral: bool = False
+) -> nn.Module:
+    """A convolution of an odd size that keeps the sides, with Glorot's uniform weights."""
+    return xavier(CONVOLUTIONS[ndim](inputs, outputs, size, padding=size // 2), gain=gain, spectral=spectral)
+
+
+class ResidualUp(nn.Module):
+    """Normalise, rectify, double, convolve; normalise, rectify, convolve; beside a doubled shortcut.
+
+    A generator's block (Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957, figure 9).
+    `x [B, inputs, …]`, and `label [B]` if there are classes, to `[B, outputs, …]` with every side doubled.
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        num_classes: of conditional batch normalisation; None has plain ones.
+        ndim: 1 for sequences, 2 for images, 3 for volumes.
+        spectral: whether its layers are spectrally normalised.
+        smooth: whether it doubles linearly along each axis; else it repeats the nearest.
+    """
+
+    def __init__(self, inputs: int, outputs: int, num_classes: int | None = None, *, ndim: int = 2,
+                 spectral: bool = False, smooth: bool = False):  # fmt: skip
+        super().__init__()
+
+        def conv(size: int, channels: int, gain: float) -> nn.Module:
+            return same_convolution(channels, outputs, size, ndim=ndim, gain=gain, spectral=spectral)
+
+        def normalised(channels: int) -> nn.Module:
+            if num_classes is None:
+                return BATCH_NORMS[ndim](channels)
+            return ConditionalBatchNorm(channels, num_classes, ndim=ndim)
+
+        self.conditional, self.mode = num_classes is not None, SMOOTH[ndim] if smooth else "nearest"
+        self.norm1, self.conv1 = normalised(inputs), conv(3, inputs, RESIDUAL_GAIN)
+        self.norm2, self.conv2 = normalised(outputs), conv(3, outputs, RESIDUAL_GAIN)
+        self.shortcut = conv(1, inputs, 1.0)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        told = (label,) if self.conditional else ()
+        branch = self.conv1(self.doubled(self.norm1(x, *told).relu()))
+        branch = self.conv2(self.norm2(branch, *told).relu())
+        return branch + self.shortcut(self.doubled(x))
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """Twice as long along every axis."""
+        return F.interpolate(x, scale_factor=2, mode=self.mode)
+
+
+class ResidualStem(nn.Module):
+    """The first block of a discriminator, on the sample itself: nothing is rectified before the first convolution.
+
+    `x [B, inputs, …]` to `[B, outputs, …]` with every side halved (Gulrajani et al. 2017, arXiv:1704.00028).
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        ndim: 1 for sequences, 2 for images, 3 for volumes.
+        spectral: whether its layers are spectrally normalised.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, ndim: int = 2, spectral: bool = False):
+        super().__init__()
+        self.conv1 = same_convolution(inputs, outputs, 3, ndim=ndim, gain=RESIDUAL_GAIN, spectral=spectral)
+        self.conv2 = same_convolution(outputs, outputs, 3, ndim=ndim, gain=RESIDUAL_GAIN, spectral=spectral)
+        self.shortcut = same_convolution(inputs, outputs, 1, ndim=ndim, spectral=spectral)
+        self.pool = AVERAGE_POOLS[ndim]
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.pool(self.conv2(self.conv1(x).relu()), 2)
+        return branch + self.shortcut(self.pool(x, 2))
+
+
+class ResidualDown(nn.Module):
+    """Rectify, convolve, rectify, convolve, and halve if asked, beside a shortcut: a discriminator's block.
+
+    `x [B, inputs, …]` to `[B, outputs, …]`; where neither the sides nor the channels change, the shortcut is x itself.
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        hidden: channels between the convolutions; None has as many as the output.
+        halves: whether every side is halved.
+        ndim: 1 for sequences, 2 for images, 3 for volumes.
+        spectral: whether its layers are spectrally normalised.
+        rectified_shortcut: whether the shortcut takes the rectified input, as where code rectifies in place.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, hidden: int | None = None, halves: bool = True, ndim: int = 2,
+                 spectral: bool = False, rectified_shortcut: bool = False):  # fmt: skip
+        super().__init__()
+        hidden = outputs if hidden is None else hidden
+        self.halves, self.rectified_shortcut, self.pool = halves, rectified_shortcut, AVERAGE_POOLS[ndim]
+        self.conv1 = same_convolution(inputs, hidden, 3, ndim=ndim, gain=RESIDUAL_GAIN, spectral=spectral)
+        self.conv2 = same_convolution(hidden, outputs, 3, ndim=ndim, gain=RESIDUAL_GAIN, spectral=spectral)
+        changes = halves or inputs != outputs
+        self.shortcut = same_convolution(inputs, outputs, 1, ndim=ndim, spectral=spectral) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        rectified = x.relu()
+        branch = self.conv2(self.conv1(rectified).relu())
+        shortcut = self.shortcut(rectified if self.rectified_shortcut else x)
+        return self.pool(branch, 2) + self.pool(shortcut, 2) if self.halves else branch + shortcut
 
 
 def spectral_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, SpectralNorm]]:

@@ -1,6 +1,7 @@
 """Residual networks, as Mimicry (github.com/kwotsin/mimicry) has them: up-sampling is bilinear.
 
 SAGAN at its paper's size is laid out as in BigGAN-PyTorch (github.com/ajbrock/BigGAN-PyTorch): the nearest is repeated.
+The blocks are gan-core's.
 
 - `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028: nothing is normalised in the critic, whose features are averaged.
 - `sngan`: Miyato et al. 2018, arXiv:1802.05957: the discriminator is spectrally normalised, its features are summed.
@@ -18,9 +19,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
+from torch.nn.functional import cross_entropy
 
-from gan_core.blocks import ConditionalBatchNorm, SelfAttention, doublings, spectrally_normalised
+from gan_core.blocks import (
+    ResidualDown,
+    ResidualStem,
+    ResidualUp,
+    SelfAttention,
+    doublings,
+    same_convolution,
+    xavier,
+)
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.objectives import Objective, hinge
@@ -29,95 +38,15 @@ from gan_core.recipe import Adam, Linear, Size
 from gan_core.regularizers import GradientPenalty, JudgedTurn, Regularizer, Turn
 from gan_core.two_player import TwoPlayerGame
 
-GAIN = 2**0.5
-"""Of the residual branch's weights; shortcuts and ends have 1."""
 MASKED = -10.0
 """InfoMax-GAN's score in the place of pairs of one sample that are no negatives."""
 Layout = Literal["mimicry", "biggan"]
-"""Which published code's blocks a network is made of; the docstrings of the blocks say in what they differ."""
+"""Which published code's blocks a network is made of.
 
-
-def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
-    """A layer with Glorot's uniform weights, spectrally normalised if asked."""
-    nn.init.xavier_uniform_(layer.weight, gain)  # type: ignore[arg-type]
-    return spectrally_normalised(layer) if spectral else layer
-
-
-def conv(inputs: int, outputs: int, size: int, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
-    """A convolution that keeps the size."""
-    return xavier(nn.Conv2d(inputs, outputs, size, padding=size // 2), gain=gain, spectral=spectral)
-
-
-class Up(nn.Module):
-    """Normalise, rectify, double, convolve; normalise, rectify, convolve; beside a doubled 1×1 shortcut.
-
-    Mimicry doubles height and width bilinearly, BigGAN-PyTorch repeats the nearest.
-    """
-
-    def __init__(self, inputs: int, outputs: int, num_classes: int | None = None, *, spectral: bool = False,
-                 layout: Layout = "mimicry"):  # fmt: skip
-        super().__init__()
-        self.conditional = num_classes is not None
-        self.norm1 = normalised(inputs, num_classes)
-        self.conv1 = conv(inputs, outputs, 3, gain=GAIN, spectral=spectral)
-        self.norm2 = normalised(outputs, num_classes)
-        self.conv2 = conv(outputs, outputs, 3, gain=GAIN, spectral=spectral)
-        self.shortcut = conv(inputs, outputs, 1, spectral=spectral)
-        self.mode = {"mimicry": "bilinear", "biggan": "nearest"}[layout]
-
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        told = (label,) if self.conditional else ()
-        branch = self.conv1(self.doubled(self.norm1(x, *told).relu()))
-        branch = self.conv2(self.norm2(branch, *told).relu())
-        return branch + self.shortcut(self.doubled(x))
-
-    def doubled(self, x: Tensor) -> Tensor:
-        """Twice the height and width."""
-        return interpolate(x, scale_factor=2, mode=self.mode)
-
-
-def normalised(channels: int, num_classes: int | None) -> nn.Module:
-    """Batch normalisation, with the class's gain and bias where there are classes."""
-    return nn.BatchNorm2d(channels) if num_classes is None else ConditionalBatchNorm(channels, num_classes)
-
-
-class Stem(nn.Module):
-    """The first block of a discriminator, on the image itself: nothing is rectified before the first convolution."""
-
-    def __init__(self, inputs: int, outputs: int, *, spectral: bool = False):
-        super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, gain=GAIN, spectral=spectral)
-        self.conv2 = conv(outputs, outputs, 3, gain=GAIN, spectral=spectral)
-        self.shortcut = conv(inputs, outputs, 1, spectral=spectral)
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = avg_pool2d(self.conv2(self.conv1(x).relu()), 2)
-        return branch + self.shortcut(avg_pool2d(x, 2))
-
-
-class Down(nn.Module):
-    """Rectify, convolve, rectify, convolve, and halve if asked, beside a shortcut.
-
-    In Mimicry the hidden width is the input's, and the shortcut takes the rectified input too: it rectifies in place,
-    so that its published results have it so. In BigGAN-PyTorch the hidden width is the output's, and the shortcut takes
-    the input itself.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, halves: bool, spectral: bool = False,
-                 layout: Layout = "mimicry"):  # fmt: skip
-        super().__init__()
-        self.halves, self.in_place = halves, layout == "mimicry"
-        hidden = inputs if layout == "mimicry" else outputs
-        self.conv1 = conv(inputs, hidden, 3, gain=GAIN, spectral=spectral)
-        self.conv2 = conv(hidden, outputs, 3, gain=GAIN, spectral=spectral)
-        changes = halves or inputs != outputs
-        self.shortcut = conv(inputs, outputs, 1, spectral=spectral) if changes else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        rectified = x.relu()
-        branch = self.conv2(self.conv1(rectified).relu())
-        shortcut = self.shortcut(rectified if self.in_place else x)
-        return avg_pool2d(branch, 2) + avg_pool2d(shortcut, 2) if self.halves else branch + shortcut
+Mimicry doubles height and width bilinearly, BigGAN-PyTorch repeats the nearest. In Mimicry's discriminators the hidden
+width is the input's, and shortcuts take the rectified input too: it rectifies in place, so that its published results
+have it so. In BigGAN-PyTorch the hidden width is the output's, and shortcuts take the input itself.
+"""
 
 
 def attending(
@@ -166,16 +95,17 @@ class Generator(nn.Module):
             raise RecipeError(f"`width` is {width}; {blocks} blocks that halve it need more")
         spectral = spectral_generator
         self.project = xavier(nn.Linear(latent_dim, width * self.start**2), spectral=spectral)
-        ups = [Up(a, b, num_classes, spectral=spectral, layout=layout) for a, b in pairwise(widths)]
+        smooth = layout == "mimicry"
+        ups = [ResidualUp(a, b, num_classes, spectral=spectral, smooth=smooth) for a, b in pairwise(widths)]
         sizes = [self.start << block for block in range(1, blocks + 1)]
         self.blocks = nn.ModuleList(attending(ups, widths[1:], sizes, attention, spectral))
-        end = conv(widths[-1], channels, 3, spectral=spectral)
+        end = same_convolution(widths[-1], channels, 3, spectral=spectral)
         self.to_image = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(), end, nn.Tanh())
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.project(z).unflatten(1, (-1, self.start, self.start))
         for block in self.blocks:
-            x = block(x, label) if isinstance(block, Up) else block(x)
+            x = block(x, label) if isinstance(block, ResidualUp) else block(x)
         return self.to_image(x)
 
 
@@ -208,9 +138,12 @@ class Discriminator(nn.Module):
         plan = [(width, True), (width, True), (width, False), (width, False)]
         if tapered:
             plan = taper(image_size, width) if layout == "mimicry" else taper_to_4(image_size, width)
-        blocks: list[nn.Module] = [Stem(pack * channels, plan[0][0], spectral=spectral)]
+        mimicry = layout == "mimicry"
+        blocks: list[nn.Module] = [ResidualStem(pack * channels, plan[0][0], spectral=spectral)]
         for (inputs, _), (outputs, halves) in pairwise(plan):
-            blocks.append(Down(inputs, outputs, halves=halves, spectral=spectral, layout=layout))
+            block = ResidualDown(inputs, outputs, hidden=inputs if mimicry else outputs, halves=halves,
+                                 spectral=spectral, rectified_shortcut=mimicry)  # fmt: skip
+            blocks.append(block)
         widths, halved = zip(*plan, strict=True)
         sizes = [image_size >> count for count in accumulate(halved)]
         self.blocks = nn.Sequential(*attending(blocks, widths, sizes, attention, spectral))
