@@ -22,3 +22,9 @@ def test_the_table_of_costs_is_what_was_recorded_of_every_regularizer(tools: Any
     benchmark, figures = tools("regularizers"), tools("_record").recorded("regularizers")
     assert list(figures) == list(benchmark.CASES)
     assert tools("_tables").shown("regularizers") == benchmark.table(figures)
+
+
+def test_the_table_of_fashion_is_what_was_recorded_of_every_run(tools: Any) -> None:
+    benchmark, figures = tools("fashion"), tools("_record").recorded("fashion")
+    assert list(figures["runs"]) == list(benchmark.RUNS)
+    assert tools("_tables").shown("fashion") == benchmark.table(figures)

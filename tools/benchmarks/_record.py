@@ -60,7 +60,7 @@ class Progress:
     def take(self, name: str, measure: Callable[[], Any]) -> Any:
         """The result of that name: what was found before, or is found now."""
         if name not in self.found:
-            self.found[name] = measure()
+            self.found[name] = json.loads(json.dumps(measure()))  # as it will be read
             print(name, json.dumps(self.found[name]), flush=True)
             if self.path is not None:
                 with self.path.open("a", encoding="utf-8") as file:
