@@ -24,6 +24,18 @@ def test_the_table_of_costs_is_what_was_recorded_of_every_regularizer(tools: Any
     assert tools("_tables").shown("regularizers") == benchmark.table(figures)
 
 
+def test_the_matrix_is_what_was_recorded_of_every_objective_and_regularizer(tools: Any) -> None:
+    benchmark, figures = tools("matrix"), tools("_record").recorded("matrix")
+    assert list(figures) == [" ".join(cell) for cell in benchmark.cells()]
+    assert tools("_tables").shown("matrix") == benchmark.table(figures)
+
+
+def test_what_the_matrix_says_is_refused_is_refused_with_that_sentence(tools: Any) -> None:
+    benchmark, figures = tools("matrix"), tools("_record").recorded("matrix")
+    said = {cell: figures[" ".join(cell)].get("refused") for cell in benchmark.cells()}
+    assert said == {cell: benchmark.refusal(*cell) for cell in benchmark.cells()}
+
+
 def test_the_table_of_fashion_is_what_was_recorded_of_every_run(tools: Any) -> None:
     benchmark, figures = tools("fashion"), tools("_record").recorded("fashion")
     assert list(figures["runs"]) == list(benchmark.RUNS)

@@ -4,7 +4,7 @@ All on the digits at 16x16, batch 64: `dcgan`, 16 wide, 200 steps; `gan`, 128 wi
 dcgan, for energies. Adam, betas 0 and 0.9, learning rate 1e-3 falling to 0 (2e-3 for the discriminators of the dcgan
 and the ebgan), weights averaged with decay 0.99, the regularizer as it is by default. The figure is the sliced
 Wasserstein distance of 512 samples from as many real ones after the training over that before it: below 1 the training
-has improved them.
+has improved them. What has not improved is trained again with three times as many steps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gan_core.metrics import sliced_wasserstein
 from gan_core.objectives import OBJECTIVES
 from gan_core.recipe import Recipe
 
-SAMPLES = 512
+SAMPLES, LONGER = 512, 3
 COMMON: dict[str, Any] = {
     "optimizer": {"name": "adam", "learning_rate": 1e-3, "betas": [0.0, 0.9], "schedule": {"name": "linear"}},
     "train.batch_size": 64, "train.ema": 0.99, "train.sample_every": None, "train.checkpoint_every": None,
@@ -110,12 +110,17 @@ def measure(system: str, objective: str, case: str) -> dict[str, Any]:
     if reason := refusal(system, objective, case):
         return {"refused": reason}
     before = distance(game_of(system, objective, case))
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+    for times in (1, LONGER):
         game = game_of(system, objective, case)
-        gan_image.train(game, data=digits(), out=run, shown=False)
+        assert game.recipe is not None
+        with tempfile.TemporaryDirectory() as folder:
+            run, steps = Path(folder) / "run", times * game.recipe.train.steps
+            gan_image.train(game, data=digits(), out=run, steps=steps, shown=False)
         after = distance(game)
-    return {"before": round(before, 4), "after": round(after, 4), "ratio": round(after / before, 3)}
+        if after < before:
+            break
+    figures = {"before": round(before, 4), "after": round(after, 4), "ratio": round(after / before, 3)}
+    return figures if times == 1 else figures | {"times": times}
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -125,7 +130,7 @@ def table(figures: Mapping[str, Any]) -> str:
     def shown(cell: Mapping[str, Any]) -> str:
         if "refused" in cell:
             return letters.setdefault(cell["refused"], string.ascii_letters[len(letters)])
-        return f"{cell['ratio']:.2f}"
+        return f"{cell['ratio']:.2f}" + ("*" if "times" in cell else "")
 
     rows = []
     for case in CASES:
@@ -134,7 +139,8 @@ def table(figures: Mapping[str, Any]) -> str:
             systems = ("ebgan",) if objective == "energy" else ("dcgan", "gan")
             row.append(" · ".join(shown(figures[f"{system} {objective} {case}"]) for system in systems))
         rows.append(row)
-    notes = "".join(f"- {letter}: {reason}\n" for reason, letter in letters.items())
+    notes = f"- *: after {LONGER} times as many steps; it had not improved before\n"
+    notes += "".join(f"- {letter}: {reason}\n" for reason, letter in letters.items())
     return markdown(["with", *(f"`{objective}`" for objective in OBJECTIVES)], rows) + "\n" + notes
 
 
