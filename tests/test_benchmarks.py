@@ -40,3 +40,18 @@ def test_the_table_of_fashion_is_what_was_recorded_of_every_run(tools: Any) -> N
     benchmark, figures = tools("fashion"), tools("_record").recorded("fashion")
     assert list(figures["runs"]) == list(benchmark.RUNS)
     assert tools("_tables").shown("fashion") == benchmark.table(figures)
+
+
+def test_the_tables_of_modes_are_what_was_recorded_of_every_method(tools: Any) -> None:
+    benchmark, figures = tools("modes"), tools("_record").recorded("modes")
+    assert {name: list(ways) for name, ways in figures.items()} == {
+        name: list(table.methods) for name, table in benchmark.TABLES.items()
+    }
+    tables = [benchmark.table(figures, name) for name in benchmark.TABLES]
+    assert tools("_tables").shown("modes") == "\n".join(tables)
+
+
+def test_what_the_readme_says_of_the_doctor_is_what_was_recorded(tools: Any) -> None:
+    benchmark, figures = tools("doctor"), tools("_record").recorded("doctor")
+    assert list(figures["cases"]) == list(benchmark.CASES)
+    assert tools("_tables").shown("doctor") == benchmark.table(figures)

@@ -42,20 +42,17 @@ WASSERSTEIN: dict[str, Any] = {
 }
 
 
-def methods(pack: str, penalty: float, r3gan: float) -> dict[str, dict[str, Any]]:
-    """What each way changes.
+def methods(pack: str, penalty: float) -> dict[str, dict[str, Any]]:
+    """What each way changes, of those that all data are tried with.
 
     Args:
         pack: the key of how many samples are judged together.
         penalty: the weight of WGAN-GP's.
-        r3gan: the weight of R1 and of R2.
     """
     return {
         "GAN": {pack: 1},
         **{f"PacGAN{count}": {pack: count} for count in (2, 3, 4)},
-        "minibatch discrimination": {pack: 1, "regularizers.minibatch_discrimination.kernels": 20},
         "WGAN-GP": {pack: 1, "regularizers.gradient_penalty.weight": penalty} | WASSERSTEIN,
-        "R3GAN's objective": {pack: 1, "regularizers.r1.weight": r3gan, "regularizers.r2.weight": r3gan} | RELATIVISTIC,
     }
 
 
@@ -84,7 +81,7 @@ PERCEPTRONS = Table(
     "pacgan",
     {"optimizer": {"name": "adam", "learning_rate": 1e-3, "betas": [0.8, 0.999], "schedule": LINEAR},
      "train.batch_size": 120, "train.ema": 0.999},
-    8000, 2500, methods("network.discriminator.pack", 0.1, 0.1),
+    8000, 2500, methods("network.discriminator.pack", 0.1),
 )  # fmt: skip
 TABLES = {
     "ring": PERCEPTRONS,
@@ -99,8 +96,11 @@ TABLES = {
          "network.discriminator": {"width": 8}, "optimizer.schedule": LINEAR, "train.batch_size": 60,
          "train.ema": 0.995},
         2000, 25_600,
-        methods("network.pack", 10.0, 1.0)
-        | {"unrolled by 5 steps": {"network.pack": 1, "regularizers.unrolled.steps": 5}},
+        methods("network.pack", 10.0) | {
+            "minibatch discrimination": {"regularizers.minibatch_discrimination.kernels": 20},
+            "R3GAN's objective": RELATIVISTIC | {"regularizers.r1.weight": 1.0, "regularizers.r2.weight": 1.0},
+            "unrolled by 5 steps": {"regularizers.unrolled.steps": 5},
+        },
     ),
 }  # fmt: skip
 

@@ -45,3 +45,13 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
 def test_the_codes_of_an_infogan_are_read_back(tmp_path) -> None:
     run = gan_image.train("infogan", data="digits", out=tmp_path / "run", steps=150, shown=False)
     assert run.log()[-1]["generator/category"] < 0.5 * math.log(10)  # of what guessing among ten costs
+
+
+def test_a_new_dcgan_tells_nothing_by_the_class() -> None:
+    """One that begins with strong opinions of classes soon tells every sample, and the generator never recovers."""
+    torch.manual_seed(0)
+    game = gan_image.create("dcgan", channels=1, image_size=16, num_classes=10).eval()
+    image = torch.rand(1, 1, 16, 16) * 2 - 1
+    with torch.no_grad():
+        logits = game.discriminator(image.expand(10, -1, -1, -1), torch.arange(10))
+    assert logits.std() < 0.1

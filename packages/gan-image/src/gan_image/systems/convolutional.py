@@ -25,8 +25,8 @@ from gan_core.two_player import TwoPlayerGame
 
 
 def initialize(module: nn.Module) -> None:
-    """DCGAN's weights: N(0, 0.02), and N(1, 0.02) for the gains of normalisation (section 4)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    """DCGAN's weights: N(0, 0.02), classes' too, and N(1, 0.02) for the gains of normalisation (section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
         nn.init.normal_(module.weight, 1.0, 0.02)
