@@ -1,8 +1,10 @@
 """How often the doctor finds what is wrong with a run, and how often it finds something wrong with a healthy one.
 
-Every case is trained with 3 seeds. A run that was made to fail counts as detected where the doctor names its symptom,
-whatever else it names; a healthy one is a false alarm where it names any. The bounds in `gan_core.symptoms` were chosen
-on runs of other seeds.
+Every case is trained with 3 seeds. A run that was made to fail counts as detected where the doctor names the symptom
+that was meant, whatever else it names; a healthy one is a false alarm where it names any. Whether a run fails as it was
+meant to is not known from anything but the doctor: one that was meant to collapse and did not counts as missed. The
+bounds in `gan_core.symptoms` were chosen on runs of other seeds. Some cases were written after a look at others with
+seed 0; those are here too, each with the symptom that was meant at first.
 """
 
 from __future__ import annotations
@@ -55,13 +57,23 @@ FAILING: dict[str, Case] = {
     "gan on the ring, Wasserstein without a bound, gradient descent at rate 10": ("finite", "gan", "ring", POINTS | {
         "objective": "wasserstein", "optimizer": SGD | {"learning_rate": 10.0}}),
     "gan on the grid, the discriminator 1,000 times slower": ("collapse", "gan", "grid", POINTS | rates(1e-2, 1e-5)),
-    "gan on the grid, hinge, the discriminator hardly learns": ("discriminator", "gan", "grid", POINTS | {
+    "gan on the grid, hinge, the discriminator hardly learns": ("collapse", "gan", "grid", POINTS | {
         "objective": "hinge"} | rates(1e-2, 1e-7)),
+    "dcgan, the generator has 10 turns": ("collapse", "dcgan", "digits", DIGITS | {
+        "players.generator.turns": 10, "train.steps": 300}),
+    "dcgan, the discriminator 100 times slower": ("collapse", "dcgan", "digits", DIGITS | rates(5e-3, 5e-5) | {
+        "train.steps": 500}),
     "dcgan, the generator hardly learns": ("discriminator", "dcgan", "digits", DIGITS | rates(1e-7, 1e-3)),
     "gan on digits, hinge, the generator hardly learns": ("discriminator", "gan", "digits", MLP | rates(1e-7, 1e-3) | {
         "objective": "hinge"}),
     "dcgan, the discriminator hardly learns": ("discriminator", "dcgan", "digits", DIGITS | rates(2e-3, 1e-7)),
     "lsgan, the discriminator hardly learns": ("discriminator", "lsgan", "digits", DIGITS | rates(2e-3, 1e-7)),
+    "gan on the ring, hinge, the discriminator hardly learns": ("discriminator", "gan", "ring", POINTS | {
+        "objective": "hinge"} | rates(1e-3, 1e-7)),
+    "dcgan, 16 wide, on 128 images": ("memory", "dcgan", "few", DIGITS | {"train.steps": 1500}),
+    "gan on 128 images": ("memory", "gan", "few", MLP),
+    "gan on 128 images, R1": ("memory", "gan", "few", MLP | {"regularizers.r1": {"weight": 0.1}}),
+    "gan on 128 images, the discriminator 10 times faster": ("memory", "gan", "few", MLP | rates(1e-4, 1e-3)),
     "dcgan on 128 images": ("memory", "dcgan", "few", DIGITS | {"network.width": 32, "train.steps": 1500}),
     "dcgan on 128 images, hinge": ("memory", "dcgan", "few", DIGITS | {
         "network.width": 32, "train.steps": 1500, "objective": "hinge"}),
@@ -73,12 +85,25 @@ FAILING: dict[str, Case] = {
         "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]}),
     "gan on the ring, hinge, momentum": ("oscillation", "gan", "ring", POINTS | {
         "objective": "hinge", "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]}),
+    "gan on the grid, momentum": ("oscillation", "gan", "grid", POINTS | {
+        "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]}),
+    "gan on the ring, momentum, rate 5e-3": ("oscillation", "gan", "ring", POINTS | {
+        "optimizer.learning_rate": 5e-3, "optimizer.betas": [0.9, 0.999]}),
+    "gan on the grid, momentum, rate 3e-3": ("oscillation", "gan", "grid", POINTS | {
+        "optimizer.learning_rate": 3e-3, "optimizer.betas": [0.9, 0.999]}),
+    "gan on the ring, minimax, gradient descent at rate 0.02": ("oscillation", "gan", "ring", POINTS | {
+        "objective": "minimax", "optimizer": SGD | {"learning_rate": 0.02}}),
+    "gan on the grid, minimax, gradient descent at rate 0.01": ("oscillation", "gan", "grid", POINTS | {
+        "objective": "minimax", "optimizer": SGD | {"learning_rate": 0.01}}),
+    "gan on the grid, minimax, gradient descent with momentum": ("oscillation", "gan", "grid", POINTS | {
+        "objective": "minimax", "optimizer": SGD}),
 }  # fmt: skip
 """Of each: the symptom, the system, the data, the changes."""
 HEALTHY: dict[str, Case] = {
     "dcgan": (None, "dcgan", "digits", DIGITS),
     "dcgan with classes": (None, "dcgan", "digits", DIGITS | {
         "network.num_classes": 10, "network.width": 32, "train.batch_size": 64}),
+    "dcgan with classes, 16 wide": (None, "dcgan", "digits", DIGITS | {"network.num_classes": 10}),
     "lsgan": (None, "lsgan", "digits", DIGITS),
     "dragan": (None, "dcgan", "digits", DIGITS | {"regularizers.dragan": {}}),
     "dcgan, least squares, R1": (None, "dcgan", "digits", DIGITS | {

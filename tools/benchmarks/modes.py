@@ -5,8 +5,9 @@ of one turn each (1.9 million real points; the paper shows 40 million), averaged
 samples; a mode counts that has a sample within 3 deviations. `unrolled ring`: the protocol of Unrolled GAN (Metz et al.
 2017, arXiv:1611.02163, appendix A), radius 2, deviation 0.02, 5,000 rounds of the paper's 25,000. `stacked`:
 `stacked-digits` at 16x16 with a `dcgan` whose discriminator has a quarter of the generator's width (8 and 32), batch
-60, 2,000 rounds, averaged weights with decay 0.995, 25,600 samples, whose digits a classifier names. Where the
-discriminator has more turns there are as many fewer rounds. Means and standard errors.
+60, 2,000 rounds, averaged weights with decay 0.995, 25,600 samples, whose digits a classifier names; minibatch
+discrimination has 20 kernels, not the published 100. Where the discriminator has more turns there are as many fewer
+rounds. Means and standard errors.
 """
 
 from __future__ import annotations

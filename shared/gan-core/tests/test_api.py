@@ -355,13 +355,6 @@ def test_a_model_is_measured_by_what_fits(train, toy):
     assert list(api.evaluate(labelled.path, data="cloud", count=5)["metrics"]) == ["spread", "shares"]
 
 
-def test_a_model_is_measured_against_tensors_too(train, toy):
-    run = train()
-    tensors = {"points": toy.open_data("cloud").fit().tensors["points"]}
-    named, given = (api.evaluate(run.path, data=data, count=50)["metrics"] for data in ("cloud", tensors))
-    assert given == named
-
-
 def test_a_measure_that_does_not_fit_says_why(train):
     run, labelled = train(), train(out="labelled", changes={"network.num_classes": 3})
     for path, data, metrics, words in (

@@ -191,6 +191,16 @@ def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, t
     assert api.evaluate(seeing, **keep | {"keep": None}) == first
 
 
+def test_a_model_is_measured_against_tensors_too(seeing, toy):
+    points = toy.open_data("cloud").fit().tensors["points"]
+    named, same, moved = (
+        api.evaluate(seeing, data=data, count=50, metrics=["fid"])["metrics"]["fid"]["fid"]
+        for data in ("cloud", {"points": points}, {"points": points + 1})
+    )
+    assert same == pytest.approx(named)
+    assert moved != pytest.approx(named)
+
+
 def measuring(toy) -> Evaluation:
     return Evaluation(toy, toy.open_data("cloud"), toy.create("plain"), {}, metrics=["fid"], count=20)
 
