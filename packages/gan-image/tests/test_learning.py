@@ -10,6 +10,7 @@ import torch
 import gan_image
 from gan_core.api import open_data
 from gan_core.data import BatchStream, to_device
+from gan_core.errors import RecipeError
 from gan_core.metrics import sliced_wasserstein
 
 STEPS = {
@@ -45,6 +46,25 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
 def test_the_codes_of_an_infogan_are_read_back(tmp_path) -> None:
     run = gan_image.train("infogan", data="digits", out=tmp_path / "run", steps=150, shown=False)
     assert run.log()[-1]["generator/category"] < 0.5 * math.log(10)  # of what guessing among ten costs
+
+
+def test_ssgan_refuses_a_part_with_fewer_images_than_angles() -> None:
+    game = gan_image.create("ssgan", channels=1)
+    with pytest.raises(RecipeError, match=r"turns a batch by four angles, and a part of it has 3; give it 4 or more$"):
+        game.discriminator_loss({"image": torch.zeros(3, 1, 32, 32)})
+
+
+@pytest.mark.parametrize("system", ["ssgan", "infomax-gan", "infogan"])
+def test_a_discriminator_that_tells_more_can_be_looked_ahead_of(system: str, tmp_path) -> None:
+    ahead, plain = (
+        gan_image.train(
+            system, data="digits", out=tmp_path / name, steps=1, batch_size=8, shown=False,
+            changes={"regularizers": regularizers, "train.sample_every": None},
+        ).log()[-1]
+        for name, regularizers in {"ahead": {"unrolled": {"steps": 2}}, "plain": {}}.items()
+    )  # fmt: skip
+    assert ahead["discriminator/adversarial"] == plain["discriminator/adversarial"]
+    assert ahead["generator/adversarial"] != plain["generator/adversarial"]
 
 
 def test_a_new_dcgan_tells_nothing_by_the_class() -> None:

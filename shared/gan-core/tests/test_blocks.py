@@ -162,6 +162,12 @@ def test_pixel_norm_gives_every_place_a_root_mean_square_of_one(ndim):
     assert torch.equal(PixelNorm()(torch.zeros(1, 3, 2)), torch.zeros(1, 3, 2))
 
 
+@pytest.mark.parametrize(("value", "expected"), [(0.0, 0.0), (300.0, 1.0)])
+def test_pixel_norm_holds_in_half_precision(value, expected):
+    x = torch.full((1, 4, 2), value, dtype=torch.float16)
+    assert torch.equal(PixelNorm()(x), torch.full_like(x, expected))
+
+
 @pytest.mark.parametrize("ndim", SHAPES)
 def test_adaptive_instance_norm_gives_each_channel_the_styles_moments(ndim):
     x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))

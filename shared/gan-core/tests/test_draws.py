@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_core import draws
+from gan_core.errors import RecipeError
 
 CPU = torch.device("cpu")
 LIKE = torch.empty(0)
@@ -106,6 +107,15 @@ def test_truncated_noise_lies_within_two_and_is_scaled(psi):
         z = draws.normal(20_000, like=LIKE, truncation=psi)
     assert z.abs().max() <= 2 * psi
     assert_close(z.std() / psi, torch.tensor(0.8796), atol=0.02, rtol=0)  # of a normal cut at ±2
+
+
+def test_a_symmetric_latent_reaches_from_minus_one_to_one_and_is_not_truncated():
+    with draws.drawing(0, CPU, rows=20_000, total=20_000):
+        z = draws.symmetric(20_000, 2, like=LIKE)
+    assert z.abs().max() <= 1
+    assert_close((z.mean(), z.var()), (torch.tensor(0.0), torch.tensor(1 / 3)), atol=0.02, rtol=0)
+    with pytest.raises(RecipeError, match=r"truncation is for normal ones; leave it out$"):
+        draws.symmetric(4, like=LIKE, truncation=0.5)
 
 
 def test_uniform_noise_is_in_the_half_open_unit_interval():

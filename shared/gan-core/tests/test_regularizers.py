@@ -83,6 +83,14 @@ def test_path_lengths_of_a_linear_generator_are_known_in_the_mean():
     assert_close(many.square().mean(), torch.tensor(4.0), rtol=0.05, atol=0)  # 16 places, each weighted 1/√16
 
 
+def test_a_generator_that_stands_still_has_path_lengths_with_a_gradient():
+    weight = torch.zeros(2, 3, requires_grad=True)
+    lengths = path_lengths(lambda z: z @ weight.T, noise(4, 3))
+    (lengths - 1).square().mean().backward()
+    assert torch.equal(lengths, torch.zeros(4))
+    assert weight.grad.isfinite().all()
+
+
 def test_orthogonality_counts_the_products_of_different_filters():
     assert orthogonality(torch.eye(3)) == 0
     assert orthogonality(5 * torch.eye(3)) == 0
@@ -221,6 +229,10 @@ def test_a_setting_out_of_range_is_refused(fields, words):
 
 
 def test_a_compiled_network_is_called_uncompiled():
-    network = nn.Linear(2, 1)
-    network.compile()
-    assert uncompiled(network) == network.forward
+    network = nn.Sequential(nn.Linear(2, 1))
+    whole, part = network, network[0]
+    for module in (whole, part):
+        module._compiled_call_impl = lambda *inputs: pytest.fail("the compiled network was called")
+    assert uncompiled(network)(torch.ones(3, 2)).shape == (3, 1)
+    assert whole._compiled_call_impl is not None
+    assert part._compiled_call_impl is not None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.testing import assert_close
 
 from gan_core import draws, train
 from gan_core.augment import reflected
-from gan_core.blocks import pack, unpack
+from gan_core.blocks import equalized, pack, unpack
 from gan_core.errors import RecipeError
+from gan_core.game import Player
 from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
 from gan_core.regularizers import (
     REGULARIZERS,
@@ -34,7 +36,7 @@ from gan_core.regularizers import (
     Unrolled,
     WeightClipping,
 )
-from gan_core.regularizers.features import Nearness, Stddev
+from gan_core.regularizers.features import Nearness, Stddev, group_size
 from gan_core.regularizers.views import flip_and_shift
 from gan_core.two_player import TwoPlayerGame
 
@@ -200,6 +202,22 @@ def test_the_deviation_within_a_group_is_a_channel_more() -> None:
     assert Stddev(4)(torch.randn(6, 2, 3, 3)).shape == (6, 3, 3, 3)
 
 
+@pytest.mark.parametrize(("rows", "size"), [(8, 4), (6, 3), (25, 5), (7, 7), (1, 1)])
+def test_samples_are_compared_in_groups_of_two_or_more(rows: int, size: int) -> None:
+    assert group_size(rows, 4) == size
+    if size > 1:
+        assert Stddev(4)(torch.randn(rows, 3))[:, 3].min() > 0.01
+
+
+def test_equal_features_have_a_gradient_in_half_precision() -> None:
+    features = torch.full((4, 3), 0.5, dtype=torch.float16, requires_grad=True)
+    told = Stddev(4)(features)
+    assert told.dtype is torch.float16
+    told.sum().backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
 def test_nearness_is_a_sum_over_the_other_samples() -> None:
     nearness = Nearness(2, 1)
     nearness.project = nn.Linear(1, 2, bias=False)
@@ -229,6 +247,33 @@ def test_every_layer_has_spectral_norm_one() -> None:
         played.judge(batch()["image"])
     for layer in (played.discriminator.features[0], played.discriminator.judge):
         assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0), rtol=1e-3, atol=0)
+
+
+def test_a_new_layer_has_spectral_norm_one_at_once() -> None:
+    played = game(SpectralNorm())
+    played.judge(batch()["image"])
+    for layer in (played.discriminator.features[0], played.discriminator.judge):
+        assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0), rtol=0.05, atol=0)
+
+
+class Shared(TwoPlayerGame):
+    """A part of the discriminator belongs to the generator's player, as InfoGAN's Q does."""
+
+    def players(self) -> Iterable[Player]:
+        yield Player("discriminator", (self.discriminator.features,), self.discriminator_loss)
+        yield Player("generator", (self.generator, self.discriminator.judge), self.generator_loss)
+
+
+@pytest.mark.parametrize("kind", [WeightClipping, SpectralNorm])
+def test_weights_of_the_generators_player_are_left_alone(kind: type[Regularizer]) -> None:
+    torch.manual_seed(0)
+    played = Shared(Generator(), Discriminator(), regularizers=[kind()])
+    before = played.discriminator.judge.weight.clone()
+    for regularizer in played.regularizers:
+        regularizer.after_turn(played, "discriminator", {})
+    assert torch.equal(played.discriminator.judge.weight, before)
+    changed = played.discriminator.features[0]
+    assert hasattr(changed, "weight_orig") or changed.weight.abs().max() <= 0.01
 
 
 def test_clipped_weights_stay_within_their_bound(tmp_path) -> None:
@@ -360,6 +405,37 @@ def test_unrolling_leaves_the_discriminator_as_it_is() -> None:
     assert all(parameter.grad is None for parameter in played.discriminator.parameters())
 
 
+class Telling(Discriminator):
+    """It has a part that its logits do not depend on, as SSGAN's has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rotation = nn.Linear(5, 4)
+
+
+def test_unrolling_leaves_parts_that_judge_something_else_alone() -> None:
+    torch.manual_seed(0)
+    played, plain = TwoPlayerGame(Generator(), Telling(), regularizers=[Unrolled(learning_rate=0.1)]), Unrolled()
+    other = TwoPlayerGame(played.generator, Discriminator(), regularizers=[Unrolled(learning_rate=0.1)])
+    other.discriminator.load_state_dict(
+        {name: value for name, value in played.discriminator.state_dict().items() if "rotation" not in name}
+    )
+    assert plain.steps > 1
+    assert_close(losses(played)[1]["adversarial"], losses(other)[1]["adversarial"])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks
+@pytest.mark.parametrize("regularizer", [Unrolled(steps=2, learning_rate=0.1), GradientPenalty()])
+def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> None:
+    played, eager = game(regularizer), game(regularizer)
+    for part in (played.discriminator, played.discriminator.features, played.discriminator.judge):
+        part.compile(backend="aot_eager")
+    for terms, expected in zip(losses(played), losses(eager), strict=True):
+        torch.stack(list(terms.values())).sum().backward()
+        assert_close(terms, expected)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in played.generator.parameters())
+
+
 # What goes together and what does not.
 
 
@@ -375,12 +451,31 @@ def test_unrolling_leaves_the_discriminator_as_it_is() -> None:
         (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "is for images"),
+        (
+            lambda: parametrized(equalized, MinibatchStddev()),
+            "the last layer, which is parametrized here; leave it out",
+        ),
+        (lambda: parametrized(spectral_norm, MinibatchStddev()), "which is spectrally normalised here; leave it out"),
+        (
+            lambda: parametrized(equalized, SpectralNorm()),
+            "this discriminator's weights are parametrized; leave it out",
+        ),
+        (lambda: parametrized(spectral_norm, WeightClipping()), "bound the same weights; use one"),
+        (lambda: parametrized(equalized, WeightClipping()), "this discriminator's weights are parametrized"),
+        (lambda: losses(game(PullAway()), 1), "compares samples, and there is one; give a part of a batch 2 or more"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(make, words: str) -> None:
     with pytest.raises(RecipeError) as error:
         make()
     assert words in str(error.value)
+
+
+def parametrized(how: Callable[[nn.Module], nn.Module], regularizer: Regularizer) -> TwoPlayerGame:
+    """A game whose discriminator's last layer's weight is made of another."""
+    discriminator = Discriminator()
+    how(discriminator.judge)
+    return TwoPlayerGame(Generator(), discriminator, regularizers=[regularizer])
 
 
 class Flat(nn.Linear):
@@ -418,3 +513,13 @@ def test_parts_of_a_batch_make_the_terms_of_the_whole(name: str) -> None:
         return torch.stack(list(terms.values())).sum()
 
     assert_close(torch.stack([part(0, 8), part(8, 8)]).mean(), part(0, 16))
+
+
+@pytest.mark.parametrize("name", ["consistency", "feature_matching", "pull_away", "orthogonal", "gradient_penalty"])
+def test_terms_are_in_full_precision_under_autocast(name: str) -> None:
+    played = game(REGULARIZERS[name](), objective=OBJECTIVES["relativistic"])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses(played)
+    terms = {key: value for part in found for key, value in part.items()}
+    assert {"adversarial", name} <= terms.keys()
+    assert {value.dtype for value in terms.values()} == {torch.float32}

@@ -14,6 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_core import draws
 from gan_core.errors import RecipeError, unknown
+from gan_core.precision import full_precision
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -85,7 +86,8 @@ class PixelNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        whole = full_precision(x)  # in half precision 0 + 1e-8 is 0, and squares overflow
+        return (whole * (whole.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()).to(x.dtype)
 
 
 class AdaptiveInstanceNorm(nn.Module):

@@ -17,6 +17,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from gan_core.errors import RecipeError
+
 ROWS = 16
 """Draws are made for a multiple of this many samples: torch fills whole vectors of 16, and then a longer draw from the
 same seed begins with the shorter one (on the CPU)."""
@@ -82,6 +84,17 @@ def normal(count: int, *shape: int, like: Tensor, truncation: float | None = Non
 def uniform(count: int, *shape: int, like: Tensor) -> Tensor:
     """Noise `[count, *shape]`, uniform in [0, 1), of the device and type of `like`."""
     return _draw(lambda u, generator: u.uniform_(generator=generator), count, shape, like)
+
+
+def symmetric(count: int, *shape: int, like: Tensor, truncation: float | None = None) -> Tensor:
+    """A latent `[count, *shape]`, uniform in [-1, 1), of the device and type of `like`.
+
+    Raises:
+        RecipeError: a truncation is asked for, which is for normal latents.
+    """
+    if truncation is not None:
+        raise RecipeError("this system's latents are uniform, and truncation is for normal ones; leave it out")
+    return 2 * uniform(count, *shape, like=like) - 1
 
 
 def integers(high: int, count: int, *shape: int, like: Tensor) -> Tensor:

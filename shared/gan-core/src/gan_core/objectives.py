@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from gan_core.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -141,9 +143,15 @@ def energy_objective(margin: float) -> Objective:
 
 
 def pull_away(features: Tensor) -> Tensor:
-    """Mean squared cosine between the features `[B, …]` of different samples (arXiv:1609.03126, eq. 4)."""
+    """Mean squared cosine between the features `[B, …]` of different samples (arXiv:1609.03126, eq. 4).
+
+    Raises:
+        RecipeError: there is one sample only.
+    """
+    count = len(features)
+    if count < 2:
+        raise RecipeError("the pull-away term compares samples, and there is one; give a part of a batch 2 or more")
     unit = torch.nn.functional.normalize(features.flatten(1), dim=1)
-    count = len(unit)
     return ((unit @ unit.T).square().sum() - count) / (count * (count - 1))
 
 

@@ -13,6 +13,7 @@ from gan_core.blocks import pack, unpack
 from gan_core.errors import RecipeError
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.objectives import Objective, non_saturating
+from gan_core.precision import full_precision
 from gan_core.regularizers import REGULARIZERS, JudgedTurn, Regularizer, Turn, Unrolled
 
 T = TypeVar("T")
@@ -120,8 +121,8 @@ class TwoPlayerGame(Game):
         return self.judge_by(self.discriminator, **condition)(samples)
 
     def judge_by(self, network: Callable[..., Tensor], **condition: Any) -> Callable[[Tensor], Tensor]:
-        """How another network in the discriminator's place judges samples."""
-        return lambda samples: network(self.shown(samples), **condition)
+        """How another network in the discriminator's place judges samples; a loss has no digits to spare."""
+        return lambda samples: full_precision(network(self.shown(samples), **condition))
 
     def shown(self, samples: Tensor) -> Tensor:
         """What the discriminator is shown of samples, which may be packed: every one of the pack its own view."""

@@ -53,7 +53,8 @@ class EnergyBased(TwoPlayerGame):
         generator: as `TwoPlayerGame`'s.
         discriminator: images to energies.
         regularizers: such as the pull-away term.
-        margin: energies of fakes are pushed up to it and no further.
+        margin: energies of fakes are pushed up to it and no further. Images in [-1, 1] have energies of at most 4, so
+            that the paper's 20 stops nothing.
     """
 
     def __init__(

@@ -4,8 +4,9 @@
   discriminator uses maxout and dropout; here both are plain perceptrons, as most later work has them.
 - `cgan`: Mirza & Osindero 2014, arXiv:1411.1784, section 4.1: both networks are told the class.
 - `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. It looks ahead by Adam's updates, as the paper's runs
-  do, and `small` by plain gradient steps, which are longer.
-- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A: the discriminator judges samples together.
+  do, and `small` by plain gradient steps, which are longer. The weights begin as torch's layers do, not orthogonal.
+- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A: the discriminator judges samples together;
+  the paper's batch of 100 counts packs.
 """
 
 from __future__ import annotations
@@ -245,7 +246,7 @@ PACGAN = Preset(
              "generator": {"width": 400, "depth": 4, "batch_norm": True},
              "discriminator": {"width": 200, "depth": 3, "maxout": 5, "pack": 2}},
     optimizer=Adam(learning_rate=1e-4, betas=(0.8, 0.999)),
-    train={"batch_size": 100, "steps": 400_000, "sample_every": 10_000, "checkpoint_every": 10_000},
+    train={"batch_size": 200, "steps": 400_000, "sample_every": 10_000, "checkpoint_every": 10_000},  # 100 packed
 )  # fmt: skip
 SMALL_PACGAN = PACGAN.but(
     network={"generator": {"width": 128, "depth": 3, "batch_norm": True},

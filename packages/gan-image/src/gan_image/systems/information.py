@@ -170,7 +170,7 @@ class InfoGAN(TwoPlayerGame):
     def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
         like = next(self.parameters())
         category = draws.integers(self.categories, count, like=like)
-        rest = 2 * draws.uniform(count, self.noise + self.continuous, like=like) - 1
+        rest = draws.symmetric(count, self.noise + self.continuous, like=like, truncation=truncation)
         return torch.cat(
             [rest[:, : self.noise], one_hot(category, self.categories).to(rest), rest[:, self.noise :]], dim=1
         )

@@ -191,7 +191,13 @@ def sixteenth(width: int) -> int:
 
 
 def turned(images: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch `[B, C, H, H]` in four quarters that are turned by 0, 90, 180 and 270 degrees, and which `[B]` it was."""
+    """A batch `[B, C, H, H]` in four quarters that are turned by 0, 90, 180 and 270 degrees, and which `[B]` it was.
+
+    Raises:
+        RecipeError: there are fewer images than angles.
+    """
+    if len(images) < 4:
+        raise RecipeError(f"SSGAN turns a batch by four angles, and a part of it has {len(images)}; give it 4 or more")
     turns = 4 * torch.arange(len(images), device=images.device) // len(images)
     ways = [images, images.transpose(2, 3).flip(2), images.flip(2, 3), images.transpose(2, 3).flip(3)]
     return torch.cat([way[turns == turn] for turn, way in enumerate(ways)]), turns

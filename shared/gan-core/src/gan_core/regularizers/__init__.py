@@ -9,7 +9,6 @@ from gan_core.regularizers.base import (
     Penalty,
     Regularizer,
     Turn,
-    full_precision,
     penalties,
     uncompiled,
 )
@@ -64,7 +63,6 @@ __all__ = [
     "WeightClipping",
     "dragan_penalty",
     "features_of",
-    "full_precision",
     "gradient_norm",
     "gradient_penalty",
     "orthogonality",

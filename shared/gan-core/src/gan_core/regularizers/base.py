@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from gan_core.game import Terms
+from gan_core.precision import full_precision, in_full_precision
 from gan_core.recipe import Settings
 
 if TYPE_CHECKING:
@@ -123,17 +124,31 @@ def penalties(
 ) -> dict[str, Tensor]:
     """The weighted terms that are due at this step. Taken in float32: a second derivative has no digits to spare."""
     terms: Terms = {}
-    with torch.autocast(real.device.type, enabled=False):
+    with in_full_precision(real):
         for r in regularizers:
             terms |= r.due(step, lambda r=r: r.penalty(network, full_precision(real), full_precision(fake)))  # type: ignore[misc]
     return terms
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """The tensor in at least float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+@contextmanager
+def without_compiling(network: nn.Module) -> Iterator[None]:
+    """Within it, the network and its parts run as they are written: compiled ones have no second derivative."""
+    compiled = {part: part._compiled_call_impl for part in network.modules() if part._compiled_call_impl is not None}
+    for part in compiled:
+        part._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for part, call in compiled.items():
+            part._compiled_call_impl = call
 
 
 def uncompiled(network: nn.Module) -> Callable[..., Tensor]:
-    """The network as a penalty must call it: a compiled network has no second derivative, its `forward` has."""
-    return network.forward
+    """The network as a penalty must call it, with a second derivative even where it is compiled."""
+
+    def call(*inputs: Any, **settings: Any) -> Tensor:
+        with without_compiling(network):
+            result: Tensor = network(*inputs, **settings)
+            return result
+
+    return call

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.objectives import feature_matching, pull_away
+from gan_core.precision import full_precision, in_full_precision
 from gan_core.recipe import Size
 from gan_core.regularizers.base import Lazy, Regularizer, Turn, uncompiled
 from gan_core.regularizers.weights import is_spectral
@@ -35,7 +37,7 @@ def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
 
 
 def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> Tensor:
-    """What the discriminator's last layer is given for samples: features `[B, n]`."""
+    """What the discriminator's last layer is given for samples: features `[B, n]`, in full precision."""
     seen: list[Tensor] = []
     part = judging_layer("features", discriminator)
     handle = part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -43,7 +45,7 @@ def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> 
         uncompiled(discriminator)(samples, **condition)
     finally:
         handle.remove()
-    return seen[0].flatten(1)
+    return full_precision(seen[0].flatten(1))
 
 
 class FeatureMatching(Lazy):
@@ -76,9 +78,13 @@ class PullAway(Lazy):
 
     def generator_terms(self, turn: Turn) -> Terms:
         game = turn.game
-        return self.due(
-            game.step, lambda: pull_away(features_of(game.discriminator, game.shown(turn.fake), **turn.condition))
-        )
+
+        def alike() -> Tensor:
+            features = features_of(game.discriminator, game.shown(turn.fake), **turn.condition)
+            with in_full_precision(features):
+                return pull_away(features)
+
+        return self.due(game.step, alike)
 
 
 class MeetsBatch(nn.Module):
@@ -147,30 +153,33 @@ def attach(name: str, game: TwoPlayerGame, statistics: nn.Module, *, more: int) 
         raise RecipeError(
             f"`regularizers.{name}` widens a last layer, linear or a convolution, not {kind}; leave it out"
         )
-    if is_spectral(discriminator):
-        raise RecipeError(
-            f"`regularizers.{name}` widens the last layer, which is spectrally normalised here; leave it out"
-        )
+    if is_spectral(discriminator) or is_parametrized(judge):
+        how = "spectrally normalised" if is_spectral(discriminator) else "parametrized"
+        raise RecipeError(f"`regularizers.{name}` widens the last layer, which is {how} here; leave it out")
     if isinstance(statistics, Nearness):
         statistics.size_for(discriminator, game)
     discriminator.judge = MeetsBatch(statistics, widened(judge, more))
 
 
 class Stddev(nn.Module):
-    """Features `[B, C, …]` with one channel more: the mean deviation within a sample's group."""
+    """Features `[B, C, …]` with one channel more: the mean deviation within a sample's group (`group_size`)."""
 
     def __init__(self, group: int):
         super().__init__()
         self.group = group
 
     def forward(self, features: Tensor) -> Tensor:
-        rows = len(features)
-        group = next(size for size in range(min(self.group, rows), 0, -1) if rows % size == 0)
-        grouped = features.reshape(
-            group, rows // group, *features.shape[1:]
-        )  # groups are strided: [group, groups, C, …]
-        spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().flatten(1).mean(dim=1).repeat(group)
+        rows, group = len(features), group_size(len(features), self.group)
+        grouped = full_precision(features).reshape(group, rows // group, *features.shape[1:])  # strided groups
+        deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt()  # in half precision 0 + 1e-8 is 0
+        spread = deviation.flatten(1).mean(dim=1).repeat(group).to(features.dtype)
         return torch.cat([features, spread.view(-1, *[1] * (features.ndim - 1)).expand_as(features[:, :1])], dim=1)
+
+
+def group_size(rows: int, most: int) -> int:
+    """The largest divisor of `rows` from 2 to `most`; where there is none, the smallest above it."""
+    divisors = [size for size in range(2, rows + 1) if rows % size == 0]
+    return max((size for size in divisors if size <= most), default=min(divisors, default=1))
 
 
 class Nearness(nn.Module):

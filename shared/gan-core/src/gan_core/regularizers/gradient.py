@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gan_core import draws
 from gan_core.game import Terms
-from gan_core.regularizers.base import Lazy, Network, Penalty, Turn, full_precision, uncompiled
+from gan_core.precision import full_precision
+from gan_core.regularizers.base import Lazy, Network, Penalty, Turn, uncompiled
 
 if TYPE_CHECKING:
     from gan_core.two_player import TwoPlayerGame
@@ -68,7 +69,10 @@ def path_lengths(generate: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor
     size = math.prod(samples.shape[2:]) if samples.ndim > 2 else 1
     noise = draws.normal(len(samples), *samples.shape[1:], like=samples) / math.sqrt(size)
     (gradient,) = torch.autograd.grad((samples * noise).sum(), latent, create_graph=True)
-    return gradient.square().sum(dim=-1).reshape(len(latent), -1).mean(dim=1).sqrt()
+    layers = gradient[0].numel() // gradient.shape[-1]
+    return torch.linalg.vector_norm(gradient.flatten(1), dim=1) / math.sqrt(
+        layers
+    )  # its slope at 0 is 0, a root's none
 
 
 class GradientPenalty(Penalty):

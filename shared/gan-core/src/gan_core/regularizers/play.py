@@ -13,7 +13,7 @@ from torch.func import functional_call
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.recipe import Size
-from gan_core.regularizers.base import JudgedTurn, Regularizer, Turn
+from gan_core.regularizers.base import JudgedTurn, Regularizer, Turn, without_compiling
 from gan_core.replay import ReplayPool
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Replay(Regularizer):
 
 Weights = dict[str, Tensor]
 Move = Callable[[Weights, Mapping[str, Tensor]], Weights]
-"""Weights and the loss's gradients to the next weights; differentiable."""
+"""Weights and the loss's gradients of some to those weights' next values; differentiable."""
 
 
 class Unrolled(Regularizer):
@@ -99,15 +99,19 @@ class Unrolled(Regularizer):
         buffers = {name: b.clone() for name, b in discriminator.named_buffers()}
 
         def ahead(samples: Tensor, **condition: Any) -> Tensor:
-            logits: Tensor = functional_call(discriminator, (weights, buffers), (samples,), condition)
+            with without_compiling(discriminator):
+                logits: Tensor = functional_call(discriminator, (weights, buffers), (samples,), condition)
             return logits
 
         logits = game.judge_by(ahead, **turn.condition)
         for _ in range(self.steps):
             seen = fake.detach() if self.first_order else fake
             loss = objective.discriminator(logits(real), logits(seen))
-            gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=not self.first_order)
-            weights = move(weights, dict(zip(weights, gradients, strict=True)))
+            slopes = torch.autograd.grad(
+                loss, list(weights.values()), create_graph=not self.first_order, allow_unused=True
+            )
+            reached = {name: slope for name, slope in zip(weights, slopes, strict=True) if slope is not None}
+            weights = weights | move(weights, reached)  # parts that judge something else stay as they are
             if self.first_order:
                 weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         if objective.zero_sum:
@@ -127,7 +131,7 @@ class Unrolled(Regularizer):
 
 def gradient_steps(rate: float) -> Move:
     """θ - η g."""
-    return lambda weights, gradients: {name: weight - rate * gradients[name] for name, weight in weights.items()}
+    return lambda weights, gradients: {name: weights[name] - rate * slope for name, slope in gradients.items()}
 
 
 def adam_steps(optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Parameter]) -> Move:

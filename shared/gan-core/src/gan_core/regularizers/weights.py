@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
 
+from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
+from gan_core.precision import in_full_precision
 from gan_core.regularizers.base import JudgedTurn, Lazy, Regularizer, Turn
 
 if TYPE_CHECKING:
@@ -26,8 +29,19 @@ def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def is_spectral(network: nn.Module) -> bool:
-    """Whether a layer of the network is spectrally normalised."""
-    return any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
+    """Whether a layer of the network is spectrally normalised, in either of torch's ways."""
+    parts = (isinstance(part, _SpectralNorm) for part in network.modules())
+    return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
+
+
+def judging_networks(game: TwoPlayerGame) -> tuple[nn.Module, ...]:
+    """What the discriminator's player changes: the discriminator, or those of its parts that are not another's."""
+    return next(player.networks for player in game.players() if player.name == "discriminator")
+
+
+def judging_layers(game: TwoPlayerGame) -> list[nn.Module]:
+    """The layers with weights among them."""
+    return [layer for network in judging_networks(game) for layer in weighted_layers(network)]
 
 
 def orthogonality(weight: Tensor) -> Tensor:
@@ -48,11 +62,15 @@ class WeightClipping(Regularizer):
             raise RecipeError(
                 "`regularizers.weight_clipping` and spectral normalization bound the same weights; use one"
             )
+        if any(is_parametrized(layer) for layer in judging_layers(game)):
+            raise RecipeError(
+                "`regularizers.weight_clipping`: this discriminator's weights are parametrized; leave it out"
+            )
 
     @torch.no_grad()
     def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
         if player == "discriminator":
-            parameters: list[Tensor] = [*game.discriminator.parameters()]
+            parameters: list[Tensor] = [p for network in judging_networks(game) for p in network.parameters()]
             torch._foreach_clamp_min_(parameters, -self.bound)
             torch._foreach_clamp_max_(parameters, self.bound)
 
@@ -60,7 +78,7 @@ class WeightClipping(Regularizer):
 class SpectralNorm(Regularizer):
     """Every matrix and convolution of the discriminator has spectral norm 1 (Miyato et al. 2018, arXiv:1802.05957).
 
-    It is torch's own: one power iteration in every training step.
+    One power iteration in every training step; see `gan_core.blocks.spectrally_normalised`.
     """
 
     name = "spectral_norm"
@@ -68,11 +86,15 @@ class SpectralNorm(Regularizer):
     def prepare(self, game: TwoPlayerGame) -> None:
         if is_spectral(game.discriminator):
             raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
-        layers = list(weighted_layers(game.discriminator))
+        layers = judging_layers(game)
         if not layers:
             raise RecipeError("`regularizers.spectral_norm`: this discriminator has no matrix or convolution")
+        if any(is_parametrized(layer) for layer in layers):
+            raise RecipeError(
+                "`regularizers.spectral_norm`: this discriminator's weights are parametrized; leave it out"
+            )
         for layer in layers:
-            spectral_norm(layer)
+            spectrally_normalised(layer)
 
 
 class Orthogonal(Lazy):
@@ -82,12 +104,17 @@ class Orthogonal(Lazy):
     weight: float = Field(default=1e-4, gt=0)
 
     def discriminator_terms(self, turn: JudgedTurn) -> Terms:
-        return self._terms(turn, turn.game.discriminator)
+        return self._terms(turn, judging_layers(turn.game))
 
     def generator_terms(self, turn: Turn) -> Terms:
-        return self._terms(turn, turn.game.generator)
+        return self._terms(turn, list(weighted_layers(turn.game.generator)))
 
-    def _terms(self, turn: Turn, network: nn.Module) -> Terms:
-        layers = (layer for layer in weighted_layers(network) if not isinstance(layer, nn.Embedding))
-        weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in layers]
-        return self.due(turn.game.step, lambda: torch.stack([orthogonality(weight) for weight in weights]).sum())
+    def _terms(self, turn: Turn, layers: list[nn.Module]) -> Terms:
+        matrices = (layer for layer in layers if not isinstance(layer, nn.Embedding))
+        weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in matrices]
+
+        def overlap() -> Tensor:
+            with in_full_precision(turn.real):
+                return torch.stack([orthogonality(weight) for weight in weights]).sum()
+
+        return self.due(turn.game.step, overlap)
