@@ -19,6 +19,8 @@ CARDS = (
          "gan_image.systems.convolutional", "digits"),
     Card("lsgan", "Least squares GAN", 2017, "generation", "arXiv:1611.04076",
          "gan_image.systems.convolutional", "digits"),
+    Card("began", "Boundary equilibrium GAN", 2017, "generation", "arXiv:1703.10717",
+         "gan_image.systems.autoencoding", "digits"),
     Card("dragan", "Deep regret analytic GAN (residual networks as for anime characters)", 2017, "generation",
          "arXiv:1705.07215", "gan_image.systems.srresnet", "digits"),
     Card("wgan-gp", "Wasserstein GAN with gradient penalty (residual networks)", 2017, "generation",

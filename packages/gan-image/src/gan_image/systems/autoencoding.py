@@ -1,8 +1,10 @@
 """Discriminators that are autoencoders: what they reconstruct well is real.
 
 - `ebgan`: Zhao et al. 2017, arXiv:1609.03126, with the networks of its CelebA experiment (appendix D).
+- `began`: Berthelot et al. 2017, arXiv:1703.10717, without its optional skips. Weights begin as Glorot's, without which
+  the latent hardly reaches the image.
 
-The discriminator gives energies `[B]`, at least 0 and low for real images, in the place of logits.
+Both discriminators give energies `[B]`, at least 0 and low for real images, in the place of logits.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-from gan_core.blocks import doublings
+from gan_core import draws
+from gan_core.blocks import doublings, same_convolution, xavier
+from gan_core.game import Terms
 from gan_core.objectives import energy_objective
 from gan_core.preset import Preset
-from gan_core.recipe import Adam, Size
-from gan_core.regularizers import PullAway, Regularizer
-from gan_core.two_player import TwoPlayerGame
+from gan_core.recipe import Adam, Linear, Size, Step
+from gan_core.regularizers import JudgedTurn, PullAway, Regularizer, Turn
+from gan_core.two_player import TwoPlayerGame, latent_dim
 from gan_image.systems import convolutional
 
 
@@ -64,6 +69,118 @@ class EnergyBased(TwoPlayerGame):
         super().__init__(generator, discriminator, objective=energy_objective(margin), regularizers=regularizers)
 
 
+class Decoder(nn.Module):
+    """`h [B, latent_dim]` to images `[B, channels, H, W]`: pairs of convolutions at every size from 8 pixels on.
+
+    BEGAN's generator and the second half of its discriminator; its output is not bounded.
+
+    Args:
+        image_size: 8 doubled at least once.
+        channels: of the images.
+        latent_dim: of h.
+        width: n, the channels of every convolution.
+    """
+
+    num_classes = None
+
+    def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 64, width: Size = 128):
+        super().__init__()
+        self.latent_dim, self.width = latent_dim, width
+        self.project = xavier(nn.Linear(latent_dim, width * 8 * 8))
+        stages: list[nn.Module] = [pair(width, width)]
+        for _ in range(doublings(image_size, 8)):
+            stages += [nn.Upsample(scale_factor=2, mode="nearest"), pair(width, width)]
+        self.stages = nn.Sequential(*stages, same_convolution(width, channels, 3))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.stages(self.project(h).unflatten(1, (self.width, 8, 8)))
+
+
+class Reconstructor(nn.Module):
+    """Images `[B, channels, H, W]` to energies `[B]`: the mean absolute error of their reconstruction.
+
+    Args:
+        image_size: 8 doubled at least once.
+        channels: of the images.
+        latent_dim: of the code.
+        width: n: the encoder has n channels at the first size, 2n at the second, 3n at the third …
+    """
+
+    energy, num_classes, features_at = True, None, "decoder"
+
+    def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 64, width: Size = 128):
+        super().__init__()
+        halvings = doublings(image_size, 8)
+        stages: list[nn.Module] = [same_convolution(channels, width, 3), nn.ELU()]
+        for stage in range(1, halvings + 1):
+            stages += [
+                pair(stage * width, stage * width),
+                xavier(nn.Conv2d(stage * width, (stage + 1) * width, 3, 2, 1)),
+                nn.ELU(),
+            ]
+        last = (halvings + 1) * width
+        self.encoder = nn.Sequential(
+            *stages, pair(last, last), nn.Flatten(), xavier(nn.Linear(last * 8 * 8, latent_dim))
+        )
+        self.decoder = Decoder(image_size=image_size, channels=channels, latent_dim=latent_dim, width=width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.decoder(self.encoder(images)) - images).abs().flatten(1).mean(dim=1)
+
+
+def pair(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions with exponential linear units."""
+    first, second = same_convolution(inputs, outputs, 3), same_convolution(outputs, outputs, 3)
+    return nn.Sequential(first, nn.ELU(), second, nn.ELU())
+
+
+class BoundaryEquilibrium(TwoPlayerGame):
+    """BEGAN (Berthelot et al. 2017, arXiv:1703.10717, section 3.4), L being the discriminator's energy.
+
+    The discriminator minimises L(x) - kₜ L(G(z)), the generator L(G(z)), and k keeps γ E[L(x)] = E[L(G(z))]:
+    kₜ₊₁ = kₜ + λ (γ L(x) - L(G(z))), within [0, 1]. Latents are uniform in [-1, 1]. The log has the measure of
+    convergence, M = L(x) + |γ L(x) - L(G(z))|.
+
+    Args:
+        generator: as `TwoPlayerGame`'s.
+        discriminator: images to energies.
+        regularizers: what steadies them.
+        gamma: γ, the diversity: how much of the real images' energy the fakes have.
+        gain: λ.
+    """
+
+    def __init__(
+        self, generator: nn.Module, discriminator: nn.Module, *, regularizers: Sequence[Regularizer] = (),
+        gamma: float = 0.5, gain: float = 0.001,
+    ) -> None:  # fmt: skip
+        super().__init__(generator, discriminator, objective=energy_objective(margin=0.0), regularizers=regularizers)
+        self.gamma, self.gain = gamma, gain
+        self.k: Tensor
+        self.real_energy: Tensor
+        self.register_buffer("k", torch.zeros(()))
+        self.register_buffer("real_energy", torch.zeros(()))
+
+    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
+        like = next(self.parameters())
+        return draws.symmetric(count, latent_dim(self.generator), like=like, truncation=truncation)
+
+    def told_apart(self, turn: JudgedTurn) -> Terms:
+        return {"real": turn.real_logits.mean(), "fake": -self.k * turn.fake_logits.mean()}
+
+    def fooled(self, turn: Turn) -> Tensor:
+        energy = self.judge(turn.fake, **turn.condition).mean()
+        self.note("convergence", self.real_energy + (self.gamma * self.real_energy - energy).abs())
+        return energy
+
+    @torch.no_grad()
+    def after_turn(self, player: str, values: Terms) -> None:
+        super().after_turn(player, values)
+        if player == "discriminator":
+            self.real_energy.copy_(values["real"])
+            return
+        self.k.add_(self.gain * (self.gamma * self.real_energy - values["adversarial"])).clamp_(0, 1)
+
+
 EBGAN = Preset(
     EnergyBased,
     networks={"generator": convolutional.Generator, "discriminator": Autoencoder},
@@ -81,4 +198,23 @@ SMALL_EBGAN = EBGAN.but(
     train={"batch_size": 64, "steps": 4000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
 )
 
-PRESETS = {"ebgan": {"paper": EBGAN, "small": SMALL_EBGAN}}
+BEGAN = Preset(
+    BoundaryEquilibrium,
+    networks={"generator": Decoder, "discriminator": Reconstructor},
+    paper="arXiv:1703.10717",
+    network={"image_size": 64, "latent_dim": 64, "width": 128},
+    optimizer=Adam(learning_rate=1e-4, betas=(0.5, 0.999), schedule=Step(every=100_000, factor=0.5)),
+    train={"batch_size": 16, "steps": 500_000, "sample_every": 5000, "checkpoint_every": 5000},
+)
+SMALL_BEGAN = BEGAN.but(
+    settings={"gamma": 1.0, "gain": 0.05},  # digits are far apart: with a smaller γ samples grow alike
+    network={"image_size": 16, "latent_dim": 16, "width": 16},
+    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.999), schedule=Linear()),
+    players={"discriminator": {"optimizer": {"learning_rate": 2.5e-4}}},
+    train={"batch_size": 32, "steps": 1500, "ema": 0.995, "sample_every": 250, "checkpoint_every": 500},
+)
+
+PRESETS = {
+    "ebgan": {"paper": EBGAN, "small": SMALL_EBGAN},
+    "began": {"paper": BEGAN, "small": SMALL_BEGAN},
+}
