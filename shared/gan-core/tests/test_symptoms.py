@@ -284,3 +284,33 @@ def test_half_of_a_player_s_own_rate_is_proposed(made):
     made.write(recipe=own, seen={"samples/spread": 0.0})
     assert "`players.generator.optimizer.learning_rate=0.005`, half of now" in made.wrong["collapse"]
     assert parse(RECIPE | own).players["generator"].optimizer == {"learning_rate": 0.01}
+
+
+def test_where_both_players_have_their_own_rates_both_are_halved(made):
+    own = {
+        name: {"optimizer": {"learning_rate": rate}} for name, rate in (("generator", 4e-3), ("discriminator", 1e-3))
+    }
+    made.write(recipe={"players": own}, discriminator__adversarial=2e3)
+    wrong = made.wrong["gradients"]
+    assert (
+        "`players.generator.optimizer.learning_rate=0.002`, half of now with `players.discriminator.optimizer" in wrong
+    )
+    assert "`optimizer.learning_rate" not in wrong.replace(".optimizer.learning_rate", "")
+
+
+def test_a_discriminator_with_many_turns_that_wins_is_given_fewer(made):
+    made.write(recipe={"players": {"discriminator": {"turns": 5}}}, discriminator__adversarial=0.01)
+    assert "`players.discriminator.turns=2`, 5 now" in made.wrong["discriminator"]
+
+
+def test_what_is_not_looked_at_says_why_and_is_not_called_seen(made):
+    made.write(count=8)
+    checks = {check.name: check for check in look_for_symptoms(read_run(made.folder))}
+    assert checks["gradients"].finding == "not looked at: 80 steps are too few to tell"
+    assert checks["finite"].seen
+    assert not checks["gradients"].seen
+    (made.folder / "log.jsonl").write_text(
+        "".join(json.dumps({"step": 100 * (n + 1), "phase": "adversarial"} | HEALTHY) + "\n" for n in range(5))
+    )
+    checks = {check.name: check for check in look_for_symptoms(read_run(made.folder))}
+    assert checks["gradients"].finding == "not looked at: the log is too short for it"

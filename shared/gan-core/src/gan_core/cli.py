@@ -461,9 +461,9 @@ def doctor_command(
     from gan_core.doctor import examine_installation, examine_run
 
     checks = examine_installation() if run is None else examine_run(run)
-    rows = [("ok" if check.good else "PROBLEM", check.name, check.finding) for check in checks]
+    rows = [(("ok" if check.seen else "-") if check.good else "PROBLEM", check.name, check.finding) for check in checks]
     good = all(check.good for check in checks)
-    document = {"checks": [vars(check) for check in checks], "good": good}
+    document = {"checks": [vars(check) | {"seen": check.seen} for check in checks], "good": good}
     return Answer(document, table(rows), status=0 if good else 1)
 
 

@@ -119,7 +119,15 @@ def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
     if not isinstance(data, Mapping) and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         kind = type(data).__name__
         raise DataError(f"`data` is a {kind}; give tensors by key, or a dataset with indices and a length")
-    return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data)
+    return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data, facts=_facts_of_items(data))
+
+
+def _facts_of_items(dataset: Dataset[Batch]) -> Mapping[str, Any]:
+    """What the first item of a dataset tells of all; how many classes there are it does not."""
+    first = dataset[0]
+    if not isinstance(first, Mapping):
+        raise DataError(f"the dataset's items are of the type {type(first).__name__}; give items as tensors by key")
+    return facts_of({key: value[None] for key, value in first.items() if key != "label"})
 
 
 class Part(Dataset[Batch]):

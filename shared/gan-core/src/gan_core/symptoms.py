@@ -38,6 +38,8 @@ HUGE, GROWN = 1e3, 100.0
 """A loss or a gradient beyond it, and a gradient that has grown so many times, run away."""
 VANISHED = 0.01
 """Of its early gradient: a generator that has less left hardly learns."""
+PLAYERS = ("generator", "discriminator")
+"""Of the games whose rates can be told."""
 SWINGS, SWING = 8, 0.15
 """So often a loss that oscillates goes from below guessing to above it or back, and so far, as a share of guessing."""
 SWING_SAMPLES = 512
@@ -53,6 +55,11 @@ class Check:
     name: str
     good: bool
     finding: str
+
+    @property
+    def seen(self) -> bool:
+        """Whether there was something to look at."""
+        return not (self.good and self.finding.startswith(UNSEEN))
 
 
 def attempt(name: str, look: Callable[[], str]) -> Check:
@@ -124,7 +131,7 @@ def discriminator(run: RunRecord) -> str:
     if loss < WON * level:
         raise trouble(
             f"the discriminator tells every sample, so that the generator learns little: {words}",
-            lower_rate(run, "discriminator"), penalty(run), "`regularizers.instance_noise={}`",
+            lower_rate(run, "discriminator"), fewer_turns(run) or penalty(run), "`regularizers.instance_noise={}`",
         )  # fmt: skip
     if loss > LOST * level:
         raise trouble(
@@ -159,8 +166,8 @@ def gradients(run: RunRecord) -> str:
                 f"the players no longer hold each other: {name} is {fmean(values):.3g}", lower_rate(run), penalty(run),
                 "`optimizer.clip_norm=1`",
             )  # fmt: skip
-    found = []
-    for name in (name for name in names if name.endswith("/gradient_norm")):
+    found, measured = [], [name for name in names if name.endswith("/gradient_norm")]
+    for name in measured:
         player, values = name.partition("/")[0], series(run, name)
         if too_short(run) or len(values) < 10:
             continue
@@ -177,7 +184,9 @@ def gradients(run: RunRecord) -> str:
                 "`objective=non_saturating`" if run.setting("objective") == "minimax" else penalty(run),
                 lower_rate(run, "discriminator"), "`regularizers.instance_noise={}`",
             )  # fmt: skip
-    return f"norms at the end: {', '.join(found)}" if found else too_short(run) or f"{UNSEEN}: none were logged"
+    if found:
+        return f"norms at the end: {', '.join(found)}"
+    return too_short(run) or f"{UNSEEN}: {'the log is too short for it' if measured else 'none were logged'}"
 
 
 def oscillation(run: RunRecord) -> str:
@@ -258,11 +267,20 @@ def number(run: RunRecord, *keys: str) -> float:
 
 
 def lower_rate(run: RunRecord, player: str | None = None) -> str:
-    """Half the learning rate, of all players or of one."""
+    """Half the learning rate, of all players or of one; of each where all have their own."""
+    own = [name for name in PLAYERS if not math.isnan(number(run, "players", name, "optimizer", "learning_rate"))]
+    if player is None and len(own) == len(PLAYERS):
+        return " with ".join(lower_rate(run, name) for name in own)
     key = "optimizer.learning_rate" if player is None else f"players.{player}.optimizer.learning_rate"
     rate = number(run, *key.split("."))
     rate = number(run, "optimizer", "learning_rate") if math.isnan(rate) else rate
     return f"a lower `{key}`" if math.isnan(rate) else f"`{key}={rate / 2:g}`, half of now"
+
+
+def fewer_turns(run: RunRecord) -> str:
+    """Fewer turns of the discriminator, if it has several."""
+    turns = number(run, "players", "discriminator", "turns")
+    return f"`players.discriminator.turns={turns / 2:.0f}`, {turns:.0f} now" if turns > 1 else ""
 
 
 def penalty(run: RunRecord) -> str:
