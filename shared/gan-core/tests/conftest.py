@@ -16,6 +16,7 @@ import gan_core.domain
 from gan_core.data import Source, TensorSource
 from gan_core.domain import Card, DataCard, Demo, Domain, MetricCard
 from gan_core.errors import DataError
+from gan_core.game import Game
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
 from gan_core.reference import Published
@@ -77,13 +78,13 @@ def open_folder(path: Path, *, strict: bool = False) -> Source:
     raise DataError(f"{path}: no points (looked for .csv)")
 
 
-def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None) -> Path:
+def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None, game: Game) -> Path:
     path = stem.with_suffix(".txt")
     path.write_text(f"{columns} {list(samples)} {len(next(iter(samples.values())))}")
     return path
 
 
-def write_items(samples: Tensor, folder: Path) -> list[Path]:
+def write_items(samples: Tensor, folder: Path, *, game: Game) -> list[Path]:
     folder.mkdir(parents=True)
     torch.Tensor.numpy(samples).tofile(folder / "points.bin")
     return [folder / "points.bin"]

@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.errors import RecipeError
 
 CPU = torch.device("cpu")
 LIKE = torch.empty(0)
@@ -40,6 +39,16 @@ def test_parts_that_draw_twice_a_sample_get_the_rows_of_the_whole(draw):
     whole = drawn(draw, 7, 8, times=2)
     pieces = [drawn(draw, 7, 4, start=start, total=8, times=2) for start in (0, 4)]
     assert_close(torch.cat(pieces, dim=1), whole, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("total", "parts"), [(12, 2), (12, 12), (64, 4)])
+def test_what_belongs_to_the_whole_batch_is_alike_in_all_parts(total, parts):
+    pieces, rows = [], total // parts
+    for part in range(parts):
+        with draws.drawing(7, CPU, start=part * rows, rows=rows, total=total):
+            pieces.append(torch.stack([draws.shared_integers(1000, 3, like=LIKE) for _ in range(2)]))
+    assert all(torch.equal(piece, pieces[0]) for piece in pieces)
+    assert len(pieces[0].unique()) > 1
 
 
 @pytest.mark.parametrize("total", [1, 2, 15, 16, 17, 100])
@@ -109,13 +118,12 @@ def test_truncated_noise_lies_within_two_and_is_scaled(psi):
     assert_close(z.std() / psi, torch.tensor(0.8796), atol=0.02, rtol=0)  # of a normal cut at ±2
 
 
-def test_a_symmetric_latent_reaches_from_minus_one_to_one_and_is_not_truncated():
+@pytest.mark.parametrize("psi", [None, 0.5])
+def test_a_symmetric_latent_is_uniform_around_0(psi):
     with draws.drawing(0, CPU, rows=20_000, total=20_000):
-        z = draws.symmetric(20_000, 2, like=LIKE)
+        z = draws.symmetric(20_000, 2, like=LIKE, truncation=psi) / (psi or 1)
     assert z.abs().max() <= 1
     assert_close((z.mean(), z.var()), (torch.tensor(0.0), torch.tensor(1 / 3)), atol=0.02, rtol=0)
-    with pytest.raises(RecipeError, match=r"truncation is for normal ones; leave it out$"):
-        draws.symmetric(4, like=LIKE, truncation=0.5)
 
 
 def test_uniform_noise_is_in_the_half_open_unit_interval():

@@ -31,6 +31,16 @@ def test_adams_epsilon_damps_small_gradients():
     assert_close(moved(Adam(learning_rate=0.1, epsilon=1.5)), -0.1 * GRADIENT / (GRADIENT.abs() + 1.5))
 
 
+def test_weights_decay_apart_from_the_gradient():
+    start, after = torch.tensor([3.0, -1.0]), []
+    for settings in (Adam(learning_rate=0.1, weight_decay=0.5), Adam(learning_rate=0.1)):
+        weight = nn.Parameter(start.clone())
+        weight.grad = GRADIENT.clone()
+        make_optimizer(settings, [weight]).step()
+        after.append(weight.detach())
+    assert_close(after[0], after[1] - 0.1 * 0.5 * start)
+
+
 def test_rmsprop_divides_by_the_root_of_the_mean_square():
     assert_close(moved(RMSprop(learning_rate=0.1)), -0.1 / math.sqrt(1 - 0.99) * GRADIENT.sign(), atol=1e-5, rtol=0)
 

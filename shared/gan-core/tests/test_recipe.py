@@ -234,7 +234,7 @@ def test_what_is_wrong_with_a_players_optimizer_is_named():
     assert str(error.value) == (
         "unknown setting `players.d.optimizer.lr`; known: players.d.optimizer.betas, players.d.optimizer.clip_norm, "
         "players.d.optimizer.epsilon, players.d.optimizer.learning_rate, players.d.optimizer.name, "
-        "players.d.optimizer.schedule"
+        "players.d.optimizer.schedule, players.d.optimizer.weight_decay"
     )
     with pytest.raises(RecipeError, match=r"^`players.d.optimizer.learning_rate` is -1; expected greater than 0$"):
         player({"learning_rate": -1})

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
 from gan_core.checkpoint import read_checkpoint, write_checkpoint
-from gan_core.data import Source, TensorDataset
+from gan_core.data import Source, TensorDataset, hold_out
 from gan_core.errors import NonFiniteError, RecipeError
 from gan_core.objectives import wasserstein
 from gan_core.run import Run
@@ -65,6 +65,35 @@ class Slopes(Game):
 
     def sample(self, count: int) -> Tensor:
         return self.generator.value.expand(count, 1)
+
+
+class Studious(Slopes):
+    """Knows the mean of what it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.studies = 0
+        self.register_buffer("mean", torch.zeros(()))
+
+    def study(self, training: Any) -> None:
+        self.studies += 1
+        self.mean = torch.stack([training[k]["rows"] for k in range(len(training))]).mean()
+
+
+def test_a_game_studies_the_data_before_its_first_step_and_never_again(tmp_path: Path) -> None:
+    game, data = Studious(), {"rows": torch.arange(10.0)[:, None]}
+    run = train(game, data=data, out=tmp_path, shown=False, steps=2, batch_size=4, device="cpu", checkpoint_every=1)
+    assert (game.studies, game.mean) == (1, 4.5)
+    again = Studious()
+    resume(run.path, steps=4, game=again, data={"rows": torch.zeros(10, 1)}, shown=False)
+    assert (again.studies, again.mean) == (0, 4.5)
+
+
+def test_a_game_studies_what_is_not_held_out(tmp_path: Path) -> None:
+    game, rows = Studious(), torch.arange(10.0)[:, None]
+    train(game, data={"rows": rows}, out=tmp_path, shown=False, changes={"data.held_out": 0.5}, steps=1, device="cpu")
+    kept = [item["rows"] for item in hold_out(TensorDataset({"rows": rows}), 0.5)[0]]
+    assert_close(game.mean, torch.stack(kept).mean())
 
 
 DESCENT = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5}

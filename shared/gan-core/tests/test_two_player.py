@@ -107,6 +107,27 @@ def test_a_generator_says_how_long_its_latent_is():
         latent_dim(nn.Linear(2, 2))
 
 
+class Doubled(TwoPlayerGame):
+    """Users get twice what the discriminator judges."""
+
+    def fakes(self, count, **condition):
+        return super().sample(count, **condition)
+
+    def sample(self, count, *, label=None):
+        return 2 * self.fakes(count, label=label)
+
+
+def test_turns_judge_fakes_and_users_get_samples():
+    plain, doubled, real = game(), Doubled(Latent(), Total()).eval(), {"points": torch.ones(2, 3)}
+    for loss in ("discriminator_loss", "generator_loss"):
+        terms = []
+        for each in (plain, doubled):
+            with draws.drawing(0, CPU, rows=2, total=2):
+                terms.append(getattr(each, loss)(real))
+        assert_close(*terms)
+    assert_close(doubled.generate(2, seed=0), 2 * plain.generate(2, seed=0))
+
+
 # --- generate
 
 

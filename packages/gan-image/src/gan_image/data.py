@@ -9,16 +9,14 @@ The toy distributions are points in their own coordinates, not scaled to [-1, 1]
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.domain import DataCard
 from gan_core.errors import DataError, MissingDependency
+from gan_core.files import data_home, download
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,11 +226,6 @@ def load_stacked_mnist() -> StackedSource:
     return _stacked("stacked-mnist", load_mnist())
 
 
-def data_home() -> Path:
-    """Where downloads are kept: the environment variable `GAN_DATA_HOME`, else `~/.cache/gan-data`."""
-    return Path(os.environ.get("GAN_DATA_HOME") or "~/.cache/gan-data").expanduser()
-
-
 def _mixture(name: str, modes: Tensor, std: float) -> PointSource:
     """Points whose mode is drawn evenly and whose place is normal around it; the same in every process."""
     import torch
@@ -266,15 +259,10 @@ def _torchvision_class(name: str) -> Callable[..., Any]:
 
 
 def _download(name: str, kind: Callable[..., Any], **part: Any) -> Any:
-    """A data set of torchvision's, downloaded once; what it prints goes to stderr, as stdout is for results."""
+    """A data set of torchvision's, downloaded once."""
     home = data_home()
-    try:
-        with redirect_stdout(sys.stderr):
-            return kind(root=str(home), download=True, **part)
-    except (OSError, RuntimeError, ImportError, HTTPException, EOFError) as error:
-        files, folder = _by_hand(kind, home)
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name} cannot be downloaded; put {files} into {folder} by hand ({reason[:200]})") from error
+    files, folder = _by_hand(kind, home)
+    return download(name, lambda: kind(root=str(home), download=True, **part), files=files, folder=folder)
 
 
 def _by_hand(kind: Any, home: Path) -> tuple[str, Path]:

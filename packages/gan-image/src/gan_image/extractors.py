@@ -23,8 +23,8 @@ from gan_core.data import IndexStream
 from gan_core.data import read as read_items
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
 from gan_core.features import Extractor, Features
+from gan_core.files import data_home
 from gan_image.classifier import Classifier, learn_classes
-from gan_image.data import data_home
 from gan_image.similarity import sha256
 
 INCEPTION = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_core.errors import DataError, InputError, writing
+from gan_core.errors import DataError, InputError
+from gan_core.files import refuse_existing, replacing, write_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image, ImageDraw
     from torch import Tensor
+
+    from gan_core.game import Game
 
 GAP, WIDE_GAP = 2, 8
 """Pixels between the images of one item, and between items that have several."""
@@ -27,7 +29,7 @@ CANVAS, MARGIN, BARS = 512, 32, 64
 INK, PAPER, POINT = (90, 90, 90), (255, 255, 255), (31, 98, 168)
 
 
-def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None,
+def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None, game: Game | None = None,
                   limits: tuple[float, float] | None = None) -> Path:  # fmt: skip
     """One picture of all samples, `stem` with the suffix `.png`.
 
@@ -36,6 +38,7 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
             for each name: a histogram (D = 1), or their first two coordinates.
         stem: where to, without a suffix; the folder is made.
         columns: items in a row; about as many as rows if None.
+        game: what made them; images say all themselves, so it is not looked at.
         limits: the range of the axes for points; round numbers around them if None.
 
     Raises:
@@ -48,13 +51,15 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
     return path
 
 
-def write_items(samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None) -> list[Path]:
+def write_items(samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None,
+                game: Game | None = None) -> list[Path]:  # fmt: skip
     """Every item as a file of its own: `00000.png`, … (`00000_source.png` if it has several images); or `points.csv`.
 
     Args:
         samples: as `write_samples` takes them, or one tensor of them.
         folder: where to; it is made if needed, and no file in it is replaced.
         labels: `[N]`, written to `labels.csv`, or beside the points.
+        game: what made them; not looked at.
 
     Raises:
         InputError: a file of one of the names is there already.
@@ -67,11 +72,11 @@ def write_items(samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels:
     count = len(next(iter(images.values())))
     items = [f"{i:0{max(5, len(str(count - 1)))}d}" for i in range(count)]
     names = [f"{item}.png" if len(images) == 1 else f"{item}_{key}.png" for item in items for key in images]
-    _refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
+    refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
     for name, array in zip(names, (images[key][i] for i in range(count) for key in images), strict=True):
         _save(_to_image(array), folder / name)
     if labels is not None:
-        _save_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
+        write_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
     return [folder / name for name in names]
 
 
@@ -284,37 +289,19 @@ def _opacity(count: int) -> float:
 # --- files
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Within it, a file is written under the name that it is given; then it takes its place, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
 def _save(image: Image.Image, path: Path, *, format: str = "PNG", **options: object) -> None:
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         image.save(partial, format=format, **options)
-
-
-def _save_rows(rows: Sequence[Sequence[object]], path: Path) -> None:
-    with _replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _write_points(points: Tensor, path: Path, labels: Tensor | None) -> Path:
     """A header, then nine significant digits a coordinate: enough for 32-bit numbers to be read back as they were."""
-    _refuse_existing(path.parent, [path.name])
+    refuse_existing(path.parent, [path.name])
     rows = [[f"{value:.9g}" for value in point] for point in points.detach().float().cpu().tolist()]
     header = [f"x{k}" for k in range(points[0].numel())]
     if labels is not None:
         header, rows = [*header, "label"], [[*row, str(k)] for row, k in zip(rows, labels.tolist(), strict=True)]
-    _save_rows([header, *rows], path)
+    write_rows([header, *rows], path)
     return path
 
 
@@ -326,9 +313,3 @@ def _read_points(path: Path) -> list[list[float]]:
             return [[float(row[name]) for name in names] for row in reader]
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: line {reader.line_num} is not a point ({error})") from error
-
-
-def _refuse_existing(folder: Path, names: Sequence[str]) -> None:
-    there = next((name for name in names if (folder / name).exists()), None)
-    if there is not None:
-        raise InputError(f"{folder} already holds {there}; choose another folder, or empty this one")

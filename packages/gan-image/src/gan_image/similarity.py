@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from gan_core.checkpoint import load_state, read_published
 from gan_core.errors import CheckpointError, DataError, InputError, unknown
-from gan_image.files import SUFFIXES, Files, Unreadable, image_names, open_files, read_image
-from gan_image.sources import count, to_tensor
+from gan_core.files import Files, Unreadable, count
+from gan_image.files import SUFFIXES, image_names, open_files, read_image
+from gan_image.sources import to_tensor
 
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
 """Of SSIM: pixels a side and standard deviation of its Gaussian window, and its constants (Wang et al. 2004)."""
@@ -278,7 +279,7 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 class LoneFile:
-    """One file by itself, as `gan_image.files.Files`."""
+    """One file by itself, as `gan_core.files.Files`."""
 
     def __init__(self, path: Path):
         self.path = path

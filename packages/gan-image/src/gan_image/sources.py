@@ -15,12 +15,10 @@ from torch.utils.data import Dataset, default_collate
 
 from gan_core.data import Batch, Source, TensorDataset, TensorSource, require_labels
 from gan_core.errors import DataError
+from gan_core.files import Files, Unreadable, labels_of, nothing_readable, skip
 from gan_image.files import (
     SUFFIXES,
-    Files,
-    Unreadable,
     channels_of,
-    classes_of,
     image_names,
     open_files,
     opened,
@@ -33,9 +31,6 @@ MEMORY_BYTES = 2**31
 """The largest set that is held in memory, cut to size."""
 MEMORY_PIXELS = 10**9
 """The most pixels that are decoded before a training begins: some ten seconds."""
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-NAMED = 5
-"""How many skipped files a warning names."""
 
 logger = logging.getLogger("gan_image")
 
@@ -178,15 +173,7 @@ class ImageSource(Source):
         Raises:
             DataError: something cannot be read, and the source is strict.
         """
-        new = {name: reason for name, reason in skipped.items() if name not in self.skipped}
-        if not new:
-            return
-        first = [f"{_printable(name)} ({reason})" for name, reason in list(new.items())[:NAMED]]
-        if self.strict:
-            raise DataError(f"{self.name}: cannot read {first[0]}; mend or remove it, or leave out `strict` to skip it")
-        self.skipped.update(new)
-        more = f", and {len(new) - NAMED} more" if len(new) > NAMED else ""
-        logger.warning("%s: skipped %s: %s%s", self.name, count(len(new), "unreadable image"), ", ".join(first), more)
+        skip(self.skipped, skipped, where=self.name, thing="image", strict=self.strict, logger=logger)
 
 
 class SquareImages(Dataset[Batch]):
@@ -336,11 +323,6 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-def count(number: int, thing: str) -> str:
-    """A number of things: `1 file`, `2 files`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def _wanted(source: Source, network: Mapping[str, Any]) -> tuple[int, int]:
     """The channels and the side that a network asks for, or the data's own."""
     shape = tuple(network.get("shape") or ())
@@ -361,16 +343,8 @@ def _shape(files: Files, name: str) -> tuple[int, int, int]:
 
 
 def _labels(path: Path, names: Sequence[str], kept: Sequence[str]) -> tuple[Tensor | None, list[str] | None]:
-    folders = classes_of(names)
-    if folders is None:
-        if len({name.rpartition("/")[0] for name in names}) > 1:
-            logger.warning("%s: images lie beside its sub-folders as well as in them, so none is labelled", path)
-        return None, None
-    classes = sorted(set(folders.values()))
-    if SPLITS.issuperset(name.lower() for name in classes):
-        raise DataError(f"{path}: {', '.join(classes)} are parts of a data set, not classes; give one of them")
-    number = {name: k for k, name in enumerate(classes)}
-    return torch.tensor([number[folders[name]] for name in kept]), classes
+    labels, classes = labels_of(path, names, kept, thing="image", logger=logger)
+    return None if labels is None else torch.tensor(labels), classes
 
 
 def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None) -> dict[str, Any]:
@@ -385,10 +359,4 @@ def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None
 
 
 def _nothing(name: str, seen: int, skipped: Mapping[str, str]) -> DataError:
-    first = next(iter(skipped.items()), None)
-    why = f"; {_printable(first[0])}: {first[1]}" if first else ""
-    return DataError(f"{name}: no readable images among {count(seen, 'file')} (looked for {', '.join(SUFFIXES)}){why}")
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)
+    return nothing_readable(name, seen, skipped, thing="image", suffixes=SUFFIXES)

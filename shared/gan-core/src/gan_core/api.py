@@ -306,7 +306,7 @@ def _round_off(trainer: Trainer, run: Run) -> None:
     trainer.processes.wait()
 
 
-def write_arrays(samples: dict[str, Tensor], stem: Path, *, columns: int | None) -> Path:
+def write_arrays(samples: dict[str, Tensor], stem: Path, *, columns: int | None, game: Game) -> Path:
     """Samples where there is no domain to show them: a `.npz` of arrays."""
     import numpy as np
 

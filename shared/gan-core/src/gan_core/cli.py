@@ -292,8 +292,9 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
         if out is None:
             raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
         media = domain.module("media")
-        samples = domain.load(model).generate(count, seed=seed, truncation=truncation, label=label)
-        files = media.write_items(samples, out)
+        game = domain.load(model)
+        samples = game.generate(count, seed=seed, truncation=truncation, label=label)
+        files = media.write_items(samples, out, game=game)
         return Answer({"files": [str(file) for file in files], "seed": seed}, f"{count} samples in {out}")
 
     return generate
@@ -369,6 +370,12 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
         file: Path,
         out: Annotated[Path | None, typer.Option(file_okay=False, help="The model folder.")] = None,
+        argument: Annotated[
+            list[str] | None, typer.Option(metavar="KEY=VALUE", help="What no shape tells; may be given again.")
+        ] = None,
+        fold: Annotated[
+            bool, typer.Option("--fold", help="Take weight normalisation out: for use, not training.")
+        ] = False,
     ) -> Answer:
         """Makes a model folder of a published checkpoint."""
         from gan_core.checkpoint import read_published
@@ -378,7 +385,13 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         if out is None:
             raise InputError("`--out` is missing: name the model folder")
         network = name.partition("/")[2]
-        game = game_around(domain, name, read_reference(domain, name, read_published(file), {}))
+        told = read_settings(argument, "--argument")
+        game = game_around(domain, name, read_reference(domain, name, read_published(file), told))
+        if fold:
+            take_out = getattr(type(game), "fold", None)
+            if take_out is None:
+                raise InputError(f"{name} has no weight normalisation that is taken out; leave `--fold` out")
+            take_out(game)
         save_model(game, out, networks=[network])
         return Answer({"model": str(out), "networks": [network]}, f"{name} in {out}")
 
@@ -467,8 +480,8 @@ def doctor_command(
     return Answer(document, table(rows), status=0 if good else 1)
 
 
-def read_settings(given: list[str] | None) -> dict[str, Any]:
-    """`--set key=value` as dotted keys and values.
+def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, Any]:
+    """`--set key=value`, or another option's, as dotted keys and values.
 
     Raises:
         InputError: one has no `=`.
@@ -479,6 +492,6 @@ def read_settings(given: list[str] | None) -> dict[str, Any]:
     for text in given or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InputError(f"`--set {text}`: write KEY=VALUE, for instance --set train.steps=100")
+            raise InputError(f"`{option} {text}`: write KEY=VALUE, for instance --set train.steps=100")
         settings[key.strip()] = parse_value(value)
     return settings

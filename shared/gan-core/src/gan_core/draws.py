@@ -17,8 +17,6 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from gan_core.errors import RecipeError
-
 ROWS = 16
 """Draws are made for a multiple of this many samples: torch fills whole vectors of 16, and then a longer draw from the
 same seed begins with the shorter one (on the CPU)."""
@@ -87,19 +85,24 @@ def uniform(count: int, *shape: int, like: Tensor) -> Tensor:
 
 
 def symmetric(count: int, *shape: int, like: Tensor, truncation: float | None = None) -> Tensor:
-    """A latent `[count, *shape]`, uniform in [-1, 1), of the device and type of `like`.
-
-    Raises:
-        RecipeError: a truncation is asked for, which is for normal latents.
-    """
-    if truncation is not None:
-        raise RecipeError("this system's latents are uniform, and truncation is for normal ones; leave it out")
-    return 2 * uniform(count, *shape, like=like) - 1
+    """A latent `[count, *shape]`, uniform in [-1, 1), or in [-ψ, ψ) where ψ is the truncation, as `like`."""
+    latent = 2 * uniform(count, *shape, like=like) - 1
+    return latent if truncation is None else truncation * latent
 
 
 def integers(high: int, count: int, *shape: int, like: Tensor) -> Tensor:
     """Integers `[count, *shape]`, uniform in [0, high), on the device of `like`."""
     return _draw(lambda k, generator: k.random_(high, generator=generator), count, shape, like, torch.int64)
+
+
+def shared_integers(high: int, count: int, *, like: Tensor) -> Tensor:
+    """Integers `[count]`, uniform in [0, high), on the device of `like`: those of no sample, but of the whole batch.
+
+    Every process and every part of an accumulated batch draws the same ones.
+    """
+    stream = _stream.get()
+    drawn = torch.empty(count, dtype=torch.int64, device=like.device)
+    return drawn.random_(high, generator=None if stream is None else stream.generator)
 
 
 def _draw(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from gan_core import draws
 from gan_core.errors import CheckpointError, RecipeError
@@ -115,6 +116,12 @@ class Game(nn.Module, ABC):
 
     def enter(self, phase: Phase) -> None:
         """Called at the start of every phase, before `players` (and again when a run is resumed): grow or swap here."""
+
+    def study(self, training: Dataset[Batch]) -> None:
+        """Called once, before a training's first step, with its data: statistics of them become buffers here.
+
+        Every process does it alike. A run that is resumed has them from its checkpoint.
+        """
 
     def stage(self, batch: Batch) -> Batch:
         """Defined where the players of one round look at the same generated samples: the batch with what was made.

@@ -16,8 +16,9 @@ def make_optimizer(settings: Adam | RMSprop | SGD, parameters: Iterable[nn.Param
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     if isinstance(settings, Adam):
-        betas, epsilon = settings.betas, settings.epsilon
-        return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=betas, eps=epsilon, fused=fused)
+        kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
+        return kind(parameters, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon,
+                    weight_decay=settings.weight_decay, fused=fused)  # fmt: skip
     if isinstance(settings, RMSprop):
         return torch.optim.RMSprop(parameters, lr=settings.learning_rate, foreach=True)
     return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum, fused=fused)

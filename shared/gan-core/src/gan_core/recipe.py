@@ -68,12 +68,16 @@ class _Optimizer(Settings):
 
 
 class Adam(_Optimizer):
-    """Adam (Kingma & Ba 2015); the defaults are DCGAN's. `clip_norm` bounds the norm of a player's gradient."""
+    """Adam (Kingma & Ba 2015); the defaults are DCGAN's. `clip_norm` bounds the norm of a player's gradient.
+
+    `weight_decay` is apart from the gradient, as AdamW's (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    """
 
     name: Literal["adam"] = "adam"
     learning_rate: float = Field(default=2e-4, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
     epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
 
 
 class RMSprop(_Optimizer):

@@ -1,7 +1,11 @@
-"""Published networks from published checkpoints: keys and shapes in, our network with those weights out."""
+"""Published networks from published checkpoints: keys and shapes in, our network with those weights out.
+
+An importer takes the checkpoint, and as keywords what no shape tells.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,12 +61,16 @@ def read_reference(domain: Domain, name: str, state_dict: StateDict, arguments: 
     for key, tensor in state_dict.items():
         if isinstance(tensor, Tensor) and tensor.numel() == 0:
             raise CheckpointError(f"{name}: the checkpoint's `{key}` is empty")
+    importer = importers[name]
+    told = {key: value for key, value in arguments.items() if key in inspect.signature(importer).parameters}
     try:
-        published = importers[name](state_dict)
+        published = importer(state_dict, **told)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, RecipeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{name}: the checkpoint is of another network ({reason})") from error
     for key, value in arguments.items():
+        if key in told:
+            continue
         if key not in published.arguments:
             raise unknown(f"argument of {name}", key, published.arguments, CheckpointError)
         if published.arguments[key] != value:

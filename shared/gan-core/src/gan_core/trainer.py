@@ -41,8 +41,8 @@ Evaluate = Callable[[Game], Mapping[str, Any]]
 class WriteSamples(Protocol):
     """How a domain shows samples: `media.write_samples`."""
 
-    def __call__(self, samples: dict[str, Tensor], stem: Path, *, columns: int | None) -> Path:
-        """Writes named samples to `stem` with a suffix, and returns that path."""
+    def __call__(self, samples: dict[str, Tensor], stem: Path, *, columns: int | None, game: Game) -> Path:
+        """Writes named samples to `stem` with a suffix, and returns that path; `game` says what they are (its rate)."""
 
 
 COLUMNS_BY_CLASS = 16
@@ -291,6 +291,8 @@ class Trainer:
         self._seat_players(phase)
         dataset = self.source.fit(**{**self.recipe.network, **phase.fit})
         training, held_out = hold_out(dataset, self.recipe.data.held_out)
+        if self.step == 0:
+            self.game.study(training)
         self.watch = Watch(self.game, training, held_out)
         self.stream = BatchStream(
             training, batch_size,
@@ -361,7 +363,7 @@ class Trainer:
             with self._averaged(), evaluating(self.game), torch.no_grad():
                 samples, seen = self.game.preview(self.reference), self.watch.figures()
             with writing(self.run.samples_folder):
-                self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns)
+                self.write_samples(samples, self.run.sample_stem(self.step), columns=self.columns, game=self.game)
             if seen:
                 self.run.append_log({"step": self.step, "phase": WATCH, **seen})
         self.processes.wait()
@@ -630,7 +632,7 @@ class Trainer:
         if self.processes.first:
             real = {key: value for key, value in self.reference.items() if key != "label"}
             with writing(self.run.samples_folder):
-                self.write_samples(real, self.run.samples_folder / "real", columns=self.columns)
+                self.write_samples(real, self.run.samples_folder / "real", columns=self.columns, game=self.game)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

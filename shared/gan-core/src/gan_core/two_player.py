@@ -76,7 +76,7 @@ class TwoPlayerGame(Game):
     def discriminator_turn(self, batch: Batch) -> JudgedTurn:
         """The batch's real samples and as many fakes, judged."""
         real, condition = self.real(batch)
-        fake = self.sample(len(real), **condition)
+        fake = self.fakes(len(real), **condition)
         for regularizer in self.regularizers:
             fake = regularizer.recall(self, fake)
         real, fake = pack(real, self.pack), pack(fake, self.pack)
@@ -105,7 +105,7 @@ class TwoPlayerGame(Game):
     def generator_turn(self, batch: Batch) -> Turn:
         """The batch's real samples and as many fresh fakes."""
         real, condition = self.real(batch)
-        fake = self.sample(len(real), **condition)
+        fake = self.fakes(len(real), **condition)
         return Turn(self, pack(real, self.pack), pack(fake, self.pack), condition)
 
     def fooled(self, turn: Turn) -> Tensor:
@@ -147,6 +147,10 @@ class TwoPlayerGame(Game):
     def after_turn(self, player: str, values: Terms) -> None:
         for regularizer in self.regularizers:
             regularizer.after_turn(self, player, values)
+
+    def fakes(self, count: int, **condition: Any) -> Tensor:
+        """`count` samples in the form that the discriminator judges; `sample` may give users another."""
+        return self.sample(count, **condition)
 
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
         z = self.latent(count, truncation=truncation)

@@ -142,7 +142,7 @@ def adam_steps(optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Paramete
         parameters: that it moves, by the names of their weights.
     """
     (group,) = optimizer.param_groups
-    (beta1, beta2), rate, epsilon = group["betas"], group["lr"], group["eps"]
+    (beta1, beta2), rate, epsilon, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]
     states: dict[str, Any] = {name: optimizer.state.get(p) or {} for name, p in parameters.items()}
     taken = {name: state.get("step", 0) for name, state in states.items()}
     first: Weights = {name: states[name].get("exp_avg", torch.zeros_like(p)) for name, p in parameters.items()}
@@ -157,7 +157,7 @@ def adam_steps(optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Paramete
             second[name] = beta2 * second[name] + (1 - beta2) * gradient.square()
             mean = first[name] / (1 - beta1 ** taken[name])
             deviation = (second[name] / (1 - beta2 ** taken[name]) + tiny).sqrt()
-            moved[name] = weights[name] - rate * mean / (deviation + epsilon)
+            moved[name] = (1 - rate * decay) * weights[name] - rate * mean / (deviation + epsilon)
         return moved
 
     return move

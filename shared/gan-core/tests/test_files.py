@@ -1,0 +1,227 @@
+import csv
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from contextlib import suppress
+
+import pytest
+
+from gan_core import files
+from gan_core.errors import DataError, InputError
+from gan_core.files import (
+    FolderFiles,
+    TarFiles,
+    Unreadable,
+    classes_of,
+    names_ending,
+    open_files,
+    open_member,
+    refuse_existing,
+    replacing,
+    write_rows,
+)
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def content_of(held, name):
+    with open_member(held, name, most_bytes=1000) as file:
+        return file.read()
+
+
+# --- folders and archives
+
+
+MEMBERS = {
+    "b/two.png": b"2",
+    "a/one.PNG": b"1",
+    "a/deep/three.png": b"3",
+    "a-b/four.png": b"4",
+    "read me.txt": b"words",
+}
+
+
+def folder(path, members):
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def every_form(tmp_path, members):
+    yield folder(tmp_path / "folder", members)
+    yield zipped(tmp_path / "a.zip", members)
+    yield tarred(tmp_path / "a.tar", members)
+    for packing in ("gz", "bz2", "xz"):
+        yield tarred(tmp_path / f"a.tar.{packing}", members, f"w:{packing}")
+
+
+def test_every_form_holds_the_same_files_in_order(tmp_path):
+    for path in every_form(tmp_path, MEMBERS):
+        held = open_files(path)
+        assert names_ending(held, (".png",)) == (["a-b/four.png", "a/deep/three.png", "a/one.PNG", "b/two.png"], 5), (
+            path
+        )
+        assert content_of(held, "b/two.png") == b"2"
+
+
+def test_every_form_can_be_pickled_for_a_worker(tmp_path):
+    for path in every_form(tmp_path, MEMBERS):
+        held = pickle.loads(pickle.dumps(open_files(path)))
+        assert content_of(held, "b/two.png") == b"2"
+
+
+def test_each_process_opens_a_zip_archive_for_itself(tmp_path, monkeypatch):
+    held = open_files(zipped(tmp_path / "a.zip", MEMBERS))
+    before = held._archive
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert content_of(held, "b/two.png") == b"2"
+    assert held._archive is not before
+
+
+def test_hidden_files_do_not_count(tmp_path):
+    members = {"__MACOSX/a/._one.png": b"", ".git/x.png": b"", "a/.hidden.png": b"", "./a/one.png": b"1"}
+    for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
+        assert names_ending(open_files(path), (".png",)) == (["a/one.png"], 1)
+
+
+def test_a_name_that_leads_outside_is_refused(tmp_path):
+    members = {"../../out.png": b"out", "/etc/out.png": b"out", "in.png": b"in"}
+    for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
+        held = open_files(path)
+        for name in ("../../out.png", "/etc/out.png"):
+            with pytest.raises(Unreadable, match=r"^its name leads out of the archive$"):
+                content_of(held, name)
+        assert content_of(held, "in.png") == b"in"
+
+
+def test_a_tar_archive_that_ends_with_a_zip_archive_is_no_zip_archive(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"inside.png": b"1"}).read_bytes()
+    path = tarred(tmp_path / "a.tar", {"one.png": b"1", "inner.zip": inner})
+    assert list(open_files(path).sizes) == ["inner.zip", "one.png"]
+
+
+def test_links_in_a_tar_archive_are_left_out(tmp_path):
+    path = tarred(tmp_path / "a.tar", {"one.png": b"1"})
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("two.png")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    assert list(TarFiles(path).sizes) == ["one.png"]
+
+
+def test_a_folder_linked_into_itself_is_read_once(tmp_path):
+    folder(tmp_path, {"a/one.png": b"1"})
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert list(FolderFiles(tmp_path).sizes) == ["a/one.png"]
+
+
+def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
+    path = tarred(tmp_path / "bomb.tar.gz", {"one.png": b"1", "zeros.bin": bytes(2**21)}, "w:gz")
+    assert path.stat().st_size < 2**14
+    with pytest.raises(DataError) as error:
+        open_files(path)
+    assert str(error.value) == (
+        f"{path}: cannot be read as a folder, a zip or a tar archive "
+        "(it unpacks to more than 1 MiB; use zip, or tar uncompressed)"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+def test_a_damaged_archive_is_named(tmp_path, name):
+    whole = zipped(tmp_path / name, MEMBERS) if name == "a.zip" else tarred(tmp_path / name, MEMBERS, f"w:{name[6:]}")
+    content = whole.read_bytes()
+    whole.write_bytes(content[:120])
+    with pytest.raises(DataError, match=r"cannot be read as a folder, a zip or a tar archive \(.+\)$"):
+        open_files(whole)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"gone: there is no such folder or archive$"):
+        open_files(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (["a/x", "b/y"], ["a", "b"]),
+        (["a/x", "a/deep/y", "b/z"], ["a", "a", "b"]),
+        (["photos/a/x", "photos/b/y"], ["a", "b"]),  # an archive often wraps all in one folder
+        (["x", "y"], None),
+        (["a/x", "a/y"], None),
+        (["a/x", "y"], None),
+        (["photos/x", "photos/a/y"], None),
+        ([], None),
+    ],
+)
+def test_the_first_folder_that_differs_is_the_class(names, classes):
+    found = classes_of(names)
+    assert (found and list(found.values())) == classes
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path):
+    folder(tmp_path, {"a.bin": bytes(3 * 2**20)})
+    with (
+        pytest.raises(Unreadable, match=r"^3 MiB, at most 1 are read$"),
+        open_member(open_files(tmp_path), "a.bin", most_bytes=2**20),
+    ):
+        pass
+
+
+def test_a_pipe_is_no_file_and_a_link_to_nothing_is_named_when_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    held = FolderFiles(tmp_path)
+    assert names_ending(held, (".png",)) == (["link.png"], 1)
+    with pytest.raises(FileNotFoundError):
+        content_of(held, "link.png")
+
+
+# --- writing
+
+
+def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with replacing(path) as partial:
+        partial.write_text("first")
+    with suppress(KeyboardInterrupt), replacing(path) as partial:
+        partial.write_text("seco")
+        raise KeyboardInterrupt
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+    assert path.read_text() == "first"
+
+
+def test_what_the_system_says_against_writing_becomes_one_line(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match=r"file/a.txt: cannot be written \(.+\); choose another place$"):
+        write_rows([], tmp_path / "file" / "a.txt")
+
+
+def test_rows_are_read_back(tmp_path):
+    write_rows([("item", "label"), ("a, b", 3)], tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["item", "label"], ["a, b", "3"]]
+
+
+def test_no_file_is_replaced(tmp_path):
+    (tmp_path / "b.txt").touch()
+    refuse_existing(tmp_path, ["a.txt"])
+    with pytest.raises(InputError, match=r"already holds b.txt; choose another folder, or empty this one$"):
+        refuse_existing(tmp_path, ["a.txt", "b.txt"])
