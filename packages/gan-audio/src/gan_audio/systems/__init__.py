@@ -1,7 +1,16 @@
-"""The cards: this package's table of contents. A system is written when it has networks, a preset and a proof."""
-
-from __future__ import annotations
+"""The systems of gan-audio: its table of contents. Networks, games and presets load when a system is used."""
 
 from gan_core.domain import Card
 
-CARDS: tuple[Card, ...] = ()
+CARDS = (
+    Card("wavegan", "WaveGAN: waveforms, with phase shuffle", 2019, "generation", "arXiv:1802.04208",
+         "gan_audio.systems.wavegan", "drums"),
+    Card("specgan", "SpecGAN: log spectrograms made like images", 2019, "generation", "arXiv:1802.04208",
+         "gan_audio.systems.specgan", "drums"),
+    Card("melgan", "MelGAN: audio from mels, judged at several scales", 2019, "vocoding", "arXiv:1910.06711",
+         "gan_audio.systems.melgan", "drums"),
+    Card("hifigan", "HiFi-GAN: audio from mels, judged by period and scale", 2020, "vocoding", "arXiv:2010.05646",
+         "gan_audio.systems.hifigan", "drums"),
+    Card("bigvgan", "BigVGAN: periodic activations that do not alias", 2023, "vocoding", "arXiv:2206.04658",
+         "gan_audio.systems.bigvgan", "drums"),
+)  # fmt: skip

@@ -1,0 +1,174 @@
+"""The audio package's data: the named sets, and a user's own folders and archives.
+
+Listing what is here loads nothing heavy: the sources themselves are in `gan_audio.sources` and are imported by the
+functions that make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_core.domain import DataCard
+from gan_core.errors import DataError
+from gan_core.files import data_home, download
+
+if TYPE_CHECKING:
+    from gan_audio.sources import DrumSource, SoundSource
+
+DATASETS: tuple[DataCard, ...] = (
+    DataCard("drums", "drum sounds, made by rule", "2,000 sounds of 0.5 s, 5 classes", "embedded",
+             "gan_audio.data:load_drums"),
+    DataCard("sc09", "spoken digits, as WaveGAN learnt them", "about 18,600 sounds of 1 s at 16 kHz, 10 classes",
+             "download", "gan_audio.data:load_sc09"),
+    DataCard("speech-commands", "spoken words", "84,843 sounds of 1 s at 16 kHz, 35 classes", "download",
+             "gan_audio.data:load_speech_commands"),
+    DataCard("yesno", "yes and no in Hebrew, eight in each recording", "60 sounds of 6 s at 8 kHz", "download",
+             "gan_audio.data:load_yesno"),
+    DataCard("ljspeech", "one woman reading", "13,100 sounds of 1 to 10 s at 22,050 Hz", "download",
+             "gan_audio.data:load_ljspeech"),
+    DataCard("gtzan", "music", "1,000 sounds of 30 s at 22,050 Hz, 10 classes", "download",
+             "gan_audio.data:load_gtzan"),
+    DataCard("libritts", "247 people reading", "33,236 sounds of up to 30 s at 24 kHz", "download",
+             "gan_audio.data:load_libritts"),
+)  # fmt: skip
+
+COUNT = 2000
+"""Of the drum sounds."""
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WORDS = (
+    "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go", "happy",
+    "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven", "sheila", "six", "stop",
+    "three", "tree", "two", "up", "visual", "wow", "yes", "zero",
+)  # fmt: skip
+GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
+
+
+def open_folder(path: str | Path, *, strict: bool = False, trim: float | None = None) -> SoundSource:
+    """The sounds of a folder or of a zip or tar archive, which is read in place.
+
+    Sounds in sub-folders are labelled with the first folder on their way; sounds that lie directly in the folder have
+    no labels. A file that cannot be read is named, counted and skipped.
+
+    Args:
+        path: the folder or archive.
+        strict: a file that cannot be read is an error.
+        trim: leaves out what is so many dB below a sound's loudest hundredth of a second, before and after it.
+
+    Raises:
+        DataError: there is no such folder or archive, it holds no readable sound, or one is unreadable and `strict`.
+    """
+    from gan_audio.sources import open_sounds
+
+    return open_sounds(Path(path), strict=strict, trim=trim)
+
+
+def load_drums() -> DrumSource:
+    """Kick, snare, hat, tom and clap (`gan_audio.drums`), at 16,000 Hz unless a network asks for another rate."""
+    from gan_audio.sources import DrumSource
+
+    return DrumSource(name="drums", count=COUNT)
+
+
+def load_sc09() -> SoundSource:
+    """The digits of the training part of Speech Commands, version 0.01: what WaveGAN is trained on (arXiv:1802.04208).
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _commands("sc09", "speech_commands_v0.01", DIGITS)
+
+
+def load_speech_commands() -> SoundSource:
+    """The training part of Speech Commands, version 0.02 (Warden 2018, arXiv:1804.03209).
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _commands("speech-commands", "speech_commands_v0.02", WORDS)
+
+
+def load_yesno() -> SoundSource:
+    """YesNo (openslr.org/1).
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _sounds("yesno", _published("yesno", "YESNO", "waves_yesno.tar.gz", "waves_yesno"))
+
+
+def load_ljspeech() -> SoundSource:
+    """LJ Speech 1.1 (Ito & Johnson 2017).
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _sounds("ljspeech", _published("ljspeech", "LJSPEECH", "LJSpeech-1.1.tar.bz2", "LJSpeech-1.1/wavs"))
+
+
+def load_gtzan() -> SoundSource:
+    """GTZAN, by genre (Tzanetakis & Cook 2002).
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _sounds("gtzan", _published("gtzan", "GTZAN", "genres.tar.gz", "genres"), classes=GENRES)
+
+
+def load_libritts() -> SoundSource:
+    """LibriTTS, the part `train-clean-100` (Zen et al. 2019, arXiv:1904.02882).
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    folder = _published("libritts", "LIBRITTS", "train-clean-100.tar.gz", "LibriTTS/train-clean-100")
+    return _sounds("libritts", folder)
+
+
+def _published(name: str, dataset: str, archive: str, folder: str, **options: Any) -> Path:
+    """The folder of a data set of torchaudio's; what is in `GAN_DATA_HOME` is used as it is, be it unpacked or not."""
+    home = data_home()
+    if not (home / folder).is_dir():
+
+        def fetch() -> None:
+            home.mkdir(parents=True, exist_ok=True)
+            getattr(import_module("torchaudio.datasets"), dataset)(str(home), download=True, **options)
+
+        download(name, fetch, files=archive, folder=home)
+    return home / folder
+
+
+def _commands(name: str, version: str, words: Sequence[str]) -> SoundSource:
+    """The training part: what the release lists neither for validation nor for testing."""
+    folder = _published(name, "SPEECHCOMMANDS", f"{version}.tar.gz", f"SpeechCommands/{version}", url=version)
+    kept_back: set[str] = set()
+    for part in ("validation_list.txt", "testing_list.txt"):
+        try:
+            kept_back.update((folder / part).read_text(encoding="utf-8").split())
+        except OSError as error:
+            raise DataError(f"{folder}: has no {part}; remove the folder, and it is downloaded anew") from error
+    return _sounds(name, folder, classes=words, kept_back=kept_back)
+
+
+def _sounds(name: str, folder: Path, *, classes: Sequence[str] = (), kept_back: Collection[str] = ()) -> SoundSource:
+    """The sounds below a folder: of these classes alone, where there are any, and none that is kept back."""
+    import torch
+
+    from gan_audio.files import SUFFIXES
+    from gan_audio.sources import SoundSource, read_headers
+    from gan_core.files import names_ending, open_files
+
+    files = open_files(folder)
+    label = {each: k for k, each in enumerate(classes)}
+    names = [each for each in names_ending(files, SUFFIXES)[0] if each not in kept_back]
+    headers, skipped = read_headers(files, [each for each in names if not label or each.partition("/")[0] in label])
+    if not headers:
+        raise DataError(f"{folder}: holds no sounds; remove it, and it is downloaded anew")
+    labels = torch.tensor([label[each.partition("/")[0]] for each in headers]) if label else None
+    source = SoundSource(
+        files, list(headers), list(headers.values()), name=name, labels=labels, classes=list(classes) or None
+    )
+    source.skip(skipped)
+    return source

@@ -1,0 +1,318 @@
+"""Sound files as users have them: of any rate, bit depth and number of channels, read in blocks, and nothing trusted.
+
+libsndfile decodes. A file's rate, channels and length are checked before anything of it is, and no more of it is held
+than is asked for, so an hour takes no more memory than a second. Sound is float32 in [-1, 1], `[channels, samples]`.
+
+Sound is brought to another rate by soxr at its setting HQ: measured from 44,100 to 16,000 Hz, what lies above the new
+range comes back at -137 dB or less (torchaudio's default: -8 dB for a tone just above, and -118 dB with its long Kaiser
+window), it passes what lies below up to nine tenths, it needs no table that grows with the rates' ratio, and fed in
+blocks it gives bit for bit what it gives at once.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from math import gcd
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_core.errors import DataError
+from gan_core.files import DAMAGED, Files, FolderFiles, Unreadable, open_member, reason_of, replacing
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"})
+"""libsndfile's names of them; it reads others, which nobody needs and somebody could abuse."""
+MAX_BYTES = 2**36
+MAX_PACKED = 2**28
+"""The largest file of an archive that is read, in bytes: it is unpacked to memory."""
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_CHANNELS = 64
+MAX_SECONDS = 48 * 3600
+MIN_LENGTH = 32
+"""The fewest samples that are a sound: 2 ms at 16 kHz."""
+MAX_HELD = 2**28
+"""The most samples of all channels that are read in one piece: 1 GiB."""
+LOUDEST = 16.0
+"""Floating-point samples beyond it (+24 dB) are on another scale than [-1, 1]; those below are cut at 1."""
+BLOCK = 2**16
+"""Samples of each channel that are decoded at a time."""
+MARGIN = 256
+"""Samples before and after a slice that resampling it looks at, at the lower of both rates."""
+
+
+class Header(NamedTuple):
+    """What a sound file says of itself: its rate in Hz, its channels, and the samples of each."""
+
+    sample_rate: int
+    channels: int
+    length: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.length / self.sample_rate
+
+    def length_at(self, sample_rate: int) -> int:
+        """Samples of each channel at another rate."""
+        return self.length * sample_rate // self.sample_rate
+
+
+def read_header(files: Files, name: str) -> Header:
+    """What a file says of itself.
+
+    Raises:
+        Unreadable: see `opened`.
+    """
+    with opened(files, name) as sound:
+        return header_of(sound)
+
+
+@contextmanager
+def opened(files: Files, name: str) -> Iterator[Any]:
+    """A `soundfile.SoundFile` whose format, rate, channels and length are checked, and of which nothing is decoded yet.
+
+    Raises:
+        Unreadable: it is empty, damaged (also if that shows inside the `with`), no sound, or beyond a limit.
+    """
+    in_folder = isinstance(files, FolderFiles)
+    with guarded(), open_member(files, name, most_bytes=MAX_BYTES if in_folder else MAX_PACKED) as file:
+        if not files.sizes[name]:
+            raise Unreadable("the file is empty")
+        # A file of its own is read by libsndfile itself; a packed one from memory, as it is read back and forth.
+        with open_sound(file.fileno() if in_folder else io.BytesIO(file.read())) as sound:
+            yield sound
+
+
+@contextmanager
+def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
+    """A `soundfile.SoundFile` of an open file (or its descriptor), checked as in `opened`.
+
+    Raises:
+        Unreadable: see `opened`.
+    """
+    with guarded(), import_module("soundfile").SoundFile(file, closefd=False) as sound:
+        if sound.format not in FORMATS:
+            raise Unreadable(f"a file of the format {sound.format}; save it as {', '.join(SUFFIXES)}")
+        header = header_of(sound)
+        if not MIN_RATE <= header.sample_rate <= MAX_RATE:
+            raise Unreadable(f"{header.sample_rate:,} Hz; from {MIN_RATE:,} to {MAX_RATE:,} are read")
+        if header.channels > MAX_CHANNELS:
+            raise Unreadable(f"{header.channels:,} channels, at most {MAX_CHANNELS} are read")
+        if header.seconds > MAX_SECONDS:
+            raise Unreadable(f"{header.seconds / 3600:,.0f} hours long, at most {MAX_SECONDS // 3600} are read")
+        if header.length < MIN_LENGTH:
+            samples = f"{header.length} sample{'' if header.length == 1 else 's'}"
+            raise Unreadable(f"holds {samples}, and a sound has {MIN_LENGTH} or more")
+        yield sound
+
+
+def header_of(sound: Any) -> Header:
+    """What an open file says of itself."""
+    return Header(sound.samplerate, sound.channels, max(0, sound.frames))
+
+
+def read_blocks(
+    sound: Any, *, sample_rate: int | None = None, channels: int | None = None, start: int = 0,
+    length: int | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
+    """An open file from one sample to another, in blocks `[channels, n]`.
+
+    Args:
+        sound: the file.
+        sample_rate: in Hz; the file's own if None.
+        channels: the file's own if None; one is the mean of all, and of one are made as many as are asked for.
+        start: the first sample, at the file's own rate.
+        length: how many, at the file's own rate; None is all that follow.
+
+    Raises:
+        Unreadable: it is damaged, ends before its time, holds values that are not finite or on another scale, or its
+            channels cannot become those.
+    """
+    header = header_of(sound)
+    wanted = channels or header.channels
+    check_channels(header.channels, wanted)
+    left = header.length - start if length is None else length
+    resampler = None
+    if sample_rate not in (None, header.sample_rate):
+        mixed = min(wanted, header.channels)  # of one channel others are made after it
+        resampler = import_module("soxr").ResampleStream(header.sample_rate, sample_rate, mixed, "float32", "HQ")
+    with guarded():
+        sound.seek(start)
+        while left > 0:
+            block = _decoded(sound, min(left, BLOCK), header)
+            left -= block.shape[1]
+            if wanted < len(block):
+                block = block.mean(dim=0, keepdim=True)
+            if resampler is not None:
+                block = torch.from_numpy(resampler.resample_chunk(block.T.numpy(), last=left == 0)).T
+            if block.shape[1]:
+                yield block.clamp(-1, 1).expand(wanted, -1)
+
+
+def read_sound(
+    files: Files, name: str, *, sample_rate: int | None = None, channels: int | None = None, start: int = 0,
+    length: int | None = None,
+) -> Tensor:  # fmt: skip
+    """A sound, or a slice of it, in one piece: `[channels, length]`.
+
+    A slice is what the whole has at its place, to rounding, whatever the rates.
+
+    Args:
+        files: the folder or archive.
+        name: of the file in it.
+        sample_rate: in Hz; the file's own if None.
+        channels: see `read_blocks`.
+        start: the first sample, at the rate that is asked for.
+        length: how many, at that rate; None is all that follow.
+
+    Raises:
+        Unreadable: see `opened` and `read_blocks`, or it is too long to be held.
+    """
+    with opened(files, name) as sound:
+        header = header_of(sound)
+        rate = sample_rate or header.sample_rate
+        length = header.length_at(rate) - start if length is None else length
+        if (held := length * (channels or header.channels)) > MAX_HELD:
+            raise Unreadable(f"{held:,} samples in one piece, at most {MAX_HELD:,} are held; read it in blocks")
+        common = gcd(rate, header.sample_rate)
+        up, down = rate // common, header.sample_rate // common  # `up` samples of ours begin where `down` of its do
+        before, after = -(-MARGIN * up // min(up, down)), -(-MARGIN * down // min(up, down))
+        period = max(0, start - before) // up
+        end = min(header.length, -(-(start + length) * down // up) + after)
+        blocks = read_blocks(
+            sound, sample_rate=rate, channels=channels, start=period * down, length=end - period * down
+        )
+        skipped = start - period * up
+        return torch.cat(list(blocks), dim=1)[:, skipped : skipped + length]
+
+
+def check_channels(have: int, wanted: int) -> None:
+    """Makes sure that channels can become others: as many, their mean, or copies of one.
+
+    Raises:
+        Unreadable: they cannot.
+    """
+    if wanted not in (1, have) and have != 1:
+        raise Unreadable(f"has {have} channels, of which {wanted} cannot be made; ask for 1 or {have}")
+
+
+def loud_part(sound: Any, *, decibels: float) -> tuple[int, int]:
+    """Where an open file's sound begins and ends: without what is silent before and after.
+
+    Args:
+        sound: the file.
+        decibels: a hundredth of a second is silent whose mean power is so far below the loudest one's.
+
+    Returns:
+        The first sample and the one after the last, at the file's own rate.
+
+    Raises:
+        Unreadable: see `read_blocks`, or nothing is louder than nothing.
+    """
+    header = header_of(sound)
+    step = max(1, header.sample_rate // 100)
+    powers: list[Tensor] = []
+    held = torch.empty(header.channels, 0)
+    for block in read_blocks(sound):
+        held = torch.cat([held, block], dim=1)
+        whole = held.shape[1] // step * step
+        powers.append(held[:, :whole].reshape(header.channels, -1, step).square().mean(dim=(0, 2)))
+        held = held[:, whole:]
+    if held.shape[1]:
+        powers.append(held.square().mean()[None])
+    power = torch.cat(powers)
+    loud = torch.nonzero(power > power.max() * 10 ** (-decibels / 10)).flatten()
+    if not len(loud):
+        raise Unreadable("is silent from beginning to end")
+    return int(loud[0]) * step, min((int(loud[-1]) + 1) * step, header.length)
+
+
+class WavWriter:
+    """Writes sound to a WAV file in parts, as 16-bit PCM: what was read from such a file comes out as it was.
+
+    Attributes:
+        clipped: samples so far that lay beyond [-1, 1], which were cut there, or were not finite, which became 0.
+    """
+
+    def __init__(self, sound: Any):
+        self._sound = sound
+        self.clipped = 0
+
+    def write(self, audio: Tensor) -> None:
+        """Appends sound `[channels, n]`."""
+        audio = audio.detach().float().cpu()
+        self.clipped += int((~(audio.abs() <= 1)).sum())
+        levels = audio.nan_to_num(0.0, 2.0, -2.0).mul(2**15).round().clamp(-(2**15), 2**15 - 1)
+        self._sound.write(levels.short().T.numpy())
+
+
+@contextmanager
+def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWriter]:
+    """Within it, a WAV file is written in parts under a temporary name; then it takes its place, whole or not at all.
+
+    Raises:
+        InputError: nothing can be written there.
+        GanError: the disk is full or broken.
+    """
+    soundfile = import_module("soundfile")
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            with soundfile.SoundFile(file, "w", sample_rate, channels, "PCM_16", format="WAV") as sound:
+                yield WavWriter(sound)
+        except soundfile.LibsndfileError as error:
+            raise OSError(reason_of(error)) from error
+
+
+def write_wav(path: Path, audio: Tensor, sample_rate: int) -> int:
+    """Writes sound `[channels, samples]` in [-1, 1] as a WAV file of 16-bit PCM, whole or not at all.
+
+    Returns:
+        How many samples were cut or not finite: see `WavWriter`.
+
+    Raises:
+        DataError: it has no channels, or no samples.
+        InputError: nothing can be written there.
+        GanError: the disk is full or broken.
+    """
+    if audio.ndim != 2 or not audio.numel():
+        raise DataError(f"{path}: a sound is [channels, samples], and this is {list(audio.shape)}")
+    with open_wav(path, sample_rate=sample_rate, channels=len(audio)) as writer:
+        writer.write(audio)
+    return writer.clipped
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turns what libsndfile and the archive readers raise on damaged content into `Unreadable`."""
+    try:
+        yield
+    except DAMAGED as error:
+        reason = getattr(error, "error_string", None)  # of libsndfile: its message alone, without the file object
+        if reason == "Format not recognised.":
+            raise Unreadable("no sound that can be read, or damaged at its start") from error
+        raise Unreadable(str(reason).removeprefix("Error : ").rstrip(".") if reason else reason_of(error)) from error
+
+
+def _decoded(sound: Any, length: int, header: Header) -> Tensor:
+    """The next samples `[channels, length]`, checked."""
+    place = sound.tell()
+    block = torch.from_numpy(sound.read(length, dtype="float32", always_2d=True)).T
+    if block.shape[1] < length:
+        ends = (place + block.shape[1]) / header.sample_rate
+        raise Unreadable(f"damaged: ends after {ends:.2f} of {header.seconds:.2f} s")
+    peak = float(block.abs().max())
+    if peak <= LOUDEST:  # not so if it is not a number
+        return block
+    bad = torch.nonzero(~(block.abs() <= LOUDEST).all(dim=0))[0]
+    when = f"from {(place + int(bad)) / header.sample_rate:.3f} s on"
+    if not block.isfinite().all():
+        raise Unreadable(f"holds values that are not finite, {when}")
+    raise Unreadable(
+        f"holds values up to {peak:,.0f}, {when}, on another scale than [-1, 1]; scale them, or save as PCM"
+    )

@@ -1,0 +1,281 @@
+"""How this package's samples are written, shown and read back: sounds as WAV, and pictures of their spectrograms.
+
+Everything is written under a temporary name and renamed, and the same samples give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_core.errors import DataError, InputError
+from gan_core.files import Unreadable, count, open_files, refuse_existing, replacing, write_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image, ImageDraw
+    from torch import Tensor
+
+    from gan_core.game import Game
+
+    Array = NDArray[np.float64]
+
+MOST_CHANNELS = 8
+"""What has more is no sound but a spectrogram `[N, bands, frames]`."""
+AREA, NARROWEST, WIDEST = 600_000, 72, 400
+"""Pixels of all spectrograms in a picture, about, and the width of one."""
+SHAPE = 0.66
+"""A spectrogram's height over its width."""
+COLOURS, GREYS = 60, 4
+"""In a picture, so that it takes few bytes: of spectrograms, 1.3 dB each, and of what is written beside them."""
+GAP, WIDE_GAP = 4, 12
+"""Pixels between the spectrograms of one item, and between items that have several."""
+LEFT, FOOT, HEAD, EDGE = 42, 22, 18, 8
+"""Pixels of the margins: for frequencies, for times, for names, and for nothing."""
+FREQUENCIES_APART, TIMES_APART = 16, 44
+"""Pixels between two ticks at least."""
+INK, PAPER = (90, 90, 90), (255, 255, 255)
+SILENCE = 0.1
+"""Seconds between the sounds of one file."""
+MOST_BYTES = 2**18
+"""Of that file: further items are in the picture alone. A report then has room for the sounds of all its steps."""
+CHOSEN_RATE = 16_000
+"""In Hz, of the frequencies' spacing where the rate is not known."""
+
+logger = logging.getLogger("gan_audio")
+
+
+def write_samples(
+    samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None, game: Game | None = None
+) -> Path:
+    """A picture of all samples, `stem` with the suffix `.png`, and beside it the sounds one after the other, `.wav`.
+
+    Sounds are shown as spectrograms, over time and frequency (mel scale) from `spectrogram.LOWEST` to `HIGHEST` dB.
+    They are heard in the picture's order, as many whole items as `MOST_BYTES` hold.
+
+    Args:
+        samples: by name, those of one item side by side: sounds `[N, channels, samples]` in [-1, 1]; or something else
+            of two axes that is shown as it is, the first upwards: mels `[N, bands, frames]`, or rolls `[N, 1, H, W]`.
+        stem: where to, without a suffix; the folder is made.
+        columns: items in a row; about as many as rows if None.
+        game: what made them; its networks say the sample rate. Without a rate the axes are bare, and nothing is heard.
+
+    Raises:
+        DataError: there is nothing that can be drawn.
+    """
+    drawn = _drawn(samples)
+    rate = rate_of(game)
+    path = stem.with_suffix(".png")
+    picture = in_few_colours(_sheet(drawn, columns, rate))
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG", optimize=True)
+    sounds = [tensor for tensor in drawn.values() if is_sound(tensor)]
+    if sounds and rate is not None:
+        _write_all(sounds, stem.with_suffix(".wav"), rate)
+    return path
+
+
+def write_items(
+    samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None, game: Game | None = None
+) -> list[Path]:
+    """Every item as a file of its own: `00000.wav`, … (`00000_source.wav` if it has several sounds).
+
+    Args:
+        samples: sounds by name, `[N, channels, samples]` in [-1, 1], or one tensor of them.
+        folder: where to; it is made if needed, and no file in it is replaced.
+        labels: `[N]`, written to `labels.csv`.
+        game: what made them; its networks say the sample rate.
+
+    Raises:
+        InputError: a file of one of the names is there already, or no rate is known.
+        DataError: there is nothing that can be written.
+    """
+    from gan_audio.files import write_wav
+
+    samples = samples if isinstance(samples, Mapping) else {"generated": samples}
+    sounds = {key: tensor for key, tensor in samples.items() if is_sound(tensor) and len(tensor)}
+    number = _number(sounds, samples)
+    if (rate := rate_of(game)) is None:
+        raise InputError(f"{folder}: the sample rate is not known: no network of the game says its `sample_rate`")
+    items = [f"{i:0{max(5, len(str(number - 1)))}d}" for i in range(number)]
+    names = [f"{item}.wav" if len(sounds) == 1 else f"{item}_{key}.wav" for item in items for key in sounds]
+    refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
+    every = (tensor[i] for i in range(number) for tensor in sounds.values())
+    clipped = sum(write_wav(folder / name, audio, rate) for name, audio in zip(names, every, strict=True))
+    if clipped:
+        logger.warning("%s: %s beyond [-1, 1] were cut there", folder, count(clipped, "sample"))
+    if labels is not None:
+        write_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
+    return [folder / name for name in names]
+
+
+def read_items(folder: Path) -> dict[str, Tensor]:
+    """What `write_items` wrote of one sound an item: `audio` `[N, channels, samples]` in [-1, 1].
+
+    Raises:
+        DataError: there is nothing of the kind, a file is damaged, or the sounds are not of one generator.
+    """
+    import torch
+
+    from gan_audio.files import read_header, read_sound
+
+    files = open_files(folder)
+    names = [name for name in files.sizes if name.endswith(".wav")]
+    if not names:
+        raise DataError(f"{folder}: no generated items (looked for 00000.wav, …)")
+    try:
+        if len({read_header(files, name) for name in names}) > 1:
+            raise DataError(f"{folder}: the sounds have different rates, channels or lengths; give one generator's")
+        return {"audio": torch.stack([read_sound(files, name) for name in names])}
+    except Unreadable as error:
+        raise DataError(f"{folder}: a sound cannot be read ({error})") from error
+
+
+def rate_of(game: Game | None) -> int | None:
+    """The sample rate in Hz that a game's networks say they make; None if none says one."""
+    rates = (getattr(network, "sample_rate", None) for network in (game.modules() if game is not None else ()))
+    return next((int(rate) for rate in rates if rate is not None), None)
+
+
+def is_sound(tensor: Tensor) -> bool:
+    """Whether a tensor holds sounds `[N, channels, samples]`."""
+    return tensor.ndim == 3 and tensor.is_floating_point() and tensor.shape[1] <= MOST_CHANNELS
+
+
+# --- the picture
+
+
+def _drawn(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What can be drawn, as `[N, channels, samples]` or `[N, H, W]`."""
+    flat = {key: tensor.squeeze(1) if tensor.ndim == 4 and tensor.shape[1] == 1 else tensor
+            for key, tensor in samples.items()}  # fmt: skip
+    drawn = {key: tensor.detach().float().cpu() for key, tensor in flat.items() if tensor.ndim == 3 and tensor.numel()}
+    _number(drawn, samples)
+    return drawn
+
+
+def _number(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> int:
+    """The number of items, which is one for all names."""
+    if not chosen:
+        shapes = {key: list(tensor.shape) for key, tensor in samples.items()}
+        raise DataError(f"no samples to write: need sounds [N, channels, samples], and have {shapes}")
+    counts = {key: len(tensor) for key, tensor in chosen.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"the samples have different numbers of items: {counts}")
+    return next(iter(counts.values()))
+
+
+def _sheet(drawn: Mapping[str, Tensor], columns: int | None, rate: int | None) -> Image.Image:
+    """Items in rows, an item's pictures side by side; the axes are named at the left and at the foot."""
+    from PIL import Image, ImageDraw
+
+    number, keys = len(next(iter(drawn.values()))), len(drawn)
+    columns = min(number, columns or max(1, round(math.sqrt(number / keys))))
+    rows = math.ceil(number / columns)
+    width = min(max(round(math.sqrt(AREA / (SHAPE * number * keys))), NARROWEST), WIDEST)
+    height, between = round(SHAPE * width), WIDE_GAP if keys > 1 else GAP
+    across, down = keys * (width + GAP) - GAP + between, height + between
+    head = HEAD if keys > 1 else EDGE
+    size = LEFT + columns * across - between + EDGE, head + rows * down - between + FOOT
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    sounds = [tensor for tensor in drawn.values() if is_sound(tensor)]
+    seconds = max((tensor.shape[-1] for tensor in sounds), default=0) / (rate or CHOSEN_RATE)
+    for k, (name, tensor) in enumerate(drawn.items()):
+        pictures = _pictures(tensor, width, height, rate or CHOSEN_RATE, seconds)
+        for i, pixels in enumerate(pictures):
+            left, top = LEFT + i % columns * across + k * (width + GAP), head + i // columns * down
+            sheet.paste(Image.fromarray(pixels), (left, top))
+            box = left, top, width, height
+            if rate is not None and is_sound(tensor):
+                if i % columns == 0 and k == 0:
+                    name_frequencies(draw, box, rate)
+                if i + columns >= number:
+                    name_times(draw, box, seconds)
+            if keys > 1 and i < columns:
+                draw.text((left + width // 2, top - 3), name, fill=INK, anchor="mb")
+    return sheet
+
+
+def in_few_colours(picture: Image.Image) -> Image.Image:
+    """With a palette: the spectrograms' colours, and those between ink and paper."""
+    import numpy as np
+    from PIL import Image
+
+    from gan_audio.spectrogram import colours
+
+    steps = np.linspace(0, 1, GREYS)[:, None]
+    greys = np.array(INK) * (1 - steps) + np.array(PAPER) * steps
+    palette = np.concatenate([colours(np.linspace(0, 1, COLOURS)), greys.round()]).astype(np.int64)
+    numbers, where = np.unique(np.asarray(picture.convert("RGBX")).view("<u4"), return_inverse=True)
+    used = numbers[:, None] >> np.array([0, 8, 16]) & 255
+    nearest = np.square(used[:, None] - palette).sum(axis=2).argmin(axis=1).astype(np.uint8)
+    few = Image.fromarray(nearest[where].reshape(picture.height, picture.width))
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    return few
+
+
+def _pictures(tensor: Tensor, width: int, height: int, rate: int, seconds: float) -> list[Any]:
+    """RGB pixels `[height, width, 3]` of every item."""
+    import numpy as np
+    from PIL import Image
+
+    from gan_audio.spectrogram import HIGHEST, LOWEST, colours, levels
+
+    arrays = tensor.nan_to_num(0.0).double().numpy()
+    if is_sound(tensor):
+        found = [levels(a.mean(axis=0), rate, rows=height, columns=width, seconds=seconds) for a in arrays]
+        return [colours((each[::-1] - LOWEST) / (HIGHEST - LOWEST)) for each in found]
+    low, high = arrays.min(), arrays.max()
+    upward = [colours((each[::-1] - low) / ((high - low) or 1.0)) for each in arrays]
+    return [np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BOX)) for each in upward]
+
+
+def name_frequencies(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rate: int) -> None:
+    """Frequencies in Hz beside a spectrogram, at their rows."""
+    from gan_audio.spectrogram import frequency_ticks
+
+    left, top, _, height = box
+    for hz, place in frequency_ticks(rate, height, FREQUENCIES_APART):
+        at = top + height - 1 - round(place * (height - 1))
+        draw.line((left - 4, at, left - 1, at), fill=INK)
+        draw.text((left - 6, at), f"{hz // 1000} kHz" if hz >= 1000 else str(hz), fill=INK, anchor="rm")
+
+
+def name_times(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], seconds: float) -> None:
+    """Ticks at round times, of which the last one has the unit."""
+    left, top, width, height = box
+    power = 10.0 ** math.floor(math.log10(seconds * TIMES_APART / width))
+    step = next(power * k for k in (1, 2, 5, 10) if power * k * width >= seconds * TIMES_APART)
+    times = [k * step for k in range(math.floor(seconds / step + 1e-6) + 1)]
+    for time in times:
+        at, foot = left + round(time / seconds * (width - 1)), top + height
+        draw.line((at, foot, at, foot + 3), fill=INK)
+        anchor = "lt" if time == 0 else "rt" if at > left + width - TIMES_APART // 2 else "mt"
+        draw.text((at, foot + 5), f"{time:g} s" if time == times[-1] else f"{time:g}", fill=INK, anchor=anchor)
+
+
+# --- the sounds
+
+
+def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
+    """Items one after the other, an item's sounds next to each other, with a little silence after each."""
+    import torch
+
+    from gan_audio.files import open_wav
+
+    channels = max(tensor.shape[1] for tensor in sounds)
+    silence = torch.zeros(channels, round(SILENCE * rate))
+    length = sum(tensor.shape[-1] + silence.shape[-1] for tensor in sounds)
+    items = min(len(sounds[0]), max(1, MOST_BYTES // (2 * channels * length)))
+    with open_wav(path, sample_rate=rate, channels=channels) as writer:
+        for item in range(items):
+            for tensor in sounds:
+                writer.write(
+                    tensor[item] if tensor.shape[1] == channels else tensor[item].mean(dim=0).expand(channels, -1)
+                )
+                writer.write(silence)

@@ -1,0 +1,116 @@
+"""What only audio measures of generated samples. Importing it loads nothing heavy.
+
+How far one sound is from another (a vocoder's from the original) is measured in `gan_audio.distances`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gan_core.domain import ExtractorCard, MetricCard
+from gan_core.features import FEATURE_METRICS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+METRICS = (
+    MetricCard("recognition", "share of samples that a classifier of the real data takes for their class",
+               "gan_audio.metrics:recognition", ("num_classes", "sample_rate"), by_class=True),
+    *FEATURE_METRICS,
+    MetricCard("spectrum", "distance of the mean spectra, in dB", "gan_audio.metrics:spectrum", ("sample_rate",)),
+    MetricCard("sliced_wasserstein", "Wasserstein distance of log-mel spectrograms along 128 random directions",
+               "gan_audio.metrics:sliced_wasserstein", ("sample_rate",)),
+)  # fmt: skip
+
+EXTRACTORS = (
+    ExtractorCard("classifier", "a small classifier of log-mel spectrograms, learnt in seconds on the data's labels",
+                  "embedded", "gan_audio.extractors:classifier", ("num_classes", "sample_rate")),
+    ExtractorCard("spectrogram", "means and deviations over time of 64 log-mel bands", "embedded",
+                  "gan_audio.extractors:spectrogram", ("sample_rate",)),
+)  # fmt: skip
+
+
+def recognition(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float | int]:
+    """Whether samples sound like the class that they were asked for.
+
+    A small network learns three quarters of the real sounds (at most 4,000 are used) as log-mel spectrograms, and is
+    scored on the rest. Sample `i` was asked to be of class `i % num_classes`.
+
+    Returns:
+        `accuracy`: the share of samples that it takes for their class; `classes_found`: classes of which at least one
+        sample is recognised; `accuracy_on_real`: its own on held-out real sounds.
+    """
+    import torch
+
+    from gan_audio.classifier import recognise
+    from gan_audio.extractors import checked, learnt_classes, rate_of
+
+    network, accuracy, _ = learnt_classes(dataset, facts["num_classes"], rate_of(dataset, facts))
+    wanted = torch.arange(len(samples)) % facts["num_classes"]
+    right = recognise(network.cpu(), checked(samples.cpu())) == wanted
+    return {
+        "accuracy": float(right.double().mean()),
+        "classes_found": len(wanted[right].unique()),
+        "accuracy_on_real": accuracy,
+    }
+
+
+def spectrum(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """The root of the mean squared difference in dB of 64 mel bands' mean powers over all time.
+
+    Returns:
+        `spectrum`: of samples and as many real sounds (or as there are); `spectrum_of_real`: of two halves of the real
+        sounds, which chance leaves.
+    """
+    import torch
+
+    from gan_audio.extractors import checked
+
+    def decibels(bands: Tensor) -> Tensor:
+        return 10 * bands.double().mul(2).exp().mean(dim=(0, 2)).log10()  # [N, bands, frames] -> [bands]
+
+    def apart(a: Tensor, b: Tensor) -> float:
+        return float((decibels(a) - decibels(b)).square().mean().sqrt())
+
+    look, real = _looked_at(samples, dataset, facts)
+    half = max(1, len(real) // 2)
+    with torch.no_grad():
+        return {
+            "spectrum": apart(look(checked(samples.cpu())), real),
+            "spectrum_of_real": apart(real[:half], real[-half:]),
+        }
+
+
+def sliced_wasserstein(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """The mean Wasserstein-1 distance of log-mel spectrograms along random directions (`gan_core.metrics`).
+
+    Returns:
+        `sliced_wasserstein`: of samples and as many real sounds (or as there are); `sliced_wasserstein_of_real`: of two
+        halves of the real sounds that are as large together, which chance leaves.
+    """
+    import torch
+
+    from gan_audio.extractors import checked
+    from gan_core import metrics
+
+    look, bands = _looked_at(samples, dataset, facts)
+    real = bands.flatten(1).numpy()
+    with torch.no_grad():
+        fake = look(checked(samples.cpu())[: len(real)]).flatten(1).numpy()
+    half = len(real) // 2
+    return {
+        "sliced_wasserstein": metrics.sliced_wasserstein(real, fake),
+        "sliced_wasserstein_of_real": metrics.sliced_wasserstein(real[:half], real[half : 2 * half]),
+    }
+
+
+def _looked_at(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> tuple[Any, Tensor]:
+    """Sounds to log-mel spectrograms, and those `[N, bands, frames]` of as many real sounds, or as there are."""
+    from gan_audio.classifier import LogMel
+    from gan_audio.extractors import rate_of, real_sounds
+
+    real = real_sounds(dataset, len(samples))["audio"]
+    look = LogMel(real.shape[-1], rate_of(dataset, facts))
+    return look, look(real)

@@ -1,0 +1,7 @@
+"""Importers of published checkpoints, by system and network."""
+
+from __future__ import annotations
+
+from gan_audio import reference_vocoders, reference_wavegan
+
+IMPORTERS = reference_wavegan.IMPORTERS | reference_vocoders.IMPORTERS

@@ -1,0 +1,258 @@
+"""BigVGAN: HiFi-GAN's generator with periodic activations that do not alias, judged by period and resolution.
+
+- `bigvgan`: Lee et al. 2023, arXiv:2206.04658, as in github.com/NVIDIA/BigVGAN: at 24 kHz with 100 bands. The preset
+  `base` is the paper's smaller one. The published optimizer clips the gradients of each network of the discriminator's
+  on its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan_audio.losses import RESOLUTIONS, Resolution
+from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDiscriminator, fused, lengthening
+from gan_audio.systems.vocoder import Discriminators, MelGenerator, Span, Vocoder, same
+from gan_core.objectives import Objective, least_squares
+from gan_core.precision import full_precision
+from gan_core.preset import Preset
+from gan_core.recipe import Adam, Size, Step
+
+NO_DIVISION_BY_ZERO = 1e-9
+
+
+class Snake(nn.Module):
+    """x + sin²(αx) / β for every channel (Ziyin et al. 2020, arXiv:2006.08195): `[B, C, T]` to the same shape.
+
+    Args:
+        channels: C.
+        separate: whether β is learnt for itself (the code's SnakeBeta); else it is α.
+        logarithmic: whether the logarithms of α and β are learnt.
+    """
+
+    def __init__(self, channels: int, *, separate: bool, logarithmic: bool = True):
+        super().__init__()
+        self.logarithmic = logarithmic
+        start = torch.zeros(channels) if logarithmic else torch.ones(channels)
+        self.alpha = nn.Parameter(start)
+        self.register_parameter("beta", nn.Parameter(start.clone()) if separate else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self.alpha[:, None]
+        beta = alpha if self.beta is None else self.get_parameter("beta")[:, None]
+        if self.logarithmic:
+            alpha, beta = alpha.exp(), beta.exp()
+        return torch.addcmul(x, 1 / (beta + NO_DIVISION_BY_ZERO), (alpha * x).sin().square())
+
+
+def low_pass(ratio: int, taps: int) -> Tensor:
+    """A low-pass filter `[1, 1, taps]` that ends at 1 / `ratio` of the band: a sinc under Kaiser's window, of sum 1.
+
+    The attenuation follows from the taps and a transition of 0.6 / `ratio` (Kaiser's formulas, as in `julius`).
+    """
+    attenuation = 2.285 * (taps // 2 - 1) * math.pi * 4 * 0.6 / ratio + 7.95
+    if attenuation > 50:
+        beta = 0.1102 * (attenuation - 8.7)
+    elif attenuation >= 21:
+        beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    else:
+        beta = 0.0
+    time = torch.arange(taps) - taps // 2 + (0 if taps % 2 else 0.5)
+    weights = torch.kaiser_window(taps, periodic=False, beta=beta) * torch.sinc(time / ratio)
+    return (weights / weights.sum()).view(1, 1, -1)
+
+
+class AntiAliased(nn.Module):
+    """An activation at a higher rate, so that the frequencies it makes do not fold back (section 3.2).
+
+    `[B, C, T]` to the same shape: up-sample, activate, down-sample, each through a filter that repeats the ends.
+
+    Args:
+        activation: pointwise.
+        up: by what the rate rises.
+        down: by what it falls again.
+        up_taps: of the filter upwards.
+        down_taps: of the filter downwards.
+    """
+
+    up_filter: Tensor
+    down_filter: Tensor
+
+    def __init__(
+        self, activation: nn.Module, *, up: int = 2, down: int = 2, up_taps: int = 12, down_taps: int = 12
+    ) -> None:
+        super().__init__()
+        self.activation, self.up, self.down = activation, up, down
+        self.register_buffer("up_filter", low_pass(up, up_taps))
+        self.register_buffer("down_filter", low_pass(down, down_taps))
+        self.delay = (up_taps - up) // 2  # of the filter upwards, as transposed convolutions count it
+        self.before = (down_taps - 1) // 2  # samples that the filter downwards sees before its place
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, length = x.shape[1:]
+        edge = self.up_filter.shape[2] // self.up - 1
+        weights = (self.up * self.up_filter).expand(channels, 1, -1)
+        x = F.conv_transpose1d(F.pad(x, (edge, edge), mode="replicate"), weights, stride=self.up, groups=channels)
+        start = edge * self.up + self.delay
+        x = self.activation(x[..., start : start + length * self.up])
+        weights = self.down_filter.expand(channels, 1, -1)
+        ends = self.before, self.down_filter.shape[2] // 2
+        return F.conv1d(F.pad(x, ends, mode="replicate"), weights, stride=self.down, groups=channels)
+
+    def reach(self, span: Span) -> Span:
+        """See `gan_audio.systems.vocoder.reach`."""
+        first = span[0] * self.down - self.before
+        last = span[1] * self.down - self.before + self.down_filter.shape[2] - 1
+        return -((self.up_filter.shape[2] - 1 - first - self.delay) // self.up), (last + self.delay) // self.up
+
+
+class Generator(MelGenerator):
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1].
+
+    Args:
+        mel: the contract of its mels.
+        samples: of the excerpts that it is trained on.
+        rates: by which the stages lengthen; each halves the channels.
+        up_sizes: of the transposed convolutions that lengthen.
+        width: channels of the first layer.
+        sizes: of the residual blocks side by side in every stage.
+        dilations: of the convolutions in each of them.
+        paired: whether an undilated convolution follows each dilated one.
+        separate: whether the activations' amplitudes are learnt apart from their frequencies.
+        logarithmic: whether their logarithms are learnt.
+        last_bias: whether the last layer has a bias; the second version has none.
+        bound: what keeps audio within [-1, 1]; the second version clamps it.
+        folded: whether its weights are plain, as `fold` leaves them.
+
+    Raises:
+        RecipeError: the settings do not go together.
+    """
+
+    def __init__(
+        self, *, mel: MelContract = CONTRACTS["24k"], samples: Size = 8192,
+        rates: tuple[Size, ...] = (4, 4, 2, 2, 2, 2), up_sizes: tuple[Size, ...] = (8, 8, 4, 4, 4, 4),
+        width: Size = 1536, sizes: tuple[Size, ...] = (3, 7, 11),
+        dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3, paired: bool = True, separate: bool = True,
+        logarithmic: bool = True, last_bias: bool = True, bound: Literal["tanh", "clamp"] = "tanh",
+        folded: bool = False,
+    ) -> None:  # fmt: skip
+        mel = MelContract.model_validate(mel)
+
+        def activation(channels: int, inplace: bool = False) -> nn.Module:
+            return AntiAliased(Snake(channels, separate=separate, logarithmic=logarithmic))
+
+        layers: list[nn.Module] = [same(mel.mels, width, 7)]
+        channels = width
+        for up, outputs in lengthening(width, rates, up_sizes):
+            layers += [up, fused(outputs, sizes, dilations, paired=paired, before=activation)]
+            channels = outputs
+        layers += [activation(channels), same(channels, 1, 7, bias=last_bias)]
+        layers.append(nn.Tanh() if bound == "tanh" else nn.Hardtanh())
+        super().__init__(mel, rates, samples, layers, folded)
+
+
+class ResolutionDiscriminator(ConvolutionalDiscriminator):
+    """Audio `[B, 1, T]` as magnitudes `[B, 1, bins, frames]`, under a rectangular window as in the code (section 3.3).
+
+    Args:
+        resolution: of the transform.
+        width: channels of all layers.
+    """
+
+    def __init__(self, resolution: Resolution, *, width: int = 32):
+        plan = [(1, 9, 1), (width, 9, 2), (width, 9, 2), (width, 9, 2), (width, 3, 1)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, width, (3, size), (1, stride), padding=(1, size // 2)) for inputs, size, stride in plan
+        ]
+        super().__init__(layers, nn.Conv2d(width, 1, 3, padding=1))
+        self.resolution = resolution
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return super().forward(self.magnitudes(audio))
+
+    def magnitudes(self, audio: Tensor) -> Tensor:
+        """Of the short-time Fourier transform of audio reflected at both ends."""
+        edge = (self.resolution.fft_size - self.resolution.hop) // 2
+        with torch.autocast(audio.device.type, enabled=False):
+            samples = F.pad(full_precision(audio), (edge, edge), mode="reflect").squeeze(1)
+            window = torch.ones(self.resolution.window, device=samples.device, dtype=samples.dtype)
+            return torch.stft(samples, *self.resolution, window, center=False, return_complex=True).abs()[:, None]
+
+
+class MultiResolutionDiscriminator(Discriminators):
+    """Discriminators of audio `[B, 1, T]` by magnitudes at several resolutions (Jang et al. 2021, arXiv:2106.07889).
+
+    Args:
+        resolutions: FFT, hop and window in samples.
+        width: channels of their layers.
+    """
+
+    def __init__(self, *, resolutions: tuple[tuple[Size, Size, Size], ...] = RESOLUTIONS, width: Size = 32):
+        super().__init__(ResolutionDiscriminator(Resolution(*sizes), width=width) for sizes in resolutions)
+
+
+class BigVGAN(Vocoder):
+    """BigVGAN (Lee et al. 2023, arXiv:2206.04658): HiFi-GAN's losses.
+
+    Args:
+        generator: mels to audio.
+        mpd: audio to the judgement by periods.
+        mrd: audio to the judgement at resolutions.
+        objective: what both minimise.
+        adversarial_weight: of the adversarial terms; 2 takes back the ½ of `least_squares`.
+        feature_matching_weight: λ_fm.
+        mel_weight: λ_mel.
+        stft_weight: of the multi-resolution STFT loss, which is not the paper's.
+    """
+
+    def __init__(
+        self, generator: MelGenerator, mpd: nn.Module, mrd: nn.Module, *, objective: Objective = least_squares,
+        adversarial_weight: float = 2.0, feature_matching_weight: float = 2.0, mel_weight: float = 45.0,
+        stft_weight: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            generator, objective=objective, adversarial_weight=adversarial_weight,
+            feature_matching_weight=feature_matching_weight, mel_weight=mel_weight, stft_weight=stft_weight,
+        )  # fmt: skip
+        self.mpd, self.mrd = mpd, mrd
+
+    @property
+    def discriminators(self) -> Mapping[str, nn.Module]:
+        return {"mpd": self.mpd, "mrd": self.mrd}
+
+
+BIGVGAN = Preset(
+    BigVGAN,
+    networks={"generator": Generator, "mpd": MultiPeriodDiscriminator, "mrd": MultiResolutionDiscriminator},
+    paper="arXiv:2206.04658",
+    objective="least_squares",
+    settings={"feature_matching_weight": 2.0, "mel_weight": 45.0},
+    network={
+        "mel": CONTRACTS["24k"].model_dump(), "samples": 8192,
+        "rates": (4, 4, 2, 2, 2, 2), "up_sizes": (8, 8, 4, 4, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3,
+        "generator": {"width": 1536}, "mpd": {"width": 32}, "mrd": {"width": 32},
+    },
+    optimizer=Adam(
+        learning_rate=1e-4, betas=(0.8, 0.99), weight_decay=0.01, clip_norm=1000.0,
+        schedule=Step(every=1, factor=0.9999996),
+    ),
+    train={"batch_size": 32, "steps": 1_000_000, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
+)  # fmt: skip
+BASE = BIGVGAN.but(network={"rates": (8, 8, 2, 2), "up_sizes": (16, 16, 4, 4), "generator": {"width": 512}})
+SMALL = BASE.but(
+    network={
+        "rates": (8, 8, 4), "up_sizes": (16, 16, 8), "sizes": (3, 7), "dilations": ((1, 3), (1, 3)), "paired": False,
+        "generator": {"width": 32}, "mpd": {"periods": (2, 3, 5), "width": 4},
+        "mrd": {"resolutions": ((1024, 240, 1024), (512, 120, 512)), "width": 4},
+    },
+    optimizer=Adam(learning_rate=5e-4, betas=(0.8, 0.99), clip_norm=1000.0),
+    train={"batch_size": 4, "steps": 3000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
+)  # fmt: skip
+
+PRESETS = {"bigvgan": {"paper": BIGVGAN, "base": BASE, "small": SMALL}}

@@ -1,0 +1,293 @@
+"""HiFi-GAN: residual blocks of several sizes side by side, judged by period and at several scales.
+
+- `hifigan`: Kong et al. 2020, arXiv:2010.05646, as in github.com/jik876/hifi-gan. The presets `v1` (which is `paper`),
+  `v2` and `v3` are the paper's three generators. There, the N(0, 0.01) that weights are drawn from is undone by weight
+  normalisation; here they begin as torch's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.systems.vocoder import Discriminators, Mean, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_core.blocks import spectrally_normalised
+from gan_core.errors import RecipeError
+from gan_core.objectives import Objective, least_squares
+from gan_core.preset import Preset
+from gan_core.recipe import Adam, Size, Step
+
+SLOPE = 0.1
+EPOCH = 12_950 // 16
+"""Steps of the published code in an epoch of LJSpeech's training part, after each of which the learning rate falls."""
+LAST_SLOPE = 0.01
+"""Of the generator's last rectifier: torch's default, which the published code has there."""
+
+Activation = Callable[[int, bool], nn.Module]
+"""What comes before a convolution over so many channels, and whether its input may be overwritten."""
+
+
+def rectifier(channels: int, inplace: bool) -> nn.Module:
+    """What comes before every convolution of HiFi-GAN's residual blocks."""
+    return nn.LeakyReLU(SLOPE, inplace)
+
+
+def residual_block(channels: int, size: int, dilations: tuple[int, ...], *, paired: bool, before: Activation
+                   ) -> nn.Module:  # fmt: skip
+    """Dilated convolutions one after the other, each added to its input (appendix A.1).
+
+    Args:
+        channels: of all.
+        size: of the convolutions.
+        dilations: of each.
+        paired: whether an undilated convolution follows each dilated one (the published block 1; 2 is without).
+        before: what comes before every convolution.
+    """
+
+    def step(dilation: int) -> nn.Module:
+        layers = [before(channels, False), same(channels, channels, size, dilation=dilation)]
+        if paired:
+            layers += [before(channels, True), same(channels, channels, size)]
+        return Sum(nn.Identity(), nn.Sequential(*layers))
+
+    return nn.Sequential(*(step(dilation) for dilation in dilations))
+
+
+class Generator(MelGenerator):
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1].
+
+    Args:
+        mel: the contract of its mels.
+        samples: of the excerpts that it is trained on.
+        rates: by which the stages lengthen; each halves the channels.
+        up_sizes: of the transposed convolutions that lengthen.
+        width: channels of the first layer.
+        sizes: of the residual blocks side by side in every stage.
+        dilations: of the convolutions in each of them.
+        paired: whether an undilated convolution follows each dilated one.
+        folded: whether its weights are plain, as `fold` leaves them.
+
+    Raises:
+        RecipeError: the settings do not go together.
+    """
+
+    def __init__(
+        self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 8192,
+        rates: tuple[Size, ...] = (8, 8, 2, 2), up_sizes: tuple[Size, ...] = (16, 16, 4, 4), width: Size = 512,
+        sizes: tuple[Size, ...] = (3, 7, 11), dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
+        paired: bool = True, folded: bool = False,
+    ) -> None:  # fmt: skip
+        mel = MelContract.model_validate(mel)
+        layers: list[nn.Module] = [same(mel.mels, width, 7)]
+        channels = width
+        for up, outputs in lengthening(width, rates, up_sizes):
+            blocks = fused(outputs, sizes, dilations, paired=paired, before=rectifier)
+            layers += [nn.LeakyReLU(SLOPE, inplace=True), up, blocks]
+            channels = outputs
+        layers += [nn.LeakyReLU(LAST_SLOPE, inplace=True), same(channels, 1, 7), nn.Tanh()]
+        super().__init__(mel, rates, samples, layers, folded)
+
+
+def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[nn.Module, int]]:
+    """The transposed convolutions of all stages, each with the channels that it gives: half of those before.
+
+    Raises:
+        RecipeError: there are not as many sizes as rates, a size is less than its rate, or the width cannot be halved.
+    """
+    if len(sizes) != len(rates) or any(size < rate for size, rate in zip(sizes, rates, strict=True)):
+        raise RecipeError(
+            f"`up_sizes` is {list(sizes)}; give one for each of the `rates` {list(rates)}, no less than it"
+        )
+    if width >> len(rates) < 1:
+        raise RecipeError(f"`width` is {width}; {len(rates)} stages that halve it need {1 << len(rates)} or more")
+    ups: list[tuple[nn.Module, int]] = []
+    for stage, (rate, size) in enumerate(zip(rates, sizes, strict=True)):
+        inputs, outputs = width >> stage, width >> stage + 1
+        ups.append((nn.ConvTranspose1d(inputs, outputs, size, rate, padding=(size - rate) // 2), outputs))
+    return ups
+
+
+def fused(channels: int, sizes: tuple[int, ...], dilations: tuple[tuple[int, ...], ...], *, paired: bool,
+          before: Activation) -> nn.Module:  # fmt: skip
+    """Multi-receptive field fusion: residual blocks of several sizes over the same input, averaged (section 2.2).
+
+    Raises:
+        RecipeError: there are not as many dilations as sizes.
+    """
+    if len(dilations) != len(sizes):
+        given = [list(one) for one in dilations]
+        raise RecipeError(f"`dilations` is {given}; give some for each of the `sizes` {list(sizes)}")
+    pairs = zip(sizes, dilations, strict=True)
+    return Mean(*(residual_block(channels, size, ds, paired=paired, before=before) for size, ds in pairs))
+
+
+class ConvolutionalDiscriminator(nn.Module):
+    """A stack of convolutions with rectifiers between them: its input to logits `[B, n]`, and all layers' results.
+
+    The logits before they are flattened are the last of the features, as in the published code.
+
+    Args:
+        layers: the convolutions.
+        judge: the last one, to one channel.
+        spectral: whether they are spectrally normalised in the place of weight normalisation.
+    """
+
+    def __init__(self, layers: list[nn.Module], judge: nn.Module, *, spectral: bool = False):
+        super().__init__()
+        self.layers, self.judge = nn.ModuleList(layers), judge
+        if spectral:
+            for layer in (*layers, judge):
+                spectrally_normalised(layer)
+        else:
+            normalise_weights(self)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu_(layer(x), SLOPE)
+            features.append(x)
+        logits = self.judge(x)
+        return logits.flatten(1), [*features, logits]
+
+
+class PeriodDiscriminator(ConvolutionalDiscriminator):
+    """Audio `[B, 1, T]`, every `period`-th sample in a row, to logits (section 2.3).
+
+    Args:
+        period: in samples.
+        width: channels of the first layer; then 4, 16, 32 and 32 times as many.
+        size: of the convolutions along time, which are padded by 2 samples whatever it is, as in the code.
+        stride: of all but the last.
+        spectral: whether it is spectrally normalised.
+    """
+
+    def __init__(self, period: int, *, width: int = 32, size: int = 5, stride: int = 3, spectral: bool = False):
+        widths = [1, width, 4 * width, 16 * width, 32 * width, 32 * width]
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, (size, 1), (step, 1), padding=(2, 0))
+            for (inputs, outputs), step in zip(pairwise(widths), [*[stride] * 4, 1], strict=True)
+        ]
+        super().__init__(layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)), spectral=spectral)
+        self.period = period
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+        whole = F.pad(audio, (0, -audio.shape[2] % self.period), mode="reflect")
+        return super().forward(whole.view(len(whole), 1, -1, self.period))
+
+
+class MultiPeriodDiscriminator(Discriminators):
+    """Discriminators of audio `[B, 1, T]` by several periods.
+
+    Args:
+        periods: in samples.
+        width: channels of their first layers.
+    """
+
+    def __init__(self, *, periods: tuple[Size, ...] = (2, 3, 5, 7, 11), width: Size = 32):
+        super().__init__(PeriodDiscriminator(period, width=width) for period in periods)
+
+
+class ScaleDiscriminator(ConvolutionalDiscriminator):
+    """Audio `[B, 1, T]` to logits, through grouped convolutions (section 2.3).
+
+    Args:
+        width: channels of the first two layers; a multiple of 16.
+        spectral: whether it is spectrally normalised.
+
+    Raises:
+        RecipeError: the width cannot be cut into the groups.
+    """
+
+    def __init__(self, width: int, *, spectral: bool = False):
+        if width % 16:
+            raise RecipeError(f"`width` of the multi-scale discriminator is {width}; it must be a multiple of 16")
+        widths = [1, width, width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
+        shapes = [(15, 1, 1), (41, 2, 4), (41, 2, 16), (41, 4, 16), (41, 4, 16), (41, 1, 16), (5, 1, 1)]
+        layers: list[nn.Module] = [
+            nn.Conv1d(inputs, outputs, size, stride, padding=size // 2, groups=groups)
+            for (inputs, outputs), (size, stride, groups) in zip(pairwise(widths), shapes, strict=True)
+        ]
+        super().__init__(layers, same(widths[-1], 1, 3), spectral=spectral)
+
+
+class MultiScaleDiscriminator(Discriminators):
+    """Discriminators of audio `[B, 1, T]` as it is and at half and a quarter of its rate; the first one is spectral.
+
+    Args:
+        scales: how many.
+        width: channels of their first layers; a multiple of 16.
+    """
+
+    def __init__(self, *, scales: Size = 3, width: Size = 128):
+        alike = (ScaleDiscriminator(width, spectral=number == 0) for number in range(scales))
+        super().__init__(alike, between=nn.AvgPool1d(4, stride=2, padding=2))
+
+
+class HiFiGAN(Vocoder):
+    """HiFi-GAN (Kong et al. 2020, arXiv:2010.05646, equations 5 and 6).
+
+    Args:
+        generator: mels to audio.
+        mpd: audio to the judgement by periods.
+        msd: audio to the judgement at scales.
+        objective: what both minimise.
+        adversarial_weight: of the adversarial terms; 2 takes back the ½ of `least_squares`, which equations 1 and 2
+            have not.
+        feature_matching_weight: λ_fm.
+        mel_weight: λ_mel.
+        stft_weight: of the multi-resolution STFT loss, which is not the paper's.
+    """
+
+    def __init__(
+        self, generator: MelGenerator, mpd: nn.Module, msd: nn.Module, *, objective: Objective = least_squares,
+        adversarial_weight: float = 2.0, feature_matching_weight: float = 2.0, mel_weight: float = 45.0,
+        stft_weight: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            generator, objective=objective, adversarial_weight=adversarial_weight,
+            feature_matching_weight=feature_matching_weight, mel_weight=mel_weight, stft_weight=stft_weight,
+        )  # fmt: skip
+        self.mpd, self.msd = mpd, msd
+
+    @property
+    def discriminators(self) -> Mapping[str, nn.Module]:
+        return {"mpd": self.mpd, "msd": self.msd}
+
+
+V1 = Preset(
+    HiFiGAN,
+    networks={"generator": Generator, "mpd": MultiPeriodDiscriminator, "msd": MultiScaleDiscriminator},
+    paper="arXiv:2010.05646",
+    objective="least_squares",
+    settings={"feature_matching_weight": 2.0, "mel_weight": 45.0},
+    network={
+        "mel": CONTRACTS["hifigan-22k"].model_dump(), "samples": 8192, "rates": (8, 8, 2, 2),
+        "up_sizes": (16, 16, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3, "paired": True,
+        "generator": {"width": 512}, "mpd": {"width": 32}, "msd": {"width": 128},
+    },
+    optimizer=Adam(
+        learning_rate=2e-4, betas=(0.8, 0.99), weight_decay=0.01, schedule=Step(every=EPOCH, factor=0.999)
+    ),
+    train={"batch_size": 16, "steps": 2_500_000, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
+)  # fmt: skip
+V2 = V1.but(network={"generator": {"width": 128}})
+V3 = V1.but(
+    network={
+        "rates": (8, 8, 4), "up_sizes": (16, 16, 8), "sizes": (3, 5, 7), "dilations": ((1, 2), (2, 6), (3, 12)),
+        "paired": False, "generator": {"width": 256},
+    },
+)  # fmt: skip
+SMALL = V3.but(
+    network={
+        "sizes": (3, 7), "dilations": ((1, 3), (1, 3)),
+        "generator": {"width": 64}, "mpd": {"periods": (2, 3, 5), "width": 4}, "msd": {"scales": 2, "width": 16},
+    },
+    optimizer=Adam(learning_rate=5e-4, betas=(0.8, 0.99)),
+    train={"batch_size": 4, "steps": 3000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
+)  # fmt: skip
+
+PRESETS = {"hifigan": {"paper": V1, "v1": V1, "v2": V2, "v3": V3, "small": SMALL}}

@@ -1,0 +1,159 @@
+"""MelGAN: audio from mels by a convolutional network without noise, judged at three scales.
+
+- `melgan`: Kumar et al. 2019, arXiv:1910.06711, as in github.com/descriptinc/melgan-neurips. Features are matched with
+  the code's weight, 4 / (depth + 1) for each layer and a mean over scales. There, the N(0, 0.02) that weights are
+  drawn from is undone by weight normalisation; here they begin as torch's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
+from operator import mul
+
+from torch import Tensor, nn
+
+from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.systems.vocoder import Discriminators, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_core.objectives import Objective, hinge
+from gan_core.preset import Preset
+from gan_core.recipe import Adam, Size
+
+SLOPE = 0.2
+STEPS = 3000 * 13_100 // 16
+"""Of the published code's 3,000 epochs over the clips of LJSpeech."""
+
+
+class Residual(Sum):
+    """A dilated convolution and one over a single sample, beside another of those as a shortcut (section 2.1)."""
+
+    def __init__(self, channels: int, dilation: int):
+        dilated = same(channels, channels, 3, dilation=dilation, mode="reflect")
+        block = nn.Sequential(
+            nn.LeakyReLU(SLOPE), dilated, nn.LeakyReLU(SLOPE, inplace=True), same(channels, channels, 1)
+        )
+        super().__init__(same(channels, channels, 1), block)
+
+
+class Generator(MelGenerator):
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1]; padding reflects.
+
+    Args:
+        mel: the contract of its mels.
+        samples: of the excerpts that it is trained on.
+        rates: by which the stages lengthen; each halves the channels.
+        width: channels before the last layer.
+        depth: dilated blocks in a stage, with the dilations 1, 3, 9 …
+        folded: whether its weights are plain, as `fold` leaves them.
+    """
+
+    def __init__(
+        self, *, mel: MelContract = CONTRACTS["melgan-22k"], samples: Size = 8192,
+        rates: tuple[Size, ...] = (8, 8, 2, 2), width: Size = 32, depth: Size = 3, folded: bool = False,
+    ) -> None:  # fmt: skip
+        mel = MelContract.model_validate(mel)
+        widths = [width << stage for stage in reversed(range(len(rates) + 1))]
+        layers: list[nn.Module] = [same(mel.mels, widths[0], 7, mode="reflect")]
+        for rate, (inputs, outputs) in zip(rates, pairwise(widths), strict=True):
+            up = nn.ConvTranspose1d(
+                inputs, outputs, 2 * rate, rate, padding=rate // 2 + rate % 2, output_padding=rate % 2
+            )
+            layers += [nn.LeakyReLU(SLOPE, inplace=True), up, *(Residual(outputs, 3**k) for k in range(depth))]
+        layers += [nn.LeakyReLU(SLOPE, inplace=True), same(width, 1, 7, mode="reflect"), nn.Tanh()]
+        super().__init__(mel, rates, samples, layers, folded)
+        widest = max((3 ** (depth - 1) // longer for longer in accumulate(rates, mul)), default=0)
+        self.least = 1 + max(3, widest)  # what is reflected lies within the input
+
+
+class ScaleDiscriminator(nn.Module):
+    """Audio `[B, 1, T]` to logits of its windows `[B, T / downsampling^depth]`, and the features of each layer.
+
+    Args:
+        width: channels of the first layer.
+        depth: strided layers.
+        downsampling: of each of them; it widens as much, to 1024 channels at most.
+    """
+
+    def __init__(self, width: int, depth: int, downsampling: int):
+        super().__init__()
+        widths = [min(width * downsampling**k, 1024) for k in range(depth + 1)]
+        layers = [same(1, width, 15, mode="reflect")]
+        for inputs, outputs in pairwise(widths):
+            layers.append(nn.Conv1d(inputs, outputs, 10 * downsampling + 1, downsampling, padding=5 * downsampling,
+                                    groups=max(1, inputs // 4)))  # fmt: skip
+        last = min(2 * widths[-1], 1024)
+        layers.append(same(widths[-1], last, 5))
+        self.layers = nn.ModuleList(nn.Sequential(layer, nn.LeakyReLU(SLOPE, inplace=True)) for layer in layers)
+        self.judge = same(last, 1, 3)
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+        features = [audio]
+        for layer in self.layers:
+            features.append(layer(features[-1]))
+        return self.judge(features[-1]).squeeze(1), features[1:]
+
+
+class Discriminator(Discriminators):
+    """Audio `[B, 1, T]` to the logits and features of discriminators alike, each of the audio at half the rate before.
+
+    Args:
+        scales: how many.
+        width: channels of their first layers.
+        depth: of their strided layers.
+        downsampling: of each of these.
+    """
+
+    def __init__(self, *, scales: Size = 3, width: Size = 16, depth: Size = 4, downsampling: Size = 4):
+        alike = [ScaleDiscriminator(width, depth, downsampling) for _ in range(scales)]
+        super().__init__(alike, between=nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False))
+        self.depth = depth
+        normalise_weights(self)
+
+
+class MelGAN(Vocoder):
+    """MelGAN (Kumar et al. 2019, arXiv:1910.06711, section 2.3).
+
+    Args:
+        generator: mels to audio.
+        discriminator: audio to a judgement.
+        objective: what both minimise.
+        feature_matching_weight: λ.
+        stft_weight: of the multi-resolution STFT loss, which is not the paper's.
+    """
+
+    def __init__(
+        self, generator: MelGenerator, discriminator: Discriminator, *, objective: Objective = hinge,
+        feature_matching_weight: float = 10.0, stft_weight: float = 0.0,
+    ) -> None:  # fmt: skip
+        share = 4 / (discriminator.depth + 1) / len(discriminator.discriminators)
+        super().__init__(
+            generator, objective=objective, feature_matching_weight=share * feature_matching_weight,
+            stft_weight=stft_weight,
+        )  # fmt: skip
+        self.discriminator = discriminator
+
+    @property
+    def discriminators(self) -> Mapping[str, nn.Module]:
+        return {"scales": self.discriminator}
+
+
+MELGAN = Preset(
+    MelGAN,
+    networks={"generator": Generator, "discriminator": Discriminator},
+    paper="arXiv:1910.06711",
+    objective="hinge",
+    network={
+        "mel": CONTRACTS["melgan-22k"].model_dump(), "samples": 8192, "rates": (8, 8, 2, 2),
+        "generator": {"width": 32, "depth": 3}, "discriminator": {"width": 16, "depth": 4},
+    },
+    optimizer=Adam(learning_rate=1e-4, betas=(0.5, 0.9)),
+    train={"batch_size": 16, "steps": STEPS, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
+)  # fmt: skip
+SMALL = MELGAN.but(
+    settings={"stft_weight": 2.5},
+    network={"generator": {"width": 8, "depth": 3}, "discriminator": {"scales": 2, "width": 4, "depth": 3}},
+    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.9)),
+    train={"batch_size": 4, "steps": 3000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
+)
+
+PRESETS = {"melgan": {"paper": MELGAN, "small": SMALL}}

@@ -1,0 +1,348 @@
+"""What vocoders share: generators of audio from mels, the game that trains them, and how they are used.
+
+A generator is made of few kinds of layers, so that it can be told from them which mels a sample of its audio comes
+from: what a stream of mels must keep.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+from gan_audio.losses import Judgement, feature_matching, fooled, multi_resolution_stft, together, told_apart
+from gan_audio.mel import MelContract, MelSpectrogram
+from gan_core.errors import DataError, RecipeError
+from gan_core.game import Batch, Game, Player, Terms, evaluating
+from gan_core.objectives import Objective
+
+FRAMES_AT_ONCE = 256
+"""Mel frames that a stream turns into audio in one pass; longer chunks are taken in several."""
+Span = tuple[int, int]
+"""The first and the last of some samples in a row."""
+NORMALISED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
+"""Layers that are under weight normalisation."""
+POINTWISE = (nn.Identity, nn.LeakyReLU, nn.Tanh, nn.Hardtanh)
+"""Layers whose outputs are computed from the input at their own place."""
+
+
+# --- layers
+
+
+class Sum(nn.Module):
+    """What branches make of one input, added up."""
+
+    def __init__(self, *branches: nn.Module):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.branches
+        total = first(x)
+        for branch in others:
+            total = branch(x).add_(total)  # a branch's result is nobody else's; the first may be x itself
+        return total
+
+    def reach(self, span: Span) -> Span:
+        firsts, lasts = zip(*(reach(branch, span) for branch in self.branches), strict=True)
+        return min(firsts), max(lasts)
+
+
+class Mean(Sum):
+    """What branches make of one input, averaged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).div_(len(self.branches))
+
+
+def reach(layer: nn.Module, span: Span) -> Span:
+    """The inputs that a span of a layer's outputs is computed from, beyond the ends of its input too.
+
+    At an end, padding takes the place of inputs; reflections lie within the reach of the other side.
+    """
+    first, last = span
+    if isinstance(layer, nn.Sequential):
+        for part in reversed(layer):
+            span = reach(part, span)
+        return span
+    if isinstance(layer, nn.ConvTranspose1d):  # output t sums inputs i with 0 <= t + padding - i · stride < size
+        (size,), (stride,), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
+        return -((size - 1 - first - padding) // stride), (last + padding) // stride
+    if isinstance(layer, nn.Conv1d):
+        (size,), (dilation,), padding = layer.kernel_size, layer.dilation, int(layer.padding[0])
+        return first - padding, last - padding + (size - 1) * dilation
+    if isinstance(layer, POINTWISE):
+        return span
+    return layer.reach(span)  # type: ignore[operator]  # a layer of ours says it itself
+
+
+def same(
+    inputs: int, outputs: int, size: int, *, dilation: int = 1, bias: bool = True,
+    mode: Literal["zeros", "reflect"] = "zeros",
+) -> nn.Conv1d:  # fmt: skip
+    """A convolution of an odd size that keeps the length."""
+    padding = dilation * (size // 2)
+    return nn.Conv1d(inputs, outputs, size, dilation=dilation, padding=padding, padding_mode=mode, bias=bias)
+
+
+def normalise_weights(network: nn.Module) -> None:
+    """Weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868) of every convolution, in place.
+
+    As in the published code, transposed convolutions too are normalised over axis 0, their input channels.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, NORMALISED):
+            weight_norm(layer)
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """Takes weight normalisation out, in place: the weights become what it made of them, and the sound stays."""
+    for layer in list(network.modules()):
+        if isinstance(layer, NORMALISED) and parametrize.is_parametrized(layer, "weight"):
+            weight = layer.weight.detach()
+            del layer.parametrizations
+            # Not by torch's remove_parametrizations: it changes the layer's class, which copies of the layer share.
+            layer.__class__ = type(layer).__bases__[0]
+            layer.weight = nn.Parameter(weight)
+    return network
+
+
+def fitting(samples: int, mel: MelContract) -> int:
+    """The length of an excerpt that a contract's mels fit to and that is nearest to so many samples."""
+    return mel.hop * max(-(-mel.fft_size // mel.hop), round(samples / mel.hop))
+
+
+class MelGenerator(nn.Module):
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1]: what the vocoders' generators are.
+
+    Attributes:
+        contract: of the mels.
+        sample_rate: in Hz.
+        context: mel frames before and after a frame that its samples are computed from.
+        least: the shortest mel, in frames.
+
+    Args:
+        mel: the contract, its settings, or its name.
+        rates: by which the stages lengthen; together they make the hop.
+        samples: of the excerpts that it is trained on, a whole number of hops.
+        layers: from mels to audio.
+        folded: whether the weights are plain, as `fold` leaves them, and not normalised.
+
+    Raises:
+        RecipeError: the rates, the samples and the contract do not go together.
+    """
+
+    least = 1
+
+    def __init__(self, mel: MelContract, rates: Sequence[int], samples: int, layers: Sequence[nn.Module], folded: bool):
+        super().__init__()
+        self.contract, self.sample_rate = mel, mel.sample_rate
+        if math.prod(rates) != mel.hop:
+            raise RecipeError(f"`rates` lengthen by {math.prod(rates)}; the mel's hop is {mel.hop} samples")
+        if samples != fitting(samples, mel):
+            what = f"a multiple of the hop, {mel.hop}, and no less than the FFT, {mel.fft_size}"
+            raise RecipeError(f"`samples` is {samples}; it must be {what}. Try {fitting(samples, mel)}.")
+        self.layers = nn.Sequential(*layers)
+        first, last = reach(self.layers, (0, mel.hop - 1))
+        self.context = (-first, last)
+        if not folded:
+            normalise_weights(self)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return self.layers(mel)
+
+
+class Discriminators(nn.Module):
+    """Several discriminators of the same audio, each with its own view of it: audio `[B, 1, T]` to a judgement.
+
+    Args:
+        discriminators: audio to logits `[B, …]` and the features of each layer.
+        between: what happens to the audio from one to the next; None shows all of them the same.
+    """
+
+    def __init__(self, discriminators: Iterable[nn.Module], *, between: nn.Module | None = None):
+        super().__init__()
+        self.discriminators = nn.ModuleList(discriminators)
+        self.between = nn.Identity() if between is None else between
+
+    def forward(self, audio: Tensor) -> Judgement:
+        judgement = Judgement([], [])
+        for number, judge in enumerate(self.discriminators):
+            audio = self.between(audio) if number else audio
+            logits, features = judge(audio)
+            judgement.logits.append(logits)
+            judgement.features.append(features)
+        return judgement
+
+
+# --- the game
+
+
+class Vocoder(Game):
+    """A generator of audio from mels, and discriminators of audio; what was made of a batch both players see.
+
+    A batch holds `audio` `[B, 1, T]`. Audio beyond the last whole hop is left out.
+
+    Args:
+        generator: mels to audio.
+        objective: what both minimise, summed over the discriminators.
+        adversarial_weight: of the adversarial terms of both.
+        feature_matching_weight: of the distance between the features of real and generated audio.
+        mel_weight: of the L1 distance between their mels up to half the sample rate; 0 leaves it out.
+        stft_weight: of the multi-resolution STFT loss (Yamamoto et al. 2020, arXiv:1910.11480); 0 leaves it out.
+
+    Raises:
+        RecipeError: the objective is one of energies.
+    """
+
+    def __init__(
+        self, generator: MelGenerator, *, objective: Objective, feature_matching_weight: float,
+        adversarial_weight: float = 1.0, mel_weight: float = 0.0, stft_weight: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if objective.energy:
+            raise RecipeError(f"the objective `{objective.name}` is of energies, and a vocoder is judged by logits")
+        self.generator, self.objective = generator, objective
+        self.adversarial_weight, self.feature_matching_weight = adversarial_weight, feature_matching_weight
+        self.mel_weight, self.stft_weight = mel_weight, stft_weight
+        self.mel = MelSpectrogram(generator.contract)
+        self.full_band_mel = MelSpectrogram(generator.contract.but(high_hz=None))
+
+    @property
+    @abstractmethod
+    def discriminators(self) -> Mapping[str, nn.Module]:
+        """The networks that judge audio, by the names of their terms in the log."""
+
+    @property
+    def contract(self) -> MelContract:
+        """Of the mels that it speaks."""
+        return self.generator.contract
+
+    def players(self) -> Iterable[Player]:
+        yield Player("discriminator", tuple(self.discriminators.values()), self.discriminator_loss)
+        yield Player("generator", (self.generator,), self.generator_loss)
+
+    def stage(self, batch: Batch) -> Batch:
+        mel = self.mel(batch["audio"])
+        length = mel.shape[2] * self.contract.hop
+        return batch | {"audio": batch["audio"][..., :length], "fake": self.generator(mel)[..., :length]}
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real, fake = self.judge(batch["audio"]), self.judge(batch["fake"])
+        for side, judgements in (("real", real), ("fake", fake)):
+            logits = [part.detach().flatten() for judgement in judgements.values() for part in judgement.logits]
+            self.note(f"{side}_logits", torch.cat(logits).mean())
+        return {name: self.adversarial_weight * told_apart(self.objective, real[name], fake[name]) for name in real}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        real, fake = (together(self.judge(batch[key])) for key in ("audio", "fake"))
+        terms = {
+            "adversarial": self.adversarial_weight * fooled(self.objective, real, fake),
+            "feature_matching": self.feature_matching_weight * feature_matching(real, fake),
+        }
+        if self.mel_weight:
+            mels = self.full_band_mel(batch["fake"]), self.full_band_mel(batch["audio"])
+            terms["mel"] = self.mel_weight * l1_loss(*mels)
+        if self.stft_weight:
+            terms["stft"] = self.stft_weight * multi_resolution_stft(batch["audio"], batch["fake"]).sum()
+        return terms
+
+    def judge(self, audio: Tensor) -> dict[str, Judgement]:
+        """What each of the networks makes of audio."""
+        return {name: network(audio) for name, network in self.discriminators.items()}
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        return {"real": batch["audio"], "resynthesised": self.resynthesize(batch["audio"])}
+
+    # For users.
+
+    @torch.no_grad()
+    def vocode(self, mel: Tensor) -> Tensor:
+        """Audio `[B, 1, frames · hop]` of mels `[B, mels, frames]` of the model's contract, in evaluation mode.
+
+        Raises:
+            DataError: the mels have another number of bands, or too few frames.
+        """
+        self._check_bands(mel)
+        return self._told(self.generator, mel, 0, mel.shape[2])
+
+    @torch.no_grad()
+    def resynthesize(self, audio: Tensor) -> Tensor:
+        """Audio `[B, 1, T]` to its mels and back, `[B, 1, T]`, in evaluation mode.
+
+        The last hop is filled up with silence before it is analysed.
+
+        Raises:
+            DataError: the audio is too short for a mel.
+        """
+        length = audio.shape[-1]
+        whole = nn.functional.pad(audio.to(self.device), (0, -length % self.contract.hop))
+        return self.vocode(self.mel(whole))[..., :length]
+
+    @torch.no_grad()
+    def stream(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Audio of one mel that comes in chunks, as soon as it can be told; together, the audio of the whole.
+
+        It lags behind by as many frames as the last sample of a frame is computed from (`generator.context`), and
+        holds those and as many before.
+
+        Args:
+            mels: `[1, mels, frames]` of the model's contract, of any numbers of frames.
+
+        Yields:
+            `[1, 1, samples]`, equal to `vocode` of all chunks together, to the rounding.
+
+        Raises:
+            DataError: a chunk has another number of bands, or all together have too few frames.
+        """
+        generator = self._folded()
+        before, after = self.generator.context
+        held: Tensor | None = None
+        known = 0  # frames held whose audio is told already
+        for chunk in mels:
+            self._check_bands(chunk)
+            for part in torch.split(chunk, FRAMES_AT_ONCE, dim=2):
+                held = part if held is None else torch.cat([held, part], dim=2)
+                ready = held.shape[2] - after
+                if ready > known:
+                    yield self._told(generator, held, known, ready)
+                    dropped = max(0, ready - before)
+                    held, known = held[:, :, dropped:], ready - dropped
+        if held is not None and held.shape[2] > known:
+            yield self._told(generator, held, known, held.shape[2])
+
+    def fold(self) -> Self:
+        """Takes weight normalisation out of the generator, in place: the same sound, faster; for use, not training."""
+        fold(self.generator)
+        if self.recipe is not None:
+            self.recipe = self.recipe.but({"network.folded": True})
+        return self
+
+    def _folded(self) -> nn.Module:
+        """The generator, for many passes: its weights are worked out once."""
+        plain = not any(parametrize.is_parametrized(layer) for layer in self.generator.modules())
+        return self.generator if plain else fold(deepcopy(self.generator))
+
+    def _told(self, generator: nn.Module, mel: Tensor, start: int, end: int) -> Tensor:
+        """The audio of some frames of a mel, which are computed with all of it."""
+        self._check_length(mel)
+        hop = self.contract.hop
+        with evaluating(generator):
+            audio: Tensor = generator(mel.to(next(generator.parameters())))
+        return audio[..., start * hop : end * hop].clone()
+
+    def _check_bands(self, mel: Tensor) -> None:
+        if mel.ndim != 3 or mel.shape[1] != self.contract.mels:
+            raise DataError(f"the mel has the shape {list(mel.shape)}; expected [B, {self.contract.mels}, frames]")
+
+    def _check_length(self, mel: Tensor) -> None:
+        if mel.shape[2] < self.generator.least:
+            raise DataError(f"the mel has {mel.shape[2]} frames; this model needs {self.generator.least} or more")

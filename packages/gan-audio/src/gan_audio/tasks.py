@@ -1,0 +1,164 @@
+"""What gan-audio does besides training and generating: mels, sound of mels, what is in a file, and walks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gan_core.cli import MODEL_HELP, Answer, Seed
+from gan_core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from gan_audio.pipeline import Outcome
+    from gan_audio.systems.vocoder import Vocoder
+
+CONTRACT = "hifigan-22k"
+"""The mels that most vocoders of speech are trained on."""
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files, folders of them, or - (a WAV).")]
+Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders of them, or - (either).")]
+Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="A folder, or - for standard output.")]
+RawIn = Annotated[str | None, typer.Option(metavar="RATE:CHANNELS:s16", help="- holds raw samples of 16 bits.")]
+RawOut = Annotated[bool, typer.Option("--raw-out", help="`--out -` gets raw samples of 16 bits.")]
+Mono = Annotated[bool, typer.Option("--mono", help="Mixes the channels of sounds to one.")]
+
+
+def mel(
+    inputs: Sounds,
+    out: Out = None,
+    contract: Annotated[
+        str, typer.Option(metavar="NAME", help="melgan-22k, hifigan-22k, tacotron2 or 24k.")
+    ] = CONTRACT,
+    raw: RawIn = None,
+) -> Answer | None:
+    """Writes the mels of sounds, each with its contract; channels are mixed to one, and other rates converted."""
+    from gan_audio.mel import CONTRACTS
+    from gan_audio.pipeline import write_mels
+    from gan_audio.pipes import Raw
+    from gan_core.errors import unknown
+
+    if contract not in CONTRACTS:
+        raise unknown("mel contract", contract, CONTRACTS)
+    asked = Raw.parse(raw) if raw is not None else None
+    return _made(out, lambda place: write_mels(inputs, place, CONTRACTS[contract], raw=asked))
+
+
+def vocode(
+    model: Model,
+    inputs: Mels,
+    out: Out = None,
+    raw: RawIn = None,
+    raw_out: RawOut = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Converts mels of other contracts, if sound.")] = False,
+    mono: Mono = False,
+) -> Answer | None:
+    """Makes sound of mels, or of the mels of sounds: WAV files, or a stream."""
+    from gan_audio.pipeline import vocode as work
+    from gan_audio.pipes import Raw
+
+    asked = Raw.parse(raw) if raw is not None else None
+    return _made(
+        out,
+        lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, mono=mono),
+    )
+
+
+def resynthesize(
+    model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, mono: Mono = False
+) -> Answer | None:
+    """Takes sounds to their mels and back: WAV files as long as they, or a stream."""
+    from gan_audio.pipeline import resynthesize as work
+    from gan_audio.pipes import Raw
+
+    asked = Raw.parse(raw) if raw is not None else None
+    return _made(out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, mono=mono))
+
+
+def inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Sound or mel files.")],
+    spectrogram: Annotated[
+        Path | None, typer.Option(metavar="PNG", dir_okay=False, help="Draws the spectrogram of one sound.")
+    ] = None,
+) -> Answer:
+    """Says what is in files: rate, channels, length, level, clipping and silence; or a mel's contract."""
+    from gan_audio.inspection import inspect_mel, inspect_sound
+    from gan_audio.pipeline import refuse_file
+
+    mels = [file for file in files if file.suffix == ".safetensors"]
+    if spectrogram is not None:
+        if len(files) > 1 or mels:
+            raise InputError("`--spectrogram` is of one sound; give one sound file")
+        if spectrogram.suffix != ".png":
+            raise InputError(f"`--spectrogram` is {spectrogram}; the picture is a .png")
+        refuse_file(spectrogram)
+    found = {
+        str(file): inspect_mel(file) if file in mels else inspect_sound(file, picture=spectrogram) for file in files
+    }
+    text = "\n".join(f"{name}: {_described(facts)}" for name, facts in found.items())
+    return Answer(found, text)
+
+
+def interpolate(
+    model: Model,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="The sound, a .wav.")] = None,
+    steps: Annotated[int, typer.Option(min=2, max=1024, help="Sounds, both ends among them.")] = 8,
+    label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, the first.")] = None,
+    seed: Seed = 0,
+) -> Answer:
+    """Writes sounds along the line from one latent to another, one after the other."""
+    from gan_audio import DOMAIN
+    from gan_audio.pipeline import interpolation, refuse_file, write_interpolation
+
+    if out is None:
+        raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")
+    if out.suffix != ".wav":
+        raise InputError(f"`--out` is {out}; the sound is a .wav")
+    refuse_file(out)
+    game = DOMAIN.load(model)
+    write_interpolation(interpolation(game, model, steps=steps, label=label, seed=seed), out, game)
+    return Answer({"file": str(out), "sounds": steps, "seed": seed}, str(out))
+
+
+def _made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
+    """Does the work; where standard output is for sound, nothing else is said there."""
+    from gan_audio.pipes import OutputClosed
+    from gan_core.files import count
+
+    if out is None:
+        raise InputError("`--out` is missing: name a folder, or - for standard output")
+    try:
+        outcome = work(out)
+    except OutputClosed:
+        return None
+    if out == "-":
+        return None
+    document = {"files": [str(file) for file in outcome.files], "skipped": outcome.skipped}
+    return Answer(document, f"{count(len(outcome.files), 'file')} in {out}")
+
+
+def _vocoder(model: str) -> Vocoder:
+    from gan_audio import DOMAIN
+    from gan_audio.pipeline import as_vocoder
+
+    return as_vocoder(DOMAIN.load(model), model)
+
+
+def _described(facts: Mapping[str, Any]) -> str:
+    """Facts of one file as one line."""
+    if facts["format"] == "mel":
+        return f"mel, {facts['frames']:,} frames, {facts['seconds']:.3f} s, {facts['described']}"
+    peak, rms = ("silent" if facts[key] is None else f"{facts[key]:.2f} dBFS" for key in ("peak", "rms"))
+    bits = facts["encoding"] if facts["bits"] is None else f"{facts['bits']} bits ({facts['encoding']})"
+    channels = f"{facts['channels']} channel{'' if facts['channels'] == 1 else 's'}"
+    return (
+        f"{facts['format']}, {facts['sample_rate']:,} Hz, {channels}, {bits}, {facts['seconds']:.3f} s, "
+        f"peak {peak}, RMS {rms}, {facts['clipped']:,} clipped, {facts['silent']:.1%} silent"
+    )
+
+
+COMMANDS = {"mel": mel, "vocode": vocode, "resynthesize": resynthesize, "inspect": inspect, "interpolate": interpolate}

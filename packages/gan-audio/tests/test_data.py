@@ -1,0 +1,444 @@
+import logging
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import soundfile
+import torch
+from torch.testing import assert_close
+
+from gan_audio import data, sources
+from gan_audio.data import DATASETS, load_drums, open_folder
+from gan_audio.files import write_wav
+from gan_audio.sources import FileSlices, HeldSlices
+from gan_core.data import read
+from gan_core.errors import DataError
+
+LOOKED_FOR = "(looked for .wav, .flac, .ogg, .mp3)"
+
+
+def ramp(length):
+    """Sound `[1, length]` that says where it is: sample `i` is `(i + 1) / 2^15`."""
+    return torch.arange(1, length + 1)[None] / 2**15
+
+
+def flat(level, length=64, channels=1):
+    return torch.full((channels, length), level / 2**15)
+
+
+def put(path, audio, rate=8000):
+    write_wav(path, audio, rate)
+    return path
+
+
+def levels(batch):
+    """The first sample of every item, in 16-bit steps."""
+    return (batch["audio"][:, 0, 0] * 2**15).round().int().tolist()
+
+
+def spoil(path):
+    """A file whose header is right and whose sound is no number."""
+    soundfile.write(path, torch.full((64,), torch.nan).numpy(), 8000, subtype="FLOAT")
+
+
+def item(dataset, index, seed=0):
+    torch.manual_seed(seed)
+    return dataset[index]
+
+
+# --- the named sets
+
+
+def test_listing_the_sets_loads_nothing_heavy():
+    code = "import sys, gan_audio.data; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "torchaudio", "soundfile", "librosa", "numpy"} & set(answer.stdout.split())
+
+
+def test_every_card_names_a_loader():
+    for card in DATASETS:
+        module, _, function = card.load.partition(":")
+        assert module == "gan_audio.data"
+        assert callable(getattr(data, function))
+        assert card.origin in ("embedded", "download")
+    assert len({card.name for card in DATASETS}) == len(DATASETS)
+
+
+def test_drums_are_made_for_the_rate_and_length_that_are_asked_for():
+    source = load_drums()
+    assert source.facts == {
+        "sample_rate": 16_000, "channels": 1, "samples": 8192, "num_classes": 5,
+        "classes": ["kick", "snare", "hat", "tom", "clap"],
+    }  # fmt: skip
+    source.count = 20
+    dataset = source.fit(samples=24_000, sample_rate=16_000, channels=2, num_classes=5)
+    batch = dataset.__getitems__([0, 1, 19])
+    assert batch["audio"].shape == (3, 2, 24_000)
+    assert batch["label"].tolist() == [0, 1, 4]
+    assert not batch["audio"][:, :, 16_000:].any()  # a drum is over after a second
+    assert torch.equal(batch["audio"][:, 0], batch["audio"][:, 1])
+    short = source.fit(samples=1000, sample_rate=16_000)[0]["audio"]
+    assert short.argmax() < 300  # drums begin at their beginning
+    with pytest.raises(DataError, match=r"^drums has 5 classes and `network.num_classes` is 4; set it to 5$"):
+        source.fit(num_classes=4)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_spoken_digits_are_the_training_part_and_digits_alone(home, capsys):
+    folder = home / "SpeechCommands" / "speech_commands_v0.01"
+    names = ["zero/a.wav", "zero/b.wav", "zero/c.wav", "nine/a.wav", "bed/a.wav", "_background_noise_/hum.wav"]
+    for k, name in enumerate(names):
+        put(folder / name, flat(k + 1), 16_000)
+    (folder / "validation_list.txt").write_text("zero/b.wav\n")
+    (folder / "testing_list.txt").write_text("zero/c.wav\n")
+    source = data.load_sc09()
+    assert (source.facts["num_classes"], source.facts["classes"][9]) == (10, "nine")
+    batch = source.fit(samples=64, num_classes=10).__getitems__([0, 1])
+    assert (levels(batch), batch["label"].tolist()) == ([4, 1], [9, 0])
+    assert capsys.readouterr().out == ""
+    (folder / "testing_list.txt").unlink()
+    with pytest.raises(DataError, match=r"has no testing_list.txt; remove the folder, and it is downloaded anew$"):
+        data.load_sc09()
+
+
+def test_of_speech_commands_all_words_are_classes(home):
+    folder = home / "SpeechCommands" / "speech_commands_v0.02"
+    for name in ("backward/a.wav", "zero/a.wav", "_background_noise_/hum.wav"):
+        put(folder / name, flat(1), 16_000)
+    for part in ("validation", "testing"):
+        (folder / f"{part}_list.txt").touch()
+    source = data.load_speech_commands()
+    assert (len(source), source.facts["num_classes"], source.labels.tolist()) == (2, 35, [0, 34])
+
+
+def test_genres_are_classes_and_what_is_damaged_is_named(home, caplog):
+    put(home / "genres" / "rock" / "rock.00000.wav", flat(7), 22_050)
+    (home / "genres" / "jazz").mkdir()
+    (home / "genres" / "jazz" / "jazz.00054.wav").write_bytes(b"as published")
+    source = data.load_gtzan()
+    assert (source.name, len(source), source.labels.tolist()) == ("gtzan", 1, [9])
+    assert caplog.messages == [
+        "gtzan: skipped 1 unreadable sound: jazz/jazz.00054.wav (no sound that can be read, or damaged at its start)"
+    ]
+
+
+def test_readers_are_no_classes(home):
+    for reader in ("19", "26"):
+        put(home / "LibriTTS" / "train-clean-100" / reader / "198" / "a.wav", flat(1), 24_000)
+    source = data.load_libritts()
+    assert (len(source), source.labels, source.facts["sample_rate"]) == (2, None, 24_000)
+    assert "num_classes" not in source.facts
+
+
+def test_an_archive_that_was_put_there_by_hand_is_unpacked(home):
+    recording = put(home / "0_0_0_0_1_1_1_1.wav", flat(9))
+    with tarfile.open(home / "waves_yesno.tar.gz", "w:gz") as archive:
+        archive.add(recording, "waves_yesno/0_0_0_0_1_1_1_1.wav")
+    assert levels(data.load_yesno().fit(samples=64).__getitems__([0])) == [9]
+
+
+@pytest.mark.parametrize(
+    ("load", "archive"),
+    [(data.load_ljspeech, "LJSpeech-1.1.tar.bz2"), (data.load_gtzan, "genres.tar.gz"),
+     (data.load_sc09, "speech_commands_v0.01.tar.gz"), (data.load_libritts, "train-clean-100.tar.gz")],
+)  # fmt: skip
+def test_without_a_network_the_error_says_which_file_goes_where(home, monkeypatch, load, archive):
+    import torchaudio.datasets
+
+    def no_network(*_, **__):
+        raise OSError("<urlopen error\n no network>")
+
+    for name in ("ljspeech", "gtzan", "speechcommands", "libritts"):
+        module = sys.modules[f"torchaudio.datasets.{name}"]
+        monkeypatch.setattr(module, "download_url_to_file", no_network)
+    with pytest.raises(DataError) as error:
+        load()
+    card = str(error.value).partition(" ")[0]
+    assert str(error.value) == (
+        f"{card} cannot be downloaded; put {archive} into {home} by hand (<urlopen error no network>)"
+    )
+    assert torchaudio.datasets is not None
+
+
+# --- folders
+
+
+def test_sounds_in_a_folder_are_unlabelled_and_in_order(tmp_path):
+    for k in (2, 0, 1):
+        put(tmp_path / f"{k}.wav", flat(10 * k + 1))
+    source = open_folder(tmp_path)
+    assert source.facts == {"sample_rate": 8000, "channels": 1, "samples": 64}
+    batch = source.fit().__getitems__([0, 1, 2])
+    assert set(batch) == {"audio"}
+    assert (batch["audio"].dtype, batch["audio"].shape) == (torch.float32, (3, 1, 64))
+    assert levels(batch) == [1, 11, 21]
+
+
+def test_sub_folders_are_classes(tmp_path):
+    for k, name in enumerate(["snare/x.wav", "kick/x.wav", "kick/old/y.wav"]):
+        put(tmp_path / name, flat(k + 1))
+    source = open_folder(tmp_path)
+    assert (source.facts["num_classes"], source.facts["classes"]) == (2, ["kick", "snare"])
+    batch = source.fit(samples=64, num_classes=2).__getitems__([0, 1, 2])
+    assert (levels(batch), batch["label"].tolist()) == ([3, 2, 1], [0, 0, 1])
+    with pytest.raises(DataError, match=r"has 2 classes and `network.num_classes` is 3; set it to 2$"):
+        source.fit(samples=64, num_classes=3)
+
+
+def test_sounds_beside_class_folders_take_the_labels_away(tmp_path, caplog):
+    put(tmp_path / "kick" / "x.wav", flat(1))
+    put(tmp_path / "intro.wav", flat(1))
+    assert "num_classes" not in open_folder(tmp_path).facts
+    assert caplog.messages == [f"{tmp_path}: sounds lie beside its sub-folders as well as in them, so none is labelled"]
+    assert caplog.records[0].name == "gan_audio"
+
+
+def test_facts_of_sounds_that_differ(tmp_path):
+    put(tmp_path / "a.wav", flat(1, 64, channels=2), 44_100)
+    put(tmp_path / "b.wav", flat(2, 65), 22_050)
+    put(tmp_path / "c.wav", flat(3, 66), 22_050)
+    put(tmp_path / "d.wav", flat(4, 66), 44_100)
+    source = open_folder(tmp_path)
+    assert source.facts == {"sample_rate": 22_050, "channels": 1}
+    with pytest.raises(DataError, match=r"the sounds have different lengths; set `network.samples`$"):
+        source.fit()
+    dataset = source.fit(samples=32)
+    assert (len(dataset), dataset.sample_rate) == (1 + 2 + 2 + 1, 22_050)
+
+
+def test_channels_that_cannot_be_made_are_refused(tmp_path):
+    put(tmp_path / "mono.wav", flat(8))
+    put(tmp_path / "stereo.wav", flat(4, channels=2))
+    source = open_folder(tmp_path)
+    assert source.fit(samples=64, channels=2)[0]["audio"].shape == (2, 64)
+    with pytest.raises(DataError) as error:
+        source.fit(samples=64, channels=3)
+    assert str(error.value) == (
+        f"{tmp_path}: stereo.wav has 2 channels, of which 3 cannot be made; ask for 1 or 2 as `network.channels`"
+    )
+
+
+def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
+    put(tmp_path / "good.wav", flat(7))
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.mp3").write_text("words")
+    (tmp_path / "notes.txt").write_text("no sound, and not looked at")
+    source = open_folder(tmp_path)
+    assert len(source) == 1
+    assert caplog.messages == [
+        f"{tmp_path}: skipped 2 unreadable sounds: empty.wav (the file is empty), "
+        "text.mp3 (no sound that can be read, or damaged at its start)"
+    ]
+
+
+def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path, caplog):
+    for k in range(3):
+        put(tmp_path / f"{k}.wav", flat(k + 1))
+    spoil(tmp_path / "1.wav")
+    source = open_folder(tmp_path)
+    assert len(source) == 3
+    assert levels(source.fit(samples=64).__getitems__([0, 1])) == [1, 3]
+    assert list(source.skipped) == ["1.wav"]
+    assert len(caplog.messages) == 1
+    source.fit(samples=32)
+    assert len(caplog.messages) == 1  # known by now
+
+
+@pytest.mark.parametrize("spoiled", ["header", "sound"])
+def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
+    put(tmp_path / "a.wav", flat(1))
+    spoil(tmp_path / "b.wav")
+    if spoiled == "header":
+        (tmp_path / "b.wav").write_text("words")
+    with pytest.raises(
+        DataError, match=r"cannot read b.wav \(.+\); mend or remove it, or leave out `strict` to skip it$"
+    ):
+        open_folder(tmp_path, strict=True).fit(samples=64)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_folder_without_sounds_says_what_was_looked_for(tmp_path, strict):
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(DataError) as error:
+        open_folder(tmp_path, strict=strict)
+    assert str(error.value) == f"{tmp_path}: no readable sounds among 1 file {LOOKED_FOR}"
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    for k in range(3):
+        spoil(tmp_path / f"{k}.wav")
+    words = re.escape(
+        f"no readable sounds among 3 files {LOOKED_FOR}; 0.wav: holds values that are not finite, from 0.000 s on"
+    )
+    with pytest.raises(DataError, match=words):
+        open_folder(tmp_path).fit(samples=64)
+
+
+# --- slices
+
+
+def test_a_short_sound_is_followed_by_silence(tmp_path):
+    put(tmp_path / "a.wav", ramp(100))
+    audio = open_folder(tmp_path).fit(samples=150)[0]["audio"]
+    assert_close(audio[:, :100], ramp(100), atol=0, rtol=0)
+    assert not audio[:, 100:].any()
+
+
+@pytest.fixture(params=["memory", "files"])
+def recording(tmp_path, monkeypatch, request):
+    """One sound of 1050 samples, as 10 items of 100."""
+    if request.param == "files":
+        monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    put(tmp_path / "a.wav", ramp(1050))
+    dataset = open_folder(tmp_path).fit(samples=100)
+    assert isinstance(dataset, HeldSlices if request.param == "memory" else FileSlices)
+    return dataset
+
+
+def test_each_item_of_a_long_sound_is_cut_from_its_own_part(recording):
+    assert len(recording) == 10
+    starts = torch.tensor([levels(read_all(recording, seed)) for seed in range(200)]) - 1  # [seeds, items]
+    parts = torch.arange(11) * 951 / 10  # of the 951 places where a slice can begin
+    assert (starts >= parts[:-1].floor()).all()
+    assert (starts <= parts[1:].ceil()).all()
+    assert int(starts.max()) > 945
+    assert int(starts.min()) < 5
+    assert_close(starts.double().mean(dim=0), parts.double()[:-1] + 951 / 20, atol=6, rtol=0)  # 3 of 95 / √(12 · 200)
+
+
+def read_all(dataset, seed):
+    torch.manual_seed(seed)
+    return dataset.__getitems__(range(len(dataset)))
+
+
+def test_the_slice_is_all_from_one_place(recording):
+    audio = item(recording, 3)["audio"]
+    assert_close(audio[0].diff(), torch.full((99,), 2**-15), atol=1e-7, rtol=0)
+
+
+def test_the_same_seed_cuts_the_same_places(recording):
+    torch.manual_seed(5)
+    first, second = recording.__getitems__(range(10)), recording.__getitems__(range(10))
+    assert levels(first) != levels(second)
+    assert levels(read_all(recording, 5)) == levels(first)
+    once, again = (next(read(recording, range(10), 10)) for _ in range(2))
+    assert levels(once) == levels(again)
+
+
+def test_memory_and_files_give_the_same(tmp_path, monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    for k, (rate, channels, length) in enumerate([(44_100, 2, 9000), (8000, 1, 700), (22_050, 1, 4000)]):
+        put(tmp_path / f"{k}.wav", torch.randn(channels, length, generator=rng) / 9, rate)
+    held = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
+    monkeypatch.setattr(sources, "MEMORY_SAMPLES", 0)
+    files = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
+    assert (len(files), type(files), type(held)) == (len(held), FileSlices, HeldSlices)
+    assert_close(read_all(files, 1), read_all(held, 1), atol=0, rtol=0)
+    monkeypatch.setattr(sources, "KEPT_SAMPLES", 0)  # so that slices alone are read
+    files = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
+    assert_close(read_all(files, 1), read_all(held, 1), atol=1e-6, rtol=0)
+    assert not files._kept
+
+
+# --- sets too large for memory
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """Four sounds of two classes, of which two can be kept."""
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 2 * 64 * 4)
+    for k in range(4):
+        put(tmp_path / f"{'ab'[k % 2]}/{k}.wav", flat(k + 1))
+    return tmp_path
+
+
+def test_what_there_is_room_for_is_read_once(large):
+    dataset = open_folder(large).fit(samples=64)
+    batch = read_all(dataset, 0)
+    assert (levels(batch), batch["label"].tolist()) == ([1, 3, 2, 4], [0, 0, 1, 1])
+    assert len(dataset._kept) == 2
+    for path in large.rglob("*.wav"):
+        put(path, flat(9))
+    assert levels(read_all(dataset, 0)) == [1, 3, 9, 9]
+
+
+def test_the_next_sound_stands_in_for_a_damaged_one(large, caplog):
+    source = open_folder(large)
+    dataset = source.fit(samples=64)
+    spoil(large / "a" / "2.wav")
+    spoil(large / "b" / "3.wav")
+    batch = read_all(dataset, 0)
+    assert (levels(batch), batch["label"].tolist()) == ([1, 2, 2, 1], [0, 1, 1, 0])  # the label is of what is heard
+    assert list(source.skipped) == ["a/2.wav", "b/3.wav"]
+    assert len(caplog.messages) == 2
+
+
+def test_in_a_large_set_strict_stops(large):
+    dataset = open_folder(large, strict=True).fit(samples=64)
+    spoil(large / "a" / "2.wav")
+    with pytest.raises(DataError, match=r"cannot read a/2.wav \("):
+        dataset[1]
+
+
+def test_a_large_set_travels_to_worker_processes(large):
+    dataset = open_folder(large).fit(samples=64)
+    read_all(dataset, 0)
+    assert levels(read_all(pickle.loads(pickle.dumps(dataset)), 0)) == [1, 3, 2, 4]
+
+
+# --- silence
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_silence_is_left_out_where_that_is_asked_for(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    audio = torch.cat([torch.zeros(1, 8000), ramp(1600) + 0.25, torch.zeros(1, 4000)], dim=1)
+    put(tmp_path / "a.wav", audio)
+    dataset = open_folder(tmp_path, trim=30).fit(samples=1600)
+    assert_close(item(dataset, 0)["audio"], ramp(1600) + 0.25, atol=1e-7, rtol=0)
+    slower = open_folder(tmp_path, trim=30).fit(samples=800, sample_rate=4000)
+    assert float(item(slower, 0)["audio"].min()) > 0.1  # no silence, but for what filtering does to its edges
+    assert item(open_folder(tmp_path).fit(samples=8000), 0, seed=1)["audio"][0, 0] == 0
+
+
+def test_a_silent_sound_is_kept_unless_silence_is_left_out(tmp_path, caplog):
+    put(tmp_path / "quiet.wav", flat(0))
+    put(tmp_path / "loud.wav", flat(5))
+    assert len(open_folder(tmp_path).fit()) == 2
+    assert len(open_folder(tmp_path, trim=30).fit()) == 1
+    assert caplog.messages[0].endswith("skipped 1 unreadable sound: quiet.wav (is silent from beginning to end)")
+
+
+# --- the form that was asked for last
+
+
+def test_the_last_form_is_kept(tmp_path):
+    put(tmp_path / "a.wav", ramp(1000))
+    source = open_folder(tmp_path)
+    dataset = source.fit(samples=100)
+    assert source.fit(samples=100, channels=1, latent_dim=4) is dataset
+    assert source.fit(samples=50)[0]["audio"].shape == (1, 50)
+
+
+# --- real data
+
+
+@pytest.mark.parametrize(("name", "count", "items"), [("audio_clips", 6, 683), ("ljspeech_clips", 24, 309)])
+def test_recordings_are_many_items(shared_data, name, count, items, caplog):
+    source = open_folder(shared_data(name), strict=True)
+    dataset = source.fit(samples=8192, sample_rate=16_000)
+    assert (len(source), len(dataset)) == (count, items)
+    batch = dataset.__getitems__(range(0, items, 20))
+    assert (batch["audio"].square().mean(dim=(1, 2)) > 0).all()
+    assert batch["audio"].abs().max() <= 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

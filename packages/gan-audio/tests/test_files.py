@@ -1,0 +1,318 @@
+import io
+import shutil
+import struct
+import tracemalloc
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.testing import assert_close
+
+from gan_audio import files
+from gan_audio.files import Header, loud_part, open_wav, opened, read_blocks, read_header, read_sound, write_wav
+from gan_core.errors import DataError, InputError
+from gan_core.files import FolderFiles, Unreadable, open_files
+
+
+def noise(samples, channels=1, *, level=0.1, seed=0):
+    """`[channels, samples]`."""
+    return level * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
+
+
+def tone(hz, rate, samples, level=0.5):
+    return level * torch.sin(2 * torch.pi * hz * torch.arange(samples, dtype=torch.float64) / rate)[None].float()
+
+
+def save(path, audio, rate=16_000, subtype="PCM_16", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio.T.numpy(), rate, subtype=subtype, **options)
+    return path
+
+
+def read(path, **wanted):
+    return read_sound(FolderFiles(path.parent), path.name, **wanted)
+
+
+def decibels(audio):
+    return 10 * float(audio.double().square().mean().mul(2).log10())  # a sine of amplitude 1 is 0
+
+
+# --- what is decoded
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "within"),
+    [(".wav", "PCM_U8", 2**-7), (".wav", "PCM_16", 2**-15), (".wav", "PCM_24", 2**-23), (".wav", "PCM_32", 2**-23),
+     (".wav", "FLOAT", 0), (".wav", "DOUBLE", 2**-23), (".wav", "ULAW", 2**-5), (".flac", "PCM_16", 2**-15),
+     (".flac", "PCM_24", 2**-23)],
+)  # fmt: skip
+def test_every_bit_depth_gives_its_numbers(tmp_path, suffix, subtype, within):
+    audio = noise(5000, 2).clamp(-1, 1)
+    path = save(tmp_path / f"a{suffix}", audio, 22_050, subtype)
+    assert read_header(FolderFiles(tmp_path), path.name) == Header(22_050, 2, 5000)
+    found = read(path)
+    assert found.dtype == torch.float32
+    assert_close(found, audio, atol=within, rtol=0)
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [(".ogg", "VORBIS"), (".ogg", "OPUS"), (".mp3", "MPEG_LAYER_III")])
+def test_lossy_formats_give_nearly_their_sound(tmp_path, suffix, subtype):
+    audio = tone(440, 24_000, 24_000)
+    found = read(save(tmp_path / f"a{suffix}", audio, 24_000, subtype))
+    assert found.shape == audio.shape
+    assert decibels((found - audio)[:, 2000:-2000]) < -25
+
+
+def test_what_was_written_and_read_is_written_as_it_was(tmp_path):
+    levels = torch.arange(-(2**15), 2**15, dtype=torch.float32)[None] / 2**15
+    assert write_wav(tmp_path / "a.wav", levels, 8000) == 0
+    found = read(tmp_path / "a.wav")
+    assert torch.equal(found, levels)
+    assert write_wav(tmp_path / "b.wav", found, 8000) == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_channels_become_their_mean_or_copies_and_nothing_else(tmp_path):
+    audio = torch.stack([torch.full((400,), 0.5), torch.full((400,), -0.25)])
+    stereo, mono = save(tmp_path / "stereo.wav", audio), save(tmp_path / "mono.wav", audio[:1])
+    assert_close(read(stereo, channels=1), torch.full((1, 400), 0.125))
+    assert_close(read(mono, channels=3), torch.full((3, 400), 0.5))
+    with pytest.raises(Unreadable, match=r"^has 2 channels, of which 3 cannot be made; ask for 1 or 2$"):
+        read(stereo, channels=3)
+
+
+# --- other rates
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(44_100, 9000), (48_000, 9000), (44_100, 20_000)])
+def test_what_lies_above_the_new_range_does_not_come_back(tmp_path, rate, hz):
+    path = save(tmp_path / "a.wav", tone(hz, rate, rate), rate, "FLOAT")
+    assert decibels(read(path, sample_rate=16_000)[:, 500:-500]) < -120
+
+
+@pytest.mark.parametrize(("rate", "to"), [(44_100, 16_000), (8000, 22_050), (22_050, 8000), (16_000, 48_000)])
+def test_what_both_rates_can_hold_keeps_its_pitch_level_and_place(tmp_path, rate, to):
+    path = save(tmp_path / "a.wav", tone(1000, rate, rate), rate, "FLOAT")
+    found = read(path, sample_rate=to)
+    assert found.shape == (1, to)
+    assert_close(found[:, 500:-500], tone(1000, to, to)[:, 500:-500], atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 44_101, 96_000])
+def test_a_slice_is_what_the_whole_has_there(tmp_path, rate):
+    path = save(tmp_path / "a.wav", noise(rate + 17, 2), rate, "FLOAT")
+    whole = read(path, sample_rate=16_000)
+    assert whole.shape == (2, read_header(FolderFiles(tmp_path), "a.wav").length_at(16_000))
+    for start in (0, 1, 99, 5000, 12_345, whole.shape[1] - 700):
+        part = read(path, sample_rate=16_000, start=start, length=700)
+        assert_close(part, whole[:, start : start + 700], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_blocks_together_are_the_whole(tmp_path, monkeypatch, block):
+    path = save(tmp_path / "a.flac", noise(3001, 2), 44_100)
+    whole = read(path, sample_rate=16_000, channels=1)
+    monkeypatch.setattr(files, "BLOCK", block)
+    assert torch.equal(read(path, sample_rate=16_000, channels=1), whole)
+
+
+# --- what is refused, and how
+
+
+def encoded(audio, rate=16_000, *, subtype="FLOAT", format="WAV"):
+    stream = io.BytesIO()
+    soundfile.write(stream, audio.T.numpy(), rate, subtype=subtype, format=format)
+    return stream.getvalue()
+
+
+LATE = torch.zeros(1, 16_000)
+LATE[0, 12_000] = torch.nan
+LOUD = torch.zeros(1, 16_000)
+LOUD[0, 4000] = 30_000
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"this is a text\n" * 10, "no sound that can be read, or damaged at its start"),
+        (encoded(noise(1000), format="AIFF"), "a file of the format AIFF; save it as .wav, .flac, .ogg, .mp3"),
+        (encoded(torch.zeros(1, 0)), "holds 0 samples, and a sound has 32 or more"),
+        (encoded(torch.zeros(1, 1)), "holds 1 sample, and a sound has 32 or more"),
+        (encoded(noise(100), 500), "500 Hz; from 1,000 to 768,000 are read"),
+        (encoded(noise(100), 900_000), "900,000 Hz; from 1,000 to 768,000 are read"),
+        (encoded(noise(100, 65)), "65 channels, at most 64 are read"),
+        (encoded(LATE), "holds values that are not finite, from 0.750 s on"),
+        (encoded(LOUD), "holds values up to 30,000, from 0.250 s on, on another scale than [-1, 1]; scale them, or "
+                        "save as PCM"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_sound_is_named_in_one_line(tmp_path, content, reason):
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(Unreadable) as error:
+        read(tmp_path / "a.wav")
+    assert str(error.value) == reason
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".mp3"])
+def test_a_file_cut_short_is_refused(tmp_path, suffix):
+    content = save(tmp_path / f"a{suffix}", noise(48_000), 16_000, None).read_bytes()
+    (tmp_path / f"a{suffix}").write_bytes(content[: len(content) // 2])
+    with pytest.raises(Unreadable, match=r"^damaged: ends after 1\.\d\d of 3\.00 s$|lost sync"):
+        read(tmp_path / f"a{suffix}")
+
+
+def test_a_recording_that_broke_off_gives_what_there_is(tmp_path):
+    content = save(tmp_path / "a.wav", noise(16_000)).read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[: 44 + 2 * 5000])
+    assert read(tmp_path / "a.wav").shape == (1, 5000)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_flipped_bytes_give_a_sound_or_a_reason(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    format, subtype = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")][seed % 3]
+    content = np.frombuffer(encoded(noise(8000), format=format, subtype=subtype), dtype=np.uint8).copy()
+    content[rng.integers(0, min(len(content), 200 if seed % 2 else len(content)), 6)] = rng.integers(0, 256, 6)
+    (tmp_path / "a.wav").write_bytes(content.tobytes())
+    with suppress(Unreadable):  # and no other error
+        assert read(tmp_path / "a.wav", sample_rate=16_000, channels=1).abs().max() <= 1
+
+
+def test_a_header_that_claims_hours_is_refused_before_anything_is_made(tmp_path):
+    content = bytearray(encoded(noise(1000), format="FLAC", subtype="PCM_16"))
+    content[21:26] = bytes([content[21] | 0x0F, 255, 255, 255, 255])  # the 36 bits of STREAMINFO's total
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(Unreadable, match=r"^1,193 hours long, at most 48 are read$"):
+        read(tmp_path / "a.flac")
+
+
+def test_what_is_too_long_to_be_held_can_be_read_in_blocks(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.wav", noise(3000))
+    monkeypatch.setattr(files, "MAX_HELD", 2000)
+    with pytest.raises(Unreadable, match=r"^3,000 samples in one piece, at most 2,000 are held; read it in blocks$"):
+        read(path)
+    with opened(FolderFiles(tmp_path), "a.wav") as sound:
+        assert sum(block.shape[1] for block in read_blocks(sound)) == 3000
+
+
+def test_an_hour_takes_no_more_memory_than_a_second(tmp_path):
+    rate, seconds = 44_100, 3600
+    data = 2 * rate * seconds
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + data, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
+                         b"data", data)  # fmt: skip
+    with (tmp_path / "hour.wav").open("wb") as file:
+        file.write(header)
+        file.seek(44 + 2 * rate * 3000)
+        file.write(struct.pack("<h", 16_384))
+        file.truncate(44 + data)  # the rest are holes, which take no room
+    tracemalloc.start()
+    part = read(tmp_path / "hour.wav", sample_rate=16_000, start=3000 * 16_000 - 100, length=200)
+    with opened(FolderFiles(tmp_path), "hour.wav") as sound:
+        first, last = loud_part(sound, decibels=40)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert int(part.argmax()) == 100
+    assert first <= rate * 3000 < last
+    assert last - first == rate // 100
+    assert peak < 2**23
+
+
+# --- archives
+
+
+def test_an_archive_is_read_in_place(tmp_path):
+    path = save(tmp_path / "folder" / "a" / "one.flac", noise(1000))
+    for kind in ("zip", "tar", "gztar"):
+        shutil.make_archive(str(tmp_path / kind), kind, tmp_path / "folder")
+    for name in ("zip.zip", "tar.tar", "gztar.tar.gz"):
+        assert torch.equal(read_sound(open_files(tmp_path / name), "a/one.flac"), read(path))
+
+
+def test_a_packed_file_has_a_limit(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.wav", encoded(torch.zeros(1, 2**20)))
+    monkeypatch.setattr(files, "MAX_PACKED", 2**21)
+    with pytest.raises(Unreadable, match=r"^4 MiB, at most 2 are read$"):
+        read_header(open_files(tmp_path / "a.zip"), "a.wav")
+
+
+# --- silence
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_loud_part_is_found_to_a_hundredth_of_a_second(tmp_path, channels):
+    audio = torch.zeros(channels, 48_000)
+    audio[:, 16_000:32_000] = noise(16_000)
+    audio[:, 8000:16_000] = noise(8000, level=0.0005)  # 46 dB below
+    path = save(tmp_path / "a.wav", audio)
+    with opened(FolderFiles(tmp_path), path.name) as sound:
+        assert loud_part(sound, decibels=40) == (16_000, 32_000)
+        assert loud_part(sound, decibels=60) == (8000, 32_000)
+
+
+def test_what_is_silent_has_no_loud_part(tmp_path):
+    save(tmp_path / "a.wav", torch.zeros(1, 1000))
+    with (
+        opened(FolderFiles(tmp_path), "a.wav") as sound,
+        pytest.raises(Unreadable, match=r"^is silent from beginning to end$"),
+    ):
+        loud_part(sound, decibels=40)
+
+
+# --- writing
+
+
+def test_what_lies_beyond_is_cut_and_counted(tmp_path):
+    audio = torch.tensor([[0.0, 1.0, -1.0, 1.5, -7.0, torch.nan, torch.inf, 0.5] * 8])
+    assert write_wav(tmp_path / "a.wav", audio, 16_000) == 8 * 4
+    top = 1 - 2**-15
+    assert read(tmp_path / "a.wav")[0, :8].tolist() == [0.0, top, -1.0, top, -1.0, 0.0, top, 0.5]
+    assert soundfile.info(tmp_path / "a.wav").subtype == "PCM_16"
+
+
+def test_parts_make_the_same_file_as_the_whole(tmp_path):
+    audio = noise(5000, 2)
+    write_wav(tmp_path / "whole.wav", audio, 22_050)
+    with open_wav(tmp_path / "parts.wav", sample_rate=22_050, channels=2) as writer:
+        for part in torch.split(audio, 777, dim=1):
+            writer.write(part)
+    assert (tmp_path / "whole.wav").read_bytes() == (tmp_path / "parts.wav").read_bytes()
+
+
+def test_a_file_that_was_not_finished_leaves_the_one_that_was_there(tmp_path):
+    write_wav(tmp_path / "a.wav", noise(1000), 16_000)
+    before = (tmp_path / "a.wav").read_bytes()
+    with suppress(KeyboardInterrupt), open_wav(tmp_path / "a.wav", sample_rate=16_000, channels=1) as writer:
+        writer.write(noise(10))
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == before
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"a.wav: a sound is \[channels, samples\], and this is \[100\]$"):
+        write_wav(tmp_path / "a.wav", torch.zeros(100), 16_000)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/a.wav: cannot be written \(.+\); choose another place$"):
+        write_wav(tmp_path / "file" / "a.wav", torch.zeros(1, 100), 16_000)
+
+
+# --- real data
+
+
+@pytest.mark.parametrize(("name", "count", "seconds"), [("fsdd", 2000, 941), ("audio_clips", 6, 351),
+                                                        ("ljspeech_clips", 24, 164)])  # fmt: skip
+def test_all_shared_sounds_can_be_read(shared_data, name, count, seconds):
+    held = FolderFiles(shared_data(name))
+    names = [each for each in held.sizes if each.endswith(files.SUFFIXES)]
+    headers = [read_header(held, each) for each in names]
+    assert len(names) == count
+    assert sum(header.seconds for header in headers) == pytest.approx(seconds, abs=0.5)
+    for each, header in list(zip(names, headers, strict=True))[:24]:
+        audio = read_sound(held, each)
+        assert audio.shape == (header.channels, header.length)
+        assert -40 < decibels(audio) < 0

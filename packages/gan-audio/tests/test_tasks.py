@@ -1,0 +1,542 @@
+"""gan-audio's own commands as their users meet them: files, folders and pipes in and out, and wrong requests refused.
+
+Commands run in this process, except where pipes between processes are the subject.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from gan_audio import DOMAIN, files, pipeline
+from gan_audio.files import read_sound, write_wav
+from gan_audio.inspection import PICTURE
+from gan_audio.media import SILENCE
+from gan_audio.mel import CONTRACTS, MelSpectrogram, read_mel, write_mel
+from gan_audio.pipes import PIPE_BYTES, PipedSound, Raw, receive
+from gan_core.cli import main
+from gan_core.errors import InputError
+from gan_core.files import FolderFiles, Unreadable
+from gan_core.testing import find_fixtures
+
+RATE = 22_050
+TINY = CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None)
+PROGRAM = [sys.executable, "-m", "gan_audio"]
+
+Call = Callable[..., tuple[int, bytes, str]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks so small gain nothing from a second thread, and lose much where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Model folders of untrained networks, by system."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    small = {
+        "melgan": {"mel": TINY.model_dump(), "samples": 64, "rates": (4, 2), "generator": {"width": 4, "depth": 2},
+                   "discriminator": {"scales": 2, "width": 4, "depth": 1}},
+        "wavegan": {"samples": 256, "sample_rate": 8000, "latent_dim": 4, "width": 2, "num_classes": 3},
+        "specgan": {"samples": 256, "sample_rate": 8000, "latent_dim": 4, "width": 2},
+    }  # fmt: skip
+    for system, network in small.items():
+        DOMAIN.create(system, **network).save_pretrained(folder / system)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def game(models):
+    return DOMAIN.load(models / "melgan")
+
+
+@pytest.fixture
+def gan(capfdbinary, monkeypatch, tmp_path) -> Call:
+    """Runs `gan-audio WORDS…` in an empty folder: its exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object, stdin: bytes = b"") -> tuple[int, bytes, str]:
+        monkeypatch.setattr(sys, "argv", ["gan-audio", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as end:
+            main(DOMAIN)
+        out, err = capfdbinary.readouterr()
+        return end.value.code or 0, out, err.decode()
+
+    return call
+
+
+@pytest.fixture
+def refused(gan, tmp_path):
+    """Runs a wrong request, checks that it is refused as it must be, and returns what it said."""
+
+    def call(*words: object, stdin: bytes = b"") -> str:
+        before = contents(tmp_path)
+        status, out, err = gan(*words, stdin=stdin)
+        assert (status, out) == (2, b""), err
+        assert err.count("\n") == 1, err
+        assert contents(tmp_path) == before
+        return err.removeprefix("gan-audio: ").removesuffix("\n")
+
+    return call
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def noise(samples, channels=1, *, seed=0):
+    """`[channels, samples]`."""
+    return 0.1 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed)).clamp(-3, 3)
+
+
+def save(path, audio, rate=RATE, subtype="PCM_16", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio.T.numpy(), rate, subtype=subtype, **options)
+    return path
+
+
+def read(path, **wanted):
+    return read_sound(FolderFiles(path.parent), path.name, **wanted)
+
+
+def levels(audio):
+    """16-bit levels of sound `[…, n]`."""
+    return audio.mul(2**15).round().flatten()
+
+
+def assert_same_sound(found, wanted):
+    """To one level of 16 bits, which rounding may change."""
+    assert_close(levels(found), levels(wanted), atol=1, rtol=0)
+
+
+def test_listing_the_commands_loads_no_torch():
+    code = "import sys, gan_audio.tasks; print('torch' in sys.modules, sorted(gan_audio.tasks.COMMANDS))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "False ['inspect', 'interpolate', 'mel', 'resynthesize', 'vocode']\n"
+
+
+# --- mel
+
+
+def test_mels_of_a_folder_are_those_of_its_sounds_at_the_contracts_rate_in_mono(gan, tmp_path, caplog):
+    stereo = save(tmp_path / "in/a/one.flac", noise(9000, 2), 16_000)
+    save(tmp_path / "in/b/two.wav", noise(7000))
+    save(tmp_path / "three.wav", noise(5000), subtype="PCM_U8")
+    assert gan("mel", "in", "three.wav", "--out", "mels", "--contract", "24k") == (0, b"3 files in mels\n", "")
+    assert caplog.messages == [
+        f"1 sound of several channels, mixed to one: {Path('in/a/one.flac')}",
+        "1 sound of 8 bits, whose noise lies at -50 dB: three.wav",
+    ]
+    names = ["a", "a/one.mel.safetensors", "b", "b/two.mel.safetensors", "three.mel.safetensors"]
+    assert contents(tmp_path / "mels") == names
+    mel, contract = read_mel(tmp_path / "mels/a/one.mel.safetensors")
+    assert contract == CONTRACTS["24k"]
+    whole = read(stereo, sample_rate=24_000, channels=1)
+    assert_close(mel, MelSpectrogram(contract)(whole[None]), atol=2e-4, rtol=0)
+
+
+def test_what_cannot_be_read_in_a_folder_is_named_and_skipped(gan, tmp_path, caplog):
+    save(tmp_path / "in/good.wav", noise(5000))
+    cut = save(tmp_path / "in/cut.flac", noise(50_000))
+    cut.write_bytes(cut.read_bytes()[:30_000])
+    (tmp_path / "in/empty.wav").touch()
+    status, out, _ = gan("mel", "in", "--out", "mels", "--json")
+    assert status == 0
+    assert contents(tmp_path / "mels") == ["good.mel.safetensors"]
+    document = json.loads(out)
+    assert document["files"] == ["mels/good.mel.safetensors"]
+    assert sorted(document["skipped"]) == ["in/cut.flac", "in/empty.wav"]
+    (said,) = caplog.messages
+    assert said.startswith("in: skipped 2 unreadable files: ")
+    assert "in/empty.wav (the file is empty)" in said
+
+
+# --- sound of mels
+
+
+def test_what_is_vocoded_block_by_block_is_what_the_whole_gives(gan, models, game, tmp_path):
+    audio = read(save(tmp_path / "in/x/long.wav", noise(150_000)))
+    mel = game.mel(audio[None])
+    write_mel(tmp_path / "in/y/long.mel.safetensors", mel, TINY)
+    status, out, err = gan("vocode", models / "melgan", "in", "--out", "out")
+    assert (status, out, err) == (0, b"2 files in out\n", "")
+    wanted = game.vocode(mel)
+    assert wanted.abs().max() > 0.01
+    for name in ("out/x/long.wav", "out/y/long.wav"):
+        assert soundfile.info(tmp_path / name).subtype == "PCM_16"
+        assert soundfile.info(tmp_path / name).samplerate == RATE
+        assert_same_sound(read(tmp_path / name), wanted)
+
+
+def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
+    audio = read(save(tmp_path / "a.wav", noise(70_003)))
+    assert gan("resynthesize", models / "melgan", "a.wav", "--out", "out")[0] == 0
+    found = read(tmp_path / "out/a.wav")
+    assert found.shape == audio.shape
+    assert_same_sound(found, game.resynthesize(audio[None]))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("samples", [159, 160, 161])
+def test_resynthesis_is_the_same_for_every_size_of_block(samples, centred):
+    torch.manual_seed(0)
+    mel = TINY.but(centred=centred).model_dump()
+    made = DOMAIN.create("melgan", mel=mel, samples=64, rates=(4, 2), generator={"width": 4, "depth": 2},
+                         discriminator={"width": 4, "depth": 1})  # fmt: skip
+    audio = noise(samples)
+    whole = made.resynthesize(audio[None])
+    for size in (1, 7, 8, 9, 100, 161):
+        chunks = list(pipeline.resynthesized(made, audio.split(size, dim=1)))
+        assert_close(torch.cat(chunks, dim=2), whole, atol=1e-5, rtol=0)
+
+
+def test_a_mel_of_another_contract_is_converted_if_asked_for_and_refused_else(gan, refused, models, game, tmp_path):
+    other = TINY.but(log_base="10", magnitude_epsilon=0.0)
+    mel = MelSpectrogram(other)(noise(4000)[None])
+    write_mel(tmp_path / "a.mel.safetensors", mel, other)
+    said = refused("vocode", models / "melgan", "a.mel.safetensors", "--out", "out")
+    assert said.startswith(
+        "a.mel.safetensors: is not a mel of the model's contract; `--convert` converts it; its contract is "
+    )
+    assert other.describe() in said
+    assert TINY.describe() in said
+    assert gan("vocode", models / "melgan", "a.mel.safetensors", "--out", "out", "--convert")[0] == 0
+    assert_same_sound(read(tmp_path / "out/a.wav"), game.vocode(other.convert(mel, TINY)))
+    write_mel(tmp_path / "b.mel.safetensors", mel, other.but(hop=16))
+    said = refused("vocode", models / "melgan", "b.mel.safetensors", "--out", "out", "--convert")
+    assert "; it cannot be converted (`hop` cannot be changed afterwards); its contract is " in said
+
+
+# --- pipes
+
+
+def test_standard_output_has_the_sound_alone_as_wav_or_raw(gan, models, game, tmp_path):
+    audio = read(save(tmp_path / "a.wav", noise(6000)))
+    wanted = levels(game.resynthesize(audio[None])).numpy().astype("<i2")
+    sent = (tmp_path / "a.wav").read_bytes()
+    status, raw, err = gan("resynthesize", models / "melgan", "-", "--out", "-", "--raw-out", "--json", stdin=sent)
+    assert (status, err) == (0, "")
+    assert np.abs(np.frombuffer(raw, "<i2") - wanted).max() <= 1
+    status, wav, _ = gan(
+        "resynthesize", models / "melgan", "-", "--out", "-", "--raw", f"{RATE}:1:s16", stdin=sent[44:]
+    )
+    assert wav[44:] == raw
+    (tmp_path / "b.wav").write_bytes(wav)  # of unknown length, as it says
+    assert_same_sound(read(tmp_path / "b.wav"), game.resynthesize(audio[None]))
+    assert receive(io.BytesIO(wav)).size is None
+
+
+def test_commands_can_be_piped_into_each_other(models, game, tmp_path):
+    audio = read(save(tmp_path / "a.wav", noise(30_000), 16_000), sample_rate=RATE)
+    vocode = [*PROGRAM, "vocode", str(models / "melgan"), "-", "--out", "-"]
+    mel = [*PROGRAM, "mel", "-", "--out", str(tmp_path / "mels")]
+    with (
+        (tmp_path / "a.wav").open("rb") as file,
+        subprocess.Popen(vocode, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first,
+        subprocess.Popen(mel, stdin=first.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second,
+    ):
+        first.stdout.close()
+        out, err = second.communicate()
+        assert (out.decode(), err) == (f"1 file in {tmp_path / 'mels'}\n", b"")
+        assert (first.stderr.read(), first.wait()) == (b"", 0)
+    sent = levels(game.vocode(game.mel(audio[None]))) / 2**15
+    found, contract = read_mel(tmp_path / "mels/stdin.mel.safetensors")
+    wanted = MelSpectrogram(contract)(sent[None, None])
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().mean() < 0.01  # a level may round otherwise
+
+
+def test_who_reads_no_further_ends_it_without_a_word(models, tmp_path):
+    write_wav(tmp_path / "a.wav", noise(400_000), RATE)
+    command = [*PROGRAM, "resynthesize", str(models / "melgan"), str(tmp_path / "a.wav"), "--out", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(4) == b"RIFF"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_a_mel_goes_through_a_pipe(gan, models, game, tmp_path):
+    audio = read(save(tmp_path / "a.wav", noise(6000)))
+    write_mel(tmp_path / "a.mel.safetensors", game.mel(audio[None]), TINY)
+    sent = (tmp_path / "a.mel.safetensors").read_bytes()
+    assert gan("vocode", models / "melgan", "-", "--out", "out", stdin=sent)[0] == 0
+    assert_same_sound(read(tmp_path / "out/stdin.wav"), game.vocode(game.mel(audio[None])))
+    status, out, err = gan("mel", "a.wav", "--out", "-")
+    assert (status, err) == (0, "")
+    contract, mel = receive(io.BytesIO(out))
+    assert contract == CONTRACTS["hifigan-22k"]
+    assert_close(mel(), MelSpectrogram(contract)(audio[None]), atol=1e-4, rtol=0)
+
+
+class Trickle(io.RawIOBase):
+    """A pipe that gives what it has in small pieces, and notes how much it was asked for."""
+
+    def __init__(self, content: bytes, most: int):
+        self.stream, self.most, self.asked = io.BytesIO(content), most, []
+
+    def read(self, size=-1):
+        return self.stream.read(size)
+
+    def read1(self, size=-1):
+        self.asked.append(size)
+        return self.stream.read(min(size, self.most))
+
+
+@pytest.mark.parametrize(
+    ("subtype", "options"),
+    [("PCM_U8", {}), ("PCM_16", {}), ("PCM_24", {}), ("PCM_32", {}), ("FLOAT", {}), ("DOUBLE", {}),
+     ("PCM_24", {"format": "WAVEX"})],
+)  # fmt: skip
+@pytest.mark.parametrize("rate", [RATE, 8000])
+def test_a_piped_wav_is_the_files_sound_in_every_encoding(tmp_path, subtype, options, rate):
+    path = save(tmp_path / "a.wav", noise(3000, 2), subtype=subtype, **options)
+    sound = receive(Trickle(path.read_bytes(), 1001))
+    assert (sound.sample_rate, sound.channels) == (RATE, 2)
+    assert_close(
+        torch.cat(list(sound.blocks(rate)), dim=1), read(path, sample_rate=rate, channels=1), rtol=0, atol=1e-6
+    )
+
+
+def test_damaged_pipes_are_refused(tmp_path):
+    good = save(tmp_path / "a.wav", noise(3000)).read_bytes()
+    header, form = good[:12], good[12:36]
+
+    def said(content):
+        with pytest.raises(Unreadable) as error:
+            list(receive(io.BytesIO(content)).blocks(RATE))
+        return str(error.value)
+
+    assert said(b"") == "is empty"
+    assert said(b"fLaC" + good).startswith("is neither a WAV nor a mel file; for raw samples, give `--raw ")
+    assert said(good[:30]) == "damaged: ends within its header"
+    assert said(good[:-1000]) == "damaged: ends after 0.11 of 0.14 s"
+    assert said(header + b"junk" + struct.pack("<I", 2**30)) == "damaged: its header has a part of 1,073,741,824 bytes"
+    assert said(header + 64 * b"junk\0\0\0\0").startswith("damaged: no samples follow the first 64 parts")
+    assert said(header + good[36:]) == "damaged: its header does not say what its samples are"
+    law = form[:8] + struct.pack("<H", 7) + form[10:]
+    assert said(header + law + good[36:]) == "a WAV whose samples are compressed (format 7); send 16-bit PCM"
+    silent = form[:12] + struct.pack("<I", 0) + form[16:]
+    assert said(header + silent + good[36:]) == "0 Hz; from 1,000 to 768,000 are read"
+    nan = save(tmp_path / "b.wav", torch.full((1, 200), torch.nan), subtype="FLOAT").read_bytes()
+    assert said(nan).startswith(
+        "holds values that are not finite, or on another scale than [-1, 1], within 200 samples"
+    )
+    with pytest.raises(Unreadable, match=r"^ends within a sample: is it of 2 channels, 16-bit\?$"):
+        list(PipedSound(io.BytesIO(bytes(42)), RATE, 2).blocks(RATE))
+
+
+@pytest.mark.parametrize("text", ["22050", "22050:1", "22050:1:u8", "a:1:s16", "22050:-1:s16", "22050:1:s16:le"])
+def test_raw_samples_of_another_form_are_refused(text):
+    with pytest.raises(InputError, match=r"^`--raw` is .*; write RATE:CHANNELS:s16"):
+        Raw.parse(text)
+    assert Raw.parse("22050:2:s16") == Raw(22_050, 2)
+
+
+# --- how much is held
+
+
+def test_of_a_long_file_no_more_is_read_than_what_is_told_needs(gan, models, tmp_path, monkeypatch):
+    write_wav(tmp_path / "long.wav", noise(10 * files.BLOCK), RATE)
+    seen: list[tuple[str, int]] = []
+    decode, write = files._decoded, files.WavWriter.write
+    monkeypatch.setattr(
+        files, "_decoded", lambda sound, n, header: (seen.append(("in", n)), decode(sound, n, header))[1]
+    )
+    monkeypatch.setattr(files.WavWriter, "write", lambda w, a: (seen.append(("out", a.shape[1])), write(w, a))[1])
+    assert gan("resynthesize", models / "melgan", "long.wav", "--out", "out")[0] == 0
+    ahead = 0
+    for way, samples in seen:
+        ahead += samples if way == "in" else -samples
+        assert ahead <= files.BLOCK + 4096  # a block, and what the context of a frame holds back
+    assert ahead == 0
+    assert {n for way, n in seen if way == "in"} == {files.BLOCK}
+
+
+def test_of_a_pipe_no_more_is_asked_for_than_it_holds_and_sound_comes_before_it_ends(game):
+    pipe = Trickle(bytes(40 * PIPE_BYTES), 10**9)
+    stream = game.stream(game.mel.stream(block[None] for block in PipedSound(pipe, RATE, 1).blocks(RATE)))
+    first = next(stream)
+    assert first.shape[2] > 0
+    assert pipe.asked == [PIPE_BYTES]
+    next(stream)
+    assert set(pipe.asked) == {PIPE_BYTES}
+    assert len(pipe.asked) <= 2
+
+
+# --- refusals
+
+
+def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, models, tmp_path):
+    melgan = models / "melgan"
+    save(tmp_path / "a.wav", noise(5000))
+    save(tmp_path / "in/a.flac", noise(5000))
+    save(tmp_path / "stereo.wav", noise(5000, 2))
+    save(tmp_path / "short.wav", noise(100))
+    save(tmp_path / "there/a.wav", noise(5000))
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text").write_text("no model")
+    (tmp_path / "none").mkdir()
+    assert refused("vocode", "text", "a.wav", "--out", "out").startswith("text: neither a run (it has no recipe.yaml)")
+    assert refused("vocode", models / "wavegan", "a.wav", "--out", "out").endswith(
+        "is a model of wavegan, which makes sounds of noise and not of mels; give a vocoder's, or use `generate`"
+    )
+    stereo = "stereo.wav: has 2 channels, and the model hears one; `--mono` mixes them"
+    assert refused("vocode", melgan, "stereo.wav", "--out", "out") == stereo
+    assert refused("resynthesize", melgan, "a.wav", "stereo.wav", "--out", "out") == stereo
+    assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; write ")
+    assert refused("mel", "empty.wav", "--out", "out") == "empty.wav: the file is empty"
+    assert refused("mel", "missing.wav", "--out", "out") == "missing.wav: no such file or folder"
+    assert refused("mel", "text", "--out", "out") == "text: no sound that can be read, or damaged at its start"
+    assert refused("mel", "none", "--out", "out").startswith("none: no readable sounds among 0 files (looked for .wav")
+    assert refused("mel", "short.wav", "--out", "out").startswith("short.wav: the audio is 100 samples long; one frame")
+    assert refused("mel", "-", "--out", "out") == "standard input: is empty"
+    assert refused("mel", "-", "-", "--out", "out") == "`-` is given twice, and standard input can be read once"
+    assert refused("mel", "a.wav", "--raw", "22050:1:s16", "--out", "out").startswith("`--raw` has no effect")
+    assert refused("mel", "a.wav", "--contract", "24", "--out", "out").startswith("unknown mel contract `24`")
+    assert refused("mel", "a.wav").startswith("`--out` is missing")
+    assert refused("mel", "a.wav", "in", "--out", "out") == (
+        f"a.wav and {Path('in/a.flac')} would both become {Path('out/a.mel.safetensors')}; write them to two folders"
+    )
+    assert refused("resynthesize", melgan, "a.wav", "--out", "there").startswith("there already holds a.wav; ")
+    assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one at a time")
+    assert refused("resynthesize", melgan, "a.wav", "--out", "out", "--raw-out").startswith("`--raw-out` has no effect")
+    write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 9), TINY)
+    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith("a.mel.safetensors: is a mel already; ")
+
+
+def test_what_breaks_off_leaves_no_file(gan, models, tmp_path):
+    cut = save(tmp_path / "cut.flac", noise(150_000))
+    cut.write_bytes(cut.read_bytes()[:200_000])
+    status, out, err = gan("resynthesize", models / "melgan", "cut.flac", "--out", "out")
+    assert (status, out) == (2, b"")
+    assert err.startswith("gan-audio: cut.flac: ")
+    assert err.count("\n") == 1
+    assert contents(tmp_path) == ["cut.flac", "out"]
+
+
+# --- inspect
+
+
+def test_what_is_in_a_file_is_known(gan, tmp_path):
+    time = torch.arange(16_000) / 16_000
+    tone = 0.5 * torch.sin(2 * torch.pi * 1000 * time)
+    save(tmp_path / "tone.wav", torch.stack([tone, tone]), 16_000, "PCM_24")
+    save(tmp_path / "loud.wav", torch.cat([torch.zeros(1, 2400), torch.ones(1, 800)], dim=1), 8000)
+    save(tmp_path / "silent.flac", torch.zeros(1, 800), 8000)
+    write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 441), TINY)
+    names = ["tone.wav", "loud.wav", "silent.flac", "a.mel.safetensors"]
+    found = json.loads(gan("inspect", *names, "--json")[1])
+    tone, loud, silent, mel = (found[name] for name in names)
+    assert [tone[key] for key in ("format", "sample_rate", "channels", "bits", "seconds")] == [
+        "WAV",
+        16_000,
+        2,
+        24,
+        1.0,
+    ]
+    assert tone["peak"] == pytest.approx(-6.02, abs=0.01)
+    assert tone["rms"] == pytest.approx(-9.03, abs=0.01)
+    assert (tone["clipped"], tone["silent"]) == (0, 0)
+    assert loud["rms"] == pytest.approx(-6.02, abs=0.01)
+    assert (loud["clipped"], loud["silent"]) == (800, 0.75)
+    assert (silent["peak"], silent["rms"], silent["silent"]) == (None, None, 1)
+    assert mel["frames"] == 441
+    assert mel["seconds"] == pytest.approx(0.16)
+    assert mel["contract"] == TINY.model_dump(mode="json")
+    lines = gan("inspect", *names)[1].decode().splitlines()
+    assert lines[0] == ("tone.wav: WAV, 16,000 Hz, 2 channels, 24 bits (PCM_24), 1.000 s, peak -6.02 dBFS, "
+                        "RMS -9.03 dBFS, 0 clipped, 0.0% silent")  # fmt: skip
+    assert lines[3] == f"a.mel.safetensors: mel, 441 frames, 0.160 s, {TINY.describe()}"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 20])
+def test_a_tone_is_a_bright_line_where_it_sounds(gan, refused, tmp_path, seconds):
+    samples = round(seconds * 8000)
+    tone = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(samples) / 8000)
+    tone[samples // 2 :] = 0
+    save(tmp_path / "tone.wav", tone[None], 8000)
+    assert gan("inspect", "tone.wav", "--spectrogram", "tone.png")[0] == 0
+    width, height = PICTURE
+    picture = np.asarray(Image.open(tmp_path / "tone.png").convert("L")).astype(int)
+    shown = picture[8 : 8 + height, 42 : 42 + width]
+    assert shown[:, width // 2 + width // 4 :].max() < 10
+    place = height * (1 - np.log10(1 + 1000 / 700) / np.log10(1 + 4000 / 700))
+    assert abs(shown[:, width // 4].argmax() - place) < 8
+    assert shown[:, width // 4].max() > 150
+    assert refused("inspect", "tone.wav", "--spectrogram", "tone.png").startswith("tone.png: exists already; ")
+    assert refused("inspect", "tone.wav", "--spectrogram", "tone.jpg").startswith("`--spectrogram` is tone.jpg; ")
+    assert refused("inspect", "tone.wav", "tone.wav", "--spectrogram", "a.png").startswith("`--spectrogram` is of one")
+
+
+# --- interpolate
+
+
+@pytest.mark.parametrize("system", ["wavegan", "specgan"])
+def test_sounds_lie_on_the_line_between_two_latents(gan, models, tmp_path, system, monkeypatch):
+    label = {"wavegan": ["--label", "1"], "specgan": []}[system]
+    ends = torch.tensor([[-1.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.4, 0.0]])
+    game = DOMAIN.load(models / system)
+    monkeypatch.setattr(type(game), "latent", lambda game, count, truncation=None: ends)
+    assert gan("interpolate", models / system, "--out", "walk.wav", "--steps", "17", *label)[0] == 0
+    found, apart = read(tmp_path / "walk.wav")[0], round(SILENCE * 8000)
+    starts = [k * (256 + apart) for k in range(17)]
+    assert len(found) == starts[-1] + 256
+    for before, after in pairwise(starts):
+        assert not found[before + 256 : after].any()
+    monkeypatch.setattr(type(game), "latent", lambda game, count, truncation=None: ends.mean(dim=0, keepdim=True))
+    middle = game.sample(1, **({"label": torch.tensor([1])} if label else {}))
+    assert middle.abs().max() > 1e-4
+    assert_same_sound(found[starts[8] : starts[8] + 256], middle)
+
+
+def test_walks_follow_the_seed_and_wrong_ones_are_refused(gan, refused, models, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        gan("interpolate", models / "wavegan", "--out", f"{name}.wav", "--seed", seed)
+    a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
+    assert a == b != c
+    assert refused("interpolate", models / "melgan", "--out", "d.wav").endswith(
+        "is a model of melgan, which has no latents to go between; give one of wavegan or specgan"
+    )
+    assert refused("interpolate", models / "wavegan", "--out", "a.wav").startswith("a.wav: exists already; ")
+    assert refused("interpolate", models / "wavegan", "--out", "d.mp3").startswith("`--out` is d.mp3; ")
+    assert refused("interpolate", models / "wavegan", "--out", "d.wav", "--label", 3).endswith("from 0 to 2")
+    assert refused("interpolate", models / "specgan", "--out", "d.wav", "--label", 0).endswith("leave it out")
+
+
+# --- published checkpoints
+
+
+def test_a_published_vocoder_comes_in_folded_and_makes_the_same_sound(gan, refused, tmp_path):
+    fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
+    state = next(found.values[0] for found in fixtures if found.id == "melgan_generator").state_dict()
+    torch.save(state, tmp_path / "published.pt")
+    assert gan("import", "melgan/generator", "published.pt", "--out", "model", "--fold")[0] == 0
+    published, folded = DOMAIN.load_reference("melgan/generator", state).eval(), DOMAIN.load(tmp_path / "model")
+    assert not any("parametrizations" in name for name in folded.generator.state_dict())
+    mel = torch.randn(1, 80, 20, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert_close(folded.vocode(mel), published(mel), atol=1e-5, rtol=0)
+    said = refused("import", "melgan/generator", "published.pt", "--out", "other", "--argument", "mel")
+    assert said.startswith("`--argument mel`: write KEY=VALUE")

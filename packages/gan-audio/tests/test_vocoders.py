@@ -1,0 +1,562 @@
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from gan_audio import DOMAIN, losses
+from gan_audio.losses import Judgement, Resolution
+from gan_audio.mel import CONTRACTS, MelSpectrogram
+from gan_audio.systems import bigvgan, hifigan, melgan
+from gan_audio.systems.vocoder import FRAMES_AT_ONCE, Discriminators, fold, reach
+from gan_core.errors import CheckpointError, DataError, RecipeError
+from gan_core.objectives import energy_objective, hinge, least_squares
+from gan_core.testing import find_fixtures
+
+TINY = CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None)
+SIZES = {"mel": TINY.model_dump(), "samples": 64, "rates": (4, 2)}
+BLOCKS = {"up_sizes": (8, 4), "sizes": (3, 5), "dilations": ((1, 2), (3,)), "generator": {"width": 8}}
+MPD, MSD, MRD = (
+    {"periods": (2, 3), "width": 1}, {"scales": 2, "width": 16}, {"width": 1, "resolutions": ((32, 8, 16),)}
+)  # fmt: skip
+GAMES = {
+    "melgan": lambda **more: melgan.MELGAN.create(
+        **SIZES, generator={"width": 4, "depth": 2}, discriminator={"scales": 2, "width": 4, "depth": 1}, **more
+    ),
+    "hifigan": lambda **more: hifigan.V1.create(**SIZES, **BLOCKS, mpd=MPD, msd=MSD, **more),
+    "hifigan v3": lambda **more: hifigan.V3.create(**SIZES, **BLOCKS, mpd=MPD, msd=MSD, **more),
+    "bigvgan": lambda **more: bigvgan.BASE.create(**SIZES, **BLOCKS, mpd=MPD, mrd=MRD, **more),
+}
+
+
+def make(name, **more):
+    torch.manual_seed(0)
+    return GAMES[name](**more)
+
+
+def mel_of(frames, *, seed=0):
+    return torch.randn(1, TINY.mels, frames, generator=torch.Generator().manual_seed(seed))
+
+
+def noise(samples, *, batch=1):
+    return 0.5 * torch.rand(batch, 1, samples, generator=torch.Generator().manual_seed(0)) - 0.25
+
+
+def count(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("preset", "counts"),
+    [
+        (melgan.MELGAN, {"generator": 4_266_050, "discriminator": 16_924_086}),
+        (hifigan.V1, {"generator": 13_936_130, "mpd": 41_105_770, "msd": 29_618_821}),
+        (hifigan.V2, {"generator": 928_514}),
+        (hifigan.V3, {"generator": 1_464_322}),
+        (bigvgan.BIGVGAN, {"generator": 112_446_290}),
+        (bigvgan.BASE, {"generator": 14_025_154}),
+    ],
+)
+def test_networks_have_the_published_number_of_parameters(preset, counts):
+    with torch.device("meta"):
+        game = preset.build()
+    assert {name: count(game.get_submodule(name)) for name in counts} == counts
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"), [(hifigan.V1, 13_926_017), (hifigan.V2, 925_985), (hifigan.V3, 1_462_273)]
+)
+def test_folded_generators_have_the_published_number_of_parameters(preset, parameters):
+    with torch.device("meta"):
+        assert count(preset.create(folded=True).generator) == parameters
+
+
+# Generators: streams, folding, what users call.
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_the_context_is_what_a_frame_is_computed_from_and_no_more(name):
+    generator = make(name).generator.double()
+    frame, frames = 30, 60
+    mel = mel_of(frames).double().requires_grad_()
+    generator(mel)[..., frame * TINY.hop : (frame + 1) * TINY.hop].abs().sum().backward()
+    (seen,) = mel.grad.abs().sum(dim=(0, 1)).nonzero(as_tuple=True)
+    assert (frame - int(seen.min()), int(seen.max()) - frame) == generator.context
+
+
+def test_the_reach_of_layers_is_known():
+    assert reach(nn.Conv1d(1, 1, 3, dilation=4, padding=4), (10, 12)) == (6, 16)
+    up = nn.ConvTranspose1d(1, 1, 4, 2, padding=1)  # output 2 i - 1 … 2 i + 2 has input i
+    assert [reach(up, (t, t)) for t in (0, 1, 2, 3)] == [(-1, 0), (0, 1), (0, 1), (1, 2)]
+    assert reach(nn.Sequential(up, nn.Tanh(), nn.Conv1d(1, 1, 3, padding=1)), (1, 2)) == (-1, 2)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_stream_is_the_whole_for_every_size_of_chunk(name):
+    game, mel = make(name), mel_of(40)
+    whole = game.vocode(mel)
+    assert whole.abs().max() > 1e-3
+    for size in range(1, 41):
+        assert_close(torch.cat(list(game.stream(mel.split(size, dim=2))), dim=2), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_stream_takes_chunks_of_all_sizes_in_turn_and_short_mels(name):
+    game = make(name)
+    for sizes in ((0, 1, 9, 0, 30, 2), (game.generator.least,), (7, 1), (1, 1, 1, 1)):
+        mel = mel_of(sum(sizes))
+        streamed = torch.cat(list(game.stream(mel.split(sizes, dim=2))), dim=2)
+        assert_close(streamed, game.vocode(mel), rtol=0, atol=1e-5)
+    assert list(game.stream([])) == []
+
+
+def test_a_stream_lags_by_its_context_and_holds_no_more_than_it_needs():
+    game, widths = make("hifigan"), []
+    before, after = game.generator.context
+    chunks = iter(mel_of(3 * FRAMES_AT_ONCE).split(1, dim=2))
+    stream = game.stream(chunks)
+    next(stream)
+    assert len(list(chunks)) == 3 * FRAMES_AT_ONCE - after - 1  # a frame is told with the last that it needs
+    game.fold().generator.register_forward_pre_hook(lambda network, inputs: widths.append(inputs[0].shape[2]))
+    list(game.stream([mel_of(3 * FRAMES_AT_ONCE)]))
+    assert max(widths) == before + FRAMES_AT_ONCE + after
+
+
+def test_the_mels_of_a_stream_can_be_a_stream_of_audio():
+    game, audio = make("hifigan"), noise(800)
+    chunks = audio.split(37, dim=2)
+    assert_close(
+        torch.cat(list(game.stream(game.mel.stream(chunks))), dim=2), game.resynthesize(audio), rtol=0, atol=1e-5
+    )
+
+
+def test_a_mel_that_is_too_short_to_be_reflected_or_of_other_bands_is_refused():
+    game = make("melgan")
+    for vocode in (game.vocode, lambda mel: list(game.stream(mel.split(1, dim=2)))):
+        with pytest.raises(DataError) as error:
+            vocode(mel_of(3))
+        assert str(error.value) == "the mel has 3 frames; this model needs 4 or more"
+        with pytest.raises(DataError) as error:
+            vocode(torch.zeros(1, 80, 9))
+        assert str(error.value).endswith("; expected [B, 5, frames]")
+    assert game.vocode(mel_of(4)).shape == (1, 1, 32)
+
+
+@pytest.mark.parametrize(("depth", "least"), [(1, 4), (3, 4), (4, 7)])
+def test_melgans_shortest_mel_is_what_all_its_reflections_fit_to(depth, least):
+    generator = melgan.Generator(mel=TINY, samples=64, rates=(4, 2), width=1, depth=depth)
+    assert generator.least == least
+    generator(mel_of(least))
+    with pytest.raises(RuntimeError):
+        generator(mel_of(least - 1))
+
+
+@pytest.mark.parametrize("samples", [64, 71, 200])
+def test_audio_is_resynthesised_at_its_length(samples):
+    game = make("melgan").train()
+    assert game.resynthesize(noise(samples, batch=2)).shape == (2, 1, samples)
+    assert game.generator.training
+    assert_close(game.resynthesize(noise(64)), game.vocode(MelSpectrogram(TINY)(noise(64))))
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_folding_keeps_the_sound_and_leaves_copies_alone(name):
+    game, mel = make(name), mel_of(20)
+    for parameter in game.generator.parameters():
+        nn.init.normal_(parameter, 0.1, 0.3)
+    before, copy = game.vocode(mel), deepcopy(game.generator)
+    weights = count(game.generator)
+    game.fold()
+    assert_close(game.vocode(mel), before, rtol=0, atol=1e-5)
+    assert not any("parametrizations" in key for key in game.generator.state_dict())
+    assert count(game.generator) < weights
+    assert_close(copy(mel), before, rtol=0, atol=1e-5)
+    assert torch.equal(fold(game.generator)(mel), game.vocode(mel))  # there is nothing left to fold
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_folded_game_is_saved_and_loaded_as_one(name, tmp_path):
+    preset = {"melgan": melgan.MELGAN, "hifigan": hifigan.V1, "hifigan v3": hifigan.V3, "bigvgan": bigvgan.BASE}[name]
+    game = make(name).fold()
+    loaded = preset.load(game.save_pretrained(tmp_path / "model"))
+    assert torch.equal(loaded.vocode(mel_of(9)), game.vocode(mel_of(9)))
+    assert loaded.contract == TINY
+
+
+def test_generators_that_do_not_fit_to_their_mels_are_refused():
+    def refused(**settings):
+        with pytest.raises(RecipeError) as error:
+            hifigan.Generator(
+                **{"mel": TINY, "samples": 64, "rates": (4, 2), "up_sizes": (8, 4), "width": 8, **settings}
+            )
+        return str(error.value)
+
+    assert refused(rates=(4, 4)) == "`rates` lengthen by 16; the mel's hop is 8 samples"
+    multiple = "it must be a multiple of the hop, 8, and no less than the FFT, 32"
+    assert refused(samples=60) == f"`samples` is 60; {multiple}. Try 64."
+    assert refused(samples=16) == f"`samples` is 16; {multiple}. Try 32."
+    assert refused(up_sizes=(8,)).startswith("`up_sizes` is [8]; give one for each of the `rates` [4, 2]")
+    assert refused(up_sizes=(3, 4)).startswith("`up_sizes` is [3, 4]; ")
+    assert refused(width=3) == "`width` is 3; 2 stages that halve it need 4 or more"
+    assert refused(dilations=((1,),)).startswith("`dilations` is [[1]]; give some for each of the `sizes` [3, 7, 11]")
+    with pytest.raises(RecipeError, match="it must be a multiple of 16"):
+        hifigan.MultiScaleDiscriminator(width=24)
+
+
+def test_a_contract_may_be_named_in_a_recipe_and_is_written_out():
+    recipe = hifigan.SMALL.recipe().but({"network.mel": "tacotron2"})
+    game = hifigan.SMALL.build(recipe)
+    assert game.contract == CONTRACTS["tacotron2"]
+    assert game.recipe.network["mel"] == CONTRACTS["tacotron2"].model_dump()
+    assert hifigan.SMALL.build(hifigan.SMALL.recipe().but({"network.mel.low_hz": 50.0})).contract.low_hz == 50.0
+
+
+# The game.
+
+
+class Stub(nn.Module):
+    """Two discriminators with one layer each: multiples of the audio's mean."""
+
+    depth, factors = 3, (1.0, 2.0)
+
+    def __init__(self):
+        super().__init__()
+        self.discriminators = self.factors
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, audio):
+        logits = [self.scale * factor * audio.mean(dim=(1, 2)) for factor in self.factors]
+        return Judgement(logits, [[10 * part] for part in logits])
+
+
+REAL, FAKE = torch.full((2, 1, 64), 0.75), torch.full((2, 1, 64), 0.25)
+
+
+def terms(game, player):
+    batch = {"audio": REAL, "fake": FAKE}
+    return {name: float(value.detach()) for name, value in getattr(game, f"{player}_loss")(batch).items()}
+
+
+def test_melgan_minimises_hinges_and_matches_features_by_their_mean():
+    generator = make("melgan").generator
+    game = melgan.MelGAN(generator, Stub(), objective=hinge, feature_matching_weight=10.0)
+    assert terms(game, "discriminator") == pytest.approx({"scales": (0.25 + 1.25) + (0 + 1.5)})
+    share = 10 * 4 / (3 + 1) / 2
+    assert terms(game, "generator") == pytest.approx({"adversarial": -0.75, "feature_matching": share * (5 + 10)})
+
+
+def test_hifigan_minimises_squares_features_and_mels():
+    game = hifigan.HiFiGAN(make("hifigan").generator, Stub(), Stub())
+    squares = (0.25**2 + 0.25**2) + (0.5**2 + 0.5**2)
+    assert terms(game, "discriminator") == pytest.approx({"mpd": squares, "msd": squares})
+    found = terms(game, "generator")
+    apart = (MelSpectrogram(TINY)(REAL) - MelSpectrogram(TINY)(FAKE)).abs().mean()
+    expected = {"adversarial": 2 * (0.75**2 + 0.5**2), "feature_matching": 2 * 2 * 15, "mel": 45 * float(apart)}
+    assert found == pytest.approx(expected)
+
+
+def test_the_mel_term_hears_all_frequencies_whatever_the_model_does():
+    mel = TINY.but(high_hz=4000)
+    game = hifigan.V1.create(**SIZES | {"mel": mel.model_dump()}, **BLOCKS, mpd=MPD, msd=MSD)
+    assert game.mel.contract == mel
+    assert game.full_band_mel.contract == TINY
+
+
+def test_the_stft_term_is_there_where_it_has_a_weight():
+    generator = make("melgan").generator
+    game = melgan.MelGAN(generator, Stub(), stft_weight=3.0)
+    batch = {"audio": noise(4096), "fake": 0.5 * noise(4096)}
+    apart = losses.multi_resolution_stft(batch["audio"], batch["fake"]).sum()
+    assert_close(game.generator_loss(batch)["stft"], 3 * apart)
+    assert "stft" not in melgan.MelGAN(generator, Stub()).generator_loss(batch)
+
+
+def test_what_a_round_is_played_with_ends_with_the_last_whole_hop():
+    game = make("melgan")
+    staged = game.stage({"audio": noise(70, batch=3)})
+    assert staged["audio"].shape == staged["fake"].shape == (3, 1, 64)
+    assert torch.equal(staged["audio"], noise(70, batch=3)[..., :64])
+    assert staged["fake"].requires_grad
+
+
+def test_energies_are_refused():
+    with pytest.raises(RecipeError) as error:
+        melgan.MelGAN(make("melgan").generator, Stub(), objective=energy_objective(1.0))
+    assert str(error.value) == "the objective `energy` is of energies, and a vocoder is judged by logits"
+
+
+# Discriminators and losses.
+
+
+def test_each_scale_sees_a_shorter_input():
+    for network in (melgan.Discriminator(width=4, depth=2), hifigan.MultiScaleDiscriminator(width=16)):
+        lengths = [features[0].shape[-1] for features in network(noise(512)).features]
+        assert [length / 512 for length in lengths] == pytest.approx([1, 1 / 2, 1 / 4], rel=0.01)
+
+
+def test_a_period_discriminator_mixes_no_phases():
+    network = hifigan.PeriodDiscriminator(3, width=1)
+    audio = noise(66).requires_grad_()
+    network(audio)[0].view(-1, 3)[:, 1].sum().backward()
+    touched = audio.grad.view(-1, 3).abs().sum(dim=0) > 0
+    assert touched.tolist() == [False, True, False]
+
+
+def test_only_the_first_of_the_scales_is_spectral():
+    kinds = [
+        {key.rpartition(".")[2] for key in one.state_dict()}
+        for one in hifigan.MultiScaleDiscriminator(width=16).discriminators
+    ]
+    assert kinds == [{"weight_orig", "weight_u", "weight_v", "bias"}] + 2 * [{"original0", "original1", "bias"}]
+
+
+def test_several_discriminators_are_shown_what_comes_between():
+    halve = nn.AvgPool1d(2)
+    judges = Discriminators([Identity(), Identity(), Identity()], between=halve)
+    assert [logits.shape[-1] for logits in judges(noise(8)).logits] == [8, 4, 2]
+    assert [logits.shape[-1] for logits in Discriminators([Identity(), Identity()])(noise(8)).logits] == [8, 8]
+
+
+class Identity(nn.Module):
+    def forward(self, audio):
+        return audio, [audio]
+
+
+def test_the_stft_loss_of_half_the_sound_is_known():
+    audio = 100 * noise(8192)  # nothing is raised to the least power
+    assert_close(losses.multi_resolution_stft(audio, audio / 2), torch.tensor([0.5, math.log(2)]), rtol=1e-4, atol=1e-4)
+    assert losses.multi_resolution_stft(audio, audio).tolist() == [0, 0]
+    ratio = losses.magnitudes(2 * audio[:, 0], Resolution(64, 16, 32)) / losses.magnitudes(
+        audio[:, 0], Resolution(64, 16, 32)
+    )
+    assert_close(ratio, torch.full_like(ratio, 2.0))
+
+
+def test_losses_sum_over_discriminators_and_layers():
+    real = Judgement([torch.ones(3), torch.zeros(2)], [[torch.ones(4), torch.ones(2, 2)], [torch.zeros(1)]])
+    fake = Judgement([torch.zeros(3), torch.zeros(2)], [[torch.zeros(4), torch.ones(2, 2)], [torch.full((1,), 3.0)]])
+    assert float(losses.told_apart(least_squares, real, fake)) == 0.5
+    assert float(losses.fooled(least_squares, real, fake)) == 1.0
+    assert float(losses.feature_matching(real, fake)) == 4.0
+    halves = [Judgement([part.bfloat16() for part in one.logits], one.features) for one in (real, fake)]
+    assert losses.told_apart(least_squares, *halves).dtype is losses.fooled(hinge, *halves).dtype is torch.float32
+    assert losses.together({"a": real, "b": fake}).features == [*real.features, *fake.features]
+
+
+# BigVGAN's activations.
+
+
+def test_snake_adds_a_squared_sine():
+    snake = bigvgan.Snake(2, separate=True)
+    with torch.no_grad():
+        snake.alpha.copy_(torch.tensor([2.0, 3.0]).log())
+        snake.beta.copy_(torch.tensor([4.0, 5.0]).log())
+    x = torch.tensor([[[0.5], [0.5]]])
+    expected = [0.5 + math.sin(1.0) ** 2 / 4, 0.5 + math.sin(1.5) ** 2 / 5]
+    assert_close(snake(x).flatten(), torch.tensor(expected))
+    plain = bigvgan.Snake(1, separate=False, logarithmic=False)  # begins with α = 1
+    assert_close(plain(x[:, :1]).flatten(), torch.tensor([0.5 + math.sin(0.5) ** 2]))
+
+
+def test_what_an_activation_makes_beyond_half_the_rate_does_not_fold_back():
+    class Square(nn.Module):
+        def forward(self, x):
+            return x.square()
+
+    frequency = 0.4  # of the rate: the square has 0.8, which folds to 0.2
+    tone = torch.cos(2 * math.pi * frequency * torch.arange(400))[None, None]
+
+    def level(audio, at):
+        time = torch.arange(400)[100:300]
+        return float((audio[0, 0, 100:300] * torch.exp(2j * math.pi * at * time)).mean().abs())
+
+    plain, filtered = tone.square(), bigvgan.AntiAliased(Square())(tone)
+    assert level(plain, 0.2) == pytest.approx(0.25, rel=0.01)
+    assert level(filtered, 0.2) < 0.1
+    assert level(filtered, 0.0) > 0.3
+
+
+@pytest.mark.parametrize(("ratio", "taps"), [(2, 12), (3, 15)])
+def test_the_filter_passes_what_is_slow(ratio, taps):
+    weights = bigvgan.low_pass(ratio, taps).flatten().double()
+    assert float(weights.sum()) == pytest.approx(1.0)
+    assert_close(weights, weights.flip(0))
+    response = [(weights * torch.exp(2j * math.pi * f * torch.arange(taps))).sum().abs() for f in (0.05, 0.5)]
+    assert float(response[0]) > 0.85
+    assert float(response[1]) < 0.01
+
+
+# Published checkpoints.
+
+
+FIXTURES = {
+    fixture.values[0].name: fixture.values[0]
+    for fixture in find_fixtures("audio", Path(__file__).parent / "conformance")
+}
+RECORDED = {
+    "melgan_generator_2res": 20,
+    "hifigan_generator_v1": 80,
+    "hifigan_generator_v3": 80,
+    "bigvgan_generator": 20,
+}
+"""Generators that published code was recorded with, and their bands."""
+
+
+@cache
+def recorded(name):
+    return FIXTURES[name].state_dict()
+
+
+def imported(name, state=None, **arguments):
+    return DOMAIN.load_reference(FIXTURES[name].network, recorded(name) if state is None else state, **arguments)
+
+
+def new_layout(state):
+    """As newer versions of torch name what weight normalisation keeps."""
+    names = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
+    ends = {key: next((old for old in names if key.endswith(old)), "") for key in state}
+    return {key.removesuffix(old) + names.get(old, ""): state[key] for key, old in ends.items()}
+
+
+def folded(state):
+    """As weights are published for inference."""
+    layers = {key.removesuffix(".weight_g") for key in state if key.endswith(".weight_g")}
+    plain = {key: value for key, value in state.items() if not key.endswith((".weight_g", ".weight_v"))}
+    for layer in layers:
+        direction = state[f"{layer}.weight_v"]
+        norm = direction.flatten(1).norm(dim=1).view(-1, *[1] * (direction.ndim - 1))
+        plain[f"{layer}.weight"] = state[f"{layer}.weight_g"] * direction / norm
+    return plain
+
+
+@pytest.mark.parametrize(("name", "bands"), RECORDED.items())
+def test_a_generator_is_read_in_every_layout_of_its_weights(name, bands):
+    mel = torch.randn(1, bands, 6, generator=torch.Generator().manual_seed(0))
+    audio = imported(name)(mel)
+    assert torch.equal(imported(name, new_layout(recorded(name)))(mel), audio)
+    plain = imported(name, folded(recorded(name)))
+    assert_close(plain(mel), audio, rtol=0, atol=1e-5)
+    assert not any("parametrizations" in key for key in plain.state_dict())
+
+
+@pytest.mark.parametrize("name", [*RECORDED, "melgan_discriminator", "hifigan_mpd_period3", "hifigan_msd_first"])
+def test_every_weight_of_the_checkpoint_is_in_the_network(name):
+    sums = [
+        sorted(float(tensor.double().sum()) for tensor in state.values())
+        for state in (recorded(name), imported(name, **FIXTURES[name].arguments).state_dict())
+    ]
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize("name", ["melgan_generator_2res", "hifigan_generator_v3", "bigvgan_generator"])
+def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused(name):
+    kinds = {tuple(part for part in key.split(".") if not part.isdigit()): key for key in recorded(name)}
+    for key in kinds.values():
+        if key != "conv_post.bias" or name != "bigvgan_generator":  # the second version has none
+            with pytest.raises(CheckpointError):
+                imported(name, {other: value for other, value in recorded(name).items() if other != key})
+        with pytest.raises(CheckpointError):
+            imported(name, recorded(name) | {key: torch.zeros(7, 7, 7)})
+
+
+NETWORKS = [*RECORDED, "melgan_discriminator", "hifigan_mpd_period3", "hifigan_msd_first"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("other", NETWORKS)
+def test_a_checkpoint_of_another_network_is_refused(name, other):
+    if FIXTURES[name].network == FIXTURES[other].network:
+        return
+    with pytest.raises(CheckpointError):
+        imported(name, recorded(other))
+
+
+def test_what_no_shape_tells_is_asked_for_and_must_fit():
+    name = "hifigan_generator_v3"
+    mel = torch.randn(1, 80, 6)
+    other = imported(name, resblock_dilation_sizes=[[1, 2], [2, 6], [3, 9]])
+    assert not torch.allclose(other(mel), imported(name)(mel))
+    assert other.context != imported(name).context
+    with pytest.raises(CheckpointError, match="give its `period`"):
+        imported("hifigan_mpd_period3")
+    with pytest.raises(CheckpointError, match="`resblock` is '1', and the checkpoint's is '2'"):
+        imported(name, resblock="1")
+    with pytest.raises(CheckpointError, match="unknown argument of hifigan/generator `upsample_rate`"):
+        imported(name, upsample_rate=[8, 8, 4])
+
+
+def test_the_contract_of_an_imported_generator_is_the_published_one_or_what_is_given():
+    name = "hifigan_generator_v3"
+    assert imported(name).contract == CONTRACTS["hifigan-22k"]
+    assert imported(name, mel="tacotron2").contract == CONTRACTS["tacotron2"]
+    own = CONTRACTS["hifigan-22k"].but(sample_rate=16_000, high_hz=None).model_dump()
+    assert imported(name, mel=own).contract.model_dump() == own
+    with pytest.raises(CheckpointError, match="it reads 80 bands with a hop of 256, and `mel` has 100 and 256"):
+        imported(name, mel="24k")
+
+
+@pytest.mark.parametrize(
+    ("bands", "version", "rates", "contract"),
+    [
+        (100, 1, (8, 8, 2, 2), CONTRACTS["24k"]),
+        (80, 1, (8, 8, 2, 2), CONTRACTS["hifigan-22k"]),
+        (80, 2, (8, 8, 2, 2), CONTRACTS["hifigan-22k"].but(high_hz=None)),
+        (128, 2, (8, 8, 2, 2), CONTRACTS["24k"].but(sample_rate=44_100, mels=128)),
+        (128, 2, (8, 8, 4, 2), CONTRACTS["24k"].but(sample_rate=44_100, mels=128, hop=512, fft_size=2048, window=2048)),
+    ],
+)
+def test_the_released_bigvgans_are_told_by_their_bands_hop_and_last_bias(bands, version, rates, contract):
+    names = {"first": "conv_pre", "last": "conv_post"}
+    state = {}
+
+    def layer(name, *shape, bias=None):
+        state[f"{name}.weight_v"], state[f"{name}.weight_g"] = torch.randn(shape), torch.randn(shape[0], 1, 1)
+        if bias:
+            state[f"{name}.bias"] = torch.randn(bias)
+
+    def activation(name, channels):
+        state[f"{name}.act.alpha"], state[f"{name}.act.beta"] = torch.randn(channels), torch.randn(channels)
+        for kind in ("upsample", "downsample.lowpass"):
+            state[f"{name}.{kind}.filter"] = bigvgan.low_pass(2, 12)
+
+    layer(names["first"], 16, bands, 7, bias=16)
+    for stage, rate in enumerate(rates):
+        channels = 8 >> stage
+        layer(f"ups.{stage}.0", 2 * channels, channels, 2 * rate, bias=channels)
+        for place, kind in enumerate(("convs1", "convs2")):
+            layer(f"resblocks.{stage}.{kind}.0", channels, channels, 3, bias=channels)
+            activation(f"resblocks.{stage}.activations.{place}", channels)
+    activation("activation_post", 1)
+    layer(names["last"], 1, 1, 7, bias=1 if version == 1 else None)
+    generator = DOMAIN.load_reference("bigvgan/generator", state)
+    assert generator.contract == contract
+    assert isinstance(generator.layers[-1], nn.Tanh if version == 1 else nn.Hardtanh)
+    assert generator(torch.randn(1, bands, 4)).shape == (1, 1, 4 * contract.hop)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "arguments"),
+    [
+        ("hifigan/mpd", lambda: hifigan.MultiPeriodDiscriminator(width=1), {}),
+        ("bigvgan/mpd", lambda: hifigan.MultiPeriodDiscriminator(periods=(2, 5), width=1), {"mpd_reshapes": [2, 5]}),
+        ("hifigan/msd", lambda: hifigan.MultiScaleDiscriminator(width=16), {}),
+        ("bigvgan/mrd", lambda: bigvgan.MultiResolutionDiscriminator(width=2), {}),
+    ],
+)
+def test_whole_sets_of_discriminators_are_imported(name, network, arguments):
+    torch.manual_seed(0)
+    ours, audio = network().eval(), noise(3000)
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v",
+             ".layers.": ".convs.", ".judge.": ".conv_post."}  # fmt: skip
+    state = ours.state_dict()
+    for mine, theirs in names.items():
+        state = {key.replace(mine, theirs): value for key, value in state.items()}
+    found, wanted = DOMAIN.load_reference(name, state, **arguments).eval()(audio), ours(audio)
+    for mine, theirs in zip(wanted.logits, found.logits, strict=True):
+        assert torch.equal(mine, theirs)
