@@ -91,7 +91,7 @@ def test_the_same_drum_is_made_at_other_rates(rate, samples):
     numbers = [0, 5, 3, 8]  # kicks and toms, which are nearly all tone
     audio, labels = make_drums(numbers, samples=samples, sample_rate=rate)
     assert audio.shape == (4, 1, samples)
-    assert audio.isfinite().all()
+    assert audio.abs().max() <= 1
     assert labels.tolist() == [0, 0, 3, 3]
     length = min(samples, round(0.512 * rate))
     stop = round(0.4 * length)  # before the fade, which is at the end of each

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gan_audio.mel import MelContract, MelSpectrogram
 from gan_audio.spectrogram import frame_size
+from gan_core.classification import learn
 from gan_core.data import BatchStream, TensorDataset
 
 BANDS, FRAMES = 64, 64
@@ -19,7 +19,7 @@ BANDS, FRAMES = 64, 64
 WIDTH = 12
 STEPS, BATCH = 400, 32
 RATE = 4e-3
-"""The highest of the one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120)."""
+"""The highest of the cycle."""
 SHIFT, GAIN = 2, 0.35
 """A learnt sound is moved by up to so many frames, and made louder or softer by up to so many nepers (3 dB)."""
 AT_ONCE = 256
@@ -107,17 +107,13 @@ def learn_classes(audio: Tensor, labels: Tensor, *, num_classes: int, sample_rat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(look, float(bands.mean()), float(bands.std()), num_classes)
-        adam = torch.optim.Adam(network.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=STEPS)
         batches = BatchStream(train, BATCH, seed=0)
-        for _ in range(STEPS):
+
+        def draw() -> tuple[Tensor, Tensor]:
             batch = next(batches)
-            loss = F.cross_entropy(network(_moved(batch["bands"])), batch["label"])
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
-            schedule.step()
-    network.eval()
+            return _moved(batch["bands"]), batch["label"]
+
+        learn(network, draw, steps=STEPS, rate=RATE)
     with torch.no_grad():
         taken = torch.cat([network(part).argmax(dim=1) for part in torch.split(test.tensors["bands"], AT_ONCE)])
     return network, float((taken == test.tensors["label"]).double().mean())

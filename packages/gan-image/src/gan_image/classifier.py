@@ -8,11 +8,12 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan_core.classification import learn
 from gan_core.data import BatchStream, TensorDataset, to_device
 
 STEPS, BATCH = 600, 128
 RATE = 4e-3
-"""The highest of the one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120)."""
+"""The highest of the cycle."""
 
 
 def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[Classifier, float]:
@@ -33,17 +34,13 @@ def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(images.shape[1], images.shape[-1], num_classes)
-        adam = torch.optim.Adam(network.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=STEPS)
         batches = BatchStream(train, BATCH, seed=0)
-        for _ in range(STEPS):
+
+        def draw() -> tuple[Tensor, Tensor]:
             batch = to_device(next(batches), torch.device("cpu"))
-            loss = F.cross_entropy(network(_moved(batch["image"])), batch["label"])
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
-            schedule.step()
-    network.eval()
+            return _moved(batch["image"]), batch["label"]
+
+        learn(network, draw, steps=STEPS, rate=RATE)
     held_out = to_device(test.tensors, torch.device("cpu"))
     right = recognise(network, held_out["image"]) == held_out["label"]
     return network, float(right.float().mean())
