@@ -422,6 +422,23 @@ def test_a_silent_sound_is_kept_unless_silence_is_left_out(tmp_path, caplog):
 # --- the form that was asked for last
 
 
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_every_sound_is_scaled_to_a_peak_where_that_is_asked_for(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    put(tmp_path / "a.wav", ramp(1000))
+    put(tmp_path / "b.wav", flat(0))
+    source = open_folder(tmp_path)
+    louder, plain = (read_all(source.fit(samples=100, peak=peak), 0)["audio"] for peak in (0.95, None))
+    assert_close(louder, plain * (0.95 * 2**15 / 1000))
+    assert len(louder) == 11
+    assert not louder[10].any()
+
+
+def test_drums_have_the_peak_that_is_asked_for():
+    peaks = load_drums().fit(samples=4096, sample_rate=8000, peak=0.5)[7]["audio"].abs().max()
+    assert float(peaks) == pytest.approx(0.5)
+
+
 def test_the_last_form_is_kept(tmp_path):
     put(tmp_path / "a.wav", ramp(1000))
     source = open_folder(tmp_path)

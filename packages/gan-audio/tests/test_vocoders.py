@@ -15,6 +15,7 @@ from gan_audio.losses import Judgement, Resolution
 from gan_audio.mel import CONTRACTS, MelSpectrogram
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import FRAMES_AT_ONCE, Discriminators, fold, reach
+from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
 from gan_core.objectives import energy_objective, hinge, least_squares
 from gan_core.testing import find_fixtures
@@ -278,11 +279,22 @@ def test_the_stft_term_is_there_where_it_has_a_weight():
 
 
 def test_what_a_round_is_played_with_ends_with_the_last_whole_hop():
-    game = make("melgan")
+    game = make("hifigan")
     staged = game.stage({"audio": noise(70, batch=3)})
     assert staged["audio"].shape == staged["fake"].shape == (3, 1, 64)
     assert torch.equal(staged["audio"], noise(70, batch=3)[..., :64])
     assert staged["fake"].requires_grad
+
+
+def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
+    audio = noise(64, batch=400)
+    with drawing(0, torch.device("cpu"), rows=400, total=400):
+        staged = make("melgan").stage({"audio": audio})
+    loudness = staged["audio"].abs().amax(dim=2) / audio.abs().amax(dim=2)
+    assert_close(staged["audio"], loudness[..., None] * audio)
+    assert 0.3 <= float(loudness.min()) < 0.31
+    assert 0.99 < float(loudness.max()) <= 1
+    assert float(loudness.mean()) == pytest.approx(0.65, abs=0.03)
 
 
 def test_energies_are_refused():

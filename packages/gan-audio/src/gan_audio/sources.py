@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from gan_audio.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
-from gan_audio.files import SUFFIXES, Header, check_channels, loud_part, opened, read_header, read_sound
+from gan_audio.files import SUFFIXES, Header, check_channels, loud_part, opened, read_blocks, read_header, read_sound
 from gan_core.data import Batch, Source, require_labels
 from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, open_files, printable, skip
@@ -31,6 +31,31 @@ KEPT_SAMPLES = 2**22
 logger = logging.getLogger("gan_audio")
 
 
+class Form(NamedTuple):
+    """What a network asks of sounds.
+
+    Attributes:
+        samples: of an item.
+        sample_rate: in Hz.
+        channels: of an item.
+        peak: what the largest magnitude of every sound is made; None leaves sounds as loud as they are.
+    """
+
+    samples: int
+    sample_rate: int
+    channels: int
+    peak: float | None
+
+    def levelled(self, sound: Tensor) -> Tensor:
+        """A whole sound `[channels, T]` with the peak that is asked for; silence stays silent."""
+        return sound if self.peak is None else sound * gain(float(sound.abs().max()), self.peak)
+
+
+def gain(loudest: float, peak: float) -> float:
+    """By what a sound is multiplied so that its largest magnitude becomes the peak."""
+    return peak / loudest if loudest > 0 else 1.0
+
+
 class Slices(Dataset[Batch]):
     """Sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
 
@@ -39,16 +64,15 @@ class Slices(Dataset[Batch]):
     place is drawn from torch's generator, which a training seeds for every turn.
 
     Args:
-        samples: of an item.
-        sample_rate: in Hz.
-        channels: of an item.
+        form: of the items.
         lengths: of the sounds, in samples.
         labels: of the sounds, `[N]`.
     """
 
-    def __init__(self, samples: int, sample_rate: int, channels: int, lengths: Sequence[int], labels: Tensor | None):
-        self.samples, self.sample_rate, self.channels, self.labels = samples, sample_rate, channels, labels
-        self.ends = list(accumulate(max(1, length // samples) for length in lengths))
+    def __init__(self, form: Form, lengths: Sequence[int], labels: Tensor | None):
+        self.form, self.labels = form, labels
+        self.samples, self.sample_rate, self.channels = form.samples, form.sample_rate, form.channels
+        self.ends = list(accumulate(max(1, length // form.samples) for length in lengths))
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -78,10 +102,10 @@ class Slices(Dataset[Batch]):
 
 
 class HeldSlices(Slices):
-    """Slices of sounds `[channels, T]` that are held in memory, as 32-bit numbers."""
+    """Slices of sounds `[channels, T]`, in that form already, that are held in memory as 32-bit numbers."""
 
-    def __init__(self, samples: int, sample_rate: int, sounds: Sequence[Tensor], labels: Tensor | None):
-        super().__init__(samples, sample_rate, len(sounds[0]), [sound.shape[1] for sound in sounds], labels)
+    def __init__(self, form: Form, sounds: Sequence[Tensor], labels: Tensor | None):
+        super().__init__(form, [sound.shape[1] for sound in sounds], labels)
         self.sounds = sounds
 
     def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
@@ -96,11 +120,12 @@ class FileSlices(Slices):
     What is kept stays: as every epoch reads all sounds once, replacing them would lose those that come next.
     """
 
-    def __init__(self, source: SoundSource, samples: int, sample_rate: int, channels: int):
-        lengths = [header.length_at(sample_rate) for header in source.headers]
-        super().__init__(samples, sample_rate, channels, lengths, source.labels)
+    def __init__(self, source: SoundSource, form: Form):
+        lengths = [header.length_at(form.sample_rate) for header in source.headers]
+        super().__init__(form, lengths, source.labels)
         self.source, self.lengths = source, lengths
         self._kept: dict[int, Tensor] = {}
+        self._gains: dict[int, float] = {}
         self._spent = 0
         self._bounds: dict[int, tuple[int, int]] = {}
 
@@ -121,7 +146,7 @@ class FileSlices(Slices):
             Unreadable: it is damaged.
         """
         first, last = self._ends_of(sound)
-        return self._part(sound, first, last - first)
+        return self.form.levelled(self._part(sound, first, last - first))
 
     def _read(self, sound: int, place: float) -> Tensor:
         if sound not in self._kept and self._may_keep(self.lengths[sound] * self.channels):
@@ -132,13 +157,22 @@ class FileSlices(Slices):
             start = self.start(whole.shape[1], place)
             return whole[:, start : start + self.samples]
         first, last = self._ends_of(sound)
-        return self._part(sound, first + self.start(last - first, place), min(self.samples, last - first))
+        part = self._part(sound, first + self.start(last - first, place), min(self.samples, last - first))
+        return part if self.form.peak is None else part * self._gain_of(sound, self.form.peak)
 
     def _part(self, sound: int, start: int, length: int) -> Tensor:
         return read_sound(
             self.source.files, self.source.names[sound], sample_rate=self.sample_rate, channels=self.channels,
             start=start, length=length,
         ).contiguous()  # fmt: skip
+
+    def _gain_of(self, sound: int, peak: float) -> float:
+        """By what a sound is multiplied of which only slices are kept: its peak is looked for once."""
+        if sound not in self._gains:
+            with opened(self.source.files, self.source.names[sound]) as file:
+                blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
+                self._gains[sound] = gain(max(float(block.abs().max()) for block in blocks), peak)
+        return self._gains[sound]
 
     def _ends_of(self, sound: int) -> tuple[int, int]:
         """The first sample and the one after the last, at the network's rate: all, or what is not silent."""
@@ -190,7 +224,7 @@ class SoundSource(Source):
         self.name, self.labels, self.strict, self.trim = name, labels, strict, trim
         self.skipped: dict[str, str] = {}
         self.facts = _facts(headers, classes)
-        self._last: tuple[tuple[int, int, int], Slices] | None = None
+        self._last: tuple[Form, Slices] | None = None
 
     def __len__(self) -> int:
         return len(self.headers)
@@ -202,7 +236,8 @@ class SoundSource(Source):
         items are read when they are asked for, and a sound that cannot be read then gives its place to the next.
 
         Args:
-            network: `samples`, `sample_rate` (Hz) and `channels`; the data's own where they are not given.
+            network: `samples`, `sample_rate` (Hz) and `channels`, the data's own where they are not given; and `peak`,
+                to which every sound is scaled.
 
         Raises:
             DataError: the length or channels are missing or impossible, the classes are not the network's, or nothing
@@ -210,15 +245,15 @@ class SoundSource(Source):
         """
         require_labels(self, network.get("num_classes"))
         wanted = _wanted(self, network)
-        self._check_channels(wanted[2])
+        self._check_channels(wanted.channels)
         if self._last is None or self._last[0] != wanted:
             self._last = None  # frees what is in memory
-            self._last = wanted, self._fit(*wanted)
+            self._last = wanted, self._fit(wanted)
         return self._last[1]
 
-    def _fit(self, samples: int, sample_rate: int, channels: int) -> Slices:
-        slices = FileSlices(self, samples, sample_rate, channels)
-        held = sum(slices.lengths) * channels
+    def _fit(self, form: Form) -> Slices:
+        slices = FileSlices(self, form)
+        held = sum(slices.lengths) * form.channels
         decoded = sum(header.length * header.channels for header in self.headers)
         if 4 * held <= MEMORY_BYTES and decoded <= MEMORY_SAMPLES:
             return self._held(slices)
@@ -237,7 +272,7 @@ class SoundSource(Source):
             raise self.nothing(skipped)
         self.skip(skipped)
         labels = None if self.labels is None else self.labels[list(sounds)]
-        return HeldSlices(slices.samples, slices.sample_rate, list(sounds.values()), labels)
+        return HeldSlices(slices.form, list(sounds.values()), labels)
 
     def _check_channels(self, wanted: int) -> None:
         for name, header in zip(self.names, self.headers, strict=True):
@@ -269,7 +304,7 @@ class DrumSource(Source):
         self.name, self.count = name, count
         self.facts = {"sample_rate": RATE, "channels": 1, "samples": SAMPLES, "num_classes": len(DRUMS),
                       "classes": list(DRUMS)}  # fmt: skip
-        self._last: tuple[tuple[int, int, int], Slices] | None = None
+        self._last: tuple[Form, Slices] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -281,11 +316,12 @@ class DrumSource(Source):
             DataError: the network has another number of classes.
         """
         require_labels(self, network.get("num_classes"))
-        wanted = samples, rate, channels = _wanted(self, network)
+        wanted = _wanted(self, network)
         if self._last is None or self._last[0] != wanted:
-            audio, labels = make_drums(range(self.count), samples=min(samples, round(LONGEST * rate)), sample_rate=rate)
-            sounds = list(audio.expand(-1, channels, -1))
-            self._last = wanted, HeldSlices(samples, rate, sounds, labels)
+            length, rate = min(wanted.samples, round(LONGEST * wanted.sample_rate)), wanted.sample_rate
+            audio, labels = make_drums(range(self.count), samples=length, sample_rate=rate)
+            sounds = [wanted.levelled(sound) for sound in audio.expand(-1, wanted.channels, -1)]
+            self._last = wanted, HeldSlices(wanted, sounds, labels)
         return self._last[1]
 
 
@@ -321,8 +357,8 @@ def read_headers(files: Files, names: Sequence[str]) -> tuple[dict[str, Header],
     return headers, skipped
 
 
-def _wanted(source: Source, network: Mapping[str, Any]) -> tuple[int, int, int]:
-    """The samples, the rate and the channels that a network asks for, or the data's own; a mel is of one channel."""
+def _wanted(source: Source, network: Mapping[str, Any]) -> Form:
+    """What a network asks for, or the data's own; a mel is of one channel."""
     if spoken := network.get("mel"):
         network = {"sample_rate": spoken["sample_rate"], "channels": 1} | dict(network)
     samples, rate, channels = (
@@ -332,7 +368,7 @@ def _wanted(source: Source, network: Mapping[str, Any]) -> tuple[int, int, int]:
         raise DataError(f"{source.name}: the sounds have different lengths; set `network.samples`")
     assert rate is not None
     assert channels is not None
-    return int(samples), int(rate), int(channels)
+    return Form(int(samples), int(rate), int(channels), network.get("peak"))
 
 
 def _facts(headers: Sequence[Header], classes: Sequence[str] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gan_audio.losses import RESOLUTIONS, Resolution
 from gan_audio.mel import CONTRACTS, MelContract
 from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDiscriminator, fused, lengthening
-from gan_audio.systems.vocoder import Discriminators, MelGenerator, Span, Vocoder, same
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Peak, Span, Vocoder, same
 from gan_core.objectives import Objective, least_squares
 from gan_core.precision import full_precision
 from gan_core.preset import Preset
@@ -118,6 +118,7 @@ class Generator(MelGenerator):
     Args:
         mel: the contract of its mels.
         samples: of the excerpts that it is trained on.
+        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         rates: by which the stages lengthen; each halves the channels.
         up_sizes: of the transposed convolutions that lengthen.
         width: channels of the first layer.
@@ -135,7 +136,7 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["24k"], samples: Size = 8192,
+        self, *, mel: MelContract = CONTRACTS["24k"], samples: Size = 8192, peak: Peak | None = PEAK,
         rates: tuple[Size, ...] = (4, 4, 2, 2, 2, 2), up_sizes: tuple[Size, ...] = (8, 8, 4, 4, 4, 4),
         width: Size = 1536, sizes: tuple[Size, ...] = (3, 7, 11),
         dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3, paired: bool = True, separate: bool = True,
@@ -154,7 +155,7 @@ class Generator(MelGenerator):
             channels = outputs
         layers += [activation(channels), same(channels, 1, 7, bias=last_bias)]
         layers.append(nn.Tanh() if bound == "tanh" else nn.Hardtanh())
-        super().__init__(mel, rates, samples, layers, folded)
+        super().__init__(mel, rates, samples, peak, layers, folded)
 
 
 class ResolutionDiscriminator(ConvolutionalDiscriminator):

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_audio.mel import CONTRACTS, MelContract
-from gan_audio.systems.vocoder import Discriminators, Mean, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_audio.systems.vocoder import (
+    PEAK,
+    Discriminators,
+    Mean,
+    MelGenerator,
+    Peak,
+    Sum,
+    Vocoder,
+    normalise_weights,
+    same,
+)
 from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
 from gan_core.objectives import Objective, least_squares
@@ -63,6 +73,7 @@ class Generator(MelGenerator):
     Args:
         mel: the contract of its mels.
         samples: of the excerpts that it is trained on.
+        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         rates: by which the stages lengthen; each halves the channels.
         up_sizes: of the transposed convolutions that lengthen.
         width: channels of the first layer.
@@ -76,7 +87,7 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 8192,
+        self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 8192, peak: Peak | None = PEAK,
         rates: tuple[Size, ...] = (8, 8, 2, 2), up_sizes: tuple[Size, ...] = (16, 16, 4, 4), width: Size = 512,
         sizes: tuple[Size, ...] = (3, 7, 11), dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
         paired: bool = True, folded: bool = False,
@@ -89,7 +100,7 @@ class Generator(MelGenerator):
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, blocks]
             channels = outputs
         layers += [nn.LeakyReLU(LAST_SLOPE, inplace=True), same(channels, 1, 7), nn.Tanh()]
-        super().__init__(mel, rates, samples, layers, folded)
+        super().__init__(mel, rates, samples, peak, layers, folded)
 
 
 def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[nn.Module, int]]:

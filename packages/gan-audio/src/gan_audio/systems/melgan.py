@@ -14,7 +14,7 @@ from operator import mul
 from torch import Tensor, nn
 
 from gan_audio.mel import CONTRACTS, MelContract
-from gan_audio.systems.vocoder import Discriminators, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Peak, Sum, Vocoder, normalise_weights, same
 from gan_core.objectives import Objective, hinge
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
@@ -41,6 +41,7 @@ class Generator(MelGenerator):
     Args:
         mel: the contract of its mels.
         samples: of the excerpts that it is trained on.
+        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         rates: by which the stages lengthen; each halves the channels.
         width: channels before the last layer.
         depth: dilated blocks in a stage, with the dilations 1, 3, 9 …
@@ -48,7 +49,7 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["melgan-22k"], samples: Size = 8192,
+        self, *, mel: MelContract = CONTRACTS["melgan-22k"], samples: Size = 8192, peak: Peak | None = PEAK,
         rates: tuple[Size, ...] = (8, 8, 2, 2), width: Size = 32, depth: Size = 3, folded: bool = False,
     ) -> None:  # fmt: skip
         mel = MelContract.model_validate(mel)
@@ -60,7 +61,7 @@ class Generator(MelGenerator):
             )
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, *(Residual(outputs, 3**k) for k in range(depth))]
         layers += [nn.LeakyReLU(SLOPE, inplace=True), same(width, 1, 7, mode="reflect"), nn.Tanh()]
-        super().__init__(mel, rates, samples, layers, folded)
+        super().__init__(mel, rates, samples, peak, layers, folded)
         widest = max((3 ** (depth - 1) // longer for longer in accumulate(rates, mul)), default=0)
         self.least = 1 + max(3, widest)  # what is reflected lies within the input
 
@@ -119,16 +120,17 @@ class MelGAN(Vocoder):
         objective: what both minimise.
         feature_matching_weight: λ.
         stft_weight: of the multi-resolution STFT loss, which is not the paper's.
+        quietest: real audio is multiplied by a number in [quietest, 1], as the published code does with 0.3.
     """
 
     def __init__(
         self, generator: MelGenerator, discriminator: Discriminator, *, objective: Objective = hinge,
-        feature_matching_weight: float = 10.0, stft_weight: float = 0.0,
+        feature_matching_weight: float = 10.0, stft_weight: float = 0.0, quietest: Peak = 0.3,
     ) -> None:  # fmt: skip
         share = 4 / (discriminator.depth + 1) / len(discriminator.discriminators)
         super().__init__(
             generator, objective=objective, feature_matching_weight=share * feature_matching_weight,
-            stft_weight=stft_weight,
+            stft_weight=stft_weight, quietest=quietest,
         )  # fmt: skip
         self.discriminator = discriminator
 

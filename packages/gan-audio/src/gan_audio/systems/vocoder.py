@@ -10,9 +10,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.nn.utils import parametrize
@@ -20,12 +21,17 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from gan_audio.losses import Judgement, feature_matching, fooled, multi_resolution_stft, together, told_apart
 from gan_audio.mel import MelContract, MelSpectrogram
+from gan_core import draws
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.objectives import Objective
 
 FRAMES_AT_ONCE = 256
 """Mel frames that a stream turns into audio in one pass; longer chunks are taken in several."""
+PEAK = 0.95
+"""Of every recording in a training: to it the published code of MelGAN, HiFi-GAN and BigVGAN scales them."""
+Peak = Annotated[float, Field(gt=0, le=1)]
+"""The largest magnitude of a recording."""
 Span = tuple[int, int]
 """The first and the last of some samples in a row."""
 NORMALISED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
@@ -133,6 +139,7 @@ class MelGenerator(nn.Module):
         mel: the contract, its settings, or its name.
         rates: by which the stages lengthen; together they make the hop.
         samples: of the excerpts that it is trained on, a whole number of hops.
+        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         layers: from mels to audio.
         folded: whether the weights are plain, as `fold` leaves them, and not normalised.
 
@@ -142,9 +149,12 @@ class MelGenerator(nn.Module):
 
     least = 1
 
-    def __init__(self, mel: MelContract, rates: Sequence[int], samples: int, layers: Sequence[nn.Module], folded: bool):
+    def __init__(
+        self, mel: MelContract, rates: Sequence[int], samples: int, peak: float | None, layers: Sequence[nn.Module],
+        folded: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.contract, self.sample_rate = mel, mel.sample_rate
+        self.contract, self.sample_rate, self.peak = mel, mel.sample_rate, peak
         if math.prod(rates) != mel.hop:
             raise RecipeError(f"`rates` lengthen by {math.prod(rates)}; the mel's hop is {mel.hop} samples")
         if samples != fitting(samples, mel):
@@ -198,6 +208,7 @@ class Vocoder(Game):
         feature_matching_weight: of the distance between the features of real and generated audio.
         mel_weight: of the L1 distance between their mels up to half the sample rate; 0 leaves it out.
         stft_weight: of the multi-resolution STFT loss (Yamamoto et al. 2020, arXiv:1910.11480); 0 leaves it out.
+        quietest: real audio of a batch is multiplied by a number of its own that is uniform in [quietest, 1].
 
     Raises:
         RecipeError: the objective is one of energies.
@@ -205,9 +216,10 @@ class Vocoder(Game):
 
     def __init__(
         self, generator: MelGenerator, *, objective: Objective, feature_matching_weight: float,
-        adversarial_weight: float = 1.0, mel_weight: float = 0.0, stft_weight: float = 0.0,
+        adversarial_weight: float = 1.0, mel_weight: float = 0.0, stft_weight: float = 0.0, quietest: Peak = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.quietest = quietest
         if objective.energy:
             raise RecipeError(f"the objective `{objective.name}` is of energies, and a vocoder is judged by logits")
         self.generator, self.objective = generator, objective
@@ -231,9 +243,12 @@ class Vocoder(Game):
         yield Player("generator", (self.generator,), self.generator_loss)
 
     def stage(self, batch: Batch) -> Batch:
-        mel = self.mel(batch["audio"])
+        audio = batch["audio"]
+        if self.quietest < 1:
+            audio = audio * (1 - (1 - self.quietest) * draws.uniform(len(audio), 1, 1, like=audio))
+        mel = self.mel(audio)
         length = mel.shape[2] * self.contract.hop
-        return batch | {"audio": batch["audio"][..., :length], "fake": self.generator(mel)[..., :length]}
+        return batch | {"audio": audio[..., :length], "fake": self.generator(mel)[..., :length]}
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         real, fake = self.judge(batch["audio"]), self.judge(batch["fake"])
