@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_audio import classifier, extractors
+from gan_audio import DOMAIN, classifier, extractors
 from gan_audio.classifier import LogMel
 from gan_audio.distances import (
     f0_error,
@@ -23,9 +23,13 @@ from gan_audio.extractors import MOST_LEARNT, real_sounds
 from gan_audio.mel import slaney_hz, slaney_mel
 from gan_audio.metrics import EXTRACTORS, METRICS, recognition, sliced_wasserstein, spectrum
 from gan_audio.sources import DrumSource
+from gan_audio.systems import wavegan
+from gan_core.data import FixedSource, TensorDataset
 from gan_core.domain import resolve
 from gan_core.errors import InputError
+from gan_core.evaluation import Evaluation
 from gan_core.features import Seen, fid, inception_score
+from gan_core.game import Game
 
 RATE = 8000
 
@@ -234,3 +238,42 @@ def test_sounds_that_cannot_be_compared_are_refused():
         log_spectral_distance(noise(100), noise(99), sample_rate=16_000)
     with pytest.raises(InputError, match=r"^the sounds are 100 samples long; a frame at 16,000 Hz needs 512$"):
         mel_cepstral_distortion(noise(100), noise(100), sample_rate=16_000)
+
+
+class Halver(Game):
+    """What it makes of a sound is half as loud."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(0.5))
+
+    def players(self):
+        return ()
+
+    def reconstruct(self, batch):
+        return batch["audio"], self.gain * batch["audio"]
+
+
+def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
+    source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
+    evaluation = Evaluation(DOMAIN, source, Halver(), {}, count=1000)
+    figures, protocols = evaluation.measure(Halver())
+    assert list(figures) == ["distances", "f0"]
+    assert figures["distances"]["log_spectral_distance"] == pytest.approx(20 * math.log10(2), rel=1e-3)
+    assert figures["distances"]["mel_cepstral_distortion"] == pytest.approx(0, abs=1e-3)  # the level does not count
+    assert figures["distances"]["stft_distance"] == pytest.approx(0.5 + math.log(2), rel=1e-3)
+    assert protocols["distances"]["samples"] == 3
+
+
+@pytest.mark.parametrize(
+    ("game", "metric", "why"),
+    [
+        (Halver(), "spectrum", "measures samples that are made from nothing, and this model makes none"),
+        (wavegan.SMALL.create(samples=128, width=1, latent_dim=2), "distances",
+         "compares what is made of data with the data, and this model makes samples from nothing"),
+    ],
+)  # fmt: skip
+def test_a_metric_of_the_other_kind_of_model_is_refused(game, metric, why):
+    source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
+    with pytest.raises(InputError, match=f"^the metric `{metric}` {why}$"):
+        Evaluation(DOMAIN, source, game, {}, metrics=[metric])

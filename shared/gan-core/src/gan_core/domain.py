@@ -68,6 +68,8 @@ class MetricCard:
     must have for it; `by_class` says that sample `i` must have been asked to be of class `i % num_classes`; `least` is
     the smallest number of samples, generated and real. Where it `extracts` something (`features` or `logits`), its
     `measure` is of `(real, fake) -> {figure: value}`, both being what an extractor saw (`gan_core.features.Seen`).
+    Where it compares `pairs`, real items with what the game makes of each (`Game.reconstruct`), `measure` is of
+    `(real, made, dataset, facts) -> {figure: value}`.
     """
 
     name: str
@@ -77,6 +79,7 @@ class MetricCard:
     by_class: bool = False
     least: int = 2
     extracts: Literal["features", "logits"] | None = None
+    pairs: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
-from gan_core.data import Batch, IndexStream, Source, read
+from gan_core.data import Batch, IndexStream, Source, read, to_device
 from gan_core.domain import Domain, ExtractorCard, MetricCard, resolve
 from gan_core.errors import InputError, unknown
 from gan_core.features import Extractor, Seen, see
-from gan_core.game import GENERATE_AT_ONCE, Game
+from gan_core.game import GENERATE_AT_ONCE, Game, evaluating
 
 Figures = dict[str, dict[str, Any]]
 
@@ -38,7 +39,7 @@ class Evaluation:
         game: of the kind that is measured.
         network: the settings that the data are cut to.
         metrics: by name; None takes all that fit.
-        count: samples that are generated.
+        count: samples that are generated; of pairs, as many as there are at most.
         seed: of the samples.
         extractor: `NAME` or `NAME:ARGUMENT`; None takes the domain's embedded one, where the data suit it.
         weights: of the extractor, where it reads a file.
@@ -95,7 +96,13 @@ class Evaluation:
             InputError: the extractor gives no logits, and a metric needs them.
         """
         figures: Figures = {}
-        plain = [card for card in self.cards if card.extracts is None]
+        plain = [card for card in self.cards if card.extracts is None and not card.pairs]
+        if any(card.pairs for card in self.cards):
+            pairs = self._pairs(game)
+            figures |= {
+                card.name: resolve(card.measure)(*pairs, self.dataset, self.source.facts)
+                for card in self.cards if card.pairs
+            }  # fmt: skip
         if plain:
             samples = game.generate(self.count, seed=self.seed)
             figures |= {
@@ -125,6 +132,10 @@ class Evaluation:
         self, card: MetricCard, game: Game, seer: ExtractorCard | None, extractors: Mapping[str, ExtractorCard]
     ) -> str:
         """Why a game's samples cannot be measured by a metric on these data; nothing if they can."""
+        if card.pairs and type(game).reconstruct is Game.reconstruct:
+            return "compares what is made of data with the data, and this model makes samples from nothing"
+        if not card.pairs and type(game).sample is Game.sample:
+            return "measures samples that are made from nothing, and this model makes none"
         lacking = [fact for fact in card.needs if fact not in self.source.facts]
         if lacking:
             return f"needs data with {' and '.join(lacking)}; {self.source.name} has none"
@@ -167,6 +178,19 @@ class Evaluation:
             for file in stem.parent.glob(f"{stem.name}.*") if self.keep is None else ():
                 file.unlink()
 
+    @torch.no_grad()
+    def _pairs(self, game: Game) -> tuple[Tensor, Tensor]:
+        """Real items, and what a game makes of each, on the CPU: `[real_count, …]`; parts of items by the seed."""
+        order = IndexStream(len(self.dataset), 1, seed=0).epoch(0)[: self.real_count]  # type: ignore[arg-type]
+        pairs: list[tuple[Tensor, Tensor]] = []
+        with torch.random.fork_rng(devices=[]), evaluating(game):
+            torch.manual_seed(self.seed)
+            for batch in read(self.dataset, order, GENERATE_AT_ONCE):
+                real, made = game.reconstruct(to_device(batch, game.device))
+                pairs.append((real.cpu(), made.cpu()))
+        reals, mades = zip(*pairs, strict=True)
+        return torch.cat(reals), torch.cat(mades)
+
     @property
     def _seer(self) -> Extractor:
         assert self.extractor is not None
@@ -192,6 +216,8 @@ class Evaluation:
             "measure": card.title, "data": self.source.name, "shape": self._shape, "samples": self.count,
             "seed": self.seed,
         }  # fmt: skip
+        if card.pairs:
+            protocol["samples"] = self.real_count
         if card.extracts:
             protocol |= {"real samples": self.real_count, **self._seer.protocol}
         return protocol

@@ -134,6 +134,13 @@ class Game(nn.Module, ABC):
         """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
         raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
 
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Defined where a game makes something of data: real items `[N, …]` and what it makes of each, of that shape.
+
+        They are what measures of pairs compare.
+        """
+        raise RecipeError(f"{type(self).__name__} makes samples from nothing; there is nothing to compare them with")
+
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}

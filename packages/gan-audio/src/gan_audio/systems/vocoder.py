@@ -274,8 +274,12 @@ class Vocoder(Game):
         """What each of the networks makes of audio."""
         return {name: network(audio) for name, network in self.discriminators.items()}
 
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch["audio"], self.resynthesize(batch["audio"])
+
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        return {"real": batch["audio"], "resynthesised": self.resynthesize(batch["audio"])}
+        real, made = self.reconstruct(batch)
+        return {"real": real, "resynthesised": made}
 
     # For users.
 
