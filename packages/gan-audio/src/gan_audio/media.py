@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
     from torch import Tensor
 
+    from gan_audio.mel import MelContract
     from gan_core.game import Game
 
     Array = NDArray[np.float64]
@@ -84,8 +85,11 @@ def write_items(
 ) -> list[Path]:
     """Every item as a file of its own: `00000.wav`, … (`00000_source.wav` if it has several sounds).
 
+    What a game makes that has a `contract` and whose samples are mels goes to `00000.mel.safetensors`, ….
+
     Args:
-        samples: sounds by name, `[N, channels, samples]` in [-1, 1], or one tensor of them.
+        samples: sounds by name, `[N, channels, samples]` in [-1, 1], or one tensor of them; or mels
+            `[N, mels, frames]`.
         folder: where to; it is made if needed, and no file in it is replaced.
         labels: `[N]`, written to `labels.csv`.
         game: what made them; its networks say the sample rate.
@@ -97,20 +101,51 @@ def write_items(
     from gan_audio.files import write_wav
 
     samples = samples if isinstance(samples, Mapping) else {"generated": samples}
+    if (contract := getattr(game, "contract", None)) is not None and len(samples) == 1:
+        (mels,) = samples.values()
+        if not is_sound(mels):
+            return _write_mels(mels, contract, folder, labels)
     sounds = {key: tensor for key, tensor in samples.items() if is_sound(tensor) and len(tensor)}
     number = _number(sounds, samples)
     if (rate := rate_of(game)) is None:
         raise InputError(f"{folder}: the sample rate is not known: no network of the game says its `sample_rate`")
-    items = [f"{i:0{max(5, len(str(number - 1)))}d}" for i in range(number)]
+    items = _numbered(number)
     names = [f"{item}.wav" if len(sounds) == 1 else f"{item}_{key}.wav" for item in items for key in sounds]
-    refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
+    _begin(folder, names, labels)
     every = (tensor[i] for i in range(number) for tensor in sounds.values())
     clipped = sum(write_wav(folder / name, audio, rate) for name, audio in zip(names, every, strict=True))
     if clipped:
         logger.warning("%s: %s beyond [-1, 1] were cut there", folder, count(clipped, "sample"))
+    _write_labels(items, labels, folder)
+    return [folder / name for name in names]
+
+
+def _write_mels(mels: Tensor, contract: MelContract, folder: Path, labels: Tensor | None) -> list[Path]:
+    """Mels `[N, mels, frames]`, each with its contract."""
+    from gan_audio.mel import SUFFIX, write_mel
+
+    items = _numbered(len(mels))
+    files = [folder / f"{item}{SUFFIX}" for item in items]
+    _begin(folder, [file.name for file in files], labels)
+    for file, mel in zip(files, mels, strict=True):
+        write_mel(file, mel, contract)
+    _write_labels(items, labels, folder)
+    return files
+
+
+def _numbered(number: int) -> list[str]:
+    """The items' names."""
+    return [f"{i:0{max(5, len(str(number - 1)))}d}" for i in range(number)]
+
+
+def _begin(folder: Path, names: list[str], labels: Tensor | None) -> None:
+    """Makes sure that nothing is replaced."""
+    refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
+
+
+def _write_labels(items: list[str], labels: Tensor | None, folder: Path) -> None:
     if labels is not None:
         write_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
-    return [folder / name for name in names]
 
 
 def read_items(folder: Path) -> dict[str, Tensor]:

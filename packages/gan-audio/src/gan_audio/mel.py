@@ -23,6 +23,8 @@ from gan_core.files import reason_of, replacing
 from gan_core.precision import full_precision
 from gan_core.recipe import Settings
 
+SUFFIX = ".mel.safetensors"
+"""Of mel files."""
 CONTRACT = "contract"
 """The key of a mel file's metadata under which its contract stands, as JSON."""
 MEL_BYTES = 2**30

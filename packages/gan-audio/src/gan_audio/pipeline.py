@@ -21,7 +21,9 @@ from torch.nn.functional import pad
 from gan_audio.files import SUFFIXES, WavWriter, open_wav
 from gan_audio.media import SILENCE, rate_of
 from gan_audio.mel import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
+from gan_audio.mel import SUFFIX as MEL_SUFFIX
 from gan_audio.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive, send
+from gan_audio.systems.melspec import MelSpec
 from gan_audio.systems.specgan import SpecGAN
 from gan_audio.systems.vocoder import Vocoder
 from gan_audio.systems.wavegan import WaveGAN
@@ -30,7 +32,6 @@ from gan_core.errors import DataError, InputError
 from gan_core.files import NAMED, count, names_ending, nothing_readable, open_files, refuse_existing, skip
 from gan_core.game import Game, evaluating
 
-MEL_SUFFIX = ".mel.safetensors"
 PIPE = "-"
 """In the place of a file: standard input, or standard output."""
 STANDARD_INPUT = "standard input"
@@ -437,9 +438,9 @@ def interpolation(game: Game, name: str, *, steps: int, label: int | None, seed:
     Raises:
         InputError: the game has no latents, or no such class.
     """
-    if not isinstance(game, WaveGAN):
-        raise InputError(f"{name}: is a model of {_system(game)}, which has no latents to go between; "
-                         "give one of wavegan or specgan")  # fmt: skip
+    if not isinstance(game, WaveGAN) or isinstance(game, MelSpec):
+        lacks = "no sound to write" if isinstance(game, MelSpec) else "no latents to go between"
+        raise InputError(f"{name}: is a model of {_system(game)}, which has {lacks}; give one of wavegan or specgan")
     classes = game.num_classes
     if label is not None and not 0 <= label < (classes or 0):
         there = "the model has no classes; leave it out" if classes is None else f"it must be from 0 to {classes - 1}"

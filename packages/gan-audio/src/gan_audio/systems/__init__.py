@@ -7,6 +7,8 @@ CARDS = (
          "gan_audio.systems.wavegan", "drums"),
     Card("specgan", "SpecGAN: log spectrograms made like images", 2019, "generation", "arXiv:1802.04208",
          "gan_audio.systems.specgan", "drums"),
+    Card("melspec", "Mels made like images, for a vocoder", 2019, "generation", "arXiv:1802.04208",
+         "gan_audio.systems.melspec", "drums"),
     Card("melgan", "MelGAN: audio from mels, judged at several scales", 2019, "vocoding", "arXiv:1910.06711",
          "gan_audio.systems.melgan", "drums"),
     Card("hifigan", "HiFi-GAN: audio from mels, judged by period and scale", 2020, "vocoding", "arXiv:2010.05646",

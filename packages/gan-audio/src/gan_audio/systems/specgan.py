@@ -9,6 +9,7 @@ of the game is sound. With `num_classes` both networks are told the class as Wav
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -137,44 +138,35 @@ def griffin_lim(magnitudes: Tensor, size: int, *, iterations: int) -> Tensor:
     return audio
 
 
-class Spectrogram(nn.Module):
-    """Audio `[B, C, samples]` to log spectrograms `[B, C, size, size]` (frames, frequencies) in [-1, 1], and back.
+class Standardised(nn.Module, ABC):
+    """Logarithms of magnitudes over frames and frequencies, standardised to what networks make and judge.
 
-    A frame is `2 · size` samples under a Hann window, every `size` samples; silence follows the last sample. The
-    highest frequency is left out. Natural logarithms of magnitudes are standardised frequency by frequency, by what
-    `measure` found, and divided by `CLIP`. At first all have mean 0 and deviation 1, which is a noise of medium
-    loudness.
+    Each frequency has its mean and deviation, as `measure` found them, and a deviation of `CLIP` is 1. At first all
+    have mean 0 and deviation 1.
 
     Args:
-        size: frames, frequencies, and samples between frames: 128 in the paper, 8 ms at 16 kHz.
+        frequencies: how many there are.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, size: int):
+    def __init__(self, frequencies: int):
         super().__init__()
-        self.size = size
-        self.register_buffer("mean", torch.zeros(size + 1))
-        self.register_buffer("deviation", torch.ones(size + 1))
+        self.register_buffer("mean", torch.zeros(frequencies))
+        self.register_buffer("deviation", torch.ones(frequencies))
 
-    def forward(self, audio: Tensor) -> Tensor:
-        standard = (self.logarithms(audio) - self.mean) / self.deviation
-        return (standard / CLIP).clamp(-1, 1)[..., :-1]
-
+    @abstractmethod
     def logarithms(self, audio: Tensor) -> Tensor:
-        """Of the magnitudes of all frequencies, `[B, C, size, size + 1]`."""
-        return torch.log(spectrum(pad(audio, (0, self.size)), self.size).abs() + QUIET)
+        """Of all frequencies of audio `[B, C, samples]`: `[B, C, frames, frequencies]`."""
 
-    def inverse(self, spectrograms: Tensor, *, iterations: int) -> Tensor:
-        """Audio `[B, C, samples]` in [-1, 1] of spectrograms `[B, C, size, size]`; the highest frequency has its mean.
+    def standard(self, logarithms: Tensor) -> Tensor:
+        """In [-1, 1], where what deviates more is cut."""
+        return ((logarithms - self.mean) / self.deviation / CLIP).clamp(-1, 1)
 
-        Args:
-            spectrograms: in [-1, 1].
-            iterations: of Griffin and Lim's search for phases.
-        """
-        logarithms = CLIP * pad(spectrograms, (0, 1)) * self.deviation + self.mean
-        return griffin_lim(logarithms.exp(), self.size, iterations=iterations)[..., : -self.size].clamp(-1, 1)
+    def original(self, standard: Tensor) -> Tensor:
+        """The logarithms of what is standardised."""
+        return CLIP * standard * self.deviation + self.mean
 
     @torch.no_grad()
     def measure(self, sounds: Iterable[Tensor]) -> None:
@@ -195,11 +187,44 @@ class Spectrogram(nn.Module):
         self.deviation.copy_((squares / count - mean.square()).clamp(min=STEADY**2).sqrt())
 
 
-class Generator(nn.Module):
-    """`z [B, latent_dim]` in [-1, 1] and a class to spectrograms `[B, channels, size, size]` in [-1, 1].
+class Spectrogram(Standardised):
+    """Audio `[B, C, samples]` to log spectrograms `[B, C, size, size]` (frames, frequencies) in [-1, 1], and back.
+
+    A frame is `2 · size` samples under a Hann window, every `size` samples; silence follows the last sample. The
+    highest frequency is left out.
 
     Args:
-        samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on, in the paper 16,384.
+        size: frames, frequencies, and samples between frames: 128 in the paper, 8 ms at 16 kHz.
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size + 1)
+        self.size = size
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.standard(self.logarithms(audio))[..., :-1]
+
+    def logarithms(self, audio: Tensor) -> Tensor:
+        return torch.log(spectrum(pad(audio, (0, self.size)), self.size).abs() + QUIET)
+
+    def inverse(self, spectrograms: Tensor, *, iterations: int) -> Tensor:
+        """Audio `[B, C, samples]` in [-1, 1] of spectrograms `[B, C, size, size]`; the highest frequency has its mean.
+
+        Args:
+            spectrograms: in [-1, 1].
+            iterations: of Griffin and Lim's search for phases.
+        """
+        return griffin_lim(self.original(pad(spectrograms, (0, 1))).exp(), self.size, iterations=iterations)[
+            ..., : -self.size
+        ].clamp(-1, 1)
+
+
+class SpectrogramGenerator(nn.Module):
+    """`z [B, latent_dim]` in [-1, 1] and a class to `[B, channels, frames, frequencies]` in [-1, 1].
+
+    Args:
+        start: frames and frequencies at which it begins.
+        layers: that each double both.
         channels: of the audio.
         sample_rate: in Hz: what the sounds are to be played at. It changes nothing in the network.
         latent_dim: of z.
@@ -210,15 +235,14 @@ class Generator(nn.Module):
         batch_norm: whether it normalises.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, sample_rate: SampleRate = 16_000,
-                 latent_dim: Size = 100, width: Size = 64, kernel: Kernel = 5, upsampling: Upsampling = "zeros",
-                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self, start: tuple[int, int], layers: int, *, channels: int, sample_rate: int, latent_dim: int, width: int,
+        kernel: int, upsampling: Upsampling, num_classes: int | None, batch_norm: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.size = side(samples)
-        layers = (self.size // START).bit_length() - 1
         widths = [width << layer for layer in reversed(range(layers))]
-        self.sample_rate, self.latent_dim, self.num_classes = sample_rate, latent_dim, num_classes
-        self.project = nn.Linear(latent_dim + (num_classes or 0), widths[0] * START**2)
+        self.sample_rate, self.latent_dim, self.num_classes, self.begins = sample_rate, latent_dim, num_classes, start
+        self.project = nn.Linear(latent_dim + (num_classes or 0), widths[0] * start[0] * start[1])
         self.start = nn.Sequential(normalised(widths[0], batch_norm, ndim=2), nn.ReLU())
         ups = [
             Up(a, b, kernel, stride=2, upsampling=upsampling, batch_norm=batch_norm, ndim=2)
@@ -232,15 +256,16 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.num_classes is not None and label is not None:
             z = torch.cat([z, one_hot(label, self.num_classes)], dim=1)
-        x = self.start(self.project(z).unflatten(1, (-1, START, START)))
+        x = self.start(self.project(z).unflatten(1, (-1, *self.begins)))
         return self.to_spectrogram(self.up(x))
 
 
-class Discriminator(nn.Module):
-    """Spectrograms `[B, channels, size, size]` and a class to logits `[B]`.
+class SpectrogramDiscriminator(nn.Module):
+    """Spectrograms `[B, channels, frames, frequencies]` and a class to logits `[B]`.
 
     Args:
-        samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on.
+        end: frames and frequencies at which it ends.
+        layers: that each halve both.
         channels: of the audio.
         width: channels after the first layer; every further one has twice as many.
         kernel: height and width of every layer's filters.
@@ -248,10 +273,11 @@ class Discriminator(nn.Module):
         batch_norm: whether all layers but the first normalise, always with the batch's own statistics.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, width: Size = 64, kernel: Kernel = 5,
-                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self, end: tuple[int, int], layers: int, *, channels: int, width: int, kernel: int, num_classes: int | None,
+        batch_norm: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        layers = (side(samples) // START).bit_length() - 1
         widths = [channels, *(width << layer for layer in range(layers))]
         self.num_classes = num_classes
         downs = [
@@ -259,7 +285,7 @@ class Discriminator(nn.Module):
             for layer, (a, b) in enumerate(pairwise(widths))
         ]
         self.down = nn.Sequential(*downs)
-        self.judge = nn.Linear(widths[-1] * START**2, 1)
+        self.judge = nn.Linear(widths[-1] * end[0] * end[1], 1)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, widths[-1])
         self.apply(initialize)
 
@@ -271,23 +297,60 @@ class Discriminator(nn.Module):
         return logits + (self.embedding(label) * features.mean(dim=(2, 3))).sum(dim=1)
 
 
-class SpecGAN(WaveGAN):
-    """WaveGAN's game, played on spectrograms (Donahue et al. 2019, arXiv:1802.04208).
+class Generator(SpectrogramGenerator):
+    """`z [B, latent_dim]` in [-1, 1] and a class to spectrograms `[B, channels, size, size]` in [-1, 1].
+
+    Args:
+        samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on, in the paper 16,384.
+        channels: see `SpectrogramGenerator`, as all others.
+    """
+
+    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, sample_rate: SampleRate = 16_000,
+                 latent_dim: Size = 100, width: Size = 64, kernel: Kernel = 5, upsampling: Upsampling = "zeros",
+                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+        size = side(samples)
+        super().__init__((START, START), doublings_of(size), channels=channels, sample_rate=sample_rate,
+                         latent_dim=latent_dim, width=width, kernel=kernel, upsampling=upsampling,
+                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+        self.size = size
+
+
+class Discriminator(SpectrogramDiscriminator):
+    """Spectrograms `[B, channels, size, size]` and a class to logits `[B]`.
+
+    Args:
+        samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on.
+        channels: see `SpectrogramDiscriminator`, as all others.
+    """
+
+    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, width: Size = 64, kernel: Kernel = 5,
+                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+        super().__init__((START, START), doublings_of(side(samples)), channels=channels, width=width, kernel=kernel,
+                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+
+
+def doublings_of(size: int) -> int:
+    """Layers between `START` and a spectrogram's size."""
+    return (size // START).bit_length() - 1
+
+
+class SpectrogramGAN(WaveGAN):
+    """WaveGAN's game, played on spectrograms that are standardised by the data (Donahue et al. 2019, section 3.4).
 
     Args:
         generator: of spectrograms.
         discriminator: of spectrograms.
+        spectrogram: sounds to what the discriminator judges.
         objective: what both minimise.
         regularizers: what steadies them; they see spectrograms.
-        iterations: of Griffin and Lim's search for the phases of a sound.
     """
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
-        regularizers: Sequence[Regularizer] = (), iterations: Size = 16,
+        self, generator: SpectrogramGenerator, discriminator: SpectrogramDiscriminator, spectrogram: Standardised, *,
+        objective: Objective, regularizers: Sequence[Regularizer],
     ) -> None:  # fmt: skip
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
-        self.spectrogram, self.iterations = Spectrogram(generator.size), iterations
+        self.spectrogram = spectrogram
 
     def study(self, training: Dataset[Batch]) -> None:
         """Standardises spectrograms by the data of a training, before its first step."""
@@ -299,6 +362,28 @@ class SpecGAN(WaveGAN):
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         audio, condition = super().real(batch)
         return self.spectrogram(audio), condition
+
+
+class SpecGAN(SpectrogramGAN):
+    """WaveGAN's game, played on spectrograms (Donahue et al. 2019, arXiv:1802.04208).
+
+    Args:
+        generator: of spectrograms.
+        discriminator: of spectrograms.
+        objective: what both minimise.
+        regularizers: what steadies them; they see spectrograms.
+        iterations: of Griffin and Lim's search for the phases of a sound.
+    """
+
+    spectrogram: Spectrogram
+
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
+        regularizers: Sequence[Regularizer] = (), iterations: Size = 16,
+    ) -> None:  # fmt: skip
+        seen = Spectrogram(generator.size)
+        super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
+        self.iterations = iterations
 
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
         made = self.fakes(count, label=label, truncation=truncation)

@@ -1,0 +1,165 @@
+"""Mels made from nothing, for a vocoder to make sound of: speech-like sound without text.
+
+- `melspec`: SpecGAN's game and layers (Donahue et al. 2019, arXiv:1802.04208) on the mels of a contract. The paper has
+  spectrograms whose phases are sought; here a vocoder that speaks the contract makes the sound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gan_audio.mel import CONTRACTS, MelContract, MelSpectrogram
+from gan_audio.systems import specgan
+from gan_audio.systems.specgan import (
+    SPECGAN,
+    SpectrogramDiscriminator,
+    SpectrogramGAN,
+    SpectrogramGenerator,
+    Standardised,
+)
+from gan_audio.systems.wavegan import Kernel, Upsampling
+from gan_core.errors import RecipeError
+from gan_core.objectives import Objective, non_saturating
+from gan_core.preset import Preset
+from gan_core.recipe import Size
+from gan_core.regularizers import Regularizer
+
+LAYERS = 4
+"""Each doubles frames and bands, or halves them."""
+STEP = 1 << LAYERS
+
+
+def sides(samples: int, mel: MelContract) -> tuple[int, int]:
+    """Frames and bands at which the generator begins and the discriminator ends.
+
+    Bands are rounded up; those that no mel has are left out of what is made, and silent in what is judged.
+
+    Raises:
+        RecipeError: so many samples have not a multiple of `STEP` frames.
+    """
+    least = STEP * mel.hop
+    if samples < 1 or samples % least:
+        nearest = least * max(1, round(samples / least))
+        raise RecipeError(
+            f"`samples` is {samples}; melspec needs a multiple of {STEP} hops, {least} samples. Try {nearest}."
+        )
+    return samples // least, -(-mel.mels // STEP)
+
+
+class Mels(Standardised):
+    """Audio `[B, 1, samples]` to mels `[B, 1, frames, mels]` of a contract, standardised to [-1, 1], and back.
+
+    Args:
+        contract: of the mels.
+    """
+
+    def __init__(self, contract: MelContract):
+        super().__init__(contract.mels)
+        self.contract, self.mel = contract, MelSpectrogram(contract)
+
+    def logarithms(self, audio: Tensor) -> Tensor:
+        whole = audio.shape[-1] // self.contract.hop  # a frame more where frames are centred
+        return self.mel(audio)[..., :whole].transpose(1, 2).unsqueeze(1)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.standard(self.logarithms(audio))
+
+    def inverse(self, mels: Tensor) -> Tensor:
+        """The mels `[B, mels, frames]` of standardised ones, within what the contract has."""
+        logarithms = self.contract.logarithm(self.original(mels).squeeze(1).transpose(1, 2))
+        return self.contract.scaled(logarithms.clamp(min=math.log(self.contract.floor)))
+
+
+class Generator(SpectrogramGenerator):
+    """`z [B, latent_dim]` in [-1, 1] and a class to standardised mels `[B, 1, frames, mels]`.
+
+    Args:
+        mel: the contract of the mels.
+        samples: of the sound that a mel is of: a multiple of 16 hops.
+        latent_dim: see `SpectrogramGenerator`, as all others.
+    """
+
+    def __init__(self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 16_384, latent_dim: Size = 100,
+                 width: Size = 64, kernel: Kernel = 5, upsampling: Upsampling = "zeros",
+                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+        contract = MelContract.model_validate(mel)
+        super().__init__(sides(samples, contract), LAYERS, channels=1, sample_rate=contract.sample_rate,
+                         latent_dim=latent_dim, width=width, kernel=kernel, upsampling=upsampling,
+                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+        self.contract = contract
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return super().forward(z, label)[..., : self.contract.mels]
+
+
+class Discriminator(SpectrogramDiscriminator):
+    """Standardised mels `[B, 1, frames, mels]` and a class to logits `[B]`.
+
+    Args:
+        mel: the contract of the mels.
+        samples: of the sound that a mel is of: a multiple of 16 hops.
+        width: see `SpectrogramDiscriminator`, as all others.
+    """
+
+    def __init__(self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 16_384, width: Size = 64,
+                 kernel: Kernel = 5, num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+        contract = MelContract.model_validate(mel)
+        super().__init__(sides(samples, contract), LAYERS, channels=1, width=width, kernel=kernel,
+                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+
+    def forward(self, spectrograms: Tensor, label: Tensor | None = None) -> Tensor:
+        return super().forward(pad(spectrograms, (0, -spectrograms.shape[-1] % STEP)), label)
+
+
+class MelSpec(SpectrogramGAN):
+    """SpecGAN's game on mels: its samples are mels `[N, mels, frames]` of its contract.
+
+    Args:
+        generator: of standardised mels.
+        discriminator: of standardised mels.
+        objective: what both minimise.
+        regularizers: what steadies them; they see standardised mels.
+    """
+
+    spectrogram: Mels
+
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
+        regularizers: Sequence[Regularizer] = (),
+    ) -> None:  # fmt: skip
+        seen = Mels(generator.contract)
+        super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
+
+    @property
+    def contract(self) -> MelContract:
+        """Of the mels that it makes."""
+        return self.spectrogram.contract
+
+    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
+        return self.spectrogram.inverse(self.fakes(count, label=label, truncation=truncation))
+
+
+MELSPEC = Preset(
+    MelSpec,
+    networks={"generator": Generator, "discriminator": Discriminator},
+    paper=SPECGAN.paper,
+    objective=SPECGAN.objective,
+    regularizers=SPECGAN.regularizers,
+    network={"mel": CONTRACTS["hifigan-22k"].model_dump(), "samples": 16_384, "latent_dim": 100, "width": 64},
+    optimizer=SPECGAN.optimizer,
+    players=SPECGAN.players,
+    train=SPECGAN.train,
+)
+SMALL = MELSPEC.but(
+    regularizers=specgan.SMALL.regularizers,
+    network={"latent_dim": 32, "width": 16},
+    optimizer=specgan.SMALL.optimizer,
+    players=specgan.SMALL.players,
+    train=specgan.SMALL.train,
+)
+
+PRESETS = {"melspec": {"paper": MELSPEC, "small": SMALL}}
