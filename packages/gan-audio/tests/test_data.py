@@ -14,7 +14,7 @@ from gan_audio import data, sources
 from gan_audio.data import DATASETS, load_drums, open_folder
 from gan_audio.files import write_wav
 from gan_audio.sources import FileSlices, HeldSlices
-from gan_core.data import read
+from gan_core.data import BatchStream, read
 from gan_core.errors import DataError
 
 LOOKED_FOR = "(looked for .wav, .flac, .ogg, .mp3)"
@@ -348,6 +348,15 @@ def test_memory_and_files_give_the_same(tmp_path, monkeypatch):
     files = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
     assert_close(read_all(files, 1), read_all(held, 1), atol=1e-6, rtol=0)
     assert not files._kept
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_processes_read_the_slices_that_one_reads(recording, workers):
+    whole = BatchStream(recording, 4, seed=0)
+    parts = [BatchStream(recording, 4, seed=0, rank=rank, processes=2, workers=workers) for rank in range(2)]
+    for _ in range(3):
+        both = torch.cat([next(part)["audio"] for part in parts])
+        assert torch.equal(both, next(whole)["audio"])
 
 
 # --- sets too large for memory

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from gan_audio.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
 from gan_audio.files import SUFFIXES, Header, check_channels, loud_part, opened, read_blocks, read_header, read_sound
+from gan_core import draws
 from gan_core.data import Batch, Source, require_labels
 from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, open_files, printable, skip
@@ -60,8 +61,7 @@ class Slices(Dataset[Batch]):
     """Sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
 
     A short sound is followed by silence. A long one is several items, as many as it has whole slices, and each is cut
-    at a place that is drawn anew from the item's own part of the sound, so that an epoch goes through all of it. The
-    place is drawn from torch's generator, which a training seeds for every turn.
+    at a place that is drawn anew from the item's own part of the sound, so that an epoch goes through all of it.
 
     Args:
         form: of the items.
@@ -82,8 +82,7 @@ class Slices(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         audio, sounds = torch.zeros(len(indices), self.channels, self.samples), []
-        drawn = torch.rand(len(indices), dtype=torch.float64).tolist()
-        for row, (index, place) in enumerate(zip(indices, drawn, strict=True)):
+        for row, (index, place) in enumerate(zip(indices, draws.of_items(len(indices)), strict=True)):
             sound = bisect_right(self.ends, index)
             first = self.ends[sound - 1] if sound else 0
             sound, cut = self.slice(sound, (index - first + place) / (self.ends[sound] - first))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from gan_core.draws import mix, seed_torch
+from gan_core.draws import mix, reading, seed_torch
 from gan_core.errors import DataError
 
 Batch = dict[str, Tensor]
@@ -248,20 +248,28 @@ class IndexStream(Sampler[list[int]]):
 
 
 class _Placed(Dataset[Any]):
-    """A dataset whose items may draw from torch's generator: what they draw depends on the batch's place in the stream.
+    """A dataset whose items may draw: what they draw depends on their place in the stream.
 
-    In the training's own process the generator is the turn's already; a worker's is seeded for every batch, as it knows
-    neither the turn nor what was read before the training was resumed.
+    What is drawn by `draws.of_items` is the same however many processes and workers read. Of torch's own generator, in
+    the training's own process it is the turn's already; a worker's is seeded for every batch, as it knows neither the
+    turn nor what was read before the training was resumed.
+
+    Args:
+        dataset: of items.
+        seed: of the stream.
+        rank: of the process.
+        row: of the global batch at which the process's own rows begin.
     """
 
-    def __init__(self, dataset: Dataset[Batch], seed: int):
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: Dataset[Batch], seed: int, *, rank: int = 0, row: int = 0):
+        self.dataset, self.seed, self.rank, self.row = dataset, seed, rank, row
 
     def __getitems__(self, placed: tuple[int, list[int]]) -> Any:
         place, indices = placed
         if get_worker_info() is not None:
-            seed_torch(mix(self.seed, place), torch.device("cpu"))
-        return fetch(self.dataset, indices)
+            seed_torch(mix(mix(self.seed, self.rank), place), torch.device("cpu"))
+        with reading(self.seed, place + self.row):
+            return fetch(self.dataset, indices)
 
 
 def _outlive_interrupts(worker: int) -> None:
@@ -280,8 +288,8 @@ class BatchStream:
         indices = IndexStream(length, batch_size, seed=seed, position=position, rank=rank, processes=processes)
         places: Iterable[Any] = zip(count(position, batch_size), indices)  # both are endless
         loader = DataLoader(
-            _Placed(dataset, mix(seed, rank)), batch_sampler=places, num_workers=workers, pin_memory=pin_memory,
-            collate_fn=_collate, worker_init_fn=_outlive_interrupts,
+            _Placed(dataset, seed, rank=rank, row=indices.rows.start), batch_sampler=places, num_workers=workers,
+            pin_memory=pin_memory, collate_fn=_collate, worker_init_fn=_outlive_interrupts,
             generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
         )  # fmt: skip
         self.batches = iter(loader)
@@ -298,7 +306,8 @@ def read(dataset: Dataset[Batch], indices: Sequence[int], batch_size: int) -> It
         batch = list(indices[start : start + batch_size])
         with torch.random.fork_rng(devices=[]):
             seed_torch(mix(*batch), torch.device("cpu"))
-            items = _Placed(dataset, 0).__getitems__((start, batch))
+            with reading(0, start):
+                items = fetch(dataset, batch)
         yield to_device(_collate(items), torch.device("cpu"))
 
 

@@ -34,6 +34,7 @@ class _Stream:
 
 
 _stream: ContextVar[_Stream | None] = ContextVar("stream", default=None)
+_reading: ContextVar[tuple[int, int] | None] = ContextVar("reading", default=None)
 
 
 def mix(*numbers: int) -> int:
@@ -57,6 +58,29 @@ def drawing(seed: int, device: torch.device, *, start: int = 0, rows: int = 1, t
         yield
     finally:
         _stream.reset(token)
+
+
+@contextmanager
+def reading(seed: int, first: int) -> Iterator[None]:
+    """Within it, a batch of items is read whose first one has this place among all that are read of a stream."""
+    token = _reading.set((seed, first))
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
+def of_items(count: int) -> list[float]:
+    """A number in [0, 1) for each item of a batch that a dataset reads, whichever process or worker does so.
+
+    It is a function of the seed and the item's place in the stream; outside a training, torch's default generator
+    draws it.
+    """
+    stream = _reading.get()
+    if stream is None:
+        return torch.rand(count, dtype=torch.float64).tolist()
+    seed, first = stream
+    return [mix(seed, first + row) / 2**63 for row in range(count)]
 
 
 def normal(count: int, *shape: int, like: Tensor, truncation: float | None = None) -> Tensor:
