@@ -75,7 +75,7 @@ def table(figures: Mapping[str, Any]) -> str:
 def main() -> None:
     """Trains and measures both."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
     parser.add_argument("--models", type=Path, help="a folder where the runs are kept", required=True)

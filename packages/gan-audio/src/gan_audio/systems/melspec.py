@@ -155,6 +155,7 @@ MELSPEC = Preset(
     train=SPECGAN.train,
 )
 SMALL = MELSPEC.but(
+    objective=specgan.SMALL.objective,
     regularizers=specgan.SMALL.regularizers,
     network={"latent_dim": 32, "width": 16},
     optimizer=specgan.SMALL.optimizer,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from gan_audio.systems import wavegan
 from gan_audio.systems.wavegan import (
     WAVEGAN,
     Down,
@@ -37,8 +38,8 @@ from gan_core.errors import DataError, RecipeError
 from gan_core.game import Batch
 from gan_core.objectives import Objective, non_saturating
 from gan_core.preset import Preset
-from gan_core.recipe import Adam, Size
-from gan_core.regularizers import GradientPenalty, Regularizer
+from gan_core.recipe import Size
+from gan_core.regularizers import Regularizer
 
 START = 4
 """Frames, and frequencies, at which the generator begins and the discriminator ends."""
@@ -391,12 +392,6 @@ class SpecGAN(SpectrogramGAN):
 
 
 SPECGAN = WAVEGAN.but(game=SpecGAN, networks={"generator": Generator, "discriminator": Discriminator})
-SMALL = SPECGAN.but(
-    regularizers=[GradientPenalty(weight=10.0, interval=4)],
-    network={"samples": 4096, "sample_rate": 8000, "latent_dim": 32, "width": 16},
-    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.9)),
-    players={"discriminator": {"turns": 1}},
-    train={"batch_size": 16, "steps": 2000, "ema": 0.99, "sample_every": 250, "checkpoint_every": 250},
-)
+SMALL = wavegan.SMALL.but(game=SPECGAN.game, networks=SPECGAN.networks)
 
 PRESETS: dict[str, dict[str, Preset]] = {"specgan": {"paper": SPECGAN, "small": SMALL}}

@@ -22,7 +22,7 @@ from gan_core.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, on
 from gan_core.errors import RecipeError
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import GradientPenalty
+from gan_core.regularizers import R1, R2, GradientPenalty
 from gan_core.two_player import TwoPlayerGame, latent_dim
 
 START = 16
@@ -320,9 +320,10 @@ WAVEGAN = Preset(
     train={"batch_size": 64, "steps": 200_000, "sample_every": 1000, "checkpoint_every": 1000},
 )
 SMALL = WAVEGAN.but(
-    regularizers=[GradientPenalty(weight=10.0, interval=4)],
+    objective="relativistic",  # with R1 and R2 it learns more in a minute than WGAN-GP in three
+    regularizers=[R1(weight=1.0, interval=4), R2(weight=1.0, interval=4)],
     network={"samples": 4096, "sample_rate": 8000, "latent_dim": 32, "width": 16},
-    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.9)),
+    optimizer=Adam(learning_rate=5e-4, betas=(0.0, 0.9)),
     players={"discriminator": {"turns": 1}},
     train={"batch_size": 16, "steps": 2000, "ema": 0.99, "sample_every": 250, "checkpoint_every": 250},
 )
