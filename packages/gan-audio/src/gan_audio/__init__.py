@@ -1,4 +1,4 @@
-"""GANs for audio: what this package plugs into gan-core. It has no systems yet."""
+"""GANs for audio: what this package plugs into gan-core."""
 
 from __future__ import annotations
 
