@@ -62,6 +62,13 @@ def stft_loss(network, inputs, arguments):
     return [network(real, fake), apart, magnitudes(fake, resolutions[0])]
 
 
+def midinet_discriminator(network, inputs, arguments):
+    """Probabilities, logits, and the first layer's features; bars have their channels last."""
+    bar, chord = inputs[0].permute(0, 3, 1, 2), inputs[1]
+    logits = network(bar, chord)[:, None]
+    return [logits.sigmoid(), logits, network.features(bar, chord).permute(0, 2, 3, 1)]
+
+
 ADAPTERS = {
     "wavegan/generator": lambda network, inputs, arguments: [network(*inputs).transpose(1, 2)],
     "wavegan/discriminator": with_shifts,
@@ -77,6 +84,10 @@ ADAPTERS = {
     "hifigan/mpd": hifigan_discriminator,
     "hifigan/msd": hifigan_discriminator,
     "hifigan/losses": hifigan_losses,
+    "midinet/generator": lambda network, inputs, arguments: [
+        network(*inputs[:2], inputs[2].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    ],
+    "midinet/discriminator": midinet_discriminator,
     "parallel-wavegan/multi_resolution_stft_loss": stft_loss,
 }
 

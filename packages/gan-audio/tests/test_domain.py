@@ -29,4 +29,4 @@ def test_importing_the_package_loads_no_torch():
 
 def test_the_systems_are_listed():
     names = [card["name"] for card in json.loads(run("-m", "gan_audio", "systems", "--json"))]
-    assert names == ["wavegan", "specgan", "melspec", "melgan", "hifigan", "bigvgan"]
+    assert names == ["wavegan", "specgan", "melspec", "melgan", "hifigan", "bigvgan", "midinet"]

@@ -232,7 +232,7 @@ def test_items_that_cannot_be_written_are_refused(tmp_path):
 
 
 def test_reading_items_says_what_is_wrong(tmp_path):
-    with pytest.raises(DataError, match=r"no generated items \(looked for 00000.wav, …\)$"):
+    with pytest.raises(DataError, match=r"no generated items \(looked for 00000.wav, … and 00000.mid, …\)$"):
         read_items(tmp_path)
     write_items({"a": steps(1), "b": steps(1, samples=300)}, tmp_path, game=Maker())
     with pytest.raises(DataError, match=r"the sounds have different rates, channels or lengths; give one generator's$"):

@@ -119,4 +119,6 @@ def test_a_game_without_a_generator_of_latents_is_refused(tmp_path):
         export_onnx(Other(translator=nn.Linear(2, 2)), tmp_path / "g.onnx")
     with pytest.raises(RecipeError, match=r"^Linear has no attribute `latent_dim`"):
         export_onnx(Other(generator=nn.Linear(2, 2)), tmp_path / "g.onnx")
+    with pytest.raises(InputError, match=r"^the generator of Other is told input2 besides its latent; only one of"):
+        export_onnx(Other(generator=nn.Bilinear(2, 2, 2)), tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -16,11 +16,15 @@ from gan_core.errors import DataError
 from gan_core.files import data_home, download
 
 if TYPE_CHECKING:
+    from gan_audio.scores import TuneSource
     from gan_audio.sources import DrumSource, SoundSource
+    from gan_core.data import Source
 
 DATASETS: tuple[DataCard, ...] = (
     DataCard("drums", "drum sounds, made by rule", "2,000 sounds of 0.5 s, 5 classes", "embedded",
              "gan_audio.data:load_drums"),
+    DataCard("tunes", "melodies with chords, made by rule", "1,000 tunes of 8 bars in 8 keys", "embedded",
+             "gan_audio.data:load_tunes"),
     DataCard("sc09", "spoken digits, as WaveGAN learnt them", "about 18,600 sounds of 1 s at 16 kHz, 10 classes",
              "download", "gan_audio.data:load_sc09"),
     DataCard("speech-commands", "spoken words", "84,843 sounds of 1 s at 16 kHz, 35 classes", "download",
@@ -37,6 +41,8 @@ DATASETS: tuple[DataCard, ...] = (
 
 COUNT = 2000
 """Of the drum sounds."""
+TUNES = 1000
+"""Of the tunes that are made by rule."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS = (
     "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go", "happy",
@@ -46,11 +52,11 @@ WORDS = (
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
 
-def open_folder(path: str | Path, *, strict: bool = False, trim: float | None = None) -> SoundSource:
-    """The sounds of a folder or of a zip or tar archive, which is read in place.
+def open_folder(path: str | Path, *, strict: bool = False, trim: float | None = None) -> Source:
+    """The sounds, or the MIDI files, of a folder or of a zip or tar archive, which is read in place.
 
     Sounds in sub-folders are labelled with the first folder on their way; sounds that lie directly in the folder have
-    no labels. A file that cannot be read is named, counted and skipped.
+    no labels. Tunes have none. A file that cannot be read is named, counted and skipped.
 
     Args:
         path: the folder or archive.
@@ -58,11 +64,26 @@ def open_folder(path: str | Path, *, strict: bool = False, trim: float | None = 
         trim: leaves out what is so many dB below a sound's loudest hundredth of a second, before and after it.
 
     Raises:
-        DataError: there is no such folder or archive, it holds no readable sound, or one is unreadable and `strict`.
+        DataError: there is no such folder or archive, it holds nothing readable, or sounds as well as MIDI files, or
+            one file is unreadable and `strict`.
     """
+    from gan_audio import files, midi
+    from gan_audio.scores import open_tunes
     from gan_audio.sources import open_sounds
+    from gan_core.files import count, names_ending, open_files, printable
 
-    return open_sounds(Path(path), strict=strict, trim=trim)
+    path = Path(path)
+    there = open_files(path)
+    sounds, tunes = (names_ending(there, suffixes)[0] for suffixes in (files.SUFFIXES, midi.SUFFIXES))
+    if sounds and tunes:
+        found = f"{count(len(sounds), 'sound')} ({printable(sounds[0])} …)"
+        found += f" and {count(len(tunes), 'MIDI file')} ({printable(tunes[0])} …)"
+        raise DataError(f"{path}: holds {found}; give a folder of one kind")
+    if not tunes:
+        return open_sounds(path, there, strict=strict, trim=trim)
+    if trim is not None:
+        raise DataError(f"{path}: `trim` leaves out silence of sounds, and these are MIDI files; leave it out")
+    return open_tunes(path, there, strict=strict)
 
 
 def load_drums() -> DrumSource:
@@ -70,6 +91,13 @@ def load_drums() -> DrumSource:
     from gan_audio.sources import DrumSource
 
     return DrumSource(name="drums", count=COUNT)
+
+
+def load_tunes() -> TuneSource:
+    """Simple songs with chords in four major and four minor keys (`gan_audio.tunes`)."""
+    from gan_audio.scores import made_tunes
+
+    return made_tunes("tunes", TUNES)
 
 
 def load_sc09() -> SoundSource:

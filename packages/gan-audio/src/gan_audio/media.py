@@ -1,4 +1,4 @@
-"""How this package's samples are written, shown and read back: sounds as WAV, and pictures of their spectrograms.
+"""How this package's samples are written, shown and read back: sounds as WAV, tunes as MIDI, and pictures of both.
 
 Everything is written under a temporary name and renamed, and the same samples give the same bytes.
 """
@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.errors import DataError, InputError
-from gan_core.files import Unreadable, count, open_files, refuse_existing, replacing, write_rows
+from gan_core.files import (
+    Files,
+    Unreadable,
+    count,
+    open_files,
+    open_member,
+    printable,
+    refuse_existing,
+    replacing,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,12 +65,15 @@ def write_samples(
 ) -> Path:
     """A picture of all samples, `stem` with the suffix `.png`, and beside it the sounds one after the other, `.wav`.
 
+    Tunes are shown as piano rolls, and are beside it as `.mid`, a bar of silence after each.
+
     Sounds are shown as spectrograms, over time and frequency (mel scale) from `spectrogram.LOWEST` to `HIGHEST` dB.
     They are heard in the picture's order, as many whole items as `MOST_BYTES` hold.
 
     Args:
         samples: by name, those of one item side by side: sounds `[N, channels, samples]` in [-1, 1]; or something else
             of two axes that is shown as it is, the first upwards: mels `[N, bands, frames]`, or rolls `[N, 1, H, W]`.
+            Or tunes `[N, 2, steps]` under one name, whole numbers: pitches and chords (`gan_audio.midi`).
         stem: where to, without a suffix; the folder is made.
         columns: items in a row; about as many as rows if None.
         game: what made them; its networks say the sample rate. Without a rate the axes are bare, and nothing is heard.
@@ -68,9 +81,11 @@ def write_samples(
     Raises:
         DataError: there is nothing that can be drawn.
     """
+    path = stem.with_suffix(".png")
+    if (tunes := _tunes(samples)) is not None:
+        return _write_tunes(tunes, path, columns)
     drawn = _drawn(samples)
     rate = rate_of(game)
-    path = stem.with_suffix(".png")
     picture = in_few_colours(_sheet(drawn, columns, rate))
     with replacing(path) as partial:
         picture.save(partial, format="PNG", optimize=True)
@@ -83,13 +98,13 @@ def write_samples(
 def write_items(
     samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None, game: Game | None = None
 ) -> list[Path]:
-    """Every item as a file of its own: `00000.wav`, … (`00000_source.wav` if it has several sounds).
+    """Every item as a file of its own: `00000.wav`, … (`00000_source.wav` if it has several sounds), or `00000.mid`, ….
 
     What a game makes that has a `contract` and whose samples are mels goes to `00000.mel.safetensors`, ….
 
     Args:
         samples: sounds by name, `[N, channels, samples]` in [-1, 1], or one tensor of them; or mels
-            `[N, mels, frames]`.
+            `[N, mels, frames]`, or tunes `[N, 2, steps]`.
         folder: where to; it is made if needed, and no file in it is replaced.
         labels: `[N]`, written to `labels.csv`.
         game: what made them; its networks say the sample rate.
@@ -101,6 +116,8 @@ def write_items(
     from gan_audio.files import write_wav
 
     samples = samples if isinstance(samples, Mapping) else {"generated": samples}
+    if (tunes := _tunes(samples)) is not None:
+        return _write_tune_items(tunes, folder)
     if (contract := getattr(game, "contract", None)) is not None and len(samples) == 1:
         (mels,) = samples.values()
         if not is_sound(mels):
@@ -109,7 +126,7 @@ def write_items(
     number = _number(sounds, samples)
     if (rate := rate_of(game)) is None:
         raise InputError(f"{folder}: the sample rate is not known: no network of the game says its `sample_rate`")
-    items = _numbered(number)
+    items = _item_names(number)
     names = [f"{item}.wav" if len(sounds) == 1 else f"{item}_{key}.wav" for item in items for key in sounds]
     _begin(folder, names, labels)
     every = (tensor[i] for i in range(number) for tensor in sounds.values())
@@ -124,18 +141,13 @@ def _write_mels(mels: Tensor, contract: MelContract, folder: Path, labels: Tenso
     """Mels `[N, mels, frames]`, each with its contract."""
     from gan_audio.mel import SUFFIX, write_mel
 
-    items = _numbered(len(mels))
+    items = _item_names(len(mels))
     files = [folder / f"{item}{SUFFIX}" for item in items]
     _begin(folder, [file.name for file in files], labels)
     for file, mel in zip(files, mels, strict=True):
         write_mel(file, mel, contract)
     _write_labels(items, labels, folder)
     return files
-
-
-def _numbered(number: int) -> list[str]:
-    """The items' names."""
-    return [f"{i:0{max(5, len(str(number - 1)))}d}" for i in range(number)]
 
 
 def _begin(folder: Path, names: list[str], labels: Tensor | None) -> None:
@@ -149,19 +161,21 @@ def _write_labels(items: list[str], labels: Tensor | None, folder: Path) -> None
 
 
 def read_items(folder: Path) -> dict[str, Tensor]:
-    """What `write_items` wrote of one sound an item: `audio` `[N, channels, samples]` in [-1, 1].
+    """What `write_items` wrote of one sound an item, `audio` `[N, channels, samples]` in [-1, 1], or of tunes, `tune`.
 
     Raises:
-        DataError: there is nothing of the kind, a file is damaged, or the sounds are not of one generator.
+        DataError: there is nothing of the kind, a file is damaged, or the items are not of one generator.
     """
     import torch
 
     from gan_audio.files import read_header, read_sound
 
     files = open_files(folder)
+    if midis := [name for name in files.sizes if name.endswith(".mid")]:
+        return {"tune": _read_tune_items(folder, files, midis)}
     names = [name for name in files.sizes if name.endswith(".wav")]
     if not names:
-        raise DataError(f"{folder}: no generated items (looked for 00000.wav, …)")
+        raise DataError(f"{folder}: no generated items (looked for 00000.wav, … and 00000.mid, …)")
     try:
         if len({read_header(files, name) for name in names}) > 1:
             raise DataError(f"{folder}: the sounds have different rates, channels or lengths; give one generator's")
@@ -179,6 +193,15 @@ def rate_of(game: Game | None) -> int | None:
 def is_sound(tensor: Tensor) -> bool:
     """Whether a tensor holds sounds `[N, channels, samples]`."""
     return tensor.ndim == 3 and tensor.is_floating_point() and tensor.shape[1] <= MOST_CHANNELS
+
+
+def is_tune(tensor: Tensor) -> bool:
+    """Whether a tensor holds tunes `[N, 2, steps]`."""
+    return tensor.ndim == 3 and not tensor.is_floating_point() and tensor.shape[1] == 2
+
+
+def _item_names(number: int) -> list[str]:
+    return [f"{i:0{max(5, len(str(number - 1)))}d}" for i in range(number)]
 
 
 # --- the picture
@@ -314,3 +337,62 @@ def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
                     tensor[item] if tensor.shape[1] == channels else tensor[item].mean(dim=0).expand(channels, -1)
                 )
                 writer.write(silence)
+
+
+# --- tunes
+
+
+def _tunes(samples: Mapping[str, Tensor]) -> Tensor | None:
+    """The tunes among some samples, if there are any."""
+    return next((tensor for tensor in samples.values() if is_tune(tensor) and len(tensor)), None)
+
+
+def _write_tunes(tunes: Tensor, path: Path, columns: int | None) -> Path:
+    """The picture of tunes, and beside it all as one MIDI file, and as a sound those that `MOST_BYTES` hold."""
+    import numpy as np
+    import torch
+
+    from gan_audio.midi import SILENT, STEPS, write_midi
+    from gan_audio.rolls import RATE, draw_rolls, synthesize
+
+    every = tunes.cpu().numpy()
+    with replacing(path) as partial:
+        draw_rolls(every, columns).save(partial, format="PNG", optimize=True)
+    apart = np.pad(every, ((0, 0), (0, 0), (0, STEPS)), constant_values=SILENT)
+    write_midi(path.with_suffix(".mid"), np.concatenate(list(apart), axis=1))
+    sounds = [torch.from_numpy(synthesize(every[0]))]
+    bytes_of_one = 2 * sounds[0].shape[1] + 2 * round(SILENCE * RATE)
+    sounds += [torch.from_numpy(synthesize(tune)) for tune in every[1 : MOST_BYTES // bytes_of_one]]
+    _write_all([torch.stack(sounds)], path.with_suffix(".wav"), RATE)
+    return path
+
+
+def _write_tune_items(tunes: Tensor, folder: Path) -> list[Path]:
+    from gan_audio.midi import write_midi
+
+    names = [f"{item}.mid" for item in _item_names(len(tunes))]
+    refuse_existing(folder, names)
+    for name, tune in zip(names, tunes.cpu().numpy(), strict=True):
+        write_midi(folder / name, tune)
+    return [folder / name for name in names]
+
+
+def _read_tune_items(folder: Path, files: Files, names: list[str]) -> Tensor:
+    import numpy as np
+    import torch
+
+    from gan_audio.midi import MAX_BYTES, SILENT, STEPS, read_midi
+
+    tunes = []
+    for name in names:
+        try:
+            with open_member(files, name, most_bytes=MAX_BYTES) as file:
+                pitches, chords = read_midi(file.read())
+        except Unreadable as error:
+            raise DataError(f"{folder}: a tune cannot be read ({error})") from error
+        if (chords == SILENT).any():
+            raise DataError(f"{folder}: {printable(name)} has bars without a note or a chord; no generator made it")
+        tunes.append(np.stack([pitches.ravel(), chords.repeat(STEPS)]))
+    if len({tune.shape for tune in tunes}) > 1:
+        raise DataError(f"{folder}: the tunes have different lengths; give one generator's")
+    return torch.from_numpy(np.stack(tunes))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gan_core.domain import ExtractorCard, MetricCard
+from gan_core.errors import InputError
 from gan_core.features import FEATURE_METRICS
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ METRICS = (
                "gan_audio.metrics:distances", ("sample_rate",), least=1, pairs=True),
     MetricCard("f0", "error of the fundamental frequency of re-synthesis, where it is voiced",
                "gan_audio.metrics:f0", ("sample_rate",), least=1, pairs=True),
+    MetricCard("chord_fit", "share of steps whose note is of the bar's chord, and of the chord's scale",
+               "gan_audio.metrics:chord_fit", ("tunes",)),
+    MetricCard("notes", "how often notes begin, and how far the distributions of onsets, lengths, intervals and pitch "
+               "classes are from the data's", "gan_audio.metrics:notes", ("tunes",)),
+    MetricCard("repetition", "share of bars that are as the bar before", "gan_audio.metrics:repetition", ("tunes",)),
 )  # fmt: skip
 
 EXTRACTORS = (
@@ -148,6 +154,71 @@ def f0(real: Tensor, made: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
     from gan_audio.extractors import rate_of
 
     return f0_error(real, made, sample_rate=rate_of(dataset, facts))
+
+
+def chord_fit(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """How a melody goes with its chords: shares of all steps, of tunes `[N, 2, steps]`.
+
+    Returns:
+        `chord_tones`: its note is the root, the third or the fifth of the chord; `scale_tones`: it is of the major or
+        the natural minor scale on the chord's root; both with `_of_real`.
+    """
+    from gan_audio.tune_figures import on_chord, on_scale
+
+    real = _real_tunes(samples, dataset)
+    return {
+        "chord_tones": on_chord(samples.cpu()), "chord_tones_of_real": on_chord(real),
+        "scale_tones": on_scale(samples.cpu()), "scale_tones_of_real": on_scale(real),
+    }  # fmt: skip
+
+
+def notes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """How melodies move, beside the data's; of tunes `[N, 2, steps]`.
+
+    Distances are of total variation, 0 for equal distributions and 1 for those that share nothing: of the steps of the
+    bar at which notes begin (`onset_distance`), of the notes' lengths, of the intervals between them, and of the pitch
+    classes that sound.
+
+    Returns:
+        `onsets_per_bar`, also of the data (`_of_real`), and the distances, also of two halves of the data (`_of_real`),
+        which chance leaves.
+    """
+    from gan_audio.tune_figures import DISTRIBUTIONS, onsets_per_bar, total_variation
+
+    real, made = _real_tunes(samples, dataset), samples.cpu()
+    half = max(1, len(real) // 2)
+    figures = {"onsets_per_bar": onsets_per_bar(made), "onsets_per_bar_of_real": onsets_per_bar(real)}
+    for name, distribution in DISTRIBUTIONS.items():
+        figures[f"{name}_distance"] = total_variation(distribution(made), distribution(real))
+        figures[f"{name}_distance_of_real"] = total_variation(distribution(real[:half]), distribution(real[-half:]))
+    return figures
+
+
+def repetition(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """Whether melodies go on: of tunes `[N, 2, steps]`.
+
+    Returns:
+        `repeated_bars`: the share of bars, but for the first, whose notes are those of the bar before;
+        `distinct_bars`: different bars as a share of all; both with `_of_real`.
+    """
+    from gan_audio.tune_figures import distinct_bars, repeated_bars
+
+    real = _real_tunes(samples, dataset)
+    return {
+        "repeated_bars": repeated_bars(samples.cpu()), "repeated_bars_of_real": repeated_bars(real),
+        "distinct_bars": distinct_bars(samples.cpu()), "distinct_bars_of_real": distinct_bars(real),
+    }  # fmt: skip
+
+
+def _real_tunes(samples: Tensor, dataset: Dataset[Any]) -> Tensor:
+    """As many real tunes, or as there are."""
+    from gan_audio.extractors import real_sounds
+
+    tunes = real_sounds(dataset, len(samples))["tune"]
+    if samples.shape[1:] != tunes.shape[1:]:
+        raise InputError(f"the samples have the shape {list(samples.shape)}; this measure is of tunes "
+                         f"{list(tunes.shape)}")  # fmt: skip
+    return tunes
 
 
 def _looked_at(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> tuple[Any, Tensor]:

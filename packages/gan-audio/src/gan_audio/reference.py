@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gan_audio import reference_vocoders, reference_wavegan
+from gan_audio import reference_midinet, reference_vocoders, reference_wavegan
 
-IMPORTERS = reference_wavegan.IMPORTERS | reference_vocoders.IMPORTERS
+IMPORTERS = reference_wavegan.IMPORTERS | reference_vocoders.IMPORTERS | reference_midinet.IMPORTERS

@@ -20,7 +20,7 @@ from gan_audio.files import SUFFIXES, Header, check_channels, loud_part, opened,
 from gan_core import draws
 from gan_core.data import Batch, Source, require_labels
 from gan_core.errors import DataError
-from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, open_files, printable, skip
+from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, printable, skip
 
 MEMORY_BYTES = 2**31
 """The largest set that is held in memory, cut to its channels and rate, and the most that is kept of a larger one."""
@@ -324,13 +324,12 @@ class DrumSource(Source):
         return self._last[1]
 
 
-def open_sounds(path: Path, *, strict: bool, trim: float | None) -> SoundSource:
-    """The sounds of a folder or archive; every header is read now, so that what is no sound is known.
+def open_sounds(path: Path, files: Files, *, strict: bool, trim: float | None) -> SoundSource:
+    """The sounds of a folder or archive at a path; every header is read now, so that what is no sound is known.
 
     Raises:
         DataError: see `gan_audio.data.open_folder`.
     """
-    files = open_files(path)
     names, seen = names_ending(files, SUFFIXES)
     headers, skipped = read_headers(files, names)
     if not headers and not (strict and skipped):
@@ -358,6 +357,8 @@ def read_headers(files: Files, names: Sequence[str]) -> tuple[dict[str, Header],
 
 def _wanted(source: Source, network: Mapping[str, Any]) -> Form:
     """What a network asks for, or the data's own; a mel is of one channel."""
+    if "bars" in network:
+        raise DataError(f"{source.name}: holds sounds, and this system learns from tunes; give MIDI files, or `tunes`")
     if spoken := network.get("mel"):
         network = {"sample_rate": spoken["sample_rate"], "channels": 1} | dict(network)
     samples, rate, channels = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +35,7 @@ def export_onnx(game: Game, path: Path) -> float:
 
     Raises:
         MissingDependency: onnx, onnxscript or onnxruntime is not installed.
-        InputError: the game has no generator that takes a latent, or the file cannot be written.
+        InputError: the game has no generator of a latent alone, or the file cannot be written.
         GanError: the exported network computes something else.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
@@ -67,6 +68,11 @@ def _generator(game: Game) -> nn.Module:
     if "generator" not in dict(game.named_children()):
         raise InputError(f"{type(game).__name__} has no generator that takes a latent; only such can be exported")
     generator = game.get_submodule("generator")
+    takes = list(inspect.signature(generator.forward).parameters.values())[1 if game.num_classes is None else 2 :]
+    besides = [p.name for p in takes if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if besides:
+        told = f"the generator of {type(game).__name__} is told {' and '.join(besides)} besides its latent"
+        raise InputError(f"{told}; only one of latents can be exported")
     with evaluating(generator), torch.no_grad():
         for _, layer, hook in spectral_layers(generator):
             hook(layer, ())  # a weight that still has its gradient's history cannot be copied

@@ -15,4 +15,6 @@ CARDS = (
          "gan_audio.systems.hifigan", "drums"),
     Card("bigvgan", "BigVGAN: periodic activations that do not alias", 2023, "vocoding", "arXiv:2206.04658",
          "gan_audio.systems.bigvgan", "drums"),
+    Card("midinet", "MidiNet: melodies bar by bar, told the chord and the bar before", 2017, "generation",
+         "arXiv:1703.10847", "gan_audio.systems.midinet", "tunes"),
 )  # fmt: skip
