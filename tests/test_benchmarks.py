@@ -55,3 +55,17 @@ def test_what_the_readme_says_of_the_doctor_is_what_was_recorded(tools: Any) -> 
     benchmark, figures = tools("doctor"), tools("_record").recorded("doctor")
     assert list(figures["cases"]) == list(benchmark.CASES)
     assert tools("_tables").shown("doctor") == benchmark.table(figures)
+
+
+def test_the_table_of_resynthesis_is_what_was_recorded_of_both_vocoders(tools: Any) -> None:
+    benchmark, figures = tools("resynthesis"), tools("_record").recorded("resynthesis")
+    assert {system: list(found["kept_back"]) for system, found in figures.items()} == {
+        system: [str(stage) for stage in benchmark.STAGES] for system in benchmark.SYSTEMS
+    }
+    assert tools("_tables").shown("resynthesis") == benchmark.table(figures)
+
+
+def test_the_table_of_spoken_digits_is_what_was_recorded_of_both_runs(tools: Any) -> None:
+    benchmark, figures = tools("spoken"), tools("_record").recorded("spoken")
+    assert list(figures) == list(benchmark.RUNS)
+    assert tools("_tables").shown("spoken") == benchmark.table(figures)

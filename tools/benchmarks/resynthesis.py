@@ -39,7 +39,7 @@ from gan_core.files import open_files
 SYSTEMS = ("melgan", "hifigan")
 RATE = 22_050
 TRAINED, KEPT_BACK, ONE = range(1, 21), range(21, 25), (2,)
-STAGES = (250, 500, 1000, 2000, 4000)
+STAGES = (250, 500, 1000, 2000)
 """Rounds after which the vocoders are measured."""
 STAGES_OF_ONE = (500, 1500)
 ITERATIONS = 60
