@@ -15,7 +15,7 @@ DOMAIN = Domain(
         data="drums",
         settings={
             "network.num_classes": 5,
-            "train.steps": 1800,
+            "train.steps": 1500,
             "train.log_every": 20,
             "train.sample_every": 250,
         },
