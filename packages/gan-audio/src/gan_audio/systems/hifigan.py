@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_audio.mel import CONTRACTS, MelContract
-from gan_audio.systems.vocoder import Discriminators, Mean, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_audio.systems.vocoder import (
+    Discriminators,
+    Mean,
+    MelGenerator,
+    Sum,
+    TransposedConvolution,
+    Vocoder,
+    normalise_weights,
+    same,
+)
 from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
 from gan_core.objectives import Objective, least_squares
@@ -107,7 +116,7 @@ def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> l
     ups: list[tuple[nn.Module, int]] = []
     for stage, (rate, size) in enumerate(zip(rates, sizes, strict=True)):
         inputs, outputs = width >> stage, width >> stage + 1
-        ups.append((nn.ConvTranspose1d(inputs, outputs, size, rate, padding=(size - rate) // 2), outputs))
+        ups.append((TransposedConvolution(inputs, outputs, size, rate, padding=(size - rate) // 2), outputs))
     return ups
 
 
