@@ -1,8 +1,8 @@
 """The trainer's cost a step, against a bare hand-written loop of the same networks that makes its fakes as often.
 
-The bare loop has the trainer's memory layout (channels last) and its fused Adam. Both run in one process, a step of the
-one after a step of the other: the training reads its data from a set that plays a bare step once a round, so that what
-slows the machine down slows both. A step's ratio is the trainer's seconds, logging included, over those of
+The bare loop has the trainer's memory layout (of images, channels last) and its fused Adam. Both run in one process, a
+step of the one after a step of the other: the training reads its data from a set that plays a bare step once a round,
+so that what slows the machine down slows both. A step's ratio is the trainer's seconds, logging included, over those of
 the bare step beside it; a run's figure is the median of its steps' ratios.
 """
 
@@ -21,21 +21,26 @@ from _record import record
 from torch import Tensor
 from torch.nn.functional import softplus
 
+import gan_audio
 import gan_image
 from gan_core.data import TensorDataset
 from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
-    "dcgan 64x64, width 64, batch 64": {"preset": "paper", "steps": 24, "network": {}},
+    "dcgan 64x64, width 64, batch 64": {"system": "dcgan", "preset": "paper", "steps": 24, "network": {}},
     "dcgan 16x16, width 32, batch 64": {
-        "preset": "small", "steps": 400, "network": {"image_size": 16, "channels": 1},
+        "system": "dcgan", "preset": "small", "steps": 400, "network": {"image_size": 16, "channels": 1},
+    },
+    "wavegan 16384 samples, width 64, batch 8": {"system": "wavegan", "preset": "paper", "steps": 12, "network": {}},
+    "wavegan 4096 samples, width 16, batch 8": {
+        "system": "wavegan", "preset": "paper", "steps": 60, "network": {"samples": 4096, "width": 16},
     },
 }  # fmt: skip
-BATCH, WARM = 64, 4
+BATCH, WARM = {"dcgan": 64, "wavegan": 8}, 4
 """The batch's size, and the first steps, which are not counted."""
 
 
-def bare(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
+def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
     """Seconds of each step of the loop that one would write by hand: a discriminator's step, a generator's step."""
     game.train().to(memory_format=torch.channels_last)
     generator, discriminator = game.generator, game.discriminator
@@ -44,21 +49,57 @@ def bare(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
         for network in (generator, discriminator)
     )
     backward: Any = torch.autograd.backward
-    size = latent_dim(generator)
+    size, batch = latent_dim(generator), BATCH["dcgan"]
 
     def real() -> Tensor:
-        return pixels[torch.randint(len(pixels), (BATCH,))].float().div_(127.5).sub_(1.0)
+        return pixels[torch.randint(len(pixels), (batch,))].float().div_(127.5).sub_(1.0)
 
     while True:
         start = time.perf_counter()
         with torch.no_grad():
-            fake = generator(torch.randn(BATCH, size))
+            fake = generator(torch.randn(batch, size))
         loss = softplus(-discriminator(real())).mean() + softplus(discriminator(fake)).mean()
         adam_d.zero_grad()
         backward(loss)
         adam_d.step()
         discriminator.requires_grad_(False)
-        loss = softplus(-discriminator(generator(torch.randn(BATCH, size)))).mean()
+        loss = softplus(-discriminator(generator(torch.randn(batch, size)))).mean()
+        adam_g.zero_grad()
+        backward(loss)
+        adam_g.step()
+        discriminator.requires_grad_(True)
+        yield time.perf_counter() - start
+
+
+def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[float]:
+    """The same of a Wasserstein game with a gradient penalty: some discriminator's steps, a generator's step."""
+    game.train()
+    generator, discriminator = game.generator, game.discriminator
+    adam_g, adam_d = (
+        torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True)
+        for network in (generator, discriminator)
+    )
+    backward: Any = torch.autograd.backward
+    size, batch = latent_dim(generator), BATCH["wavegan"]
+
+    def latents() -> Tensor:
+        return torch.rand(batch, size).mul_(2).sub_(1)
+
+    while True:
+        start = time.perf_counter()
+        for _ in range(turns):
+            real = sounds[torch.randint(len(sounds), (batch,))]
+            with torch.no_grad():
+                fake = generator(latents())
+            between = torch.lerp(real, fake, torch.rand(batch, 1, 1)).requires_grad_()
+            (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
+            penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+            loss = discriminator(fake).mean() - discriminator(real).mean() + 10 * penalty
+            adam_d.zero_grad()
+            backward(loss)
+            adam_d.step()
+        discriminator.requires_grad_(False)
+        loss = -discriminator(generator(latents())).mean()
         adam_g.zero_grad()
         backward(loss)
         adam_g.step()
@@ -67,20 +108,25 @@ def bare(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
 
 
 class Alternating(TensorDataset):
-    """Pixels for a training whose two players read a batch each; a bare step is played before every other read.
+    """Samples for a training that reads some batches a round; a bare step is played before the first of them.
+
+    Args:
+        samples: by key.
+        loop: the bare steps.
+        turns: the players' in a round, each of which reads a batch.
 
     Attributes:
         ours: seconds of each of the training's rounds, the bare steps left out.
         theirs: seconds of the bare step before each of them.
     """
 
-    def __init__(self, pixels: Tensor, loop: Iterator[float]):
-        super().__init__({"image": pixels})
-        self.loop, self.ours, self.theirs = loop, list[float](), list[float]()
+    def __init__(self, samples: dict[str, Tensor], loop: Iterator[float], turns: int):
+        super().__init__(samples)
+        self.loop, self.turns, self.ours, self.theirs = loop, turns, list[float](), list[float]()
         self.reads, self.resumed = 0, 0.0
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        if self.reads % 2 == 0:
+        if self.reads % self.turns == 0:
             if self.reads:
                 self.ours.append(time.perf_counter() - self.resumed)
             self.theirs.append(next(self.loop))
@@ -91,14 +137,23 @@ class Alternating(TensorDataset):
 
 def compare(case: dict[str, Any]) -> tuple[float, float]:
     """The median of a training's ratios to the bare loop, step by step, and the bare loop's seconds a step."""
-    size, channels = case["network"].get("image_size", 64), case["network"].get("channels", 3)
-    pixels = torch.randint(256, (512, channels, size, size)).byte()
-    ours, theirs = (gan_image.create("dcgan", preset=case["preset"], **case["network"]) for _ in range(2))
-    data = Alternating(pixels, bare(theirs, pixels))
+    system, network = case["system"], case["network"]
+    package: Any = gan_image if system == "dcgan" else gan_audio
+    ours, theirs = (package.create(system, preset=case["preset"], **network) for _ in range(2))
+    if system == "dcgan":
+        size, channels, turns = network.get("image_size", 64), network.get("channels", 3), 1
+        samples = {"image": torch.randint(256, (512, channels, size, size)).byte()}
+        loop = bare_dcgan(theirs, samples["image"])
+    else:
+        turns = ours.recipe.players["discriminator"].turns or 1
+        samples = {"audio": torch.rand(512, 1, ours.recipe.network["samples"]).mul_(2).sub_(1)}
+        loop = bare_wavegan(theirs, samples["audio"], turns)
+    data = Alternating(samples, loop, turns + 1)
     with tempfile.TemporaryDirectory() as folder:
-        gan_image.train(
-            ours, data=data, out=Path(folder) / "run", steps=case["steps"], batch_size=BATCH, log_every=10, show=2,
-            ema=None, shown=False, changes={"train.sample_every": None, "train.checkpoint_every": None},
+        package.train(
+            ours, data=data, out=Path(folder) / "run", steps=case["steps"], batch_size=BATCH[system], log_every=10,
+            show=2, ema=None, shown=False,
+            changes={"train.sample_every": None, "train.checkpoint_every": None},
         )  # fmt: skip
     pairs = list(zip(data.ours, data.theirs, strict=False))[WARM:]
     return median(a / b for a, b in pairs), median(b for _, b in pairs)

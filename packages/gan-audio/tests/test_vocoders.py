@@ -14,7 +14,15 @@ from gan_audio import DOMAIN, losses
 from gan_audio.losses import Judgement, Resolution
 from gan_audio.mel import CONTRACTS, MelSpectrogram
 from gan_audio.systems import bigvgan, hifigan, melgan
-from gan_audio.systems.vocoder import FRAMES_AT_ONCE, Discriminators, fold, reach
+from gan_audio.systems.vocoder import (
+    FRAMES_AT_ONCE,
+    Convolution,
+    Discriminators,
+    TransposedConvolution,
+    fold,
+    in_pieces,
+    reach,
+)
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
 from gan_core.objectives import energy_objective, hinge, least_squares
@@ -98,6 +106,55 @@ def test_the_reach_of_layers_is_known():
     assert reach(nn.Sequential(up, nn.Tanh(), nn.Conv1d(1, 1, 3, padding=1)), (1, 2)) == (-1, 2)
 
 
+CONVOLUTIONS = [
+    (Convolution, nn.Conv1d, (6, 4, 7), {"padding": 3}),
+    (Convolution, nn.Conv1d, (4, 6, 3), {"padding": 9, "dilation": 9, "padding_mode": "reflect"}),
+    (Convolution, nn.Conv1d, (4, 4, 7), {"padding": 36, "dilation": 12, "bias": False}),
+    (Convolution, nn.Conv1d, (4, 1, 1), {}),
+    (TransposedConvolution, nn.ConvTranspose1d, (6, 4, 16), {"stride": 8, "padding": 4}),
+    (TransposedConvolution, nn.ConvTranspose1d, (4, 2, 6), {"stride": 3, "padding": 2, "output_padding": 1}),
+    (TransposedConvolution, nn.ConvTranspose1d, (4, 3, 7), {"stride": 2, "padding": 2}),
+]
+
+
+@pytest.mark.parametrize(("ours", "torchs", "sizes", "settings"), CONVOLUTIONS)
+def test_convolutions_for_inference_are_torchs(ours, torchs, sizes, settings):
+    torch.manual_seed(0)
+    layer, x = torchs(*sizes, **settings), torch.randn(2, sizes[0], 50)
+    fast = ours(*sizes, **settings)
+    fast.load_state_dict(layer.state_dict())  # the keys are the same
+    with torch.no_grad():
+        assert_close(fast(x), layer(x), rtol=1e-5, atol=1e-6)
+        again = fast(x.transpose(1, 2).contiguous().transpose(1, 2))
+        assert_close(again, layer(x), rtol=1e-5, atol=1e-6)
+        assert_close(fast.double()(x.double()), layer.double()(x.double()), rtol=1e-12, atol=1e-12)
+        assert again.stride(1) == 1 or again.shape[1] == 1  # channels are innermost for the next one
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_inference_in_pieces_is_the_whole_at_once(name, monkeypatch):
+    generator, mel = make(name).generator.double(), torch.cat([mel_of(40), mel_of(40, seed=1)]).double()
+    whole = generator(mel)
+    calls = []
+    up = next(layer for layer in generator.layers if isinstance(layer, TransposedConvolution))
+    up.register_forward_hook(lambda *_: calls.append(values))
+    for values in (40, 200, 1 << 19):
+        monkeypatch.setattr("gan_audio.systems.vocoder.VALUES_AT_ONCE", values)
+        with torch.no_grad():
+            assert_close(generator(mel), whole.detach(), rtol=1e-12, atol=1e-12)
+    assert calls.count(40) > calls.count(200) > calls.count(1 << 19) == 1
+
+
+def test_a_piece_is_computed_from_no_more_than_it_depends_on():
+    widths, layers = [], nn.Sequential(
+        TransposedConvolution(1, 1, 4, 2, padding=1), Convolution(1, 1, 3, padding=1)
+    )  # fmt: skip
+    layers.register_forward_pre_hook(lambda network, inputs: widths.append(inputs[0].shape[2]))
+    x = mel_of(50)[:, :1]
+    assert_close(in_pieces(layers, x, rate=2, size=30), layers(x))
+    assert widths[:-1] == [14, 15, 15, 14]  # for 25 samples each; the last is of the whole
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_a_stream_is_the_whole_for_every_size_of_chunk(name):
     game, mel = make(name), mel_of(40)
@@ -178,7 +235,8 @@ def test_folding_keeps_the_sound_and_leaves_copies_alone(name):
     assert not any("parametrizations" in key for key in game.generator.state_dict())
     assert count(game.generator) < weights
     assert_close(copy(mel), before, rtol=0, atol=1e-5)
-    assert torch.equal(fold(game.generator)(mel), game.vocode(mel))  # there is nothing left to fold
+    with torch.no_grad():
+        assert torch.equal(fold(game.generator)(mel), game.vocode(mel))  # there is nothing left to fold
 
 
 @pytest.mark.parametrize("name", GAMES)

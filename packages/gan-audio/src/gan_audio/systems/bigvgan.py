@@ -18,7 +18,17 @@ from torch.nn import functional as F
 from gan_audio.losses import RESOLUTIONS, Resolution
 from gan_audio.mel import CONTRACTS, MelContract
 from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDiscriminator, fused, lengthening
-from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Peak, Span, Vocoder, same
+from gan_audio.systems.vocoder import (
+    PEAK,
+    Discriminators,
+    MelGenerator,
+    Peak,
+    Span,
+    Vocoder,
+    inferring,
+    innermost,
+    same,
+)
 from gan_core.objectives import Objective, least_squares
 from gan_core.precision import full_precision
 from gan_core.preset import Preset
@@ -97,13 +107,16 @@ class AntiAliased(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels, length = x.shape[1:]
         edge = self.up_filter.shape[2] // self.up - 1
-        weights = (self.up * self.up_filter).expand(channels, 1, -1)
-        x = F.conv_transpose1d(F.pad(x, (edge, edge), mode="replicate"), weights, stride=self.up, groups=channels)
+        x = innermost(x) if inferring(x) else x.unsqueeze(2)  # [B, C, 1, T]
+        weights = (self.up * self.up_filter).expand(channels, 1, 1, -1)
+        x = F.pad(x, (edge, edge, 0, 0), mode="replicate")
+        x = F.conv_transpose2d(x, weights, stride=(1, self.up), groups=channels).squeeze(2)
         start = edge * self.up + self.delay
-        x = self.activation(x[..., start : start + length * self.up])
-        weights = self.down_filter.expand(channels, 1, -1)
-        ends = self.before, self.down_filter.shape[2] // 2
-        return F.conv1d(F.pad(x, ends, mode="replicate"), weights, stride=self.down, groups=channels)
+        x = self.activation(x[..., start : start + length * self.up]).unsqueeze(2)
+        weights = self.down_filter.expand(channels, 1, 1, -1)
+        ends = self.before, self.down_filter.shape[2] // 2, 0, 0
+        x = F.pad(x, ends, mode="replicate")
+        return F.conv2d(x, weights, stride=(1, self.down), groups=channels).squeeze(2)
 
     def reach(self, span: Span) -> Span:
         """See `gan_audio.systems.vocoder.reach`."""

@@ -21,6 +21,7 @@ from gan_audio.systems.vocoder import (
     MelGenerator,
     Peak,
     Sum,
+    TransposedConvolution,
     Vocoder,
     normalise_weights,
     same,
@@ -118,7 +119,7 @@ def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> l
     ups: list[tuple[nn.Module, int]] = []
     for stage, (rate, size) in enumerate(zip(rates, sizes, strict=True)):
         inputs, outputs = width >> stage, width >> stage + 1
-        ups.append((nn.ConvTranspose1d(inputs, outputs, size, rate, padding=(size - rate) // 2), outputs))
+        ups.append((TransposedConvolution(inputs, outputs, size, rate, padding=(size - rate) // 2), outputs))
     return ups
 
 

@@ -14,7 +14,17 @@ from operator import mul
 from torch import Tensor, nn
 
 from gan_audio.mel import CONTRACTS, MelContract
-from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Peak, Sum, Vocoder, normalise_weights, same
+from gan_audio.systems.vocoder import (
+    PEAK,
+    Discriminators,
+    MelGenerator,
+    Peak,
+    Sum,
+    TransposedConvolution,
+    Vocoder,
+    normalise_weights,
+    same,
+)
 from gan_core.objectives import Objective, hinge
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
@@ -56,7 +66,7 @@ class Generator(MelGenerator):
         widths = [width << stage for stage in reversed(range(len(rates) + 1))]
         layers: list[nn.Module] = [same(mel.mels, widths[0], 7, mode="reflect")]
         for rate, (inputs, outputs) in zip(rates, pairwise(widths), strict=True):
-            up = nn.ConvTranspose1d(
+            up = TransposedConvolution(
                 inputs, outputs, 2 * rate, rate, padding=rate // 2 + rate % 2, output_padding=rate % 2
             )
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, *(Residual(outputs, 3**k) for k in range(depth))]

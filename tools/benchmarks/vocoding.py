@@ -1,0 +1,215 @@
+"""Seconds of sound that vocoders make in a second, at paper scale with random weights, and what memory that takes.
+
+Each is timed unfolded, folded (`vocode` of the whole) and streamed (folded, the whole as one chunk, which is taken 256
+frames at a time), a pass of the one after a pass of the other, round by round; with `--published` also the published
+code, folded, of the same weights, whose sound must be the same to 1e-4. It is done with one thread, by the processor's
+time, which other work on the machine changes less, and with `--idle` again with all cores, by the clock. A factor is
+of the median pass; how many times as fast as the published code is the median of the rounds' ratios. The memory is by
+how much the peak of a fresh process's resident set rises (as Linux counts it) while the longer sound is made with one
+thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+from _record import Progress, record
+from _tables import markdown, show
+from torch import Tensor, nn
+
+import gan_audio
+from gan_audio.systems.vocoder import Vocoder
+
+CASES = {
+    "MelGAN": ("melgan", "paper"), "HiFi-GAN v1": ("hifigan", "v1"), "HiFi-GAN v2": ("hifigan", "v2"),
+    "HiFi-GAN v3": ("hifigan", "v3"), "BigVGAN base": ("bigvgan", "base"),
+}  # fmt: skip
+"""Systems and presets."""
+SECONDS, LONGER = 5.0, 20.0
+"""Of the sound that is timed, and of that whose memory is measured."""
+WAYS = ("unfolded", "folded", "streamed")
+FOLDERS = {"melgan": "melgan-neurips", "hifigan": "hifi-gan"}
+"""Where the published code lies below the folder that is given, by the names of its repositories."""
+CLOCKS = {"one thread": time.process_time, "all cores": time.perf_counter}
+
+
+def vocoder(case: str) -> Vocoder:
+    """With random weights."""
+    torch.manual_seed(0)
+    system, preset = CASES[case]
+    game: Vocoder = gan_audio.create(system, preset=preset).eval()
+    return game
+
+
+def mel_of(game: Vocoder, seconds: float) -> Tensor:
+    """Noise in the place of a mel."""
+    contract = game.contract
+    frames = round(seconds * contract.sample_rate / contract.hop)
+    return torch.randn(1, contract.mels, frames, generator=torch.Generator().manual_seed(0))
+
+
+def ways(game: Vocoder) -> dict[str, Callable[[Tensor], Tensor]]:
+    """How mels become sound."""
+    folded = deepcopy(game).fold()
+
+    def streamed(mel: Tensor) -> Tensor:
+        return torch.cat(list(folded.stream([mel])), dim=2)
+
+    return dict(zip(WAYS, (game.vocode, folded.vocode, streamed), strict=True))
+
+
+# The published code.
+
+
+def published(case: str, folder: Path) -> nn.Module | None:
+    """The published generator of a case; None where its code is not there to be run."""
+    system, preset = CASES[case]
+    home = folder / FOLDERS.get(system, system)
+    if not home.is_dir():
+        return None
+    for name in ("matplotlib", "matplotlib.pylab"):  # which it imports for pictures
+        sys.modules.setdefault(name, MagicMock())
+    if system == "melgan":
+        return module(home / "mel2wav" / "modules.py").Generator(80, 32, 3)
+    sys.path.insert(0, str(home))
+    settings = json.loads((home / f"config_{preset}.json").read_text(encoding="utf-8"))
+    return module(home / "models.py").Generator(SimpleNamespace(**settings))
+
+
+def module(path: Path) -> ModuleType:
+    """A file of Python, imported."""
+    spec = importlib.util.spec_from_file_location(f"published_{path.parent.name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def beside(theirs: nn.Module, case: str, game: Vocoder) -> Callable[[Tensor], Tensor]:
+    """The published generator, folded; the game gets its weights."""
+    imported = gan_audio.load_reference(f"{CASES[case][0]}/generator", theirs.state_dict())
+    game.generator.load_state_dict(imported.state_dict())
+    for layer in theirs.eval().modules():
+        if hasattr(layer, "weight_g"):
+            nn.utils.remove_weight_norm(layer)
+    return torch.no_grad()(theirs)
+
+
+# What is measured.
+
+
+def speeds(case: str, rounds: int, folder: Path | None, clocks: Sequence[str]) -> dict[str, Any]:
+    """The factors of a case: by clock, for every way; and how many times as fast as the published code it is."""
+    game, theirs = vocoder(case), None
+    if folder is not None and (network := published(case, folder)) is not None:
+        theirs = beside(network, case, game)
+    timed, mel = ways(game), mel_of(game, SECONDS)
+    if theirs is not None:
+        timed["published"] = theirs
+    sounds = {way: make(mel) for way, make in timed.items()}
+    for way, sound in sounds.items():
+        apart = float((sound - sounds["unfolded"]).abs().max())
+        assert apart < 1e-4, f"{case}: {way} sounds otherwise, by {apart}"
+    length, figures = mel.shape[2] * game.contract.hop / game.contract.sample_rate, dict[str, Any]()
+    for name in clocks:
+        clock = CLOCKS[name]
+        torch.set_num_threads(1 if name == "one thread" else os.cpu_count() or 1)
+        taken: dict[str, list[float]] = {way: [] for way in timed}
+        for _ in range(rounds):
+            for way, make in timed.items():
+                start = clock()
+                make(mel)
+                taken[way].append(clock() - start)
+        figures[name] = {way: round(length / median(seconds), 2) for way, seconds in taken.items()}
+        if theirs is not None:
+            ratios = [other / ours for other, ours in zip(taken["published"], taken["folded"], strict=True)]
+            figures[name]["times as fast"] = round(median(ratios), 2)
+    return figures
+
+
+def peak(case: str, way: str, folder: Path | None) -> float:
+    """By how many MiB the process's peak rises while the longer sound is made; for a process of its own."""
+    torch.set_num_threads(1)
+    game = vocoder(case)
+    if way == "published":
+        assert folder is not None
+        theirs = published(case, folder)
+        assert theirs is not None
+        make = beside(theirs, case, game)
+    else:
+        make = ways(game)[way]
+    make(mel_of(game, 0.5))
+    before = highest()
+    make(mel_of(game, LONGER))
+    return round(highest() - before)
+
+
+def highest() -> float:
+    """The largest resident set of this process so far, in MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def memory(case: str, folder: Path | None) -> dict[str, float]:
+    """The rise of the peak, in MiB, of the whole and streamed, and of the published code."""
+    there = folder is not None and published(case, folder) is not None
+    rises = {}
+    for way in ("folded", "streamed", *(["published"] if there else [])):
+        with get_context("spawn").Pool(1) as pool:
+            rises[way] = pool.apply(peak, (case, way, folder))
+    return rises
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The table of the README."""
+
+    def row(case: str, found: Mapping[str, Any]) -> list[str]:
+        def cell(way: str, digits: int = 1) -> str:
+            return ", ".join(f"{found[name][way]:.{digits}f}" for name in CLOCKS if way in found.get(name, {}))
+
+        rises = ", ".join(f"{rise:,.0f}" for rise in found["MiB"].values())
+        return [case, *(cell(way) for way in (*WAYS, "published")), cell("times as fast", 2), rises]
+
+    head = ["system", *WAYS, "published", "times as fast", "MiB: whole, streamed, published"]
+    return markdown(head, [row(case, found) for case, found in figures.items()])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures every case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--idle", action="store_true", help="nothing else runs: measure with all cores too")
+    parser.add_argument(
+        "--published", type=Path, metavar="FOLDER",
+        help="where descriptinc/melgan-neurips and jik876/hifi-gan are cloned, in folders of their own names",
+    )  # fmt: skip
+    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
+    options = parser.parse_args(arguments)
+    progress, clocks = Progress(options.progress), list(CLOCKS)[: 1 + options.idle]
+
+    def measure(case: str) -> dict[str, Any]:
+        return speeds(case, options.rounds, options.published, clocks) | {"MiB": memory(case, options.published)}
+
+    figures = {case: progress.take(case, partial(measure, case)) for case in CASES}
+    record("vocoding", figures, " ".join((__doc__ or "").split()))
+    show("vocoding", table(figures))
+
+
+if __name__ == "__main__":
+    main()
