@@ -127,7 +127,7 @@ def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
     )  # fmt: skip
     status, _, err = gan("evaluate", model, "--data", "drums", "-n", 4, "--metrics", "spectrum")
     assert status == 2
-    assert "which are mels; measures are of sounds: vocode them" in err
+    assert "the metric `spectrum` measures sounds, and this model makes mels: vocode them" in err
 
 
 def test_the_papers_training_is_specgans():

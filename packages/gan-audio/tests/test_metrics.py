@@ -112,6 +112,20 @@ def test_the_classifier_is_the_same_every_time(source, dataset, unseen):
         extractors.checked(torch.full((1, 1, 4096), torch.nan))
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0] * 9 + [1], "class 1 has 1 item, and a classifier needs 2 or more of each"),
+        ([0, 1] * 3, "there are 6 items of 2 classes, and a classifier needs 8 or more"),
+    ],
+)
+def test_too_few_sounds_of_a_class_are_said_to_be(labels, message):
+    with pytest.raises(
+        InputError, match=f"^{message}; add some, or take metrics and an extractor that learn no classes$"
+    ):
+        classifier.learn_classes(noise(len(labels), 1, 512), torch.tensor(labels), num_classes=2, sample_rate=RATE)
+
+
 def test_without_labels_the_bands_are_features(source, dataset, unseen):
     extractor = extractors.spectrogram(None, None, dataset, source.facts)
     features, logits = extractor(unseen)

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from gan_audio import DOMAIN, losses
 from gan_audio.losses import Judgement, Resolution
 from gan_audio.mel import CONTRACTS, MelSpectrogram
+from gan_audio.pipeline import resynthesized
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import (
     FRAMES_AT_ONCE,
@@ -342,6 +343,34 @@ def test_what_a_round_is_played_with_ends_with_the_last_whole_hop():
     assert staged["audio"].shape == staged["fake"].shape == (3, 1, 64)
     assert torch.equal(staged["audio"], noise(70, batch=3)[..., :64])
     assert staged["fake"].requires_grad
+
+
+def test_resynthesis_is_as_long_where_the_frames_cannot_lie_evenly():
+    """Where the FFT less the hop is odd, the frames of a sound end a sample too early."""
+    odd = TINY.but(fft_size=31, window=31)
+    game = melgan.MELGAN.create(
+        mel=odd.model_dump(), samples=64, rates=(4, 2), generator={"width": 4, "depth": 2},
+        discriminator={"scales": 1, "width": 4, "depth": 1},
+    ).eval()  # fmt: skip
+    for length in (64, 65, 71):
+        whole = game.resynthesize(noise(length))
+        assert whole.shape == (1, 1, length)
+        streamed = torch.cat(list(resynthesized(game, [noise(length)[0]])), dim=2)
+        assert_close(streamed, whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("contract", list(CONTRACTS))
+def test_a_round_can_be_played_in_every_contract(contract):
+    mel = CONTRACTS[contract]
+    torch.manual_seed(0)
+    game = melgan.MELGAN.create(
+        mel=mel.model_dump(), samples=2048, generator={"width": 1, "depth": 1},
+        discriminator={"scales": 1, "width": 4, "depth": 1},
+    )  # fmt: skip
+    staged = game.stage({"audio": noise(2048, batch=2)})
+    assert staged["audio"].shape == staged["fake"].shape == (2, 1, 2048)
+    assert all(loss(staged) for loss in (game.discriminator_loss, game.generator_loss))
+    assert game.reconstruct({"audio": noise(2048)})[1].shape == (1, 1, 2048)
 
 
 def test_melgan_hears_every_recording_at_a_loudness_of_its_own():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from gan_audio.mel import MelContract, MelSpectrogram
 from gan_audio.spectrogram import frame_size
-from gan_core.classification import learn
+from gan_core.classification import learn, split
 from gan_core.data import BatchStream, TensorDataset
 
 BANDS, FRAMES = 64, 64
@@ -100,7 +98,7 @@ def learn_classes(audio: Tensor, labels: Tensor, *, num_classes: int, sample_rat
     Returns:
         The network in evaluation mode, and its accuracy on the last quarter.
     """
-    rows = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=labels.numpy())
+    rows = split(labels)
     look = LogMel(audio.shape[-1], sample_rate)
     bands = look(audio)
     train, test = (TensorDataset({"bands": bands[part], "label": labels[part]}) for part in rows)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_audio.classifier import BANDS, WIDTH, Classifier, LogMel, learn_classes
-from gan_audio.media import MOST_CHANNELS
 from gan_core.checkpoint import digest
 from gan_core.data import IndexStream, read
 from gan_core.errors import InputError
@@ -123,11 +122,9 @@ def checked(samples: Tensor) -> Tensor:
     Raises:
         InputError: they are no sounds, or not finite.
     """
-    shape = list(samples.shape)
     if samples.ndim != 3:
+        shape = list(samples.shape)
         raise InputError(f"the samples have the shape {shape}; the extractor takes sounds [B, channels, samples]")
-    if shape[1] > MOST_CHANNELS:
-        raise InputError(f"the samples have the shape {shape}, which are mels; measures are of sounds: vocode them")
     if not samples.isfinite().all():
         raise InputError("the samples hold values that are not finite; look at what made them")
     return samples

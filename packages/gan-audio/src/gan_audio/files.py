@@ -42,6 +42,8 @@ LOUDEST = 16.0
 """Floating-point samples beyond it (+24 dB) are on another scale than [-1, 1]; those below are cut at 1."""
 BLOCK = 2**16
 """Samples of each channel that are decoded at a time."""
+LEAD = 16 * 1152
+"""Samples that are decoded and left out before a place in the middle of an MP3: its frames borrow from those before."""
 MARGIN = 256
 """Samples before and after a slice that resampling it looks at, at the lower of both rates."""
 
@@ -97,6 +99,9 @@ def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
         Unreadable: see `opened`.
     """
     with guarded(), import_module("soundfile").SoundFile(file, closefd=False) as sound:
+        if sound.format == "MP3":
+            # soundfile seeks after every read where it can, and libsndfile then forgets what an MP3's frames borrow.
+            sound.seekable = lambda: False
         if sound.format not in FORMATS:
             raise Unreadable(f"a file of the format {sound.format}; save it as {', '.join(SUFFIXES)}")
         header = header_of(sound)
@@ -143,10 +148,14 @@ def read_blocks(
         mixed = min(wanted, header.channels)  # of one channel others are made after it
         resampler = import_module("soxr").ResampleStream(header.sample_rate, sample_rate, mixed, "float32", "HQ")
     with guarded():
-        sound.seek(start)
+        place = max(0, start - LEAD) if sound.format == "MP3" else start
+        sound.seek(place)
+        if place < start:
+            _decoded(sound, start - place, header, place)
+            place = start
         while left > 0:
-            block = _decoded(sound, min(left, BLOCK), header)
-            left -= block.shape[1]
+            block = _decoded(sound, min(left, BLOCK), header, place)
+            left, place = left - block.shape[1], place + block.shape[1]
             if wanted < len(block):
                 block = block.mean(dim=0, keepdim=True)
             if resampler is not None:
@@ -299,9 +308,8 @@ def guarded() -> Iterator[None]:
         raise Unreadable(str(reason).removeprefix("Error : ").rstrip(".") if reason else reason_of(error)) from error
 
 
-def _decoded(sound: Any, length: int, header: Header) -> Tensor:
-    """The next samples `[channels, length]`, checked."""
-    place = sound.tell()
+def _decoded(sound: Any, length: int, header: Header, place: int) -> Tensor:
+    """The next samples `[channels, length]`, from that place on, checked."""
     block = torch.from_numpy(sound.read(length, dtype="float32", always_2d=True)).T
     if block.shape[1] < length:
         ends = (place + block.shape[1]) / header.sample_rate

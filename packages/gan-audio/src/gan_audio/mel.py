@@ -117,6 +117,10 @@ class MelContract(Settings):
         """Samples of reflection at each end."""
         return self.fft_size // 2 if self.centred else (self.fft_size - self.hop) // 2
 
+    def rest(self, samples: int) -> int:
+        """Samples of silence after which the mel of so many reaches their end."""
+        return -samples % self.hop + (self.fft_size - self.hop) % 2
+
     @property
     def floor(self) -> float:
         """The magnitude that lower ones cannot be told from."""

@@ -326,7 +326,7 @@ def vocode(
 ) -> Outcome:  # fmt: skip
     """Sound of mels, or of the mels of sounds: WAV files of 16-bit PCM at the model's rate.
 
-    What comes out is `game.vocode` of the whole, and of a sound ends with its last whole hop.
+    What comes out is `game.vocode` of the whole: so many hops as the mel has frames.
 
     Args:
         game: is folded.
@@ -376,14 +376,14 @@ def resynthesize(
 
 def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """A sound in blocks `[1, n]` to its mel and back, in chunks `[1, 1, n]`: together, `game.resynthesize` of it."""
-    hop, heard, told = game.contract.hop, 0, 0
+    heard = told = 0
 
     def filled() -> Iterator[Tensor]:
         nonlocal heard
         for block in blocks:
             heard += block.shape[1]
             yield block[None]
-        if rest := -heard % hop:
+        if rest := game.contract.rest(heard):
             yield torch.zeros(1, 1, rest)
 
     held = torch.zeros(1, 1, 0)

@@ -7,6 +7,7 @@ importer's keywords are what no shape tells, by the published names; `mel` is ou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
@@ -29,6 +30,8 @@ from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import fitting
 from gan_core.objectives import least_squares
 from gan_core.reference import Published, StateDict, renamed
+
+logger = logging.getLogger("gan_audio")
 
 Mel = MelContract | Mapping[str, Any] | str
 NEW = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
@@ -286,6 +289,8 @@ def _spoken(given: Mel | None, usual: MelContract, mels: int, hop: int) -> dict[
     if given is None:
         grown = max(1, hop // usual.hop)
         contract = usual.but(mels=mels, hop=hop, fft_size=grown * usual.fft_size, window=grown * usual.window)
+        logger.warning("no shape tells which mels it was trained on; taken are %s; if it was others, give the argument "
+                       "mel=NAME, or all of their contract", contract.describe())  # fmt: skip
     else:
         contract = MelContract.model_validate(given)
     if (contract.mels, contract.hop) != (mels, hop):

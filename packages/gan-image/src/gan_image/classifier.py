@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_core.classification import learn
+from gan_core.classification import learn, split
 from gan_core.data import BatchStream, TensorDataset, to_device
 
 STEPS, BATCH = 600, 128
@@ -29,7 +27,7 @@ def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[
     Returns:
         What takes `[B, C, S, S]` in [-1, 1] to logits `[B, num_classes]`, and its accuracy on the last quarter.
     """
-    rows = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=labels.numpy())
+    rows = split(labels)
     train, test = (TensorDataset({"image": images[part], "label": labels[part]}) for part in rows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

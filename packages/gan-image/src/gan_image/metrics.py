@@ -53,20 +53,20 @@ def recognition(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]
         sample is recognised; `accuracy_on_real`: its own on held-out real images.
     """
     import numpy as np
-    from sklearn.model_selection import train_test_split
     from sklearn.svm import SVC
+
+    from gan_core.classification import split
 
     batch = _real_images(dataset, min(len(dataset), MOST_TRAINING_IMAGES))  # type: ignore[arg-type]
     real, labels = batch["image"].flatten(1).numpy(), batch["label"].numpy()
-    split = train_test_split(real, labels, test_size=0.25, random_state=0, stratify=labels)
-    train_images, test_images, train_labels, test_labels = split
-    classifier = SVC(C=10.0, gamma="scale").fit(train_images, train_labels)
+    learnt, tested = split(batch["label"])
+    classifier = SVC(C=10.0, gamma="scale").fit(real[learnt], labels[learnt])
     wanted = np.arange(len(samples)) % facts["num_classes"]
     right = classifier.predict(samples.cpu().flatten(1).numpy()) == wanted
     return {
         "accuracy": float(right.mean()),
         "classes_found": len(set(wanted[right])),
-        "accuracy_on_real": float(classifier.score(test_images, test_labels)),
+        "accuracy_on_real": float(classifier.score(real[tested], labels[tested])),
     }
 
 

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from gan_core.errors import InputError
+
+
+def split(labels: Tensor) -> tuple[Any, Any]:
+    """Three quarters of some items to learn from and the rest to test on, of every class alike: the same every time.
+
+    Args:
+        labels: `[N]`.
+
+    Returns:
+        The rows of both, as arrays.
+
+    Raises:
+        InputError: a class has too few items, or all together are too few.
+    """
+    counts = torch.bincount(labels)
+    rare = torch.nonzero(counts == 1).flatten().tolist()
+    if rare:
+        raise InputError(f"class {rare[0]} has 1 item, and a classifier needs 2 or more of each; add some, or take "
+                         "metrics and an extractor that learn no classes")  # fmt: skip
+    classes = int((counts > 0).sum())
+    if len(labels) < 4 * classes:
+        raise InputError(f"there are {len(labels)} items of {classes} classes, and a classifier needs {4 * classes} or "
+                         "more; add some, or take metrics and an extractor that learn no classes")  # fmt: skip
+    divide = import_module("sklearn.model_selection").train_test_split
+    learnt, tested = divide(np.arange(len(labels)), test_size=0.25, random_state=0, stratify=labels.numpy())
+    return learnt, tested
 
 
 def learn(network: nn.Module, draw: Callable[[], tuple[Tensor, Tensor]], *, steps: int, rate: float) -> None:

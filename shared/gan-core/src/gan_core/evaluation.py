@@ -136,6 +136,8 @@ class Evaluation:
             return "compares what is made of data with the data, and this model makes samples from nothing"
         if not card.pairs and type(game).sample is Game.sample:
             return "measures samples that are made from nothing, and this model makes none"
+        if not card.pairs and game.unmeasured is not None:
+            return game.unmeasured
         lacking = [fact for fact in card.needs if fact not in self.source.facts]
         if lacking:
             return f"needs data with {' and '.join(lacking)}; {self.source.name} has none"

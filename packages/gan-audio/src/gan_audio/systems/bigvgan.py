@@ -22,13 +22,13 @@ from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
     MelGenerator,
-    Peak,
     Span,
     Vocoder,
     inferring,
     innermost,
     same,
 )
+from gan_audio.systems.wavegan import Peak
 from gan_core.objectives import Objective, least_squares
 from gan_core.precision import full_precision
 from gan_core.preset import Preset

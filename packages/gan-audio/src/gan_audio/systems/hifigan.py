@@ -19,13 +19,13 @@ from gan_audio.systems.vocoder import (
     Discriminators,
     Mean,
     MelGenerator,
-    Peak,
     Sum,
     TransposedConvolution,
     Vocoder,
     normalise_weights,
     same,
 )
+from gan_audio.systems.wavegan import Peak
 from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
 from gan_core.objectives import Objective, least_squares

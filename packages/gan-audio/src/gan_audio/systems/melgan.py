@@ -18,13 +18,13 @@ from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
     MelGenerator,
-    Peak,
     Sum,
     TransposedConvolution,
     Vocoder,
     normalise_weights,
     same,
 )
+from gan_audio.systems.wavegan import Peak
 from gan_core.objectives import Objective, hinge
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size

@@ -125,6 +125,7 @@ class MelSpec(SpectrogramGAN):
         regularizers: what steadies them; they see standardised mels.
     """
 
+    unmeasured = "measures sounds, and this model makes mels: vocode them"
     spectrogram: Mels
 
     def __init__(

@@ -52,7 +52,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 def initialize(module: nn.Module) -> None:
-    """The published code's: normal weights of deviation 0.02, no biases."""
+    """Normal weights of deviation 0.02 (the published code cuts its convolutions' at two deviations), no biases."""
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
         nn.init.normal_(module.weight, 0.0, 0.02)
         assert module.bias is not None

@@ -24,6 +24,7 @@ from gan_audio.systems.wavegan import (
     WAVEGAN,
     Down,
     Kernel,
+    Peak,
     SampleRate,
     Up,
     Upsampling,
@@ -116,10 +117,10 @@ def griffin_lim(magnitudes: Tensor, size: int, *, iterations: int) -> Tensor:
     """Audio of a spectrogram without phases, which are sought (Griffin & Lim 1984, section III).
 
     It differs from the published code's search in three ways. There, sums of overlapping frames are not divided by the
-    weight of their windows, which makes sounds a quarter softer and leaves them three times as far from the
-    spectrogram. There, phases begin with 0 at the first sample of a frame, where the window lets nothing pass, so that
-    the result follows the last digits of the spectrogram; here, with 0 in the frame's middle. And here every step goes
-    on beyond its end (Perraudin et al. 2013).
+    weight of their windows, which makes sounds a quarter softer and leaves them farther from the spectrogram. There,
+    phases begin with 0 at the first sample of a frame, where the window lets nothing pass, so that the result follows
+    the last digits of the spectrogram; here, with 0 in the frame's middle. And here every step goes on beyond its end
+    (Perraudin et al. 2013).
 
     Args:
         magnitudes: `[…, frames, size + 1]`.
@@ -303,17 +304,19 @@ class Generator(SpectrogramGenerator):
 
     Args:
         samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on, in the paper 16,384.
+        peak: to which the recordings are scaled that it learns from, as WaveGAN's.
         channels: see `SpectrogramGenerator`, as all others.
     """
 
     def __init__(self, *, samples: Size = 16_384, channels: Size = 1, sample_rate: SampleRate = 16_000,
-                 latent_dim: Size = 100, width: Size = 64, kernel: Kernel = 5, upsampling: Upsampling = "zeros",
-                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+                 peak: Peak | None = None, latent_dim: Size = 100, width: Size = 64, kernel: Kernel = 5,
+                 upsampling: Upsampling = "zeros", num_classes: Size | None = None,
+                 batch_norm: bool = False):  # fmt: skip
         size = side(samples)
         super().__init__((START, START), doublings_of(size), channels=channels, sample_rate=sample_rate,
                          latent_dim=latent_dim, width=width, kernel=kernel, upsampling=upsampling,
                          num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
-        self.size = size
+        self.size, self.peak = size, peak
 
 
 class Discriminator(SpectrogramDiscriminator):

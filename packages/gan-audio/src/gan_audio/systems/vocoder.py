@@ -10,10 +10,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, l1_loss, pad
 from torch.nn.utils import parametrize
@@ -21,6 +20,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from gan_audio.losses import Judgement, feature_matching, fooled, multi_resolution_stft, together, told_apart
 from gan_audio.mel import MelContract, MelSpectrogram
+from gan_audio.systems.wavegan import Peak
 from gan_core import draws
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Batch, Game, Player, Terms, evaluating
@@ -31,9 +31,8 @@ FRAMES_AT_ONCE = 256
 VALUES_AT_ONCE = 1 << 19
 """Values of a stage's output that a core computes at once, 2 MiB: they stay in its caches, and memory is used again."""
 PEAK = 0.95
-"""Of every recording in a training: to it the published code of MelGAN, HiFi-GAN and BigVGAN scales them."""
-Peak = Annotated[float, Field(gt=0, le=1)]
-"""The largest magnitude of a recording."""
+"""Of every recording in a training: the published code of MelGAN and HiFi-GAN scales them so, and BigVGAN's at first
+(today it scales every excerpt)."""
 Span = tuple[int, int]
 """The first and the last of some samples in a row."""
 NORMALISED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
@@ -316,7 +315,8 @@ class Vocoder(Game):
         if self.quietest < 1:
             audio = audio * (1 - (1 - self.quietest) * draws.uniform(len(audio), 1, 1, like=audio))
         mel = self.mel(audio)
-        length = mel.shape[2] * self.contract.hop
+        hops = min(audio.shape[-1] // self.contract.hop, mel.shape[2])  # where frames are centred, there is one more
+        length = hops * self.contract.hop
         return batch | {"audio": audio[..., :length], "fake": self.generator(mel)[..., :length]}
 
     def discriminator_loss(self, batch: Batch) -> Terms:
@@ -372,7 +372,7 @@ class Vocoder(Game):
             DataError: the audio is too short for a mel.
         """
         length = audio.shape[-1]
-        whole = nn.functional.pad(audio.to(self.device), (0, -length % self.contract.hop))
+        whole = pad(audio.to(self.device), (0, self.contract.rest(length)))
         return self.vocode(self.mel(whole))[..., :length]
 
     @torch.no_grad()
