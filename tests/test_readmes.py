@@ -22,7 +22,7 @@ SHOWN = "py"
 """The language of a block that shows a piece of code and is not to be run."""
 
 DRIVER = """
-import json, sys
+import json, subprocess, sys
 from importlib import import_module
 
 names = {"__name__": "readme"}
@@ -30,6 +30,9 @@ for kind, source in json.load(sys.stdin):
     print(f"--- {source}", file=sys.stderr)
     if kind == "python":
         exec(compile(source, "README", "exec"), names)
+        continue
+    if kind == "pipe":
+        subprocess.run(["bash", "-o", "pipefail", "-c", source], check=True)
         continue
     program, *sys.argv[1:] = source
     try:
@@ -41,7 +44,7 @@ for kind, source in json.load(sys.stdin):
 
 
 def steps(readme: Path) -> list[tuple[str, object]]:
-    """The Python blocks and the command lines of a README, in order; a command as its words."""
+    """The Python blocks and the command lines of a README, in order: a command as its words, a pipe as it stands."""
     found: list[tuple[str, object]] = []
     for kind, body in re.findall(r"^```(\w*)\n(.*?)^```", readme.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         if (readme.parent.name, kind) in ELSEWHERE or kind == SHOWN:
@@ -51,8 +54,10 @@ def steps(readme: Path) -> list[tuple[str, object]]:
         else:
             assert kind in ("bash", ""), f"{readme}: a block of {kind}, which nothing runs"
             lines = body.replace("\\\n", " ").splitlines()
-            words = [shlex.split(line, comments=True) for line in lines if not line.startswith(INSTALLING)]
-            found += [("bash", line) for line in words if line]
+            for line in lines:
+                words = [] if line.startswith(INSTALLING) else shlex.split(line, comments=True)
+                if words:
+                    found.append(("pipe", line) if {"|", ">"} & set(words) else ("bash", words))
     return found
 
 
@@ -64,7 +69,8 @@ def programs() -> set[str]:
 def test_what_a_readme_shows_runs(readme, tmp_path):
     found = steps(readme)
     assert {words[0] for kind, words in found if kind == "bash"} <= programs()
-    threads = {**os.environ, "OMP_NUM_THREADS": "1"}  # networks so small gain nothing from more
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the programs in a pipe
+    threads = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}  # networks so small gain nothing from more
     program = [sys.executable, "-c", DRIVER]
     done = subprocess.run(program, input=json.dumps(found), cwd=tmp_path, capture_output=True, text=True, env=threads)
     assert done.returncode == 0, done.stderr[-2000:]

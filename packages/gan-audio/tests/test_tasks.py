@@ -361,9 +361,7 @@ def test_of_a_long_file_no_more_is_read_than_what_is_told_needs(gan, models, tmp
     write_wav(tmp_path / "long.wav", noise(10 * files.BLOCK), RATE)
     seen: list[tuple[str, int]] = []
     decode, write = files._decoded, files.WavWriter.write
-    monkeypatch.setattr(
-        files, "_decoded", lambda sound, n, *more: (seen.append(("in", n)), decode(sound, n, *more))[1]
-    )
+    monkeypatch.setattr(files, "_decoded", lambda sound, n, *more: (seen.append(("in", n)), decode(sound, n, *more))[1])
     monkeypatch.setattr(files.WavWriter, "write", lambda w, a: (seen.append(("out", a.shape[1])), write(w, a))[1])
     assert gan("resynthesize", models / "melgan", "long.wav", "--out", "out")[0] == 0
     ahead = 0

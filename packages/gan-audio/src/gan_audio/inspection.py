@@ -34,7 +34,7 @@ def inspect_mel(path: Path) -> dict[str, Any]:
     frames = mel.shape[2]
     return {
         "format": "mel", "frames": frames, "seconds": frames * contract.hop / contract.sample_rate,
-        "contract": contract.model_dump(mode="json"), "described": contract.describe(),
+        "contract": contract.model_dump(mode="json"), "described": contract.named(),
     }  # fmt: skip
 
 

@@ -142,6 +142,15 @@ class MelContract(Settings):
             f"clamp {self.clamp:g}, epsilon {self.magnitude_epsilon:g}, {'centred' if self.centred else 'not centred'}"
         )
 
+    @property
+    def name(self) -> str | None:
+        """That it has in `CONTRACTS`; None if it is none of them."""
+        return next((name for name, contract in CONTRACTS.items() if not contract.differences(self)), None)
+
+    def named(self) -> str:
+        """Its name, where it has one, and the contract in one line."""
+        return self.describe() if self.name is None else f"{self.name} ({self.describe()})"
+
     def differences(self, other: MelContract) -> list[str]:
         """What differs, each as one phrase: "`hop` 256 against 200"."""
         mine, theirs = self._settled(), other._settled()
@@ -173,7 +182,9 @@ class MelContract(Settings):
             return
         obstacle = given.obstacle(self)
         remedy = "`--convert` converts it" if obstacle is None else f"it cannot be converted ({obstacle})"
-        contracts = f"its contract is {given.describe()}; the model's is {self.describe()}"
+        if obstacle is not None and self.name is not None:
+            remedy += f", but made anew by `gan-audio mel --contract {self.name}`"
+        contracts = f"its contract is {given.named()}; the model's is {self.named()}"
         raise DataError(f"{where}: is not a mel of the model's contract; {remedy}; {contracts}")
 
     def convert(self, mel: Tensor, to: MelContract) -> Tensor:

@@ -443,7 +443,9 @@ def interpolation(game: Game, name: str, *, steps: int, label: int | None, seed:
         raise InputError(f"{name}: is a model of {_system(game)}, which has {lacks}; give one of wavegan or specgan")
     classes = game.num_classes
     if label is not None and not 0 <= label < (classes or 0):
-        there = "the model has no classes; leave it out" if classes is None else f"it must be from 0 to {classes - 1}"
+        there = "the model was trained without classes (`network.num_classes`); leave it out"
+        if classes is not None:
+            there = f"it must be from 0 to {classes - 1}"
         raise InputError(f"`--label` is {label}; {there}")
     with draws.drawing(seed, game.device, rows=2, total=2):
         start, end = game.latent(2)

@@ -290,7 +290,7 @@ def _spoken(given: Mel | None, usual: MelContract, mels: int, hop: int) -> dict[
         grown = max(1, hop // usual.hop)
         contract = usual.but(mels=mels, hop=hop, fft_size=grown * usual.fft_size, window=grown * usual.window)
         logger.warning("no shape tells which mels it was trained on; taken are %s; if it was others, give the argument "
-                       "mel=NAME, or all of their contract", contract.describe())  # fmt: skip
+                       "mel=NAME, or all of their contract", contract.named())  # fmt: skip
     else:
         contract = MelContract.model_validate(given)
     if (contract.mels, contract.hop) != (mels, hop):

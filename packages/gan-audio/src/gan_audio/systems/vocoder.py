@@ -369,8 +369,11 @@ class Vocoder(Game):
         The last hop is filled up with silence before it is analysed.
 
         Raises:
-            DataError: the audio is too short for a mel.
+            DataError: the audio is no tensor of that shape, or too short for a mel.
         """
+        if not isinstance(audio, Tensor) or audio.ndim != 3:
+            found = list(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
+            raise DataError(f"the audio is {found}; expected a tensor [B, 1, samples]")
         length = audio.shape[-1]
         whole = pad(audio.to(self.device), (0, self.contract.rest(length)))
         return self.vocode(self.mel(whole))[..., :length]
