@@ -157,14 +157,18 @@ def test_a_mel_of_another_contract_is_refused_with_both_shown():
     wanted.check(wanted.but(), "a.mel")
     for given, remedy in (
         (CONTRACTS["tacotron2"], "`--convert` converts it; "),
-        (CONTRACTS["melgan-22k"], "it cannot be converted (`high_hz` cannot be changed afterwards); "),
+        (
+            CONTRACTS["melgan-22k"],
+            "it cannot be converted (`high_hz` cannot be changed afterwards), but made anew by "
+            "`gan-audio mel --contract hifigan-22k`; ",
+        ),
     ):
         with pytest.raises(DataError) as error:
             wanted.check(given, "a.mel")
         message = str(error.value)
         assert message.startswith(f"a.mel: is not a mel of the model's contract; {remedy}")
-        assert given.describe() in message
-        assert wanted.describe() in message
+        assert f"{given.name} ({given.describe()})" in message
+        assert f"hifigan-22k ({wanted.describe()})" in message
         assert "\n" not in message
 
 
