@@ -85,6 +85,7 @@ class Game(nn.Module, ABC):
         recipe: what it was built from; None for a game put together by hand.
         sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
         stagers: names of the players that `stage` may train through; the others see its results as constants.
+        example: what to do with a loaded `game`, as a line of Python for the model card.
         num_classes: of a class-conditional game, else None.
         step: rounds played so far; set by the trainer, like `phase`, `progress`, `batch_size` and `optimizers`.
         phase: the phase that is being played.
@@ -95,6 +96,7 @@ class Game(nn.Module, ABC):
 
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
+    example: ClassVar[str] = "samples = game.generate(16, seed=0)"
 
     def __init__(self) -> None:
         super().__init__()
