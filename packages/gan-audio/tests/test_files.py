@@ -304,6 +304,26 @@ def test_a_file_that_was_not_finished_leaves_the_one_that_was_there(tmp_path):
     assert (tmp_path / "a.wav").read_bytes() == before
 
 
+def write_parts(path, *parts):
+    with open_wav(path, sample_rate=16_000, channels=1) as writer:
+        for part in parts:
+            writer.write(part)
+
+
+def test_a_wav_that_would_be_larger_than_one_can_be_is_refused_before_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_WAV", 4000)
+    write_wav(tmp_path / "a.wav", noise(1000, 2), 16_000)
+    write_parts(tmp_path / "b.wav", noise(1000), noise(1000))
+    with pytest.raises(InputError, match=r"c.wav: longer than a WAV file can be, .* GiB; cut the sound into parts, or"):
+        write_parts(tmp_path / "c.wav", noise(2000), noise(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
+
+
+def test_the_largest_wav_has_room_for_its_header():
+    header = 44
+    assert 2**32 - 2**16 < files.MAX_WAV <= 2**32 - 1 - header
+
+
 def test_what_cannot_be_written_is_said(tmp_path):
     with pytest.raises(DataError, match=r"a.wav: a sound is \[channels, samples\], and this is \[100\]$"):
         write_wav(tmp_path / "a.wav", torch.zeros(100), 16_000)

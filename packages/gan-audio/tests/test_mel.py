@@ -145,6 +145,15 @@ def test_impossible_contracts_are_refused():
     assert error_of(SMALL, high_hz=5000) == bands.format(0, 5000)
     assert error_of(SMALL, low_hz=300, high_hz=200) == bands.format(300, 200)
     assert error_of(SMALL, decibels=(0, -80)) == "`decibels` is [0.0, -80.0]; give the lower level first"
+    assert error_of(SMALL, decibels=(1e5, 2e5)) == "Input should be less than or equal to 700"
+    assert error_of(SMALL, decibels=(-1e5, 0)) == "Input should be greater than or equal to -700"
+    assert error_of(SMALL, mels=65_536, fft_size=65_536) == "Input should be less than or equal to 512"
+
+
+def test_what_contracts_may_be_at_their_limits_is_computed():
+    for decibels in ((-700, -699), (699, 700)):
+        mel = MelSpectrogram(SMALL.but(decibels=decibels, clamp=1e-35))(torch.zeros(1, 1, 64))
+        assert torch.equal(mel, torch.full_like(mel, float(decibels[0] < 0)))
 
 
 def test_half_the_rate_is_the_same_as_no_limit():

@@ -11,10 +11,11 @@ from torch.testing import assert_close
 from gan_audio import DOMAIN
 from gan_audio.drums import make_drums
 from gan_audio.mel import CONTRACTS, MelSpectrogram, read_mel
-from gan_audio.systems import melspec, wavegan
+from gan_audio.systems import melspec, specgan, wavegan
 from gan_core.cli import main
 from gan_core.errors import RecipeError
 from gan_core.metrics import sliced_wasserstein
+from gan_core.regularizers import DiffAugment
 
 CONTRACT = CONTRACTS["hifigan-22k"].but(sample_rate=8000, fft_size=128, window=128, hop=32, mels=20, high_hz=None)
 NETWORK = {"mel": CONTRACT.model_dump(), "samples": 1024, "width": 8, "latent_dim": 8}
@@ -128,6 +129,12 @@ def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
     status, _, err = gan("evaluate", model, "--data", "drums", "-n", 4, "--metrics", "spectrum")
     assert status == 2
     assert "the metric `spectrum` measures sounds, and this model makes mels: vocode them" in err
+
+
+@pytest.mark.parametrize(("preset", "name"), [(melspec.SMALL, "MelSpec"), (specgan.SMALL, "SpecGAN")])
+def test_spectrograms_are_no_images_to_be_augmented(preset, name):
+    with pytest.raises(RecipeError, match=rf"^`regularizers\.diffaugment` is for images, and the axes of {name}'s"):
+        preset.but(regularizers=[DiffAugment()]).build()
 
 
 def test_the_papers_training_is_specgans():

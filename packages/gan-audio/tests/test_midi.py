@@ -2,6 +2,7 @@
 
 import io
 import logging
+import struct
 import subprocess
 import sys
 import zipfile
@@ -188,6 +189,52 @@ def test_what_is_no_tune_is_one_line(content, message):
     with pytest.raises(Unreadable, match=rf"^{message}") as refused:
         read_midi(content)
     assert "\n" not in str(refused.value)
+
+
+def midi_of(*tracks):
+    head = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), 96)
+    return head + b"".join(b"MTrk" + struct.pack(">I", len(track)) + track for track in tracks)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (midi_of(b"\0\x90\x48\x40" + b"\1\x48\0\0\x48\x40" * 174_000), r"holds more than 100,000 events, the most"),
+        (midi_of(b"\0\xc0\1" + b"\0\1" * 500_000), r"holds more than 100,000 events"),
+        (midi_of(b"\0\xff\1\0" * 260_000), r"holds more than 100,000 events"),
+        (midi_of(*[b"\0\xff\1\0" * 900] * 200), r"holds more than 100,000 events"),
+        (midi_of(*[b""] * 257), r"257 tracks, at most 256 are read$"),
+        (midi_of(b"\xff" * 1_000_000), r"damaged: holds a number of more than 4 bytes$"),
+        (midi_of(b"\0\xff\1\x81\x80\x80\x80\0"), r"damaged: holds a number of more than 4 bytes$"),
+    ],
+)  # fmt: skip
+def test_too_much_is_refused_before_any_of_it_is_kept(monkeypatch, content, message):
+    assert len(content) <= midi.MAX_BYTES
+    monkeypatch.setattr(mido, "MidiFile", None)
+    with pytest.raises(Unreadable, match=rf"^{message}"):
+        read_midi(content)
+
+
+def test_events_are_counted_as_they_are_read(monkeypatch):
+    events = [b"\x90\x48\x40", b"\x47\x40", b"\xff\1\3abc", b"\x48\0", b"\xc0\1", b"\2", b"\xf0\2\1\xf7", b"\xe0\0\x40"]
+    content = midi_of(b"".join(b"\x81\0" + event for event in events), b"\0\x91\x30\x40\1\x30\0")
+    file = mido.MidiFile(file=io.BytesIO(content))
+    count = sum(len(track) for track in file.tracks)
+    assert count == 10
+    monkeypatch.setattr(midi, "MAX_EVENTS", count)
+    with pytest.raises(Unreadable, match=r"^holds no "):  # but read
+        read_midi(midi_of(b"\0\xc0\1" + b"\0\1" * (count - 1)))
+    assert read_midi(content).pitches.shape == (3, 16)
+    monkeypatch.setattr(midi, "MAX_EVENTS", count - 1)
+    with pytest.raises(Unreadable, match=r"^holds more than 9 events"):
+        read_midi(content)
+
+
+def test_a_pitch_sounds_from_the_first_of_its_notes_to_the_last_and_within_the_bars():
+    notes = [midi.Note((0, 0), *note) for note in [(60, 0, 96), (60, 48, 144), (60, 300, 384), (62, 383, 384)]]
+    sounding = midi._sounding(notes, 1, 24.0)
+    assert sounding[60].tolist() == [True] * 6 + [False] * 6 + [True] * 4
+    assert not np.delete(sounding, 60, axis=0).any()  # the last would begin with the next bar
 
 
 def test_damage_anywhere_is_survived():

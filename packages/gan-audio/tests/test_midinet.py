@@ -21,7 +21,7 @@ from gan_core.cli import main
 from gan_core.data import TensorDataset
 from gan_core.errors import DataError, RecipeError
 from gan_core.objectives import non_saturating
-from gan_core.regularizers import FeatureMatching, LabelSmoothing, Replay
+from gan_core.regularizers import Consistency, FeatureMatching, LabelSmoothing, Replay
 
 TINY = {"latent_dim": 4, "width": 4, "hidden": 8}
 C, G, AM = 0, 7, 21
@@ -175,6 +175,8 @@ def test_what_makes_no_sense_beside_its_rules_is_refused():
         tiny(regularizers=[FeatureMatching()])
     with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: it remembers no chords, and midinet judges bars"):
         tiny(regularizers=[Replay()])
+    with pytest.raises(RecipeError, match=r"^`regularizers\.consistency` is for images, and the axes of MidiNet's"):
+        tiny(regularizers=[Consistency()])
 
 
 class Echo(nn.Module):

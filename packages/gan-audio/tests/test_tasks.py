@@ -319,6 +319,49 @@ def test_a_piped_wav_is_the_files_sound_in_every_encoding(tmp_path, subtype, opt
     )
 
 
+PLACES = {"RIFF": 4, "data": 40}
+"""Of the sizes in the header of a plain WAV."""
+TITLE = b"LIST" + struct.pack("<I", 24) + b"INFOINAM" + struct.pack("<I", 12) + b"Silent night"
+
+
+def with_sizes(wav: bytes, **sizes: int) -> bytes:
+    for name, size in sizes.items():
+        wav = wav[: PLACES[name]] + struct.pack("<I", size) + wav[PLACES[name] + 4 :]
+    return wav
+
+
+def test_a_piped_wav_without_samples_is_empty_whatever_follows(tmp_path):
+    header = save(tmp_path / "a.wav", noise(3000)).read_bytes()[:44]
+    with pytest.raises(Unreadable, match=r"^holds no samples$"):
+        receive(io.BytesIO(with_sizes(header, RIFF=36 + len(TITLE), data=0) + TITLE))
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"RIFF": 36, "data": 0}, {"RIFF": 0, "data": 0}, {"RIFF": 2**32 - 1, "data": 2**32 - 1},
+              {"RIFF": 2**32 - 1, "data": 0}, {"RIFF": 2**31 - 1, "data": 2**31 - 37}]
+)  # fmt: skip
+def test_a_piped_wav_of_unknown_length_is_read_to_its_end(tmp_path, sizes):
+    path = save(tmp_path / "a.wav", noise(3000))
+    sound = receive(io.BytesIO(with_sizes(path.read_bytes(), **sizes)))
+    assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(path))
+
+
+@pytest.mark.parametrize("words", [("mel", "-", "--out", "-"), ("resynthesize", "MODEL", "-", "--out", "-")])
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_a_closed_stream_is_one_line(monkeypatch, capfdbinary, models, stream, words):
+    monkeypatch.setattr(sys, "argv", ["gan-audio", *(str(models / "melgan") if w == "MODEL" else w for w in words)])
+    monkeypatch.setattr(sys, stream, None)  # as Python has it after `<&-` and `>&-`
+    with pytest.raises(SystemExit) as end:
+        main(DOMAIN)
+    err = capfdbinary.readouterr().err.decode()
+    assert end.value.code == 2
+    name, remedy = {
+        "stdin": ("input", "pipe something into it, or name a file"),
+        "stdout": ("output", "pipe it into something, or name a folder"),
+    }[stream]
+    assert err == f"gan-audio: standard {name} is closed; {remedy}\n"
+
+
 def test_damaged_pipes_are_refused(tmp_path):
     good = save(tmp_path / "a.wav", noise(3000)).read_bytes()
     header, form = good[:12], good[12:36]

@@ -208,6 +208,22 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "first"
 
 
+def test_two_writers_of_one_path_do_not_tear_each_others_file(tmp_path):
+    path = tmp_path / "a.csv"
+    with replacing(path) as first:
+        first.write_text("first")
+        write_rows([("second",)], path)
+        assert path.read_text() == "second\n"
+        assert first.read_text() == "first"
+    assert path.read_text() == "first"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):
+    write_rows([("a",)], tmp_path / ("a" * 251 + ".csv"))
+    assert [len(file.name) for file in tmp_path.iterdir()] == [255]
+
+
 def test_what_the_system_says_against_writing_becomes_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match=r"file/a.txt: cannot be written \(.+\); choose another place$"):

@@ -14,7 +14,7 @@ import gan_core.model
 from gan_core import api
 from gan_core.errors import CheckpointError, InputError
 from gan_core.game import Game, Player
-from gan_core.model import CONFIG, WEIGHTS, parameter_counts, read_config, save_model
+from gan_core.model import CONFIG, WEIGHTS, model_card, parameter_counts, read_config, save_model
 from gan_core.two_player import TwoPlayerGame
 
 
@@ -100,6 +100,20 @@ def test_the_card_says_how_to_use_it_and_how_large_it_is(model):
     assert card.startswith("---\nlibrary_name: gan-core\ntags:\n- gan\n---")
     for part in ("# plain (small)", "import gan_toy", "| generator | 58 |", "| discriminator | 33 |", "system: plain"):
         assert part in card
+
+
+def test_the_card_of_a_part_has_what_is_in_it(toy, tmp_path):
+    save_model(toy.create("plain"), tmp_path / "part", networks=["generator"])
+    card = (tmp_path / "part" / "README.md").read_text()
+    assert "| generator | 58 |" in card
+    assert "| discriminator |" not in card
+
+
+def test_a_game_says_itself_how_it_is_used(toy, monkeypatch):
+    game = toy.create("plain")
+    assert 'game = gan_toy.load("path/or/repository")\nsamples = game.generate(16, seed=0)\n' in model_card(game)
+    monkeypatch.setattr(TwoPlayerGame, "example", "audio = game.vocode(mel)")
+    assert 'game = gan_toy.load("path/or/repository")\naudio = game.vocode(mel)\n```' in model_card(game)
 
 
 def test_parameters_are_counted_by_network(toy):

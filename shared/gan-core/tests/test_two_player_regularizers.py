@@ -20,7 +20,9 @@ from gan_core.game import Player
 from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
 from gan_core.regularizers import (
     REGULARIZERS,
+    AdaptiveAugmentation,
     Consistency,
+    DiffAugment,
     FeatureMatching,
     GradientPenalty,
     InstanceNoise,
@@ -451,6 +453,9 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "is for images"),
+        (lambda: spectrograms(Consistency()), "axes of Spectrograms's samples are not height and width"),
+        (lambda: spectrograms(DiffAugment()), "`regularizers.diffaugment` is for images, and the axes"),
+        (lambda: spectrograms(AdaptiveAugmentation()), "`regularizers.ada` is for images, and the axes"),
         (
             lambda: parametrized(equalized, MinibatchStddev()),
             "the last layer, which is parametrized here; leave it out",
@@ -469,6 +474,16 @@ def test_what_makes_no_sense_is_refused_with_the_reason(make, words: str) -> Non
     with pytest.raises(RecipeError) as error:
         make()
     assert words in str(error.value)
+
+
+class Spectrograms(TwoPlayerGame):
+    """A game whose samples have the shape of images and are none."""
+
+    images = False
+
+
+def spectrograms(regularizer: Regularizer) -> Spectrograms:
+    return Spectrograms(Generator(), Discriminator(), regularizers=[regularizer])
 
 
 def parametrized(how: Callable[[nn.Module], nn.Module], regularizer: Regularizer) -> TwoPlayerGame:

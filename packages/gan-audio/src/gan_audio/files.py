@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gan_core.errors import DataError
+from gan_core.errors import DataError, InputError
 from gan_core.files import DAMAGED, Files, FolderFiles, Unreadable, open_member, reason_of, replacing
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -40,6 +40,8 @@ MAX_HELD = 2**28
 """The most samples of all channels that are read in one piece: 1 GiB."""
 LOUDEST = 16.0
 """Floating-point samples beyond it (+24 dB) are on another scale than [-1, 1]; those below are cut at 1."""
+MAX_WAV = 2**32 - 2**12
+"""The most bytes of samples that are written to a WAV file, whose sizes have 32 bits; there is a header besides."""
 BLOCK = 2**16
 """Samples of each channel that are decoded at a time."""
 LEAD = 16 * 1152
@@ -247,14 +249,26 @@ class WavWriter:
 
     Attributes:
         clipped: samples so far that lay beyond [-1, 1], which were cut there, or were not finite, which became 0.
+
+    Args:
+        sound: what takes 16-bit samples `[n, channels]`.
+        path: of the file; None is a pipe, whose header says no size.
     """
 
-    def __init__(self, sound: Any):
-        self._sound = sound
+    def __init__(self, sound: Any, path: Path | None = None):
+        self._sound, self._path, self._bytes = sound, path, 0
         self.clipped = 0
 
     def write(self, audio: Tensor) -> None:
-        """Appends sound `[channels, n]`."""
+        """Appends sound `[channels, n]`.
+
+        Raises:
+            InputError: the file would be larger than a WAV can be.
+        """
+        self._bytes += 2 * audio.numel()
+        if self._path is not None and self._bytes > MAX_WAV:
+            remedy = "cut the sound into parts, or write raw samples to standard output"
+            raise InputError(f"{self._path}: longer than a WAV file can be, {MAX_WAV / 2**30:.1f} GiB; {remedy}")
         audio = audio.detach().float().cpu()
         self.clipped += int((~(audio.abs() <= 1)).sum())
         levels = audio.nan_to_num(0.0, 2.0, -2.0).mul(2**15).round().clamp(-(2**15), 2**15 - 1)
@@ -266,14 +280,14 @@ def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWrit
     """Within it, a WAV file is written in parts under a temporary name; then it takes its place, whole or not at all.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: nothing can be written there, or it becomes larger than a WAV can be.
         GanError: the disk is full or broken.
     """
     soundfile = import_module("soundfile")
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("xb") as file:
         try:
             with soundfile.SoundFile(file, "w", sample_rate, channels, "PCM_16", format="WAV") as sound:
-                yield WavWriter(sound)
+                yield WavWriter(sound, path)
         except soundfile.LibsndfileError as error:
             raise OSError(reason_of(error)) from error
 
@@ -286,7 +300,7 @@ def write_wav(path: Path, audio: Tensor, sample_rate: int) -> int:
 
     Raises:
         DataError: it has no channels, or no samples.
-        InputError: nothing can be written there.
+        InputError: nothing can be written there, or it is longer than a WAV can be.
         GanError: the disk is full or broken.
     """
     if audio.ndim != 2 or not audio.numel():

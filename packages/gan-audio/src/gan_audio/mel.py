@@ -39,6 +39,10 @@ DECIBELS = 20 / math.log(10)
 """In one neper: magnitudes' natural logarithms to dB."""
 
 Samples = Annotated[int, Field(ge=1, le=65_536)]
+Bands = Annotated[int, Field(ge=1, le=512)]
+"""Few enough that their weights of the longest FFT fit in memory."""
+Decibels = Annotated[float, Field(ge=-700, le=700)]
+"""Levels whose magnitudes float32 can hold."""
 
 
 class MelContract(Settings):
@@ -67,14 +71,14 @@ class MelContract(Settings):
     fft_size: Samples
     hop: Samples
     window: Samples
-    mels: Samples
+    mels: Bands
     low_hz: float = Field(default=0.0, ge=0)
     high_hz: float | None = Field(default=None, gt=0)
     filterbank: Literal["slaney", "htk"] = "slaney"
     magnitude_epsilon: float = Field(default=0.0, ge=0)
     log_base: Literal["e", "10"] = "e"
     clamp: float = Field(default=1e-5, gt=0)
-    decibels: tuple[float, float] | None = None
+    decibels: tuple[Decibels, Decibels] | None = None
     centred: bool = False
 
     @model_validator(mode="before")

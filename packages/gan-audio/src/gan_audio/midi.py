@@ -19,7 +19,9 @@ not looked at.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from itertools import pairwise
@@ -48,6 +50,14 @@ SILENT = -1
 """In the place of a pitch or a chord: there is none."""
 MAX_BYTES, MAX_BARS = 2**20, 4096
 """The largest file, and the longest piece, that are read."""
+MAX_TRACKS, MAX_EVENTS = 256, 100_000
+"""The most tracks, and the most events of all tracks, that are read: a note takes two."""
+META, SYSTEM_EXCLUSIVE = 0xFF, (0xF0, 0xF7)
+"""The first bytes of events that say their length."""
+SHORT, BARE = (*range(0xC0, 0xE0), 0xF1, 0xF3), (*range(0xF6, 0xFF), 0xF4, 0xF5)
+"""Those of events with one byte of data, and with none; all others have two."""
+NUMBER_BYTES = 4
+"""Of the longest time and length that the format has."""
 OFF_GRID = 0.25
 """Steps that a note may begin beside the grid."""
 PERCUSSION = 9
@@ -84,6 +94,7 @@ def read_midi(content: bytes) -> Bars:
     """
     if not content:
         raise Unreadable("the file is empty")
+    _check_extent(content)
     mido = import_module("mido")
     try:
         file = mido.MidiFile(file=io.BytesIO(content), clip=True)
@@ -191,6 +202,57 @@ def phrases(bars: Bars, length: int) -> Array:
     return np.stack(cut) if cut else np.empty((0, 2, length * STEPS), np.int64)
 
 
+def _check_extent(content: bytes) -> None:
+    """Counts tracks and events before any is kept, which takes a tenth of the time; damage is found in reading.
+
+    Raises:
+        Unreadable: there are too many, or a time or length is too long a number.
+    """
+    if not content.startswith(b"MThd"):
+        return
+    with suppress(IndexError, struct.error):  # where the file ends, reading ends
+        size, tracks = struct.unpack_from(">4xI2xh", content)
+        if tracks > MAX_TRACKS:
+            raise Unreadable(f"{tracks:,} tracks, at most {MAX_TRACKS} are read")
+        place, events = 8 + size, 0
+        for _ in range(tracks):
+            (size,) = struct.unpack_from(">4xI", content, place)
+            place, end, status = place + 8, place + 8 + size, 0
+            while place != end:
+                events += 1
+                if events > MAX_EVENTS:
+                    raise Unreadable(
+                        f"holds more than {MAX_EVENTS:,} events, the most that are read (a note takes two)"
+                    )
+                place, status = _after_event(content, place, status)
+
+
+def _after_event(content: bytes, place: int, status: int) -> tuple[int, int]:
+    """Where an event ends, and the first byte that the next one has if it leaves it out."""
+    _, place = _number(content, place)  # the time
+    told = content[place] >= 0x80
+    kind = content[place] if told else status
+    place += 1
+    if kind == META:
+        length, place = _number(content, place + 1)
+        return place + length, status
+    if kind in SYSTEM_EXCLUSIVE:
+        length, place = _number(content, place)
+        return place + length, kind
+    data = 1 if kind in SHORT else 0 if kind in BARE else 2
+    return place + data - (not told), kind
+
+
+def _number(content: bytes, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    value = 0
+    for byte in range(place, place + NUMBER_BYTES):
+        value = value << 7 | content[byte] & 0x7F
+        if content[byte] < 0x80:
+            return value, byte + 1
+    raise Unreadable(f"damaged: holds a number of more than {NUMBER_BYTES} bytes")
+
+
 def _check_metre(tracks: Iterable[Any]) -> None:
     metres = [(m.numerator, m.denominator) for track in tracks for m in track if m.type == "time_signature"]
     for upper, lower in metres:
@@ -230,13 +292,21 @@ def _span(note: Note, step: float) -> slice:
     return slice(first, max(first + 1, round(note.end / step)))
 
 
+def _sounding(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
+    """Which pitches sound at every step, `[128, 16 bars]`; a note takes no longer for being long."""
+    changes = np.zeros((PITCHES, bars * STEPS + 2), np.int32)  # a note of the last half step lies beyond
+    for note in notes:
+        span = _span(note, step)
+        changes[note.pitch, span.start] += 1
+        changes[note.pitch, span.stop] -= 1
+    return changes.cumsum(axis=1, out=changes)[:, :-2] > 0
+
+
 def _melody(notes: list[Note], bars: int, step: float) -> Array:
     """The highest pitch at every step, `[bars, 16]`."""
-    highest = np.full(bars * STEPS, SILENT, np.int64)
-    for note in notes:
-        part = highest[_span(note, step)]
-        np.maximum(part, note.pitch, out=part)
-    return highest.reshape(bars, STEPS)
+    sounding = _sounding(notes, bars, step)
+    highest = PITCHES - 1 - np.argmax(sounding[::-1], axis=0)
+    return np.where(sounding.any(axis=0), highest, SILENT).reshape(bars, STEPS)
 
 
 def _beside_the_grid(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
@@ -258,11 +328,10 @@ def _held(pitches: Array) -> Array:
 
 def _chords(notes: list[Note], bars: int, step: float) -> Array:
     """The chord of every bar, `[bars]`; `SILENT` where there is none."""
-    sounding, bass = np.zeros(bars * STEPS, np.int64), np.full(bars * STEPS, PITCHES, np.int64)
-    for note in notes:
-        span = _span(note, step)
-        sounding[span] |= 1 << note.pitch % 12
-        np.minimum(bass[span], note.pitch, out=bass[span])
+    pitches = _sounding(notes, bars, step)
+    heard_at = np.stack([pitches[note::12].any(axis=0) for note in range(12)])
+    sounding = (1 << np.arange(12)) @ heard_at.astype(np.int64)
+    bass = np.where(pitches.any(axis=0), np.argmax(pitches, axis=0), PITCHES)
     found = np.full(bars, SILENT, np.int64)
     for bar in range(bars):
         part = slice(bar * STEPS, (bar + 1) * STEPS)

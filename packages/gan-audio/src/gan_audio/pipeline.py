@@ -22,7 +22,17 @@ from gan_audio.files import SUFFIXES, WavWriter, open_wav
 from gan_audio.media import SILENCE, rate_of
 from gan_audio.mel import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
 from gan_audio.mel import SUFFIX as MEL_SUFFIX
-from gan_audio.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive, send
+from gan_audio.pipes import (
+    FileSound,
+    GivenMel,
+    PipedSound,
+    Raw,
+    StandardOutput,
+    receive,
+    send,
+    standard_input,
+    standard_output,
+)
 from gan_audio.systems.melspec import MelSpec
 from gan_audio.systems.specgan import SpecGAN
 from gan_audio.systems.vocoder import Vocoder
@@ -110,9 +120,10 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
 
     Raises:
         DataError: it cannot be read.
+        InputError: standard input is closed.
     """
     if one.path is None:
-        return receive(sys.stdin.buffer, raw)
+        return receive(standard_input(), raw)
     if one.path.suffix == ".safetensors":
         return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
     return FileSound(one.path)
@@ -202,11 +213,13 @@ def targets(inputs: Sequence[Input], out: str, suffix: str) -> list[Path | None]
     """The file that is made of each input, in a folder; None is standard output, for `-`.
 
     Raises:
-        InputError: one is there already, two would be the same, or several would go to standard output.
+        InputError: one is there already, two would be the same, or several would go to standard output, or it is
+            closed.
     """
     if out == PIPE:
         if len(inputs) > 1:
             raise InputError(f"`--out -` takes one at a time, and {len(inputs):,} are given; name a folder")
+        standard_output()
         return [None]
     folder, names = Path(out), dict[str, Input]()
     for one in inputs:
@@ -235,7 +248,8 @@ def progress(total: int) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     columns = SpinnerColumn(), TextColumn("{task.completed}/{task.total} {task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    hidden = sys.stderr is None or not sys.stderr.isatty()  # None is closed
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
         task, last = bar.add_task("", total=total), ""
 
         def show(name: str, seconds: float) -> None:

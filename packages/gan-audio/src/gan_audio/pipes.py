@@ -32,7 +32,7 @@ HEADER_BYTES = 2**20
 HEADER_PARTS = 64
 """How many of them are."""
 UNKNOWN = 2**31 - 2**16
-"""Sizes from here on, and 0, are what programs write before a WAV whose length they do not know."""
+"""Sizes from here on are what programs write before a WAV whose length they do not know; some write 0."""
 BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64,
         "ULAW": 8, "ALAW": 8}  # fmt: skip
 """Of a sample, in libsndfile's encodings; lossy ones have none."""
@@ -59,6 +59,17 @@ class Raw(NamedTuple):
 
 
 # --- in
+
+
+def standard_input() -> IO[bytes]:
+    """What comes in.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdin is None:  # closed before the program began
+        raise InputError("standard input is closed; pipe something into it, or name a file")
+    return sys.stdin.buffer
 
 
 class FileSound:
@@ -207,14 +218,17 @@ def receive(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
         return _received_mel(head, file)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         raise Unreadable("is neither a WAV nor a mel file; for raw samples, give `--raw RATE:CHANNELS:s16`")
-    form = None
+    (whole,) = struct.unpack("<I", head[4:8])
+    form, place = None, 4  # in the file as its size counts it
     for _ in range(HEADER_PARTS):
         name, size = struct.unpack("<4sI", _exactly(file, 8))
+        place += 8
         if name == b"data":
             break
         if size > HEADER_BYTES:
             raise Unreadable(f"damaged: its header has a part of {size:,} bytes")
         part = _exactly(file, size + size % 2)
+        place += len(part)
         form = part if name == b"fmt " else form
     else:
         raise Unreadable(f"damaged: no samples follow the first {HEADER_PARTS} parts of its header")
@@ -225,6 +239,8 @@ def receive(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
         (kind,) = struct.unpack("<H", form[24:26])
     if kind not in (1, 3):
         raise Unreadable(f"a WAV whose samples are compressed (format {kind}); send 16-bit PCM")
+    if size == 0 and place < whole < UNKNOWN:  # what follows is no sound, but other parts
+        raise Unreadable("holds no samples")
     known = 0 < size < UNKNOWN
     return PipedSound(file, rate, channels, bits, floating=kind == 3, size=size if known else None)
 
@@ -257,20 +273,32 @@ class OutputClosed(Exception):
     """Standard output is a pipe that nobody reads any more."""
 
 
+def standard_output() -> IO[bytes]:
+    """Where results go.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdout is None:
+        raise InputError("standard output is closed; pipe it into something, or name a folder")
+    return sys.stdout.buffer
+
+
 def send(data: bytes) -> None:
     """Writes to standard output, at once.
 
     Raises:
         OutputClosed: nobody reads it any more.
-        InputError: it cannot be written to.
+        InputError: it is closed, or cannot be written to.
         GanError: the disk is full or broken.
     """
+    output = standard_output()
     with writing("standard output"):
         try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            output.write(data)
+            output.flush()
         except BrokenPipeError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not complained of at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # what is left is not complained of at exit
             raise OutputClosed from error
 
 

@@ -13,6 +13,7 @@ import io
 import logging
 import lzma
 import os
+import secrets
 import struct
 import sys
 import tarfile
@@ -301,11 +302,13 @@ def download(name: str, fetch: Callable[[], Loaded], *, files: str, folder: Path
 def replacing(path: Path) -> Iterator[Path]:
     """Within it, a file is written under the name that it is given; then it takes its place, whole or not at all.
 
+    The name is of this writer alone, and nothing is there: of several writers of one path the last to end has it.
+
     Raises:
         InputError: nothing can be written there.
         GanError: the disk is full or broken.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -317,7 +320,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_rows(rows: Iterable[Sequence[object]], path: Path) -> None:
     """A table as CSV."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("x", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 

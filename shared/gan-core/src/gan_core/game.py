@@ -86,6 +86,7 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
         stagers: names of the players that `stage` may train through; the others see its results as constants.
         unmeasured: why what it samples is none of its domain's measures' business; None where it is.
+        example: what to do with a loaded `game`, as a line of Python for the model card.
         num_classes: of a class-conditional game, else None.
         step: rounds played so far; set by the trainer, like `phase`, `progress`, `batch_size` and `optimizers`.
         phase: the phase that is being played.
@@ -97,6 +98,7 @@ class Game(nn.Module, ABC):
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
+    example: ClassVar[str] = "samples = game.generate(16, seed=0)"
 
     def __init__(self) -> None:
         super().__init__()

@@ -109,13 +109,14 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is no model folder; choose another")
     tensors, plain = split_state(game)
+    networks = None if networks is None else sorted(networks)
     if networks is not None:
         chosen = tuple(f"{name}." for name in networks)
         tensors = {key: value for key, value in tensors.items() if key.startswith(chosen)}
     about = {"library_name": "gan-core", "library_version": gan_core.__version__, "game": type(game).__name__}
     config = Config(
         recipe=None if game.recipe is None else game.recipe.model_dump(mode="json"),
-        networks=None if networks is None else sorted(networks), plain_state=plain,
+        networks=networks, plain_state=plain,
     )  # fmt: skip
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -123,7 +124,7 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
             temporary.mkdir(parents=True)
             write_tensors(temporary / WEIGHTS, tensors)
             (temporary / CONFIG).write_text(json.dumps(about | config.model_dump(), indent=2) + "\n", encoding="utf-8")
-            (temporary / CARD).write_text(model_card(game), encoding="utf-8")
+            (temporary / CARD).write_text(model_card(game, networks), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
     finally:
@@ -131,8 +132,13 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
     return folder
 
 
-def model_card(game: Game) -> str:
-    """The model's README, with the hub's metadata."""
+def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
+    """The model's README, with the hub's metadata.
+
+    Args:
+        game: the model.
+        networks: those that the folder holds; None is all.
+    """
     recipe = game.recipe
     if recipe is None or recipe.domain is None:
         title, use = (
@@ -142,8 +148,9 @@ def model_card(game: Game) -> str:
     else:
         package = f"gan_{recipe.domain}"
         title = f"{recipe.system} ({recipe.preset})"
-        use = f'import {package}\n\ngame = {package}.load("path/or/repository")\nsamples = game.generate(16, seed=0)'
-    parameters = "\n".join(f"| {name} | {count:,} |" for name, count in parameter_counts(game).items())
+        use = f'import {package}\n\ngame = {package}.load("path/or/repository")\n{game.example}'
+    counts = parameter_counts(game)
+    parameters = "\n".join(f"| {name} | {counts[name]:,} |" for name in counts if networks is None or name in networks)
     settings = "" if recipe is None else f"\n## Recipe\n\n```yaml\n{recipe.to_yaml()}```\n"
     data = ModelCardData(library_name="gan-core", tags=["gan"])
     body = f"# {title}\n\n```python\n{use}\n```\n\n| network | parameters |\n|---|---|\n{parameters}\n{settings}"

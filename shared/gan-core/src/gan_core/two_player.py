@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,15 @@ class TwoPlayerGame(Game):
         objective: what both minimise.
         regularizers: what steadies them; they take part in the order of `REGULARIZERS`.
 
+    Attributes:
+        images: whether what the discriminator judges is images wherever it has channels and two axes, so that it may be
+            mirrored, moved and recoloured; False where the axes are something else, as time and pitch.
+
     Raises:
         RecipeError: the networks, the objective and the regularizers do not go together.
     """
+
+    images: ClassVar[bool] = True
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, *, objective: Objective = non_saturating,

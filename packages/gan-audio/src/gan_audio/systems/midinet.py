@@ -13,7 +13,7 @@ each of its two turns has a fresh one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -207,6 +207,7 @@ class MidiNet(TwoPlayerGame):
         RecipeError: `feature_matching` or `replay` is among the regularizers.
     """
 
+    images: ClassVar[bool] = False  # but time and pitch
     primers: Tensor
     progressions: Tensor
 

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -348,6 +348,8 @@ class SpectrogramGAN(WaveGAN):
         objective: what both minimise.
         regularizers: what steadies them; they see spectrograms.
     """
+
+    images: ClassVar[bool] = False  # but time and frequency
 
     def __init__(
         self, generator: SpectrogramGenerator, discriminator: SpectrogramDiscriminator, spectrogram: Standardised, *,

@@ -28,6 +28,9 @@ def require_images(name: str, game: TwoPlayerGame, channels: tuple[int, ...] | N
     shape = list(game.probe(lambda samples, condition: unpack(samples, game.pack)).shape[1:])
     if len(shape) != 3:
         raise RecipeError(f"`regularizers.{name}` is for images, and this game's samples are {shape}; leave it out")
+    if not game.images:
+        reason = f"the axes of {type(game).__name__}'s samples are not height and width: one that is moved is another"
+        raise RecipeError(f"`regularizers.{name}` is for images, and {reason}; leave it out")
     if channels is not None and shape[0] not in channels:
         raise RecipeError(f"`regularizers.{name}` is for images of {channels} channels, and these have {shape[0]}")
     return int(shape[0])
