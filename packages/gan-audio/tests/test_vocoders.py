@@ -26,6 +26,7 @@ from gan_audio.systems.vocoder import (
 )
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
+from gan_core.model import model_card
 from gan_core.objectives import energy_objective, hinge, least_squares
 from gan_core.testing import find_fixtures
 
@@ -247,6 +248,13 @@ def test_a_folded_game_is_saved_and_loaded_as_one(name, tmp_path):
     loaded = preset.load(game.save_pretrained(tmp_path / "model"))
     assert torch.equal(loaded.vocode(mel_of(9)), game.vocode(mel_of(9)))
     assert loaded.contract == TINY
+
+
+def test_the_card_of_a_vocoder_makes_sound_of_a_mel():
+    judge = {"scales": 2, "width": 4, "depth": 1}
+    card = model_card(DOMAIN.create("melgan", **SIZES, generator={"width": 4, "depth": 2}, discriminator=judge))
+    assert "\naudio = game.vocode(mel)  # " in card
+    assert "generate" not in card.partition("## Recipe")[0].replace("generator", "")
 
 
 def test_generators_that_do_not_fit_to_their_mels_are_refused():

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan_core.checkpoint import write_tensors
 from gan_core.errors import DataError, RecipeError, unknown
 from gan_core.files import reason_of, replacing
 from gan_core.precision import full_precision
@@ -389,7 +389,7 @@ def write_mel(path: Path, mel: Tensor, contract: MelContract) -> None:
     bands = mel.detach().reshape(mel.shape[-2:]) if mel.ndim == 3 and len(mel) == 1 else mel.detach()
     _check_shape(path, list(bands.shape), contract)
     with replacing(path) as partial:
-        save_file({"mel": bands.float().cpu().contiguous()}, partial, metadata={CONTRACT: contract.model_dump_json()})
+        write_tensors(partial, {"mel": bands.float()}, metadata={CONTRACT: contract.model_dump_json()})
 
 
 def read_mel(path: Path) -> tuple[Tensor, MelContract]:

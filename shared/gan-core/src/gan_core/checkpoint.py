@@ -105,7 +105,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
     return files, state
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors as safetensors, from any device and memory layout; those that share memory are written each."""
     seen: set[int] = set()
     plain = {}
@@ -116,7 +116,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         seen.add(memory)
     path.touch()
     mode = path.stat().st_mode
-    save_file(plain, path)
+    save_file(plain, path, metadata=None if metadata is None else dict(metadata))
     path.chmod(mode)  # safetensors lets nobody else read it
 
 

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -281,6 +281,8 @@ class Vocoder(Game):
     Raises:
         RecipeError: the objective is one of energies.
     """
+
+    example: ClassVar[str] = "audio = game.vocode(mel)  # [B, 1, frames · hop], of mels [B, mels, frames]"
 
     def __init__(
         self, generator: MelGenerator, *, objective: Objective, feature_matching_weight: float,
