@@ -69,3 +69,9 @@ def test_the_table_of_spoken_digits_is_what_was_recorded_of_both_runs(tools: Any
     benchmark, figures = tools("spoken"), tools("_record").recorded("spoken")
     assert list(figures) == list(benchmark.RUNS)
     assert tools("_tables").shown("spoken") == benchmark.table(figures)
+
+
+def test_the_table_of_vocoders_speed_is_what_was_recorded_of_every_case(tools: Any) -> None:
+    benchmark, figures = tools("vocoding"), tools("_record").recorded("vocoding")
+    assert list(figures) == list(benchmark.CASES)
+    assert tools("_tables").shown("vocoding") == benchmark.table(figures)
