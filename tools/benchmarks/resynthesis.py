@@ -149,6 +149,7 @@ def main() -> None:
         length = min(sound.shape[-1] for sound in shown.values())
         write_samples({name: sound[..., :length] for name, sound in shown.items()}, RESULTS / "resynthesis",
                       game=gan_audio.load(options.models / "hifigan-kept_back"))  # fmt: skip
+        (RESULTS / "resynthesis.wav").unlink()  # the recording is in it
         record("resynthesis", figures, " ".join((__doc__ or "").split()))
         show("resynthesis", table(figures))
 
