@@ -88,7 +88,6 @@ ADAPTERS = {
         network(*inputs[:2], inputs[2].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     ],
     "midinet/discriminator": midinet_discriminator,
-    "parallel-wavegan/multi_resolution_stft_loss": stft_loss,
 }
 
 

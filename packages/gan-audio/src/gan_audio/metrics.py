@@ -148,7 +148,7 @@ def f0(real: Tensor, made: Tensor, dataset: Dataset[Any], facts: Mapping[str, An
     """How far the fundamental frequency is off in re-synthesised sounds, `[N, 1, samples]` each.
 
     Returns:
-        See `gan_audio.distances.f0_error`; it takes about as long as a tenth of the sounds.
+        See `gan_audio.distances.f0_error`.
     """
     from gan_audio.distances import f0_error
     from gan_audio.extractors import rate_of

@@ -182,7 +182,7 @@ class Evaluation:
 
     @torch.no_grad()
     def _pairs(self, game: Game) -> tuple[Tensor, Tensor]:
-        """Real items, and what a game makes of each, on the CPU: `[real_count, …]`; parts of items by the seed."""
+        """Real items, and what a game makes of each, on the CPU: `[real_count, …]`; what it draws follows the seed."""
         order = IndexStream(len(self.dataset), 1, seed=0).epoch(0)[: self.real_count]  # type: ignore[arg-type]
         pairs: list[tuple[Tensor, Tensor]] = []
         with torch.random.fork_rng(devices=[]), evaluating(game):
