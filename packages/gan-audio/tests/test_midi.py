@@ -322,6 +322,19 @@ def test_an_archive_is_read_in_place(tmp_path):
     assert len(open_folder(tmp_path / "tunes.zip").fit(bars=2)) == 1
 
 
+def test_what_is_damaged_in_an_archive_is_named_and_skipped(tmp_path):
+    path = tmp_path / "tunes.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.mid", bars_of_c(2))
+        archive.writestr("b.mid", bars_of_c(2))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"MTrk") + 10] ^= 0xFF
+    path.write_bytes(content)
+    source = open_folder(path)
+    assert source.skipped == {"a.mid": "Bad CRC-32 for file 'a.mid'"}
+    assert len(source.fit(bars=2)) == 1
+
+
 def test_a_file_too_large_is_not_read(tmp_path):
     folder = write_folder(tmp_path / "tunes", a=bars_of_c(1), b=bars_of_c(1) + bytes(midi.MAX_BYTES))
     assert list(open_folder(folder).skipped.values()) == ["1 MiB, at most 1 are read"]

@@ -17,8 +17,8 @@ from gan_core.files import (
     Unreadable,
     count,
     open_files,
-    open_member,
     printable,
+    read_member,
     refuse_existing,
     replacing,
     write_rows,
@@ -386,8 +386,7 @@ def _read_tune_items(folder: Path, files: Files, names: list[str]) -> Tensor:
     tunes = []
     for name in names:
         try:
-            with open_member(files, name, most_bytes=MAX_BYTES) as file:
-                pitches, chords = read_midi(file.read())
+            pitches, chords = read_midi(read_member(files, name, most_bytes=MAX_BYTES))
         except Unreadable as error:
             raise DataError(f"{folder}: a tune cannot be read ({error})") from error
         if (chords == SILENT).any():

@@ -15,7 +15,7 @@ from gan_audio.midi import LOWEST, MAX_BYTES, OCTAVES, SILENT, SUFFIXES, Bars, i
 from gan_audio.tunes import make_tunes
 from gan_core.data import Source, TensorDataset
 from gan_core.errors import DataError
-from gan_core.files import Files, Unreadable, count, names_ending, nothing_readable, open_member, skip
+from gan_core.files import Files, Unreadable, count, names_ending, nothing_readable, read_member, skip
 
 KEYS = 12
 """That a tune can be moved to."""
@@ -98,12 +98,11 @@ def open_tunes(path: Path, files: Files, *, strict: bool) -> TuneSource:
     skipped: dict[str, str] = {}
     for name in names:
         try:
-            with open_member(files, name, most_bytes=MAX_BYTES) as file:
-                piece = read_midi(file.read())
+            piece = read_midi(read_member(files, name, most_bytes=MAX_BYTES))
             if (piece.chords == SILENT).all():
                 raise Unreadable("has no bar with a melody and a major or minor chord")
             pieces.append(piece)
-        except (Unreadable, OSError) as error:
+        except Unreadable as error:
             skipped[name] = str(error)
     if not pieces and not (strict and skipped):
         raise nothing_readable(str(path), seen, skipped, thing="tune", suffixes=SUFFIXES)

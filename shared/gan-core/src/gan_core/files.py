@@ -169,6 +169,19 @@ def open_member(files: Files, name: str, *, most_bytes: int) -> Iterator[IO[byte
         yield file
 
 
+def read_member(files: Files, name: str, *, most_bytes: int) -> bytes:
+    """The content of one file.
+
+    Raises:
+        Unreadable: see `open_member`, or it cannot be read: it or its archive is damaged.
+    """
+    try:
+        with open_member(files, name, most_bytes=most_bytes) as file:
+            return file.read()
+    except DAMAGED as error:
+        raise Unreadable(reason_of(error)) from error
+
+
 # --- what the names say
 
 
