@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 from gan_audio import DOMAIN, losses
@@ -15,14 +16,15 @@ from gan_audio.losses import Judgement, Resolution
 from gan_audio.mel import CONTRACTS, MelSpectrogram
 from gan_audio.pipeline import resynthesized
 from gan_audio.systems import bigvgan, hifigan, melgan
+from gan_audio.systems.filtering import Convolution, MinimalConvolution, TransposedConvolution, pays
 from gan_audio.systems.vocoder import (
     FRAMES_AT_ONCE,
-    Convolution,
+    LONG,
     Discriminators,
-    TransposedConvolution,
     fold,
     in_pieces,
     reach,
+    worked_out,
 )
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
@@ -49,6 +51,13 @@ GAMES = {
 def make(name, **more):
     torch.manual_seed(0)
     return GAMES[name](**more)
+
+
+def wide():
+    """A game whose generator has six convolutions that minimal filters pay for: of 7 and 11 taps, 128 and 64 wide."""
+    torch.manual_seed(0)
+    blocks = {"up_sizes": (8, 4), "sizes": (3, 7, 11), "dilations": ((1,), (1,), (3,)), "generator": {"width": 256}}
+    return hifigan.V1.create(**SIZES, **blocks, mpd=MPD, msd=MSD).eval()
 
 
 def mel_of(frames, *, seed=0):
@@ -131,6 +140,57 @@ def test_convolutions_for_inference_are_torchs(ours, torchs, sizes, settings):
         assert_close(again, layer(x), rtol=1e-5, atol=1e-6)
         assert_close(fast.double()(x.double()), layer.double()(x.double()), rtol=1e-12, atol=1e-12)
         assert again.stride(1) == 1 or again.shape[1] == 1  # channels are innermost for the next one
+
+
+@pytest.mark.parametrize(("size", "dilation", "channels"), [(7, 1, (100, 120)), (11, 5, (64, 64)), (9, 12, (80, 90))])
+@pytest.mark.parametrize("length", [1, 30, 501])
+def test_a_minimal_filter_computes_the_convolution(size, dilation, channels, length):
+    torch.manual_seed(0)
+    layer = Convolution(*channels, size, dilation=dilation, padding=dilation * (size // 2), bias=size != 9)
+    x = torch.randn(2, channels[0], length)
+    assert pays(layer)
+    with torch.no_grad():
+        exact = deepcopy(layer).double()(x.double())
+        assert_close(MinimalConvolution(layer.double())(x.double()), exact, rtol=1e-12, atol=1e-12)
+        assert_close(MinimalConvolution(layer.float())(x), exact.float(), rtol=1e-4, atol=1e-5)
+    for span in ((0, 0), (7, 20)):
+        assert MinimalConvolution(layer).reach(span) == reach(layer, span)
+
+
+def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_length():
+    assert not pays(Convolution(256, 256, 3, padding=1))
+    assert not pays(Convolution(32, 32, 7, padding=3))
+    for other in (
+        {"padding": 0}, {"padding": 3, "stride": 2}, {"padding": 3, "groups": 2}, {"padding": 3, "dilation": 2},
+        {"padding": 3, "padding_mode": "reflect"},
+    ):  # fmt: skip
+        assert not pays(Convolution(256, 256, 7, **other))
+
+
+def test_what_is_worked_out_for_a_sound_leaves_the_generator_alone():
+    game = wide()
+    before = {name: value.clone() for name, value in game.generator.state_dict().items()}
+    quick = worked_out(game.generator, filtering=True)
+    assert sum(isinstance(layer, MinimalConvolution) for layer in quick.modules()) == 6
+    assert not any(parametrize.is_parametrized(layer) for layer in quick.modules())
+    mel = mel_of(20)
+    with torch.no_grad():
+        assert_close(quick(mel), game.generator(mel), rtol=0, atol=1e-6)
+    assert game.generator.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in game.generator.state_dict().items())
+    assert quick.layers[0].bias is game.generator.layers[0].bias
+
+
+@pytest.mark.parametrize("frames", [20, LONG + 20])
+def test_minimal_filters_sound_alike_in_one_pass_and_in_a_stream(frames):
+    game, mel = wide(), mel_of(frames)
+    with torch.no_grad():
+        plainly = game.generator.double()(mel.double()).float()
+    game.generator.float()
+    assert plainly.std() > 1e-3
+    assert_close(game.vocode(mel), plainly, rtol=0, atol=1e-6)
+    for size in (1, 7, 20):
+        assert_close(torch.cat(list(game.stream(mel.split(size, dim=2))), dim=2), plainly, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GAMES)

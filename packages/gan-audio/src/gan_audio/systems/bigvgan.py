@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gan_audio.losses import RESOLUTIONS, Resolution
 from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.systems.filtering import inferring, innermost
 from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDiscriminator, fused, lengthening
 from gan_audio.systems.vocoder import (
     PEAK,
@@ -24,8 +25,6 @@ from gan_audio.systems.vocoder import (
     MelGenerator,
     Span,
     Vocoder,
-    inferring,
-    innermost,
     same,
 )
 from gan_audio.systems.wavegan import Peak

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.systems.filtering import TransposedConvolution
 from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
     Mean,
     MelGenerator,
     Sum,
-    TransposedConvolution,
     Vocoder,
     normalise_weights,
     same,

@@ -14,12 +14,12 @@ from operator import mul
 from torch import Tensor, nn
 
 from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.systems.filtering import TransposedConvolution
 from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
     MelGenerator,
     Sum,
-    TransposedConvolution,
     Vocoder,
     normalise_weights,
     same,

@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, l1_loss, pad
+from torch.nn.functional import l1_loss, pad
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from gan_audio.losses import Judgement, feature_matching, fooled, multi_resolution_stft, together, told_apart
 from gan_audio.mel import MelContract, MelSpectrogram
+from gan_audio.systems.filtering import Convolution, MinimalConvolution, inferring, pays
 from gan_audio.systems.wavegan import Peak
 from gan_core import draws
 from gan_core.errors import DataError, RecipeError
@@ -28,6 +28,8 @@ from gan_core.objectives import Objective
 
 FRAMES_AT_ONCE = 256
 """Mel frames that a stream turns into audio in one pass; longer chunks are taken in several."""
+LONG = 128
+"""Mel frames of a sound for which minimal filters are worked out; for fewer, that takes longer than they save."""
 VALUES_AT_ONCE = 1 << 19
 """Values of a stage's output that a core computes at once, 2 MiB: they stay in its caches, and memory is used again."""
 PEAK = 0.95
@@ -42,45 +44,6 @@ POINTWISE = (nn.Identity, nn.LeakyReLU, nn.Tanh, nn.Hardtanh)
 
 
 # --- layers
-
-
-def inferring(x: Tensor) -> bool:
-    """Whether a CPU computes for the result alone, without a gradient: what is fast there is done then."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def innermost(x: Tensor) -> Tensor:
-    """`[B, C, T]` as pictures `[B, C, 1, T]` with the channels innermost in memory, copied where they are not.
-
-    So oneDNN has its fastest kernels, which need no reordering before and after; what they make is laid out alike, and
-    pointwise layers keep it. Other forms did not pay: transposed convolutions as plain ones with more channels, and
-    rectifiers and sums fused into convolutions.
-    """
-    return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-
-
-class Convolution(nn.Conv1d):
-    """Torch's; where a CPU infers, of pictures with the channels innermost, which is faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not inferring(x):
-            return super().forward(x)
-        x, padding, (dilation,) = innermost(x), int(self.padding[0]), self.dilation
-        if self.padding_mode != "zeros":
-            x, padding = pad(x, (padding, padding, 0, 0), mode=self.padding_mode), 0
-        weight = self.weight.unsqueeze(2)
-        return conv2d(x, weight, self.bias, padding=(0, padding), dilation=(1, dilation)).squeeze(2)
-
-
-class TransposedConvolution(nn.ConvTranspose1d):
-    """Torch's; where a CPU infers, of pictures with the channels innermost, which is faster."""
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if output_size is not None or not inferring(x):
-            return super().forward(x, output_size)
-        stride, padding, more = (1, *self.stride), (0, int(self.padding[0])), (0, *self.output_padding)
-        weight = self.weight.unsqueeze(2)
-        return conv_transpose2d(innermost(x), weight, self.bias, stride, padding, more).squeeze(2)
 
 
 class Sum(nn.Module):
@@ -179,6 +142,22 @@ def fold(network: nn.Module) -> nn.Module:
             layer.__class__ = type(layer).__bases__[0]
             layer.weight = nn.Parameter(weight)
     return network
+
+
+def worked_out(network: nn.Module, *, filtering: bool) -> nn.Module:
+    """A network that shares the weights of another, but for what can be worked out from these once and for all.
+
+    Args:
+        network: which stays as it is.
+        filtering: whether convolutions become minimal filters where these pay, for use on a CPU.
+    """
+    twin = type(network).__new__(type(network))
+    vars(twin).update(vars(network))
+    twin._modules = {name: worked_out(layer, filtering=filtering) for name, layer in network.named_children()}
+    twin._parameters = dict(network._parameters)
+    if isinstance(twin, NORMALISED):
+        fold(twin)
+    return MinimalConvolution(twin) if filtering and isinstance(twin, Convolution) and pays(twin) else twin
 
 
 def fitting(samples: int, mel: MelContract) -> int:
@@ -362,7 +341,7 @@ class Vocoder(Game):
             DataError: the mels have another number of bands, or too few frames.
         """
         self._check_bands(mel)
-        return self._told(self.generator, mel, 0, mel.shape[2])
+        return self._told(self._quick(filtering=mel.shape[2] >= LONG), mel, 0, mel.shape[2])
 
     @torch.no_grad()
     def resynthesize(self, audio: Tensor) -> Tensor:
@@ -396,7 +375,7 @@ class Vocoder(Game):
         Raises:
             DataError: a chunk has another number of bands, or all together have too few frames.
         """
-        generator = self._folded()
+        generator = self._quick()
         before, after = self.generator.context
         held: Tensor | None = None
         known = 0  # frames held whose audio is told already
@@ -419,10 +398,9 @@ class Vocoder(Game):
             self.recipe = self.recipe.but({"network.folded": True})
         return self
 
-    def _folded(self) -> nn.Module:
-        """The generator, for many passes: its weights are worked out once."""
-        plain = not any(parametrize.is_parametrized(layer) for layer in self.generator.modules())
-        return self.generator if plain else fold(deepcopy(self.generator))
+    def _quick(self, *, filtering: bool = True) -> nn.Module:
+        """The generator as it is now, for one sound."""
+        return worked_out(self.generator, filtering=filtering and self.device.type == "cpu")
 
     def _told(self, generator: nn.Module, mel: Tensor, start: int, end: int) -> Tensor:
         """The audio of some frames of a mel, which are computed with all of it."""
