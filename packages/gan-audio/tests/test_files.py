@@ -168,7 +168,7 @@ def test_a_file_that_is_no_sound_is_named_in_one_line(tmp_path, content, reason)
     assert str(error.value) == reason
 
 
-@pytest.mark.parametrize("suffix", [".flac", ".mp3"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
 def test_a_file_cut_short_is_refused(tmp_path, suffix):
     content = save(tmp_path / f"a{suffix}", noise(48_000), 16_000, None).read_bytes()
     (tmp_path / f"a{suffix}").write_bytes(content[: len(content) // 2])
@@ -176,9 +176,21 @@ def test_a_file_cut_short_is_refused(tmp_path, suffix):
         read(tmp_path / f"a{suffix}")
 
 
-def test_a_recording_that_broke_off_gives_what_there_is(tmp_path):
-    content = save(tmp_path / "a.wav", noise(16_000)).read_bytes()
-    (tmp_path / "a.wav").write_bytes(content[: 44 + 2 * 5000])
+@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64"])
+def test_a_wav_that_lacks_its_end_says_so(tmp_path, format):
+    content = encoded(noise(48_000), format=format, subtype="PCM_16")
+    (tmp_path / "a.wav").write_bytes(content[:-16_000])
+    with pytest.raises(Unreadable, match=r"^damaged: ends after 2\.50 of 3\.00 s$"):
+        read(tmp_path / "a.wav")
+    (tmp_path / "a.wav").write_bytes(content + b"more")
+    assert read(tmp_path / "a.wav").shape == (1, 48_000)
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, 2**32 - 1])
+def test_a_wav_written_to_a_pipe_gives_what_there_is(tmp_path, size):
+    content = bytearray(encoded(noise(5000), format="WAV", subtype="PCM_16"))
+    content[4:8], content[40:44] = struct.pack("<I", size), struct.pack("<I", size)
+    (tmp_path / "a.wav").write_bytes(content)
     assert read(tmp_path / "a.wav").shape == (1, 5000)
 
 

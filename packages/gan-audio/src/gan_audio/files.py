@@ -12,6 +12,7 @@ blocks it gives bit for bit what it gives at once.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -44,6 +45,10 @@ MAX_WAV = 2**32 - 2**12
 """The most bytes of samples that are written to a WAV file, whose sizes have 32 bits; there is a header besides."""
 BLOCK = 2**16
 """Samples of each channel that are decoded at a time."""
+UNKNOWN = 2**31 - 2**16
+"""Sizes from here on are what programs write before a WAV whose length they do not know; some write 0."""
+CUT = re.compile(r"^(?:data|  Riff size) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
+"""What libsndfile notes of a WAV that has fewer bytes than it says; it takes what there is."""
 LEAD = 16 * 1152
 """Samples that are decoded and left out before a place in the middle of an MP3: its frames borrow from those before."""
 MARGIN = 256
@@ -113,6 +118,8 @@ def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
             raise Unreadable(f"{header.channels:,} channels, at most {MAX_CHANNELS} are read")
         if header.seconds > MAX_SECONDS:
             raise Unreadable(f"{header.seconds / 3600:,.0f} hours long, at most {MAX_SECONDS // 3600} are read")
+        if (cut := CUT.search(sound.extra_info)) and (there := int(cut[2])) < (said := int(cut[1])) < UNKNOWN:
+            raise Unreadable(f"damaged: ends after {header.seconds:.2f} of {header.seconds * said / there:.2f} s")
         if header.length < MIN_LENGTH:
             samples = f"{header.length} sample{'' if header.length == 1 else 's'}"
             raise Unreadable(f"holds {samples}, and a sound has {MIN_LENGTH} or more")

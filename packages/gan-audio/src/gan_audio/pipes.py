@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan_audio.files import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE, header_of, open_sound, read_blocks
+from gan_audio.files import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE, UNKNOWN, header_of, open_sound, read_blocks
 from gan_audio.mel import MEL_BYTES, MelContract, read_mel
 from gan_core.errors import DataError, InputError, writing
 from gan_core.files import Unreadable, count
@@ -31,8 +31,6 @@ HEADER_BYTES = 2**20
 """The longest part of a WAV header that is read."""
 HEADER_PARTS = 64
 """How many of them are."""
-UNKNOWN = 2**31 - 2**16
-"""Sizes from here on are what programs write before a WAV whose length they do not know; some write 0."""
 BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64,
         "ULAW": 8, "ALAW": 8}  # fmt: skip
 """Of a sample, in libsndfile's encodings; lossy ones have none."""

@@ -18,6 +18,7 @@ from gan_audio.systems.filtering import TransposedConvolution
 from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
+    Gain,
     MelGenerator,
     Sum,
     Vocoder,
@@ -56,11 +57,13 @@ class Generator(MelGenerator):
         width: channels before the last layer.
         depth: dilated blocks in a stage, with the dilations 1, 3, 9 …
         folded: whether its weights are plain, as `fold` leaves them.
+        gain: by which its layers amplify at first; None leaves the weights as torch draws them.
     """
 
     def __init__(
         self, *, mel: MelContract = CONTRACTS["melgan-22k"], samples: Size = 8192, peak: Peak | None = PEAK,
         rates: tuple[Size, ...] = (8, 8, 2, 2), width: Size = 32, depth: Size = 3, folded: bool = False,
+        gain: Gain | None = None,
     ) -> None:  # fmt: skip
         mel = MelContract.model_validate(mel)
         widths = [width << stage for stage in reversed(range(len(rates) + 1))]
@@ -71,7 +74,7 @@ class Generator(MelGenerator):
             )
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, *(Residual(outputs, 3**k) for k in range(depth))]
         layers += [nn.LeakyReLU(SLOPE, inplace=True), same(width, 1, 7, mode="reflect"), nn.Tanh()]
-        super().__init__(mel, rates, samples, peak, layers, folded)
+        super().__init__(mel, rates, samples, peak, layers, folded, gain)
         widest = max((3 ** (depth - 1) // longer for longer in accumulate(rates, mul)), default=0)
         self.least = 1 + max(3, widest)  # what is reflected lies within the input
 
