@@ -74,23 +74,25 @@ class TwoPlayerGame(Game):
     def discriminator_loss(self, batch: Batch) -> Terms:
         """The adversarial term, and the regularizers' on the same real and fake samples."""
         turn = self.discriminator_turn(batch)
-        terms = self.told_apart(turn)
+        # Penalties first: what is computed last is derived first, and where that was WaveGAN's gradient penalty, whose
+        # gradients nothing can be added to in place, a turn took 5 % longer.
+        penalties: Terms = {}
         for regularizer in self.regularizers:
-            terms |= regularizer.discriminator_terms(turn)
+            penalties |= regularizer.discriminator_terms(turn)
+        terms = self.told_apart(turn) | penalties
+        self.note("real_logits", turn.real_logits.mean())
+        self.note("fake_logits", turn.fake_logits.mean())
+        self.note("real_sign", turn.real_logits.sign().mean())
         return terms
 
     def discriminator_turn(self, batch: Batch) -> JudgedTurn:
-        """The batch's real samples and as many fakes, judged."""
+        """The batch's real samples and as many fakes."""
         real, condition = self.real(batch)
         fake = self.fakes(len(real), **condition)
         for regularizer in self.regularizers:
             fake = regularizer.recall(self, fake)
         real, fake = pack(real, self.pack), pack(fake, self.pack)
-        real_logits, fake_logits = self.judge(real, **condition), self.judge(fake, **condition)
-        self.note("real_logits", real_logits.mean())
-        self.note("fake_logits", fake_logits.mean())
-        self.note("real_sign", real_logits.sign().mean())
-        return JudgedTurn(self, real, fake, condition, real_logits, fake_logits)
+        return JudgedTurn(self, real, fake, condition)
 
     def told_apart(self, turn: JudgedTurn) -> Terms:
         """The discriminator's adversarial term, and what it minimises besides."""

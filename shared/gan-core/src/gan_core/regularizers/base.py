@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -40,15 +41,20 @@ class Turn:
 
 @dataclass(frozen=True)
 class JudgedTurn(Turn):
-    """The discriminator's turn.
+    """The discriminator's turn, in which samples are judged when that is first asked for.
 
     Attributes:
         real_logits: of the real samples, `[B]`.
         fake_logits: of the fakes, `[B]`.
     """
 
-    real_logits: Tensor
-    fake_logits: Tensor
+    @cached_property
+    def real_logits(self) -> Tensor:
+        return self.game.judge(self.real, **self.condition)
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        return self.game.judge(self.fake, **self.condition)
 
 
 class Regularizer(Settings):
