@@ -441,6 +441,18 @@ def test_a_round_can_be_played_in_every_contract(contract):
     assert game.reconstruct({"audio": noise(2048)})[1].shape == (1, 1, 2048)
 
 
+def test_melgan_hears_the_mels_from_the_start_where_its_layers_keep_them_loud():
+    def heard(**generator):
+        torch.manual_seed(0)
+        made = melgan.MELGAN.create(generator={"width": 8, "depth": 3} | generator).eval().generator
+        with torch.no_grad():
+            mel = torch.randn(1, 80, 40)
+            return float((made(mel) - made(-mel)).std())  # biases, which sound alike in both, are not heard
+
+    assert heard() < 1e-4
+    assert 0.1 < heard(gain=1.0) < 1.0
+
+
 def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
     audio = noise(64, batch=400)
     with drawing(0, torch.device("cpu"), rows=400, total=400):

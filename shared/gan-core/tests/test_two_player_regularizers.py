@@ -151,8 +151,8 @@ def test_a_penalty_is_taken_through_the_view() -> None:
     played = game(Doubled(), GradientPenalty())
     played.discriminator.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     losses(played)
-    assert len(seen) == 4  # real, fake, between, and the generator's
-    assert_close(seen[0], 2 * batch()["image"])
+    assert len(seen) == 4  # between, real, fake, and the generator's
+    assert_close(seen[1], 2 * batch()["image"])
 
 
 def test_images_are_mirrored_and_moved_over_a_reflected_border() -> None:

@@ -22,7 +22,6 @@ from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDis
 from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
-    Gain,
     MelGenerator,
     Span,
     Vocoder,
@@ -143,7 +142,6 @@ class Generator(MelGenerator):
         last_bias: whether the last layer has a bias; the second version has none.
         bound: what keeps audio within [-1, 1]; the second version clamps it.
         folded: whether its weights are plain, as `fold` leaves them.
-        gain: by which its layers amplify at first; None leaves the weights as torch draws them.
 
     Raises:
         RecipeError: the settings do not go together.
@@ -155,7 +153,7 @@ class Generator(MelGenerator):
         width: Size = 1536, sizes: tuple[Size, ...] = (3, 7, 11),
         dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3, paired: bool = True, separate: bool = True,
         logarithmic: bool = True, last_bias: bool = True, bound: Literal["tanh", "clamp"] = "tanh",
-        folded: bool = False, gain: Gain | None = None,
+        folded: bool = False,
     ) -> None:  # fmt: skip
         mel = MelContract.model_validate(mel)
 
@@ -169,7 +167,7 @@ class Generator(MelGenerator):
             channels = outputs
         layers += [activation(channels), same(channels, 1, 7, bias=last_bias)]
         layers.append(nn.Tanh() if bound == "tanh" else nn.Hardtanh())
-        super().__init__(mel, rates, samples, peak, layers, folded, gain)
+        super().__init__(mel, rates, samples, peak, layers, folded)
 
 
 class ResolutionDiscriminator(ConvolutionalDiscriminator):

@@ -18,7 +18,6 @@ from gan_audio.systems.filtering import TransposedConvolution
 from gan_audio.systems.vocoder import (
     PEAK,
     Discriminators,
-    Gain,
     Mean,
     MelGenerator,
     Sum,
@@ -83,7 +82,6 @@ class Generator(MelGenerator):
         dilations: of the convolutions in each of them.
         paired: whether an undilated convolution follows each dilated one.
         folded: whether its weights are plain, as `fold` leaves them.
-        gain: by which its layers amplify at first; None leaves the weights as torch draws them.
 
     Raises:
         RecipeError: the settings do not go together.
@@ -93,7 +91,7 @@ class Generator(MelGenerator):
         self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 8192, peak: Peak | None = PEAK,
         rates: tuple[Size, ...] = (8, 8, 2, 2), up_sizes: tuple[Size, ...] = (16, 16, 4, 4), width: Size = 512,
         sizes: tuple[Size, ...] = (3, 7, 11), dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
-        paired: bool = True, folded: bool = False, gain: Gain | None = None,
+        paired: bool = True, folded: bool = False,
     ) -> None:  # fmt: skip
         mel = MelContract.model_validate(mel)
         layers: list[nn.Module] = [same(mel.mels, width, 7)]
@@ -103,7 +101,7 @@ class Generator(MelGenerator):
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, blocks]
             channels = outputs
         layers += [nn.LeakyReLU(LAST_SLOPE, inplace=True), same(channels, 1, 7), nn.Tanh()]
-        super().__init__(mel, rates, samples, peak, layers, folded, gain)
+        super().__init__(mel, rates, samples, peak, layers, folded)
 
 
 def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[nn.Module, int]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, pad
 from torch.nn.utils import parametrize
@@ -36,8 +35,6 @@ VALUES_AT_ONCE = 1 << 19
 PEAK = 0.95
 """Of every recording in a training: the published code of MelGAN and HiFi-GAN scales them so, and BigVGAN's at first
 (today it scales every excerpt)."""
-Gain = Annotated[float, Field(gt=0, le=10)]
-"""By how much a layer makes noise louder."""
 Span = tuple[int, int]
 """The first and the last of some samples in a row."""
 NORMALISED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
@@ -125,21 +122,6 @@ def in_pieces(layers: nn.Sequential, x: Tensor, *, rate: int, size: int) -> Tens
     return torch.cat(pieces, dim=1).transpose(1, 2)  # channels stay innermost
 
 
-def amplify(network: nn.Module, gain: float) -> None:
-    """Draws the weights of convolutions anew, so that noise comes out as loud as the gain says; biases become 0.
-
-    Torch's weights, which the published codes begin with, make each layer's output weaker by √3, and after some layers
-    the biases are louder than what the input makes.
-    """
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
-            (size,), (stride,) = layer.kernel_size, layer.stride
-            inputs = layer.in_channels * (size / stride if isinstance(layer, nn.ConvTranspose1d) else size)
-            nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 def normalise_weights(network: nn.Module) -> None:
     """Weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868) of every convolution, in place.
 
@@ -199,7 +181,6 @@ class MelGenerator(nn.Module):
         peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         layers: from mels to audio.
         folded: whether the weights are plain, as `fold` leaves them, and not normalised.
-        gain: by which the layers amplify at first; None leaves the weights as torch draws them.
 
     Raises:
         RecipeError: the rates, the samples and the contract do not go together.
@@ -209,7 +190,7 @@ class MelGenerator(nn.Module):
 
     def __init__(
         self, mel: MelContract, rates: Sequence[int], samples: int, peak: float | None, layers: Sequence[nn.Module],
-        folded: bool, gain: float | None,
+        folded: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.contract, self.sample_rate, self.peak = mel, mel.sample_rate, peak
@@ -221,8 +202,6 @@ class MelGenerator(nn.Module):
         self.layers = nn.Sequential(*layers)
         first, last = reach(self.layers, (0, mel.hop - 1))
         self.context = (-first, last)
-        if gain is not None:
-            amplify(self.layers, gain)
         if not folded:
             normalise_weights(self)
 
