@@ -2,7 +2,7 @@
 
 The bare loop has the trainer's memory layout (of images, channels last) and its fused Adam. Both run in one process, a
 step of the one after a step of the other: the training reads its data from a set that plays a bare step once a round,
-so that what slows the machine down slows both. A step's ratio is the trainer's seconds, logging included, over those of
+so that what slows the machine down slows both; one thread computes. A step's ratio is the trainer's seconds, logging included, over those of
 the bare step beside it; a run's figure is the median of its steps' ratios.
 """
 
@@ -164,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     figures = {}
     for name, case in CASES.items():
         ratios, seconds = zip(*sorted(compare(case) for _ in range(options.times)), strict=True)

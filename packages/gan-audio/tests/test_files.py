@@ -180,10 +180,30 @@ def test_a_file_cut_short_is_refused(tmp_path, suffix):
 def test_a_wav_that_lacks_its_end_says_so(tmp_path, format):
     content = encoded(noise(48_000), format=format, subtype="PCM_16")
     (tmp_path / "a.wav").write_bytes(content[:-16_000])
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("a.wav", content[:-16_000])
+        archive.writestr("b.wav", content)
+    for there in (FolderFiles(tmp_path), open_files(tmp_path / "packed.zip")):
+        with pytest.raises(Unreadable, match=r"^damaged: ends after 2\.50 of 3\.00 s$"):
+            read_sound(there, "a.wav")
+    assert read_sound(there, "b.wav").shape == (1, 48_000)
+    for end in (content + b"more", content[:-100]):  # 3 ms, as where a program counts wrongly
+        (tmp_path / "a.wav").write_bytes(end)
+        assert 0 <= 48_000 - read(tmp_path / "a.wav").shape[1] <= 50
+    for length in range(40, len(content) - 96_000 + 4):
+        (tmp_path / "a.wav").write_bytes(content[:length])
+        with pytest.raises(Unreadable):
+            read(tmp_path / "a.wav")
+
+
+def test_what_stands_before_the_samples_hides_nothing(tmp_path):
+    content = encoded(noise(48_000), format="WAV", subtype="PCM_16")
+    comment = b"LIST" + struct.pack("<I", 8000) + b"INFO" + b"\ndata : 10 (should be 5)\n".ljust(7996)
+    (tmp_path / "a.wav").write_bytes(content[:36] + comment + content[36:])
+    assert read(tmp_path / "a.wav").shape == (1, 48_000)
+    (tmp_path / "a.wav").write_bytes((content[:36] + comment + content[36:])[:-16_000])
     with pytest.raises(Unreadable, match=r"^damaged: ends after 2\.50 of 3\.00 s$"):
         read(tmp_path / "a.wav")
-    (tmp_path / "a.wav").write_bytes(content + b"more")
-    assert read(tmp_path / "a.wav").shape == (1, 48_000)
 
 
 @pytest.mark.parametrize("size", [2**31 - 1, 2**32 - 1])

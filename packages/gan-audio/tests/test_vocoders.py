@@ -54,7 +54,7 @@ def make(name, **more):
 
 
 def wide():
-    """A game whose generator has six convolutions that minimal filters pay for: of 7 and 11 taps, 128 and 64 wide."""
+    """A game whose generator has four convolutions that minimal filters pay for: of 7 and 11 taps, 128 wide."""
     torch.manual_seed(0)
     blocks = {"up_sizes": (8, 4), "sizes": (3, 7, 11), "dilations": ((1,), (1,), (3,)), "generator": {"width": 256}}
     return hifigan.V1.create(**SIZES, **blocks, mpd=MPD, msd=MSD).eval()
@@ -142,13 +142,14 @@ def test_convolutions_for_inference_are_torchs(ours, torchs, sizes, settings):
         assert again.stride(1) == 1 or again.shape[1] == 1  # channels are innermost for the next one
 
 
-@pytest.mark.parametrize(("size", "dilation", "channels"), [(7, 1, (100, 120)), (11, 5, (64, 64)), (9, 12, (80, 90))])
+@pytest.mark.parametrize(
+    ("size", "dilation", "channels"), [(7, 1, (10, 12)), (11, 5, (64, 64)), (9, 12, (8, 3)), (3, 2, (5, 7))]
+)
 @pytest.mark.parametrize("length", [1, 30, 501])
 def test_a_minimal_filter_computes_the_convolution(size, dilation, channels, length):
     torch.manual_seed(0)
     layer = Convolution(*channels, size, dilation=dilation, padding=dilation * (size // 2), bias=size != 9)
     x = torch.randn(2, channels[0], length)
-    assert pays(layer)
     with torch.no_grad():
         exact = deepcopy(layer).double()(x.double())
         assert_close(MinimalConvolution(layer.double())(x.double()), exact, rtol=1e-12, atol=1e-12)
@@ -158,8 +159,12 @@ def test_a_minimal_filter_computes_the_convolution(size, dilation, channels, len
 
 
 def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_length():
-    assert not pays(Convolution(256, 256, 3, padding=1))
-    assert not pays(Convolution(32, 32, 7, padding=3))
+    assert pays(Convolution(128, 128, 7, padding=3))
+    assert pays(Convolution(128, 256, 11, padding=25, dilation=5))
+    assert not pays(Convolution(127, 128, 7, padding=3))
+    assert not pays(Convolution(128, 127, 7, padding=3))
+    assert not pays(Convolution(256, 256, 5, padding=2))
+    assert not pays(Convolution(256, 256, 7, padding=3).bfloat16())
     for other in (
         {"padding": 0}, {"padding": 3, "stride": 2}, {"padding": 3, "groups": 2}, {"padding": 3, "dilation": 2},
         {"padding": 3, "padding_mode": "reflect"},
@@ -171,14 +176,49 @@ def test_what_is_worked_out_for_a_sound_leaves_the_generator_alone():
     game = wide()
     before = {name: value.clone() for name, value in game.generator.state_dict().items()}
     quick = worked_out(game.generator, filtering=True)
-    assert sum(isinstance(layer, MinimalConvolution) for layer in quick.modules()) == 6
+    assert sum(isinstance(layer, MinimalConvolution) for layer in quick.modules()) == 4
     assert not any(parametrize.is_parametrized(layer) for layer in quick.modules())
     mel = mel_of(20)
     with torch.no_grad():
         assert_close(quick(mel), game.generator(mel), rtol=0, atol=1e-6)
     assert game.generator.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in game.generator.state_dict().items())
-    assert quick.layers[0].bias is game.generator.layers[0].bias
+    mine, theirs = ({id(value) for value in network.parameters()} for network in (quick, game.generator))
+    assert not mine & theirs
+
+
+def test_a_network_is_worked_out_with_all_its_places():
+    activation, twice = nn.Tanh(), nn.Conv1d(3, 3, 1)
+    network = nn.Sequential(activation, twice, activation, twice, activation)
+    network.register_module("nothing", None)
+    x = mel_of(9)[:, :3]
+    made = worked_out(network[:5], filtering=True)
+    assert len(made) == 5
+    assert made[1] is made[3]
+    assert torch.equal(made(x), network[:5](x))
+    assert worked_out(network, filtering=True).nothing is None
+
+
+def test_a_compiled_generator_is_worked_out_too():
+    game, mel = wide(), mel_of(LONG)
+    plainly = game.vocode(mel)
+    game.generator.compile(backend="eager")
+    calls = []
+    game.generator.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(game.vocode(mel), plainly)
+    assert worked_out(game.generator, filtering=False)._compiled_call_impl is None
+
+
+def test_what_becomes_of_the_generator_does_not_change_a_stream_that_has_begun():
+    game, mel = wide().fold(), mel_of(60)
+    whole = game.vocode(mel)
+    for change in (game.double, lambda: [value.data.mul_(2) for value in game.generator.parameters()]):
+        stream = game.stream(mel.split(30, dim=2))
+        parts = [next(stream)]
+        change()
+        parts += stream
+        game.float()
+        assert_close(torch.cat(parts, dim=2), whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [20, LONG + 20])

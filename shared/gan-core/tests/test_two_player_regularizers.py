@@ -26,6 +26,7 @@ from gan_core.regularizers import (
     FeatureMatching,
     GradientPenalty,
     InstanceNoise,
+    JudgedTurn,
     LabelSmoothing,
     MinibatchDiscrimination,
     MinibatchStddev,
@@ -152,7 +153,28 @@ def test_a_penalty_is_taken_through_the_view() -> None:
     played.discriminator.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     losses(played)
     assert len(seen) == 4  # between, real, fake, and the generator's
-    assert_close(seen[1], 2 * batch()["image"])
+    between, real, fake, _ = seen
+    assert_close(real, 2 * batch()["image"])
+    assert bool(((between - real) * (between - fake) <= 1e-6).all())
+
+
+def test_the_loss_has_gradients_whoever_looked_at_the_logits_before() -> None:
+    class Watch(InstanceNoise):
+        def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
+            return samples
+
+        def discriminator_terms(self, turn: JudgedTurn) -> dict[str, Tensor]:
+            with torch.no_grad():
+                assert turn.real_logits.isfinite().all()
+            return {}
+
+    watched, plain = game(Watch()), game()
+    for played in (watched, plain):
+        played.load_state_dict(plain.state_dict(), strict=False)
+        losses(played)[0]["adversarial"].backward()
+    for one, other in zip(watched.discriminator.parameters(), plain.discriminator.parameters(), strict=True):
+        assert other.grad is not None
+        assert_close(one.grad, other.grad)
 
 
 def test_images_are_mirrored_and_moved_over_a_reflected_border() -> None:

@@ -12,9 +12,11 @@ blocks it gives bit for bit what it gives at once.
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator
+import os
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from math import gcd
 from pathlib import Path
@@ -47,8 +49,10 @@ BLOCK = 2**16
 """Samples of each channel that are decoded at a time."""
 UNKNOWN = 2**31 - 2**16
 """Sizes from here on are what programs write before a WAV whose length they do not know; some write 0."""
-CUT = re.compile(r"^(?:data|  Riff size) : (\d+) \(should be (\d+)\)$", re.MULTILINE)
-"""What libsndfile notes of a WAV that has fewer bytes than it says; it takes what there is."""
+MAX_PARTS = 1000
+"""How many parts of a WAV are looked through for its samples."""
+MISSING = 0.01
+"""Seconds that a WAV may be shorter than it says, which some programs count wrongly by a few bytes."""
 LEAD = 16 * 1152
 """Samples that are decoded and left out before a place in the middle of an MP3: its frames borrow from those before."""
 MARGIN = 256
@@ -105,6 +109,8 @@ def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
     Raises:
         Unreadable: see `opened`.
     """
+    with guarded():
+        share = share_there(file)
     with guarded(), import_module("soundfile").SoundFile(file, closefd=False) as sound:
         if sound.format == "MP3":
             # soundfile seeks after every read where it can, and libsndfile then forgets what an MP3's frames borrow.
@@ -118,12 +124,48 @@ def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
             raise Unreadable(f"{header.channels:,} channels, at most {MAX_CHANNELS} are read")
         if header.seconds > MAX_SECONDS:
             raise Unreadable(f"{header.seconds / 3600:,.0f} hours long, at most {MAX_SECONDS // 3600} are read")
-        if (cut := CUT.search(sound.extra_info)) and (there := int(cut[2])) < (said := int(cut[1])) < UNKNOWN:
-            raise Unreadable(f"damaged: ends after {header.seconds:.2f} of {header.seconds * said / there:.2f} s")
         if header.length < MIN_LENGTH:
             samples = f"{header.length} sample{'' if header.length == 1 else 's'}"
             raise Unreadable(f"holds {samples}, and a sound has {MIN_LENGTH} or more")
+        if share is not None and (1 / share - 1) * header.seconds > MISSING:
+            raise Unreadable(f"damaged: ends after {header.seconds:.2f} of {header.seconds / share:.2f} s")
         yield sound
+
+
+def share_there(file: int | IO[bytes]) -> float | None:
+    """The share of its samples that is left of a WAV that was cut short, of which libsndfile takes what there is.
+
+    None: it is whole, or no WAV, or its writer did not know how long it would be. The file stands at its start then.
+    """
+    if not isinstance(file, int):
+        share = _share_there(file.seek(0, os.SEEK_END), partial(_peeked, file))
+        file.seek(0)
+        return share
+    return _share_there(os.fstat(file).st_size, partial(os.pread, file))
+
+
+def _share_there(length: int, read_at: Callable[[int, int], bytes]) -> float | None:
+    kind, form = read_at(4, 0), read_at(4, 8)
+    if form != b"WAVE" or kind not in (b"RIFF", b"RIFX", b"RF64"):
+        return None
+    order, place, long = ">" if kind == b"RIFX" else "<", 12, 0
+    for _ in range(MAX_PARTS):
+        if len(head := read_at(8, place)) < 8:
+            return None
+        name, size = struct.unpack(f"{order}4sI", head)
+        place += 8
+        if name == b"data":
+            said = long if kind == b"RF64" and size == 2**32 - 1 else size if size < UNKNOWN else 0
+            return (length - place) / said if 0 < length - place < said else None
+        if name == b"ds64" and len(sizes := read_at(16, place)) == 16:
+            _, long = struct.unpack("<QQ", sizes)
+        place += size + size % 2
+    return None
+
+
+def _peeked(file: IO[bytes], count: int, place: int) -> bytes:
+    file.seek(place)
+    return file.read(count)
 
 
 def header_of(sound: Any) -> Header:

@@ -21,7 +21,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, pad
 OUTPUTS = TAPS = 4
 """Of a minimal filter F(4, 4): at so many outputs at once, by so many taps."""
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, -0.5)
-"""Where it evaluates polynomials, besides infinity; with others the rounding errors are larger."""
+"""Where it evaluates polynomials, besides infinity; with hardly any others are the rounding errors smaller."""
 LEAST_SIZE, LEAST_CHANNELS = 7, 128
 """Of a convolution that minimal filters pay for: its taps, and the channels on either side."""
 
@@ -138,14 +138,15 @@ def minimal_filter() -> tuple[Tensor, Tensor, Tensor]:
     interpolation = np.vander(points, OUTPUTS, increasing=True)
     at_infinity = np.eye(TAPS)[-1:]  # what is left of a polynomial there is its last coefficient
     matrices = np.vstack([interpolation, at_infinity]).T, np.vstack([filters, at_infinity]), np.stack(evaluation)
-    first, second, third = (torch.tensor(matrix, dtype=torch.float64) for matrix in matrices)
+    first, second, third = (torch.tensor(matrix, dtype=torch.float64, device="cpu") for matrix in matrices)
     return first, second, third
 
 
 def pays(layer: Convolution) -> bool:
-    """Whether a convolution keeps the length, and its minimal filter saves more than it costs."""
+    """Whether a convolution keeps the length, has the digits, and its minimal filter saves more than it costs."""
     (size,), (dilation,) = layer.kernel_size, layer.dilation
     keeps = layer.padding == (dilation * (size // 2),) and layer.padding_mode == "zeros" and size % 2 == 1
-    plain = layer.stride == (1,) and layer.groups == 1
+    plain = layer.stride == (1,) and layer.groups == 1 and not (layer._forward_hooks or layer._forward_pre_hooks)
+    exact = layer.weight.dtype in (torch.float32, torch.float64)
     wide = min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
-    return keeps and plain and wide and size >= LEAST_SIZE
+    return keeps and plain and exact and wide and size >= LEAST_SIZE

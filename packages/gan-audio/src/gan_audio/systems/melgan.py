@@ -187,7 +187,10 @@ MELGAN = Preset(
 )  # fmt: skip
 SMALL = MELGAN.but(
     settings={"stft_weight": 40.0},
-    network={"generator": {"width": 16, "depth": 3, "gain": 1.0}, "discriminator": {"scales": 2, "width": 4, "depth": 3}},
+    network={
+        "generator": {"width": 16, "depth": 3, "gain": 1.0},
+        "discriminator": {"scales": 2, "width": 4, "depth": 3},
+    },
     optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.9)),
     train={"batch_size": 4, "steps": 3000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,29 +135,45 @@ def normalise_weights(network: nn.Module) -> None:
 def fold(network: nn.Module) -> nn.Module:
     """Takes weight normalisation out, in place: the weights become what it made of them, and the sound stays."""
     for layer in list(network.modules()):
-        if isinstance(layer, NORMALISED) and parametrize.is_parametrized(layer, "weight"):
-            weight = layer.weight.detach()
+        if isinstance(layer, NORMALISED) and parametrize.is_parametrized(layer):
+            made = {name: getattr(layer, name).detach() for name in cast(nn.ModuleDict, layer.parametrizations)}
             del layer.parametrizations
             # Not by torch's remove_parametrizations: it changes the layer's class, which copies of the layer share.
             layer.__class__ = type(layer).__bases__[0]
-            layer.weight = nn.Parameter(weight)
+            for name, value in made.items():
+                setattr(layer, name, nn.Parameter(value))
     return network
 
 
 def worked_out(network: nn.Module, *, filtering: bool) -> nn.Module:
-    """A network that shares the weights of another, but for what can be worked out from these once and for all.
+    """A network of its own that computes the same, with what can be worked out from the weights once and for all.
 
     Args:
-        network: which stays as it is.
+        network: which stays as it is; what it is compiled to is left behind.
         filtering: whether convolutions become minimal filters where these pay, for use on a CPU.
     """
-    twin = type(network).__new__(type(network))
-    vars(twin).update(vars(network))
-    twin._modules = {name: worked_out(layer, filtering=filtering) for name, layer in network.named_children()}
-    twin._parameters = dict(network._parameters)
-    if isinstance(twin, NORMALISED):
-        fold(twin)
-    return MinimalConvolution(twin) if filtering and isinstance(twin, Convolution) and pays(twin) else twin
+    known: dict[nn.Module, nn.Module] = {}  # a layer may have several places
+
+    def twin_of(layer: nn.Module) -> nn.Module:
+        if layer not in known:
+            twin = type(layer).__new__(type(layer))
+            vars(twin).update(vars(layer))
+            twin._compiled_call_impl = None  # it calls the other one
+            twin._modules = {name: None if part is None else twin_of(part) for name, part in layer._modules.items()}
+            twin._buffers = {name: None if value is None else value.clone() for name, value in layer._buffers.items()}
+            twin._parameters = dict(layer._parameters)
+            if isinstance(twin, NORMALISED):
+                fold(twin)
+            if filtering and isinstance(twin, Convolution) and pays(twin):
+                twin = MinimalConvolution(twin)
+            else:
+                for name, value in twin._parameters.items():
+                    if value is not None and value is layer._parameters.get(name):
+                        twin._parameters[name] = nn.Parameter(value.detach().clone())
+            known[layer] = twin
+        return known[layer]
+
+    return twin_of(network)
 
 
 def fitting(samples: int, mel: MelContract) -> int:
@@ -341,7 +357,8 @@ class Vocoder(Game):
             DataError: the mels have another number of bands, or too few frames.
         """
         self._check_bands(mel)
-        return self._told(self._quick(filtering=mel.shape[2] >= LONG), mel, 0, mel.shape[2])
+        generator = worked_out(self.generator, filtering=mel.shape[2] >= LONG and self._filters())
+        return self._told(generator, mel, 0, mel.shape[2])
 
     @torch.no_grad()
     def resynthesize(self, audio: Tensor) -> Tensor:
@@ -363,8 +380,9 @@ class Vocoder(Game):
     def stream(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
         """Audio of one mel that comes in chunks, as soon as it can be told; together, the audio of the whole.
 
-        It lags behind by as many frames as the last sample of a frame is computed from (`generator.context`), and
-        holds those and as many before.
+        The weights are those that the generator has when the first chunk comes, whatever becomes of it. The audio lags
+        behind by as many frames as the last sample of a frame is computed from (`generator.context`); those are held,
+        and as many before.
 
         Args:
             mels: `[1, mels, frames]` of the model's contract, of any numbers of frames.
@@ -375,12 +393,16 @@ class Vocoder(Game):
         Raises:
             DataError: a chunk has another number of bands, or all together have too few frames.
         """
-        generator = self._quick()
+        generator, filters = worked_out(self.generator, filtering=False), self._filters()
         before, after = self.generator.context
         held: Tensor | None = None
         known = 0  # frames held whose audio is told already
+        frames = 0  # that came so far
         for chunk in mels:
             self._check_bands(chunk)
+            frames += chunk.shape[2]
+            if filters and frames >= LONG:
+                generator, filters = worked_out(generator, filtering=True), False
             for part in torch.split(chunk, FRAMES_AT_ONCE, dim=2):
                 held = part if held is None else torch.cat([held, part], dim=2)
                 ready = held.shape[2] - after
@@ -398,9 +420,9 @@ class Vocoder(Game):
             self.recipe = self.recipe.but({"network.folded": True})
         return self
 
-    def _quick(self, *, filtering: bool = True) -> nn.Module:
-        """The generator as it is now, for one sound."""
-        return worked_out(self.generator, filtering=filtering and self.device.type == "cpu")
+    def _filters(self) -> bool:
+        """Whether long sounds are made by minimal filters: not on a GPU, nor with fewer digits."""
+        return self.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
     def _told(self, generator: nn.Module, mel: Tensor, start: int, end: int) -> Tensor:
         """The audio of some frames of a mel, which are computed with all of it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class JudgedTurn(Turn):
-    """The discriminator's turn, in which samples are judged when that is first asked for.
+    """The discriminator's turn, in which samples are judged when that is first asked for, always with gradients.
 
     Attributes:
         real_logits: of the real samples, `[B]`.
@@ -50,11 +51,13 @@ class JudgedTurn(Turn):
 
     @cached_property
     def real_logits(self) -> Tensor:
-        return self.game.judge(self.real, **self.condition)
+        with torch.enable_grad():
+            return self.game.judge(self.real, **self.condition)
 
     @cached_property
     def fake_logits(self) -> Tensor:
-        return self.game.judge(self.fake, **self.condition)
+        with torch.enable_grad():
+            return self.game.judge(self.fake, **self.condition)
 
 
 class Regularizer(Settings):
