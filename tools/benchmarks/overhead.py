@@ -2,8 +2,8 @@
 
 The bare loop has the trainer's memory layout (of images, channels last) and its fused Adam. Both run in one process, a
 step of the one after a step of the other: the training reads its data from a set that plays a bare step once a round,
-so that what slows the machine down slows both; one thread computes. A step's ratio is the trainer's seconds, logging included, over those of
-the bare step beside it; a run's figure is the median of its steps' ratios.
+so that what slows the machine down slows both; one thread computes. A step's ratio is the trainer's seconds, logging
+included, over those of the bare step beside it; a run's figure is the median of its steps' ratios.
 """
 
 from __future__ import annotations
