@@ -481,6 +481,15 @@ def test_a_round_can_be_played_in_every_contract(contract):
     assert game.reconstruct({"audio": noise(2048)})[1].shape == (1, 1, 2048)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv1d(64, 32, 7), nn.ConvTranspose1d(64, 32, 16, 8, padding=4)])
+def test_noise_becomes_louder_by_the_gain(layer):
+    torch.manual_seed(0)
+    melgan.amplify([nn.Sequential(layer)], 2.0)
+    made = layer(torch.randn(1, 64, 4000))
+    assert_close(made.std(), torch.tensor(2.0), rtol=0.05, atol=0)
+    assert made.mean().abs() < 0.02  # the biases are 0
+
+
 def test_melgan_hears_the_mels_from_the_start_where_its_layers_keep_them_loud():
     def heard(**generator):
         torch.manual_seed(0)
