@@ -294,6 +294,7 @@ V3 = V1.but(
     },
 )  # fmt: skip
 SMALL = V3.but(
+    settings={"stft_weight": 40.0},
     network={
         "sizes": (3, 7), "dilations": ((1, 3), (1, 3)),
         "generator": {"width": 64}, "mpd": {"periods": (2, 3, 5), "width": 4}, "msd": {"scales": 2, "width": 16},
