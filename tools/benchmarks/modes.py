@@ -107,17 +107,15 @@ def perceptrons(layers: int) -> Table:
     )  # fmt: skip
 
 
+UNROLLED = Table(
+    "unrolled-gan", {"train.ema": None}, 5000, 2500,
+    {"GAN": {"regularizers.unrolled": None}, "unrolled by 10 steps": {}}, "paper",
+)  # fmt: skip
 TABLES = {
     "ring": perceptrons(1),
     "grid": perceptrons(2),
-    "unrolled ring": Table(
-        "unrolled-gan", {"train.ema": None}, 5000, 2500,
-        {"GAN": {"regularizers.unrolled": None}, "unrolled by 10 steps": {}}, "paper",
-    ),
-    "unrolled grid": Table(
-        "unrolled-gan", {"train.ema": None}, 5000, 2500,
-        {"GAN": {"regularizers.unrolled": None}, "unrolled by 10 steps": {}}, "paper",
-    ),
+    "unrolled ring": UNROLLED,
+    "unrolled grid": UNROLLED,
     "stacked": Table(
         "dcgan",
         {"network.image_size": 16, "network.channels": 3, "network.latent_dim": 64, "network.width": 32,

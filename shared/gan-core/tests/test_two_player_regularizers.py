@@ -159,13 +159,15 @@ def test_a_penalty_is_taken_through_the_view() -> None:
 
 
 def test_the_loss_has_gradients_whoever_looked_at_the_logits_before() -> None:
+    seen = []
+
     class Watch(InstanceNoise):
         def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
             return samples
 
         def discriminator_terms(self, turn: JudgedTurn) -> dict[str, Tensor]:
             with torch.no_grad():
-                assert turn.real_logits.isfinite().all()
+                seen.append(turn.real_logits.mean())
             return {}
 
     watched, plain = game(Watch()), game()

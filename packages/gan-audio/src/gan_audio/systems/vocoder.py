@@ -168,8 +168,7 @@ def worked_out(network: nn.Module, *, filtering: bool) -> nn.Module:
                 twin = MinimalConvolution(twin)
             else:
                 for name, value in twin._parameters.items():
-                    if value is not None and value is layer._parameters.get(name):
-                        twin._parameters[name] = nn.Parameter(value.detach().clone())
+                    twin._parameters[name] = None if value is None else nn.Parameter(value.detach().clone())
             known[layer] = twin
         return known[layer]
 
@@ -357,7 +356,8 @@ class Vocoder(Game):
             DataError: the mels have another number of bands, or too few frames.
         """
         self._check_bands(mel)
-        generator = worked_out(self.generator, filtering=mel.shape[2] >= LONG and self._filters())
+        filters = mel.shape[2] >= LONG and self._filters()
+        generator = worked_out(self.generator, filtering=True) if filters else self.generator
         return self._told(generator, mel, 0, mel.shape[2])
 
     @torch.no_grad()
