@@ -132,7 +132,7 @@ CASES = FAILING | HEALTHY
 @cache
 def digits() -> TensorDataset:
     """All of them."""
-    return open_data(gan_image.DOMAIN, "digits").fit(image_size=16, channels=1)  # type: ignore[return-value]
+    return open_data(gan_image.DOMAIN, "digits").fit(ImageSpec(image_size=16, channels=1))  # type: ignore[return-value]
 
 
 @cache
@@ -160,10 +160,10 @@ def reference(name: str) -> Reference:
     if isinstance(source, PointSource):
         modes = source.facts["modes"]
         nearest = lambda points: torch.cdist(points, modes.to(points)).argmin(dim=1)  # noqa: E731
-        return Reference(some(source.fit()), None, "points", (nearest, len(modes)))
+        return Reference(some(source.fit(Spec())), None, "points", (nearest, len(modes)))
     every = digits().tensors
     network, _ = learn_classes(every["image"], every["label"], num_classes=10)
-    trained, unseen = hold_out(source.fit(image_size=16, channels=1), HELD_OUT)
+    trained, unseen = hold_out(source.fit(ImageSpec(image_size=16, channels=1)), HELD_OUT)
     others = TensorDataset(few()[1]) if name == "few" else unseen
     assert others is not None
     return Reference(some(trained), some(others), "image", (partial(recognise, network), 10))

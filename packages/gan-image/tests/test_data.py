@@ -61,14 +61,14 @@ def test_digits_are_the_scanned_ones():
     assert len(source) == 1797
     assert source.facts["shape"] == (1, 8, 8)
     assert source.facts["classes"] == list("0123456789")
-    item = source.fit()[0]
+    item = source.fit(Spec())[0]
     assert item["image"].dtype == torch.uint8
     assert item["image"][0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 of 16
     assert int(item["label"]) == 0
 
 
 def test_digits_are_enlarged_to_what_a_network_asks_for():
-    dataset = load_digits().fit(image_size=32, channels=3, num_classes=10)
+    dataset = load_digits().fit(ImageSpec(image_size=32, channels=3))
     batch = dataset.__getitems__([0, 1, 1796])
     assert batch["image"].shape == (3, 3, 32, 32)
     assert batch["label"].tolist() == [0, 1, 8]
@@ -80,7 +80,7 @@ def test_digits_are_enlarged_to_what_a_network_asks_for():
 )
 def test_a_toy_distribution_is_what_its_facts_say(load, count, std):
     source = load()
-    points, modes = source.fit().tensors["points"], source.facts["modes"]
+    points, modes = source.fit(Spec()).tensors["points"], source.facts["modes"]
     assert points.shape == (100_000, *source.facts["shape"])
     assert (len(modes), source.facts["std"]) == (count, std)
     distance, nearest = torch.cdist(points, modes).min(dim=1)
@@ -96,7 +96,7 @@ def test_the_modes_are_those_of_the_papers():
 
 
 def test_a_toy_distribution_is_the_same_every_time():
-    assert_close(load_ring().fit().tensors["points"], load_ring().fit().tensors["points"], atol=0, rtol=0)
+    assert_close(load_ring().fit(Spec()).tensors["points"], load_ring().fit(Spec()).tensors["points"], atol=0, rtol=0)
 
 
 def test_points_refuse_a_network_of_another_shape():
@@ -104,7 +104,7 @@ def test_points_refuse_a_network_of_another_shape():
     with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and `network.shape` is \[3\]$"):
         load_ring().fit(shape=(3,))
     with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and the network makes images$"):
-        load_ring().fit(image_size=32, channels=1)
+        load_ring().fit(ImageSpec(image_size=32, channels=1))
 
 
 # --- stacked digits
@@ -113,8 +113,8 @@ def test_points_refuse_a_network_of_another_shape():
 def test_a_stacked_image_is_three_digits_of_the_set():
     source = load_stacked_digits()
     assert (len(source), source.facts["shape"]) == (128_000, (3, 8, 8))
-    digits = load_digits().fit().tensors["image"]
-    dataset = source.fit(image_size=8, channels=3)
+    digits = load_digits().fit(Spec()).tensors["image"]
+    dataset = source.fit(ImageSpec(image_size=8, channels=3))
     batch = dataset.__getitems__([5, 127_999])
     assert batch["image"].dtype == torch.uint8
     for row, index in enumerate((5, 127_999)):
@@ -141,16 +141,16 @@ def test_stacked_digits_are_the_same_every_time_and_of_the_size_that_is_asked_fo
 
 
 def test_stacked_digits_of_a_large_size_are_made_one_by_one(monkeypatch):
-    held = load_stacked_digits().fit(image_size=16).__getitems__([3, 4])
+    held = load_stacked_digits().fit(ImageSpec(image_size=16)).__getitems__([3, 4])
     monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
-    read = load_stacked_digits().fit(image_size=16)
+    read = load_stacked_digits().fit(ImageSpec(image_size=16))
     assert isinstance(read.single, SquareImages)
     assert_close(read.__getitems__([3, 4]), held, atol=0, rtol=0)
 
 
 def test_stacked_digits_refuse_other_channels_and_classes():
     with pytest.raises(DataError, match=r"^stacked-digits has 3 channels, and `network.channels` is 1; set it to 3$"):
-        load_stacked_digits().fit(channels=1)
+        load_stacked_digits().fit(ImageSpec(channels=1))
     with pytest.raises(DataError, match=r"^stacked-digits has no labels, and `network.num_classes` is 10"):
         load_stacked_digits().fit(num_classes=10)
 
@@ -177,7 +177,7 @@ def test_files_that_are_there_are_not_downloaded(home, capsys):
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.array([9, 0, 3], dtype=np.uint8)))
     source = data.load_fashion_mnist()
     assert source.facts["classes"][9] == "Ankle boot"
-    batch = source.fit(image_size=28).__getitems__([0, 1, 2])
+    batch = source.fit(ImageSpec(image_size=28)).__getitems__([0, 1, 2])
     assert_close(batch["image"], torch.from_numpy(images)[:, None])
     assert batch["label"].tolist() == [9, 0, 3]
     assert capsys.readouterr().out == ""
@@ -237,7 +237,7 @@ def test_faces_that_are_there_are_used_as_folder_or_archive(home):
     paint(faces / "img_align_celeba" / "000002.jpg", 90, (178, 218), "RGB")
     source = data.load_celeba()
     assert (len(source), source.facts["channels"]) == (2, 3)
-    batch = source.fit(image_size=8, channels=3).__getitems__([0, 1])
+    batch = source.fit(ImageSpec(image_size=8, channels=3)).__getitems__([0, 1])
     assert batch["image"][:, 0, 0, 0].tolist() == [9, 90]
     shutil.make_archive(str(faces / "img_align_celeba"), "zip", faces, "img_align_celeba")
     shutil.rmtree(faces / "img_align_celeba")
@@ -275,11 +275,11 @@ def bedrooms(home):
 def test_a_database_is_read_in_place(bedrooms):
     before = sorted(path.name for path in bedrooms.iterdir())
     source = data.load_lsun_bedroom()
-    assert levels(source.fit(image_size=64, channels=3)) == [10, 20, 30]
-    assert levels(open_folder(bedrooms).fit(image_size=64)) == [10, 20, 30]
+    assert levels(source.fit(ImageSpec(image_size=64, channels=3))) == [10, 20, 30]
+    assert levels(open_folder(bedrooms).fit(ImageSpec(image_size=64))) == [10, 20, 30]
     assert open_folder(bedrooms).facts["channels"] == 3
     again = pickle.loads(pickle.dumps(source))  # as worker processes get it
-    assert levels(again.fit(image_size=32, channels=3)) == [10, 20, 30]
+    assert levels(again.fit(ImageSpec(image_size=32, channels=3))) == [10, 20, 30]
     assert sorted(path.name for path in bedrooms.iterdir()) == before
 
 
@@ -302,8 +302,8 @@ def test_images_in_a_folder_are_unlabelled_and_in_order(tmp_path):
         paint(tmp_path / f"{k}.png", level=10 * k)
     source = open_folder(tmp_path)
     assert source.facts == {"channels": 1, "image_size": 8, "shape": (1, 8, 8)}
-    assert levels(source.fit()) == [0, 10, 20]
-    assert set(source.fit()[0]) == {"image"}
+    assert levels(source.fit(Spec())) == [0, 10, 20]
+    assert set(source.fit(Spec())[0]) == {"image"}
 
 
 def test_sub_folders_are_classes(tmp_path):
@@ -342,14 +342,14 @@ def test_facts_of_images_that_differ(tmp_path):
     with pytest.raises(
         DataError, match=r"the images have different sizes or are not square; set `network.image_size`$"
     ):
-        source.fit()
-    assert source.fit(image_size=4, channels=1)[1]["image"].shape == (1, 4, 4)
+        source.fit(Spec())
+    assert source.fit(ImageSpec(image_size=4, channels=1))[1]["image"].shape == (1, 4, 4)
 
 
 def test_only_grey_and_colour_can_be_asked_for(tmp_path):
     paint(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"images have 1 or 3 channels, and `network.channels` is 4$"):
-        open_folder(tmp_path).fit(channels=4)
+        open_folder(tmp_path).fit(ImageSpec(channels=4))
 
 
 def test_a_network_may_ask_by_shape(tmp_path):
@@ -378,11 +378,11 @@ def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path,
     spoil(tmp_path / "1.png")
     source = open_folder(tmp_path)
     assert len(source) == 3
-    assert levels(source.fit(image_size=8)) == [0, 2]
+    assert levels(source.fit(ImageSpec(image_size=8))) == [0, 2]
     assert list(source.skipped) == ["1.png"]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{tmp_path}: skipped 1 unreadable image: 1.png (image file is truncated")
-    source.fit(image_size=16)
+    source.fit(ImageSpec(image_size=16))
     assert len(caplog.messages) == 1  # known by now
 
 
@@ -404,7 +404,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
     with pytest.raises(
         DataError, match=r"cannot read b.png \(.+\); mend or remove it, or leave out `strict` to skip it$"
     ):
-        open_folder(tmp_path, strict=True).fit(image_size=8)
+        open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=8))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -433,7 +433,7 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
     for k in range(3):
         spoil(tmp_path / f"{k}.png")
     with pytest.raises(DataError, match=r"no readable images among 3 files .*; 0.png: image file is truncated"):
-        open_folder(tmp_path).fit(image_size=8)
+        open_folder(tmp_path).fit(ImageSpec(image_size=8))
 
 
 # --- sets too large for memory
@@ -448,7 +448,7 @@ def large(tmp_path, monkeypatch):
 
 
 def test_a_large_set_is_decoded_item_by_item(large):
-    dataset = open_folder(large).fit(image_size=8)
+    dataset = open_folder(large).fit(ImageSpec(image_size=8))
     assert isinstance(dataset, SquareImages)
     assert levels(dataset) == [0, 2, 1, 3]
     assert [int(dataset[i]["label"]) for i in range(4)] == [0, 0, 1, 1]
@@ -456,7 +456,7 @@ def test_a_large_set_is_decoded_item_by_item(large):
 
 def test_in_a_large_set_the_next_image_stands_in_for_a_damaged_one(large, caplog):
     source = open_folder(large)
-    dataset = source.fit(image_size=8)
+    dataset = source.fit(ImageSpec(image_size=8))
     caplog.clear()
     spoil(large / "a" / "2.png")
     spoil(large / "b" / "3.png")
@@ -467,14 +467,14 @@ def test_in_a_large_set_the_next_image_stands_in_for_a_damaged_one(large, caplog
 
 
 def test_in_a_large_set_strict_stops(large):
-    dataset = open_folder(large, strict=True).fit(image_size=8)
+    dataset = open_folder(large, strict=True).fit(ImageSpec(image_size=8))
     spoil(large / "a" / "2.png")
     with pytest.raises(DataError, match=r"cannot read a/2.png \("):
         dataset[1]
 
 
 def test_a_large_set_travels_to_worker_processes(large):
-    dataset = pickle.loads(pickle.dumps(open_folder(large).fit(image_size=8)))
+    dataset = pickle.loads(pickle.dumps(open_folder(large).fit(ImageSpec(image_size=8))))
     assert levels(dataset) == [0, 2, 1, 3]
 
 
@@ -483,9 +483,9 @@ def test_memory_and_file_by_file_give_the_same(tmp_path, monkeypatch):
     for k in range(3):
         Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{k}.png")
     source = open_folder(tmp_path)
-    held = source.fit(image_size=16)
+    held = source.fit(ImageSpec(image_size=16))
     monkeypatch.setattr(sources, "MEMORY_PIXELS", 0)
-    read = open_folder(tmp_path).fit(image_size=16)
+    read = open_folder(tmp_path).fit(ImageSpec(image_size=16))
     assert type(held) is not type(read)
     for i in range(3):
         assert_close(held[i], read[i], atol=0, rtol=0)
@@ -494,9 +494,9 @@ def test_memory_and_file_by_file_give_the_same(tmp_path, monkeypatch):
 def test_the_last_size_is_kept(tmp_path):
     paint(tmp_path / "a.png")
     source = open_folder(tmp_path)
-    dataset = source.fit(image_size=8)
-    assert source.fit(image_size=8, channels=1) is dataset
-    assert source.fit(image_size=16)[0]["image"].shape == (1, 16, 16)
+    dataset = source.fit(ImageSpec(image_size=8))
+    assert source.fit(ImageSpec(image_size=8, channels=1)) is dataset
+    assert source.fit(ImageSpec(image_size=16))[0]["image"].shape == (1, 16, 16)
 
 
 def test_pixels_in_memory_and_in_files_give_the_same(tmp_path):
@@ -515,7 +515,7 @@ def test_fruits_have_three_classes(shared_data):
     source = open_folder(shared_data("fruits"))
     assert (len(source), source.facts["image_size"], source.facts["channels"]) == (1320, 100, 3)
     assert source.facts["classes"] == ["apple", "cherry", "tomato"]
-    dataset = source.fit(image_size=32, num_classes=3)
+    dataset = source.fit(ImageSpec(image_size=32))
     assert dataset.tensors["image"].shape == (1320, 3, 32, 32)
     assert torch.bincount(dataset.tensors["label"]).tolist() == [440, 440, 440]
     corners = dataset.tensors["image"][:, :, 0, 0].float()
@@ -525,7 +525,7 @@ def test_fruits_have_three_classes(shared_data):
 def test_kodak_is_cut_square_from_landscapes_and_portraits(shared_data):
     source = open_folder(shared_data("kodak"), strict=True)
     assert source.facts == {"channels": 3}
-    assert source.fit(image_size=64).tensors["image"].shape == (12, 3, 64, 64)
+    assert source.fit(ImageSpec(image_size=64)).tensors["image"].shape == (12, 3, 64, 64)
 
 
 def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, caplog):
@@ -542,5 +542,5 @@ def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, ca
     source = open_folder(tmp_path / "fashion.zip")
     assert source.facts["classes"] == sorted({str(label) for label in labels})
     order = sorted(range(40), key=lambda k: (labels[k], k))
-    assert_close(source.fit().tensors["image"][:, 0], torch.from_numpy(images[order].copy()), atol=0, rtol=0)
+    assert_close(source.fit(Spec()).tensors["image"][:, 0], torch.from_numpy(images[order].copy()), atol=0, rtol=0)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

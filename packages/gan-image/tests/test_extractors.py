@@ -178,7 +178,7 @@ def test_the_embedded_classifier_tells_the_datas_classes(channels):
     from gan_image.data import load_digits
 
     source = load_digits()
-    dataset = source.fit(image_size=8, channels=channels)
+    dataset = source.fit(ImageSpec(image_size=8, channels=channels))
     extractor = extractors.classifier(None, None, dataset, source.facts)
     images = dataset.tensors["image"][:200].float() / 127.5 - 1
     found = extractor(images)

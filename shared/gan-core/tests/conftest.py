@@ -71,7 +71,7 @@ def load_cloud() -> Source:
 
 
 def load_plain_cloud() -> Source:
-    return TensorSource({"points": load_cloud().fit()[:]["points"]}, name="plain-cloud")
+    return TensorSource({"points": load_cloud().fit(Spec())[:]["points"]}, name="plain-cloud")
 
 
 def open_folder(path: Path, *, strict: bool = False) -> Source:

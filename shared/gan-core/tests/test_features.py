@@ -156,7 +156,7 @@ def test_a_model_is_measured_by_features(seeing, toy):
     document = api.evaluate(seeing, data="cloud", count=100)
     assert list(document["metrics"]) == ["spread", "fid", "inception_score", "precision_recall", "density_coverage"]
     fake = toy.load(seeing).generate(100, seed=0)
-    real = toy.open_data("cloud").fit().tensors["points"]
+    real = toy.open_data("cloud").fit(Spec()).tensors["points"]
     double = (torch.cat([x, 2 * x], dim=1).numpy() for x in (real, fake))
     expected = metrics.frechet_distance(*(metrics.Moments.of(x) for x in double))
     assert document["metrics"]["fid"]["fid"] == pytest.approx(expected, rel=1e-6)
@@ -192,7 +192,7 @@ def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, t
 
 
 def test_a_model_is_measured_against_tensors_too(seeing, toy):
-    points = toy.open_data("cloud").fit().tensors["points"]
+    points = toy.open_data("cloud").fit(Spec()).tensors["points"]
     named, same, moved = (
         api.evaluate(seeing, data=data, count=50, metrics=["fid"])["metrics"]["fid"]["fid"]
         for data in ("cloud", {"points": points}, {"points": points + 1})

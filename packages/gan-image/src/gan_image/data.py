@@ -33,11 +33,11 @@ DATASETS: tuple[DataCard, ...] = (
     DataCard("grid", "25 normal distributions on a lattice", "100,000 points around {-4, -2, 0, 2, 4}², deviation 0.05",
              "embedded", "gan_image.data:load_grid"),
     DataCard("mnist", "handwritten digits", "60,000 grey images of 28x28 pixels, 10 classes", "download",
-             "gan_image.data:load_mnist"),
+             "gan_image.data:load_mnist", ("train", "test")),
     DataCard("fashion-mnist", "clothes", "60,000 grey images of 28x28 pixels, 10 classes", "download",
-             "gan_image.data:load_fashion_mnist"),
+             "gan_image.data:load_fashion_mnist", ("train", "test")),
     DataCard("cifar10", "animals and vehicles", "50,000 colour images of 32x32 pixels, 10 classes", "download",
-             "gan_image.data:load_cifar10"),
+             "gan_image.data:load_cifar10", ("train", "test")),
     DataCard("photographs", "details of eight photographs (needs gan-image[photographs])",
              "10,000 colour images of 128x128 pixels, 8 classes", "embedded", "gan_image.data:load_photographs"),
     DataCard("stl10", "things that can fly, drive or walk", "100,000 colour images of 96x96 pixels, unlabelled",
@@ -62,22 +62,34 @@ STACKED = 128_000
 """Images of stacked digits, as PacGAN trains on (arXiv:1712.04086, section 4.2)."""
 
 
-def open_folder(path: str | Path, *, strict: bool = False) -> ImageSource:
-    """The images of a folder or of a zip or tar archive, which is read in place.
+HALVES = ("left", "right")
+"""Parts of files that show two images side by side."""
 
-    Images in sub-folders are labelled with the first folder on their way; images that lie directly in the folder have
-    no labels. A file that cannot be read is named, counted and skipped.
+
+def open_folder(path: str | Path, *, strict: bool = False, part: str | None = None) -> ImageSource:
+    """Opens the images of a folder or of a zip or tar archive, which is read in place.
+
+    Images in sub-folders are labelled with the name of the first folder on their way; images that lie directly in the
+    folder have no labels. A file that cannot be read is named, counted and skipped.
 
     Args:
         path: the folder or archive.
-        strict: a file that cannot be read is an error.
+        strict: whether a file that cannot be read is an error.
+        part: a sub-folder; or `left` or `right`, of files that show two images side by side.
 
     Raises:
         DataError: there is no such folder or archive, it holds no readable image, or one is unreadable and `strict`.
     """
+    from gan_core.files import sub_folder
+    from gan_image.files import open_files
     from gan_image.sources import open_images
 
-    return open_images(Path(path), strict=strict)
+    path = Path(path)
+    if part is None:
+        return open_images(path, open_files(path), strict=strict)
+    if part in HALVES:
+        return open_images(path, open_files(path), strict=strict, half=part, name=f"{path}:{part}")
+    return open_images(path, sub_folder(open_files(path), part, path), strict=strict, name=f"{path}:{part}")
 
 
 def load_digits() -> ImageSource:
@@ -112,31 +124,31 @@ def load_grid() -> PointSource:
     return _mixture("grid", cartesian_prod(side, side), 0.05)
 
 
-def load_mnist() -> ImageSource:
-    """The training part of MNIST (LeCun et al. 1998), through torchvision.
+def load_mnist(part: str = "train") -> ImageSource:
+    """Loads MNIST (LeCun et al. 1998) through torchvision: its part `train` or `test`.
 
     Raises:
         DataError: it is not here yet and cannot be downloaded.
     """
-    return _torchvision("mnist", "MNIST")
+    return _torchvision("mnist", "MNIST", part)
 
 
-def load_fashion_mnist() -> ImageSource:
-    """The training part of Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747), through torchvision.
-
-    Raises:
-        DataError: it is not here yet and cannot be downloaded.
-    """
-    return _torchvision("fashion-mnist", "FashionMNIST")
-
-
-def load_cifar10() -> ImageSource:
-    """The training part of CIFAR-10 (Krizhevsky 2009), through torchvision.
+def load_fashion_mnist(part: str = "train") -> ImageSource:
+    """Loads Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) through torchvision: its part `train` or `test`.
 
     Raises:
         DataError: it is not here yet and cannot be downloaded.
     """
-    return _torchvision("cifar10", "CIFAR10")
+    return _torchvision("fashion-mnist", "FashionMNIST", part)
+
+
+def load_cifar10(part: str = "train") -> ImageSource:
+    """Loads CIFAR-10 (Krizhevsky 2009) through torchvision: its part `train` or `test`.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _torchvision("cifar10", "CIFAR10", part)
 
 
 def load_photographs() -> ImageSource:
@@ -244,13 +256,13 @@ def _stacked(name: str, digits: ImageSource) -> StackedSource:
     return StackedSource(digits, name=name, count=STACKED)
 
 
-def _torchvision(name: str, loader: str) -> ImageSource:
+def _torchvision(name: str, loader: str, part: str) -> ImageSource:
     import torch
 
-    data = _download(name, _torchvision_class(loader), train=True)
+    data = _download(name, _torchvision_class(loader), train=part == "train")
     pixels = torch.as_tensor(data.data)
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)  # [N, H, W(, C)] -> [N, C, H, W]
-    return _labelled(name, pixels, data.targets, data.classes)
+    return _labelled(name if part == "train" else f"{name}:{part}", pixels, data.targets, data.classes)
 
 
 def _torchvision_class(name: str) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core import draws
+from gan_core.data.spec import Spec
 from gan_core.errors import CheckpointError, RecipeError
 from gan_core.recipe import Optimizer, Recipe
 
@@ -67,14 +68,14 @@ class Phase:
         players: who plays, by name; None is everyone. Networks that no player of the phase owns are frozen and in
             evaluation mode.
         share: of the training's steps, relative to the other phases' shares.
-        fit: network settings that the phase's data are cut to instead of the recipe's, such as `{"image_size": 16}`.
+        spec: fields of the data specification that are other than the game's in this phase: `{"image_size": 16}`.
         batch_size: where it is not the recipe's.
     """
 
     name: str = "adversarial"
     players: tuple[str, ...] | None = None
     share: float = 1.0
-    fit: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
 
 
@@ -84,6 +85,8 @@ class Game(nn.Module, ABC):
     Attributes:
         recipe: what it was built from; None for a game put together by hand.
         sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
+        reads: keys of the batch that its losses read; empty for those of its data specification.
+        paired: whether the parts of an item that it reads belong together; otherwise they come from separate sets.
         stagers: names of the players that `stage` may train through; the others see its results as constants.
         unmeasured: why what it samples is none of its domain's measures' business; None where it is.
         example: what to do with a loaded `game`, as a line of Python for the model card.
@@ -95,7 +98,9 @@ class Game(nn.Module, ABC):
         optimizers: of the phase's players, by name, for a loss that looks ahead; empty outside a training.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ()
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
+    paired: ClassVar[bool] = True
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     example: ClassVar[str] = "samples = game.generate(16, seed=0)"
@@ -113,6 +118,37 @@ class Game(nn.Module, ABC):
     @abstractmethod
     def players(self) -> Iterable[Player]:
         """The cast, in the order of play. Asked anew at the start of every phase."""
+
+    def data_spec(self) -> Spec:
+        """Returns what the networks need of the data; fields that they leave open are set by the recipe."""
+        return Spec()
+
+    @property
+    def spec(self) -> Spec:
+        """What the data are fitted to: `data_spec` with the recipe's `data.spec` laid over it."""
+        return self.spec_with({} if self.recipe is None else self.recipe.data.spec)
+
+    def spec_with(self, changes: Mapping[str, Any]) -> Spec:
+        """Returns `data_spec` with some fields set.
+
+        Raises:
+            RecipeError: a field is unknown or out of range, or contradicts the networks.
+        """
+        own = self.data_spec()
+        spec = own.but(changes)
+        for name, value in own.fixed().items():
+            if getattr(spec, name) != value:
+                given = f"`data.spec.{name}` is {getattr(spec, name)}, and the networks need {value}"
+                raise RecipeError(f"{given}; leave it out, or set the networks' size")
+        return spec
+
+    @property
+    def data_keys(self) -> tuple[str, ...]:
+        """Keys that the data must have: `reads`, else the specification's key, and `label` where there are classes."""
+        if self.reads:
+            return self.reads
+        label = ("label",) if self.num_classes is not None else ()
+        return ((key,) if (key := self.data_spec().key) else ()) + label
 
     def phases(self) -> Iterable[Phase]:
         """The parts of a training, in order."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
+from gan_core.data import ImageSpec
 from gan_core.blocks import doublings, same_convolution, xavier
 from gan_core.game import Terms
 from gan_core.objectives import energy_objective
@@ -86,6 +87,7 @@ class Decoder(nn.Module):
     def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 64, width: Size = 128):
         super().__init__()
         self.latent_dim, self.width = latent_dim, width
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         self.project = xavier(nn.Linear(latent_dim, width * 8 * 8))
         stages: list[nn.Module] = [pair(width, width)]
         for _ in range(doublings(image_size, 8)):

@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gan_core.data import ImageSpec
 from gan_core.blocks import doublings, norm, one_hot
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, RMSprop, Size
@@ -65,6 +66,7 @@ class Generator(nn.Module):
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in reversed(range(stages))]
         self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         first = nn.ConvTranspose2d(latent_dim + (num_classes or 0), widths[0], 4, bias=False)
         self.project = nn.Sequential(first, nn.BatchNorm2d(widths[0]), nn.ReLU())
         self.up = nn.Sequential(*[Up(a, b) for a, b in pairwise(widths)])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gan_core import draws
+from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
 from gan_core.objectives import Objective, non_saturating
@@ -46,6 +47,7 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes, self.noise, self.categories, self.continuous = None, noise, categories, continuous
         self.latent_dim = noise + categories + continuous
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         widths = [self.latent_dim, 16 * width, 2 * width, width]
         shapes = [(1, 1, 0), (quarter(image_size), 1, 0), (4, 2, 1)]
         layers: list[nn.Module] = []
