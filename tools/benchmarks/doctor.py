@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 
 import gan_image
 from gan_core.api import open_data
-from gan_core.data import Batch, BatchStream, Source, TensorDataset, TensorSource, hold_out, to_device
+from gan_core.data import Batch, BatchStream, ImageSpec, Source, Spec, TensorDataset, TensorSource, hold_out
 from gan_core.errors import NonFiniteError
 from gan_core.report import read_run
 from gan_core.run import Run
@@ -150,7 +150,7 @@ def source_of(name: str) -> Source:
 def some(dataset: Dataset[Batch]) -> Batch:
     """As many items as there are, but no more than are measured."""
     count = min(SAMPLES, len(dataset))  # type: ignore[arg-type]
-    return to_device(next(BatchStream(dataset, count, seed=1)), torch.device("cpu"))
+    return next(BatchStream(dataset, count, seed=1))
 
 
 @cache

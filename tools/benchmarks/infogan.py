@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import gan_image
-from gan_core.data import to_device
+from gan_core.data import ImageSpec, to_device
 from gan_image.media import write_samples
 from gan_image.systems.information import InfoGAN
 

@@ -40,7 +40,7 @@ from _tables import markdown, show
 
 import gan_image
 from gan_core.api import evaluate, open_data
-from gan_core.data import Source
+from gan_core.data import Source, Spec
 from gan_image.sources import PointSource
 
 COMMON: dict[str, Any] = {"train.sample_every": None, "train.checkpoint_every": None}

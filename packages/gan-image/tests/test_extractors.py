@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from gan_core.data import ImageSpec
 from gan_core.domain import resolve
 from gan_core.errors import CheckpointError, InputError, MissingDependency
 from gan_core.features import Extractor

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_core.data import TensorDataset
+from gan_core.data import ImageSpec, Spec, TensorDataset
 from gan_core.domain import resolve
 from gan_image.data import load_digits, load_grid, load_ring, load_stacked_digits
 from gan_image.metrics import METRICS, modes, moments, recognition, sliced_wasserstein, stacked_modes

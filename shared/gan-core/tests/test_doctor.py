@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import gan_core.doctor
-from gan_core.data import hold_out
+from gan_core.data import Spec, hold_out
 from gan_core.doctor import examine_installation, examine_run
 from gan_core.errors import CheckpointError
 from gan_core.two_player import TwoPlayerGame

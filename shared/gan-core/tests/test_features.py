@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_core import api, features, metrics
+from gan_core.data import FittedData, Spec
 from gan_core.domain import ExtractorCard
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation, protocol_id
@@ -202,7 +203,8 @@ def test_a_model_is_measured_against_tensors_too(seeing, toy):
 
 
 def measuring(toy) -> Evaluation:
-    return Evaluation(toy, toy.open_data("cloud"), toy.create("plain"), {}, metrics=["fid"], count=20)
+    data = FittedData(toy.open_data("cloud"), Spec())
+    return Evaluation(toy, data, toy.create("plain"), metrics=["fid"], count=20)
 
 
 def test_features_of_many_games_do_not_pile_up(seeing, toy):

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
 from gan_core.checkpoint import read_checkpoint, write_checkpoint
-from gan_core.data import Source, TensorDataset, hold_out
+from gan_core.data import Source, Spec, TensorDataset, hold_out
 from gan_core.errors import NonFiniteError, RecipeError
 from gan_core.objectives import wasserstein
 from gan_core.run import Run
@@ -305,16 +305,21 @@ def test_phases_share_the_steps_and_each_has_one() -> None:
         cut(2, 1, 1, 1)
 
 
+class RowSpec(Spec):
+    size: int = 1
+
+
 class Sizes(Source):
     """Rows of as many columns as the phase asks for."""
 
-    name, facts = "sizes", {}
+    name, facts, keys = "sizes", {}, ("rows",)
 
     def __len__(self) -> int:
         return 12
 
-    def fit(self, size: int = 1, **others: Any) -> TensorDataset:
-        return TensorDataset({"rows": torch.zeros(12, size)})
+    def fit(self, spec: Spec) -> TensorDataset:
+        assert isinstance(spec, RowSpec)
+        return TensorDataset({"rows": torch.zeros(12, spec.size)})
 
 
 class Growing(Slopes):
@@ -325,8 +330,11 @@ class Growing(Slopes):
         self.entered: list[tuple[str, int]] = []
         self.places: list[tuple[str, float]] = []
 
+    def data_spec(self) -> Spec:
+        return RowSpec()
+
     def phases(self) -> Iterable[Phase]:
-        return [Phase("narrow", share=3), Phase("wide", ("first",), share=1, fit={"size": 2}, batch_size=2)]
+        return [Phase("narrow", share=3), Phase("wide", ("first",), share=1, spec={"size": 2}, batch_size=2)]
 
     def enter(self, phase: Phase) -> None:
         self.entered.append((phase.name, self.step))

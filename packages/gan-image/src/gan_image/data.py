@@ -80,7 +80,6 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
     Raises:
         DataError: there is no such folder or archive, it holds no readable image, or one is unreadable and `strict`.
     """
-    from gan_core.files import sub_folder
     from gan_image.files import open_files
     from gan_image.sources import open_images
 
@@ -89,6 +88,8 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
         return open_images(path, open_files(path), strict=strict)
     if part in HALVES:
         return open_images(path, open_files(path), strict=strict, half=part, name=f"{path}:{part}")
+    from gan_core.files import sub_folder
+
     return open_images(path, sub_folder(open_files(path), part, path), strict=strict, name=f"{path}:{part}")
 
 

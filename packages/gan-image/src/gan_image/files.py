@@ -115,7 +115,7 @@ def opened(files: Files, name: str) -> Iterator[Image.Image]:
 def read_image(files: Files, name: str, *, spec: ImageSpec = NATIVE, half: str | None = None) -> Image.Image:
     """Returns a decoded image, upright, 8-bit grey or RGB, and on white where it was transparent.
 
-    Without interpolation (masks and label maps) the values are the file's own: grey levels, or indices into its palette.
+    Without interpolation (masks and label maps) values are the file's own: grey levels, or indices into its palette.
 
     Args:
         files: the folder or archive.

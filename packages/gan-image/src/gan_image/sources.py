@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.data import ArraySpec, Batch, ImageSpec, Items, ItemSource, Source, Spec, TensorDataset, TensorSource, augmented, expect
+from gan_core.data import (
+    ArraySpec,
+    Batch,
+    ImageSpec,
+    Items,
+    ItemSource,
+    Source,
+    Spec,
+    TensorDataset,
+    TensorSource,
+    augmented,
+    collate,
+    expect,
+    fetch,
+)
 from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, nothing_readable
 from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_image, to_channels, to_size
@@ -245,7 +259,8 @@ class StackedSource(Source):
         """
         wanted = expect(spec, ImageSpec, self.name, "images")
         if wanted.channels not in (None, 3):
-            raise DataError(f"{self.name} has 3 channels, and the networks have {wanted.channels}; set `network.channels` to 3")
+            given = f"{self.name} has 3 channels, and the networks have {wanted.channels}"
+            raise DataError(f"{given}; set `network.channels` to 3")
         single = self.single.fit(wanted.plain().but({"channels": 1}))
         return augmented(StackedImages(single, self.parts), wanted)
 
@@ -253,7 +268,7 @@ class StackedSource(Source):
 class StackedImages(Dataset[Batch]):
     """Single images `[1, S, S]` in threes; `parts` `[N, 3]` says which."""
 
-    def __init__(self, single: Any, parts: Tensor):
+    def __init__(self, single: Dataset[Batch], parts: Tensor):
         self.single, self.parts = single, parts
 
     def __len__(self) -> int:
@@ -263,8 +278,8 @@ class StackedImages(Dataset[Batch]):
         return {"image": self.__getitems__([index])["image"][0]}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        single = self.single.__getitems__(self.parts[torch.as_tensor(indices)].flatten().tolist())["image"]
-        return {"image": single.unflatten(0, (-1, 3)).squeeze(2)}  # [3 B, 1, S, S] -> [B, 3, S, S]
+        single = collate(fetch(self.single, self.parts[torch.as_tensor(indices)].flatten().tolist()))["image"]
+        return {"image": single.reshape(-1, 3, *single.shape[2:])}  # [3 B, 1, S, S] -> [B, 3, S, S]
 
 
 class PointSource(TensorSource):
@@ -344,7 +359,7 @@ def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None
     facts: dict[str, Any] = {"channels": max((shape[0] for shape in shapes), default=3)}
     sizes = {(height, width) for _, height, width in shapes}
     if len(sizes) == 1:
-        (height, width), = sizes
+        ((height, width),) = sizes
         facts["image_size"] = height if height == width else (height, width)
         facts["shape"] = (facts["channels"], height, width)
     if classes is not None:

@@ -38,9 +38,9 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
 
     Args:
         domain: whose datasets and files.
-        where: `NAME`, `NAME:PART` (`mnist:test`), a path, or `PATH:PART`, where the part is a sub-folder (`fruits:test`)
-            or, of pictures that show two images side by side, `left` or `right`. A mapping names a place for each part of
-            an item: `{"source": "nuclei/masks", "target": "nuclei/images"}`.
+        where: `NAME`, `NAME:PART` (`mnist:test`), a path, or `PATH:PART`, where the part is a sub-folder
+            (`fruits:test`) or, of pictures that show two images side by side, `left` or `right`. A mapping names a
+            place for each part of an item: `{"source": "nuclei/masks", "target": "nuclei/images"}`.
         strict: whether a file that cannot be read is an error.
         paired: whether the parts of a mapping belong together; otherwise they are sets without pairs.
 
@@ -50,7 +50,7 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
     if domain is None:
         raise DataError(f"`{where}`: naming data needs a domain; use its package's `train`, or give tensors")
     if isinstance(where, Mapping):
-        parts: dict[str, Source] = {key: open_data(domain, place, strict=strict) for key, place in where.items()}
+        parts: dict[str, Any] = {key: open_data(domain, place, strict=strict) for key, place in where.items()}
         return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
     module, text = domain.module("data"), str(where)
     cards = {card.name: card for card in module.DATASETS}
@@ -284,10 +284,10 @@ def _fitted(game: Game, recipe: Recipe, source: Source) -> FittedData:
     """Returns a source fitted to what a game needs.
 
     Raises:
-        DataError: the data lack a key or the classes that the game reads, or cannot be brought to its specification.
+        DataError: the data lack the classes or a key that the game reads, or cannot be brought to its specification.
     """
-    require_keys(source, game.data_keys, recipe.system)
     require_classes(source, game.num_classes)
+    require_keys(source, game.data_keys, recipe.system)
     return FittedData(source, game.spec_with(recipe.data.spec))
 
 

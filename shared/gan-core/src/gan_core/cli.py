@@ -36,8 +36,8 @@ FLAGS = ("--json", "--debug")
 INTERRUPTED = 130
 """The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
 DATA_HELP = (
-    "A named dataset, or a folder or archive of files (default: embedded data). Where items have several parts, give one "
-    "for each: --data source=DIR --data target=DIR. Parts of a dataset or sub-folders: NAME:test, DIR:masks."
+    "A named dataset, or a folder or archive of files (default: embedded data). Where items have several parts, give "
+    "one for each: --data source=DIR --data target=DIR. Parts of a dataset or sub-folders: NAME:test, DIR:masks."
 )
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
 EXTRACTOR_HELP = "Whose features are compared. Left out: a small classifier of the data's labels."
@@ -498,7 +498,9 @@ def read_data(given: list[str] | None) -> str | dict[str, str] | None:
         return given[0]
     parts = [(match[1], match[2]) for match in named if match]
     if len(parts) < len(given) or len(dict(parts)) < len(parts):
-        raise InputError("`--data` is given several times; name a part for each, such as --data source=A --data target=B")
+        raise InputError(
+            "`--data` is given several times; name a part for each, such as --data source=A --data target=B"
+        )
     return dict(parts)
 
 

@@ -73,9 +73,9 @@ def reading(seed: int, first: int) -> Iterator[None]:
 def of_items(count: int, numbers: int = 1) -> Tensor:
     """Returns numbers in [0, 1) for each item of a batch that a dataset reads, `[count, numbers]` in float64.
 
-    They are a function of the seed and the item's place in the stream, whichever process or worker reads it, and
-    the same when they are drawn again: parts of one item that draw as many numbers draw the same ones. Outside a stream,
-    torch's default generator draws them.
+    They are a function of the seed and the item's place in the stream, whichever process or worker reads it, and the
+    same when they are drawn again: parts of one item draw the same ones. Outside a stream, torch's default generator
+    draws them.
     """
     stream = _reading.get()
     if stream is None:

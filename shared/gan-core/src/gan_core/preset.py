@@ -95,8 +95,8 @@ class Preset:
     def complete(self, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
         """Returns the recipe checked and written out, with what was left open taken from the data's `facts`.
 
-        A network setting is taken from the fact of the same name, unless it is `num_classes`: whether a game has classes
-        is the user's choice. See `completed` for the data settings.
+        A network setting is taken from the fact of the same name, unless it is `num_classes`: whether a game has
+        classes is the user's choice. See `completed` for the data settings.
 
         Raises:
             RecipeError: see `check`, or no networks can be built with these settings.
@@ -221,7 +221,7 @@ class Preset:
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
-    """Returns a recipe for a game with its data settings written out, with what was left open taken from the data's `facts`.
+    """Returns a recipe for a game with its data settings written out; open ones are taken from the data's facts.
 
     Fields of the specification that follow from the networks are left out: they change with the networks. Names of
     classes are kept where the game has classes.

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.data import ImageSpec
 from gan_core.blocks import doublings, same_convolution, xavier
+from gan_core.data import ImageSpec
 from gan_core.game import Terms
 from gan_core.objectives import energy_objective
 from gan_core.preset import Preset

@@ -17,8 +17,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gan_core.data import ImageSpec
 from gan_core.blocks import doublings, norm, one_hot
+from gan_core.data import ImageSpec
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, RMSprop, Size
 from gan_core.regularizers import WeightClipping

@@ -18,8 +18,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from gan_core.data import ArraySpec, ImageSpec, Spec
 from gan_core.blocks import one_hot
+from gan_core.data import ArraySpec, ImageSpec, Spec
 from gan_core.errors import RecipeError
 from gan_core.preset import Preset
 from gan_core.recipe import SGD, Adam, Size, Step

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gan_core.data import ImageSpec
 from gan_core.blocks import (
     ResidualDown,
     ResidualStem,
@@ -31,6 +30,7 @@ from gan_core.blocks import (
     same_convolution,
     xavier,
 )
+from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.objectives import Objective, hinge

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gan_core.data import ImageSpec
 from gan_core.blocks import doublings
+from gan_core.data import ImageSpec
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size
 from gan_core.regularizers import Dragan

@@ -80,8 +80,8 @@ class DatasetItems(Items):
 class ItemSource(Source):
     """Base class of sources whose items are read one at a time.
 
-    A set that is small enough is decoded when it is fitted and held in memory. Otherwise items are decoded when they are
-    needed, and the next readable item takes the place of one that cannot be read.
+    A set that is small enough is decoded when it is fitted and held in memory. Otherwise items are decoded when they
+    are needed, and the next readable item takes the place of one that cannot be read.
 
     Attributes:
         thing: what an item is, in messages.
@@ -104,8 +104,8 @@ class ItemSource(Source):
         """Returns the items as a game needs them; see `Source.fit`.
 
         Raises:
-            DataError: no item can be read, or one cannot be read and the source is strict, or the data cannot be brought
-                to the specification.
+            DataError: no item can be read, or one cannot be read and the source is strict, or the data cannot be
+                brought to the specification.
         """
         items = self.items(spec)
         if items.memory <= MEMORY_BYTES and items.values <= MEMORY_VALUES:
@@ -226,7 +226,9 @@ class Augmented(Dataset[Batch]):
         (shape,) = shapes
         height, width = self.spec.size or shape
         if shape[0] < height or shape[1] < width:
-            raise DataError(f"an item is {shape[0]}x{shape[1]} pixels and cannot be cut to {height}x{width}; enlarge it")
+            raise DataError(
+                f"an item is {shape[0]}x{shape[1]} pixels and cannot be cut to {height}x{width}; enlarge it"
+            )
         rooms = (shape[0] - height, shape[1] - width)
         top, left = (
             room // 2 if self.spec.crop == "centre" else int(place * (room + 1))

@@ -33,7 +33,9 @@ def main_key(source: Source) -> str:
     """
     keys = [key for key in source.keys if key != "label"]
     if len(keys) != 1:
-        raise DataError(f"{source.name} has {', '.join(f'`{key}`' for key in keys)}; a part of a pair must have one of them")
+        raise DataError(
+            f"{source.name} has {', '.join(f'`{key}`' for key in keys)}; a part of a pair must have one of them"
+        )
     return keys[0]
 
 
@@ -70,8 +72,8 @@ class Paired(ItemSource):
     Args:
         name: name of the source.
         strict: whether an item without all of its parts is an error.
-        **parts: a source, tensors by key, a dataset, or a tensor `[N, …]` for each part. Each has one key beside `label`,
-            and gets the name of the part.
+        **parts: a source, tensors by key, a dataset, or a tensor `[N, …]` for each part. Each has one key beside
+            `label`, and gets the name of the part.
 
     Raises:
         DataError: no items belong together, or a source has several keys.
@@ -101,21 +103,26 @@ class Paired(ItemSource):
 
     def _match(self) -> Tensor:
         """Returns the places of each item in the sources, `[N, parts]`."""
-        names = [getattr(source, "names", None) for source in self.parts.values()]
-        if any(each is None for each in names):
+        names: list[Sequence[str]] = [getattr(source, "names", None) or () for source in self.parts.values()]
+        if not all(names):
             sizes = {part: len(source) for part, source in self.parts.items()}
             if len(set(sizes.values())) > 1:
-                raise DataError(f"the parts have different numbers of items {sizes}; for data without pairs use `Unpaired`")
+                raise DataError(
+                    f"the parts have different numbers of items {sizes}; for data without pairs use `Unpaired`"
+                )
             size = next(iter(sizes.values()))
             return torch.arange(size)[:, None].expand(size, len(self.parts))
         places = [{_stem(name): index for index, name in enumerate(each)} for each in names]
         shared = [stem for stem in places[0] if all(stem in each for each in places[1:])]
         if not shared:
-            first = " and ".join(f"{source.name} has {printable(each[0])}" for source, each in zip(self.parts.values(), names, strict=True))
+            first = " and ".join(
+                f"{source.name} has {printable(each[0])}"
+                for source, each in zip(self.parts.values(), names, strict=True)
+            )
             raise DataError(f"no items belong together: {first}, …; give the files of a pair the same name")
         alone = {stem for each in places for stem in each} - set(shared)
         if alone:
-            lacking = {stem: "lacks a counterpart" for stem in sorted(alone)}
+            lacking = dict.fromkeys(sorted(alone), "has no counterpart")
             self.skip(lacking)
         return torch.tensor([[each[stem] for each in places] for stem in shared])
 
@@ -129,7 +136,9 @@ class _JointItems(Items):
         first = next(iter(parts.values()))
         self.pixels = frozenset(part for part, items in parts.items() if source.inner[part] in items.pixels)
         self.groups = None if first.groups is None else first.groups[source.indices[:, 0]]
-        self.memory, self.values = (sum(getattr(items, name) for items in parts.values()) for name in ("memory", "values"))
+        self.memory, self.values = (
+            sum(getattr(items, name) for items in parts.values()) for name in ("memory", "values")
+        )
 
     def __len__(self) -> int:
         return len(self.source.indices)
@@ -164,7 +173,9 @@ class Unpaired(Source):
 
     def __init__(self, *, name: str | None = None, **parts: Data | Tensor):
         if len(parts) != 2:
-            raise DataError(f"`Unpaired` takes two sets, such as source= and target=, and was given {count(len(parts), 'set')}")
+            raise DataError(
+                f"`Unpaired` takes two sets, such as source= and target=, and was given {count(len(parts), 'set')}"
+            )
         self.parts = {part: as_part(data) for part, data in parts.items()}
         self.name = name or " + ".join(source.name for source in self.parts.values())
         self.facts = joint_facts({part: source.facts for part, source in self.parts.items()})

@@ -181,7 +181,9 @@ def named(item: Any) -> Batch:
         DataError: it is not a dictionary.
     """
     if not isinstance(item, Mapping):
-        raise DataError(f"the dataset's items are {type(item).__name__}; make each a dictionary, such as {{'image': tensor}}")
+        raise DataError(
+            f"the dataset's items are {type(item).__name__}; make each a dictionary, such as {{'image': tensor}}"
+        )
     return item  # type: ignore[return-value]
 
 
@@ -207,7 +209,7 @@ def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None
 
 
 PROVIDERS = {
-    "label": "give a folder with a sub-folder for each class, or leave `network.num_classes` out",
+    "label": "give a folder with a sub-folder for each class",
     "source": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
     "target": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
     "mask": "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`",
@@ -243,6 +245,9 @@ def require_classes(source: Source, num_classes: int | None) -> None:
         return
     have = source.facts.get("num_classes")
     if have is None:
-        raise DataError(f"{source.name} has no labels, and `network.num_classes` is {num_classes}; leave it out")
+        given = f"{source.name} has no labels, and `network.num_classes` is {num_classes}"
+        raise DataError(f"{given}; leave it out, or give a folder with a sub-folder for each class")
     if have != num_classes:
-        raise DataError(f"{source.name} has {have} classes and `network.num_classes` is {num_classes}; set it to {have}")
+        raise DataError(
+            f"{source.name} has {have} classes and `network.num_classes` is {num_classes}; set it to {have}"
+        )

@@ -23,9 +23,11 @@ class Spec(Settings):
 
     Attributes:
         key: key of the samples in a batch; None if the game does not say.
+        thing: what the samples are, in messages.
     """
 
     key: ClassVar[str | None] = None
+    thing: ClassVar[str] = "other data"
 
     def but(self, changes: Mapping[str, Any], where: str = "data.spec") -> Self:
         """Returns the specification with some fields changed.
@@ -73,6 +75,7 @@ class ArraySpec(Spec):
     """
 
     key: ClassVar[str | None] = "points"
+    thing: ClassVar[str] = "points"
     shape: tuple[Size, ...] | None = None
 
 
@@ -88,12 +91,13 @@ class ImageSpec(Spec):
             `stretch` (pix2pix: 286 / 256).
         crop: where the window is cut: at the `centre`, or at a `random` place drawn anew each time an item is read.
         flip: whether half of the items, chosen at random each time, are mirrored left to right.
-        interpolate: whether resizing interpolates; otherwise it repeats or drops pixels, so that values stay as they are.
+        interpolate: whether resizing interpolates; otherwise it repeats or drops pixels, so that values stay.
 
     Crops and flips are the same for all parts of an item, and are left out of previews and evaluations.
     """
 
     key: ClassVar[str | None] = "image"
+    thing: ClassVar[str] = "images"
     image_size: Size | tuple[Size, Size] | None = None
     channels: PositiveInt | dict[str, PositiveInt] | None = None
     resize: Literal["cover", "stretch", "none"] = "cover"
@@ -154,5 +158,5 @@ def expect(spec: Spec, kind: type[S], name: str, holds: str) -> S:
     if type(spec) is Spec:
         return kind()
     if not isinstance(spec, kind):
-        raise DataError(f"{name} holds {holds}, and this game needs `{spec.key}` ({type(spec).__name__}); give it other data")
+        raise DataError(f"{name} holds {holds}, and this game needs {spec.thing}; give it other data")
     return spec

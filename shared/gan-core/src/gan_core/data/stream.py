@@ -1,7 +1,7 @@
 """From a dataset to batches on a device: held-out splits, and the endless stream that a training reads.
 
-A batch is `dict[str, Tensor]` with the field's keys (`image`, `video`, `audio`, `points`, `label`, `source`, `target` …).
-Pixels travel as uint8 and are scaled to [-1, 1] on the device; masks, label maps and tokens keep their values.
+A batch is `dict[str, Tensor]` with the field's keys (`image`, `video`, `audio`, `points`, `label`, `source` …). Pixels
+travel as uint8 and are scaled to [-1, 1] on the device; masks, label maps and tokens keep their values.
 """
 
 from __future__ import annotations
@@ -166,9 +166,7 @@ class BatchStream:
         rank: int = 0, processes: int = 1, device: torch.device = CPU,
     ) -> None:  # fmt: skip
         self.position, self.batch_size, self.device, self.pixels = position, batch_size, device, pixels_of(dataset)
-        indices = IndexStream(
-            length(dataset), batch_size, seed=seed, position=position, rank=rank, processes=processes
-        )
+        indices = IndexStream(length(dataset), batch_size, seed=seed, position=position, rank=rank, processes=processes)
         places: Iterable[Any] = zip(count(position, batch_size), indices)  # both are endless
         loader = DataLoader(
             _Placed(dataset, seed, rank=rank, row=indices.rows.start), batch_sampler=places, num_workers=workers,
@@ -206,10 +204,14 @@ def collate(items: Any) -> Batch:
     for key, value in named(items[0]).items():
         shapes = {tuple(torch.as_tensor(item[key]).shape) for item in items} if _is_numeric(value) else None
         if shapes is None:
-            raise DataError(f"`{key}` of the data is {type(value).__name__}, such as {value!r:.40}; give numbers, such as token ids")
+            raise DataError(
+                f"`{key}` of the data is {type(value).__name__}, such as {value!r:.40}; give numbers, such as token ids"
+            )
         if len(shapes) > 1:
             few = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-            raise DataError(f"`{key}` of the data has items of different shapes, such as {few}; bring them to one shape")
+            raise DataError(
+                f"`{key}` of the data has items of different shapes, such as {few}; bring them to one shape"
+            )
     batch: Batch = default_collate(items)
     return batch
 
