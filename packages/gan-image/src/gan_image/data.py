@@ -9,7 +9,7 @@ The toy distributions are points in their own coordinates, not scaled to [-1, 1]
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from gan_core.files import data_home, download
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gan_core.data import Derived, Unpaired
     from gan_image.sources import ImageSource, PointSource, StackedSource
 
 DATASETS: tuple[DataCard, ...] = (
@@ -48,6 +49,10 @@ DATASETS: tuple[DataCard, ...] = (
              "download", "gan_image.data:load_lsun_bedroom"),
     DataCard("stacked-digits", "three scanned digits as red, green and blue",
              "128,000 images of 8x8 pixels, 1000 modes", "embedded", "gan_image.data:load_stacked_digits"),
+    DataCard("inverted-digits", "scanned digits, and others in black on white, without pairs",
+             "899 and 898 grey images of 8x8 pixels", "embedded", "gan_image.data:load_inverted_digits"),
+    DataCard("digit-outlines", "the outlines of scanned digits, and the digits", "1,797 pairs of grey images",
+             "embedded", "gan_image.data:load_digit_outlines"),
     DataCard("stacked-mnist", "three digits of MNIST as red, green and blue",
              "128,000 images of 28x28 pixels, 1000 modes", "download", "gan_image.data:load_stacked_mnist"),
 )  # fmt: skip
@@ -221,6 +226,41 @@ def load_lsun_bedroom() -> ImageSource:
     if not folder.is_dir():
         raise DataError(f"lsun-bedroom: unpack the published bedroom_train_lmdb.zip to {folder}")
     return _of_one_shape("lsun-bedroom", folder, (3, 256, 256))
+
+
+def load_inverted_digits() -> Unpaired:
+    """Loads every other scanned digit as `source`, and the others as `target`, black on white: two sets without pairs."""
+    from gan_core.data import Unpaired
+    from gan_image.sources import ImageSource, TensorImages
+
+    pixels = load_digits().images.pixels  # type: ignore[attr-defined]
+    source, target = pixels[::2], 255 - pixels[1::2]
+    return Unpaired(
+        name="inverted-digits",
+        source=ImageSource(TensorImages(source), name="digits"),
+        target=ImageSource(TensorImages(target), name="inverted digits"),
+    )
+
+
+def load_digit_outlines() -> Derived:
+    """Loads the scanned digits as `target`, and as `source` where their brightness changes, in white on black."""
+    from gan_core.data import Derived
+
+    return Derived(load_digits(), outlined, name="digit-outlines")
+
+
+def outlined(image: Tensor, numbers: Sequence[float] = ()) -> Tensor:
+    """Returns where an image changes by a quarter of the full range within two pixels, as 0 and 255.
+
+    Args:
+        image: uint8 `[C, H, W]`.
+        numbers: not used; degradations are given some.
+    """
+    from torch.nn.functional import max_pool2d
+
+    levels = image.float()
+    reach = max_pool2d(levels, 3, 1, 1) + max_pool2d(-levels, 3, 1, 1)  # the largest less the smallest
+    return (reach > 64).byte() * 255
 
 
 def load_stacked_digits() -> StackedSource:

@@ -319,6 +319,8 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
 
 def _finish(trainer: Trainer, run: Run) -> Run:
     """Trains, then leaves the averaged weights in the game and the model and the report in the run."""
+    if trainer.game.recipe is not None:
+        trainer.game.recipe = trainer.recipe
     try:
         run.interrupted = trainer.fit()
     except NonFiniteError:
@@ -335,8 +337,6 @@ def _round_off(trainer: Trainer, run: Run) -> None:
     if trainer.average is not None:
         trainer.average.swap()
     trainer.game.eval().requires_grad_(True)
-    if trainer.game.recipe is not None:
-        trainer.game.recipe = trainer.recipe
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)
         run.report()
