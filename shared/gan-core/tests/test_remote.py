@@ -151,10 +151,10 @@ def test_what_is_not_there_is_said():
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("file:///etc", "give a local folder or archive by its path"),
+        ("file://etc", "give a local folder or archive by its path"),
         ("zip::memory://a.zip", "chained URLs are not read; give the URL of the folder or archive itself"),
         ("simplecache::https://127.0.0.1/a.zip", "chained URLs are not read"),
-        ("memory://a::file:///etc", "chained URLs are not read"),
+        ("memory://a::file://etc", "chained URLs are not read"),
         ("reference://a.json", "unknown protocol `reference`; known: abfs, az,"),
         ("htps://host/a.zip", "unknown protocol `htps`; did you mean `https`?"),
     ],
@@ -170,11 +170,25 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize(("url", "package"), [("s3://bucket/set.zip", "s3fs"), ("gs://bucket/set", "gcsfs")])
-def test_a_library_that_is_not_installed_is_named(monkeypatch, url, package):
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    with pytest.raises(MissingDependency, match=rf"^{url}: needs {package}: pip install {package}$"):
-        open_files(url)
+@pytest.mark.parametrize(
+    ("url", "library", "package"),
+    [
+        ("s3://bucket/set.zip", "s3fs", "s3fs"),
+        ("gs://bucket/set", "gcsfs", "gcsfs"),
+        ("memory://set.zip", "fsspec.core", "gan-core[remote]"),
+        ("https://127.0.0.1/set.zip", "aiohttp", "gan-core[remote]"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named(url, library, package):
+    without = f"import sys; sys.modules[{library!r}] = None; from gan_core.files import open_files; open_files({url!r})"
+    there = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True)
+    words = f"{url}: needs {library.partition('.')[0]}: pip install {package}"
+    assert there.stderr.splitlines()[-1] == f"{MissingDependency.__module__}.{MissingDependency.__name__}: {words}"
+
+
+def test_a_local_folder_is_opened_without_fsspec(tmp_path):
+    code = f"import sys; from gan_core.files import open_files; open_files({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'fsspec' not in sys.modules"], check=True)
 
 
 def test_a_url_is_known_from_a_path(tmp_path):

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 PROTOCOLS = {
-    "memory": "gan-core[remote]", "http": "gan-core[remote]", "https": "gan-core[remote]", "hf": "huggingface_hub",
-    "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
+    "memory": "fsspec", "http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs",
+    "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
 }  # fmt: skip
-"""The package that reads each protocol."""
+"""The library that reads each protocol."""
 BLOCK = 2**18
 """Bytes fetched at least when an archive is read, and the largest file that is fetched in one request."""
 
@@ -185,8 +185,9 @@ def _system(url: str) -> tuple[AbstractFileSystem, str]:
 
         get_filesystem_class(protocol)
     except ImportError as error:
-        package = PROTOCOLS[protocol]
-        raise MissingDependency(f"{url}: needs {package}: pip install {package}") from error
+        library = PROTOCOLS[protocol]
+        package = "gan-core[remote]" if library in ("fsspec", "aiohttp") else library
+        raise MissingDependency(f"{url}: needs {library}: pip install {package}") from error
     with _reached():
         system, path = url_to_fs(url)
     return system, path
