@@ -335,7 +335,8 @@ def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
     paint(tmp_path / "test" / "x.png")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
-    assert str(error.value) == f"{tmp_path}: test, train are parts of a data set, not classes; give one of them"
+    words = "test, train are parts of a dataset, not classes; give one of them, such as"
+    assert str(error.value) == f"{tmp_path}: {words} {tmp_path}:train"
 
 
 def test_facts_of_images_that_differ(tmp_path):

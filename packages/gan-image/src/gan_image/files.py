@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gan_core import files as general
 from gan_core.data.spec import ImageSpec
 from gan_core.errors import MissingDependency
-from gan_core.files import DAMAGED, Files, Unreadable, names_ending, open_member, opening, reason_of
+from gan_core.files import DAMAGED, Files, Unreadable, is_url, names_ending, open_member, opening, reason_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -73,17 +73,17 @@ def _database(path: Path, process: int) -> Any:
         raise OSError(str(error)) from error
 
 
-def open_files(path: Path) -> Files:
-    """The files of a folder, of a zip or tar archive, or of an LMDB database.
+def open_files(place: str | Path) -> Files:
+    """Opens a folder, a zip or tar archive (local, or at a URL), or an LMDB database.
 
     Raises:
-        DataError: there is nothing of that name, or it is neither.
-        MissingDependency: it is a database, and lmdb is not installed.
+        DataError: it does not exist or cannot be read.
+        MissingDependency: it is a database and lmdb is not installed, or the library that reads the URL is not.
     """
-    if not (path / DATABASE).is_file():
-        return general.open_files(path)
-    with opening(path):
-        return DatabaseFiles(path)
+    if is_url(place) or not (Path(place) / DATABASE).is_file():
+        return general.open_files(place)
+    with opening(place):
+        return DatabaseFiles(Path(place))
 
 
 def image_names(files: Files) -> tuple[list[str], int]:
