@@ -15,6 +15,7 @@ _PUBLIC = {
     "Domain": "gan_core.domain",
     "Game": "gan_core.game",
     "GanError": "gan_core.errors",
+    "Adversary": "gan_core.adversary",
     "GradientPenalty": "gan_core.regularizers",
     "Objective": "gan_core.objectives",
     "Phase": "gan_core.game",
