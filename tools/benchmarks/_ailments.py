@@ -79,7 +79,8 @@ def ailments(run: Run, game: Game, data: Reference) -> dict[str, bool | None]:
         losses, norm = moves(game, data.trained)
         norms.append(norm)
     kinds, of_data = (float(torch.special.entr(share).sum().exp()) for share in (shares[-1], data.shares(real)))
-    known = [game.verdicts(batch) for batch in (data.trained, {**data.trained, data.key: made}, data.unseen) if batch]
+    batches = (data.trained, {**data.trained, data.key: made}, data.unseen)
+    known = [game.realness(batch)["discriminator"] for batch in batches if batch]
     told = rank(known[0], known[1])
     moments = [Moments.of(values.flatten(1).double().numpy()) for values in (real, made)]
     far = frechet_distance(*moments) > FAR * float(np.trace(moments[0].covariance))
@@ -96,10 +97,8 @@ def ailments(run: Run, game: Game, data: Reference) -> dict[str, bool | None]:
     }  # fmt: skip
 
 
-def rank(one: Tensor | None, other: Tensor | None) -> float:
-    """How often one of the first is higher than one of the others."""
-    assert one is not None
-    assert other is not None
+def rank(one: Tensor, other: Tensor) -> float:
+    """Returns how often one of the first is higher than one of the others."""
     return float(((one[:, None] > other).float() + (one[:, None] == other).float() / 2).mean())
 
 

@@ -43,7 +43,7 @@ BATCH, WARM = {"dcgan": 64, "wavegan": 8}, 4
 def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
     """Seconds of each step of the loop that one would write by hand: a discriminator's step, a generator's step."""
     game.train().to(memory_format=torch.channels_last)
-    generator, discriminator = game.generator, game.discriminator
+    generator, discriminator = game.generator, game.discriminator.network
     adam_g, adam_d = (
         torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
         for network in (generator, discriminator)
@@ -74,7 +74,7 @@ def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
 def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[float]:
     """The same of a Wasserstein game with a gradient penalty: some discriminator's steps, a generator's step."""
     game.train()
-    generator, discriminator = game.generator, game.discriminator
+    generator, discriminator = game.generator, game.discriminator.network
     adam_g, adam_d = (
         torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True)
         for network in (generator, discriminator)

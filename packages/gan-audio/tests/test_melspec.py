@@ -56,8 +56,8 @@ def test_bands_that_no_mel_has_are_neither_made_nor_judged():
     game = make()
     assert game.generator.begins == (2, 2)
     assert game.generator(game.latent(2)).shape == (2, 1, 32, 20)
-    logits = game.discriminator(torch.zeros(2, 1, 32, 20))
-    assert_close(logits, super(melspec.Discriminator, game.discriminator).forward(torch.zeros(2, 1, 32, 32)))
+    logits = game.discriminator.network(torch.zeros(2, 1, 32, 20))
+    assert_close(logits, super(melspec.Discriminator, game.discriminator.network).forward(torch.zeros(2, 1, 32, 32)))
 
 
 @pytest.mark.parametrize(("samples", "nearest"), [(1000, 1024), (100, 512), (700, 512)])
@@ -131,9 +131,9 @@ def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
     assert "the metric `spectrum` measures sounds, and this model makes mels: vocode them" in err
 
 
-@pytest.mark.parametrize(("preset", "name"), [(melspec.SMALL, "MelSpec"), (specgan.SMALL, "SpecGAN")])
-def test_spectrograms_are_no_images_to_be_augmented(preset, name):
-    with pytest.raises(RecipeError, match=rf"^`regularizers\.diffaugment` is for images, and the axes of {name}'s"):
+@pytest.mark.parametrize("preset", [melspec.SMALL, specgan.SMALL])
+def test_spectrograms_are_no_images_to_be_augmented(preset):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.diffaugment` is for images, and the axes"):
         preset.but(regularizers=[DiffAugment()]).build()
 
 

@@ -142,7 +142,7 @@ def test_a_turn_sees_one_bar_of_each_tune_and_the_bar_before():
 def test_the_discriminators_target_for_real_bars_is_nine_tenths():
     game = tiny(regularizers=[LabelSmoothing(real=0.9)], objective=non_saturating)
     seen = []
-    game.discriminator.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    game.discriminator.network.register_forward_hook(lambda module, inputs, output: seen.append(output))
     terms = game.discriminator_loss({"tune": make_tunes(range(6), bars=2)})
     real, fake = seen
     expected = (0.9 * softplus(-real) + 0.1 * softplus(real)).mean() + softplus(fake).mean()
@@ -154,8 +154,8 @@ def test_means_of_features_and_of_bars_are_matched():
     with torch.no_grad():
         for parameter in game.generator.to_bar.parameters():
             parameter.zero_()  # every bar is ½ throughout
-    game.discriminator.first.weight.data.fill_(0.01)
-    game.discriminator.first.bias.data.zero_()
+    game.discriminator.network.first.weight.data.fill_(0.01)
+    game.discriminator.network.first.bias.data.zero_()
     terms = game.generator_loss({"tune": tune(60, 60, chords=[C, AM]).repeat(2, 1, 1)})
     assert set(terms) == {"adversarial", "feature_matching", "mean_bar"}
     assert_close(terms["mean_bar"], torch.tensor(0.01 * 0.5 * 16 * 128 * 0.25))
@@ -175,7 +175,7 @@ def test_what_makes_no_sense_beside_its_rules_is_refused():
         tiny(regularizers=[FeatureMatching()])
     with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: it remembers no chords, and midinet judges bars"):
         tiny(regularizers=[Replay()])
-    with pytest.raises(RecipeError, match=r"^`regularizers\.consistency` is for images, and the axes of MidiNet's"):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.consistency` is for images, and the axes of this game's"):
         tiny(regularizers=[Consistency()])
 
 

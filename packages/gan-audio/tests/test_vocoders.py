@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 from gan_audio import DOMAIN, losses
-from gan_audio.losses import Judgement, Resolution
+from gan_audio.losses import Resolution
 from gan_audio.mel import CONTRACTS, MelSpectrogram
 from gan_audio.pipeline import resynthesized
 from gan_audio.systems import bigvgan, hifigan, melgan
@@ -26,10 +26,13 @@ from gan_audio.systems.vocoder import (
     reach,
     worked_out,
 )
+from gan_core.adversary import Adversary
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
+from gan_core.judgement import Judgement
 from gan_core.model import model_card
-from gan_core.objectives import energy_objective, hinge, least_squares
+from gan_core.objectives import hinge, least_squares
+from gan_core.regularizers import FeatureMatching
 from gan_core.testing import find_fixtures
 
 TINY = CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None)
@@ -410,22 +413,32 @@ def terms(game, player):
     return {name: float(value.detach()) for name, value in getattr(game, f"{player}_loss")(batch).items()}
 
 
+def adversary(objective, weight):
+    return Adversary(Stub(), objective=objective, regularizers=[FeatureMatching(weight=weight)], images=False)
+
+
 def test_melgan_minimises_hinges_and_matches_features_by_their_mean():
-    generator = make("melgan").generator
-    game = melgan.MelGAN(generator, Stub(), objective=hinge, feature_matching_weight=10.0)
-    assert terms(game, "discriminator") == pytest.approx({"scales": (0.25 + 1.25) + (0 + 1.5)})
-    share = 10 * 4 / (3 + 1) / 2
-    assert terms(game, "generator") == pytest.approx({"adversarial": -0.75, "feature_matching": share * (5 + 10)})
+    game = melgan.MelGAN(make("melgan").generator, adversary(hinge, weight=5.0))
+    assert terms(game, "discriminator") == pytest.approx({"adversarial": (0.25 + 1.25) + (0 + 1.5)})
+    assert terms(game, "generator") == pytest.approx({"adversarial": -0.75, "feature_matching": 5 * (5 + 10)})
 
 
 def test_hifigan_minimises_squares_features_and_mels():
-    game = hifigan.HiFiGAN(make("hifigan").generator, Stub(), Stub())
+    game = hifigan.HiFiGAN(make("hifigan").generator, *(adversary(least_squares, weight=2.0) for _ in range(2)))
     squares = (0.25**2 + 0.25**2) + (0.5**2 + 0.5**2)
-    assert terms(game, "discriminator") == pytest.approx({"mpd": squares, "msd": squares})
+    assert terms(game, "discriminator") == pytest.approx({"mpd/adversarial": squares, "msd/adversarial": squares})
     found = terms(game, "generator")
     apart = (MelSpectrogram(TINY)(REAL) - MelSpectrogram(TINY)(FAKE)).abs().mean()
-    expected = {"adversarial": 2 * (0.75**2 + 0.5**2), "feature_matching": 2 * 2 * 15, "mel": 45 * float(apart)}
-    assert found == pytest.approx(expected)
+    fooled, matched = 0.75**2 + 0.5**2, 2 * 15
+    assert found == pytest.approx({
+        "mpd/adversarial": fooled, "mpd/feature_matching": matched, "msd/adversarial": fooled,
+        "msd/feature_matching": matched, "mel": 45 * float(apart),
+    })  # fmt: skip
+
+
+def test_presets_match_features_with_the_published_weights():
+    weights = [preset.recipe().regularizers["feature_matching"]["weight"] for preset in (hifigan.V1, melgan.MELGAN)]
+    assert weights == pytest.approx([2.0, 10 * 4 / 5 / 3])  # the code of MelGAN: 4 / (depth + 1), a mean of 3 scales
 
 
 def test_the_mel_term_hears_all_frequencies_whatever_the_model_does():
@@ -437,11 +450,11 @@ def test_the_mel_term_hears_all_frequencies_whatever_the_model_does():
 
 def test_the_stft_term_is_there_where_it_has_a_weight():
     generator = make("melgan").generator
-    game = melgan.MelGAN(generator, Stub(), stft_weight=3.0)
+    game = melgan.MelGAN(generator, adversary(hinge, weight=1.0), stft_weight=3.0)
     batch = {"audio": noise(4096), "fake": 0.5 * noise(4096)}
     apart = losses.multi_resolution_stft(batch["audio"], batch["fake"]).sum()
     assert_close(game.generator_loss(batch)["stft"], 3 * apart)
-    assert "stft" not in melgan.MelGAN(generator, Stub()).generator_loss(batch)
+    assert "stft" not in melgan.MelGAN(generator, adversary(hinge, weight=1.0)).generator_loss(batch)
 
 
 def test_what_a_round_is_played_with_ends_with_the_last_whole_hop():
@@ -514,8 +527,8 @@ def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
 
 def test_energies_are_refused():
     with pytest.raises(RecipeError) as error:
-        melgan.MelGAN(make("melgan").generator, Stub(), objective=energy_objective(1.0))
-    assert str(error.value) == "the objective `energy` is of energies, and a vocoder is judged by logits"
+        hifigan.SMALL.but(objective="energy").build()
+    assert str(error.value) == "mpd: the objective `energy` does not fit a discriminator that gives logits"
 
 
 # Discriminators and losses.
@@ -563,17 +576,6 @@ def test_the_stft_loss_of_half_the_sound_is_known():
         audio[:, 0], Resolution(64, 16, 32)
     )
     assert_close(ratio, torch.full_like(ratio, 2.0))
-
-
-def test_losses_sum_over_discriminators_and_layers():
-    real = Judgement([torch.ones(3), torch.zeros(2)], [[torch.ones(4), torch.ones(2, 2)], [torch.zeros(1)]])
-    fake = Judgement([torch.zeros(3), torch.zeros(2)], [[torch.zeros(4), torch.ones(2, 2)], [torch.full((1,), 3.0)]])
-    assert float(losses.told_apart(least_squares, real, fake)) == 0.5
-    assert float(losses.fooled(least_squares, real, fake)) == 1.0
-    assert float(losses.feature_matching(real, fake)) == 4.0
-    halves = [Judgement([part.bfloat16() for part in one.logits], one.features) for one in (real, fake)]
-    assert losses.told_apart(least_squares, *halves).dtype is losses.fooled(hinge, *halves).dtype is torch.float32
-    assert losses.together({"a": real, "b": fake}).features == [*real.features, *fake.features]
 
 
 # BigVGAN's activations.

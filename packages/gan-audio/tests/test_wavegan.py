@@ -355,7 +355,7 @@ def spec_game(**rules):
 
 def test_the_discriminator_judges_spectrograms_and_users_get_sound():
     game, judged = spec_game(), []
-    game.discriminator.register_forward_hook(lambda module, inputs, output: judged.append(inputs[0]))
+    game.discriminator.network.register_forward_hook(lambda module, inputs, output: judged.append(inputs[0]))
     audio = torch.randn(3, 1, 256).clamp(-1, 1)
     game.discriminator_loss({"audio": audio})
     game.generator_loss({"audio": audio})

@@ -50,8 +50,8 @@ def test_the_fakes_count_k_times_against_the_discriminator() -> None:
     game = BoundaryEquilibrium(Makes(-0.5), Size())
     game.k.fill_(0.3)
     terms = play(game, real=2.0)["discriminator"]
-    assert terms["real"] == pytest.approx(2.0)
-    assert terms["fake"] == pytest.approx(-0.3 * 0.5)
+    assert terms["adversarial"] == pytest.approx(2.0 - 0.3 * 0.5)
+    assert (terms["real_logits"], terms["fake_logits"]) == pytest.approx((2.0, 0.5))
 
 
 @pytest.mark.parametrize(

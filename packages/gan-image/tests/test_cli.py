@@ -504,7 +504,7 @@ def test_a_run_is_complete(trained):
     assert set(lines[0]) == {
         "step", "phase", "discriminator/adversarial", "generator/adversarial", "samples_per_second",
         "discriminator/real_logits", "discriminator/fake_logits", "discriminator/real_sign",
-        "discriminator/gradient_norm", "generator/gradient_norm",
+        "discriminator/of_guessing", "discriminator/gradient_norm", "generator/gradient_norm",
     }  # fmt: skip
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["00000002.png", "00000004.png", "real.png"]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["00000002", "00000004"]

@@ -73,5 +73,5 @@ def test_a_new_dcgan_tells_nothing_by_the_class() -> None:
     game = gan_image.create("dcgan", channels=1, image_size=16, num_classes=10).eval()
     image = torch.rand(1, 1, 16, 16) * 2 - 1
     with torch.no_grad():
-        logits = game.discriminator(image.expand(10, -1, -1, -1), torch.arange(10))
+        logits = game.discriminator.network(image.expand(10, -1, -1, -1), torch.arange(10))
     assert logits.std() < 0.1

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from gan_core import draws
 from gan_core.augment import AdaptiveStrength, AugmentPipe, adaptive, color, cutout, diff_augment, translation
+from gan_core.augment.adaptive import GROUPS
 from gan_core.errors import RecipeError
 
 CPU = torch.device("cpu")
@@ -19,8 +20,8 @@ def images(count: int = 6, *, channels: int = 3, height: int = 16, width: int = 
     return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def pipe(*transforms: str, p: float = 1.0, channels: int = 3, quantile: float | None = None) -> AugmentPipe:
-    made = AugmentPipe(transforms, channels=channels, quantile=quantile)
+def pipe(*transforms: str, p: float = 1.0, quantile: float | None = None) -> AugmentPipe:
+    made = AugmentPipe(transforms, quantile=quantile)
     made.p.fill_(p)
     return made
 
@@ -124,8 +125,22 @@ def test_a_transform_happens_as_often_as_the_strength_says(p: float) -> None:
     torch.manual_seed(0)
     many = images(1, channels=1, height=4, width=4).expand(4000, -1, -1, -1)
     for name, share in (("brightness", p), ("lumaflip", p / 2), ("cutout", p)):
-        changed = (pipe(name, p=p, channels=1)(many) != many).flatten(1).any(dim=1).float().mean()
+        changed = (pipe(name, p=p)(many) != many).flatten(1).any(dim=1).float().mean()
         assert abs(float(changed) - share) < 0.03, name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["diffaugment", *GROUPS])
+def test_all_frames_of_a_clip_are_augmented_alike(name: str, channels: int) -> None:
+    clip = images(8, channels=channels, width=12)[:, :, None].expand(-1, -1, 5, -1, -1)
+    augment = diff_augment if name == "diffaugment" else pipe(name)
+    torch.manual_seed(0)
+    frames = augment(clip)
+    assert frames.shape == clip.shape
+    assert_close(frames, frames[:, :, :1].expand_as(frames))
+    assert not torch.allclose(frames, clip)
+    torch.manual_seed(0)
+    assert_close(augment(clip[:, :, 0]), frames[:, :, 0], atol=1e-5, rtol=1e-4)  # as an image by the same draws
 
 
 def test_half_of_the_images_that_are_chosen_are_flipped() -> None:
@@ -144,7 +159,7 @@ def test_rotations_before_and_after_leave_as_many_upright_as_the_strength_says()
 def test_hue_and_saturation_leave_grays_alone_and_gray_images_have_none() -> None:
     gray = images(4, channels=1).expand(-1, 3, -1, -1)
     assert_close(pipe("hue", "saturation")(gray), gray, atol=1e-5, rtol=0)
-    assert torch.equal(pipe("hue", "saturation", channels=1)(gray[:, :1]), gray[:, :1])
+    assert torch.equal(pipe("hue", "saturation")(gray[:, :1]), gray[:, :1])
 
 
 def test_bands_add_up_to_everything_and_keep_the_expected_power() -> None:
@@ -189,7 +204,7 @@ def test_what_the_pipe_does_not_know_is_refused() -> None:
     with pytest.raises(RecipeError, match="unknown transform `colour`; did you mean `color`"):
         AugmentPipe(("blit", "colour"))
     with pytest.raises(RecipeError, match="1 channel or 3, and these have 4"):
-        AugmentPipe(channels=4)
+        AugmentPipe()(images(channels=4))
     with pytest.raises(RecipeError, match="unknown transform `cut_out`; did you mean `cutout`"):
         diff_augment(images(), ("cut_out",))
 

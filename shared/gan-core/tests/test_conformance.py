@@ -27,7 +27,7 @@ def augment_pipe(fixture):
     (images,) = fixture.make_inputs()
     made = []
     for output in fixture.arguments["outputs"]:
-        pipe = AugmentPipe(output["enabled"], channels=images.shape[1], quantile=output["percentile"])
+        pipe = AugmentPipe(output["enabled"], quantile=output["percentile"])
         made.append(pipe(images))
     return made
 

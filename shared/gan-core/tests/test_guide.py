@@ -48,6 +48,13 @@ def test_cyclegan_moves_points_to_the_other_side_and_back(guide: dict[str, Any])
     assert last["generator/cycle"] < first["generator/cycle"]
 
 
+def test_each_of_cyclegans_adversaries_has_its_own_regularizers_and_their_state(guide: dict[str, Any]) -> None:
+    last, game = log(guide, "cyclegan")[-1], guide["cyclegan"]
+    assert "discriminator/discriminator_b/r1" in last
+    assert "discriminator/discriminator_a/r1" not in last
+    assert game.discriminator_a.memory["replay"].pool.shape == (50, 2)
+
+
 def test_progan_grows(guide: dict[str, Any]) -> None:
     lines = log(guide, "progan")
     assert lines[-1]["phase"] == "8 numbers"

@@ -199,8 +199,8 @@ def test_a_huge_config_is_not_read(toy, model):
         ({"recipe__preset": "tiny"}, "M: cannot be built as its recipe says: unknown preset of plain `tiny`; known: "
          "paper, small"),
         ({"recipe__system": 3}, "M: cannot be built as its recipe says: `system` is 3; expected text"),
-        ({"recipe__evil": 3}, "M: cannot be built as its recipe says: unknown setting `evil`; known: data, domain, "
-         "game, network, objective, optimizer, players, preset, regularizers, system, train"),
+        ({"recipe__evil": 3}, "M: cannot be built as its recipe says: unknown setting `evil`; known: adversaries, "
+         "data, domain, game, network, objective, optimizer, players, preset, regularizers, system, train"),
         ({"recipe__network__evil": "__import__('os')"}, "M: cannot be built as its recipe says: unknown setting "
          "`network.evil`; known: network.latent_dim, network.num_classes, network.shape, network.slope, network.width"),
         ({"recipe__network__width": "8; import os"}, "M: cannot be built as its recipe says: `network.width` is "
@@ -255,8 +255,10 @@ def test_weights_of_another_size_are_refused_before_memory_is_taken_for_them(toy
 
 def test_a_missing_or_foreign_tensor_is_named(toy, model):
     tensors = load_file(model / WEIGHTS)
-    save_file({key: value for key, value in tensors.items() if key != "discriminator.judge.bias"}, model / WEIGHTS)
-    assert refusal(model) == "M: has no `discriminator.judge.bias`; it is damaged, or of another system"
+    save_file(
+        {key: value for key, value in tensors.items() if key != "discriminator.network.judge.bias"}, model / WEIGHTS
+    )
+    assert refusal(model) == "M: has no `discriminator.network.judge.bias`; it is damaged, or of another system"
     save_file(tensors | {"generator.extra": torch.zeros(2)}, model / WEIGHTS)
     assert "generator.extra" in refusal(model)
 
@@ -298,10 +300,10 @@ def test_state_that_is_not_the_games_is_refused(tmp_path, state):
 def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
     game, other = toy.create("plain"), toy.create("plain")
     save_model(game, tmp_path / "part", networks=["generator"])
-    kept = other.discriminator.judge.weight.clone()
+    kept = other.discriminator.network.judge.weight.clone()
     other.restore(tmp_path / "part")
     assert torch.equal(other.generator.out.weight, game.generator.out.weight)
-    assert torch.equal(other.discriminator.judge.weight, kept)
+    assert torch.equal(other.discriminator.network.judge.weight, kept)
     assert read_config(tmp_path / "part").networks == ["generator"]
     assert_close(toy.load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
 

@@ -11,6 +11,10 @@ from gan_core.objectives import OBJECTIVES, Objective, energy_objective, feature
 LN3 = math.log(3.0)  # the sigmoid of it is 3/4, of its negative 1/4
 
 
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
 def log_loss(*logits: float) -> float:
     """Cross-entropy of two samples that are told apart by these logits, on either side."""
     return -2 * sum(math.log(1 / (1 + math.exp(-logit))) for logit in logits) / len(logits)
@@ -129,3 +133,26 @@ def test_a_saturated_generator_still_has_a_gradient():
     fake = torch.tensor([-20.0], requires_grad=True)  # D(G(z)) = 2e-9: log(1 - D) would be flat
     OBJECTIVES["non_saturating"].generator(fake).backward()
     assert_close(fake.grad, torch.tensor([-1.0]))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_guessing_costs_what_the_best_constant_costs(name):
+    """The least loss of a discriminator that gives every sample the same logit (or energy)."""
+    objective = OBJECTIVES[name]
+    constants = torch.linspace(0 if objective.energy else -2, 2, 401)
+    costs = [float(objective.discriminator(c.repeat(4), c.repeat(4))) for c in constants]
+    assert objective.guessing == pytest.approx(min(costs), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("minimax", softplus(3.0) + softplus(1.0)), ("non_saturating", softplus(3.0) + softplus(1.0)),
+        ("least_squares", (3.0**2 + (-1.0 - 1) ** 2) / 2), ("pearson", ((3.0 + 1) ** 2 + (-1.0 - 1) ** 2) / 2),
+        ("wasserstein", 3.0 - -1.0), ("hinge", 2.0 + 4.0), ("relativistic", softplus(4.0)),
+        ("relativistic_average", 2 * softplus(4.0)), ("energy", -1.0 + 0.0),
+    ],
+)  # fmt: skip
+def test_players_of_both_sides_minimise_the_loss_with_real_and_fake_exchanged(name, expected):
+    real, fake = torch.full((4,), 3.0), torch.full((4,), -1.0)
+    assert_close(OBJECTIVES[name].swapped(real, fake), torch.tensor(expected))

@@ -105,23 +105,23 @@ def test_what_the_data_know_fills_what_was_left_open():
 
 def test_a_shared_setting_reaches_every_network_that_takes_it():
     game = PRESET.create(width=6, slope=0.5)
-    assert (game.generator.made["width"], game.discriminator.made["width"]) == (6, 6)
+    assert (game.generator.made["width"], game.discriminator.network.made["width"]) == (6, 6)
     assert game.generator.made["slope"] == 0.5
 
 
 def test_a_setting_under_a_networks_name_is_for_it_alone():
     game = PRESET.create(width=6, discriminator={"width": 7})
-    assert (game.generator.made["width"], game.discriminator.made["width"]) == (6, 7)
+    assert (game.generator.made["width"], game.discriminator.network.made["width"]) == (6, 7)
 
 
 def test_a_game_has_the_rules_of_its_recipe():
     preset = PRESET.but(objective="wasserstein", regularizers=[GradientPenalty(weight=3.0, interval=2)])
     game = preset.build()
-    assert game.objective is wasserstein
-    assert game.regularizers == (GradientPenalty(weight=3.0, interval=2),)
-    assert PRESET.build().objective is non_saturating
+    assert game.discriminator.objective is wasserstein
+    assert game.discriminator.regularizers == (GradientPenalty(weight=3.0, interval=2),)
+    assert PRESET.build().discriminator.objective is non_saturating
     lighter = preset.build(preset.recipe().but({"regularizers.gradient_penalty": None}))
-    assert lighter.regularizers == ()
+    assert lighter.discriminator.regularizers == ()
 
 
 def test_a_game_remembers_its_recipe():
@@ -232,7 +232,7 @@ def test_defaults_that_differ_are_no_default():
         "`network.width` has no value, and the defaults of `network.generator.width` and `network.discriminator.width` "
         "differ; give it one"
     )
-    assert Preset(TwoPlayerGame, networks, network={"width": 5}).build().discriminator.made["width"] == 5
+    assert Preset(TwoPlayerGame, networks, network={"width": 5}).build().discriminator.network.made["width"] == 5
     assert Preset(TwoPlayerGame, networks, network={"generator": {"width": 5}}).build().generator.made["width"] == 5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -16,7 +16,6 @@ from gan_core import draws, train
 from gan_core.augment import reflected
 from gan_core.blocks import equalized, pack, unpack
 from gan_core.errors import RecipeError
-from gan_core.game import Player
 from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
 from gan_core.regularizers import (
     REGULARIZERS,
@@ -26,16 +25,17 @@ from gan_core.regularizers import (
     FeatureMatching,
     GradientPenalty,
     InstanceNoise,
-    JudgedTurn,
     LabelSmoothing,
     MinibatchDiscrimination,
     MinibatchStddev,
     Orthogonal,
     PathLength,
     PullAway,
+    Regularized,
     Regularizer,
     Replay,
     SpectralNorm,
+    Turn,
     Unrolled,
     WeightClipping,
 )
@@ -89,14 +89,31 @@ def losses(played: TwoPlayerGame, rows: int = 8) -> tuple[dict[str, Tensor], dic
         return discriminator, played.generator_loss(batch(rows))
 
 
+def discriminator_turn(played: TwoPlayerGame, seed: int = 3) -> Turn:
+    """The turn in which the discriminator's terms are computed."""
+    turns: list[Turn] = []
+
+    class Recorder(Regularizer):
+        name = "recorder"
+
+        def discriminator_terms(self, turn: Turn) -> dict[str, Tensor]:
+            turns.append(turn)
+            return {}
+
+    adversary = played.discriminator
+    known, adversary.regularizers = adversary.regularizers, (*adversary.regularizers, Recorder())
+    with draws.drawing(seed, CPU, rows=8, total=8):
+        played.discriminator_loss(batch())
+    adversary.regularizers = known
+    return turns[0]
+
+
 # Terms.
 
 
 def test_a_smoothed_label_is_the_cross_entropy_with_it() -> None:
     terms, _ = losses(game(LabelSmoothing(real=0.9)))
-    plain = game()
-    with draws.drawing(3, CPU, rows=8, total=8):
-        turn = plain.discriminator_turn(batch())
+    turn = discriminator_turn(game())
     bce = nn.functional.binary_cross_entropy_with_logits
     wanted = bce(turn.real_logits, torch.full((8,), 0.9)) + bce(turn.fake_logits, torch.zeros(8))
     assert_close(sum(terms.values()), wanted)
@@ -115,7 +132,7 @@ def test_features_are_matched_where_the_last_layer_sees_them() -> None:
     played = game(FeatureMatching())
     with draws.drawing(3, CPU, rows=8, total=8):
         fake = played.sample(8)
-    features = played.discriminator.features
+    features = played.discriminator.network.features
     wanted = (features(batch()["image"]).mean(0) - features(fake).mean(0)).square().sum()
     with draws.drawing(3, CPU, rows=8, total=8):
         assert_close(played.generator_loss(batch())["feature_matching"], wanted)
@@ -124,7 +141,7 @@ def test_features_are_matched_where_the_last_layer_sees_them() -> None:
 def test_the_mean_path_length_is_followed_from_turn_to_turn(tmp_path) -> None:
     played = game(PathLength(interval=1, decay=0.5))
     train(played, data=batch(16), out=tmp_path / "run", steps=6, batch_size=8, shown=False)
-    length = float(played.memory["path_length"].length)
+    length = float(played.discriminator.memory["path_length"].length)
     _, terms = losses(played)
     assert length > 0.01
     assert terms["path_length"].item() < 2.0 * length**2  # the lengths lie around their mean, not around zero
@@ -136,21 +153,21 @@ def test_the_mean_path_length_is_followed_from_turn_to_turn(tmp_path) -> None:
 def test_noise_fades_and_is_on_real_and_fake_in_both_turns() -> None:
     played = game(InstanceNoise(deviation=0.5, until=0.5))
     x = torch.zeros(4000, 2, 6, 6)
-    assert_close(played.shown(x).std(), torch.tensor(0.5), rtol=0.02, atol=0)
+    assert_close(played.discriminator.augmented(x).std(), torch.tensor(0.5), rtol=0.02, atol=0)
     played.progress = 0.25
-    assert_close(played.shown(x).std(), torch.tensor(0.25), rtol=0.02, atol=0)
+    assert_close(played.discriminator.augmented(x).std(), torch.tensor(0.25), rtol=0.02, atol=0)
     played.progress = 0.5
-    assert torch.equal(played.shown(x), x)
+    assert torch.equal(played.discriminator.augmented(x), x)
 
 
 def test_a_penalty_is_taken_through_the_view() -> None:
     class Doubled(InstanceNoise):
-        def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
+        def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
             return 2 * samples
 
     seen = []
     played = game(Doubled(), GradientPenalty())
-    played.discriminator.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    played.discriminator.network.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     losses(played)
     assert len(seen) == 4  # between, real, fake, and the generator's
     between, real, fake, _ = seen
@@ -162,10 +179,10 @@ def test_the_loss_has_gradients_whoever_looked_at_the_logits_before() -> None:
     seen = []
 
     class Watch(InstanceNoise):
-        def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
+        def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
             return samples
 
-        def discriminator_terms(self, turn: JudgedTurn) -> dict[str, Tensor]:
+        def discriminator_terms(self, turn: Turn) -> dict[str, Tensor]:
             with torch.no_grad():
                 seen.append(turn.real_logits.mean())
             return {}
@@ -194,7 +211,7 @@ def test_images_are_mirrored_and_moved_over_a_reflected_border() -> None:
 def test_consistency_is_zero_for_a_discriminator_that_does_not_mind() -> None:
     played = game(Consistency(fake_weight=5.0))
     assert losses(played)[0]["consistency"] > 0
-    played.discriminator.features[0].weight.data.zero_()
+    played.discriminator.network.features[0].weight.data.zero_()
     assert_close(losses(played)[0]["consistency"], torch.tensor(0.0))
 
 
@@ -211,8 +228,7 @@ def test_packed_samples_are_joined_along_their_channels_and_come_apart() -> None
 
 def test_a_packed_sample_is_judged_mixed_and_noised_as_one() -> None:
     played = game(GradientPenalty(), InstanceNoise(), pack=2)
-    with draws.drawing(3, CPU, rows=8, total=8):
-        turn = played.discriminator_turn(batch())
+    turn = discriminator_turn(played)
     assert turn.real_logits.shape == (4,)
     assert turn.fake.shape == (4, 4, 6, 6)
     assert set(losses(played)[0]) == {"adversarial", "gradient_penalty"}
@@ -258,9 +274,9 @@ def test_nearness_is_a_sum_over_the_other_samples() -> None:
 def test_a_widened_discriminator_begins_as_it_was_and_learns_from_the_batch(kind: type[Regularizer]) -> None:
     plain, wider = game(), game(kind())
     images = batch()["image"]
-    assert_close(wider.judge(images), plain.judge(images))
+    assert_close(wider.discriminator(images), plain.discriminator(images))
     (sum(losses(wider)[0].values())).backward()
-    last = wider.discriminator.judge.judge
+    last = wider.discriminator.network.judge.judge
     assert last.weight.grad[:, 5:].abs().sum() > 0
 
 
@@ -270,35 +286,32 @@ def test_a_widened_discriminator_begins_as_it_was_and_learns_from_the_batch(kind
 def test_every_layer_has_spectral_norm_one() -> None:
     played = game(SpectralNorm())
     for _ in range(50):
-        played.judge(batch()["image"])
-    for layer in (played.discriminator.features[0], played.discriminator.judge):
+        played.discriminator(batch()["image"])
+    for layer in (played.discriminator.network.features[0], played.discriminator.network.judge):
         assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0), rtol=1e-3, atol=0)
 
 
 def test_a_new_layer_has_spectral_norm_one_at_once() -> None:
     played = game(SpectralNorm())
-    played.judge(batch()["image"])
-    for layer in (played.discriminator.features[0], played.discriminator.judge):
+    played.discriminator(batch()["image"])
+    for layer in (played.discriminator.network.features[0], played.discriminator.network.judge):
         assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0), rtol=0.05, atol=0)
 
 
-class Shared(TwoPlayerGame):
-    """A part of the discriminator belongs to the generator's player, as InfoGAN's Q does."""
+class Shared(Discriminator):
+    """A part of it belongs to the generator's player, as InfoGAN's Q does."""
 
-    def players(self) -> Iterable[Player]:
-        yield Player("discriminator", (self.discriminator.features,), self.discriminator_loss)
-        yield Player("generator", (self.generator, self.discriminator.judge), self.generator_loss)
+    separate = ("judge",)
 
 
 @pytest.mark.parametrize("kind", [WeightClipping, SpectralNorm])
 def test_weights_of_the_generators_player_are_left_alone(kind: type[Regularizer]) -> None:
     torch.manual_seed(0)
-    played = Shared(Generator(), Discriminator(), regularizers=[kind()])
-    before = played.discriminator.judge.weight.clone()
-    for regularizer in played.regularizers:
-        regularizer.after_turn(played, "discriminator", {})
-    assert torch.equal(played.discriminator.judge.weight, before)
-    changed = played.discriminator.features[0]
+    played = TwoPlayerGame(Generator(), Shared(), regularizers=[kind()])
+    before = played.discriminator.network.judge.weight.clone()
+    played.after_turn("discriminator", {})
+    assert torch.equal(played.discriminator.network.judge.weight, before)
+    changed = played.discriminator.network.features[0]
     assert hasattr(changed, "weight_orig") or changed.weight.abs().max() <= 0.01
 
 
@@ -315,15 +328,12 @@ def test_clipped_weights_stay_within_their_bound(tmp_path) -> None:
 
 def test_remembered_fakes_come_back(tmp_path) -> None:
     played = game(Replay(size=8))
-    with draws.drawing(0, CPU, rows=8, total=8):
-        first = played.discriminator_turn(batch()).fake
-    with draws.drawing(1, CPU, rows=8, total=8):
-        second = played.discriminator_turn(batch()).fake
+    first, second = (discriminator_turn(played, seed).fake for seed in (0, 1))
     returned = [any(torch.equal(row, old) for old in first) for row in second]
     assert 0 < sum(returned) < 8
     train(played, data=batch(16), out=tmp_path / "run", steps=2, batch_size=8, shown=False)
     again = game(Replay(size=8)).restore(tmp_path / "run")
-    assert torch.equal(again.memory["replay"].pool, played.memory["replay"].pool)
+    assert torch.equal(again.discriminator.memory["replay"].pool, played.discriminator.memory["replay"].pool)
 
 
 def bilinear(steps: int, *, first_order: bool = False) -> tuple[Tensor, Tensor]:
@@ -351,7 +361,7 @@ def bilinear(steps: int, *, first_order: bool = False) -> tuple[Tensor, Tensor]:
     played = TwoPlayerGame(Shift(), Slope(), objective=OBJECTIVES["wasserstein"], regularizers=[unrolled])
     real = torch.full((4, 1), 1.0, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(played.generator_loss({"x": real})["adversarial"], played.generator.theta)
-    return gradient, played.discriminator.w
+    return gradient, played.discriminator.network.w
 
 
 def test_unrolling_is_exact_in_the_bilinear_game() -> None:
@@ -389,7 +399,7 @@ def test_unrolling_through_adam_is_what_adam_does_and_its_derivative() -> None:
         copy = deepcopy(discriminator)
         own = torch.optim.Adam(copy.parameters(), lr=0.05, betas=(0.5, 0.9))
         own.load_state_dict(deepcopy(adam.state_dict()))
-        fake = drawn(played.generator_turn).fake.detach()
+        fake = drawn(lambda batch: played.fakes(8)).detach()
         for _ in range(4):
             own.zero_grad()
             minimax.discriminator(copy(real), copy(fake)).backward()
@@ -443,8 +453,8 @@ def test_unrolling_leaves_parts_that_judge_something_else_alone() -> None:
     torch.manual_seed(0)
     played, plain = TwoPlayerGame(Generator(), Telling(), regularizers=[Unrolled(learning_rate=0.1)]), Unrolled()
     other = TwoPlayerGame(played.generator, Discriminator(), regularizers=[Unrolled(learning_rate=0.1)])
-    other.discriminator.load_state_dict(
-        {name: value for name, value in played.discriminator.state_dict().items() if "rotation" not in name}
+    other.discriminator.network.load_state_dict(
+        {name: value for name, value in played.discriminator.network.state_dict().items() if "rotation" not in name}
     )
     assert plain.steps > 1
     assert_close(losses(played)[1]["adversarial"], losses(other)[1]["adversarial"])
@@ -454,7 +464,11 @@ def test_unrolling_leaves_parts_that_judge_something_else_alone() -> None:
 @pytest.mark.parametrize("regularizer", [Unrolled(steps=2, learning_rate=0.1), GradientPenalty()])
 def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> None:
     played, eager = game(regularizer), game(regularizer)
-    for part in (played.discriminator, played.discriminator.features, played.discriminator.judge):
+    for part in (
+        played.discriminator.network,
+        played.discriminator.network.features,
+        played.discriminator.network.judge,
+    ):
         part.compile(backend="aot_eager")
     for terms, expected in zip(losses(played), losses(eager), strict=True):
         torch.stack(list(terms.values())).sum().backward()
@@ -477,7 +491,7 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "is for images"),
-        (lambda: spectrograms(Consistency()), "axes of Spectrograms's samples are not height and width"),
+        (lambda: spectrograms(Consistency()), "axes of this game's samples are not height and width"),
         (lambda: spectrograms(DiffAugment()), "`regularizers.diffaugment` is for images, and the axes"),
         (lambda: spectrograms(AdaptiveAugmentation()), "`regularizers.ada` is for images, and the axes"),
         (
@@ -533,9 +547,9 @@ class Deep(nn.Linear):
 def test_they_take_part_in_one_order_however_they_are_named() -> None:
     forward = game(SpectralNorm(), InstanceNoise(), GradientPenalty())
     backward = game(GradientPenalty(), InstanceNoise(), SpectralNorm())
-    assert [r.name for r in forward.regularizers] == [r.name for r in backward.regularizers]
-    order = [name for name in REGULARIZERS if name in {r.name for r in forward.regularizers}]
-    assert [r.name for r in forward.regularizers] == order
+    assert [r.name for r in forward.discriminator.regularizers] == [r.name for r in backward.discriminator.regularizers]
+    order = [name for name in REGULARIZERS if name in {r.name for r in forward.discriminator.regularizers}]
+    assert [r.name for r in forward.discriminator.regularizers] == order
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_patches_and_packs_are_judged_as_one():
     remembering = Remembering()
     remembering.pack = 2
     packed = game(remembering, objective=non_saturating)
-    assert len(packed.verdicts({"points": KNOWN[:63]})) == 31
+    assert len(packed.realness({"points": KNOWN[:63]})["discriminator"]) == 31
     assert remembering(pack(KNOWN[:2], 2)).tolist() == [1.0]
 
 

@@ -1,29 +1,15 @@
-"""What vocoders minimise beside their adversarial terms, and those terms over several discriminators."""
+"""Distances between spectra of real and generated audio, which vocoders minimise beside their adversarial terms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from gan_core.objectives import Objective
 from gan_core.precision import full_precision
-
-
-class Judgement(NamedTuple):
-    """What discriminators make of audio.
-
-    Attributes:
-        logits: of each discriminator, `[B, …]`.
-        features: of each, those of its layers.
-    """
-
-    logits: list[Tensor]
-    features: list[list[Tensor]]
 
 
 class Resolution(NamedTuple):
@@ -38,34 +24,6 @@ RESOLUTIONS = (Resolution(1024, 120, 600), Resolution(2048, 240, 1200), Resoluti
 """Parallel WaveGAN's (arXiv:1910.11480, table 1)."""
 LEAST_POWER = 1e-7
 """That a power is raised to before its root is taken."""
-
-
-def together(judgements: Mapping[str, Judgement]) -> Judgement:
-    """Several judgements of the same audio as one."""
-    logits, features = zip(*judgements.values(), strict=True)
-    return Judgement(list(chain(*logits)), list(chain(*features)))
-
-
-def told_apart(objective: Objective, real: Judgement, fake: Judgement) -> Tensor:
-    """The discriminators' adversarial loss, summed over them."""
-    return torch.stack([objective.discriminator(a, b) for a, b in logit_pairs(real, fake)]).sum()
-
-
-def fooled(objective: Objective, real: Judgement, fake: Judgement) -> Tensor:
-    """The generator's adversarial loss, summed over the discriminators."""
-    return torch.stack([objective.generator(b, a) for a, b in logit_pairs(real, fake)]).sum()
-
-
-def logit_pairs(real: Judgement, fake: Judgement) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits of each discriminator for real and generated audio, in at least float32."""
-    for a, b in zip(real.logits, fake.logits, strict=True):
-        yield full_precision(a), full_precision(b)
-
-
-def feature_matching(real: Judgement, fake: Judgement) -> Tensor:
-    """Mean |D_i(x) - D_i(G(s))| of layer i, summed over layers and discriminators (arXiv:1910.06711, section 2.3)."""
-    pairs = zip(chain(*real.features), chain(*fake.features), strict=True)
-    return torch.stack([l1_loss(b, a) for a, b in pairs]).sum()
 
 
 def magnitudes(audio: Tensor, resolution: Resolution) -> Tensor:

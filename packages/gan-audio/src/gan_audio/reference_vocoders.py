@@ -16,18 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_audio.losses import (
-    RESOLUTIONS,
-    Judgement,
-    Resolution,
-    feature_matching,
-    fooled,
-    multi_resolution_stft,
-    told_apart,
-)
+from gan_audio.losses import RESOLUTIONS, Resolution, multi_resolution_stft
 from gan_audio.mel import CONTRACTS, MelContract, MelSpectrogram
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import fitting
+from gan_core.judgement import Judgement, discriminator_adversarial, feature_distance, generator_adversarial
 from gan_core.objectives import least_squares
 from gan_core.reference import Published, StateDict, renamed
 
@@ -229,8 +222,9 @@ def hifigan_losses(state: StateDict) -> Published:
     """github.com/jik876/hifi-gan, models.py: discriminator_loss, generator_loss and feature_loss, of two judgements."""
 
     def compute(real: Judgement, fake: Judgement) -> Tensor:
-        adversarial = told_apart(least_squares, real, fake), fooled(least_squares, real, fake)
-        return 2 * torch.stack([*adversarial, feature_matching(real, fake)])
+        discriminator = discriminator_adversarial(least_squares, real, fake)
+        generator = generator_adversarial(least_squares, fake)
+        return 2 * torch.stack([discriminator, generator, feature_distance(real, fake)])
 
     return Published(Calculation, {"compute": compute}, state)
 

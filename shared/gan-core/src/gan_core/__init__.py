@@ -17,6 +17,7 @@ _PUBLIC = {
     "Domain": "gan_core.domain",
     "Game": "gan_core.game",
     "GanError": "gan_core.errors",
+    "Adversary": "gan_core.adversary",
     "GradientPenalty": "gan_core.regularizers",
     "ImageSpec": "gan_core.data",
     "Objective": "gan_core.objectives",

@@ -354,7 +354,7 @@ def write_arrays(samples: dict[str, Tensor], stem: Path, *, columns: int | None,
 
 
 def _rules(recipe: Recipe) -> tuple[Any, ...]:
-    return recipe.network, recipe.game, recipe.objective, recipe.regularizers
+    return recipe.network, recipe.game, recipe.objective, recipe.regularizers, recipe.adversaries
 
 
 def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None = None) -> Domain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -368,3 +369,15 @@ def doublings(size: int, start: int, *, least: int = 1, what: str = "image_size"
         nearest = start << max(least, round(size / start).bit_length() - 1)
         raise RecipeError(f"`{what}` is {size}; it must be {start} doubled {least} times or more. Try {nearest}.")
     return count
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Sets a module to evaluation mode; on exit, each of its parts returns to the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

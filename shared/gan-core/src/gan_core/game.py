@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,15 +18,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core import draws
+from gan_core.adversary import Adversary, Moment, find_adversaries, prefixed
+from gan_core.blocks import evaluating as evaluating
 from gan_core.data.spec import Spec
 from gan_core.errors import CheckpointError, RecipeError
+from gan_core.objectives import Terms as Terms
 from gan_core.recipe import Optimizer, Recipe
 
 if TYPE_CHECKING:
     from gan_core.seat import Seat
 
 Batch = dict[str, Tensor]
-Terms = dict[str, Tensor]
 
 GENERATE_AT_ONCE = 64
 """Samples that `generate` makes in one forward pass; more are made in several."""
@@ -91,11 +92,11 @@ class Game(nn.Module, ABC):
         unmeasured: why what it samples is none of its domain's measures' business; None where it is.
         example: what to do with a loaded `game`, as a line of Python for the model card.
         num_classes: of a class-conditional game, else None.
-        step: rounds played so far; set by the trainer, like `phase`, `progress`, `batch_size` and `optimizers`.
-        phase: the phase that is being played.
-        progress: how much of that phase is done, in [0, 1).
-        batch_size: of all processes together.
-        optimizers: of the phase's players, by name, for a loss that looks ahead; empty outside a training.
+        images: Whether judged samples with two axes besides channels are images, and with three axes clips; see
+            `Adversary`.
+        moment: Step, progress, batch size and optimizers, which its adversaries share.
+        phase: the phase that is being played; set by the trainer, like `step`, `progress`, `batch_size` and
+            `optimizers`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -103,15 +104,62 @@ class Game(nn.Module, ABC):
     paired: ClassVar[bool] = True
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
+    images: ClassVar[bool] = True
     example: ClassVar[str] = "samples = game.generate(16, seed=0)"
 
     def __init__(self) -> None:
         super().__init__()
         self.recipe: Recipe | None = None
         self.num_classes: int | None = None
-        self.step, self.phase, self.progress, self.batch_size = 0, Phase(), 0.0, 1
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.moment, self.phase = Moment(), Phase()
         self._notes: dict[str, list[Tensor]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            for adversary in self.adversaries.values():
+                adversary.moment = self.moment
+
+    @property
+    def adversaries(self) -> dict[str, Adversary]:
+        """Its adversaries by their attributes' names."""
+        return dict(find_adversaries(self))
+
+    @property
+    def step(self) -> int:
+        """Rounds played so far."""
+        return self.moment.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.moment.step = step
+
+    @property
+    def progress(self) -> float:
+        """Share of the phase that is done, in [0, 1)."""
+        return self.moment.progress
+
+    @progress.setter
+    def progress(self, progress: float) -> None:
+        self.moment.progress = progress
+
+    @property
+    def batch_size(self) -> int:
+        """Global batch size, over all processes."""
+        return self.moment.batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        self.moment.batch_size = batch_size
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Optimizers of the phase's players, by name, for a loss that looks ahead; empty outside a training."""
+        return self.moment.optimizers
+
+    @optimizers.setter
+    def optimizers(self, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+        self.moment.optimizers = optimizers
 
     # The rules, for subclasses.
 
@@ -185,30 +233,46 @@ class Game(nn.Module, ABC):
         """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
-    def verdicts(self, batch: Batch) -> Tensor | None:
-        """How real the discriminator finds each item of a batch, `[N]`; None where no one discriminator judges them."""
-        return None
+    def realness(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns how real each adversary finds the items of a batch, `[N]` by its name; empty if none judges them."""
+        return {}
 
     @property
     def steers(self) -> bool:
-        """Whether `after_turn` does anything; the values are brought together from all processes only then."""
-        return type(self).after_turn is not Game.after_turn
+        """Whether `after_turn` does anything; only then are the values averaged over the processes."""
+        own = type(self).after_turn is not Game.after_turn
+        return own or any(adversary.steers for adversary in self.adversaries.values())
 
     def after_turn(self, player: str, values: Terms) -> None:
-        """Called after every turn of a player with its terms and notes: the place to change state that steers the game.
+        """Updates state that steers the game, after every turn of a player; here, that of the adversaries.
 
-        A loss must not: it runs once for every part of an accumulated batch, and in every process. The values are means
-        over both, constant and on the device. State is a buffer, changed under `torch.no_grad`.
+        A subclass that overrides it calls `super().after_turn(player, values)`. A loss must not change state: it runs
+        once for every part of an accumulated batch, and in every process.
+
+        Args:
+            player: The player that moved.
+            values: Its terms and notes: means over parts and processes, constant and on the device. State is a buffer,
+                changed under `torch.no_grad`.
         """
+        adversaries = self.adversaries
+        for name, adversary in adversaries.items():
+            start = f"{name}/" if len(adversaries) > 1 else ""
+            own = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
+            adversary.after_turn(own)
 
     def note(self, name: str, value: Tensor) -> None:
         """Logs a value that is watched and not minimised, beside the terms of the player that moves."""
         self._notes.setdefault(name, []).append(value.detach().float())
 
     def take_notes(self) -> Terms:
-        """The means of the values noted since the last call; for the trainer."""
+        """Returns the means of the values noted since the last call, by the game and its adversaries."""
         notes, self._notes = self._notes, {}
-        return {name: torch.stack(values).mean() for name, values in notes.items()}
+        means = {name: torch.stack(values).mean() for name, values in notes.items()}
+        adversaries = self.adversaries
+        for name, adversary in adversaries.items():
+            taken = adversary.take_notes()
+            means |= prefixed(name, taken) if len(adversaries) > 1 else taken
+        return means
 
     # For users.
 
@@ -328,15 +392,3 @@ def _labels(label: int | Tensor, count: int) -> Tensor:
         given = f"`label` has the shape {list(labels.shape)}"
         raise RecipeError(f"{given}; give one class, or one for each of {count} samples")
     return labels.long().expand(count)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it, a module is in evaluation mode; every part of it returns to the mode that it was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

@@ -6,6 +6,7 @@ Every loss is a mean over the batch and is finite, with finite gradients, for lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from gan_core.errors import RecipeError
+
+Terms = dict[str, Tensor]
+"""Named scalars whose sum a player minimises."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Objective:
         zero_sum: whether the generator maximises what the discriminator minimises.
         cross_entropy: whether the discriminator's is the cross-entropy of a classifier into real and fake.
         energy: whether it takes energies, at least 0 and low for real samples, in the place of logits.
+        guessing: Least loss of a discriminator that gives every sample the same logit. 0 if the loss has no lower
+            bound, so that it says nothing about how well the discriminator does.
     """
 
     name: str
@@ -37,6 +43,15 @@ class Objective:
     zero_sum: bool = False
     cross_entropy: bool = False
     energy: bool = False
+    guessing: float = 0.0
+
+    def swapped(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Computes the discriminator's loss with real and fake exchanged.
+
+        It is minimised by players who make both sides of the comparison, such as the encoder and the generator of BiGAN
+        (Donahue et al. 2017, arXiv:1605.09782) and ALI (Dumoulin et al. 2017, arXiv:1606.00704).
+        """
+        return self.discriminator(fake, real)
 
 
 # Goodfellow et al. 2014, arXiv:1406.2661.
@@ -76,7 +91,7 @@ def least_squares_objective(name: str, *, fake_label: float, real_label: float, 
     def generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
         return (fake - wanted).square().mean() / 2
 
-    return Objective(name, discriminator, generator)
+    return Objective(name, discriminator, generator, guessing=(real_label - fake_label) ** 2 / 4)
 
 
 # Arjovsky et al. 2017, arXiv:1701.07875.
@@ -139,7 +154,7 @@ def energy_objective(margin: float) -> Objective:
     def generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
         return fake.mean()
 
-    return Objective("energy", discriminator, generator, energy=True)
+    return Objective("energy", discriminator, generator, energy=True, guessing=margin)
 
 
 def pull_away(features: Tensor) -> Tensor:
@@ -168,17 +183,24 @@ def _given(real: Tensor | None) -> Tensor:
     return real
 
 
-minimax = Objective("minimax", minimax_discriminator, minimax_generator, zero_sum=True, cross_entropy=True)
-non_saturating = Objective("non_saturating", minimax_discriminator, non_saturating_generator, cross_entropy=True)
+minimax = Objective(
+    "minimax", minimax_discriminator, minimax_generator, zero_sum=True, cross_entropy=True, guessing=2 * math.log(2)
+)
+non_saturating = Objective(
+    "non_saturating", minimax_discriminator, non_saturating_generator, cross_entropy=True, guessing=2 * math.log(2)
+)
 least_squares = least_squares_objective("least_squares", fake_label=0.0, real_label=1.0, wanted=1.0)
 pearson = least_squares_objective("pearson", fake_label=-1.0, real_label=1.0, wanted=0.0)
 """The coding of which the least squares minimise Pearson's χ² divergence (arXiv:1611.04076, section 3.2.2)."""
 wasserstein = Objective("wasserstein", wasserstein_discriminator, wasserstein_generator, zero_sum=True)
-hinge = Objective("hinge", hinge_discriminator, wasserstein_generator)
-relativistic = Objective("relativistic", relativistic_discriminator, relativistic_generator, relative=True)
-relativistic_average = Objective(
-    "relativistic_average", relativistic_average_discriminator, relativistic_average_generator, relative=True
+hinge = Objective("hinge", hinge_discriminator, wasserstein_generator, guessing=2.0)
+relativistic = Objective(
+    "relativistic", relativistic_discriminator, relativistic_generator, relative=True, guessing=math.log(2)
 )
+relativistic_average = Objective(
+    "relativistic_average", relativistic_average_discriminator, relativistic_average_generator, relative=True,
+    guessing=2 * math.log(2),
+)  # fmt: skip
 
 OBJECTIVES = {
     objective.name: objective

@@ -13,10 +13,11 @@ import torch
 from pydantic import ConfigDict, ValidationError, create_model
 from torch import nn
 
+from gan_core.adversary import Adversary
 from gan_core.errors import CheckpointError, RecipeError, unknown
 from gan_core.game import Game
-from gan_core.objectives import OBJECTIVES, Objective
-from gan_core.recipe import SGD, Adam, Recipe, RMSprop, explain, parse, parse_settings
+from gan_core.objectives import OBJECTIVES, Objective, non_saturating
+from gan_core.recipe import SGD, Adam, AdversarySettings, Recipe, RMSprop, explain, parse, parse_settings
 from gan_core.regularizers import REGULARIZERS, Regularizer
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -29,15 +30,19 @@ class Preset:
     """What a system is made of; `but` derives another from it, and every one is validated when it is written.
 
     Attributes:
-        game: the class of the rules. Its constructor takes the networks by name and then only keywords: `objective` and
-            `regularizers` where the rules leave them open, and settings of its own.
+        game: The class of the rules. Its constructor takes the networks by name, and then only keywords: settings of
+            its own. Networks whose parameters are annotated `Adversary` are wrapped in one with the recipe's objective
+            and regularizers. A game with the keywords `objective` and `regularizers` makes its own adversary, named
+            `discriminator`.
         networks: the networks' classes, by the names the game calls them. Their keywords are the `network` settings.
         paper: where it was published.
         network: network settings that differ from the classes' defaults. One that no preset and no user gives is taken
             from the data's facts, if there is one of that name (`channels`, `sample_rate` …).
         settings: the game's own settings that differ from its defaults.
-        objective: by name.
-        regularizers: penalties with their settings.
+        objective: Name of the objective of every adversary.
+        regularizers: Penalties, augmentations and constraints of every adversary, with their settings.
+        adversaries: What differs for one adversary: `{"mpd": {"regularizers": [R1(weight=1.0)]}}`. Regularizers
+            may also be a mapping of names to settings; None takes one out.
         optimizer: every player's.
         players: what differs for one player: `{"discriminator": {"turns": 5}}`.
         data: data settings that differ from the defaults: `{"spec": {"flip": True}}`.
@@ -51,6 +56,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     objective: str | None = None
     regularizers: Iterable[Regularizer] = ()
+    adversaries: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Adam | RMSprop | SGD = field(default_factory=Adam)
     players: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -76,21 +82,23 @@ class Preset:
         return parse({
             "domain": domain, "system": system or self.game.__name__, "preset": preset, "network": dict(self.network),
             "game": dict(self.settings), "objective": self.objective,
-            "regularizers": {r.name: r.model_dump() for r in self.regularizers},
+            "regularizers": _dumped(self.regularizers),
+            "adversaries": {name: _plain(over) for name, over in self.adversaries.items()},
             "optimizer": self.optimizer.model_dump(), "players": dict(self.players), "data": dict(self.data),
             "train": dict(self.train),
         })  # fmt: skip
 
     def check(self, recipe: Recipe) -> Recipe:
-        """The recipe with its network, game and regularizer settings written out in full.
+        """The recipe with its network, game, regularizer and adversary settings written out in full.
 
         Raises:
             RecipeError: the networks or the game do not take a setting, or a name is unknown.
         """
-        return recipe.model_copy(update={
+        recipe = recipe.model_copy(update={
             "network": self._network_settings(recipe.network), "game": self._game_settings(recipe.game),
             "objective": self._objective(recipe), "regularizers": self._regularizers(recipe),
         })  # fmt: skip
+        return recipe.model_copy(update={"adversaries": self._adversary_settings(recipe)})
 
     def complete(self, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
         """Returns the recipe checked and written out, with what was left open taken from the data's `facts`.
@@ -115,12 +123,10 @@ class Preset:
         """
         recipe = self.check(recipe or self.recipe())
         networks = {name: self._network(name, recipe) for name in self.networks}
-        rules: dict[str, Any] = {}
-        if recipe.objective is not None:
-            rules["objective"] = OBJECTIVES[recipe.objective]
-        if recipe.regularizers:
-            rules["regularizers"] = [REGULARIZERS[name](**fields) for name, fields in recipe.regularizers.items()]
-        game = self.game(**networks, **recipe.game, **rules)
+        wrapped = self._wrapped()
+        adversaries = {name: self._adversary(name, networks[name], recipe) for name in wrapped}
+        rules = {} if wrapped else self._rules("discriminator", recipe)
+        game = self.game(**(networks | adversaries), **recipe.game, **rules)
         game.recipe = recipe
         check_players(game, recipe)
         return game
@@ -204,20 +210,70 @@ class Preset:
         takes = {k: p for k, p in _keywords(self.game).items() if k not in FIXED and k not in self.networks}
         return _checked({self.game: None}, takes, given, "game")
 
+    def _wrapped(self) -> tuple[str, ...]:
+        """Returns the networks that are wrapped in an `Adversary`, by the annotations of the game's constructor."""
+        hints = get_type_hints(self.game.__init__)
+        return tuple(name for name in self.networks if hints.get(name) is Adversary)
+
+    def _adversaries(self) -> tuple[str, ...]:
+        """Returns the names of the adversaries whose settings a recipe may change."""
+        own = {"objective", "regularizers"} & _keywords(self.game).keys()
+        return self._wrapped() or (("discriminator",) if own else ())
+
+    def _adversary(self, name: str, network: nn.Module, recipe: Recipe) -> Adversary:
+        try:
+            return Adversary(network, images=self.game.images, **self._rules(name, recipe))
+        except RecipeError as error:
+            raise RecipeError(f"{name}: {error}") from error
+
+    def _rules(self, name: str, recipe: Recipe) -> dict[str, Any]:
+        """Returns the objective and the regularizers of one adversary of a complete recipe."""
+        over = recipe.adversaries.get(name, AdversarySettings())
+        objective = over.objective or recipe.objective
+        rules: dict[str, Any] = {} if objective is None else {"objective": OBJECTIVES[objective]}
+        chosen: dict[str, dict[str, Any] | None] = {**recipe.regularizers, **over.regularizers}
+        regularizers = [REGULARIZERS[key](**fields) for key, fields in chosen.items() if fields is not None]
+        return rules | ({"regularizers": regularizers} if regularizers else {})
+
     def _objective(self, recipe: Recipe) -> str | None:
         parameter = _keywords(self.game).get("objective")
         if recipe.objective is None:
-            return parameter.default.name if parameter and isinstance(parameter.default, Objective) else None
-        if parameter is None:
+            own = parameter.default if parameter else non_saturating if self._wrapped() else None
+            return own.name if isinstance(own, Objective) else None
+        return self._chosen_objective(recipe.objective, recipe)
+
+    def _chosen_objective(self, objective: str, recipe: Recipe) -> str:
+        if "objective" not in _keywords(self.game) and not self._wrapped():
             raise RecipeError(f"{recipe.system} has its own losses: `objective` cannot be chosen; leave it out")
-        if recipe.objective not in OBJECTIVES:
-            raise unknown("objective", recipe.objective, OBJECTIVES)
-        return recipe.objective
+        if objective not in OBJECTIVES:
+            raise unknown("objective", objective, OBJECTIVES)
+        return objective
 
     def _regularizers(self, recipe: Recipe) -> dict[str, dict[str, Any]]:
-        if recipe.regularizers and "regularizers" not in _keywords(self.game):
-            raise RecipeError(f"{recipe.system} has no place for `regularizers`; leave them out")
+        if recipe.regularizers:
+            self._check_place(recipe)
         return {name: _regularizer(name, fields) for name, fields in recipe.regularizers.items()}
+
+    def _check_place(self, recipe: Recipe) -> None:
+        if "regularizers" not in _keywords(self.game) and not self._wrapped():
+            raise RecipeError(f"{recipe.system} has no place for `regularizers`; leave them out")
+
+    def _adversary_settings(self, recipe: Recipe) -> dict[str, AdversarySettings]:
+        """Returns the changes for single adversaries with their regularizers' settings written out in full."""
+        return {name: self._changes(name, over, recipe) for name, over in recipe.adversaries.items()}
+
+    def _changes(self, name: str, over: AdversarySettings, recipe: Recipe) -> AdversarySettings:
+        if name not in self._adversaries():
+            raise unknown(f"adversary of {recipe.system}", name, self._adversaries())
+        if over.objective is not None:
+            self._chosen_objective(over.objective, recipe)
+        if over.regularizers:
+            self._check_place(recipe)
+        regularizers = {
+            key: None if fields is None else _regularizer(key, recipe.regularizers.get(key, {}) | fields, name)
+            for key, fields in over.regularizers.items()
+        }
+        return AdversarySettings(objective=over.objective, regularizers=regularizers)
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
@@ -251,10 +307,23 @@ def check_players(game: Game, recipe: Recipe) -> None:
         recipe.player_optimizer(name, players[name].optimizer)
 
 
-def _regularizer(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _regularizer(name: str, fields: Mapping[str, Any], adversary: str | None = None) -> dict[str, Any]:
     if name not in REGULARIZERS:
         raise unknown("regularizer", name, REGULARIZERS)
-    return parse_settings(REGULARIZERS[name], fields, f"regularizers.{name}").model_dump()
+    where = "regularizers" if adversary is None else f"adversaries.{adversary}.regularizers"
+    return parse_settings(REGULARIZERS[name], fields, f"{where}.{name}").model_dump()
+
+
+def _dumped(regularizers: Iterable[Regularizer] | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns regularizers as plain values by name."""
+    if isinstance(regularizers, Mapping):
+        return dict(regularizers)
+    return {r.name: r.model_dump() for r in regularizers}
+
+
+def _plain(over: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the changes for one adversary as plain values."""
+    return {key: _dumped(value) if key == "regularizers" else value for key, value in over.items()}
 
 
 def _keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -105,6 +105,18 @@ class PlayerSettings(Settings):
     optimizer: dict[str, Any] = Field(default_factory=dict)
 
 
+class AdversarySettings(Settings):
+    """What a recipe changes for one adversary.
+
+    Attributes:
+        objective: Name of its objective (default: the recipe's).
+        regularizers: Settings laid over the recipe's `regularizers`, by name; null takes one out.
+    """
+
+    objective: str | None = None
+    regularizers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+
+
 class DataSettings(Settings):
     """Where the data come from, and what items are made of them.
 
@@ -198,8 +210,10 @@ class Recipe(Settings):
         preset: what the settings started from.
         network: the networks' settings. A mapping under a network's name holds for that network alone.
         game: the rules' own settings (weights of terms and the like).
-        objective: the adversarial objective's name, where the rules leave it open.
-        regularizers: penalties by name, with their settings; null takes one out.
+        objective: Name of the objective of every adversary, where the rules leave it open.
+        regularizers: Penalties, augmentations and constraints of every adversary by name, with their settings; null
+            takes one out.
+        adversaries: Changes for one adversary, by its name.
         optimizer: every player's, unless `players` says otherwise.
         players: what differs for one player, by its name.
         data: where the data come from.
@@ -213,6 +227,7 @@ class Recipe(Settings):
     game: dict[str, Any] = Field(default_factory=dict)
     objective: str | None = None
     regularizers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    adversaries: dict[str, AdversarySettings] = Field(default_factory=dict)
     optimizer: Optimizer = Adam()
     players: dict[str, PlayerSettings] = Field(default_factory=dict)
     data: DataSettings = DataSettings()
@@ -365,7 +380,7 @@ def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     if isinstance(value, Mapping) and isinstance(old, dict) and not _other_kind(old, value):
         for name, inner in value.items():
             _lay(old, [str(name)], inner, f"{key}.{name}")
-    elif value is None and outer == ["regularizers"]:
+    elif value is None and outer in (["regularizers"], ["adversaries"]):
         fields.pop(last, None)
     else:
         _replace(fields, last, value)

@@ -302,13 +302,13 @@ def read_media(path: Path, limit: int) -> Media:
 
 
 def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
-    """Points by player and term; the speed is a player of its own, and the last."""
+    """Returns points by player (`generator/mpd` for one of several adversaries) and term; the speed is the last."""
     players: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
     phase, before = 0, ""
     for entry in entries:
         phase, before = phase + (entry.phase != before), entry.phase
         for key, value in entry.values.items():
-            player, slash, term = key.partition("/")
+            player, slash, term = key.rpartition("/")
             if key == "samples_per_second":
                 player, slash, term = SPEED, "/", "samples per second"
             elif term == "gradient_norm":  # on another scale than the losses

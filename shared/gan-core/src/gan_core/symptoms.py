@@ -12,26 +12,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from statistics import fmean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gan_core.errors import GanError
 
 if TYPE_CHECKING:
     from gan_core.report import RunRecord
 
+T = TypeVar("T")
+
 UNSEEN = "not looked at"
 """How a finding begins that is none, for want of what it would be made of."""
 ENOUGH = 100
 """Steps before which no tendency is looked for: a training begins with everything wrong."""
-GUESSING = {
-    "minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "pearson": 1.0, "hinge": 2.0,
-    "relativistic": math.log(2), "relativistic_average": 2 * math.log(2), "energy": 1.0, "wasserstein": 0.0,
-}  # fmt: skip
-"""What a discriminator pays at least, by objective, that gives every sample the same logit."""
 NEAREST, SPREAD = 0.15, 0.25
 """Of the data's own diversity: samples that have less (`gan_core.watch`) are alike."""
 WON, LOST = 0.05, 1.5
-"""Of what guessing costs: a discriminator that pays less tells every sample, one that pays more is fooled."""
+"""Adversarial loss as a share of what guessing costs, below which a discriminator has won and above which it is fooled.
+"""
 RECOGNISED = 0.75
 """How often a discriminator may hold what it is trained on for more real than what it is not; 0.5 is by chance."""
 HUGE, GROWN = 1e3, 100.0
@@ -40,6 +38,8 @@ VANISHED = 0.01
 """Of its early gradient: a generator that has less left hardly learns."""
 PLAYERS = ("generator", "discriminator")
 """Of the games whose rates can be told."""
+OF_GUESSING = "of_guessing"
+"""Term in the log: the unweighted adversarial loss of a discriminator as a share of what guessing costs."""
 SWINGS, SWING = 8, 0.15
 """So often a loss that oscillates goes from below guessing to above it or back, and so far, as a share of guessing."""
 SWING_SAMPLES = 512
@@ -116,26 +116,32 @@ def collapse(run: RunRecord) -> str:
 
 
 def discriminator(run: RunRecord) -> str:
-    """A discriminator that tells every sample, or none."""
-    level, losses = GUESSING.get(run.setting("objective"), math.nan), recent(series(run, "discriminator/adversarial"))
-    if level == 0:
+    """Looks for discriminators that recognise every sample, or none."""
+    found = adversaries(run)
+    if not found:
+        return f"{UNSEEN}: no adversary's loss was logged"
+    if not any(series(run, f"{start}{OF_GUESSING}") for start in found.values()):
         return f"{UNSEEN}: under this objective its loss has no least value"
-    if math.isnan(level) or not losses:
-        return f"{UNSEEN}: what guessing would cost is not known"
-    if too_short(run):
-        return too_short(run)
-    loss = fmean(losses)
-    real, fake = (recent(series(run, f"discriminator/{name}_logits")) for name in ("real", "fake"))
+    return too_short(run) or each(found, lambda name, start: judged(run, name, start))
+
+
+def judged(run: RunRecord, name: str, start: str) -> str:
+    """Describes one discriminator's adversarial loss; raises if it has won or is fooled."""
+    shares = recent(series(run, f"{start}{OF_GUESSING}"))
+    if not shares:
+        return "its loss has no least value"
+    share = fmean(shares)
+    real, fake = (recent(series(run, f"{start}{side}_logits")) for side in ("real", "fake"))
     logits = f", with logits of {fmean(real):.3g} for real and {fmean(fake):.3g} for fake" if real and fake else ""
-    words = f"its loss is {loss:.2g} where guessing costs {level:.3g}{logits}"
-    if loss < WON * level:
+    words = f"its loss is {share:.2g} times what guessing costs{logits}"
+    if share < WON:
         raise trouble(
-            f"the discriminator tells every sample, so that the generator learns little: {words}",
+            f"{name} tells every sample, so that the generator learns little: {words}",
             lower_rate(run, "discriminator"), fewer_turns(run) or penalty(run), "`regularizers.instance_noise={}`",
         )  # fmt: skip
-    if loss > LOST * level:
+    if share > LOST:
         raise trouble(
-            f"the discriminator is fooled, so that the generator learns nothing of the data: {words}",
+            f"{name} is fooled, so that the generator learns nothing of the data: {words}",
             lower_rate(run, "generator"), "`players.discriminator.turns=2`",
             "a higher `players.discriminator.optimizer.learning_rate`",
         )  # fmt: skip
@@ -143,14 +149,24 @@ def discriminator(run: RunRecord) -> str:
 
 
 def memory(run: RunRecord) -> str:
-    """A discriminator that knows the training data by heart, measured by data that were held out."""
-    seen = [entry.values["held_out/recognised"] for entry in run.watched if "held_out/recognised" in entry.values]
-    if not seen:
+    """Looks for discriminators that know the training data by heart, by data that were held out."""
+    last = {name: value for entry in run.watched for name, value in entry.values.items()}
+    shares = {
+        name.removeprefix("held_out").removesuffix("recognised").strip("/"): share
+        for name, share in last.items()
+        if name.startswith("held_out/") and name.endswith("/recognised")
+    }
+    if not shares:
         return f"{UNSEEN}: no data were held out; train with `data.held_out=0.1`"
-    words = f"it finds an item that it is trained on more real than one held out {seen[-1]:.0%} of the time"
-    if seen[-1] > RECOGNISED:
+    return each(shares, lambda name, share: remembered(run, name, share))
+
+
+def remembered(run: RunRecord, name: str, share: float) -> str:
+    """Describes how often one discriminator prefers training data to held-out data; raises if it memorises."""
+    words = f"it finds an item that it is trained on more real than one held out {share:.0%} of the time"
+    if share > RECOGNISED:
         raise trouble(
-            f"the discriminator memorises the data: {words} (by chance: 50%)", "more data",
+            f"{name} memorises the data: {words} (by chance: 50%)", "more data",
             "`regularizers.diffaugment={}`, for images", "`regularizers.instance_noise={}`", penalty(run),
         )  # fmt: skip
     return words
@@ -190,11 +206,17 @@ def gradients(run: RunRecord) -> str:
 
 
 def oscillation(run: RunRecord) -> str:
-    """A discriminator that is by turns far better and far worse than guessing: the players run after each other."""
-    level = GUESSING.get(run.setting("objective"))
-    if level is None:
-        return f"{UNSEEN}: what guessing would cost is not known"
-    values = series(run, "discriminator/adversarial")
+    """Looks for discriminators that are by turns far better and far worse than guessing: players in a cycle."""
+    found = adversaries(run)
+    if not found:
+        return f"{UNSEEN}: no adversary's loss was logged"
+    return each(found, lambda name, start: swinging(run, name, start))
+
+
+def swinging(run: RunRecord, name: str, start: str) -> str:
+    """Counts how often one discriminator's loss passes from far below guessing to far above; raises if it is often."""
+    shares = series(run, f"{start}{OF_GUESSING}")
+    values, level = (shares, 1.0) if shares else (series(run, f"{start}adversarial"), 0.0)
     of_line = number(run, "train", "log_every") * number(run, "train", "batch_size")
     values = means(values[len(values) // 4 :], max(1, math.ceil(SWING_SAMPLES / of_line)) if of_line >= 1 else 1)
     if len(values) < 3 * SWINGS:
@@ -203,11 +225,12 @@ def oscillation(run: RunRecord) -> str:
     size = math.sqrt(fmean(value * value for value in aside))
     sides = [value > 0 for value in aside if abs(value) > max(SWING * level, size / 2)]
     swings = sum(one != other for one, other in pairwise(sides))
-    words = f"the discriminator's loss goes {swings} times from far below guessing ({level:.3g}) to far above or back"
+    words = f"the loss of {name} goes {swings} times from far below guessing to far above or back"
     if swings >= SWINGS and (level > 0 or not is_noise(values)):  # around 0 nothing else tells how large noise is
+        unit = " times what guessing costs" if shares else ""
         raise trouble(
-            f"the players run after each other: {words} ({min(values):.2g} to {max(values):.2g})", lower_rate(run),
-            penalty(run), "`optimizer.betas=[0,0.9]`, without momentum",
+            f"the players run after each other: {words} ({min(values):.2g} to {max(values):.2g}{unit})",
+            lower_rate(run), penalty(run), "`optimizer.betas=[0,0.9]`, without momentum",
         )  # fmt: skip
     return words
 
@@ -223,6 +246,32 @@ SYMPTOMS: Mapping[str, Callable[[RunRecord], str]] = {
 
 
 # What the looks look at.
+
+
+def adversaries(run: RunRecord) -> dict[str, str]:
+    """Returns the start of each adversary's terms in the log's last phase, by its name (empty for a single one)."""
+    phase = run.training[-1].phase if run.training else ""
+    names = {name for entry in run.training if entry.phase == phase for name in entry.values}
+    starts = sorted(name.removesuffix("real_logits") for name in names if name.endswith("/real_logits"))
+    judging = [start for start in starts if {f"{start}{OF_GUESSING}", f"{start}adversarial"} & names]
+    return {start.strip("/").partition("/")[2]: start for start in judging}
+
+
+def each(found: Mapping[str, T], look: Callable[[str, T], str]) -> str:
+    """Looks at each adversary, and returns all findings, after its name where it has one; raises all that are wrong."""
+    words: dict[str, str] = {}
+    wrong: list[str] = []
+    for name, what in found.items():
+        try:
+            words[name] = look(f"the discriminator `{name}`" if name else "the discriminator", what)
+        except GanError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise GanError("; ".join(wrong))
+    seen = {name: finding for name, finding in words.items() if not finding.startswith(UNSEEN)}
+    if not seen:
+        return next(iter(words.values()))
+    return "; ".join(f"`{name}`: {finding}" if name else finding for name, finding in seen.items())
 
 
 def series(run: RunRecord, name: str) -> list[float]:

@@ -39,7 +39,7 @@ class Watch:
         `samples/nearest` is the median distance of a sample to the one most like it, of its own class where there are
         classes, as a multiple of the same among as many of the data; `samples/spread` is the mean distance of two,
         likewise. `held_out/recognised` is how often the discriminator finds an item that it is trained on more real
-        than one that it is not.
+        than one that it is not; with several adversaries, `held_out/NAME/recognised`.
         """
         seed_torch(0, self.game.device)  # of items and views that are drawn
         if self.real is None:
@@ -70,11 +70,15 @@ class Watch:
         return found if real_spread == 0 else found | {"samples/spread": spread / real_spread}
 
     def _recognition(self, seen: Batch, unseen: Batch) -> dict[str, float]:
-        trained, others = self.game.verdicts(seen), self.game.verdicts(unseen)
-        if trained is None or others is None or min(len(trained), len(others)) < FEWEST:
-            return {}
-        higher = (trained[:, None] > others).float() + (trained[:, None] == others).float() / 2
-        return {"held_out/recognised": float(higher.mean())}
+        trained, others = self.game.realness(seen), self.game.realness(unseen)
+        found: dict[str, float] = {}
+        for name, one in trained.items():
+            other = others[name]
+            if min(len(one), len(other)) >= FEWEST:
+                higher = (one[:, None] > other).float() + (one[:, None] == other).float() / 2
+                key = f"held_out/{name}/recognised" if len(trained) > 1 else "held_out/recognised"
+                found[key] = float(higher.mean())
+        return found
 
 
 def _some(dataset: Dataset[Batch], device: torch.device) -> Batch:

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -28,10 +27,11 @@ from gan_audio.systems.vocoder import (
     same,
 )
 from gan_audio.systems.wavegan import Peak
-from gan_core.objectives import Objective, least_squares
+from gan_core.adversary import Adversary
 from gan_core.precision import full_precision
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size, Step
+from gan_core.regularizers import FeatureMatching
 
 NO_DIVISION_BY_ZERO = 1e-9
 
@@ -215,29 +215,21 @@ class BigVGAN(Vocoder):
 
     Args:
         generator: mels to audio.
-        mpd: audio to the judgement by periods.
-        mrd: audio to the judgement at resolutions.
-        objective: what both minimise.
+        mpd: judges audio by periods.
+        mrd: judges audio at resolutions.
         adversarial_weight: of the adversarial terms; 2 takes back the ½ of `least_squares`.
-        feature_matching_weight: λ_fm.
         mel_weight: λ_mel.
         stft_weight: of the multi-resolution STFT loss, which is not the paper's.
     """
 
     def __init__(
-        self, generator: MelGenerator, mpd: nn.Module, mrd: nn.Module, *, objective: Objective = least_squares,
-        adversarial_weight: float = 2.0, feature_matching_weight: float = 2.0, mel_weight: float = 45.0,
-        stft_weight: float = 0.0,
+        self, generator: MelGenerator, mpd: Adversary, mrd: Adversary, *, adversarial_weight: float = 2.0,
+        mel_weight: float = 45.0, stft_weight: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(
-            generator, objective=objective, adversarial_weight=adversarial_weight,
-            feature_matching_weight=feature_matching_weight, mel_weight=mel_weight, stft_weight=stft_weight,
-        )  # fmt: skip
+            generator, adversarial_weight=adversarial_weight, mel_weight=mel_weight, stft_weight=stft_weight
+        )
         self.mpd, self.mrd = mpd, mrd
-
-    @property
-    def discriminators(self) -> Mapping[str, nn.Module]:
-        return {"mpd": self.mpd, "mrd": self.mrd}
 
 
 BIGVGAN = Preset(
@@ -245,7 +237,8 @@ BIGVGAN = Preset(
     networks={"generator": Generator, "mpd": MultiPeriodDiscriminator, "mrd": MultiResolutionDiscriminator},
     paper="arXiv:2206.04658",
     objective="least_squares",
-    settings={"feature_matching_weight": 2.0, "mel_weight": 45.0},
+    regularizers=[FeatureMatching(weight=2.0)],  # λ_fm
+    settings={"mel_weight": 45.0},
     network={
         "mel": CONTRACTS["24k"].model_dump(), "samples": 8192,
         "rates": (4, 4, 2, 2, 2, 2), "up_sizes": (8, 8, 4, 4, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3,

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ from gan_audio.systems.vocoder import (
     same,
 )
 from gan_audio.systems.wavegan import Peak
+from gan_core.adversary import Adversary
 from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
-from gan_core.objectives import Objective, least_squares
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size, Step
+from gan_core.regularizers import FeatureMatching
 
 SLOPE = 0.1
 EPOCH = 12_950 // 16
@@ -244,30 +245,22 @@ class HiFiGAN(Vocoder):
 
     Args:
         generator: mels to audio.
-        mpd: audio to the judgement by periods.
-        msd: audio to the judgement at scales.
-        objective: what both minimise.
+        mpd: judges audio by periods.
+        msd: judges audio at scales.
         adversarial_weight: of the adversarial terms; 2 takes back the ½ of `least_squares`, which equations 1 and 2
             have not.
-        feature_matching_weight: λ_fm.
         mel_weight: λ_mel.
         stft_weight: of the multi-resolution STFT loss, which is not the paper's.
     """
 
     def __init__(
-        self, generator: MelGenerator, mpd: nn.Module, msd: nn.Module, *, objective: Objective = least_squares,
-        adversarial_weight: float = 2.0, feature_matching_weight: float = 2.0, mel_weight: float = 45.0,
-        stft_weight: float = 0.0,
+        self, generator: MelGenerator, mpd: Adversary, msd: Adversary, *, adversarial_weight: float = 2.0,
+        mel_weight: float = 45.0, stft_weight: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(
-            generator, objective=objective, adversarial_weight=adversarial_weight,
-            feature_matching_weight=feature_matching_weight, mel_weight=mel_weight, stft_weight=stft_weight,
-        )  # fmt: skip
+            generator, adversarial_weight=adversarial_weight, mel_weight=mel_weight, stft_weight=stft_weight
+        )
         self.mpd, self.msd = mpd, msd
-
-    @property
-    def discriminators(self) -> Mapping[str, nn.Module]:
-        return {"mpd": self.mpd, "msd": self.msd}
 
 
 V1 = Preset(
@@ -275,7 +268,8 @@ V1 = Preset(
     networks={"generator": Generator, "mpd": MultiPeriodDiscriminator, "msd": MultiScaleDiscriminator},
     paper="arXiv:2010.05646",
     objective="least_squares",
-    settings={"feature_matching_weight": 2.0, "mel_weight": 45.0},
+    regularizers=[FeatureMatching(weight=2.0)],  # λ_fm
+    settings={"mel_weight": 45.0},
     network={
         "mel": CONTRACTS["hifigan-22k"].model_dump(), "samples": 8192, "rates": (8, 8, 2, 2),
         "up_sizes": (16, 16, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3, "paired": True,

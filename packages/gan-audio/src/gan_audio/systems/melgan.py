@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import accumulate, chain, pairwise
 from operator import mul
 from typing import Annotated
@@ -28,9 +28,10 @@ from gan_audio.systems.vocoder import (
     same,
 )
 from gan_audio.systems.wavegan import Peak
-from gan_core.objectives import Objective, hinge
+from gan_core.adversary import Adversary
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
+from gan_core.regularizers import FeatureMatching
 
 Gain = Annotated[float, Field(gt=0, le=10)]
 """Of amplitudes."""
@@ -141,7 +142,6 @@ class Discriminator(Discriminators):
     def __init__(self, *, scales: Size = 3, width: Size = 16, depth: Size = 4, downsampling: Size = 4):
         alike = [ScaleDiscriminator(width, depth, downsampling) for _ in range(scales)]
         super().__init__(alike, between=nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False))
-        self.depth = depth
         normalise_weights(self)
 
 
@@ -150,27 +150,16 @@ class MelGAN(Vocoder):
 
     Args:
         generator: mels to audio.
-        discriminator: audio to a judgement.
-        objective: what both minimise.
-        feature_matching_weight: λ.
+        discriminator: judges audio at several scales.
         stft_weight: of the multi-resolution STFT loss, which is not the paper's.
         quietest: real audio is multiplied by a number in [quietest, 1], as the published code does with 0.3.
     """
 
     def __init__(
-        self, generator: MelGenerator, discriminator: Discriminator, *, objective: Objective = hinge,
-        feature_matching_weight: float = 10.0, stft_weight: float = 0.0, quietest: Peak = 0.3,
-    ) -> None:  # fmt: skip
-        share = 4 / (discriminator.depth + 1) / len(discriminator.discriminators)
-        super().__init__(
-            generator, objective=objective, feature_matching_weight=share * feature_matching_weight,
-            stft_weight=stft_weight, quietest=quietest,
-        )  # fmt: skip
+        self, generator: MelGenerator, discriminator: Adversary, *, stft_weight: float = 0.0, quietest: Peak = 0.3
+    ) -> None:
+        super().__init__(generator, stft_weight=stft_weight, quietest=quietest)
         self.discriminator = discriminator
-
-    @property
-    def discriminators(self) -> Mapping[str, nn.Module]:
-        return {"scales": self.discriminator}
 
 
 MELGAN = Preset(
@@ -178,6 +167,7 @@ MELGAN = Preset(
     networks={"generator": Generator, "discriminator": Discriminator},
     paper="arXiv:1910.06711",
     objective="hinge",
+    regularizers=[FeatureMatching(weight=10 * 4 / (4 + 1) / 3)],  # λ · 4 / (depth + 1) / scales
     network={
         "mel": CONTRACTS["melgan-22k"].model_dump(), "samples": 8192, "rates": (8, 8, 2, 2),
         "generator": {"width": 32, "depth": 3}, "discriminator": {"width": 16, "depth": 4},
@@ -186,6 +176,7 @@ MELGAN = Preset(
     train={"batch_size": 16, "steps": STEPS, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
 )  # fmt: skip
 SMALL = MELGAN.but(
+    regularizers=[FeatureMatching(weight=10 * 4 / (3 + 1) / 2)],
     settings={"stft_weight": 40.0},
     network={
         "generator": {"width": 16, "depth": 3, "gain": 1.0},

@@ -12,8 +12,8 @@ each of its two turns has a fresh one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -30,10 +30,8 @@ from gan_core.objectives import Objective, feature_matching, non_saturating
 from gan_core.precision import full_precision
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import LabelSmoothing, Regularizer, Turn
+from gan_core.regularizers import LabelSmoothing, Regularizer
 from gan_core.two_player import TwoPlayerGame, latent_dim
-
-T = TypeVar("T")
 
 CHORD = 13
 """Values that tell a chord: its root as one of 12, and whether it is minor."""
@@ -269,12 +267,12 @@ class MidiNet(TwoPlayerGame):
     def fakes(self, count: int, **condition: Any) -> Tensor:
         return self.generator(self.latent(count), **condition)
 
-    def generator_terms(self, turn: Turn) -> Terms:
-        chord, features = turn.condition["chord"], cast(Discriminator, self.discriminator).features
-        real, fake = (full_precision(features(bar, chord)) for bar in (turn.real, turn.fake))
-        return {
-            "feature_matching": self.feature_matching_weight * feature_matching(real, fake) / 2,
-            "mean_bar": self.mean_bar_weight * feature_matching(turn.real, full_precision(turn.fake)) / 2,
+    def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
+        network = cast(Discriminator, self.discriminator.network)
+        features = [full_precision(network.features(bar, condition["chord"])) for bar in (real, fake)]
+        return super().generator_terms(real, fake, condition) | {
+            "feature_matching": self.feature_matching_weight * feature_matching(*features) / 2,
+            "mean_bar": self.mean_bar_weight * feature_matching(real, full_precision(fake)) / 2,
         }
 
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
@@ -287,12 +285,11 @@ class MidiNet(TwoPlayerGame):
             pitches.append(bar.squeeze(1).argmax(dim=2))
         return torch.stack([torch.cat(pitches[1:], dim=1), chords.repeat_interleave(STEPS, dim=1)], dim=1)
 
-    def probe(self, look: Callable[[Tensor, Mapping[str, Any]], T]) -> T:
-        rows = 2 * self.pack
+    def probe(self, rows: int) -> tuple[Tensor, dict[str, Any]]:
         like = next(self.parameters())
         condition = {"chord": like.new_zeros(rows, CHORD), "previous": like.new_zeros(rows, 1, STEPS, PITCHES)}
         with torch.no_grad(), evaluating(self), torch.random.fork_rng([]):
-            return look(self.generator(like.new_zeros(rows, latent_dim(self.generator)), **condition), condition)
+            return self.generator(like.new_zeros(rows, latent_dim(self.generator)), **condition), condition
 
 
 MIDINET = Preset(

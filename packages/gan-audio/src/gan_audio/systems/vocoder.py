@@ -7,8 +7,7 @@ from: what a stream of mels must keep.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Literal, Self, cast
 
 import torch
@@ -17,14 +16,15 @@ from torch.nn.functional import l1_loss, pad
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from gan_audio.losses import Judgement, feature_matching, fooled, multi_resolution_stft, together, told_apart
+from gan_audio.losses import multi_resolution_stft
 from gan_audio.mel import MelContract, MelSpectrogram
 from gan_audio.systems.filtering import Convolution, MinimalConvolution, inferring, pays
 from gan_audio.systems.wavegan import Peak
 from gan_core import draws
+from gan_core.adversary import Adversary, prefixed
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Batch, Game, Player, Terms, evaluating
-from gan_core.objectives import Objective
+from gan_core.judgement import Judgement
 
 FRAMES_AT_ONCE = 256
 """Mel frames that a stream turns into audio in one pass; longer chunks are taken in several."""
@@ -259,43 +259,31 @@ class Discriminators(nn.Module):
 
 
 class Vocoder(Game):
-    """A generator of audio from mels, and discriminators of audio; what was made of a batch both players see.
+    """A generator of audio from mels, and discriminators of audio; the players of a round share the generated audio.
 
-    A batch holds `audio` `[B, 1, T]`. Audio beyond the last whole hop is left out.
+    A batch holds `audio` `[B, 1, T]`. Audio beyond the last whole hop is left out. A subclass assigns its adversaries;
+    their terms are logged under their names where there are several.
 
     Args:
         generator: mels to audio.
-        objective: what both minimise, summed over the discriminators.
         adversarial_weight: of the adversarial terms of both.
-        feature_matching_weight: of the distance between the features of real and generated audio.
         mel_weight: of the L1 distance between their mels up to half the sample rate; 0 leaves it out.
         stft_weight: of the multi-resolution STFT loss (Yamamoto et al. 2020, arXiv:1910.11480); 0 leaves it out.
         quietest: real audio of a batch is multiplied by a number of its own that is uniform in [quietest, 1].
-
-    Raises:
-        RecipeError: the objective is one of energies.
     """
 
+    images: ClassVar[bool] = False
     example: ClassVar[str] = "audio = game.vocode(mel)  # [B, 1, frames · hop], of mels [B, mels, frames]"
 
     def __init__(
-        self, generator: MelGenerator, *, objective: Objective, feature_matching_weight: float,
-        adversarial_weight: float = 1.0, mel_weight: float = 0.0, stft_weight: float = 0.0, quietest: Peak = 1.0,
+        self, generator: MelGenerator, *, adversarial_weight: float = 1.0, mel_weight: float = 0.0,
+        stft_weight: float = 0.0, quietest: Peak = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.quietest = quietest
-        if objective.energy:
-            raise RecipeError(f"the objective `{objective.name}` is of energies, and a vocoder is judged by logits")
-        self.generator, self.objective = generator, objective
-        self.adversarial_weight, self.feature_matching_weight = adversarial_weight, feature_matching_weight
-        self.mel_weight, self.stft_weight = mel_weight, stft_weight
+        self.generator, self.quietest = generator, quietest
+        self.adversarial_weight, self.mel_weight, self.stft_weight = adversarial_weight, mel_weight, stft_weight
         self.mel = MelSpectrogram(generator.contract)
         self.full_band_mel = MelSpectrogram(generator.contract.but(high_hz=None))
-
-    @property
-    @abstractmethod
-    def discriminators(self) -> Mapping[str, nn.Module]:
-        """The networks that judge audio, by the names of their terms in the log."""
 
     @property
     def contract(self) -> MelContract:
@@ -303,7 +291,7 @@ class Vocoder(Game):
         return self.generator.contract
 
     def players(self) -> Iterable[Player]:
-        yield Player("discriminator", tuple(self.discriminators.values()), self.discriminator_loss)
+        yield Player("discriminator", tuple(self.adversaries.values()), self.discriminator_loss)
         yield Player("generator", (self.generator,), self.generator_loss)
 
     def stage(self, batch: Batch) -> Batch:
@@ -316,28 +304,29 @@ class Vocoder(Game):
         return batch | {"audio": audio[..., :length], "fake": self.generator(mel)[..., :length]}
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        real, fake = self.judge(batch["audio"]), self.judge(batch["fake"])
-        for side, judgements in (("real", real), ("fake", fake)):
-            logits = [part.detach().flatten() for judgement in judgements.values() for part in judgement.logits]
-            self.note(f"{side}_logits", torch.cat(logits).mean())
-        return {name: self.adversarial_weight * told_apart(self.objective, real[name], fake[name]) for name in real}
+        return self._over_adversaries(lambda adversary: adversary.discriminator_terms(batch["audio"], batch["fake"]))
 
     def generator_loss(self, batch: Batch) -> Terms:
-        real, fake = (together(self.judge(batch[key])) for key in ("audio", "fake"))
-        terms = {
-            "adversarial": self.adversarial_weight * fooled(self.objective, real, fake),
-            "feature_matching": self.feature_matching_weight * feature_matching(real, fake),
-        }
+        real, fake = batch["audio"], batch["fake"]
+        terms = self._over_adversaries(lambda adversary: adversary.generator_terms(fake, real))
         if self.mel_weight:
-            mels = self.full_band_mel(batch["fake"]), self.full_band_mel(batch["audio"])
-            terms["mel"] = self.mel_weight * l1_loss(*mels)
+            terms["mel"] = self.mel_weight * l1_loss(self.full_band_mel(fake), self.full_band_mel(real))
         if self.stft_weight:
-            terms["stft"] = self.stft_weight * multi_resolution_stft(batch["audio"], batch["fake"]).sum()
+            terms["stft"] = self.stft_weight * multi_resolution_stft(real, fake).sum()
         return terms
 
-    def judge(self, audio: Tensor) -> dict[str, Judgement]:
-        """What each of the networks makes of audio."""
-        return {name: network(audio) for name, network in self.discriminators.items()}
+    def _over_adversaries(self, compute: Callable[[Adversary], Terms]) -> Terms:
+        """Returns the terms of all adversaries with the adversarial ones weighted, under their names if several."""
+        terms: Terms = {}
+        adversaries = self.adversaries
+        for name, adversary in adversaries.items():
+            own = compute(adversary)
+            own["adversarial"] = self.adversarial_weight * own["adversarial"]
+            terms |= prefixed(name, own) if len(adversaries) > 1 else own
+        return terms
+
+    def realness(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: adversary.realness(batch["audio"]) for name, adversary in self.adversaries.items()}
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch["audio"], self.resynthesize(batch["audio"])

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from gan_core import draws
 from gan_core.blocks import doublings, same_convolution, xavier
 from gan_core.data import ImageSpec
-from gan_core.game import Terms
-from gan_core.objectives import energy_objective
+from gan_core.game import Batch, Terms
+from gan_core.objectives import Objective, energy_objective
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size, Step
-from gan_core.regularizers import JudgedTurn, PullAway, Regularizer, Turn
+from gan_core.regularizers import PullAway, Regularizer
 from gan_core.two_player import TwoPlayerGame, latent_dim
 from gan_image.systems import convolutional
 
@@ -155,7 +155,8 @@ class BoundaryEquilibrium(TwoPlayerGame):
         self, generator: nn.Module, discriminator: nn.Module, *, regularizers: Sequence[Regularizer] = (),
         gamma: float = 0.5, gain: float = 0.001,
     ) -> None:  # fmt: skip
-        super().__init__(generator, discriminator, objective=energy_objective(margin=0.0), regularizers=regularizers)
+        objective = Objective("boundary_equilibrium", self.discriminator_energy, self.generator_energy, energy=True)
+        super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.gamma, self.gain = gamma, gain
         self.k: Tensor
         self.real_energy: Tensor
@@ -166,19 +167,24 @@ class BoundaryEquilibrium(TwoPlayerGame):
         like = next(self.parameters())
         return draws.symmetric(count, latent_dim(self.generator), like=like, truncation=truncation)
 
-    def told_apart(self, turn: JudgedTurn) -> Terms:
-        return {"real": turn.real_logits.mean(), "fake": -self.k * turn.fake_logits.mean()}
+    def discriminator_energy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """L(x) - kₜ L(G(z)) of energies."""
+        return real.mean() - self.k * fake.mean()
 
-    def fooled(self, turn: Turn) -> Tensor:
-        energy = self.judge(turn.fake, **turn.condition).mean()
-        self.note("convergence", self.real_energy + (self.gamma * self.real_energy - energy).abs())
-        return energy
+    def generator_energy(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """L(G(z)) of energies."""
+        return fake.mean()
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        terms = super().generator_loss(batch)
+        self.note("convergence", self.real_energy + (self.gamma * self.real_energy - terms["adversarial"]).abs())
+        return terms
 
     @torch.no_grad()
     def after_turn(self, player: str, values: Terms) -> None:
         super().after_turn(player, values)
         if player == "discriminator":
-            self.real_energy.copy_(values["real"])
+            self.real_energy.copy_(values["real_logits"])
             return
         self.k.add_(self.gain * (self.gamma * self.real_energy - values["adversarial"])).clamp_(0, 1)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from gan_core.game import Batch, Player, Terms
 from gan_core.objectives import Objective, non_saturating
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import GradientPenalty, Regularizer, Turn
+from gan_core.regularizers import GradientPenalty, Regularizer
 from gan_core.two_player import TwoPlayerGame
 from gan_image.systems.convolutional import initialize
 
@@ -71,6 +70,8 @@ class Discriminator(nn.Module):
         continuous: how many continuous codes.
         width: channels after the first layer; then twice and sixteen times as many.
     """
+
+    separate = ("posterior",)
 
     def __init__(self, *, image_size: Size = 28, channels: Size = 1, categories: Size = 10, continuous: Size = 2,
                  width: Size = 64):  # fmt: skip
@@ -124,17 +125,6 @@ def quarter(image_size: int) -> int:
     return image_size // 4
 
 
-@dataclass(frozen=True)
-class CodedTurn(Turn):
-    """The generator's turn, with what its fakes were made of.
-
-    Attributes:
-        latent: z `[B, latent_dim]`.
-    """
-
-    latent: Tensor
-
-
 class InfoGAN(TwoPlayerGame):
     """InfoGAN (Chen et al. 2016, arXiv:1606.03657, eq. 6): the codes' mutual information with the image is maximised.
 
@@ -162,11 +152,10 @@ class InfoGAN(TwoPlayerGame):
     @property
     def posterior(self) -> nn.Module:
         """Q."""
-        return self.discriminator.get_submodule("posterior")
+        return self.discriminator.network.get_submodule("posterior")
 
     def players(self) -> Iterable[Player]:
-        judging = [part for part in self.discriminator.children() if part is not self.posterior]
-        yield Player("discriminator", tuple(judging), self.discriminator_loss)
+        yield Player("discriminator", self.discriminator.trained, self.discriminator_loss)
         yield Player("generator", (self.generator, self.posterior), self.generator_loss)
 
     def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
@@ -177,16 +166,14 @@ class InfoGAN(TwoPlayerGame):
             [rest[:, : self.noise], one_hot(category, self.categories).to(rest), rest[:, self.noise :]], dim=1
         )
 
-    def generator_turn(self, batch: Batch) -> CodedTurn:
-        real, condition = self.real(batch)
+    def generator_loss(self, batch: Batch) -> Terms:
+        real, _ = self.real(batch)
         z = self.latent(len(real))
-        return CodedTurn(self, real, self.generator(z), condition, z)
-
-    def generator_terms(self, turn: Turn) -> Terms:
-        assert isinstance(turn, CodedTurn)
-        _, category, continuous = torch.split(turn.latent, [self.noise, self.categories, self.continuous], dim=1)
-        logits, mean, variance = self.posterior(self.trunk(self.shown(turn.fake)))
-        return {
+        fake = self.generator(z)
+        terms = self.discriminator.generator_terms(fake, real)
+        _, category, continuous = torch.split(z, [self.noise, self.categories, self.continuous], dim=1)
+        logits, mean, variance = self.posterior(self.trunk(self.discriminator.augmented(fake)))
+        return terms | {
             "category": self.categorical_weight * cross_entropy(logits, category.argmax(dim=1)),
             "continuous": self.continuous_weight * negative_log_likelihood(continuous, mean, variance),
         }

@@ -13,9 +13,9 @@ The blocks are gan-core's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from gan_core.game import Terms
 from gan_core.objectives import Objective, hinge
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size
-from gan_core.regularizers import GradientPenalty, JudgedTurn, Regularizer, Turn
+from gan_core.regularizers import GradientPenalty, Regularizer
 from gan_core.two_player import TwoPlayerGame
 
 MASKED = -10.0
@@ -240,12 +240,13 @@ class SelfSupervised(TwoPlayerGame):
         self.tell = discriminator.rotation_loss
         self.real_weight, self.fake_weight = real_weight, fake_weight
 
-    def told_apart(self, turn: JudgedTurn) -> Terms:
-        rotation = self.real_weight * self.tell(self.shown(turn.real))
-        return super().told_apart(turn) | {"rotation": rotation}
+    def discriminator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
+        rotation = self.real_weight * self.tell(self.discriminator.augmented(real))
+        return super().discriminator_terms(real, fake, condition) | {"rotation": rotation}
 
-    def generator_terms(self, turn: Turn) -> Terms:
-        return super().generator_terms(turn) | {"rotation": self.fake_weight * self.tell(self.shown(turn.fake))}
+    def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
+        terms = super().generator_terms(real, fake, condition)
+        return terms | {"rotation": self.fake_weight * self.tell(self.discriminator.augmented(fake))}
 
 
 # InfoMax-GAN.
@@ -328,12 +329,13 @@ class InfoMax(TwoPlayerGame):
         self.contrast = discriminator.infomax_loss
         self.real_weight, self.fake_weight = real_weight, fake_weight
 
-    def told_apart(self, turn: JudgedTurn) -> Terms:
-        infomax = self.real_weight * self.contrast(self.shown(turn.real))
-        return super().told_apart(turn) | {"infomax": infomax}
+    def discriminator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
+        infomax = self.real_weight * self.contrast(self.discriminator.augmented(real))
+        return super().discriminator_terms(real, fake, condition) | {"infomax": infomax}
 
-    def generator_terms(self, turn: Turn) -> Terms:
-        return super().generator_terms(turn) | {"infomax": self.fake_weight * self.contrast(self.shown(turn.fake))}
+    def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
+        terms = super().generator_terms(real, fake, condition)
+        return terms | {"infomax": self.fake_weight * self.contrast(self.discriminator.augmented(fake))}
 
 
 SNGAN = Preset(

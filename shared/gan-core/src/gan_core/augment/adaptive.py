@@ -52,6 +52,8 @@ BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 class AugmentPipe(nn.Module):
     """The published pipe: images `[B, C, H, W]` in [-1, 1] to images that are augmented with the probability `p`.
 
+    All frames of a clip `[B, C, T, H, W]` are augmented alike.
+
     It computes in at least float32, under autocast too: in 8 bits a place would be off by pixels. Where a geometric
     transform is among the others, images pass the two low-passes whether or not it happens to them, as published.
 
@@ -60,24 +62,18 @@ class AugmentPipe(nn.Module):
 
     Args:
         transforms: names of `GROUPS` or of transforms; they happen in the published order.
-        channels: 3 for colours, 1 for gray, which has neither hue nor saturation.
         quantile: every random number is this quantile of its distribution and every transform happens: for checks.
 
     Raises:
-        RecipeError: there is no such transform, or the images have neither 1 channel nor 3.
+        RecipeError: there is no such transform, or, when it is called, the images have neither 1 channel nor 3.
     """
 
-    def __init__(self, transforms: Iterable[str] = ("blit", "geom", "color"), *, channels: int = 3,
-                 quantile: float | None = None):  # fmt: skip
+    def __init__(self, transforms: Iterable[str] = ("blit", "geom", "color"), *, quantile: float | None = None):
         super().__init__()
         self.active = {name for given in transforms for name in GROUPS.get(given, (given,))}
         known = {name for group in GROUPS.values() for name in group}
         for name in sorted(self.active - known):
             raise unknown("transform", name, known | {*GROUPS})
-        if channels not in (1, 3):
-            raise RecipeError(f"adaptive augmentation is for images of 1 channel or 3, and these have {channels}")
-        if channels == 1:
-            self.active -= {"hue", "saturation"}
         self.quantile = quantile
         self.p: Tensor
         self.lowpass: Tensor
@@ -97,12 +93,19 @@ class AugmentPipe(nn.Module):
 
     def augmented(self, images: Tensor) -> Tensor:
         """The transforms in their order, on images of float32 or float64."""
+        shape = images.shape
+        if shape[1] not in (1, 3):
+            raise RecipeError(f"adaptive augmentation is for images of 1 channel or 3, and these have {shape[1]}")
+        planes = images.flatten(1, -3)  # [B, C, T, H, W] -> [B, C*T, H, W]
         if self.active & {*GROUPS["blit"], *GROUPS["geom"]}:
-            images = self.resampled(images, self.geometry(images))
-        if self.active & {*GROUPS["color"]}:
-            images = recoloured(images, self.colours(images))
+            planes = self.resampled(planes, self.geometry(planes))
+        gray = {"hue", "saturation"} if shape[1] == 1 else set()  # of which gray images have none
+        if self.active & {*GROUPS["color"]} - gray:
+            images = planes.view(shape)
+            planes = recoloured(images, self.colours(images)).flatten(1, -3)
         if "imgfilter" in self.active:
-            images = self.filtered(images)
+            planes = self.filtered(planes)
+        images = planes.view(shape)
         if "noise" in self.active:
             images = self.noisy(images)
         return self.cut(images) if "cutout" in self.active else images
@@ -203,10 +206,10 @@ class AugmentPipe(nn.Module):
         if "lumaflip" in self.active:
             flips = self._often(images, (2 * self._uniform(images)).floor(), 0)
             matrix = (unit - 2 * gray * flips[:, None, None]) @ matrix
-        if "hue" in self.active:
+        if "hue" in self.active and images.shape[1] == 3:
             angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0)
             matrix = about_gray(angle) @ matrix
-        if "saturation" in self.active:
+        if "saturation" in self.active and images.shape[1] == 3:
             factor = self._often(images, torch.exp2(self._normal(images) * SATURATION), 1)
             matrix = (gray + (unit - gray) * factor[:, None, None]) @ matrix
         return matrix
@@ -232,19 +235,21 @@ class AugmentPipe(nn.Module):
         return images.reshape(count, channels, height, width)
 
     def noisy(self, images: Tensor) -> Tensor:
-        """Normal noise of a deviation that is drawn for each sample."""
+        """Normal noise of a deviation that is drawn for each sample; the same in all frames of a clip."""
         deviation = self._often(images, self._normal(images).abs() * NOISE, 0)
-        return images + deviation[:, None, None, None] * draws.normal(len(images), *images.shape[1:], like=images)
+        still = [1] * (images.ndim - 4)
+        noise = draws.normal(len(images), images.shape[1], *still, *images.shape[-2:], like=images)
+        return images + deviation.view(-1, *[1] * (images.ndim - 1)) * noise
 
     def cut(self, images: Tensor) -> Tensor:
         """A rectangle of half the size, anywhere, becomes 0."""
         size = self._often(images, torch.full_like(self._uniform(images), CUT), 0)[:, None]
         x, y = self._uniform(images)[:, None], self._uniform(images)[:, None]
-        height, width = images.shape[2:]
+        height, width = images.shape[-2:]
         rows = (torch.arange(height, device=images.device) + 0.5) / height
         columns = (torch.arange(width, device=images.device) + 0.5) / width
-        out = ((rows - y).abs() < size / 2)[:, None, :, None] & ((columns - x).abs() < size / 2)[:, None, None, :]
-        return images * ~out
+        out = ((rows - y).abs() < size / 2)[:, :, None] & ((columns - x).abs() < size / 2)[:, None, :]  # [B, H, W]
+        return images * ~out.view(len(images), *[1] * (images.ndim - 3), height, width)
 
 
 def _scalars(like: Tensor, *values: float) -> tuple[Tensor, ...]:
@@ -326,7 +331,8 @@ def recoloured(images: Tensor, matrix: Tensor) -> Tensor:
     if images.shape[1] == 3:
         return (matrix[:, :3, :3] @ images.flatten(2) + matrix[:, :3, 3:]).view_as(images)
     rows = matrix[:, :3].mean(dim=1)
-    return images * rows[:, :3].sum(dim=1).view(-1, 1, 1, 1) + rows[:, 3].view(-1, 1, 1, 1)
+    ones = [1] * (images.ndim - 1)
+    return images * rows[:, :3].sum(dim=1).view(-1, *ones) + rows[:, 3].view(-1, *ones)
 
 
 def filter_bank() -> np.ndarray:

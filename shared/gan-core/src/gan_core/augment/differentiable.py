@@ -18,7 +18,9 @@ SHIFT, CUT = 1 / 8, 1 / 2
 
 
 def diff_augment(images: Tensor, policy: Iterable[str] = ("color", "translation", "cutout")) -> Tensor:
-    """Images `[B, C, H, W]` in [-1, 1], each changed by draws of its own.
+    """Augments images `[B, C, H, W]` in [-1, 1], each by draws of its own; all frames of a clip are augmented alike.
+
+    The transforms also take clips `[B, C, T, H, W]`.
 
     Args:
         images: any number of channels.
@@ -43,24 +45,26 @@ def color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tens
         saturation: `[B]` in [0, 1).
         contrast: `[B]` in [0, 1).
     """
-    brightness, saturation, contrast = (u.view(-1, 1, 1, 1) for u in (brightness, saturation, contrast))
+    ones = [1] * (images.ndim - 1)
+    brightness, saturation, contrast = (u.view(-1, *ones) for u in (brightness, saturation, contrast))
     images = images + (brightness - 0.5)
     gray = images.mean(dim=1, keepdim=True)
     images = gray + (images - gray) * (2 * saturation)
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    mean = images.mean(dim=tuple(range(1, images.ndim)), keepdim=True)
     return mean + (images - mean) * (contrast + 0.5)
 
 
 def translation(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Pixel (i, j) takes that at (i + rows, j + columns), and 0 outside; whole pixels `[B]`."""
-    count, _, height, width = images.shape
+    count, *_, height, width = images.shape
     y = torch.arange(height, device=images.device) + rows[:, None]  # [B, H]
     x = torch.arange(width, device=images.device) + columns[:, None]  # [B, W]
     inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[:, None, None, :]
     sample = torch.arange(count, device=images.device)[:, None, None]
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    moved = images.permute(0, 2, 3, 1)[sample, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
-    return moved * inside
+    planes = images.flatten(1, -3).permute(0, 2, 3, 1)  # [B, H, W, C] or [B, H, W, C*T]
+    moved = planes[sample, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+    return (moved * inside).view_as(images)
 
 
 def cutout(images: Tensor, rows: Tensor, columns: Tensor, *, height: int, width: int) -> Tensor:
@@ -68,10 +72,12 @@ def cutout(images: Tensor, rows: Tensor, columns: Tensor, *, height: int, width:
 
     As in the published code indices are clamped, so that a rectangle which lies outside still takes the border's row.
     """
-    return images * ~(
-        _covered(rows, height, images.shape[2])[:, None, :, None]
-        & _covered(columns, width, images.shape[3])[:, None, None, :]
+    covered_rows, covered_columns = (
+        _covered(centre, length, size)
+        for centre, length, size in zip((rows, columns), (height, width), images.shape[-2:], strict=True)
     )
+    covered = covered_rows[:, :, None] & covered_columns[:, None, :]  # [B, H, W]
+    return images * ~covered.view(len(images), *[1] * (images.ndim - 3), *images.shape[-2:])
 
 
 def _covered(centre: Tensor, length: int, size: int) -> Tensor:
@@ -94,14 +100,14 @@ def _random_color(images: Tensor) -> Tensor:
 
 
 def _random_translation(images: Tensor) -> Tensor:
-    most = [int(size * SHIFT + 0.5) for size in images.shape[2:]]
+    most = [int(size * SHIFT + 0.5) for size in images.shape[-2:]]
     rows, columns = (draws.integers(2 * shift + 1, len(images), like=images) - shift for shift in most)
     return translation(images, rows, columns)
 
 
 def _random_cutout(images: Tensor) -> Tensor:
-    height, width = (int(size * CUT + 0.5) for size in images.shape[2:])
-    sides = zip(images.shape[2:], (height, width), strict=True)
+    height, width = (int(size * CUT + 0.5) for size in images.shape[-2:])
+    sides = zip(images.shape[-2:], (height, width), strict=True)
     rows, columns = (draws.integers(size + 1 - length % 2, len(images), like=images) for size, length in sides)
     return cutout(images, rows, columns, height=height, width=width)
 

@@ -1,12 +1,13 @@
-"""Regularizers: what steadies a game. The mathematics is functions; the settings, which recipes name, are classes.
+"""Regularizers of adversaries: pure functions for the mathematics, settings classes for recipes.
 
-They take part in any `TwoPlayerGame` where they make sense, and are refused with the reason where they make none.
+They apply to any discriminator for which they are defined, and are refused with the reason elsewhere.
 """
 
 from gan_core.regularizers.base import (
-    JudgedTurn,
+    Generation,
     Lazy,
     Penalty,
+    Regularized,
     Regularizer,
     Turn,
     penalties,
@@ -44,9 +45,9 @@ __all__ = [
     "DiffAugment",
     "Dragan",
     "FeatureMatching",
+    "Generation",
     "GradientPenalty",
     "InstanceNoise",
-    "JudgedTurn",
     "LabelSmoothing",
     "Lazy",
     "MinibatchDiscrimination",
@@ -55,6 +56,7 @@ __all__ = [
     "PathLength",
     "Penalty",
     "PullAway",
+    "Regularized",
     "Regularizer",
     "Replay",
     "SpectralNorm",

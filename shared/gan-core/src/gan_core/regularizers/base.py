@@ -1,4 +1,4 @@
-"""What a regularizer is: settings that a recipe names, and the places of a two-player game where it takes part."""
+"""The interface of regularizers: their settings, and the places of an adversary's turns where they take part."""
 
 from __future__ import annotations
 
@@ -7,90 +7,168 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_core.game import Terms
+from gan_core.errors import RecipeError
+from gan_core.judgement import Judgement, joined
+from gan_core.objectives import Objective, Terms
 from gan_core.precision import full_precision, in_full_precision
 from gan_core.recipe import Settings
 
-if TYPE_CHECKING:
-    from gan_core.two_player import TwoPlayerGame
-
 Network = Callable[[Tensor], Tensor]
+M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The generator of an adversary's fake samples, for regularizers that concern it.
+
+    Attributes:
+        network: The generator.
+        latent: `(count, **condition)` to the latents by which path lengths are measured. They may have a graph, so that
+            the gradient reaches a mapping network.
+        render: `(latents, **condition)` to samples.
+    """
+
+    network: nn.Module
+    latent: Callable[..., Tensor]
+    render: Callable[..., Tensor]
+
+
+class Timing(Protocol):
+    """The state of a training as regularizers see it; see `gan_core.adversary.Moment`."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def progress(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
+class Regularized(Protocol):
+    """An adversary as regularizers see it; see `gan_core.adversary.Adversary`."""
+
+    network: nn.Module
+    objective: Objective
+    images: bool
+    pack: int
+    num_classes: int | None
+    generation: Generation | None
+    regularizers: tuple[Regularizer, ...]
+    memory: nn.ModuleDict
+
+    @property
+    def moment(self) -> Timing: ...
+    @property
+    def trained(self) -> tuple[nn.Module, ...]: ...
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None: ...
+    def note(self, name: str, value: Tensor) -> None: ...
+    def judge(self, samples: Tensor, **condition: Any) -> Judgement: ...
+    def judge_with(self, network: Callable[..., Any], **condition: Any) -> Callable[[Tensor], Judgement]: ...
+    def augmented(self, samples: Tensor) -> Tensor: ...
+    def probe(self, look: Callable[[Tensor, Mapping[str, Any]], T]) -> T | None: ...
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the player that moves has before it.
+    """The samples of a player's turn, and their judgements, which are computed once, when first asked for.
 
     Attributes:
-        game: that is played.
-        real: samples `[B, …]`.
-        fake: samples `[B, …]`; constant in the discriminator's turn.
-        condition: what the networks are told about them: nothing, or `label [B]`.
+        adversary: The discriminator with its objective.
+        fake: Packed samples `[B, …]`; constant in the discriminator's turn.
+        given: Packed real samples `[B, …]`; None if the game has none in this turn.
+        condition: What the networks take besides the samples.
     """
 
-    game: TwoPlayerGame
-    real: Tensor
+    adversary: Regularized
     fake: Tensor
+    given: Tensor | None
     condition: Mapping[str, Any]
 
+    @property
+    def real(self) -> Tensor:
+        """Packed real samples `[B, …]`.
 
-@dataclass(frozen=True)
-class JudgedTurn(Turn):
-    """The discriminator's turn, in which samples are judged when that is first asked for, always with gradients.
-
-    Attributes:
-        real_logits: of the real samples, `[B]`.
-        fake_logits: of the fakes, `[B]`.
-    """
+        Raises:
+            RecipeError: The game has none in this turn.
+        """
+        if self.given is None:
+            who = "/".join([self.adversary.objective.name, *(r.name for r in self.adversary.regularizers)])
+            reason = f"`{who}` compares generated samples with real ones, and the generator's turn has none"
+            raise RecipeError(f"{reason}; pass `real` to `generator_terms`, or choose another objective or regularizer")
+        return self.given
 
     @cached_property
+    def real_judgement(self) -> Judgement:
+        """The judgement of the real samples, with gradients."""
+        with torch.enable_grad():
+            return self.adversary.judge(self.real, **self.condition)
+
+    @cached_property
+    def fake_judgement(self) -> Judgement:
+        """The judgement of the fake samples, with gradients."""
+        with torch.enable_grad():
+            return self.adversary.judge(self.fake, **self.condition)
+
+    @property
     def real_logits(self) -> Tensor:
-        with torch.enable_grad():
-            return self.game.judge(self.real, **self.condition)
+        """All logits of each real sample, `[B]` or `[B, …]`."""
+        return joined(self.real_judgement)
 
-    @cached_property
+    @property
     def fake_logits(self) -> Tensor:
-        with torch.enable_grad():
-            return self.game.judge(self.fake, **self.condition)
+        """All logits of each fake sample, `[B]` or `[B, …]`."""
+        return joined(self.fake_judgement)
 
 
 class Regularizer(Settings):
-    """Settings of something that steadies a game. What it does is in the places that a subclass fills."""
+    """Settings of a penalty, an augmentation or a constraint of an adversary. Subclasses override what they change."""
 
     name: ClassVar[str]
 
-    def prepare(self, game: TwoPlayerGame) -> nn.Module | None:
-        """Changes the networks before the game begins; what is returned is kept in `game.memory` under its name.
+    def prepare(self, adversary: Regularized) -> nn.Module | None:
+        """Changes the network before training; what is returned is kept in `adversary.memory` under its name.
 
         Raises:
-            RecipeError: it makes no sense in this game.
+            RecipeError: It does not apply to this adversary.
         """
         return None
 
-    def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
-        """What the discriminator is shown of samples, real and fake, in both turns."""
+    def kept(self, adversary: Regularized, kind: type[M]) -> M:
+        """Returns the module that `prepare` returned."""
+        module = adversary.memory[self.name]
+        assert isinstance(module, kind)
+        return module
+
+    def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
+        """Returns samples as the discriminator sees them, real and fake, in both turns."""
         return samples
 
-    def recall(self, game: TwoPlayerGame, fake: Tensor) -> Tensor:
-        """The fakes of the discriminator's turn."""
+    def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:
+        """Returns the fake samples of the discriminator's turn."""
         return fake
 
-    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
-        """What the discriminator minimises besides, weighted."""
+    def discriminator_terms(self, turn: Turn) -> Terms:
+        """Computes further terms of the discriminator, weighted."""
         return {}
+
+    def generator_adversarial(self, turn: Turn) -> Tensor | None:
+        """Computes the generator's adversarial term where it replaces the objective's, else returns None."""
+        return None
 
     def generator_terms(self, turn: Turn) -> Terms:
-        """What the generator minimises besides, weighted."""
+        """Computes further terms of the generator, weighted."""
         return {}
 
-    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
-        """After every turn; see `Game.after_turn`."""
+    def after_turn(self, adversary: Regularized, values: Terms) -> None:
+        """Updates the state after every turn of any player; see `Adversary.after_turn`."""
 
 
 class Lazy(Regularizer):
@@ -110,22 +188,23 @@ class Lazy(Regularizer):
 
 
 class Penalty(Lazy):
-    """A penalty on the discriminator at some points."""
+    """A penalty on the discriminator's gradients at some samples."""
 
     @abstractmethod
     def penalty(self, network: Network, real: Tensor, fake: Tensor) -> Tensor:
-        """The unweighted penalty, a scalar.
+        """Computes the unweighted penalty, a scalar.
 
         Args:
-            network: the discriminator, samples `[B, …]` to logits `[B]`.
-            real: samples `[B, …]`.
-            fake: samples `[B, …]`.
+            network: Samples `[B, …]` to logits, `[B]` or `[B, …]`, whose sum over all logits of a sample is
+                differentiated.
+            real: Samples `[B, …]`.
+            fake: Samples `[B, …]`.
         """
 
-    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
-        game = turn.game
-        smooth = game.judge_by(uncompiled(game.discriminator), **turn.condition)
-        return penalties([self], game.step, smooth, turn.real, turn.fake)
+    def discriminator_terms(self, turn: Turn) -> Terms:
+        judge = turn.adversary.judge_with(uncompiled(turn.adversary.network), **turn.condition)
+        step = turn.adversary.moment.step
+        return penalties([self], step, lambda samples: joined(judge(samples)), turn.real, turn.fake)
 
 
 def penalties(
@@ -152,12 +231,11 @@ def without_compiling(network: nn.Module) -> Iterator[None]:
             part._compiled_call_impl = call
 
 
-def uncompiled(network: nn.Module) -> Callable[..., Tensor]:
+def uncompiled(network: nn.Module) -> Callable[..., Any]:
     """The network as a penalty must call it, with a second derivative even where it is compiled."""
 
-    def call(*inputs: Any, **settings: Any) -> Tensor:
+    def call(*inputs: Any, **settings: Any) -> Any:
         with without_compiling(network):
-            result: Tensor = network(*inputs, **settings)
-            return result
+            return network(*inputs, **settings)
 
     return call

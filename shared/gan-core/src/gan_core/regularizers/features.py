@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_core.errors import RecipeError
-from gan_core.game import Terms
-from gan_core.objectives import feature_matching, pull_away
+from gan_core.judgement import feature_distance
+from gan_core.objectives import Terms, feature_matching, pull_away
 from gan_core.precision import full_precision, in_full_precision
 from gan_core.recipe import Size
-from gan_core.regularizers.base import Lazy, Regularizer, Turn, uncompiled
+from gan_core.regularizers.base import Lazy, Regularized, Regularizer, Turn, uncompiled
 from gan_core.regularizers.weights import is_spectral
 
-if TYPE_CHECKING:
-    from gan_core.two_player import TwoPlayerGame
-
 JUDGES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def has_judging_layer(discriminator: nn.Module) -> bool:
+    """Returns whether a discriminator has a part that is given the features."""
+    return isinstance(getattr(discriminator, getattr(discriminator, "features_at", "judge"), None), nn.Module)
 
 
 def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
@@ -49,22 +51,35 @@ def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> 
 
 
 class FeatureMatching(Lazy):
-    """The fakes' mean features are the real samples' (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
+    """Matches the features of fake samples with those of real ones.
+
+    With a discriminator that returns features (a `Judgement`), it is the mean absolute difference of the features of
+    paired samples, summed over layers and discriminators (Kumar et al. 2019, arXiv:1910.06711, section 2.3); with any
+    other, the squared difference of the batches' mean features (Salimans et al. 2016, arXiv:1606.03498, section 3.1).
+    """
 
     name = "feature_matching"
     weight: float = Field(default=1.0, gt=0)
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        judging_layer(self.name, game.discriminator)
+    def prepare(self, adversary: Regularized) -> None:
+        if has_judging_layer(adversary.network):
+            return
+        judged = adversary.probe(lambda samples, condition: adversary.judge(samples, **condition))
+        if judged is not None and not judged.features:
+            judging_layer(self.name, adversary.network)
 
     def generator_terms(self, turn: Turn) -> Terms:
-        def matched() -> Tensor:
-            show, condition = turn.game.shown, turn.condition
-            with torch.no_grad():
-                real = features_of(turn.game.discriminator, show(turn.real), **condition)
-            return feature_matching(real, features_of(turn.game.discriminator, show(turn.fake), **condition))
+        adversary = turn.adversary
 
-        return self.due(turn.game.step, matched)
+        def matched() -> Tensor:
+            if turn.fake_judgement.features:
+                return feature_distance(turn.real_judgement, turn.fake_judgement)
+            with torch.no_grad():
+                real = features_of(adversary.network, adversary.augmented(turn.real), **turn.condition)
+            fake = features_of(adversary.network, adversary.augmented(turn.fake), **turn.condition)
+            return feature_matching(real, fake)
+
+        return self.due(adversary.moment.step, matched)
 
 
 class PullAway(Lazy):
@@ -73,18 +88,18 @@ class PullAway(Lazy):
     name = "pull_away"
     weight: float = Field(default=0.1, gt=0)
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        judging_layer(self.name, game.discriminator)
+    def prepare(self, adversary: Regularized) -> None:
+        judging_layer(self.name, adversary.network)
 
     def generator_terms(self, turn: Turn) -> Terms:
-        game = turn.game
+        adversary = turn.adversary
 
         def alike() -> Tensor:
-            features = features_of(game.discriminator, game.shown(turn.fake), **turn.condition)
+            features = features_of(adversary.network, adversary.augmented(turn.fake), **turn.condition)
             with in_full_precision(features):
                 return pull_away(features)
 
-        return self.due(game.step, alike)
+        return self.due(adversary.moment.step, alike)
 
 
 class MeetsBatch(nn.Module):
@@ -124,8 +139,8 @@ class MinibatchStddev(Regularizer):
     name = "minibatch_stddev"
     group: int = Field(default=4, ge=2)
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        attach(self.name, game, Stddev(self.group), more=1)
+    def prepare(self, adversary: Regularized) -> None:
+        attach(self.name, adversary, Stddev(self.group), more=1)
 
 
 class MinibatchDiscrimination(Regularizer):
@@ -140,13 +155,13 @@ class MinibatchDiscrimination(Regularizer):
     kernels: Size = 100
     dimensions: Size = 5
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        attach(self.name, game, Nearness(self.kernels, self.dimensions), more=self.kernels)
+    def prepare(self, adversary: Regularized) -> None:
+        attach(self.name, adversary, Nearness(self.kernels, self.dimensions), more=self.kernels)
 
 
-def attach(name: str, game: TwoPlayerGame, statistics: nn.Module, *, more: int) -> None:
+def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: int) -> None:
     """Puts a layer over whole batches before the discriminator's last."""
-    discriminator = game.discriminator
+    discriminator = adversary.network
     judge = judging_layer(name, discriminator)
     if not isinstance(judge, (*JUDGES, MeetsBatch)):
         kind = type(judge).__name__
@@ -157,7 +172,7 @@ def attach(name: str, game: TwoPlayerGame, statistics: nn.Module, *, more: int) 
         how = "spectrally normalised" if is_spectral(discriminator) else "parametrized"
         raise RecipeError(f"`regularizers.{name}` widens the last layer, which is {how} here; leave it out")
     if isinstance(statistics, Nearness):
-        statistics.size_for(discriminator, game)
+        statistics.size_for(name, adversary)
     discriminator.judge = MeetsBatch(statistics, widened(judge, more))
 
 
@@ -190,9 +205,12 @@ class Nearness(nn.Module):
         self.kernels, self.dimensions = kernels, dimensions
         self.project: nn.Linear
 
-    def size_for(self, discriminator: nn.Module, game: TwoPlayerGame) -> None:
+    def size_for(self, name: str, adversary: Regularized) -> None:
         """Makes the projection T for the features that this discriminator has."""
-        features = game.probe(lambda samples, condition: features_of(discriminator, samples, **condition))
+        features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
+        if features is None:
+            reason = "sizes its layer by the features of an example, and this game gives none"
+            raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
         self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
         self.project.to(features.device, features.dtype)
 

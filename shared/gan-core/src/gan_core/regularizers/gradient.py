@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.game import Terms
+from gan_core.errors import RecipeError
+from gan_core.objectives import Terms
 from gan_core.precision import full_precision
-from gan_core.regularizers.base import Lazy, Network, Penalty, Turn, uncompiled
-
-if TYPE_CHECKING:
-    from gan_core.two_player import TwoPlayerGame
+from gan_core.regularizers.base import (
+    Generation,
+    Lazy,
+    Network,
+    Penalty,
+    Regularized,
+    Turn,
+    without_compiling,
+)
 
 
 def gradient_norm(network: Network, x: Tensor) -> Tensor:
-    """‖∇ₓ D(x)‖₂ of each sample, `[B]`, through which gradients flow on to the network's parameters."""
+    """Computes ‖∇ₓ D(x)‖₂ of each sample, `[B]`, differentiable by the network's parameters.
+
+    Where a sample has several logits, D(x) is their sum.
+    """
     return input_gradient(network, x).norm(2, dim=1)
 
 
 def input_gradient(network: Network, x: Tensor) -> Tensor:
-    """∇ₓ D(x) of each sample, `[B, n]`, through which gradients flow on to the network's parameters."""
+    """Computes ∇ₓ D(x) of each sample, `[B, n]`, differentiable by the network's parameters.
+
+    Where a sample has several logits, D(x) is their sum.
+    """
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
@@ -58,21 +69,23 @@ def zero_centred_penalty(network: Network, x: Tensor) -> Tensor:
 
 
 def path_lengths(generate: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
-    """‖Jᵀy‖₂ of each latent, `[B]`, with y noise in the place of the samples (arXiv:1912.04958, section 3.2).
+    """Computes ‖Jᵀy‖₂ of each latent, `[B]`, with noise y of the samples' shape (arXiv:1912.04958, section 3.2).
+
+    Where the latent has a graph, as the output of a mapping network, the gradient reaches what it was computed from.
 
     Args:
-        generate: latents `[B, n]` (or `[B, layers, n]`) to samples `[B, C, …]`.
-        latent: where the Jacobian J is taken; of several layers' latents the mean of the squared lengths counts.
+        generate: Latents `[B, n]` (or `[B, layers, n]`) to samples `[B, C, …]`.
+        latent: Where the Jacobian J is taken. For latents of several layers, the squared lengths are averaged.
     """
-    latent = latent.detach().requires_grad_()
+    if not latent.requires_grad:
+        latent = latent.detach().requires_grad_()
     samples = generate(latent)
     size = math.prod(samples.shape[2:]) if samples.ndim > 2 else 1
     noise = draws.normal(len(samples), *samples.shape[1:], like=samples) / math.sqrt(size)
     (gradient,) = torch.autograd.grad((samples * noise).sum(), latent, create_graph=True)
     layers = gradient[0].numel() // gradient.shape[-1]
-    return torch.linalg.vector_norm(gradient.flatten(1), dim=1) / math.sqrt(
-        layers
-    )  # its slope at 0 is 0, a root's none
+    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # its slope at 0 is 0; a square root's is infinite
+    return norm / math.sqrt(layers)
 
 
 class GradientPenalty(Penalty):
@@ -134,28 +147,34 @@ class PathLength(Lazy):
     decay: float = Field(default=0.01, gt=0, le=1)
     shrink: int = Field(default=2, ge=1)
 
-    def prepare(self, game: TwoPlayerGame) -> nn.Module:
+    def prepare(self, adversary: Regularized) -> nn.Module:
+        self._generation(adversary)
         return MeanLength()
 
+    def _generation(self, adversary: Regularized) -> Generation:
+        if adversary.generation is None:
+            reason = "measures a generator of latents, and this adversary knows none"
+            raise RecipeError(f"`regularizers.path_length` {reason}; leave it out, or give `generation`")
+        return adversary.generation
+
     def generator_terms(self, turn: Turn) -> Terms:
-        return self.due(turn.game.step, lambda: self._penalty(turn))
+        return self.due(turn.adversary.moment.step, lambda: self._penalty(turn))
 
     def _penalty(self, turn: Turn) -> Tensor:
-        game, rows = turn.game, max(1, len(turn.fake) // self.shrink)
+        adversary, rows = turn.adversary, max(1, len(turn.fake) // self.shrink)
+        generation = self._generation(adversary)
         condition = {key: value[:rows] for key, value in turn.condition.items()}
-        make = uncompiled(game.generator)
-        with torch.autocast(turn.fake.device.type, enabled=False):
-            lengths = path_lengths(lambda z: full_precision(make(z, **condition)), game.latent(rows))
-        old: Tensor = game.memory[self.name].length  # type: ignore[assignment]
-        length = old.lerp(lengths.detach().mean(), self.decay)
-        game.note("path_length_mean", length)
+        with torch.autocast(turn.fake.device.type, enabled=False), without_compiling(generation.network):
+            latent = full_precision(generation.latent(rows, **condition))
+            lengths = path_lengths(lambda latent: full_precision(generation.render(latent, **condition)), latent)
+        length = self.kept(adversary, MeanLength).length.lerp(lengths.detach().mean(), self.decay)
+        adversary.note("path_length_mean", length)
         return (lengths - length).square().mean()
 
     @torch.no_grad()
-    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
+    def after_turn(self, adversary: Regularized, values: Terms) -> None:
         if "path_length_mean" in values:
-            length: Tensor = game.memory[self.name].length  # type: ignore[assignment]
-            length.copy_(values["path_length_mean"])
+            self.kept(adversary, MeanLength).length.copy_(values["path_length_mean"])
 
 
 class MeanLength(nn.Module):

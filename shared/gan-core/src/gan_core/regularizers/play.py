@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -11,31 +11,29 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gan_core.errors import RecipeError
-from gan_core.game import Terms
+from gan_core.judgement import discriminator_adversarial, generator_adversarial, total
+from gan_core.objectives import Terms
 from gan_core.recipe import Size
-from gan_core.regularizers.base import JudgedTurn, Regularizer, Turn, without_compiling
+from gan_core.regularizers.base import Regularized, Regularizer, Turn, without_compiling
 from gan_core.replay import ReplayPool
-
-if TYPE_CHECKING:
-    from gan_core.two_player import TwoPlayerGame
 
 
 class LabelSmoothing(Regularizer):
     """Real samples are real with probability `real` only (Salimans et al. 2016, arXiv:1606.03498, section 3.4).
 
-    The cross-entropy with the label t of a real sample is softplus(-D(x)) + (1 - t) D(x): a term more.
+    The cross-entropy with the label t of a real sample is softplus(-D(x)) + (1 - t) D(x), summed over several logits.
     """
 
     name = "label_smoothing"
     real: float = Field(default=0.9, gt=0.5, lt=1)
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        if not game.objective.cross_entropy:
-            reason = f"the objective `{game.objective.name}` has no probabilities"
+    def prepare(self, adversary: Regularized) -> None:
+        if not adversary.objective.cross_entropy:
+            reason = f"the objective `{adversary.objective.name}` has no probabilities"
             raise RecipeError(f"`regularizers.label_smoothing`: {reason}; use non_saturating or minimax")
 
-    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
-        return {self.name: (1 - self.real) * turn.real_logits.mean()}
+    def discriminator_terms(self, turn: Turn) -> Terms:
+        return {self.name: (1 - self.real) * total(logits.mean() for logits in turn.real_judgement.logits)}
 
 
 class Replay(Regularizer):
@@ -48,17 +46,19 @@ class Replay(Regularizer):
     name = "replay"
     size: Size = 256
 
-    def prepare(self, game: TwoPlayerGame) -> nn.Module:
-        if game.num_classes is not None:
+    def prepare(self, adversary: Regularized) -> nn.Module:
+        if adversary.num_classes is not None:
             raise RecipeError("`regularizers.replay` remembers no classes, and this game has them; leave one out")
-        if game.objective.relative:
-            reason = f"the objective `{game.objective.name}` compares samples of one batch"
+        if adversary.objective.relative:
+            reason = f"the objective `{adversary.objective.name}` compares samples of one batch"
             raise RecipeError(f"`regularizers.replay`: {reason}; leave one out")
         return ReplayPool(self.size)
 
-    def recall(self, game: TwoPlayerGame, fake: Tensor) -> Tensor:
-        pool: ReplayPool = game.memory[self.name]  # type: ignore[assignment]
-        remembered: Tensor = pool(fake)
+    def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:
+        if condition:
+            reason = f"remembers no conditions, and this game's discriminator is given `{next(iter(condition))}`"
+            raise RecipeError(f"`regularizers.replay` {reason}; leave it out")
+        remembered: Tensor = self.kept(adversary, ReplayPool)(fake)
         return remembered
 
 
@@ -86,27 +86,26 @@ class Unrolled(Regularizer):
     learning_rate: float | None = Field(default=None, gt=0)
     first_order: bool = False
 
-    def generator_loss(self, turn: Turn) -> Tensor:
-        """The generator's adversarial term against the discriminator of `steps` steps ahead.
+    def generator_adversarial(self, turn: Turn) -> Tensor:
+        """Computes the generator's adversarial term against the discriminator of `steps` steps ahead.
 
         Raises:
             RecipeError: Adam's updates are asked for and the discriminator is trained otherwise.
         """
-        game, objective, discriminator = turn.game, turn.game.objective, turn.game.discriminator
+        adversary, objective, discriminator = turn.adversary, turn.adversary.objective, turn.adversary.network
         real, fake = turn.real, turn.fake
-        move = self._move(game)
+        move = self._move(adversary)
         weights = {name: p.detach().requires_grad_() for name, p in discriminator.named_parameters()}
         buffers = {name: b.clone() for name, b in discriminator.named_buffers()}
 
-        def ahead(samples: Tensor, **condition: Any) -> Tensor:
+        def ahead(samples: Tensor, **condition: Any) -> Any:
             with without_compiling(discriminator):
-                logits: Tensor = functional_call(discriminator, (weights, buffers), (samples,), condition)
-            return logits
+                return functional_call(discriminator, (weights, buffers), (samples,), condition)
 
-        logits = game.judge_by(ahead, **turn.condition)
+        judge = adversary.judge_with(ahead, **turn.condition)
         for _ in range(self.steps):
             seen = fake.detach() if self.first_order else fake
-            loss = objective.discriminator(logits(real), logits(seen))
+            loss = discriminator_adversarial(objective, judge(real), judge(seen))
             slopes = torch.autograd.grad(
                 loss, list(weights.values()), create_graph=not self.first_order, allow_unused=True
             )
@@ -115,18 +114,18 @@ class Unrolled(Regularizer):
             if self.first_order:
                 weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         if objective.zero_sum:
-            return -objective.discriminator(logits(real), logits(fake))
-        return objective.generator(logits(fake), logits(real) if objective.relative else None)
+            return -discriminator_adversarial(objective, judge(real), judge(fake))
+        return generator_adversarial(objective, judge(fake), judge(real) if objective.relative else None)
 
-    def _move(self, game: TwoPlayerGame) -> Move:
+    def _move(self, adversary: Regularized) -> Move:
         if self.learning_rate is not None:
             return gradient_steps(self.learning_rate)
-        optimizer = game.optimizers.get("discriminator")
+        optimizer = adversary.optimizer
         if not isinstance(optimizer, torch.optim.Adam):
             found = "no optimizer (a training gives it one)" if optimizer is None else type(optimizer).__name__
             asked = "`regularizers.unrolled` looks ahead by the discriminator's Adam"
             raise RecipeError(f"{asked}, and it has {found}; set `regularizers.unrolled.learning_rate` for plain steps")
-        return adam_steps(optimizer, dict(game.discriminator.named_parameters()))
+        return adam_steps(optimizer, dict(adversary.network.named_parameters()))
 
 
 def gradient_steps(rate: float) -> Move:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,28 +13,40 @@ from gan_core import draws
 from gan_core.augment import AdaptiveStrength, AugmentPipe, diff_augment, reflected
 from gan_core.blocks import unpack
 from gan_core.errors import RecipeError
-from gan_core.game import Terms
-from gan_core.regularizers.base import JudgedTurn, Lazy, Regularizer
-
-if TYPE_CHECKING:
-    from gan_core.two_player import TwoPlayerGame
+from gan_core.judgement import joined
+from gan_core.objectives import Terms
+from gan_core.regularizers.base import Lazy, Regularized, Regularizer, Turn
 
 
-def require_images(name: str, game: TwoPlayerGame, channels: tuple[int, ...] | None = None) -> int:
-    """The channels of the game's samples, which must be images.
+def prepare_images(name: str, adversary: Regularized, channels: tuple[int, ...] | None = None) -> None:
+    """Checks before training that an adversary's samples are images or clips, as far as it is known.
 
     Raises:
-        RecipeError: they are something else, or have other numbers of channels.
+        RecipeError: They are something else, or have another number of channels.
     """
-    shape = list(game.probe(lambda samples, condition: unpack(samples, game.pack)).shape[1:])
-    if len(shape) != 3:
-        raise RecipeError(f"`regularizers.{name}` is for images, and this game's samples are {shape}; leave it out")
-    if not game.images:
-        reason = f"the axes of {type(game).__name__}'s samples are not height and width: one that is moved is another"
+    if not adversary.images:
+        reason = "the axes of this game's samples are not height and width"
         raise RecipeError(f"`regularizers.{name}` is for images, and {reason}; leave it out")
-    if channels is not None and shape[0] not in channels:
-        raise RecipeError(f"`regularizers.{name}` is for images of {channels} channels, and these have {shape[0]}")
-    return int(shape[0])
+    shape = adversary.probe(lambda samples, condition: unpack(samples, adversary.pack).shape)
+    if shape is not None:
+        require_images(name, shape, channels)
+
+
+def require_images(name: str, shape: torch.Size, channels: tuple[int, ...] | None = None) -> None:
+    """Checks the shape of samples: images `[B, C, H, W]` or clips `[B, C, T, H, W]`.
+
+    Raises:
+        RecipeError: They are something else, or have another number of channels.
+    """
+    if len(shape) not in (4, 5):
+        found = f"this game's samples are {list(shape[1:])}"
+        raise RecipeError(f"`regularizers.{name}` is for images and clips, and {found}; leave it out")
+    if channels is not None and shape[1] not in channels:
+        raise RecipeError(f"`regularizers.{name}` is for images of {channels} channels, and these have {shape[1]}")
+
+
+CHANNELS = (1, 3)
+"""Numbers of channels that colours can be transformed for."""
 
 
 class InstanceNoise(Regularizer):
@@ -48,8 +61,8 @@ class InstanceNoise(Regularizer):
     deviation: float = Field(default=0.1, gt=0)
     until: float = Field(default=1.0, gt=0, le=1)
 
-    def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
-        deviation = self.deviation * max(0.0, 1 - game.progress / self.until)
+    def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
+        deviation = self.deviation * max(0.0, 1 - adversary.moment.progress / self.until)
         if deviation == 0:
             return samples
         return samples + deviation * draws.normal(len(samples), *samples.shape[1:], like=samples)
@@ -58,6 +71,8 @@ class InstanceNoise(Regularizer):
 class DiffAugment(Regularizer):
     """Differentiable augmentation of real and fake samples in both turns (Zhao et al. 2020, arXiv:2006.10738).
 
+    All frames of a clip `[B, C, T, H, W]` are augmented alike.
+
     Attributes:
         policy: `color`, `translation`, `cutout`, in the order in which they are done.
     """
@@ -65,15 +80,18 @@ class DiffAugment(Regularizer):
     name = "diffaugment"
     policy: tuple[Literal["color", "translation", "cutout"], ...] = ("color", "translation", "cutout")
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        require_images(self.name, game)
+    def prepare(self, adversary: Regularized) -> None:
+        prepare_images(self.name, adversary)
 
-    def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
+    def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
+        require_images(self.name, samples.shape)
         return diff_augment(samples, self.policy)
 
 
 class AdaptiveAugmentation(Regularizer):
     """Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676).
+
+    All frames of a clip `[B, C, T, H, W]` are augmented alike.
 
     Attributes:
         groups: of transforms: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`.
@@ -90,33 +108,41 @@ class AdaptiveAugmentation(Regularizer):
     speed: int = Field(default=500_000, ge=1)
     interval: int = Field(default=4, ge=1)
 
-    def prepare(self, game: TwoPlayerGame) -> nn.Module:
-        objective = game.objective
+    def prepare(self, adversary: Regularized) -> nn.Module:
+        objective = adversary.objective
         if self.target is not None and not (objective.cross_entropy or objective.name == "hinge"):
             reason = f"the sign of a logit says nothing under the objective `{objective.name}`"
             raise RecipeError(f"`regularizers.ada.target`: {reason}; set it to null and give a fixed `p`")
-        pipe = AugmentPipe(self.groups, channels=require_images(self.name, game, (1, 3)))
-        pipe.p.fill_(self.p)
-        if self.target is None:
-            return nn.ModuleDict({"pipe": pipe})
-        strength = AdaptiveStrength(target=self.target, speed=self.speed, interval=self.interval)
-        return nn.ModuleDict({"pipe": pipe, "strength": strength})
+        prepare_images(self.name, adversary, CHANNELS)
+        return Adaptive(self)
 
-    def view(self, game: TwoPlayerGame, samples: Tensor) -> Tensor:
-        kept: nn.ModuleDict = game.memory[self.name]  # type: ignore[assignment]
-        augmented: Tensor = kept["pipe"](samples)
+    def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
+        require_images(self.name, samples.shape, CHANNELS)
+        augmented: Tensor = self.kept(adversary, Adaptive).pipe(samples)
         return augmented
 
-    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
-        if self.target is None or player != "discriminator":
-            return
-        kept: nn.ModuleDict = game.memory[self.name]  # type: ignore[assignment]
-        strength, pipe = cast(AdaptiveStrength, kept["strength"]), cast(AugmentPipe, kept["pipe"])
-        strength.update(pipe.p, values["real_sign"], game.batch_size)
+    def after_turn(self, adversary: Regularized, values: Terms) -> None:
+        kept = self.kept(adversary, Adaptive)
+        if kept.strength is not None and "real_sign" in values:
+            kept.strength.update(kept.pipe.p, values["real_sign"], adversary.moment.batch_size)
+
+
+class Adaptive(nn.Module):
+    """The augmentation pipe, and what moves its strength; None if the strength is fixed."""
+
+    def __init__(self, settings: AdaptiveAugmentation):
+        super().__init__()
+        self.pipe = AugmentPipe(settings.groups)
+        self.pipe.p.fill_(settings.p)
+        self.strength: AdaptiveStrength | None = None
+        if settings.target is not None:
+            self.strength = AdaptiveStrength(target=settings.target, speed=settings.speed, interval=settings.interval)
 
 
 class Consistency(Lazy):
     """The discriminator judges an image flipped and shifted as it judges it (Zhang et al. 2020, arXiv:1910.12027).
+
+    Where it gives several logits, the squared differences are averaged over all of them.
 
     Attributes:
         fake_weight: the same for fakes: balanced consistency (Zhao et al. 2021, arXiv:2002.04724, section 2.2).
@@ -128,31 +154,39 @@ class Consistency(Lazy):
     fake_weight: float = Field(default=0.0, ge=0)
     shift: int = Field(default=4, ge=0)
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        require_images(self.name, game)
+    def prepare(self, adversary: Regularized) -> None:
+        prepare_images(self.name, adversary)
 
-    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
+    def discriminator_terms(self, turn: Turn) -> Terms:
+        adversary = turn.adversary
         pairs = [(self.weight, turn.real, turn.real_logits), (self.fake_weight, turn.fake, turn.fake_logits)]
 
         def disagreement() -> Tensor:
             return torch.stack([
-                weight / self.weight * (turn.game.judge(flip_and_shift(samples, self.shift), **turn.condition) - logits)
-                .square().mean()
+                weight / self.weight * (self._moved(adversary, samples, turn.condition) - logits).square().mean()
                 for weight, samples, logits in pairs if weight
             ]).sum()  # fmt: skip
 
-        return self.due(turn.game.step, disagreement)
+        return self.due(adversary.moment.step, disagreement)
+
+    def _moved(self, adversary: Regularized, samples: Tensor, condition: Mapping[str, Any]) -> Tensor:
+        require_images(self.name, samples.shape)
+        return joined(adversary.judge(flip_and_shift(samples, self.shift), **condition))
 
 
 def flip_and_shift(images: Tensor, shift: int) -> Tensor:
-    """Images `[B, C, H, W]`, half of them mirrored, all moved by up to `shift` pixels over a reflected border."""
-    count, _, height, width = images.shape
+    """Mirrors half of the images `[B, C, H, W]` and moves all by up to `shift` pixels over a reflected border.
+
+    All frames of a clip `[B, C, T, H, W]` are moved alike.
+    """
+    count, *_, height, width = images.shape
     mirrored = draws.uniform(count, 1, like=images) < 0.5
     rows, columns = (draws.integers(2 * shift + 1, count, 1, like=images) - shift for _ in range(2))
     y = torch.arange(height, device=images.device) + rows
     x = torch.arange(width, device=images.device) + columns
     x = torch.where(mirrored, width - 1 - x, x)
     y, x = reflected(y, height), reflected(x, width)  # [B, H], [B, W]
+    planes = images.flatten(1, -3)  # [B, C, T, H, W] -> [B, C*T, H, W]
     sample = torch.arange(count, device=images.device)[:, None, None, None]
-    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
-    return images[sample, channel, y[:, None, :, None], x[:, None, None, :]]
+    plane = torch.arange(planes.shape[1], device=images.device)[None, :, None, None]
+    return planes[sample, plane, y[:, None, :, None], x[:, None, None, :]].view_as(images)

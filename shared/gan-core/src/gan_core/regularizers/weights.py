@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -13,12 +12,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
-from gan_core.game import Terms
+from gan_core.objectives import Terms
 from gan_core.precision import in_full_precision
-from gan_core.regularizers.base import JudgedTurn, Lazy, Regularizer, Turn
-
-if TYPE_CHECKING:
-    from gan_core.two_player import TwoPlayerGame
+from gan_core.regularizers.base import Lazy, Regularized, Regularizer, Turn
 
 WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
 
@@ -34,14 +30,9 @@ def is_spectral(network: nn.Module) -> bool:
     return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
 
 
-def judging_networks(game: TwoPlayerGame) -> tuple[nn.Module, ...]:
-    """What the discriminator's player changes: the discriminator, or those of its parts that are not another's."""
-    return next(player.networks for player in game.players() if player.name == "discriminator")
-
-
-def judging_layers(game: TwoPlayerGame) -> list[nn.Module]:
-    """The layers with weights among them."""
-    return [layer for network in judging_networks(game) for layer in weighted_layers(network)]
+def judging_layers(adversary: Regularized) -> list[nn.Module]:
+    """Returns the layers with weights that the discriminator's player trains."""
+    return [layer for network in adversary.trained for layer in weighted_layers(network)]
 
 
 def orthogonality(weight: Tensor) -> Tensor:
@@ -57,22 +48,21 @@ class WeightClipping(Regularizer):
     name = "weight_clipping"
     bound: float = Field(default=0.01, gt=0)
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        if is_spectral(game.discriminator) or any(r.name == SpectralNorm.name for r in game.regularizers):
+    def prepare(self, adversary: Regularized) -> None:
+        if is_spectral(adversary.network) or any(r.name == SpectralNorm.name for r in adversary.regularizers):
             raise RecipeError(
                 "`regularizers.weight_clipping` and spectral normalization bound the same weights; use one"
             )
-        if any(is_parametrized(layer) for layer in judging_layers(game)):
+        if any(is_parametrized(layer) for layer in judging_layers(adversary)):
             raise RecipeError(
                 "`regularizers.weight_clipping`: this discriminator's weights are parametrized; leave it out"
             )
 
     @torch.no_grad()
-    def after_turn(self, game: TwoPlayerGame, player: str, values: Terms) -> None:
-        if player == "discriminator":
-            parameters: list[Tensor] = [p for network in judging_networks(game) for p in network.parameters()]
-            torch._foreach_clamp_min_(parameters, -self.bound)
-            torch._foreach_clamp_max_(parameters, self.bound)
+    def after_turn(self, adversary: Regularized, values: Terms) -> None:
+        parameters: list[Tensor] = [p for network in adversary.trained for p in network.parameters()]
+        torch._foreach_clamp_min_(parameters, -self.bound)
+        torch._foreach_clamp_max_(parameters, self.bound)
 
 
 class SpectralNorm(Regularizer):
@@ -83,10 +73,10 @@ class SpectralNorm(Regularizer):
 
     name = "spectral_norm"
 
-    def prepare(self, game: TwoPlayerGame) -> None:
-        if is_spectral(game.discriminator):
+    def prepare(self, adversary: Regularized) -> None:
+        if is_spectral(adversary.network):
             raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
-        layers = judging_layers(game)
+        layers = judging_layers(adversary)
         if not layers:
             raise RecipeError("`regularizers.spectral_norm`: this discriminator has no matrix or convolution")
         if any(is_parametrized(layer) for layer in layers):
@@ -98,23 +88,27 @@ class SpectralNorm(Regularizer):
 
 
 class Orthogonal(Lazy):
-    """Different filters of a layer are orthogonal, in both networks (Brock et al. 2019, arXiv:1809.11096, eq. 3)."""
+    """Different filters of a layer are orthogonal (Brock et al. 2019, arXiv:1809.11096, eq. 3).
+
+    It penalises the discriminator, and the generator where the adversary knows it (`Adversary.generation`).
+    """
 
     name = "orthogonal"
     weight: float = Field(default=1e-4, gt=0)
 
-    def discriminator_terms(self, turn: JudgedTurn) -> Terms:
-        return self._terms(turn, judging_layers(turn.game))
+    def discriminator_terms(self, turn: Turn) -> Terms:
+        return self._terms(turn, judging_layers(turn.adversary))
 
     def generator_terms(self, turn: Turn) -> Terms:
-        return self._terms(turn, list(weighted_layers(turn.game.generator)))
+        generation = turn.adversary.generation
+        return {} if generation is None else self._terms(turn, list(weighted_layers(generation.network)))
 
     def _terms(self, turn: Turn, layers: list[nn.Module]) -> Terms:
         matrices = (layer for layer in layers if not isinstance(layer, nn.Embedding))
         weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in matrices]
 
         def overlap() -> Tensor:
-            with in_full_precision(turn.real):
+            with in_full_precision(turn.fake):
                 return torch.stack([orthogonality(weight) for weight in weights]).sum()
 
-        return self.due(turn.game.step, overlap)
+        return self.due(turn.adversary.moment.step, overlap)

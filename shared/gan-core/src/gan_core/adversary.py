@@ -1,0 +1,240 @@
+"""A discriminator with what it is trained by: its objective, its regularizers and their state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.blocks import evaluating, pack, unpack
+from gan_core.errors import RecipeError
+from gan_core.judgement import (
+    Judgement,
+    discriminator_adversarial,
+    generator_adversarial,
+    joined,
+    judgement_of,
+)
+from gan_core.objectives import Objective, Terms, non_saturating
+from gan_core.regularizers import REGULARIZERS, Generation, Regularizer, Turn
+
+T = TypeVar("T")
+Example = Callable[[int], tuple[Tensor, Mapping[str, Any]]]
+
+
+@dataclass
+class Moment:
+    """The state of a training, shared by a game and its adversaries and set by the trainer.
+
+    Attributes:
+        step: Rounds played so far.
+        progress: Share of the phase that is done, in [0, 1).
+        batch_size: Global batch size, over all processes.
+        optimizers: Optimizers of the phase's players, by name; empty outside a training.
+    """
+
+    step: int = 0
+    progress: float = 0.0
+    batch_size: int = 1
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+
+
+class Adversary(nn.Module):
+    """A discriminator with its objective, its regularizers and their state.
+
+    A game calls `discriminator_terms` and `generator_terms`; `Game.after_turn` forwards to `after_turn`. Adversarial
+    terms are summed over the sets of logits that the network returns. Gradient penalties differentiate the sum of all
+    logits of a sample.
+
+    Args:
+        network: `(samples, **condition)` to logits `[B, …]` or a `Judgement`. Optional attributes: `num_classes`;
+            `pack`, the number of samples that are judged together, joined along their channels (PacGAN, Lin et al.
+            2018, arXiv:1712.04086); `energy`, whether it returns energies, at least 0 and low for real samples, instead
+            of logits; `separate`, names of children that another player trains; `features_at`, the name of the child
+            whose input is the features (default: `judge`).
+        objective: What discriminator and generator minimise.
+        regularizers: Penalties, augmentations and constraints; they are applied in the order of `REGULARIZERS`.
+        images: Whether samples with two axes besides channels are images, and with three axes clips, so that they may
+            be mirrored, moved and recoloured; False where the axes mean something else, such as time and pitch.
+        example: Returns a given number of samples and their condition, for their shape. Needed by
+            `minibatch_discrimination`; others check the shape early where it is given.
+        generation: The generator, for `path_length` and `orthogonal`.
+
+    Attributes:
+        memory: State of the regularizers, by name.
+        moment: Step, progress, batch size and optimizers of the game.
+
+    Raises:
+        RecipeError: The network, the objective and the regularizers do not fit together.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, objective: Objective = non_saturating, regularizers: Sequence[Regularizer] = (),
+        images: bool = True, example: Example | None = None, generation: Generation | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.network, self.objective, self.images = network, objective, images
+        self.example, self.generation, self.moment = example, generation, Moment()
+        self.num_classes: int | None = getattr(network, "num_classes", None)
+        self.pack: int = getattr(network, "pack", 1)
+        if self.pack > 1 and self.num_classes is not None:
+            raise RecipeError("samples that are judged together have no one class; leave `network.pack` out")
+        if objective.energy != getattr(network, "energy", False):
+            gives = "energies" if not objective.energy else "logits"
+            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that gives {gives}")
+        self._notes: dict[str, list[Tensor]] = {}
+        order = list(REGULARIZERS)
+        self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
+        self.memory = nn.ModuleDict()
+        for regularizer in self.regularizers:
+            kept = regularizer.prepare(self)
+            if kept is not None:
+                self.memory[regularizer.name] = kept
+
+    # For games.
+
+    def forward(self, samples: Tensor, **condition: Any) -> Tensor:
+        """Returns the logits of samples as the regularizers augment them; several sets of logits as `[B, n]`."""
+        return joined(self.judge(pack(samples, self.pack), **condition))
+
+    def discriminator_terms(self, real: Tensor, fake: Tensor, **condition: Any) -> Terms:
+        """Computes what the discriminator minimises: the adversarial term, and the regularizers' terms.
+
+        Notes the means of the logits, of the signs of real logits, and the adversarial term as a share of what it costs
+        to guess (`of_guessing`), which does not depend on how a game weights the term.
+
+        Args:
+            real: Samples `[B, …]`.
+            fake: Samples `[B, …]`.
+            condition: What the network takes besides, alike for both.
+        """
+        for regularizer in self.regularizers:
+            fake = regularizer.recall(self, fake, condition)
+        turn = Turn(self, pack(fake, self.pack), pack(real, self.pack), condition)
+        # Penalties come first: what is computed last is differentiated first, and with WaveGAN's gradient penalty last,
+        # whose gradients cannot be accumulated in place, a turn took 5 % longer.
+        penalties: Terms = {}
+        for regularizer in self.regularizers:
+            penalties |= regularizer.discriminator_terms(turn)
+        judged = turn.real_judgement, turn.fake_judgement
+        adversarial = discriminator_adversarial(self.objective, *judged)
+        real_logits, fake_logits = (joined(judgement) for judgement in judged)
+        self.note("real_logits", real_logits.mean())
+        self.note("fake_logits", fake_logits.mean())
+        self.note("real_sign", real_logits.sign().mean())
+        if self.objective.guessing:
+            self.note("of_guessing", adversarial / (self.objective.guessing * len(turn.real_judgement.logits)))
+        return {"adversarial": adversarial} | penalties
+
+    def generator_terms(self, fake: Tensor, real: Tensor | None = None, **condition: Any) -> Terms:
+        """Computes what the generator minimises: the adversarial term, and the regularizers' terms.
+
+        Args:
+            fake: Samples `[B, …]`.
+            real: Samples `[B, …]`, for relative objectives and the regularizers that compare with them.
+            condition: What the network takes besides.
+
+        Raises:
+            RecipeError: The objective or a regularizer compares with real samples, and none are given.
+        """
+        turn = Turn(self, pack(fake, self.pack), None if real is None else pack(real, self.pack), condition)
+        replaced = [term for r in self.regularizers if (term := r.generator_adversarial(turn)) is not None]
+        terms = {"adversarial": replaced[0] if replaced else self._generator_adversarial(turn)}
+        for regularizer in self.regularizers:
+            terms |= regularizer.generator_terms(turn)
+        return terms
+
+    def _generator_adversarial(self, turn: Turn) -> Tensor:
+        real = turn.real_judgement if self.objective.relative else None
+        return generator_adversarial(self.objective, turn.fake_judgement, real)
+
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """The parts of the network that the discriminator's player trains: all but those named in its `separate`."""
+        separate = getattr(self.network, "separate", ())
+        if not separate:
+            return (self.network,)
+        return tuple(child for name, child in self.network.named_children() if name not in separate)
+
+    @property
+    def steers(self) -> bool:
+        """Whether `after_turn` does anything."""
+        return any(type(r).after_turn is not Regularizer.after_turn for r in self.regularizers)
+
+    def after_turn(self, values: Terms) -> None:
+        """Updates the regularizers' state after a turn of any player.
+
+        Args:
+            values: The adversary's terms and notes in that turn, without its name.
+        """
+        for regularizer in self.regularizers:
+            regularizer.after_turn(self, values)
+
+    @torch.no_grad()
+    def realness(self, samples: Tensor, **condition: Any) -> Tensor:
+        """Returns how real the discriminator finds each pack of samples, `[B / pack]`; a rest is left out."""
+        whole = len(samples) // self.pack * self.pack
+        logits = self(samples[:whole], **condition).reshape(whole // self.pack, -1).mean(dim=1)
+        return -logits if self.objective.energy else logits
+
+    def take_notes(self) -> Terms:
+        """Returns the means of the values noted since the last call."""
+        notes, self._notes = self._notes, {}
+        return {name: torch.stack(values).mean() for name, values in notes.items()}
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the network; see `torch.nn.Module.compile`."""
+        self.network.compile(*args, **kwargs)
+
+    # For regularizers.
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Logs a value that is watched and not minimised."""
+        self._notes.setdefault(name, []).append(value.detach().float())
+
+    def judge(self, samples: Tensor, **condition: Any) -> Judgement:
+        """Returns the judgement of packed samples as the regularizers augment them."""
+        return self.judge_with(self.network, **condition)(samples)
+
+    def judge_with(self, network: Callable[..., Any], **condition: Any) -> Callable[[Tensor], Judgement]:
+        """Returns `judge` with another network in the place of the adversary's."""
+        return lambda samples: judgement_of(network(self.augmented(samples), **condition))
+
+    def augmented(self, samples: Tensor) -> Tensor:
+        """Returns packed samples as the network sees them; each sample of a pack is augmented on its own."""
+        viewed = unpack(samples, self.pack)
+        for regularizer in self.regularizers:
+            viewed = regularizer.view(self, viewed)
+        return pack(viewed, self.pack)
+
+    def probe(self, look: Callable[[Tensor, Mapping[str, Any]], T]) -> T | None:
+        """Returns `look(samples, condition)` for two packs of samples in evaluation mode; None without an example."""
+        if self.example is None:
+            return None
+        samples, condition = self.example(2 * self.pack)
+        with torch.no_grad(), evaluating(self), torch.random.fork_rng([]):
+            return look(pack(samples, self.pack), condition)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimizer that trains the network; None outside a training."""
+        first = next((p for part in self.trained for p in part.parameters()), None)
+        optimizers = self.moment.optimizers.values()
+        return next((o for o in optimizers if any(p is first for g in o.param_groups for p in g["params"])), None)
+
+
+def find_adversaries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Adversary]]:
+    """Yields the adversaries among a module's children, and those in lists and dictionaries there, with their names."""
+    for name, child in module.named_children():
+        if isinstance(child, Adversary):
+            yield prefix + name, child
+        elif isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from find_adversaries(child, f"{prefix}{name}.")
+
+
+def prefixed(name: str, terms: Terms) -> Terms:
+    """Returns terms under an adversary's name: `{"r1": …}` as `{"mpd/r1": …}`."""
+    return {f"{name}/{term}": value for term, value in terms.items()}
