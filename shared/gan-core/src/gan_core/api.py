@@ -115,6 +115,8 @@ def train(
     Run(out).check_free()
     source = source or _source_of(recipe, domain, type(game))
     recipe = completed(game, recipe, source.facts)
+    if game.recipe is not None:
+        game.recipe = recipe  # what is shown during the training follows its data settings
     return _fit(game, recipe, _fitted(game, recipe, source), out, domain, shown)
 
 
