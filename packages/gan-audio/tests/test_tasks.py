@@ -55,10 +55,10 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     small = {
-        "melgan": {"mel": TINY.model_dump(), "samples": 64, "rates": (4, 2), "generator": {"width": 4, "depth": 2},
+        "melgan": {"mel": TINY.model_dump(), "rates": (4, 2), "generator": {"width": 4, "depth": 2},
                    "discriminator": {"scales": 2, "width": 4, "depth": 1}},
-        "wavegan": {"samples": 256, "sample_rate": 8000, "latent_dim": 4, "width": 2, "num_classes": 3},
-        "specgan": {"samples": 256, "sample_rate": 8000, "latent_dim": 4, "width": 2},
+        "wavegan": {"samples": 256, "latent_dim": 4, "width": 2, "num_classes": 3},
+        "specgan": {"samples": 256, "latent_dim": 4, "width": 2},
     }  # fmt: skip
     for system, network in small.items():
         DOMAIN.create(system, **network).save_pretrained(folder / system)
@@ -202,7 +202,7 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
 def test_resynthesis_is_the_same_for_every_size_of_block(samples, centred):
     torch.manual_seed(0)
     mel = TINY.but(centred=centred).model_dump()
-    made = DOMAIN.create("melgan", mel=mel, samples=64, rates=(4, 2), generator={"width": 4, "depth": 2},
+    made = DOMAIN.create("melgan", mel=mel, rates=(4, 2), generator={"width": 4, "depth": 2},
                          discriminator={"width": 4, "depth": 1})  # fmt: skip
     audio = noise(samples)
     whole = made.resynthesize(audio[None])
