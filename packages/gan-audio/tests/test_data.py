@@ -19,7 +19,7 @@ from gan_audio.specs import SoundSpec, TuneSpec
 from gan_audio.systems import wavegan
 from gan_core import train
 from gan_core.api import open_data, open_recipe
-from gan_core.data import BatchStream, Spec, hold_out, read
+from gan_core.data import BatchStream, Paired, Spec, hold_out, read
 from gan_core.errors import DataError, RecipeError
 
 LOOKED_FOR = "(looked for .wav, .flac, .ogg, .mp3)"
@@ -398,6 +398,25 @@ def test_slices_of_a_recording_are_held_out_together(tmp_path, monkeypatch, memo
     assert set(kept) | set(held) == set(range(1, 9))
     assert len(held) >= 0.3 * len(dataset)
     assert len(held) > len(set(held))  # recordings of several slices are among them
+
+
+# --- pairs
+
+
+def test_sounds_are_paired_by_name_from_their_beginning(tmp_path):
+    for k in range(3):
+        put(tmp_path / "noisy" / f"{k}.wav", flat(10 * k + 1, 40))
+        put(tmp_path / "clean" / f"{k}.wav", flat(10 * k + 2, 40))
+    spoil(tmp_path / "clean" / "1.wav")
+    pairs = Paired(source=open_folder(tmp_path / "noisy"), target=open_folder(tmp_path / "clean"))
+    batch = read_all(pairs.fit(SoundSpec(samples=64)), 0)
+    for part, first in (("source", [1, 21]), ("target", [2, 22])):
+        assert (batch[part][:, 0, 0] * 2**15).round().int().tolist() == first
+        assert not batch[part][:, :, 40:].any()
+    with pytest.raises(
+        DataError, match=r"0.wav has 40 samples, and an item has 32; cut the sounds of pairs to the length"
+    ):
+        pairs.fit(SoundSpec(samples=32))
 
 
 # --- sets too large for memory

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset, get_worker_info
 
 from gan_audio.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
 from gan_audio.files import SUFFIXES, Header, check_channels, loud_part, opened, read_blocks, read_header, read_sound
 from gan_audio.specs import SoundSpec
 from gan_core import draws
-from gan_core.data import Batch, Source, Spec, expect
+from gan_core.data import Batch, Items, Source, Spec, expect
 from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, printable, skip
 
@@ -207,6 +208,28 @@ class FileSlices(Slices):
         return {**self.__dict__, "_kept": {}, "_spent": 0}
 
 
+class SoundItems(Items):
+    """Whole sounds by index, as composed sources read them: each from its beginning, followed by silence."""
+
+    pixels: frozenset[str] = frozenset()
+
+    def __init__(self, slices: FileSlices):
+        self.slices, source = slices, slices.source
+        self.memory = 4 * len(self) * slices.channels * slices.samples
+        self.values = sum(header.length * header.channels for header in source.headers)
+
+    def __len__(self) -> int:
+        return len(self.slices.source)
+
+    def name(self, index: int) -> str:
+        return self.slices.source.names[index]
+
+    def read(self, index: int) -> Batch:
+        sound, labels = self.slices.whole(index), self.slices.labels
+        audio = {"audio": pad(sound, (0, self.slices.samples - sound.shape[1]))}
+        return audio if labels is None else audio | {"label": labels[index]}
+
+
 class SoundSource(Source):
     """Sounds of a folder or archive, with or without labels.
 
@@ -259,6 +282,21 @@ class SoundSource(Source):
             return self._held(slices)
         slices[0]  # raises now, and not during the training, if nothing can be read
         return slices
+
+    def items(self, spec: Spec) -> Items:
+        """Returns the sounds in one piece each.
+
+        Raises:
+            DataError: see `fit`, or a sound is longer than an item, so that parts of a pair would be cut at different
+                places.
+        """
+        slices = FileSlices(self, complete(self, spec))
+        self._check_channels(slices.channels)
+        for name, length in zip(self.names, slices.lengths, strict=True):
+            if length > slices.samples:
+                given = f"{printable(name)} has {length:,} samples, and an item has {slices.samples:,}"
+                raise DataError(f"{self.name}: {given}; cut the sounds of pairs to the length of an item beforehand")
+        return SoundItems(slices)
 
     def _held(self, slices: FileSlices) -> HeldSlices:
         sounds: dict[int, Tensor] = {}
