@@ -93,7 +93,7 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
 
 
 def load_drums() -> DrumSource:
-    """Kick, snare, hat, tom and clap (`gan_audio.drums`), at 16,000 Hz unless a network asks for another rate."""
+    """Loads kick, snare, hat, tom and clap (`gan_audio.drums`), at 16,000 Hz unless a game needs another rate."""
     from gan_audio.sources import DrumSource
 
     return DrumSource(name="drums", count=COUNT)
