@@ -241,11 +241,11 @@ def test_a_part_is_opened_in_every_form(tmp_path):
         held = open_files(path)
         assert parts_of(held) == {"test": "set/test", "train": "set/train"}
         for part in ("train", "set/train"):
-            below = pickle.loads(pickle.dumps(sub_folder(held, part, place=path)))
+            below = pickle.loads(pickle.dumps(sub_folder(held, part, path)))
             assert dict(below.sizes) == {"1/a.png": 5}
             assert content_of(below, "1/a.png") == b"train"
         with pytest.raises(DataError) as error:
-            sub_folder(held, "trian", place=path)
+            sub_folder(held, "trian", path)
         assert str(error.value) == f"{path}: unknown part `trian`; did you mean `train`?"
 
 
@@ -253,7 +253,7 @@ def test_a_part_cannot_lead_outside(tmp_path):
     folder(tmp_path, {"out.png": b"", "set/in.png": b"", "set/a/in.png": b""})
     for part in ("..", "../set", "/etc", "", "."):
         with pytest.raises(DataError, match=r"unknown part"):
-            sub_folder(open_files(tmp_path / "set"), part, place=tmp_path)
+            sub_folder(open_files(tmp_path / "set"), part, tmp_path)
 
 
 @pytest.mark.parametrize(

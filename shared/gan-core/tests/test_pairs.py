@@ -50,7 +50,8 @@ def test_parts_in_memory_belong_together_by_their_order():
          "the parts have different numbers of items {'source': 6, 'target': 4}; for data without pairs use `Unpaired`"),
         (lambda: Paired(source={"image": LEVELS, "mask": LEVELS}, target=LEVELS),
          "tensors has `image`, `mask`; a part of a pair must have one of them"),
-        (lambda: Unpaired(source=LEVELS), "`Unpaired` takes two sets, such as source= and target=, and was given 1 set"),
+        (lambda: Unpaired(source=LEVELS),
+         "`Unpaired` takes two sets, such as source= and target=, and was given 1 set"),
     ],
 )  # fmt: skip
 def test_parts_that_do_not_go_together_are_refused(make, words):

@@ -203,7 +203,7 @@ def test_labels_and_parts_are_those_of_a_local_archive(memory, caplog):
     for url in ("memory://folder", "memory://set.zip"):
         held = open_files(url)
         assert parts_of(held) == {"test": "test", "train": "train"}
-        part = sub_folder(held, "train", place=url)
+        part = sub_folder(held, "train", url)
         assert read_member(part, "2/b.png", most_bytes=100) == b"train/2/b.png"
         found = labels_of(url, list(part.sizes), list(part.sizes), thing="image", logger=files.logging.getLogger())
         assert found == ([1, 0], ["2", "10"])

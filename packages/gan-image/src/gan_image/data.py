@@ -229,7 +229,7 @@ def load_lsun_bedroom() -> ImageSource:
 
 
 def load_inverted_digits() -> Unpaired:
-    """Loads every other scanned digit as `source`, and the others as `target`, black on white: two sets without pairs."""
+    """Loads every other scanned digit as `source`, and the others as `target`, black on white, without pairs."""
     from gan_core.data import Unpaired
     from gan_image.sources import ImageSource, TensorImages
 

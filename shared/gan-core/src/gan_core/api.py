@@ -131,7 +131,8 @@ def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = Non
     source = source or _source_of(recipe, domain, chosen.game)
     recipe = chosen.complete(recipe, source.facts)  # networks that cannot be built are refused before the data are read
     with torch.device("meta"):
-        data = _fitted(chosen.build(recipe), recipe, source)
+        blank = chosen.build(recipe)
+    data = _fitted(blank, recipe, source)
     torch.manual_seed(recipe.train.seed)
     return _fit(chosen.build(recipe), recipe, data, out, domain, shown)
 

@@ -412,7 +412,7 @@ def game_around(domain: Domain, name: str, published: Published) -> Game:
     recipe = recipe.but({
         f"network.{network}.{key}" if key in own else f"network.{key}": value
         for key, value in published.settings.items()
-    })  # fmt: skip
+    } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
     game = chosen.build(recipe)
     game.get_submodule(network).load_state_dict(published.build().state_dict())
     return game

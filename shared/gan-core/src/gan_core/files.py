@@ -359,13 +359,13 @@ def parts_of(files: Files) -> dict[str, str]:
     return {name: found[name] for name in natural_order(found)}
 
 
-def sub_folder(files: Files, part: str, *, place: str | Path) -> Files:
+def sub_folder(files: Files, part: str, place: str | Path) -> Files:
     """Opens a sub-folder of a folder or archive: `train`, `masks`, `photos/train`.
 
     Args:
         files: the folder or archive.
         part: a name among `parts_of(files)`, or a path from the top.
-        place: of the files, for messages.
+        place: name of the folder or archive, for messages.
 
     Raises:
         DataError: there is no such sub-folder.

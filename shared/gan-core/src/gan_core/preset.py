@@ -279,6 +279,7 @@ class Preset:
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
     """Returns a recipe for a game with its data settings written out; open ones are taken from the data's facts.
 
+    What is still open is written as None, so that a preset does not fill it in when the recipe is read again.
     Fields of the specification that follow from the networks are left out: they change with the networks. Names of
     classes are kept where the game has classes.
 
@@ -287,7 +288,7 @@ def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> R
     """
     spec, fixed = game.spec_with(recipe.data.spec), game.data_spec().fixed()
     spec = spec.but({name: facts[name] for name in spec.open_fields() if name in facts})
-    fields = {name: value for name, value in spec.model_dump().items() if name not in fixed and value is not None}
+    fields = {name: value for name, value in spec.model_dump().items() if name not in fixed}
     classes = facts.get("classes") if game.num_classes is not None else None
     update = {"spec": fields, "classes": None if classes is None else tuple(classes)}
     data = recipe.data.model_copy(update={name: value for name, value in update.items() if value is not None})

@@ -28,12 +28,15 @@ class Published:
         weights: the checkpoint under our names.
         arguments: what the published constructor was given, by its own names, as the shapes tell: an argument that the
             caller gives all the same must agree.
+        spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
+            where the paper's preset may have other values.
     """
 
     network: Callable[..., nn.Module]
     settings: Mapping[str, Any]
     weights: StateDict
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Our network with the published weights.

@@ -106,7 +106,7 @@ class RunRecord:
 
     @property
     def data(self) -> Sequence[str]:
-        """Names or paths of the training data, as `--data` takes them: one, or `PART=PLACE` for each part of an item."""
+        """Names or paths of the training data, as `--data` takes them: one, or `PART=PLACE` for each part."""
         one, parts = self.setting("data", "source"), self.recipe.get("data", {})
         parts = parts.get("source") if isinstance(parts, Mapping) else None
         several = parts.items() if isinstance(parts, Mapping) else ()
