@@ -315,7 +315,10 @@ def test_a_listing_has_a_limit(tmp_path, monkeypatch):
 
 def test_a_link_to_itself_is_named_when_it_is_read(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
-    assert list(open_files(tmp_path).sizes) == ["a.png"]
+    held = open_files(tmp_path)
+    assert list(held.sizes) == ["a.png"]
+    with pytest.raises(OSError, match="symbolic links"):
+        content_of(held, "a.png")
 
 
 def test_a_file_too_large_is_refused_unread(tmp_path):

@@ -52,7 +52,7 @@ _UNPACK: dict[bytes, Callable[[Any], Any]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
 }
-_READ_AHEAD = 2**23
+_READ_AHEAD = 2**23  # bytes of a compressed archive fetched at once
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -122,7 +122,7 @@ class FolderFiles:
     def _size(self, name: str) -> int:
         try:
             return os.stat(self.path / name).st_size
-        except FileNotFoundError:  # a link to nothing; opening it says so
+        except OSError:  # a link to nothing, or to itself; opening it says so
             return 0
 
 
