@@ -174,12 +174,14 @@ def test_what_is_not_there_is_said(tmp_path):
         (["a/x", "a/y"], None),
         (["a/x", "y"], None),
         (["photos/x", "photos/a/y"], None),
+        (["photos/x", "photos-a/y", "photos/b/z"], ["photos", "photos-a", "photos"]),
+        (["ab/x", "ac/y", "a/z"], ["ab", "ac", "a"]),
         ([], None),
     ],
 )
 def test_the_first_folder_that_differs_is_the_class(names, classes):
     found = classes_of(names)
-    assert (found and [found[name.rpartition("/")[0]] for name in names]) == classes
+    assert (found and [found[name.removesuffix(name.split("/")[-1])] for name in names]) == classes
 
 
 def test_names_are_sorted_as_people_count():
@@ -219,8 +221,10 @@ def test_labels_number_the_classes_in_natural_order(tmp_path):
     ],
 )  # fmt: skip
 def test_parts_of_a_dataset_and_of_items_are_not_classes(tmp_path, folders, words):
+    names = [f"{name}/{k}.png" for name in folders.split() for k in range(2)]
+    folder(tmp_path, dict.fromkeys(names, b""))
     with pytest.raises(DataError) as error:
-        labels(tmp_path, [f"{name}/{k}.png" for name in folders.split() for k in range(2)])
+        labels(tmp_path, names)
     assert str(error.value) == f"{tmp_path}: {words.format(tmp_path)}"
 
 
@@ -228,6 +232,16 @@ def test_parts_of_an_archive_are_named_as_its_parts(tmp_path):
     path = zipped(tmp_path / "a.zip", {"images/a.png": b"", "masks/a.png": b""})
     with pytest.raises(DataError, match=r"--data source=\S+a\.zip:masks --data target=\S+a\.zip:images$"):
         labels(path, ["images/a.png", "masks/a.png"])
+
+
+def test_the_part_that_an_error_proposes_can_be_opened(tmp_path):
+    held = open_files(folder(tmp_path, {"read me.txt": b"", "set/images/a.png": b"1", "set/masks/a.png": b"2"}))
+    with pytest.raises(DataError) as error:
+        labels(tmp_path, ["set/images/a.png", "set/masks/a.png"])
+    proposed = str(error.value).partition("--data source=")[2].split()[0]
+    place, part = split_part(proposed)
+    assert (place, part) == (str(tmp_path), "masks")
+    assert content_of(sub_folder(held, part, place=place), "a.png") == b"2"
 
 
 def test_folders_that_could_be_classes_are_classes(tmp_path):
@@ -301,7 +315,10 @@ def test_a_listing_has_a_limit(tmp_path, monkeypatch):
 
 def test_a_link_to_itself_is_named_when_it_is_read(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
-    assert list(open_files(tmp_path).sizes) == ["a.png"]
+    held = open_files(tmp_path)
+    assert list(held.sizes) == ["a.png"]
+    with pytest.raises(OSError, match="symbolic links"):
+        content_of(held, "a.png")
 
 
 def test_a_file_too_large_is_refused_unread(tmp_path):

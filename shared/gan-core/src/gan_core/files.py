@@ -52,7 +52,7 @@ _UNPACK: dict[bytes, Callable[[Any], Any]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
 }
-_READ_AHEAD = 2**23
+_READ_AHEAD = 2**23  # bytes of a compressed archive fetched at once
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -122,7 +122,7 @@ class FolderFiles:
     def _size(self, name: str) -> int:
         try:
             return os.stat(self.path / name).st_size
-        except FileNotFoundError:  # a link to nothing; opening it says so
+        except OSError:  # a link to nothing, or to itself; opening it says so
             return 0
 
 
@@ -297,16 +297,16 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def classes_of(names: Iterable[str]) -> dict[str, str] | None:
-    """Returns the class of each folder that holds files: its first part below the folders that all files share.
+    """Returns the class of each folder (with a slash at its end): its first part below the folders that all share.
 
     Returns:
         None if a file lies beside the classes, and if all files lie in one folder.
     """
-    folders = {folder: folder.split("/") if folder else [] for folder in {_folder(name) for name in names}}
-    depth = _shared(folders.values())
-    if len(folders) < 2 or any(len(parts) == depth for parts in folders.values()):
+    folders = {_folder(name) for name in names}
+    shared = _shared(folders)
+    if len(folders) < 2 or shared in folders:
         return None
-    return {folder: parts[depth] for folder, parts in folders.items()}
+    return {folder: folder[len(shared) :].partition("/")[0] for folder in folders}
 
 
 def labels_of(
@@ -352,11 +352,10 @@ def parts_of(files: Files) -> dict[str, str]:
 
     They are the first folders below those that all files share, as archives often wrap everything in one folder.
     """
-    folders = [folder.split("/") for folder in {_folder(name) for name in files.sizes if not _hidden(name)} if folder]
-    at_root = any("/" not in name and not _hidden(name) for name in files.sizes)
-    depth = 0 if at_root or len(folders) < 2 else _shared(folders)
-    found = {parts[depth]: "/".join(parts[: depth + 1]) for parts in folders if len(parts) > depth}
-    return {name: found[name] for name in natural_order(found)}
+    folders = {_folder(name) for name in files.sizes if not _hidden(name)} - {""}
+    shared = _shared(folders) if len(folders) > 1 else ""
+    found = {rest.partition("/")[0] for folder in folders if (rest := folder[len(shared) :])}
+    return {name: shared + name for name in natural_order(found)}
 
 
 def sub_folder(files: Files, part: str, place: str | Path) -> Files:
@@ -568,16 +567,15 @@ def _hidden(name: str) -> bool:
 
 
 def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    """The folder of a file, with a slash at its end; empty for a file at the top."""
+    return name[: name.rfind("/") + 1]
 
 
-def _shared(folders: Collection[list[str]]) -> int:
-    """The number of leading parts that all folders have in common."""
-    if not folders:
-        return 0
-    first, last = min(folders), max(folders)
-    differ = (k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
-    return next(differ, min(len(first), len(last)))
+def _shared(folders: Collection[str]) -> str:
+    """The folder that all folders (with a slash at their end) lie in."""
+    first, last = min(folders, default=""), max(folders, default="")  # what these two share, all between them share
+    same = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return _folder(first[:same])
 
 
 def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
@@ -605,6 +603,6 @@ def _refuse_parts(place: str | Path, folders: Sequence[str]) -> None:
     if known.keys() <= {*SOURCES, *TARGETS}:
         source, *others = (known[name] for name in (*SOURCES, *TARGETS) if name in known)
         target = next((known[name] for name in TARGETS if known.get(name) in others), others[0])
-        start = f"{place}/" if not is_url(place) and Path(place).is_dir() else f"{place}:"
+        start = f"{place}/" if Path(place, source).is_dir() else f"{place}:"
         raise DataError(f"{place}: {listed} are parts of each item, not classes; "
                         f"give them as --data source={start}{source} --data target={start}{target}")  # fmt: skip
