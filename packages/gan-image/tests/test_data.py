@@ -722,3 +722,41 @@ def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, ca
     order = sorted(range(40), key=lambda k: (labels[k], k))
     assert_close(source.fit(Spec()).tensors["image"][:, 0], torch.from_numpy(images[order].copy()), atol=0, rtol=0)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# --- from elsewhere
+
+
+def test_an_archive_and_a_sub_folder_are_read_through_fsspec(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    for name, level in (("train/1/x.png", 10), ("train/10/x.png", 30), ("train/2/x.png", 20), ("test/1/x.png", 40)):
+        paint(tmp_path / "set" / name, level)
+    shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
+    with fsspec.open("memory://pictures/set.zip", "wb") as file:
+        file.write((tmp_path / "set.zip").read_bytes())
+    source = open_data(gan_image.DOMAIN, "memory://pictures/set.zip:train")
+    assert source.facts["classes"] == ["1", "2", "10"]
+    assert levels(source.fit(Spec())) == [10, 30, 20]
+    assert source.fit(Spec())[1]["label"] == 2
+    with pytest.raises(DataError, match=r"memory://pictures/none\.zip"):
+        open_data(gan_image.DOMAIN, "memory://pictures/none.zip")
+
+
+def test_the_parts_of_items_are_not_taken_for_classes(tmp_path):
+    for side in ("images", "masks"):
+        paint(tmp_path / side / "1.png")
+    with pytest.raises(DataError, match=r"images, masks .*--data source=.*masks --data target=.*images"):
+        open_folder(tmp_path)
+
+
+def test_a_hub_dataset_is_read_with_its_classes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pictures = [Image.new("L", (8, 8), level) for level in (10, 20, 30)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    made = datasets.Dataset.from_dict({"image": pictures, "label": [1, 0, 1]}, features=features)
+    (tmp_path / "pets").mkdir()
+    made.to_parquet(tmp_path / "pets" / "train.parquet")
+    source = open_data(gan_image.DOMAIN, f"hf:{tmp_path}/pets:train")
+    assert source.facts["classes"] == ["cat", "dog"]
+    dataset = source.fit(Spec())
+    assert (levels(dataset), dataset.tensors["label"].tolist()) == ([10, 20, 30], [1, 0, 1])

@@ -64,7 +64,7 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
     folder have no labels. Tunes have none. A file that cannot be read is named, counted and skipped.
 
     Args:
-        path: the folder or archive.
+        path: the folder or archive, on this machine or by its URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
         strict: whether a file that cannot be read is an error.
         part: a sub-folder.
 
@@ -75,21 +75,21 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
     from gan_audio import files, midi
     from gan_audio.scores import open_tunes
     from gan_audio.sources import open_sounds
-    from gan_core.files import count, names_ending, open_files, printable
+    from gan_core.files import count, is_url, names_ending, open_files, printable, sub_folder
+    from gan_core.hub_data import is_hub_dataset, open_hub_dataset
 
-    path, name = Path(path), str(path)
-    there = open_files(path)
-    if part is not None:
-        from gan_core.files import sub_folder
-
-        there, name = sub_folder(there, part, path), f"{path}:{part}"
+    if is_hub_dataset(path):
+        rows, labels, classes = open_hub_dataset(str(path), kind="audio")
+        return open_sounds(str(path), rows, strict=strict, labelled=(labels, classes))
+    place = path if is_url(path) else Path(path)
+    there, name = open_files(place), str(place) if part is None else f"{place}:{part}"
+    there = there if part is None else sub_folder(there, part, place)
     sounds, tunes = (names_ending(there, suffixes)[0] for suffixes in (files.SUFFIXES, midi.SUFFIXES))
     if sounds and tunes:
         found = f"{count(len(sounds), 'sound')} ({printable(sounds[0])} …)"
         found += f" and {count(len(tunes), 'MIDI file')} ({printable(tunes[0])} …)"
         raise DataError(f"{name}: holds {found}; give a folder of one kind")
-    open_kind = open_tunes if tunes else open_sounds
-    return open_kind(path, there, strict=strict, name=name)
+    return (open_tunes if tunes else open_sounds)(name, there, strict=strict)
 
 
 def load_drums() -> DrumSource:

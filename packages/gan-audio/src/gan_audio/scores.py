@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -109,16 +108,15 @@ def cut_pieces(pieces: Sequence[Bars], bars: int) -> Cut:
     return Cut(torch.from_numpy(np.concatenate(tunes)), numbers)
 
 
-def open_tunes(path: Path, files: Files, *, strict: bool, name: str | None = None) -> TuneSource:
+def open_tunes(name: str, files: Files, *, strict: bool) -> TuneSource:
     """Opens the tunes of the MIDI files of a folder or archive; all files are read now (see `gan_audio.midi`).
 
     A file that cannot be used is named, counted and skipped, and bars that are left out are counted.
 
     Args:
-        path: the folder or archive, for messages.
+        name: name of the source.
         files: its files.
         strict: whether a file that cannot be used is an error.
-        name: name of the source; the path if None.
 
     Raises:
         DataError: no file can be used, or one cannot and `strict`.
@@ -135,11 +133,11 @@ def open_tunes(path: Path, files: Files, *, strict: bool, name: str | None = Non
         except Unreadable as error:
             skipped[each] = str(error)
     if not pieces and not (strict and skipped):
-        raise nothing_readable(str(path), seen, skipped, thing="tune", suffixes=SUFFIXES)
-    source = TuneSource(name or str(path), len(pieces), partial(cut_pieces, pieces))
+        raise nothing_readable(name, seen, skipped, thing="tune", suffixes=SUFFIXES)
+    source = TuneSource(name, len(pieces), partial(cut_pieces, pieces))
     skip(source.skipped, skipped, where=source.name, thing="tune", strict=strict, logger=logger)
     every = np.concatenate([piece.chords for piece in pieces])
     if out := int((every == SILENT).sum()):
         reason = "without notes, without a major or minor chord, or with notes beside the sixteenths"
-        logger.warning("%s: left out %s of %s: %s", path, f"{out:,}", count(len(every), "bar"), reason)
+        logger.warning("%s: left out %s of %s: %s", name, f"{out:,}", count(len(every), "bar"), reason)
     return source

@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +29,9 @@ MEMORY_SAMPLES = 4 * 10**8
 """The most samples that are decoded before a training begins: some twenty seconds."""
 KEPT_SAMPLES = 2**22
 """The longest sound of a larger set that is kept when it was read; of a longer one only slices are read."""
+
+Labelled = tuple[list[int] | None, list[str] | None]
+"""The class of each item as an index, and the names of the classes; None where there are none."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -366,14 +368,14 @@ class DrumSource(Source):
         return HeldSlices(wanted, [levelled(sound, wanted.peak) for sound in sounds], labels)
 
 
-def open_sounds(path: Path, files: Files, *, strict: bool, name: str | None = None) -> SoundSource:
+def open_sounds(name: str, files: Files, *, strict: bool, labelled: Labelled | None = None) -> SoundSource:
     """Opens the sounds of a folder or archive; every header is read now, so that what is no sound is known.
 
     Args:
-        path: the folder or archive, for messages.
+        name: name of the source.
         files: its files.
         strict: whether a sound that cannot be read is an error.
-        name: name of the source; the path if None.
+        labelled: class of each file and names of the classes; None takes them from the folders.
 
     Raises:
         DataError: see `gan_audio.data.open_folder`.
@@ -381,10 +383,12 @@ def open_sounds(path: Path, files: Files, *, strict: bool, name: str | None = No
     names, seen = names_ending(files, SUFFIXES)
     headers, skipped = read_headers(files, names)
     if not headers and not (strict and skipped):
-        raise nothing_readable(str(path), seen, skipped, thing="sound", suffixes=SUFFIXES)
-    labels, classes = labels_of(path, names, list(headers), thing="sound", logger=logger)
+        raise nothing_readable(name, seen, skipped, thing="sound", suffixes=SUFFIXES)
+    labels, classes = labelled or labels_of(name, names, list(headers), thing="sound", logger=logger)
+    if labelled is not None and labels is not None:
+        labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
     source = SoundSource(
-        files, list(headers), list(headers.values()), name=name or str(path), classes=classes, strict=strict,
+        files, list(headers), list(headers.values()), name=name, classes=classes, strict=strict,
         labels=None if labels is None else torch.tensor(labels),
     )  # fmt: skip
     source.skip(skipped)

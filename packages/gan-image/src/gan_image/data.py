@@ -78,24 +78,26 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
     folder have no labels. A file that cannot be read is named, counted and skipped.
 
     Args:
-        path: the folder or archive.
+        path: the folder or archive, on this machine or by its URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
         strict: whether a file that cannot be read is an error.
         part: a sub-folder; or `left` or `right`, of files that show two images side by side.
 
     Raises:
         DataError: there is no such folder or archive, it holds no readable image, or one is unreadable and `strict`.
     """
+    from gan_core.files import is_url, sub_folder
+    from gan_core.hub_data import is_hub_dataset, open_hub_dataset
     from gan_image.files import open_files
     from gan_image.sources import open_images
 
-    path = Path(path)
-    if part is None:
-        return open_images(path, open_files(path), strict=strict)
+    if is_hub_dataset(path):
+        files, labels, classes = open_hub_dataset(str(path), kind="image")
+        return open_images(str(path), files, strict=strict, labelled=(labels, classes))
+    place = path if is_url(path) else Path(path)
+    files, name = open_files(place), str(place) if part is None else f"{place}:{part}"
     if part in HALVES:
-        return open_images(path, open_files(path), strict=strict, half=part, name=f"{path}:{part}")
-    from gan_core.files import sub_folder
-
-    return open_images(path, sub_folder(open_files(path), part, path), strict=strict, name=f"{path}:{part}")
+        return open_images(name, files, strict=strict, half=part)
+    return open_images(name, files if part is None else sub_folder(files, part, place), strict=strict)
 
 
 def load_digits() -> ImageSource:

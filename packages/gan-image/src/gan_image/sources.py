@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from math import prod
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -36,6 +35,9 @@ from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_ima
 
 HEADERS = 20_000
 """Largest number of files whose headers are read when a folder is opened; of more, as many spread evenly are read."""
+
+Labelled = tuple[list[int] | None, list[str] | None]
+"""The class of each item as an index, and the names of the classes; None where there are none."""
 
 logger = logging.getLogger("gan_image")
 
@@ -303,18 +305,18 @@ class PointSource(TensorSource):
 
 
 def open_images(
-    path: Path, files: Files, *, strict: bool, half: str | None = None, name: str | None = None
+    name: str, files: Files, *, strict: bool, half: str | None = None, labelled: Labelled | None = None
 ) -> ImageSource:
     """Opens the images of a folder or archive.
 
     Headers are read now, so that what is not an image is known; those of large folders only in part.
 
     Args:
-        path: the folder or archive, for messages.
+        name: name of the source.
         files: its files.
         strict: whether a file that cannot be read is an error.
         half: `left` or `right`, for files that show two images side by side.
-        name: name of the source; the path if None.
+        labelled: class of each file and names of the classes; None takes them from the folders.
 
     Raises:
         DataError: see `gan_image.data.open_folder`.
@@ -329,11 +331,15 @@ def open_images(
         except Unreadable as error:
             skipped[file] = str(error)
     if not shapes and not (strict and skipped):
-        raise nothing_readable(str(path), seen, skipped, thing="image", suffixes=SUFFIXES)
+        raise nothing_readable(name, seen, skipped, thing="image", suffixes=SUFFIXES)
     kept = [file for file in names if file not in skipped]
-    labels, classes = _labels(path, names, kept)
-    images = FileImages(files, kept, list(shapes.values()), half)
-    source = ImageSource(images, name=name or str(path), labels=labels, classes=classes, strict=strict)
+    labels, classes = labelled or labels_of(name, names, kept, thing="image", logger=logger)
+    if labelled is not None and labels is not None:
+        labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
+    source = ImageSource(
+        FileImages(files, kept, list(shapes.values()), half), name=name, classes=classes, strict=strict,
+        labels=None if labels is None else torch.tensor(labels),
+    )  # fmt: skip
     source.skip(skipped)
     return source
 
@@ -347,11 +353,6 @@ def to_tensor(image: Image.Image) -> Tensor:
 def _shape(files: Files, name: str) -> tuple[int, int, int]:
     with opened(files, name) as image:
         return channels_of(image), image.height, image.width
-
-
-def _labels(path: Path, names: Sequence[str], kept: Sequence[str]) -> tuple[Tensor | None, list[str] | None]:
-    labels, classes = labels_of(path, names, kept, thing="image", logger=logger)
-    return None if labels is None else torch.tensor(labels), classes
 
 
 def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from gan_core.data import Data, FittedData, Paired, Source, Unpaired, as_source,
 from gan_core.domain import Domain, find_domain, resolve
 from gan_core.errors import CheckpointError, DataError, NonFiniteError, RecipeError, unknown
 from gan_core.evaluation import Evaluation, log_line, protocol_id
+from gan_core.files import is_url, split_part
 from gan_core.game import Game
+from gan_core.hub_data import is_hub_dataset
 from gan_core.model import local_folder, read_config, read_weights
 from gan_core.preset import Preset, check_players, completed
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
@@ -38,9 +40,10 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
 
     Args:
         domain: whose datasets and files.
-        where: `NAME`, `NAME:PART` (`mnist:test`), a path, or `PATH:PART`, where the part is a sub-folder
-            (`fruits:test`) or, of pictures that show two images side by side, `left` or `right`. A mapping names a
-            place for each part of an item: `{"source": "nuclei/masks", "target": "nuclei/images"}`.
+        where: `NAME`, `NAME:PART` (`mnist:test`), a path or URL (`s3://bucket/set.zip`), `PATH:PART`, where the part
+            is a sub-folder (`fruits:test`) or, of pictures that show two images side by side, `left` or `right`; or a
+            Hugging Face dataset, `hf:OWNER/NAME:SPLIT`. A mapping names a place for each part of an item:
+            `{"source": "nuclei:masks", "target": "nuclei:images"}`.
         strict: whether a file that cannot be read is an error.
         paired: whether the parts of a mapping belong together; otherwise they are sets without pairs.
 
@@ -53,18 +56,18 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
         parts: dict[str, Any] = {key: open_data(domain, place, strict=strict) for key, place in where.items()}
         return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
     module, text = domain.module("data"), str(where)
+    if is_hub_dataset(text):
+        return cast(Source, module.open_folder(text, strict=strict))
     cards = {card.name: card for card in module.DATASETS}
-    place, _, part = text.rpartition(":")
     if text in cards:
         return cast(Source, resolve(cards[text].load)())
+    place, part = split_part(text)
     if place in cards:
         if part not in cards[place].parts:
-            raise unknown(f"part of {place}", part, cards[place].parts, DataError)
+            raise unknown(f"part of {place}", str(part), cards[place].parts, DataError)
         return cast(Source, resolve(cards[place].load)(part))
-    if Path(text).exists():
-        return cast(Source, module.open_folder(Path(text), strict=strict))
-    if place and Path(place).exists():
-        return cast(Source, module.open_folder(Path(place), strict=strict, part=part))
+    if is_url(place) or Path(place).exists():
+        return cast(Source, module.open_folder(place, strict=strict, part=part))
     if "/" in text or Path(text).suffix:
         raise DataError(f"{text}: no such folder or archive; the named datasets are {', '.join(cards)}")
     raise unknown("dataset", text, cards, DataError)
