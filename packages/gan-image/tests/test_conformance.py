@@ -34,7 +34,20 @@ def with_codes(network, inputs, arguments):
     return [network.judge(features).flatten().sigmoid(), *network.posterior(features)]
 
 
-ADAPTERS = {
+def first_in_training(network, inputs, arguments):
+    """Where the fixture is in training mode, the outputs in that mode and then in evaluation mode."""
+    outputs = [network(*inputs)]
+    return [*outputs, network.eval()(*inputs)] if network.training else outputs
+
+
+TRANSLATORS = (
+    "cyclegan/resnet_generator",
+    "cyclegan/patchgan_discriminator",
+    "pix2pix/unet_generator",
+    "pix2pix/patchgan_discriminator",
+    "pix2pix/pixel_discriminator",
+)
+ADAPTERS = dict.fromkeys(TRANSLATORS, first_in_training) | {
     "sngan/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
     "cgan-pd/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
     "sagan/discriminator": lambda network, inputs, arguments: [network(*inputs)[:, None]],
