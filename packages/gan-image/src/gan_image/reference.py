@@ -317,7 +317,7 @@ def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
     norm, state = _norm_of(state, "model.model.0"), _without_instance_statistics(state)
     width, in_channels = state["model.model.0.weight"].shape[:2]
     out_channels = state["model.model.3.weight"].shape[1]
-    names, level, prefix = {"model.model.0": "down.0", "model.model.3": "up.0.1"}, 0, "model.model.1.model"
+    names, level, prefix = {"model.model.0": "down.0.0", "model.model.3": "up.0.1"}, 0, "model.model.1.model"
     while f"{prefix}.1.weight" in state:
         level += 1
         innermost = f"{prefix}.3.weight" in state
@@ -369,7 +369,7 @@ def _norm_of(state: StateDict, layer: str) -> str:
 
 
 def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
-    """Drops the running statistics of norms without gains: old checkpoints have them, and their code ignores them."""
+    """Drops the running statistics of norms without gains, which old checkpoints have and the published code drops."""
     unused = {
         key.removesuffix("running_mean") for key in state
         if key.endswith(".running_mean") and key.removesuffix("running_mean") + "weight" not in state
