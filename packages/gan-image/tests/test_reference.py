@@ -322,3 +322,12 @@ def test_the_dropout_of_a_published_unet_is_an_argument_because_no_key_says_it()
     assert read_reference(DOMAIN, name, state, {}).settings["dropout"] == 0.5
     assert read_reference(DOMAIN, name, state, {"use_dropout": False}).settings["dropout"] == 0
     assert torch.equal(output_of(name, state, use_dropout=True), output_of(name, state, use_dropout=False))
+
+
+def test_nothing_larger_than_the_checkpoint_is_allocated_for_one_that_does_not_fit():
+    state = recorded("cyclegan/patchgan_discriminator")
+    state["model.0.weight"] = torch.zeros(1 << 16, 3, 4, 4)  # of such a width, the second layer alone has 512 GiB
+    with pytest.raises(
+        CheckpointError, match=r"^the checkpoint does not fit: Error.* size mismatch for features\.0\.0\.bias"
+    ):
+        DOMAIN.load_reference("cyclegan/patchgan_discriminator", state)

@@ -176,7 +176,7 @@ class UNetTranslator(nn.Module):
     Attributes:
         multiple: number by which the sides of a sample must be divisible, `2 ** depth`.
         least: shortest side, the same.
-        memory_format: contiguous for images; the paper's network is a tenth slower in channels-last on a CPU.
+        memory_format: contiguous for images; the paper's network is 10 % slower or more in channels-last on a CPU.
     """
 
     def __init__(self, *, in_channels: Size = 3, out_channels: Size = 3, width: Size = 64, depth: Size = 8,
