@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gan_core.domain import Domain
@@ -45,6 +46,8 @@ class Published:
             CheckpointError: the checkpoint lacks a tensor, has one too many, or one of another shape.
         """
         try:
+            with torch.device("meta"):  # compares all shapes before a network that may be larger is allocated
+                self.network(**self.settings).load_state_dict(dict(self.weights), assign=True)
             network = self.network(**self.settings)
             network.load_state_dict(dict(self.weights))
         except (RuntimeError, RecipeError) as error:

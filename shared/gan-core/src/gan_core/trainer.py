@@ -28,6 +28,7 @@ from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
 from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown, writing
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
+from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.recipe import Recipe
 from gan_core.run import EVALUATION, WATCH, Run
@@ -300,11 +301,8 @@ class Trainer:
         )  # fmt: skip
 
     def _lay_out(self) -> None:
-        """Brings the game to the device, in the memory layout that convolutions are fastest in; the average follows."""
-        self.game.to(self.processes.device)
-        for parameter in self.game.parameters():
-            if parameter.ndim == 4:  # not by `contiguous`: it leaves the strides of a single channel as they are
-                parameter.data = parameter.data.to(memory_format=torch.channels_last)
+        """Moves the game to the device, in the memory layout in which it runs fastest; the average follows."""
+        lay_out(self.game.to(self.processes.device))
         if self.average is not None:
             self.average.follow(self.game)
 
