@@ -115,14 +115,16 @@ def test_each_discriminator_remembers_fakes_of_its_own() -> None:
     game = build(regularizers__replay__size=4)
     assert_close(losses(game)[0], losses(build())[0])  # until the pools are full
     later = losses(game, fake=audio(2))[0]
+    swapped = []
     with draws.drawing(3, CPU, rows=4, total=4):
         for name in NAMES:
             pool = ReplayPool(4)
             pool.pool = FAKE.clone()
             seen = pool(audio(2))
-            assert not torch.equal(seen, audio(2))
+            swapped.append(not torch.equal(seen, audio(2)))
             assert_close(later[f"{name}/adversarial"], apart(game, name, REAL, seen))
             assert torch.equal(game.get_submodule(name).memory["replay"].pool, pool.pool)
+    assert any(swapped)
 
 
 def test_features_are_matched_over_all_layers_and_discriminators() -> None:
@@ -141,7 +143,7 @@ def test_a_regularizer_of_one_discriminator_leaves_the_other_alone() -> None:
     assert set(discriminator) == {"mpd/adversarial", "msd/adversarial", "msd/r1"}
     plain = losses(build())[0]
     assert_close(discriminator["mpd/adversarial"], plain["mpd/adversarial"])
-    assert float(discriminator["msd/adversarial"]) != float(plain["msd/adversarial"])
+    assert not torch.isclose(discriminator["msd/adversarial"], plain["msd/adversarial"])
 
 
 REFUSED = {
