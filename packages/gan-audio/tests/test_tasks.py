@@ -28,9 +28,10 @@ from gan_audio.inspection import PICTURE
 from gan_audio.media import SILENCE
 from gan_audio.mel import CONTRACTS, MelSpectrogram, read_mel, write_mel
 from gan_audio.pipes import PIPE_BYTES, PipedSound, Raw, receive
-from gan_core.cli import main
+from gan_core.cli import game_around, main
 from gan_core.errors import InputError
 from gan_core.files import FolderFiles, Unreadable
+from gan_core.reference import read_reference
 from gan_core.testing import find_fixtures
 
 RATE = 22_050
@@ -581,3 +582,12 @@ def test_a_published_vocoder_comes_in_folded_and_makes_the_same_sound(gan, refus
         assert_close(folded.vocode(mel), published(mel), atol=1e-5, rtol=0)
     said = refused("import", "melgan/generator", "published.pt", "--out", "other", "--argument", "mel")
     assert said.startswith("`--argument mel`: write KEY=VALUE")
+
+
+def test_a_published_discriminator_takes_its_place_in_the_adversary():
+    fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
+    state = next(found.values[0] for found in fixtures if found.id == "melgan_discriminator").state_dict()
+    published = read_reference(DOMAIN, "melgan/discriminator", state, {})
+    game = game_around(DOMAIN, "melgan/discriminator", published)
+    for name, value in published.build().state_dict().items():
+        assert torch.equal(game.discriminator.network.state_dict()[name], value)
