@@ -100,9 +100,10 @@ class Turn:
             RecipeError: The game has none in this turn.
         """
         if self.given is None:
-            who = "/".join([self.adversary.objective.name, *(r.name for r in self.adversary.regularizers)])
-            reason = f"`{who}` compares generated samples with real ones, and the generator's turn has none"
-            raise RecipeError(f"{reason}; pass `real` to `generator_terms`, or choose another objective or regularizer")
+            names = [f"the objective `{self.adversary.objective.name}`"]
+            names += [f"`regularizers.{r.name}`" for r in self.adversary.regularizers]
+            reason = f"this game compares no real samples in the generator's turn, as {' or '.join(names)} does"
+            raise RecipeError(f"{reason}; choose another, or pass `real` to `generator_terms`")
         return self.given
 
     @cached_property
