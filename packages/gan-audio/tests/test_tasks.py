@@ -586,6 +586,15 @@ def test_a_published_vocoder_comes_in_folded_and_makes_the_same_sound(gan, refus
     assert said.startswith("`--argument mel`: write KEY=VALUE")
 
 
+def test_a_published_discriminator_takes_its_place_in_the_adversary():
+    fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
+    state = next(found.values[0] for found in fixtures if found.id == "melgan_discriminator").state_dict()
+    published = read_reference(DOMAIN, "melgan/discriminator", state, {})
+    game = game_around(DOMAIN, "melgan/discriminator", published)
+    for name, value in published.build().state_dict().items():
+        assert torch.equal(game.discriminator.network.state_dict()[name], value)
+
+
 def test_a_published_wavegan_plays_at_the_published_rate(gan, tmp_path):
     fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
     state = next(found.values[0] for found in fixtures if found.id == "wavegan_generator_16384").state_dict()

@@ -13,6 +13,7 @@ from gan_core.data import TensorSource
 from gan_core.domain import Domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError
 from gan_core.game import Game, Player
+from gan_core.recipe import parse
 from gan_core.run import Run
 from gan_core.two_player import TwoPlayerGame
 
@@ -212,6 +213,15 @@ def test_the_penalties_that_a_recipe_file_names_are_all(toy, tmp_path):
     assert opened(toy, tmp_path, {"system": "critic", "regularizers": {}}).regularizers == {}
     one = {"gradient_penalty": {"weight": 2.0}}
     assert opened(toy, tmp_path, {"system": "plain", "regularizers": one}).regularizers == one
+
+
+def test_a_recipe_file_changes_the_rules_of_one_adversary(toy, tmp_path):
+    recipe = opened(toy, tmp_path, {"system": "critic", "adversaries": {"discriminator": {"objective": "hinge"}}})
+    game = toy.preset("critic").build(recipe)
+    assert game.discriminator.objective.name == "hinge"
+    assert [r.name for r in game.discriminator.regularizers] == ["gradient_penalty"]
+    again = toy.preset("critic").build(parse(recipe.model_dump()))
+    assert again.discriminator.objective is game.discriminator.objective
 
 
 def test_a_recipe_file_that_is_wrong_says_where_and_what(toy, tmp_path):

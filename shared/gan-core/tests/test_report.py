@@ -85,6 +85,14 @@ def page(run: Path) -> Page:
     return Page(write_report(run))
 
 
+def test_terms_of_several_adversaries_have_charts_of_their_own(run):
+    write_log(run, entry(100, **{"generator/mpd/adversarial": 0.5, "generator/msd/adversarial": 0.6}))
+    players = series(read_run(run).training)
+    assert {name: list(terms) for name, terms in players.items() if name.startswith("generator")} == {
+        "generator": ["adversarial"], "generator/mpd": ["adversarial"], "generator/msd": ["adversarial"]
+    }  # fmt: skip
+
+
 def test_real_and_generated_are_embedded_byte_for_byte(run):
     images = page(run).images
     assert images == {"Real": png(1), "Generated at step 200": png(3), "Step 100": png(2), "Step 200": png(3)}

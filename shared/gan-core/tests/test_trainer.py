@@ -380,7 +380,7 @@ def test_a_game_that_can_show_nothing_is_refused_before_anything_is_written(tmp_
     class Mute(Slopes):
         sample = Game.sample
 
-    with pytest.raises(RecipeError, match="Mute has nothing to show; define `sample` or `preview`"):
+    with pytest.raises(RecipeError, match="Mute has nothing to show; define `sample`, `apply` or `preview`"):
         fit(Mute(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

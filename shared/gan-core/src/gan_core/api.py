@@ -154,8 +154,8 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
         if not isinstance(system, str):
             raise RecipeError("`system` is missing; give it a value")
         recipe = domain.preset(system, str(preset)).recipe(domain=domain.name, system=system, preset=str(preset))
-        if "regularizers" in fields:  # those that it names are all
-            recipe = recipe.model_copy(update={"regularizers": {}})
+        named = {"regularizers", "adversaries"} & fields.keys()  # those that it names are all
+        recipe = recipe.model_copy(update=dict.fromkeys(named, {}))
         return recipe.but({**fields, "preset": str(preset)})
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error

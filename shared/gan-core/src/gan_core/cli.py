@@ -414,7 +414,9 @@ def game_around(domain: Domain, name: str, published: Published) -> Game:
         for key, value in published.settings.items()
     } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
     game = chosen.build(recipe)
-    game.get_submodule(network).load_state_dict(published.build().state_dict())
+    adversaries = game.adversaries
+    place = adversaries[network].network if network in adversaries else game.get_submodule(network)
+    place.load_state_dict(published.build().state_dict())
     return game
 
 

@@ -222,6 +222,10 @@ class Game(nn.Module, ABC):
         """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
         raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
 
+    def apply(self, batch: Batch) -> dict[str, Tensor]:
+        """Defined where a game turns items into items: what it makes of each item of a batch, by name."""
+        raise RecipeError(f"{type(self).__name__} makes samples from nothing; use `generate`")
+
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Defined where a game makes something of data: real items `[N, …]` and what it makes of each, of that shape.
 
@@ -230,7 +234,12 @@ class Game(nn.Module, ABC):
         raise RecipeError(f"{type(self).__name__} makes samples from nothing; there is nothing to compare them with")
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
+        """Returns what a training shows at intervals, made from a fixed batch of its data: named rows of samples.
+
+        By default it is what `apply` makes beside what it reads, or new samples.
+        """
+        if type(self).apply is not Game.apply:
+            return {key: batch[key] for key in self.data_keys if key != "label"} | self.apply(batch)
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:

@@ -611,8 +611,9 @@ class Trainer:
         for size in [self.settings.batch_size, *filter(None, (phase.batch_size for phase in game.phases()))]:
             if size % parts:
                 raise RecipeError(f"a batch of {size} cannot be cut into {parts} (processes × parts); use a multiple")
-        if type(game).sample is Game.sample and type(game).preview is Game.preview:
-            raise RecipeError(f"{type(game).__name__} has nothing to show; define `sample` or `preview`")
+        kind = type(game)
+        if kind.sample is Game.sample and kind.apply is Game.apply and kind.preview is Game.preview:
+            raise RecipeError(f"{kind.__name__} has nothing to show; define `sample`, `apply` or `preview`")
 
     # Pictures.
 

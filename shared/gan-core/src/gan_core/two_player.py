@@ -81,7 +81,7 @@ class TwoPlayerGame(Game):
         return {"discriminator": self.discriminator.realness(real, **condition)}
 
     def fakes(self, count: int, **condition: Any) -> Tensor:
-        """`count` samples in the form that the discriminator judges; `sample` may give users another."""
+        """Generates `count` samples in the form that the discriminator judges; `sample` may return another to users."""
         return self.sample(count, **condition)
 
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
@@ -89,7 +89,7 @@ class TwoPlayerGame(Game):
         return self.generator(z) if label is None else self.generator(z, label=label)
 
     def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
-        """What samples are made of: `[count, latent_dim]`, standard normal."""
+        """Draws latents `[count, latent_dim]`, standard normal."""
         return draws.normal(count, latent_dim(self.generator), like=next(self.parameters()), truncation=truncation)
 
     def styles(self, count: int, **condition: Any) -> Tensor:
@@ -128,10 +128,10 @@ class TwoPlayerGame(Game):
 
 
 def latent_dim(generator: nn.Module) -> int:
-    """The size of a generator's latent.
+    """Returns the size of a generator's latent.
 
     Raises:
-        RecipeError: it does not say.
+        RecipeError: The generator has no attribute `latent_dim`.
     """
     size = getattr(generator, "latent_dim", None)
     if not isinstance(size, int):

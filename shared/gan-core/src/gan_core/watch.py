@@ -34,7 +34,7 @@ class Watch:
         self.real: Batch | None = None
 
     def figures(self) -> dict[str, float]:
-        """What is seen now: each only where it can be told.
+        """Returns the figures that can be computed.
 
         `samples/nearest` is the median distance of a sample to the one most like it, of its own class where there are
         classes, as a multiple of the same among as many of the data; `samples/spread` is the mean distance of two,

@@ -100,9 +100,10 @@ class Turn:
             RecipeError: The game has none in this turn.
         """
         if self.given is None:
-            who = "/".join([self.adversary.objective.name, *(r.name for r in self.adversary.regularizers)])
-            reason = f"`{who}` compares generated samples with real ones, and the generator's turn has none"
-            raise RecipeError(f"{reason}; pass `real` to `generator_terms`, or choose another objective or regularizer")
+            names = [f"the objective `{self.adversary.objective.name}`"]
+            names += [f"`regularizers.{r.name}`" for r in self.adversary.regularizers]
+            reason = f"this game compares no real samples in the generator's turn, as {' or '.join(names)} does"
+            raise RecipeError(f"{reason}; choose another, or pass `real` to `generator_terms`")
         return self.given
 
     @cached_property
@@ -172,18 +173,18 @@ class Regularizer(Settings):
 
 
 class Lazy(Regularizer):
-    """A term with a factor, taken every so many steps.
+    """A weighted term that is computed every `interval` steps.
 
-    A lazy one (an `interval` over 1) is taken with `interval` times the weight, so that its mean strength stays the
-    same (Karras et al. 2020, arXiv:1912.04958, section 3.1). Adam's settings stay: the factors of its appendix B are
-    for a penalty that has an optimizer step of its own, and here it shares the step of the adversarial term.
+    With an interval above 1, the weight is multiplied by it, so that the mean strength stays the same (Karras et al.
+    2020, arXiv:1912.04958, section 3.1). Adam's settings are not changed: the factors of the paper's appendix B are for
+    a penalty with an optimizer step of its own, and here it shares the step of the adversarial term.
     """
 
     weight: float = Field(gt=0)
     interval: int = Field(default=1, ge=1)
 
     def due(self, step: int, value: Callable[[], Tensor]) -> Terms:
-        """The weighted term, if it is due at this step."""
+        """Returns the weighted term, if it is due at this step."""
         return {} if step % self.interval else {self.name: self.weight * self.interval * value()}
 
 
@@ -210,7 +211,7 @@ class Penalty(Lazy):
 def penalties(
     regularizers: Iterable[Penalty], step: int, network: Network, real: Tensor, fake: Tensor
 ) -> dict[str, Tensor]:
-    """The weighted terms that are due at this step. Taken in float32: a second derivative has no digits to spare."""
+    """Computes the weighted terms that are due at this step, in float32: second derivatives need the precision."""
     terms: Terms = {}
     with in_full_precision(real):
         for r in regularizers:
@@ -220,7 +221,7 @@ def penalties(
 
 @contextmanager
 def without_compiling(network: nn.Module) -> Iterator[None]:
-    """Within it, the network and its parts run as they are written: compiled ones have no second derivative."""
+    """Runs the network and its parts uncompiled within the context: compiled ones have no second derivative."""
     compiled = {part: part._compiled_call_impl for part in network.modules() if part._compiled_call_impl is not None}
     for part in compiled:
         part._compiled_call_impl = None
@@ -232,7 +233,7 @@ def without_compiling(network: nn.Module) -> Iterator[None]:
 
 
 def uncompiled(network: nn.Module) -> Callable[..., Any]:
-    """The network as a penalty must call it, with a second derivative even where it is compiled."""
+    """Returns a function that calls the network uncompiled, so that it can be differentiated twice."""
 
     def call(*inputs: Any, **settings: Any) -> Any:
         with without_compiling(network):

@@ -1,4 +1,4 @@
-"""What looks at the discriminator's features, which its last layer `judge` is given, and at whole batches."""
+"""Regularizers on the discriminator's features, the input of its last layer `judge`, and layers over whole batches."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def has_judging_layer(discriminator: nn.Module) -> bool:
 
 
 def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
-    """The part that is given the features: `judge`, or what the discriminator names in `features_at`.
+    """Returns the part whose input is the features: `judge`, or the one that the discriminator names in `features_at`.
 
     Raises:
-        RecipeError: the discriminator has none.
+        RecipeError: The discriminator has no such part.
     """
     part = getattr(discriminator, getattr(discriminator, "features_at", "judge"), None)
     if not isinstance(part, nn.Module):
@@ -39,7 +39,7 @@ def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
 
 
 def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> Tensor:
-    """What the discriminator's last layer is given for samples: features `[B, n]`, in full precision."""
+    """Computes the input of the discriminator's last layer: features `[B, n]`, in full precision."""
     seen: list[Tensor] = []
     part = judging_layer("features", discriminator)
     handle = part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -103,11 +103,11 @@ class PullAway(Lazy):
 
 
 class MeetsBatch(nn.Module):
-    """A last layer that is also given what the batch as a whole tells: `(features [B, n] or [B, C, …]) -> logits`.
+    """A last layer that also sees statistics of the batch: features `[B, n]` or `[B, C, …]` to logits.
 
     Args:
-        statistics: features to further features, along axis 1.
-        judge: the layer it was, now with as many inputs more.
+        statistics: Appends features along axis 1.
+        judge: The original layer with inputs for the appended features.
     """
 
     def __init__(self, statistics: nn.Module, judge: nn.Module):
@@ -119,7 +119,7 @@ class MeetsBatch(nn.Module):
 
 
 def widened(judge: nn.Module, more: int) -> nn.Module:
-    """A layer that takes `more` inputs more. Their weights are zero: it begins as the layer that it was."""
+    """Adds `more` inputs to a layer, with zero weights, so that its output does not change at first."""
     if isinstance(judge, MeetsBatch):
         return MeetsBatch(judge.statistics, widened(judge.judge, more))
     old: Tensor = judge.weight  # type: ignore[assignment]
@@ -133,7 +133,7 @@ class MinibatchStddev(Regularizer):
     """The last layer sees how much samples differ (Karras et al. 2018, arXiv:1710.10196, section 3).
 
     Attributes:
-        group: samples that are compared with each other.
+        group: Number of samples that are compared with each other.
     """
 
     name = "minibatch_stddev"
@@ -147,8 +147,8 @@ class MinibatchDiscrimination(Regularizer):
     """The last layer sees how near other samples of the batch are (Salimans et al. 2016, arXiv:1606.03498, sec. 3.2).
 
     Attributes:
-        kernels: B, what each sample is told more.
-        dimensions: C, in which distances are taken.
+        kernels: Number of features appended to each sample, B.
+        dimensions: Number of dimensions in which distances are computed, C.
     """
 
     name = "minibatch_discrimination"
@@ -160,7 +160,7 @@ class MinibatchDiscrimination(Regularizer):
 
 
 def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: int) -> None:
-    """Puts a layer over whole batches before the discriminator's last."""
+    """Inserts a layer over whole batches before the discriminator's last layer."""
     discriminator = adversary.network
     judge = judging_layer(name, discriminator)
     if not isinstance(judge, (*JUDGES, MeetsBatch)):
@@ -177,7 +177,7 @@ def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: in
 
 
 class Stddev(nn.Module):
-    """Features `[B, C, …]` with one channel more: the mean deviation within a sample's group (`group_size`)."""
+    """Appends one channel to features `[B, C, …]`: the mean deviation within a sample's group (`group_size`)."""
 
     def __init__(self, group: int):
         super().__init__()
@@ -192,13 +192,13 @@ class Stddev(nn.Module):
 
 
 def group_size(rows: int, most: int) -> int:
-    """The largest divisor of `rows` from 2 to `most`; where there is none, the smallest above it."""
+    """Returns the largest divisor of `rows` from 2 to `most`, or the smallest above it if there is none."""
     divisors = [size for size in range(2, rows + 1) if rows % size == 0]
     return max((size for size in divisors if size <= most), default=min(divisors, default=1))
 
 
 class Nearness(nn.Module):
-    """Features `[B, C, …]` with `kernels` channels more: Σ over other samples of exp(-‖Mᵢ - Mⱼ‖₁)."""
+    """Appends `kernels` channels to features `[B, C, …]`: Σ over other samples of exp(-‖Mᵢ - Mⱼ‖₁)."""
 
     def __init__(self, kernels: int, dimensions: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Penalties on gradients: of the discriminator at real, fake and other samples; of the generator along its paths."""
+"""Penalties on gradients: of the discriminator at real, fake and other samples; path lengths of the generator."""
 
 from __future__ import annotations
 
@@ -134,11 +134,11 @@ class R2(Penalty):
 
 
 class PathLength(Lazy):
-    """Steps of one length in the latent space change samples by one length (Karras et al. 2020, arXiv:1912.04958).
+    """Equal steps in the latent space change samples equally (Karras et al. 2020, arXiv:1912.04958, section 3.2).
 
     Attributes:
-        decay: of the mean length: the share that each new batch has in it.
-        shrink: what the batch is divided by for this term, to save memory.
+        decay: Share of each new batch in the moving mean of the lengths.
+        shrink: Divisor of the batch size for this term, to save memory.
     """
 
     name = "path_length"
@@ -178,7 +178,7 @@ class PathLength(Lazy):
 
 
 class MeanLength(nn.Module):
-    """The exponential moving mean of the path lengths."""
+    """State of `PathLength`: the exponential moving average of the path lengths."""
 
     def __init__(self) -> None:
         super().__init__()

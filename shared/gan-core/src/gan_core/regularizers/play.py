@@ -1,4 +1,4 @@
-"""What changes the play itself: smoothed labels, remembered fakes, an opponent that is looked at some steps ahead."""
+"""Regularizers that change the game itself: smoothed labels, replayed fakes, an unrolled opponent."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class LabelSmoothing(Regularizer):
 
 
 class Replay(Regularizer):
-    """The discriminator sees earlier fakes too (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
+    """The discriminator also sees earlier fakes (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
 
     Attributes:
-        size: fakes that are remembered.
+        size: Number of fakes in the pool.
     """
 
     name = "replay"
@@ -64,7 +64,7 @@ class Replay(Regularizer):
 
 Weights = dict[str, Tensor]
 Move = Callable[[Weights, Mapping[str, Tensor]], Weights]
-"""Weights and the loss's gradients of some to those weights' next values; differentiable."""
+"""A differentiable step: the weights, and the loss's gradients of some of them, to the next values of these."""
 
 
 class Unrolled(Regularizer):

@@ -1,4 +1,4 @@
-"""What the discriminator is shown in the place of samples, real and fake, and that it should not mind."""
+"""Regularizers that change the samples that the discriminator sees: noise, augmentation, consistency."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class InstanceNoise(Regularizer):
     """Noise on all samples, so that both distributions have the same support (Sønderby et al. 2017, arXiv:1610.04490).
 
     Attributes:
-        deviation: at the start, in the samples' unit.
-        until: the share of the phase after which there is none; it falls in a line.
+        deviation: Standard deviation at the start of the phase, in the samples' unit.
+        until: Share of the phase over which it falls linearly to 0.
     """
 
     name = "instance_noise"
@@ -74,7 +74,7 @@ class DiffAugment(Regularizer):
     All frames of a clip `[B, C, T, H, W]` are augmented alike.
 
     Attributes:
-        policy: `color`, `translation`, `cutout`, in the order in which they are done.
+        policy: Transforms in the order in which they are applied: `color`, `translation`, `cutout`.
     """
 
     name = "diffaugment"
@@ -94,11 +94,11 @@ class AdaptiveAugmentation(Regularizer):
     All frames of a clip `[B, C, T, H, W]` are augmented alike.
 
     Attributes:
-        groups: of transforms: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`.
-        p: the strength in [0, 1]: at the start, or always where there is no target.
-        target: of r_t, the mean sign of D(x), towards which the strength is moved; None keeps it fixed.
-        speed: real images that it takes to move the strength by 1.
-        interval: steps between the strength's moves.
+        groups: Groups of transforms: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`.
+        p: Strength in [0, 1]: the initial one, or a fixed one if there is no target.
+        target: Value of r_t, the mean sign of D(x), that the strength is adapted to reach; None keeps it fixed.
+        speed: Number of real images over which the strength changes by 1.
+        interval: Steps between changes of the strength.
     """
 
     name = "ada"
@@ -145,8 +145,9 @@ class Consistency(Lazy):
     Where it gives several logits, the squared differences are averaged over all of them.
 
     Attributes:
-        fake_weight: the same for fakes: balanced consistency (Zhao et al. 2021, arXiv:2002.04724, section 2.2).
-        shift: at most so many pixels in each direction.
+        fake_weight: Weight of the same term on fake samples: balanced consistency (Zhao et al. 2021, arXiv:2002.04724,
+            section 2.2).
+        shift: Largest shift in each direction, in pixels.
     """
 
     name = "consistency"

@@ -1,4 +1,4 @@
-"""What is asked of the weights themselves: bounds, a spectral norm of 1, orthogonality."""
+"""Constraints on the weights: bounds, a spectral norm of 1, orthogonality."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
 
 
 def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """The layers that multiply by a matrix or convolve."""
+    """Yields the layers with a weight matrix or a convolution kernel."""
     return (module for module in network.modules() if isinstance(module, WEIGHTED))
 
 
 def is_spectral(network: nn.Module) -> bool:
-    """Whether a layer of the network is spectrally normalised, in either of torch's ways."""
+    """Returns whether a layer of the network is spectrally normalised, by either of torch's implementations."""
     parts = (isinstance(part, _SpectralNorm) for part in network.modules())
     return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
 
