@@ -222,8 +222,13 @@ class Game(nn.Module, ABC):
         """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
         raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
 
-    def apply(self, batch: Batch) -> dict[str, Tensor]:
-        """Defined where a game turns items into items: what it makes of each item of a batch, by name."""
+    def apply(self, batch: Any) -> Any:
+        """Returns what the game makes of each item of a batch, by name; defined where it turns items into items.
+
+        `Module.apply(function)` works as ever.
+        """
+        if callable(batch):
+            return super().apply(batch)
         raise RecipeError(f"{type(self).__name__} makes samples from nothing; use `generate`")
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:

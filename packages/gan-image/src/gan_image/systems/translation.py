@@ -1,11 +1,11 @@
 """Image-to-image translation, with pairs and without.
 
-- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net learns from pairs; a PatchGAN judges source and target together.
-  The paper's noise is the U-Net's dropout, which the authors keep on when they test; here samples are made without it.
+- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net learns from pairs; a PatchGAN judges source and target
+  together. The paper's noise is the U-Net's dropout, which the authors keep on when they test; here it is off then.
 - `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators learn from two sets of images without pairs.
 
-The networks are gan-core's (`gan_core.translators`). Augmentation is that of the authors' code: pictures are stretched to
-286 pixels, cut to 256 at random, and flipped.
+The networks are gan-core's (`gan_core.translators`). Augmentation is that of the authors' code: pictures are stretched
+to 286 pixels, cut to 256 at random, and flipped.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Pix2Pix(Game):
         reconstruction = self.reconstruction_weight * l1_loss(batch["fake"], batch["target"])  # eq. 3
         return self.discriminator.generator_terms(fake, real) | {"reconstruction": reconstruction}
 
-    def apply(self, batch: Batch) -> dict[str, Tensor]:
+    def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         return {"translated": self.generator(batch["source"])}
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -212,7 +212,7 @@ class CycleGAN(Game):
         b = self.discriminator_b.discriminator_terms(batch["target"], batch["fake_b"])
         return prefixed("discriminator_a", a) | prefixed("discriminator_b", b)
 
-    def apply(self, batch: Batch) -> dict[str, Tensor]:
+    def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         made = {"to_target": ("source", self.a_to_b), "to_source": ("target", self.b_to_a)}
         return {name: translate(batch[key]) for name, (key, translate) in made.items() if key in batch}
 
