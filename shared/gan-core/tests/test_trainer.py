@@ -888,11 +888,11 @@ def test_bf16_stays_near_fp32(tmp_path: Path) -> None:
 
     class Looking(TwoPlayerGame):
         def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            seen.append(self.discriminator(self.sample(len(batch["points"]))).dtype)
+            seen.append(self.discriminator.network(self.sample(len(batch["points"]))).dtype)
             return super().generator_loss(batch)
 
     plain, reduced = wgan_gp(), wgan_gp()
-    game = Looking(reduced.generator, reduced.discriminator, objective=wasserstein, regularizers=[GradientPenalty()])
+    game = Looking(reduced.generator, reduced.discriminator)
     fit(plain, tmp_path / "fp32", data=POINTS, steps=20, batch_size=16, changes=descent)
     fit(game, tmp_path / "bf16", data=POINTS, steps=20, batch_size=16, precision="bf16", changes=descent)
     assert set(seen) == {torch.bfloat16}

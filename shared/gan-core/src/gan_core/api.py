@@ -134,7 +134,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
             raise RecipeError("`system` is missing; give it a value")
         recipe = domain.preset(system, str(preset)).recipe(domain=domain.name, system=system, preset=str(preset))
         named = {"regularizers", "adversaries"} & fields.keys()  # those that it names are all
-        recipe = recipe.model_copy(update=dict.fromkeys(named, {}))
+        recipe = recipe.model_copy(update={key: {} for key in named})
         return recipe.but({**fields, "preset": str(preset)})
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
