@@ -493,7 +493,7 @@ def test_the_doctor_names_the_discriminator_that_wins(tmp_path) -> None:
     )  # fmt: skip
     checks = {check.name: check for check in look_for_symptoms(read_run(Run(tmp_path / "run").path))}
     assert not checks["discriminator"].good
-    assert checks["discriminator"].finding.startswith("the discriminator `one` tells every sample, so that")
+    assert checks["discriminator"].finding.startswith("the discriminator `one` recognises every sample, so that")
     assert "`other`" not in checks["discriminator"].finding
 
 
