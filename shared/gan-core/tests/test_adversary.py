@@ -358,6 +358,19 @@ def test_adaptive_augmentation_takes_images_and_clips(shape: tuple[int, ...]) ->
     assert bool((seen != samples(0, *shape).flatten(1)).any())
 
 
+def test_compiling_an_adversary_compiles_its_network() -> None:
+    one = adversary()
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    one.compile(backend=backend)
+    assert_close(terms(one)[1], {"adversarial": PLAIN[1]})
+    assert compiled
+
+
 # Several adversaries in one game.
 
 
