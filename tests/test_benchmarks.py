@@ -75,3 +75,9 @@ def test_the_table_of_vocoders_speed_is_what_was_recorded_of_every_case(tools: A
     benchmark, figures = tools("vocoding"), tools("_record").recorded("vocoding")
     assert list(figures) == list(benchmark.CASES)
     assert tools("_tables").shown("vocoding") == benchmark.table(figures)
+
+
+def test_the_table_of_memory_layouts_shows_what_was_recorded_for_every_case(tools: Any) -> None:
+    benchmark, figures = tools("layout"), tools("_record").recorded("layout")
+    assert list(figures) == list(benchmark.CASES)
+    assert tools("_tables").shown("layout") == benchmark.table(figures)

@@ -105,7 +105,7 @@ def test_an_environment_of_someone_else_is_left_alone(dev):
 
 def test_extras_of_ours_are_asked_of_the_folder(dev):
     words = dev.requirements("dev")
-    assert f"{dev.FOLDERS['core']}[onnx,tensorboard]" in words
+    assert f"{dev.FOLDERS['core']}[onnx,remote,tensorboard]" in words
     assert not [word for word in words if word.startswith("gan-")]
 
 

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 
 import gan_image
 from gan_core.api import open_data
-from gan_core.data import Batch, BatchStream, Source, TensorDataset, TensorSource, hold_out, to_device
+from gan_core.data import Batch, BatchStream, ImageSpec, Source, Spec, TensorDataset, TensorSource, hold_out
 from gan_core.errors import NonFiniteError
 from gan_core.report import read_run
 from gan_core.run import Run
@@ -132,7 +132,7 @@ CASES = FAILING | HEALTHY
 @cache
 def digits() -> TensorDataset:
     """All of them."""
-    return open_data(gan_image.DOMAIN, "digits").fit(image_size=16, channels=1)  # type: ignore[return-value]
+    return open_data(gan_image.DOMAIN, "digits").fit(ImageSpec(image_size=16, channels=1))  # type: ignore[return-value]
 
 
 @cache
@@ -150,7 +150,7 @@ def source_of(name: str) -> Source:
 def some(dataset: Dataset[Batch]) -> Batch:
     """As many items as there are, but no more than are measured."""
     count = min(SAMPLES, len(dataset))  # type: ignore[arg-type]
-    return to_device(next(BatchStream(dataset, count, seed=1)), torch.device("cpu"))
+    return next(BatchStream(dataset, count, seed=1))
 
 
 @cache
@@ -160,10 +160,10 @@ def reference(name: str) -> Reference:
     if isinstance(source, PointSource):
         modes = source.facts["modes"]
         nearest = lambda points: torch.cdist(points, modes.to(points)).argmin(dim=1)  # noqa: E731
-        return Reference(some(source.fit()), None, "points", (nearest, len(modes)))
+        return Reference(some(source.fit(Spec())), None, "points", (nearest, len(modes)))
     every = digits().tensors
     network, _ = learn_classes(every["image"], every["label"], num_classes=10)
-    trained, unseen = hold_out(source.fit(image_size=16, channels=1), HELD_OUT)
+    trained, unseen = hold_out(source.fit(ImageSpec(image_size=16, channels=1)), HELD_OUT)
     others = TensorDataset(few()[1]) if name == "few" else unseen
     assert others is not None
     return Reference(some(trained), some(others), "image", (partial(recognise, network), 10))

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 import gan_image
 from gan_core.checkpoint import load_state, read_checkpoint
-from gan_core.data import TensorSource
+from gan_core.data import FittedData, TensorSource
 from gan_core.evaluation import Evaluation, protocol_id
 from gan_core.trainer import GAME
 from gan_image.media import write_samples
@@ -91,9 +91,8 @@ def fashion() -> dict[str, Tensor]:
 def evaluation() -> Evaluation:
     """How every run's samples are measured; they are alike in what the data are cut to."""
     game = gan_image.create("dcgan", image_size=SIZE, channels=1)
-    source = TensorSource(fashion(), name="fashion-mnist, 20,000 images")
-    network = {"image_size": SIZE, "channels": 1}
-    return Evaluation(gan_image.DOMAIN, source, game, network, metrics=METRICS, count=COUNT)
+    data = FittedData(TensorSource(fashion(), name="fashion-mnist, 20,000 images"), game.spec)
+    return Evaluation(gan_image.DOMAIN, data, game, metrics=METRICS, count=COUNT)
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:

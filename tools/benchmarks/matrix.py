@@ -24,7 +24,7 @@ from regularizers import CASES
 
 import gan_image
 from gan_core.api import open_data
-from gan_core.data import BatchStream, Source, to_device
+from gan_core.data import BatchStream, Source
 from gan_core.errors import RecipeError
 from gan_core.game import Game
 from gan_core.metrics import sliced_wasserstein
@@ -98,8 +98,8 @@ def refusal(system: str, objective: str, case: str) -> str | None:
 def distance(game: Game) -> float:
     """Of samples from real ones, the same for every cell of a system."""
     assert game.recipe is not None
-    dataset = digits().fit(**game.recipe.network)
-    batch = to_device(next(BatchStream(dataset, SAMPLES, seed=0)), torch.device("cpu"))
+    dataset = digits().fit(game.spec)
+    batch = next(BatchStream(dataset, SAMPLES, seed=0))
     real = next(value for key, value in batch.items() if key != "label")
     fake = game.generate(SAMPLES, seed=0)
     return sliced_wasserstein(real.flatten(1).numpy(), fake.flatten(1).numpy())

@@ -40,7 +40,7 @@ from _tables import markdown, show
 
 import gan_image
 from gan_core.api import evaluate, open_data
-from gan_core.data import Source
+from gan_core.data import Source, Spec
 from gan_image.sources import PointSource
 
 COMMON: dict[str, Any] = {"train.sample_every": None, "train.checkpoint_every": None}
@@ -142,7 +142,7 @@ def source_of(table: str) -> Source:
         name = table.removeprefix("unrolled ")
         return open_data(gan_image.DOMAIN, "stacked-digits" if name == "stacked" else name)
     ring = open_data(gan_image.DOMAIN, "ring")
-    points = ring.fit().tensors["points"]  # type: ignore[attr-defined]
+    points = ring.fit(Spec()).tensors["points"]  # type: ignore[attr-defined]
     return PointSource(2 * points, name="ring of radius 2", modes=2 * ring.facts["modes"], std=2 * ring.facts["std"])
 
 

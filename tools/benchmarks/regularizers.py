@@ -23,6 +23,7 @@ from _tables import markdown, show
 
 import gan_image
 from gan_core.api import open_data, write_arrays
+from gan_core.data import FittedData
 from gan_core.regularizers import REGULARIZERS, Lazy
 from gan_core.run import Run
 from gan_core.trainer import Trainer
@@ -62,7 +63,9 @@ def training(changes: Mapping[str, Any], folder: Path) -> Steps:
     recipe = preset.recipe(domain="image", system="dcgan", preset="small").but({"train.ema": None, **changes})
     recipe = preset.complete(recipe, source.facts)
     torch.manual_seed(0)
-    return Steps(preset.build(recipe), recipe, source, Run(folder), write_samples=write_arrays, shown=False)
+    game = preset.build(recipe)
+    data = FittedData(source, game.spec)
+    return Steps(game, recipe, data, Run(folder), write_samples=write_arrays, shown=False)
 
 
 def interval(steps: Steps) -> int:

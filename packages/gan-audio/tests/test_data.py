@@ -10,12 +10,17 @@ import soundfile
 import torch
 from torch.testing import assert_close
 
-from gan_audio import data, sources
+from gan_audio import DOMAIN, data, sources
 from gan_audio.data import DATASETS, load_drums, open_folder
 from gan_audio.files import write_wav
-from gan_audio.sources import FileSlices, HeldSlices
-from gan_core.data import BatchStream, read
-from gan_core.errors import DataError
+from gan_audio.media import write_items
+from gan_audio.sources import DrumSource, FileSlices, HeldSlices
+from gan_audio.specs import SoundSpec, TuneSpec
+from gan_audio.systems import wavegan
+from gan_core import train
+from gan_core.api import open_data, open_recipe
+from gan_core.data import BatchStream, Paired, Spec, hold_out, read
+from gan_core.errors import DataError, RecipeError
 
 LOOKED_FOR = "(looked for .wav, .flac, .ogg, .mp3)"
 
@@ -74,16 +79,15 @@ def test_drums_are_made_for_the_rate_and_length_that_are_asked_for():
         "classes": ["kick", "snare", "hat", "tom", "clap"],
     }  # fmt: skip
     source.count = 20
-    dataset = source.fit(samples=24_000, sample_rate=16_000, channels=2, num_classes=5)
+    dataset = source.fit(SoundSpec(samples=24_000, sample_rate=16_000, channels=2))
     batch = dataset.__getitems__([0, 1, 19])
     assert batch["audio"].shape == (3, 2, 24_000)
     assert batch["label"].tolist() == [0, 1, 4]
     assert not batch["audio"][:, :, 16_000:].any()  # a drum is over after a second
     assert torch.equal(batch["audio"][:, 0], batch["audio"][:, 1])
-    short = source.fit(samples=1000, sample_rate=16_000)[0]["audio"]
+    short = source.fit(SoundSpec(samples=1000, sample_rate=16_000))[0]["audio"]
     assert short.argmax() < 300  # drums begin at their beginning
-    with pytest.raises(DataError, match=r"^drums has 5 classes and `network.num_classes` is 4; set it to 5$"):
-        source.fit(num_classes=4)
+    assert set(source.keys) == {"audio", "label"}
 
 
 @pytest.fixture
@@ -101,9 +105,15 @@ def test_spoken_digits_are_the_training_part_and_digits_alone(home, capsys):
     (folder / "testing_list.txt").write_text("zero/c.wav\n")
     source = data.load_sc09()
     assert (source.facts["num_classes"], source.facts["classes"][9]) == (10, "nine")
-    batch = source.fit(samples=64, num_classes=10).__getitems__([0, 1])
+    batch = source.fit(SoundSpec(samples=64)).__getitems__([0, 1])
     assert (levels(batch), batch["label"].tolist()) == ([4, 1], [9, 0])
     assert capsys.readouterr().out == ""
+    for part, level in (("train", [4, 1]), ("validation", [2]), ("test", [3])):
+        source = open_data(DOMAIN, f"sc09:{part}")
+        assert source.name == ("sc09" if part == "train" else f"sc09:{part}")
+        assert levels(read_all(source.fit(SoundSpec(samples=64)), 0)) == level
+    with pytest.raises(DataError, match=r"unknown part of sc09 `tset`"):
+        open_data(DOMAIN, "sc09:tset")
     (folder / "testing_list.txt").unlink()
     with pytest.raises(DataError, match=r"has no testing_list.txt; remove the folder, and it is downloaded anew$"):
         data.load_sc09()
@@ -142,7 +152,7 @@ def test_an_archive_that_was_put_there_by_hand_is_unpacked(home):
     recording = put(home / "0_0_0_0_1_1_1_1.wav", flat(9))
     with tarfile.open(home / "waves_yesno.tar.gz", "w:gz") as archive:
         archive.add(recording, "waves_yesno/0_0_0_0_1_1_1_1.wav")
-    assert levels(data.load_yesno().fit(samples=64).__getitems__([0])) == [9]
+    assert levels(data.load_yesno().fit(SoundSpec(samples=64)).__getitems__([0])) == [9]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +186,7 @@ def test_sounds_in_a_folder_are_unlabelled_and_in_order(tmp_path):
         put(tmp_path / f"{k}.wav", flat(10 * k + 1))
     source = open_folder(tmp_path)
     assert source.facts == {"sample_rate": 8000, "channels": 1, "samples": 64}
-    batch = source.fit().__getitems__([0, 1, 2])
+    batch = source.fit(Spec()).__getitems__([0, 1, 2])
     assert set(batch) == {"audio"}
     assert (batch["audio"].dtype, batch["audio"].shape) == (torch.float32, (3, 1, 64))
     assert levels(batch) == [1, 11, 21]
@@ -187,10 +197,9 @@ def test_sub_folders_are_classes(tmp_path):
         put(tmp_path / name, flat(k + 1))
     source = open_folder(tmp_path)
     assert (source.facts["num_classes"], source.facts["classes"]) == (2, ["kick", "snare"])
-    batch = source.fit(samples=64, num_classes=2).__getitems__([0, 1, 2])
+    batch = source.fit(SoundSpec(samples=64)).__getitems__([0, 1, 2])
     assert (levels(batch), batch["label"].tolist()) == ([3, 2, 1], [0, 0, 1])
-    with pytest.raises(DataError, match=r"has 2 classes and `network.num_classes` is 3; set it to 2$"):
-        source.fit(samples=64, num_classes=3)
+    assert set(source.keys) == {"audio", "label"}
 
 
 def test_sounds_beside_class_folders_take_the_labels_away(tmp_path, caplog):
@@ -208,9 +217,9 @@ def test_facts_of_sounds_that_differ(tmp_path):
     put(tmp_path / "d.wav", flat(4, 66), 44_100)
     source = open_folder(tmp_path)
     assert source.facts == {"sample_rate": 22_050, "channels": 1}
-    with pytest.raises(DataError, match=r"the sounds have different lengths; set `network.samples`$"):
-        source.fit()
-    dataset = source.fit(samples=32)
+    with pytest.raises(DataError, match=r"the sounds have different lengths; set `data.spec.samples`$"):
+        source.fit(Spec())
+    dataset = source.fit(SoundSpec(samples=32))
     assert (len(dataset), dataset.sample_rate) == (1 + 2 + 2 + 1, 22_050)
 
 
@@ -218,9 +227,9 @@ def test_channels_that_cannot_be_made_are_refused(tmp_path):
     put(tmp_path / "mono.wav", flat(8))
     put(tmp_path / "stereo.wav", flat(4, channels=2))
     source = open_folder(tmp_path)
-    assert source.fit(samples=64, channels=2)[0]["audio"].shape == (2, 64)
+    assert source.fit(SoundSpec(samples=64, channels=2))[0]["audio"].shape == (2, 64)
     with pytest.raises(DataError) as error:
-        source.fit(samples=64, channels=3)
+        source.fit(SoundSpec(samples=64, channels=3))
     assert str(error.value) == (
         f"{tmp_path}: stereo.wav has 2 channels, of which 3 cannot be made; ask for 1 or 2 as `network.channels`"
     )
@@ -245,10 +254,10 @@ def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path,
     spoil(tmp_path / "1.wav")
     source = open_folder(tmp_path)
     assert len(source) == 3
-    assert levels(source.fit(samples=64).__getitems__([0, 1])) == [1, 3]
+    assert levels(source.fit(SoundSpec(samples=64)).__getitems__([0, 1])) == [1, 3]
     assert list(source.skipped) == ["1.wav"]
     assert len(caplog.messages) == 1
-    source.fit(samples=32)
+    source.fit(SoundSpec(samples=32))
     assert len(caplog.messages) == 1  # known by now
 
 
@@ -261,7 +270,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
     with pytest.raises(
         DataError, match=r"cannot read b.wav \(.+\); mend or remove it, or leave out `strict` to skip it$"
     ):
-        open_folder(tmp_path, strict=True).fit(samples=64)
+        open_folder(tmp_path, strict=True).fit(SoundSpec(samples=64))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -281,7 +290,24 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
         f"no readable sounds among 3 files {LOOKED_FOR}; 0.wav: holds values that are not finite, from 0.000 s on"
     )
     with pytest.raises(DataError, match=words):
-        open_folder(tmp_path).fit(samples=64)
+        open_folder(tmp_path).fit(SoundSpec(samples=64))
+
+
+def test_sources_refuse_games_of_other_data(tmp_path):
+    put(tmp_path / "a.wav", flat(1))
+    for source in (open_folder(tmp_path), load_drums()):
+        words = rf"^{re.escape(source.name)} holds sounds, and this game needs `tune` \(TuneSpec\); give it other data$"
+        with pytest.raises(DataError, match=words):
+            source.fit(TuneSpec(bars=8))
+
+
+@pytest.mark.parametrize("sub_folder", ["train", "other/deep"])
+def test_a_part_is_a_sub_folder(tmp_path, sub_folder):
+    for name, level in (("train", 1), ("test", 2), ("other/deep", 3)):
+        put(tmp_path / name / "a.wav", flat(level))
+    source = open_data(DOMAIN, f"{tmp_path}:{sub_folder}")
+    assert source.name == f"{tmp_path}:{sub_folder}"
+    assert levels(read_all(source.fit(Spec()), 0)) == [{"train": 1, "other/deep": 3}[sub_folder]]
 
 
 # --- slices
@@ -289,7 +315,7 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
 
 def test_a_short_sound_is_followed_by_silence(tmp_path):
     put(tmp_path / "a.wav", ramp(100))
-    audio = open_folder(tmp_path).fit(samples=150)[0]["audio"]
+    audio = open_folder(tmp_path).fit(SoundSpec(samples=150))[0]["audio"]
     assert_close(audio[:, :100], ramp(100), atol=0, rtol=0)
     assert not audio[:, 100:].any()
 
@@ -300,7 +326,7 @@ def recording(tmp_path, monkeypatch, request):
     if request.param == "files":
         monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
     put(tmp_path / "a.wav", ramp(1050))
-    dataset = open_folder(tmp_path).fit(samples=100)
+    dataset = open_folder(tmp_path).fit(SoundSpec(samples=100))
     assert isinstance(dataset, HeldSlices if request.param == "memory" else FileSlices)
     return dataset
 
@@ -339,13 +365,13 @@ def test_memory_and_files_give_the_same(tmp_path, monkeypatch):
     rng = torch.Generator().manual_seed(0)
     for k, (rate, channels, length) in enumerate([(44_100, 2, 9000), (8000, 1, 700), (22_050, 1, 4000)]):
         put(tmp_path / f"{k}.wav", torch.randn(channels, length, generator=rng) / 9, rate)
-    held = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
+    held = open_folder(tmp_path).fit(SoundSpec(samples=500, sample_rate=16_000))
     monkeypatch.setattr(sources, "MEMORY_SAMPLES", 0)
-    files = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
+    files = open_folder(tmp_path).fit(SoundSpec(samples=500, sample_rate=16_000))
     assert (len(files), type(files), type(held)) == (len(held), FileSlices, HeldSlices)
     assert_close(read_all(files, 1), read_all(held, 1), atol=0, rtol=0)
     monkeypatch.setattr(sources, "KEPT_SAMPLES", 0)  # so that slices alone are read
-    files = open_folder(tmp_path).fit(samples=500, sample_rate=16_000)
+    files = open_folder(tmp_path).fit(SoundSpec(samples=500, sample_rate=16_000))
     assert_close(read_all(files, 1), read_all(held, 1), atol=1e-6, rtol=0)
     assert not files._kept
 
@@ -357,6 +383,40 @@ def test_two_processes_read_the_slices_that_one_reads(recording, workers):
     for _ in range(3):
         both = torch.cat([next(part)["audio"] for part in parts])
         assert torch.equal(both, next(whole)["audio"])
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_slices_of_a_recording_are_held_out_together(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    for k in range(8):
+        put(tmp_path / f"{k}.wav", flat(k + 1, 64 * (k % 3 + 1)))
+    dataset = open_folder(tmp_path).fit(SoundSpec(samples=64))
+    assert dataset.groups.tolist() == [sound for sound in range(8) for _ in range(sound % 3 + 1)]
+    assert dataset.pixels == frozenset()
+    kept, held = (levels(read_all(part, 0)) for part in hold_out(dataset, 0.3))
+    assert set(kept).isdisjoint(held)
+    assert set(kept) | set(held) == set(range(1, 9))
+    assert len(held) >= 0.3 * len(dataset)
+    assert len(held) > len(set(held))  # recordings of several slices are among them
+
+
+# --- pairs
+
+
+def test_sounds_are_paired_by_name_from_their_beginning(tmp_path):
+    for k in range(3):
+        put(tmp_path / "noisy" / f"{k}.wav", flat(10 * k + 1, 40))
+        put(tmp_path / "clean" / f"{k}.wav", flat(10 * k + 2, 40))
+    spoil(tmp_path / "clean" / "1.wav")
+    pairs = Paired(source=open_folder(tmp_path / "noisy"), target=open_folder(tmp_path / "clean"))
+    batch = read_all(pairs.fit(SoundSpec(samples=64)), 0)
+    for part, first in (("source", [1, 21]), ("target", [2, 22])):
+        assert (batch[part][:, 0, 0] * 2**15).round().int().tolist() == first
+        assert not batch[part][:, :, 40:].any()
+    with pytest.raises(
+        DataError, match=r"0.wav has 40 samples, and an item has 32; cut the sounds of pairs to the length"
+    ):
+        pairs.fit(SoundSpec(samples=32))
 
 
 # --- sets too large for memory
@@ -372,7 +432,7 @@ def large(tmp_path, monkeypatch):
 
 
 def test_what_there_is_room_for_is_read_once(large):
-    dataset = open_folder(large).fit(samples=64)
+    dataset = open_folder(large).fit(SoundSpec(samples=64))
     batch = read_all(dataset, 0)
     assert (levels(batch), batch["label"].tolist()) == ([1, 3, 2, 4], [0, 0, 1, 1])
     assert len(dataset._kept) == 2
@@ -383,7 +443,7 @@ def test_what_there_is_room_for_is_read_once(large):
 
 def test_the_next_sound_stands_in_for_a_damaged_one(large, caplog):
     source = open_folder(large)
-    dataset = source.fit(samples=64)
+    dataset = source.fit(SoundSpec(samples=64))
     spoil(large / "a" / "2.wav")
     spoil(large / "b" / "3.wav")
     batch = read_all(dataset, 0)
@@ -393,14 +453,14 @@ def test_the_next_sound_stands_in_for_a_damaged_one(large, caplog):
 
 
 def test_in_a_large_set_strict_stops(large):
-    dataset = open_folder(large, strict=True).fit(samples=64)
+    dataset = open_folder(large, strict=True).fit(SoundSpec(samples=64))
     spoil(large / "a" / "2.wav")
     with pytest.raises(DataError, match=r"cannot read a/2.wav \("):
         dataset[1]
 
 
 def test_a_large_set_travels_to_worker_processes(large):
-    dataset = open_folder(large).fit(samples=64)
+    dataset = open_folder(large).fit(SoundSpec(samples=64))
     read_all(dataset, 0)
     assert levels(read_all(pickle.loads(pickle.dumps(dataset)), 0)) == [1, 3, 2, 4]
 
@@ -413,22 +473,22 @@ def test_silence_is_left_out_where_that_is_asked_for(tmp_path, monkeypatch, memo
     monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
     audio = torch.cat([torch.zeros(1, 8000), ramp(1600) + 0.25, torch.zeros(1, 4000)], dim=1)
     put(tmp_path / "a.wav", audio)
-    dataset = open_folder(tmp_path, trim=30).fit(samples=1600)
+    dataset = open_folder(tmp_path).fit(SoundSpec(samples=1600, trim=30))
     assert_close(item(dataset, 0)["audio"], ramp(1600) + 0.25, atol=1e-7, rtol=0)
-    slower = open_folder(tmp_path, trim=30).fit(samples=800, sample_rate=4000)
+    slower = open_folder(tmp_path).fit(SoundSpec(samples=800, sample_rate=4000, trim=30))
     assert float(item(slower, 0)["audio"].min()) > 0.1  # no silence, but for what filtering does to its edges
-    assert item(open_folder(tmp_path).fit(samples=8000), 0, seed=1)["audio"][0, 0] == 0
+    assert item(open_folder(tmp_path).fit(SoundSpec(samples=8000)), 0, seed=1)["audio"][0, 0] == 0
 
 
 def test_a_silent_sound_is_kept_unless_silence_is_left_out(tmp_path, caplog):
     put(tmp_path / "quiet.wav", flat(0))
     put(tmp_path / "loud.wav", flat(5))
-    assert len(open_folder(tmp_path).fit()) == 2
-    assert len(open_folder(tmp_path, trim=30).fit()) == 1
+    assert len(open_folder(tmp_path).fit(Spec())) == 2
+    assert len(open_folder(tmp_path).fit(SoundSpec(trim=30))) == 1
     assert caplog.messages[0].endswith("skipped 1 unreadable sound: quiet.wav (is silent from beginning to end)")
 
 
-# --- the form that was asked for last
+# --- peaks
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])
@@ -437,23 +497,77 @@ def test_every_sound_is_scaled_to_a_peak_where_that_is_asked_for(tmp_path, monke
     put(tmp_path / "a.wav", ramp(1000))
     put(tmp_path / "b.wav", flat(0))
     source = open_folder(tmp_path)
-    louder, plain = (read_all(source.fit(samples=100, peak=peak), 0)["audio"] for peak in (0.95, None))
+    louder, plain = (read_all(source.fit(SoundSpec(samples=100, peak=peak)), 0)["audio"] for peak in (0.95, None))
     assert_close(louder, plain * (0.95 * 2**15 / 1000))
     assert len(louder) == 11
     assert not louder[10].any()
 
 
 def test_drums_have_the_peak_that_is_asked_for():
-    peaks = load_drums().fit(samples=4096, sample_rate=8000, peak=0.5)[7]["audio"].abs().max()
+    peaks = load_drums().fit(SoundSpec(samples=4096, sample_rate=8000, peak=0.5))[7]["audio"].abs().max()
     assert float(peaks) == pytest.approx(0.5)
 
 
-def test_the_last_form_is_kept(tmp_path):
-    put(tmp_path / "a.wav", ramp(1000))
-    source = open_folder(tmp_path)
-    dataset = source.fit(samples=100)
-    assert source.fit(samples=100, channels=1, latent_dim=4) is dataset
-    assert source.fit(samples=50)[0]["audio"].shape == (1, 50)
+def test_drums_are_trimmed_where_that_is_asked_for():
+    spec = SoundSpec(samples=16_000, sample_rate=16_000)
+    whole, trimmed = (DrumSource(name="drums", count=5).fit(spec.but({"trim": trim})) for trim in (None, 20))
+    for number in range(5):
+        kept = trimmed.sounds[number]
+        assert kept.shape[1] < whole.sounds[number].shape[1]
+        assert torch.equal(kept, whole.sounds[number][:, : kept.shape[1]])  # drums begin at their beginning
+
+
+# --- what a training records
+
+
+def trained(folder, run, **changes):
+    """A WaveGAN of 256 samples after one step on a folder."""
+    small = {"network.samples": 256, "network.width": 2, "network.latent_dim": 4, "train.batch_size": 4}
+    settings = {"steps": 1, "domain": DOMAIN, "device": "cpu", "shown": False}
+    return train("wavegan", data=folder, out=run, changes=small | changes, **settings)
+
+
+def test_an_open_sample_rate_is_the_datas_and_the_loaded_model_writes_sounds_at_it(tmp_path):
+    put(tmp_path / "sounds" / "a.wav", ramp(1000), 11_025)
+    run = trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.sample_rate": None})
+    assert run.recipe.data.spec == {"sample_rate": 11_025, "peak": None, "trim": None}
+    game = DOMAIN.load(tmp_path / "run" / "model")
+    assert game.spec == SoundSpec(samples=256, sample_rate=11_025, channels=1)
+    (path,) = write_items(game.generate(1, seed=0), tmp_path / "made", game=game)
+    assert soundfile.info(path).samplerate == 11_025
+    assert soundfile.info(next((tmp_path / "run" / "samples").glob("*.wav"))).samplerate == 11_025
+
+
+def test_a_game_made_beforehand_is_shown_at_the_rate_that_it_is_trained_at(tmp_path):
+    put(tmp_path / "sounds" / "a.wav", ramp(1000), 11_025)
+    game = wavegan.SMALL.create(samples=256, width=2, latent_dim=4)
+    settings = {"steps": 1, "batch_size": 4, "domain": DOMAIN, "device": "cpu", "shown": False}
+    train(game, data=tmp_path / "sounds", out=tmp_path / "run", changes={"data.spec.sample_rate": 11_025}, **settings)
+    rates = {soundfile.info(path).samplerate for path in (tmp_path / "run" / "samples").glob("*.wav")}
+    assert rates == {11_025}
+
+
+def test_a_specification_that_contradicts_the_networks_is_refused(tmp_path):
+    put(tmp_path / "sounds" / "a.wav", ramp(1000))
+    with pytest.raises(RecipeError) as error:
+        trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.samples": 512})
+    assert str(error.value) == (
+        "`data.spec.samples` is 512, and the networks need 256; leave it out, or set the networks' size"
+    )
+    with pytest.raises(RecipeError, match=r"data\.spec\.bars"):
+        trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.bars": 4})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_peak_is_repeated_without_one(tmp_path):
+    """Presets have a peak, which must not come back when a run's own recipe has none."""
+    put(tmp_path / "sounds" / "a.wav", ramp(1000))
+    changes = {"data.spec.peak": None, "data.source": str(tmp_path / "sounds")}
+    recipe = wavegan.WAVEGAN.recipe(domain="audio", system="wavegan", preset="paper").but(changes)
+    recipe = wavegan.WAVEGAN.complete(recipe, open_folder(tmp_path / "sounds").facts)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    again = wavegan.WAVEGAN.complete(open_recipe(tmp_path / "recipe.yaml", DOMAIN))
+    assert wavegan.WAVEGAN.build(again).spec == SoundSpec(samples=16_384, sample_rate=16_000, channels=1)
 
 
 # --- real data
@@ -462,7 +576,7 @@ def test_the_last_form_is_kept(tmp_path):
 @pytest.mark.parametrize(("name", "count", "items"), [("audio_clips", 6, 683), ("ljspeech_clips", 24, 309)])
 def test_recordings_are_many_items(shared_data, name, count, items, caplog):
     source = open_folder(shared_data(name), strict=True)
-    dataset = source.fit(samples=8192, sample_rate=16_000)
+    dataset = source.fit(SoundSpec(samples=8192, sample_rate=16_000))
     assert (len(source), len(dataset)) == (count, items)
     batch = dataset.__getitems__(range(0, items, 20))
     assert (batch["audio"].square().mean(dim=(1, 2)) > 0).all()

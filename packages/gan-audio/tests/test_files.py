@@ -255,7 +255,7 @@ def test_an_hour_takes_no_more_memory_than_a_second(tmp_path):
     tracemalloc.start()
     part = read(tmp_path / "hour.wav", sample_rate=16_000, start=3000 * 16_000 - 100, length=200)
     with opened(FolderFiles(tmp_path), "hour.wav") as sound:
-        first, last = loud_part(sound, decibels=40)
+        first, last = loud_part(read_blocks(sound), rate, decibels=40)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert int(part.argmax()) == 100
@@ -293,8 +293,8 @@ def test_the_loud_part_is_found_to_a_hundredth_of_a_second(tmp_path, channels):
     audio[:, 8000:16_000] = noise(8000, level=0.0005)  # 46 dB below
     path = save(tmp_path / "a.wav", audio)
     with opened(FolderFiles(tmp_path), path.name) as sound:
-        assert loud_part(sound, decibels=40) == (16_000, 32_000)
-        assert loud_part(sound, decibels=60) == (8000, 32_000)
+        assert loud_part(read_blocks(sound), 16_000, decibels=40) == (16_000, 32_000)
+        assert loud_part(read_blocks(sound), 16_000, decibels=60) == (8000, 32_000)
 
 
 def test_what_is_silent_has_no_loud_part(tmp_path):
@@ -303,7 +303,7 @@ def test_what_is_silent_has_no_loud_part(tmp_path):
         opened(FolderFiles(tmp_path), "a.wav") as sound,
         pytest.raises(Unreadable, match=r"^is silent from beginning to end$"),
     ):
-        loud_part(sound, decibels=40)
+        loud_part(read_blocks(sound), 16_000, decibels=40)
 
 
 # --- writing

@@ -12,17 +12,18 @@ from torch.testing import assert_close
 from gan_audio import media
 from gan_audio.media import read_items, write_items, write_samples
 from gan_audio.mel import htk_hz, htk_mel
+from gan_audio.specs import SoundSpec
 from gan_audio.spectrogram import LOWEST, colours, frame_size, frequency_ticks, levels
+from gan_audio.systems import wavegan
 from gan_core.errors import DataError, InputError
 
 
 class Maker(nn.Module):
-    """Stands for a game: one of its networks says the rate."""
+    """Stands for a game that knows its sample rate, or does not."""
 
     def __init__(self, sample_rate=16_000):
         super().__init__()
-        self.generator = nn.Identity()
-        self.generator.sample_rate = sample_rate
+        self.spec = SoundSpec(sample_rate=sample_rate)
 
 
 def tone(hz, rate=16_000, samples=4096, level=0.5):
@@ -223,10 +224,14 @@ def test_no_file_is_replaced(tmp_path):
 
 
 def test_items_that_cannot_be_written_are_refused(tmp_path):
-    with pytest.raises(
-        InputError, match=r"the sample rate is not known: no network of the game says its `sample_rate`$"
-    ):
-        write_items(steps(2), tmp_path)
+    by_hand = wavegan.WaveGAN(wavegan.Generator(samples=128, width=1), wavegan.Discriminator(samples=128, width=1))
+    for game in (None, by_hand):
+        with pytest.raises(InputError) as error:
+            write_items(steps(2), tmp_path, game=game)
+        assert str(error.value) == (
+            f"{tmp_path}: the sample rate of the sounds is not known; "
+            "set `data.spec.sample_rate`, or `data_spec` of a game put together by hand"
+        )
     with pytest.raises(DataError, match="no samples to write"):
         write_items({"mel": torch.zeros(2, 80, 9)}, tmp_path, game=Maker())
 

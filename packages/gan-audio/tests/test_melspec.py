@@ -113,9 +113,7 @@ def test_mels_are_written_with_their_contract_and_vocoded(model, tmp_path, gan):
     vocoder, sound = tmp_path / "vocoder", tmp_path / "sound"
     small = {"width": 4, "depth": 1}
     torch.manual_seed(0)
-    DOMAIN.create("melgan", mel=CONTRACT.model_dump(), samples=512, rates=(8, 4), generator=small).save_pretrained(
-        vocoder
-    )
+    DOMAIN.create("melgan", mel=CONTRACT.model_dump(), rates=(8, 4), generator=small).save_pretrained(vocoder)
     status, out, err = gan("vocode", vocoder, mels, "--out", sound, "--json")
     assert status == 0, err
     assert sorted(json.loads(out)["files"]) == [str(sound / f"0000{k}.wav") for k in range(2)]

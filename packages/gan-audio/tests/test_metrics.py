@@ -23,8 +23,9 @@ from gan_audio.extractors import MOST_LEARNT, real_sounds
 from gan_audio.mel import slaney_hz, slaney_mel
 from gan_audio.metrics import EXTRACTORS, METRICS, recognition, sliced_wasserstein, spectrum
 from gan_audio.sources import DrumSource
+from gan_audio.specs import SoundSpec
 from gan_audio.systems import wavegan
-from gan_core.data import FixedSource, TensorDataset
+from gan_core.data import FittedData, FixedSource, Spec, TensorDataset
 from gan_core.domain import resolve
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation
@@ -62,7 +63,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def dataset(source):
-    return source.fit(samples=4096, sample_rate=RATE)
+    return source.fit(SoundSpec(samples=4096, sample_rate=RATE))
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ class Halver(Game):
 
 def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
-    evaluation = Evaluation(DOMAIN, source, Halver(), {}, count=1000)
+    evaluation = Evaluation(DOMAIN, FittedData(source, Spec()), Halver(), count=1000)
     figures, protocols = evaluation.measure(Halver())
     assert list(figures) == ["distances", "f0"]
     assert figures["distances"]["log_spectral_distance"] == pytest.approx(20 * math.log10(2), rel=1e-3)
@@ -290,4 +291,4 @@ def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
 def test_a_metric_of_the_other_kind_of_model_is_refused(game, metric, why):
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
     with pytest.raises(InputError, match=f"^the metric `{metric}` {why}$"):
-        Evaluation(DOMAIN, source, game, {}, metrics=[metric])
+        Evaluation(DOMAIN, FittedData(source, Spec()), game, metrics=[metric])

@@ -20,7 +20,9 @@ from gan_audio.media import read_items, write_items, write_samples
 from gan_audio.metrics import METRICS, chord_fit, notes, repetition
 from gan_audio.midi import SILENT, Bars, chord_name, in_two_octaves, notes_of, phrases, read_midi, write_midi
 from gan_audio.scores import in_all_keys
+from gan_audio.specs import SoundSpec, TuneSpec
 from gan_audio.tunes import KEYS, SCALES, make_tunes
+from gan_core.data import Spec
 from gan_core.errors import DataError, InputError
 from gan_core.files import Unreadable
 
@@ -307,11 +309,16 @@ def test_a_folder_of_midi_files_is_tunes_and_what_cannot_be_used_is_counted(tmp_
     assert sorted(source.skipped) == ["b.mid", "c.mid"]
     assert "skipped 2 unreadable tunes: b.mid (is in 6/8, or comes to it" in caplog.text
     assert "left out 1 of 8 bars" in caplog.text
-    assert len(source.fit(bars=2)) == 2
-    assert source.fit(bars=1)[0]["tune"].tolist() == [[72] * 16, [C] * 16]
-    assert len(source.fit(bars=2, transposed=True)) == 24
+    assert set(source.keys) == {"tune"}
+    assert source.fit(TuneSpec(bars=2)).groups.tolist() == [0, 0]
+    assert source.fit(TuneSpec(bars=1))[0]["tune"].tolist() == [[72] * 16, [C] * 16]
+    assert source.fit(TuneSpec(bars=1)).groups.tolist() == [0] * 5 + [1] * 2
+    transposed = source.fit(TuneSpec(bars=1, transposed=True))
+    assert (len(transposed), transposed.groups.tolist()) == (12 * 7, 12 * ([0] * 5 + [1] * 2))
     with pytest.raises(DataError, match=r"no piece has 6 bars with a melody and a chord one after the other; set"):
-        source.fit(bars=6)
+        source.fit(TuneSpec(bars=6))
+    with pytest.raises(DataError, match=r"tunes are cut to a number of bars; set `data\.spec\.bars`$"):
+        source.fit(Spec())
     with pytest.raises(DataError, match=r"cannot read b\.mid \(is in 6/8"):
         open_folder(folder, strict=True)
 
@@ -319,7 +326,7 @@ def test_a_folder_of_midi_files_is_tunes_and_what_cannot_be_used_is_counted(tmp_
 def test_an_archive_is_read_in_place(tmp_path):
     with zipfile.ZipFile(tmp_path / "tunes.zip", "w") as archive:
         archive.writestr("folk/a.MID", bars_of_c(2))
-    assert len(open_folder(tmp_path / "tunes.zip").fit(bars=2)) == 1
+    assert len(open_folder(tmp_path / "tunes.zip").fit(TuneSpec(bars=2))) == 1
 
 
 def test_what_is_damaged_in_an_archive_is_named_and_skipped(tmp_path):
@@ -332,7 +339,7 @@ def test_what_is_damaged_in_an_archive_is_named_and_skipped(tmp_path):
     path.write_bytes(content)
     source = open_folder(path)
     assert source.skipped == {"a.mid": "Bad CRC-32 for file 'a.mid'"}
-    assert len(source.fit(bars=2)) == 1
+    assert len(source.fit(TuneSpec(bars=2))) == 1
 
 
 def test_a_file_too_large_is_not_read(tmp_path):
@@ -358,8 +365,9 @@ def test_a_folder_without_a_tune_says_why(tmp_path):
 
 
 def test_tunes_and_sounds_are_not_taken_for_each_other():
-    with pytest.raises(DataError, match=r"^tunes: holds tunes, which midinet learns from"):
-        load_tunes().fit(samples=4096, sample_rate=8000)
+    words = r"^tunes holds tunes, and this game needs `audio` \(SoundSpec\); give it other data$"
+    with pytest.raises(DataError, match=words):
+        load_tunes().fit(SoundSpec(samples=4096, sample_rate=8000))
 
 
 def test_folk_tunes_are_read(shared_data):
@@ -445,7 +453,7 @@ def test_a_distance_is_0_for_equals_and_1_for_strangers():
 
 def test_real_tunes_are_like_real_tunes():
     source = load_tunes()
-    dataset = source.fit(bars=8)
+    dataset = source.fit(TuneSpec(bars=8))
     others = make_tunes(range(2000, 2400), bars=8)
     found = notes(others, dataset, source.facts)
     assert all(value < 0.06 for name, value in found.items() if "distance" in name)
@@ -461,7 +469,7 @@ def test_measures_of_tunes_need_tunes_and_measures_of_sounds_a_rate():
     assert all("sample_rate" in needs[name] for name in ("recognition", "spectrum", "sliced_wasserstein"))
     source = load_tunes()
     with pytest.raises(InputError, match=r"^the samples have the shape \[2, 1, 400\]; this measure is of tunes \["):
-        chord_fit(torch.zeros(2, 1, 400), source.fit(bars=2), source.facts)
+        chord_fit(torch.zeros(2, 1, 400), source.fit(TuneSpec(bars=2)), source.facts)
 
 
 # --- shown, heard, kept

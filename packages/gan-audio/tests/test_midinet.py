@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from gan_audio import DOMAIN, tune_figures
 from gan_audio.midi import SILENT
 from gan_audio.reference_midinet import IMPORTERS
+from gan_audio.specs import TuneSpec
 from gan_audio.systems import midinet
 from gan_audio.systems.midinet import KEPT, FromPitches, MidiNet, ToPitches, chord_vector, piano_roll
 from gan_audio.tunes import SCALES, make_tunes
@@ -32,8 +33,7 @@ def count(network):
 
 
 def tiny(*, bars=2, **rules):
-    generator = midinet.Generator(**TINY, bars=bars)
-    return MidiNet(generator, midinet.Discriminator(width=4, hidden=8), **rules)
+    return MidiNet(midinet.Generator(**TINY), midinet.Discriminator(width=4, hidden=8), bars=bars, **rules)
 
 
 def tune(*bars, chords):
@@ -121,7 +121,7 @@ def test_the_papers_training():
     assert recipe.train.batch_size == 72
     game = midinet.MIDINET.check(recipe).game
     assert (game["feature_matching_weight"], game["mean_bar_weight"]) == (0.1, 0.01)
-    assert midinet.MIDINET.check(recipe).network["transposed"]
+    assert midinet.MIDINET.build(recipe).spec == TuneSpec(bars=8, transposed=True)
 
 
 def test_a_turn_sees_one_bar_of_each_tune_and_the_bar_before():
@@ -184,7 +184,7 @@ class Echo(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.latent_dim, self.num_classes, self.bars, self.told = 2, None, 4, []
+        self.latent_dim, self.num_classes, self.told = 2, None, []
         self.weight = nn.Parameter(torch.zeros(()))
 
     def forward(self, z, chord, previous):
@@ -193,7 +193,7 @@ class Echo(nn.Module):
 
 
 def test_a_tune_is_made_bar_by_bar_from_a_bar_and_the_chords_of_the_data():
-    game = MidiNet(Echo(), midinet.Discriminator(width=4, hidden=8))
+    game = MidiNet(Echo(), midinet.Discriminator(width=4, hidden=8), bars=4)
     game.study(TensorDataset({"tune": tune(62, 64, 65, 70, chords=[C, G, AM, C])}))
     game.generator.told.clear()
     made = game.generate(3, seed=0)
@@ -240,7 +240,7 @@ def test_what_is_no_tune_of_its_bars_is_refused():
 @pytest.mark.slow
 def test_midinet_learns_the_key_the_chords_and_where_notes_begin(tmp_path):
     tunes = make_tunes(range(0, 4000, 8), bars=4)  # 500, all in C
-    game = midinet.SMALL.but(network={"bars": 4, "hidden": 64, "width": 16}).build()
+    game = midinet.SMALL.but(settings={"bars": 4}, network={"hidden": 64, "width": 16}).build()
     game.study(TensorDataset({"tune": tunes}))
     before = game.generate(64, seed=0)
     settings = {"sample_every": None, "checkpoint_every": None, "device": "cpu", "shown": False}
@@ -283,8 +283,12 @@ def gan(capfd, monkeypatch, tmp_path):
 
 
 def test_a_run_of_midinet_from_end_to_end(gan, tmp_path):
-    small = [f"network.{name}={value}" for name, value in {**TINY, "bars": 2}.items()]
-    chosen = [word for setting in (*small, "train.show=4", "train.batch_size=16") for word in ("--set", setting)]
+    small = [f"network.{name}={value}" for name, value in TINY.items()]
+    chosen = [
+        word
+        for setting in (*small, "game.bars=2", "train.show=4", "train.batch_size=16")
+        for word in ("--set", setting)
+    ]
     status, _, err = gan("train", "midinet", "--data", "tunes", "--out", "run", "--steps", 2, *chosen)
     assert status == 0, err
     shown = {path.name for path in (tmp_path / "run" / "samples").iterdir()}
@@ -304,13 +308,15 @@ def test_a_run_of_midinet_from_end_to_end(gan, tmp_path):
 
 def test_requests_that_make_no_sense_are_one_line(gan, tmp_path):
     tiny().save_pretrained(tmp_path / "by-hand")
-    DOMAIN.create("midinet", **TINY, bars=2).save_pretrained(tmp_path / "model")
+    DOMAIN.create("midinet", **TINY).save_pretrained(tmp_path / "model")
     wrong = {
         ("interpolate", "model", "--out", "a.wav"): "model: is a model of midinet, which has no latents to go between",
         ("export", "model", "--format", "onnx", "--out", "a.onnx"):
             "the generator of MidiNet is told chord and previous besides its latent; only one of latents can be",
-        ("train", "midinet", "--data", "drums", "--out", "run"): "drums: holds sounds, and this system learns from",
-        ("train", "wavegan", "--data", "tunes", "--out", "run"): "tunes: holds tunes, which midinet learns from",
+        ("train", "midinet", "--data", "drums", "--out", "run"):
+            "drums has `audio`, `label`, and midinet reads `tune`; give data whose items have `tune`",
+        ("train", "wavegan", "--data", "tunes", "--out", "run"):
+            "tunes has `tune`, and wavegan reads `audio`; give data whose items have `audio`",
         ("evaluate", "model", "--data", "tunes", "--metrics", "spectrum"):
             "the metric `spectrum` needs data with sample_rate; tunes has none",
         ("generate", "model", "-n", "2", "--out", "b", "--label", "1"): "this midinet was trained without classes",

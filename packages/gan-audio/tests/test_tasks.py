@@ -28,10 +28,12 @@ from gan_audio.inspection import PICTURE
 from gan_audio.media import SILENCE
 from gan_audio.mel import CONTRACTS, MelSpectrogram, read_mel, write_mel
 from gan_audio.pipes import PIPE_BYTES, PipedSound, Raw, receive
+from gan_audio.specs import SoundSpec
+from gan_audio.systems import hifigan
 from gan_core.cli import game_around, main
 from gan_core.errors import InputError
 from gan_core.files import FolderFiles, Unreadable
-from gan_core.reference import read_reference
+from gan_core.reference import read_reference, renamed
 from gan_core.testing import find_fixtures
 
 RATE = 22_050
@@ -56,10 +58,10 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     small = {
-        "melgan": {"mel": TINY.model_dump(), "samples": 64, "rates": (4, 2), "generator": {"width": 4, "depth": 2},
+        "melgan": {"mel": TINY.model_dump(), "rates": (4, 2), "generator": {"width": 4, "depth": 2},
                    "discriminator": {"scales": 2, "width": 4, "depth": 1}},
-        "wavegan": {"samples": 256, "sample_rate": 8000, "latent_dim": 4, "width": 2, "num_classes": 3},
-        "specgan": {"samples": 256, "sample_rate": 8000, "latent_dim": 4, "width": 2},
+        "wavegan": {"samples": 256, "latent_dim": 4, "width": 2, "num_classes": 3},
+        "specgan": {"samples": 256, "latent_dim": 4, "width": 2},
     }  # fmt: skip
     for system, network in small.items():
         DOMAIN.create(system, **network).save_pretrained(folder / system)
@@ -203,7 +205,7 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
 def test_resynthesis_is_the_same_for_every_size_of_block(samples, centred):
     torch.manual_seed(0)
     mel = TINY.but(centred=centred).model_dump()
-    made = DOMAIN.create("melgan", mel=mel, samples=64, rates=(4, 2), generator={"width": 4, "depth": 2},
+    made = DOMAIN.create("melgan", mel=mel, rates=(4, 2), generator={"width": 4, "depth": 2},
                          discriminator={"width": 4, "depth": 1})  # fmt: skip
     audio = noise(samples)
     whole = made.resynthesize(audio[None])
@@ -591,3 +593,59 @@ def test_a_published_discriminator_takes_its_place_in_the_adversary():
     game = game_around(DOMAIN, "melgan/discriminator", published)
     for name, value in published.build().state_dict().items():
         assert torch.equal(game.discriminator.network.state_dict()[name], value)
+
+
+def test_a_published_wavegan_plays_at_the_published_rate(gan, tmp_path):
+    fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
+    state = next(found.values[0] for found in fixtures if found.id == "wavegan_generator_16384").state_dict()
+    torch.save(state, tmp_path / "published.pt")
+    assert gan("import", "wavegan/generator", "published.pt", "--out", "model")[0] == 0
+    game = DOMAIN.load(tmp_path / "model")
+    assert (game.spec.sample_rate, game.spec.peak) == (16_000, 1.0)
+    assert gan("generate", "model", "-n", 1, "--out", "made")[0] == 0
+    assert soundfile.info(tmp_path / "made" / "00000.wav").samplerate == 16_000
+
+
+def test_an_imported_vocoder_is_of_excerpts_that_fit_to_its_mels(tmp_path):
+    """The paper's 8,192 samples are no whole number of hops of 6 samples."""
+    contract = TINY.but(hop=6, sample_rate=16_000)
+    generator = hifigan.Generator(mel=contract, rates=(3, 2), up_sizes=(6, 4), width=8, sizes=(3,),
+                                  dilations=((1,),), paired=False, folded=True)  # fmt: skip
+    names = {"layers.0": "conv_pre", "layers.8": "conv_post"}
+    for stage in range(2):
+        names |= {f"layers.{3 * stage + 2}": f"ups.{stage}"}
+        names |= {f"layers.{3 * stage + 3}.branches.0.0.branches.1.1": f"resblocks.{stage}.convs.0"}
+    published = renamed(generator.state_dict(), names)
+    told = {"mel": contract.model_dump(), "upsample_rates": [3, 2], "resblock_dilation_sizes": [[1]]}
+    read = read_reference(DOMAIN, "hifigan/generator", published, told)
+    game = game_around(DOMAIN, "hifigan/generator", read)
+    game.save_pretrained(tmp_path / "model")
+    loaded = DOMAIN.load(tmp_path / "model")
+    assert loaded.spec == SoundSpec(samples=8190, sample_rate=16_000, channels=1, peak=0.95)
+    mel = torch.randn(1, 5, 20)
+    with torch.no_grad():
+        assert_close(loaded.vocode(mel), generator(mel), atol=1e-5, rtol=0)
+
+
+# --- data settings
+
+
+def test_silence_is_trimmed_by_a_setting_of_the_data(gan, refused, tmp_path):
+    tone = 0.5 * torch.sin(torch.arange(240) / 3)[None]
+    save(tmp_path / "sounds" / "a.wav", torch.cat([torch.zeros(1, 8000), tone, torch.zeros(1, 4000)], dim=1), 8000)
+    small = [
+        "network.samples=256",
+        "network.width=2",
+        "network.latent_dim=4",
+        "train.batch_size=2",
+        "data.spec.trim=30",
+    ]
+    chosen = [word for setting in small for word in ("--set", setting)]
+    status, _, err = gan("train", "wavegan", "--data", "sounds", "--out", "run", "--steps", 1, *chosen)
+    assert status == 0, err
+    assert DOMAIN.load(tmp_path / "run").spec.trim == 30
+    shown, rate = soundfile.read(tmp_path / "run" / "samples" / "real.wav", dtype="float32")
+    assert rate == 8000
+    assert_close(torch.from_numpy(shown[:240]), tone[0], atol=1e-4, rtol=0)  # not a slice of the silence
+    said = refused("train", "wavegan", "--data", "sounds", "--out", "other", "--set", "data.spec.trim=loud")
+    assert said.startswith("`data.spec.trim` is 'loud'")

@@ -15,6 +15,7 @@ from gan_audio import DOMAIN, losses
 from gan_audio.losses import Resolution
 from gan_audio.mel import CONTRACTS, MelSpectrogram
 from gan_audio.pipeline import resynthesized
+from gan_audio.specs import SoundSpec
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.filtering import Convolution, MinimalConvolution, TransposedConvolution, pays
 from gan_audio.systems.vocoder import (
@@ -36,7 +37,7 @@ from gan_core.regularizers import FeatureMatching
 from gan_core.testing import find_fixtures
 
 TINY = CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None)
-SIZES = {"mel": TINY.model_dump(), "samples": 64, "rates": (4, 2)}
+SIZES = {"mel": TINY.model_dump(), "rates": (4, 2)}
 BLOCKS = {"up_sizes": (8, 4), "sizes": (3, 5), "dilations": ((1, 2), (3,)), "generator": {"width": 8}}
 MPD, MSD, MRD = (
     {"periods": (2, 3), "width": 1}, {"scales": 2, "width": 16}, {"width": 1, "resolutions": ((32, 8, 16),)}
@@ -312,7 +313,7 @@ def test_a_mel_that_is_too_short_to_be_reflected_or_of_other_bands_is_refused():
 
 @pytest.mark.parametrize(("depth", "least"), [(1, 4), (3, 4), (4, 7)])
 def test_melgans_shortest_mel_is_what_all_its_reflections_fit_to(depth, least):
-    generator = melgan.Generator(mel=TINY, samples=64, rates=(4, 2), width=1, depth=depth)
+    generator = melgan.Generator(mel=TINY, rates=(4, 2), width=1, depth=depth)
     assert generator.least == least
     generator(mel_of(least))
     with pytest.raises(RuntimeError):
@@ -362,21 +363,33 @@ def test_the_card_of_a_vocoder_makes_sound_of_a_mel():
 def test_generators_that_do_not_fit_to_their_mels_are_refused():
     def refused(**settings):
         with pytest.raises(RecipeError) as error:
-            hifigan.Generator(
-                **{"mel": TINY, "samples": 64, "rates": (4, 2), "up_sizes": (8, 4), "width": 8, **settings}
-            )
+            hifigan.Generator(**{"mel": TINY, "rates": (4, 2), "up_sizes": (8, 4), "width": 8, **settings})
         return str(error.value)
 
     assert refused(rates=(4, 4)) == "`rates` lengthen by 16; the mel's hop is 8 samples"
-    multiple = "it must be a multiple of the hop, 8, and no less than the FFT, 32"
-    assert refused(samples=60) == f"`samples` is 60; {multiple}. Try 64."
-    assert refused(samples=16) == f"`samples` is 16; {multiple}. Try 32."
     assert refused(up_sizes=(8,)).startswith("`up_sizes` is [8]; give one for each of the `rates` [4, 2]")
     assert refused(up_sizes=(3, 4)).startswith("`up_sizes` is [3, 4]; ")
     assert refused(width=3) == "`width` is 3; 2 stages that halve it need 4 or more"
     assert refused(dilations=((1,),)).startswith("`dilations` is [[1]]; give some for each of the `sizes` [3, 7, 11]")
     with pytest.raises(RecipeError, match="it must be a multiple of 16"):
         hifigan.MultiScaleDiscriminator(width=24)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_vocoder_needs_sounds_of_its_contracts_rate_and_whole_hops(name):
+    game = make(name)
+    assert game.data_spec() == SoundSpec(sample_rate=22_050, channels=1)
+    assert game.spec == SoundSpec(samples=8192, sample_rate=22_050, channels=1, peak=0.95)
+    assert game.spec_with({"samples": 64}).samples == 64
+    for samples, nearest in ((60, 64), (16, 32)):
+        with pytest.raises(RecipeError) as error:
+            game.spec_with({"samples": samples})
+        multiple = "it must be a multiple of the hop, 8, and no less than the FFT, 32"
+        assert str(error.value) == f"`data.spec.samples` is {samples}; {multiple}. Try {nearest}."
+    with pytest.raises(
+        RecipeError, match=r"^`data.spec.sample_rate` is 16000, and the networks need 22050; leave it out"
+    ):
+        game.spec_with({"sample_rate": 16_000})
 
 
 def test_a_contract_may_be_named_in_a_recipe_and_is_written_out():
@@ -469,7 +482,7 @@ def test_resynthesis_is_as_long_where_the_frames_cannot_lie_evenly():
     """Where the FFT less the hop is odd, the frames of a sound end a sample too early."""
     odd = TINY.but(fft_size=31, window=31)
     game = melgan.MELGAN.create(
-        mel=odd.model_dump(), samples=64, rates=(4, 2), generator={"width": 4, "depth": 2},
+        mel=odd.model_dump(), rates=(4, 2), generator={"width": 4, "depth": 2},
         discriminator={"scales": 1, "width": 4, "depth": 1},
     ).eval()  # fmt: skip
     for length in (64, 65, 71):
@@ -484,7 +497,7 @@ def test_a_round_can_be_played_in_every_contract(contract):
     mel = CONTRACTS[contract]
     torch.manual_seed(0)
     game = melgan.MELGAN.create(
-        mel=mel.model_dump(), samples=2048, generator={"width": 1, "depth": 1},
+        mel=mel.model_dump(), generator={"width": 1, "depth": 1},
         discriminator={"scales": 1, "width": 4, "depth": 1},
     )  # fmt: skip
     staged = game.stage({"audio": noise(2048, batch=2)})

@@ -10,6 +10,7 @@ from torch.nn.functional import conv1d, conv2d, pad
 from torch.testing import assert_close
 
 from gan_audio.reference_wavegan import IMPORTERS
+from gan_audio.specs import SoundSpec
 from gan_audio.systems import specgan, wavegan
 from gan_audio.systems.specgan import SpecGAN, Spectrogram, griffin_lim, overlapped, spectrum
 from gan_audio.systems.wavegan import PhaseShuffle, SameConvolution, SameTransposed, WaveGAN, delayed
@@ -234,7 +235,8 @@ def test_the_papers_training():
         assert recipe.players["discriminator"].turns == 5
         assert (recipe.optimizer.learning_rate, recipe.optimizer.betas) == (1e-4, (0.5, 0.9))
         assert (recipe.train.batch_size, recipe.train.steps) == (64, 200_000)
-        assert (recipe.network["samples"], recipe.network["sample_rate"]) == (16_384, 16_000)
+        assert recipe.network["samples"] == 16_384
+        assert preset.build().spec == SoundSpec(samples=16_384, sample_rate=16_000, channels=1, peak=1.0)
 
 
 def tones(*pitches, count=512, samples=256):

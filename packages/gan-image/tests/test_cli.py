@@ -141,12 +141,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set train.accumulate=3", "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3"),
         ("--set train.trackers=[wandbb]", "unknown tracker `wandbb`; did you mean `wandb`?"),
         ("--preset smal", "unknown preset of dcgan `smal`; did you mean `small`?"),
-        ("--data nothing", "unknown data set `nothing`; known: celeba, cifar10, digits, fashion-mnist, gaussian-1d, "
+        ("--data nothing", "unknown dataset `nothing`; known: celeba, cifar10, digits, fashion-mnist, gaussian-1d, "
          "grid, lsun-bedroom, mnist, photographs, ring, stacked-digits, stacked-mnist, stl10"),
-        ("--data digts", "unknown data set `digts`; did you mean `digits`?"),
-        ("--data ring", "ring holds points of shape [2], and the network makes images"),
+        ("--data digts", "unknown dataset `digts`; did you mean `digits`?"),
+        ("--data ring", "ring holds points of shape [2], and this game needs images; give it other data"),
         ("--set network.num_classes=3", "digits has 10 classes and `network.num_classes` is 3; set it to 10"),
-        ("--set network.channels=2", "digits: images have 1 or 3 channels, and `network.channels` is 2"),
+        ("--set network.channels=2", "digits: images have 1 or 3 channels, and `channels` is 2"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_wrong(refused, words, message):
@@ -423,7 +423,7 @@ def test_measures_that_do_not_fit(refused, trained):
         ("labelled", "digits", "modes", "the metric `modes` needs data with modes; digits has none"),
         ("plain", "digits", "recognition", "the metric `recognition` needs samples by class, and this model was "
          "trained without; set `network.num_classes`"),
-        ("plain", "ring", "modes", "ring holds points of shape [2], and the network makes images"),
+        ("plain", "ring", "modes", "ring holds points of shape [2], and this game needs images; give it other data"),
     ):  # fmt: skip
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
     assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (

@@ -14,10 +14,15 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+import gan_image
+from gan_core import draws
+from gan_core.api import open_data
+from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, items
+from gan_core.data.items import ReadItems
 from gan_core.errors import DataError, MissingDependency
-from gan_image import data, sources
+from gan_image import data
 from gan_image.data import DATASETS, load_digits, load_gaussian, load_grid, load_ring, load_stacked_digits, open_folder
-from gan_image.sources import ImageSource, SquareImages, TensorImages
+from gan_image.sources import ImageSource, TensorImages
 
 LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm)"
 
@@ -61,14 +66,14 @@ def test_digits_are_the_scanned_ones():
     assert len(source) == 1797
     assert source.facts["shape"] == (1, 8, 8)
     assert source.facts["classes"] == list("0123456789")
-    item = source.fit()[0]
+    item = source.fit(Spec())[0]
     assert item["image"].dtype == torch.uint8
     assert item["image"][0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 of 16
     assert int(item["label"]) == 0
 
 
 def test_digits_are_enlarged_to_what_a_network_asks_for():
-    dataset = load_digits().fit(image_size=32, channels=3, num_classes=10)
+    dataset = load_digits().fit(ImageSpec(image_size=32, channels=3))
     batch = dataset.__getitems__([0, 1, 1796])
     assert batch["image"].shape == (3, 3, 32, 32)
     assert batch["label"].tolist() == [0, 1, 8]
@@ -80,7 +85,7 @@ def test_digits_are_enlarged_to_what_a_network_asks_for():
 )
 def test_a_toy_distribution_is_what_its_facts_say(load, count, std):
     source = load()
-    points, modes = source.fit().tensors["points"], source.facts["modes"]
+    points, modes = source.fit(Spec()).tensors["points"], source.facts["modes"]
     assert points.shape == (100_000, *source.facts["shape"])
     assert (len(modes), source.facts["std"]) == (count, std)
     distance, nearest = torch.cdist(points, modes).min(dim=1)
@@ -96,15 +101,17 @@ def test_the_modes_are_those_of_the_papers():
 
 
 def test_a_toy_distribution_is_the_same_every_time():
-    assert_close(load_ring().fit().tensors["points"], load_ring().fit().tensors["points"], atol=0, rtol=0)
+    assert_close(load_ring().fit(Spec()).tensors["points"], load_ring().fit(Spec()).tensors["points"], atol=0, rtol=0)
 
 
 def test_points_refuse_a_network_of_another_shape():
-    assert len(load_ring().fit(shape=[2])) == 100_000
+    assert len(load_ring().fit(ArraySpec(shape=[2]))) == 100_000
     with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and `network.shape` is \[3\]$"):
-        load_ring().fit(shape=(3,))
-    with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and the network makes images$"):
-        load_ring().fit(image_size=32, channels=1)
+        load_ring().fit(ArraySpec(shape=(3,)))
+    with pytest.raises(
+        DataError, match=r"^ring holds points of shape \[2\], and this game needs images; give it other data$"
+    ):
+        load_ring().fit(ImageSpec(image_size=32, channels=1))
 
 
 # --- stacked digits
@@ -113,8 +120,8 @@ def test_points_refuse_a_network_of_another_shape():
 def test_a_stacked_image_is_three_digits_of_the_set():
     source = load_stacked_digits()
     assert (len(source), source.facts["shape"]) == (128_000, (3, 8, 8))
-    digits = load_digits().fit().tensors["image"]
-    dataset = source.fit(image_size=8, channels=3)
+    digits = load_digits().fit(Spec()).tensors["image"]
+    dataset = source.fit(ImageSpec(image_size=8, channels=3))
     batch = dataset.__getitems__([5, 127_999])
     assert batch["image"].dtype == torch.uint8
     for row, index in enumerate((5, 127_999)):
@@ -136,23 +143,21 @@ def test_the_channels_of_stacked_digits_are_independent_and_all_modes_are_there(
 
 def test_stacked_digits_are_the_same_every_time_and_of_the_size_that_is_asked_for():
     assert_close(load_stacked_digits().parts, load_stacked_digits().parts, atol=0, rtol=0)
-    batch = load_stacked_digits().fit(shape=[3, 16, 16]).__getitems__([0, 1])
+    batch = load_stacked_digits().fit(ImageSpec(image_size=16, channels=3)).__getitems__([0, 1])
     assert batch["image"].shape == (2, 3, 16, 16)
 
 
 def test_stacked_digits_of_a_large_size_are_made_one_by_one(monkeypatch):
-    held = load_stacked_digits().fit(image_size=16).__getitems__([3, 4])
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
-    read = load_stacked_digits().fit(image_size=16)
-    assert isinstance(read.single, SquareImages)
+    held = load_stacked_digits().fit(ImageSpec(image_size=16)).__getitems__([3, 4])
+    monkeypatch.setattr(items, "MEMORY_BYTES", 0)
+    read = load_stacked_digits().fit(ImageSpec(image_size=16))
+    assert isinstance(read.single, ReadItems)
     assert_close(read.__getitems__([3, 4]), held, atol=0, rtol=0)
 
 
-def test_stacked_digits_refuse_other_channels_and_classes():
-    with pytest.raises(DataError, match=r"^stacked-digits has 3 channels, and `network.channels` is 1; set it to 3$"):
-        load_stacked_digits().fit(channels=1)
-    with pytest.raises(DataError, match=r"^stacked-digits has no labels, and `network.num_classes` is 10"):
-        load_stacked_digits().fit(num_classes=10)
+def test_stacked_digits_refuse_other_channels():
+    with pytest.raises(DataError, match=r"has 3 channels, and the networks have 1; set `network.channels` to 3$"):
+        load_stacked_digits().fit(ImageSpec(channels=1))
 
 
 # --- sets that are downloaded
@@ -177,7 +182,7 @@ def test_files_that_are_there_are_not_downloaded(home, capsys):
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.array([9, 0, 3], dtype=np.uint8)))
     source = data.load_fashion_mnist()
     assert source.facts["classes"][9] == "Ankle boot"
-    batch = source.fit(image_size=28).__getitems__([0, 1, 2])
+    batch = source.fit(ImageSpec(image_size=28)).__getitems__([0, 1, 2])
     assert_close(batch["image"], torch.from_numpy(images)[:, None])
     assert batch["label"].tolist() == [9, 0, 3]
     assert capsys.readouterr().out == ""
@@ -214,15 +219,15 @@ def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
     assert (len(source), source.facts["shape"], source.facts["num_classes"]) == (10_000, (3, 128, 128), 8)
     assert source.facts["classes"][0] == "astronaut"
     astronaut = torch.as_tensor(skimage.astronaut())
-    detail = SquareImages(source, 3, 128)[8]  # every eighth is of the first
+    detail = source.items(Spec()).read(8)  # every eighth is of the first
     assert int(detail["label"]) == 0
     corners = astronaut.unfold(0, 128, 1).unfold(1, 128, 1)[:, :, :, 0, 0]
     places = torch.nonzero((corners == detail["image"][:, 0, 0]).all(dim=2)).tolist()
     found = [astronaut[top : top + 128, left : left + 128].permute(2, 0, 1) for top, left in places]
     assert any(torch.equal(each, detail["image"]) for each in found)
-    assert not torch.equal(detail["image"], SquareImages(source, 3, 128)[16]["image"])
-    assert torch.equal(detail["image"], SquareImages(data.load_photographs(), 3, 128)[8]["image"])
-    assert SquareImages(source, 1, 32)[0]["image"].shape == (1, 32, 32)
+    assert not torch.equal(detail["image"], source.items(Spec()).read(16)["image"])
+    assert torch.equal(detail["image"], data.load_photographs().items(Spec()).read(8)["image"])
+    assert source.items(ImageSpec(image_size=32, channels=1)).read(0)["image"].shape == (1, 32, 32)
 
 
 def test_photographs_without_the_library_say_what_to_install(monkeypatch):
@@ -237,7 +242,7 @@ def test_faces_that_are_there_are_used_as_folder_or_archive(home):
     paint(faces / "img_align_celeba" / "000002.jpg", 90, (178, 218), "RGB")
     source = data.load_celeba()
     assert (len(source), source.facts["channels"]) == (2, 3)
-    batch = source.fit(image_size=8, channels=3).__getitems__([0, 1])
+    batch = source.fit(ImageSpec(image_size=8, channels=3)).__getitems__([0, 1])
     assert batch["image"][:, 0, 0, 0].tolist() == [9, 90]
     shutil.make_archive(str(faces / "img_align_celeba"), "zip", faces, "img_align_celeba")
     shutil.rmtree(faces / "img_align_celeba")
@@ -275,11 +280,11 @@ def bedrooms(home):
 def test_a_database_is_read_in_place(bedrooms):
     before = sorted(path.name for path in bedrooms.iterdir())
     source = data.load_lsun_bedroom()
-    assert levels(source.fit(image_size=64, channels=3)) == [10, 20, 30]
-    assert levels(open_folder(bedrooms).fit(image_size=64)) == [10, 20, 30]
+    assert levels(source.fit(ImageSpec(image_size=64, channels=3))) == [10, 20, 30]
+    assert levels(open_folder(bedrooms).fit(ImageSpec(image_size=64))) == [10, 20, 30]
     assert open_folder(bedrooms).facts["channels"] == 3
     again = pickle.loads(pickle.dumps(source))  # as worker processes get it
-    assert levels(again.fit(image_size=32, channels=3)) == [10, 20, 30]
+    assert levels(again.fit(ImageSpec(image_size=32, channels=3))) == [10, 20, 30]
     assert sorted(path.name for path in bedrooms.iterdir()) == before
 
 
@@ -302,8 +307,8 @@ def test_images_in_a_folder_are_unlabelled_and_in_order(tmp_path):
         paint(tmp_path / f"{k}.png", level=10 * k)
     source = open_folder(tmp_path)
     assert source.facts == {"channels": 1, "image_size": 8, "shape": (1, 8, 8)}
-    assert levels(source.fit()) == [0, 10, 20]
-    assert set(source.fit()[0]) == {"image"}
+    assert levels(source.fit(Spec())) == [0, 10, 20]
+    assert set(source.fit(Spec())[0]) == {"image"}
 
 
 def test_sub_folders_are_classes(tmp_path):
@@ -311,7 +316,7 @@ def test_sub_folders_are_classes(tmp_path):
         paint(tmp_path / name, level=k)
     source = open_folder(tmp_path)
     assert (source.facts["num_classes"], source.facts["classes"]) == (2, ["apple", "pear"])
-    batch = source.fit(num_classes=2).__getitems__([0, 1, 2])
+    batch = source.fit(Spec()).__getitems__([0, 1, 2])
     assert batch["image"][:, 0, 0, 0].tolist() == [2, 1, 0]
     assert batch["label"].tolist() == [0, 0, 1]
 
@@ -322,8 +327,7 @@ def test_images_beside_class_folders_take_the_labels_away(tmp_path, caplog):
     source = open_folder(tmp_path)
     assert "num_classes" not in source.facts
     assert caplog.messages == [f"{tmp_path}: images lie beside its sub-folders as well as in them, so none is labelled"]
-    with pytest.raises(DataError, match=r"has no labels, and `network.num_classes` is 2; leave it out$"):
-        source.fit(num_classes=2)
+    assert set(source.keys) == {"image"}
 
 
 def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
@@ -331,7 +335,8 @@ def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
     paint(tmp_path / "test" / "x.png")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
-    assert str(error.value) == f"{tmp_path}: test, train are parts of a data set, not classes; give one of them"
+    words = "test, train are parts of a dataset, not classes; give one of them, such as"
+    assert str(error.value) == f"{tmp_path}: {words} {tmp_path}:train"
 
 
 def test_facts_of_images_that_differ(tmp_path):
@@ -339,24 +344,21 @@ def test_facts_of_images_that_differ(tmp_path):
     paint(tmp_path / "b.png", size=(8, 6), mode="RGB")
     source = open_folder(tmp_path)
     assert source.facts == {"channels": 3}
-    with pytest.raises(
-        DataError, match=r"the images have different sizes or are not square; set `network.image_size`$"
-    ):
-        source.fit()
-    assert source.fit(image_size=4, channels=1)[1]["image"].shape == (1, 4, 4)
+    with pytest.raises(DataError, match=r"the images have different sizes; set `data.spec.image_size`$"):
+        source.fit(Spec())
+    assert source.fit(ImageSpec(image_size=4, channels=1))[1]["image"].shape == (1, 4, 4)
 
 
 def test_only_grey_and_colour_can_be_asked_for(tmp_path):
     paint(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"images have 1 or 3 channels, and `network.channels` is 4$"):
-        open_folder(tmp_path).fit(channels=4)
+    with pytest.raises(DataError, match=r"images have 1 or 3 channels, and `channels` is 4$"):
+        open_folder(tmp_path).fit(ImageSpec(channels=4))
 
 
-def test_a_network_may_ask_by_shape(tmp_path):
+def test_images_refuse_a_game_of_points(tmp_path):
     paint(tmp_path / "a.png")
-    assert open_folder(tmp_path).fit(shape=[3, 16, 16])[0]["image"].shape == (3, 16, 16)
-    with pytest.raises(DataError, match=r"holds images, not `network.shape` \[2\]; give \[channels, size, size\]$"):
-        open_folder(tmp_path).fit(shape=[2])
+    with pytest.raises(DataError, match=r"holds images, and this game needs points; give it other data$"):
+        open_folder(tmp_path).fit(ArraySpec(shape=[2]))
 
 
 def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
@@ -378,11 +380,11 @@ def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path,
     spoil(tmp_path / "1.png")
     source = open_folder(tmp_path)
     assert len(source) == 3
-    assert levels(source.fit(image_size=8)) == [0, 2]
+    assert levels(source.fit(ImageSpec(image_size=8))) == [0, 2]
     assert list(source.skipped) == ["1.png"]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{tmp_path}: skipped 1 unreadable image: 1.png (image file is truncated")
-    source.fit(image_size=16)
+    source.fit(ImageSpec(image_size=16))
     assert len(caplog.messages) == 1  # known by now
 
 
@@ -404,7 +406,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
     with pytest.raises(
         DataError, match=r"cannot read b.png \(.+\); mend or remove it, or leave out `strict` to skip it$"
     ):
-        open_folder(tmp_path, strict=True).fit(image_size=8)
+        open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=8))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -429,11 +431,11 @@ def test_a_folder_of_one_image_too_large_says_so(tmp_path, caplog):
 
 @pytest.mark.parametrize("memory", [2**31, 0])
 def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_path, monkeypatch, memory):
-    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(items, "MEMORY_BYTES", memory)
     for k in range(3):
         spoil(tmp_path / f"{k}.png")
     with pytest.raises(DataError, match=r"no readable images among 3 files .*; 0.png: image file is truncated"):
-        open_folder(tmp_path).fit(image_size=8)
+        open_folder(tmp_path).fit(ImageSpec(image_size=8))
 
 
 # --- sets too large for memory
@@ -441,22 +443,22 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
 
 @pytest.fixture
 def large(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(items, "MEMORY_BYTES", 0)
     for k in range(4):
         paint(tmp_path / f"{'ab'[k % 2]}/{k}.png", level=k)
     return tmp_path
 
 
 def test_a_large_set_is_decoded_item_by_item(large):
-    dataset = open_folder(large).fit(image_size=8)
-    assert isinstance(dataset, SquareImages)
+    dataset = open_folder(large).fit(ImageSpec(image_size=8))
+    assert isinstance(dataset, ReadItems)
     assert levels(dataset) == [0, 2, 1, 3]
     assert [int(dataset[i]["label"]) for i in range(4)] == [0, 0, 1, 1]
 
 
 def test_in_a_large_set_the_next_image_stands_in_for_a_damaged_one(large, caplog):
     source = open_folder(large)
-    dataset = source.fit(image_size=8)
+    dataset = source.fit(ImageSpec(image_size=8))
     caplog.clear()
     spoil(large / "a" / "2.png")
     spoil(large / "b" / "3.png")
@@ -467,14 +469,14 @@ def test_in_a_large_set_the_next_image_stands_in_for_a_damaged_one(large, caplog
 
 
 def test_in_a_large_set_strict_stops(large):
-    dataset = open_folder(large, strict=True).fit(image_size=8)
+    dataset = open_folder(large, strict=True).fit(ImageSpec(image_size=8))
     spoil(large / "a" / "2.png")
     with pytest.raises(DataError, match=r"cannot read a/2.png \("):
         dataset[1]
 
 
 def test_a_large_set_travels_to_worker_processes(large):
-    dataset = pickle.loads(pickle.dumps(open_folder(large).fit(image_size=8)))
+    dataset = pickle.loads(pickle.dumps(open_folder(large).fit(ImageSpec(image_size=8))))
     assert levels(dataset) == [0, 2, 1, 3]
 
 
@@ -483,20 +485,12 @@ def test_memory_and_file_by_file_give_the_same(tmp_path, monkeypatch):
     for k in range(3):
         Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{k}.png")
     source = open_folder(tmp_path)
-    held = source.fit(image_size=16)
-    monkeypatch.setattr(sources, "MEMORY_PIXELS", 0)
-    read = open_folder(tmp_path).fit(image_size=16)
+    held = source.fit(ImageSpec(image_size=16))
+    monkeypatch.setattr(items, "MEMORY_VALUES", 0)
+    read = open_folder(tmp_path).fit(ImageSpec(image_size=16))
     assert type(held) is not type(read)
     for i in range(3):
         assert_close(held[i], read[i], atol=0, rtol=0)
-
-
-def test_the_last_size_is_kept(tmp_path):
-    paint(tmp_path / "a.png")
-    source = open_folder(tmp_path)
-    dataset = source.fit(image_size=8)
-    assert source.fit(image_size=8, channels=1) is dataset
-    assert source.fit(image_size=16)[0]["image"].shape == (1, 16, 16)
 
 
 def test_pixels_in_memory_and_in_files_give_the_same(tmp_path):
@@ -504,8 +498,192 @@ def test_pixels_in_memory_and_in_files_give_the_same(tmp_path):
     for k, array in enumerate(pixels):
         Image.fromarray(array).save(tmp_path / f"{k}.png")
     in_memory = ImageSource(TensorImages(torch.from_numpy(pixels).permute(0, 3, 1, 2)), name="memory")
-    for wanted in ({"image_size": 16}, {"image_size": 48, "channels": 1}):
-        assert_close(in_memory.fit(**wanted)[2], open_folder(tmp_path).fit(**wanted)[2], atol=0, rtol=0)
+    for spec in (ImageSpec(image_size=16), ImageSpec(image_size=(48, 20), channels=1)):
+        assert_close(in_memory.fit(spec)[2], open_folder(tmp_path).fit(spec)[2], atol=0, rtol=0)
+
+
+# --- sizes, crops and flips
+
+
+def gradient(path, height=40, width=60):
+    """A picture whose red value tells the row and whose green value tells the column."""
+    rows, columns = np.mgrid[:height, :width]
+    Image.fromarray(np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)).save(path)
+
+
+def test_a_rectangle_is_height_by_width(tmp_path):
+    gradient(tmp_path / "a.png")
+    source = open_folder(tmp_path)
+    assert source.facts["image_size"] == (40, 60)
+    assert source.fit(Spec())[0]["image"].shape == (3, 40, 60)
+    assert source.fit(ImageSpec(image_size=(20, 30)))[0]["image"].shape == (3, 20, 30)
+    covered = source.fit(ImageSpec(image_size=(20, 10)))[0]["image"]  # the middle ten of thirty columns
+    stretched = source.fit(ImageSpec(image_size=(20, 10), resize="stretch"))[0]["image"]
+    assert (covered.shape, stretched.shape) == ((3, 20, 10), (3, 20, 10))
+    assert int(covered[1].min()) > 15
+    assert int(stretched[1].min()) < 6
+
+
+def test_native_scale_is_cut_and_not_resized(tmp_path):
+    gradient(tmp_path / "a.png")
+    gradient(tmp_path / "b.png", height=50)
+    dataset = open_folder(tmp_path).fit(ImageSpec(image_size=16, resize="none"))
+    image = dataset[0]["image"]  # the middle
+    assert image[0, :, 0].tolist() == list(range(12, 28))
+    assert image[1, 0].tolist() == list(range(22, 38))
+    paint(tmp_path / "c.png", size=(8, 8), mode="RGB")
+    with pytest.raises(DataError, match=r"cannot read c.png \(8x8 pixels, smaller than the 16x16 cut out of it\)"):
+        open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=16, resize="none"))
+
+
+def test_random_crops_reach_every_place_and_are_the_same_for_the_same_place_in_the_stream(tmp_path):
+    gradient(tmp_path / "a.png")
+    dataset = open_folder(tmp_path).fit(ImageSpec(image_size=30, resize="none", crop="random", flip=True))
+
+    def corners(seed):
+        with draws.reading(seed, 0):
+            images = dataset.__getitems__([0] * 200)["image"]
+        flipped = images[:, 1, 0, 0] > images[:, 1, 0, -1]
+        return (
+            images[:, 0, 0, 0].tolist(),
+            torch.where(flipped, images[:, 1, 0, -1], images[:, 1, 0, 0]).tolist(),
+            flipped,
+        )
+
+    top, left, flipped = corners(seed=1)
+    assert set(top) == set(range(11))
+    assert {0, 30} <= set(left) <= set(range(31))
+    assert 70 < int(flipped.sum()) < 130
+    assert corners(seed=1)[:2] == (top, left)
+    assert corners(seed=2)[:2] != (top, left)
+
+
+def test_enlarging_leaves_room_for_the_crop(tmp_path):
+    gradient(tmp_path / "a.png", height=60)
+    spec = ImageSpec(image_size=30, enlarge=1.2, crop="random")
+    with draws.reading(0, 0):
+        images = open_folder(tmp_path).fit(spec).__getitems__([0] * 100)["image"]
+    assert images.shape == (100, 3, 30, 30)
+    assert len(set(images[:, 0, 0, 0].tolist())) == 7  # 36 rows leave seven places
+    assert torch.equal(open_folder(tmp_path).fit(spec.plain())[0]["image"],
+                       open_folder(tmp_path).fit(ImageSpec(image_size=30))[0]["image"])  # fmt: skip
+
+
+def test_a_set_that_is_read_item_by_item_is_cropped_as_one_in_memory(tmp_path, monkeypatch):
+    for name in "abc":
+        gradient(tmp_path / f"{name}.png", width=40 + 10 * ord(name) % 30)
+    spec = ImageSpec(image_size=20, crop="random", flip=True)
+    held = open_folder(tmp_path).fit(spec)
+    monkeypatch.setattr(items, "MEMORY_VALUES", 0)
+    read = open_folder(tmp_path).fit(spec)
+    assert isinstance(read.dataset, ReadItems)
+    with draws.reading(3, 0):
+        assert_close(held.__getitems__([0, 1, 2]), read.__getitems__([0, 1, 2]), atol=0, rtol=0)
+
+
+# --- pairs
+
+
+def test_pairs_of_folders_are_matched_by_name_and_augmented_alike(tmp_path, caplog):
+    for side in ("photos", "drawings"):
+        (tmp_path / side).mkdir()
+    for name in ("1", "2", "10"):
+        gradient(tmp_path / "photos" / f"{name}.png")
+        gradient(tmp_path / "drawings" / f"{name}.bmp")
+    gradient(tmp_path / "drawings" / "alone.bmp")
+    pairs = Paired(source=open_folder(tmp_path / "drawings"), target=open_folder(tmp_path / "photos"))
+    assert (len(pairs), list(pairs.skipped)) == (3, ["alone"])
+    assert "skipped 1 unreadable item: alone (has no counterpart)" in caplog.text
+    dataset = pairs.fit(ImageSpec(image_size=16, resize="none", crop="random", flip=True))
+    with draws.reading(0, 0):
+        batch = dataset.__getitems__([0, 1, 2, 0])
+    assert torch.equal(batch["source"], batch["target"])
+    assert len(set(batch["source"][:, 0, 0, 0].tolist())) > 1
+
+
+def test_a_pair_with_a_damaged_part_is_skipped_as_a_whole(tmp_path, monkeypatch):
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for level in range(4):
+            Image.new("L", (8, 8), level).save(tmp_path / side / f"{level}.png")
+    spoil(tmp_path / "b" / "2.png")
+    for limit in (10**9, 0):  # held in memory, and read item by item
+        monkeypatch.setattr(items, "MEMORY_VALUES", limit)
+        pairs = Paired(source=open_folder(tmp_path / "a"), target=open_folder(tmp_path / "b"))
+        dataset = pairs.fit(ImageSpec(image_size=8, channels=1))
+        found = [
+            (int(item["source"][0, 0, 0]), int(item["target"][0, 0, 0]))
+            for item in map(dataset.__getitem__, range(len(dataset)))
+        ]
+        assert found == ([(0, 0), (1, 1), (3, 3)] if limit else [(0, 0), (1, 1), (3, 3), (3, 3)])
+        assert list(pairs.skipped) == ["2.png"]
+        strict = Paired(strict=True, source=open_folder(tmp_path / "a"), target=open_folder(tmp_path / "b"))
+        with pytest.raises(DataError, match=r"cannot read 2\.png"):
+            strict.fit(ImageSpec(image_size=8, channels=1))[2]
+
+
+def test_masks_keep_their_values_and_are_never_interpolated(tmp_path):
+    for side in ("images", "masks"):
+        (tmp_path / side).mkdir()
+    gradient(tmp_path / "images" / "a.png", height=40, width=40)
+    classes = np.random.default_rng(0).choice(np.array([0, 1, 17, 255], dtype=np.uint8), (40, 40))
+    Image.fromarray(classes).save(tmp_path / "masks" / "a.png")
+    pairs = Paired(image=open_folder(tmp_path / "images"), mask=open_folder(tmp_path / "masks"))
+    dataset = pairs.fit(ImageSpec(image_size=23))
+    assert set(dataset[0]["mask"].unique().tolist()) <= {0, 1, 17, 255}
+    batch = next(BatchStream(dataset, 1, seed=0))
+    assert (batch["mask"].dtype, batch["image"].dtype) == (torch.uint8, torch.float32)
+    palette = Image.fromarray(classes).convert("P")
+    palette.putpalette([255 - value // 3 for value in range(768)])
+    palette.save(tmp_path / "masks" / "a.png")  # colours that say nothing of the classes
+    again = Paired(image=open_folder(tmp_path / "images"), mask=open_folder(tmp_path / "masks")).fit(
+        ImageSpec(image_size=40)
+    )
+    assert torch.equal(again[0]["mask"][0], torch.from_numpy(classes))
+
+
+def test_halves_of_a_picture_are_two_images(tmp_path):
+    both = np.concatenate([np.full((10, 12, 3), 10), np.full((10, 12, 3), 200)], axis=1).astype(np.uint8)
+    Image.fromarray(both).save(tmp_path / "1.png")
+    where = {"source": f"{tmp_path}:left", "target": f"{tmp_path}:right"}
+    source = open_data(gan_image.DOMAIN, where)
+    assert source.facts["source_image_size"] == source.facts["image_size"] == (10, 12)
+    item = source.fit(ImageSpec())[0]
+    assert (item["source"].unique().tolist(), item["target"].unique().tolist()) == ([10], [200])
+
+
+def test_sets_without_pairs_meet_at_random(tmp_path):
+    for side, count in (("a", 3), ("b", 5)):
+        (tmp_path / side).mkdir()
+        for level in range(count):
+            Image.new("L", (8, 8), level + 100 * (side == "b")).save(tmp_path / side / f"{level}.png")
+    where = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b")}
+    dataset = open_data(gan_image.DOMAIN, where, paired=False).fit(ImageSpec(flip=True))
+    assert len(dataset) == 5
+    with draws.reading(0, 0):
+        batch = dataset.__getitems__([0, 1, 2, 3, 4] * 20)
+    assert batch["source"][:5, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
+    assert set(batch["target"][:, 0, 0, 0].tolist()) == {100, 101, 102, 103, 104}
+    with draws.reading(0, 3):
+        assert torch.equal(dataset.__getitems__([3])["target"][0], batch["target"][3])  # its place tells its partner
+
+
+def test_a_part_is_derived_from_an_item_after_it_was_cropped(tmp_path):
+    gradient(tmp_path / "a.png")
+
+    def darken(image, numbers):
+        return (image[:1].float() * numbers[0]).byte()
+
+    source = Derived(open_folder(tmp_path), darken, draws=1)
+    assert (source.facts["source_channels"], source.facts["target_channels"]) == (1, 3)
+    dataset = source.fit(ImageSpec(image_size=16, crop="random", resize="none"))
+    assert dataset.pixels == {"source", "target"}
+    with draws.reading(0, 0):
+        batch = dataset.__getitems__([0] * 8)
+    shares = batch["source"].float().sum(dim=(1, 2, 3)) / batch["target"][:, 0].float().sum(dim=(1, 2))
+    assert len({round(share, 1) for share in shares.tolist()}) > 3
+    assert shares.max() <= 1
+    assert batch["source"].shape == (8, 1, 16, 16)
 
 
 # --- real data
@@ -515,7 +693,7 @@ def test_fruits_have_three_classes(shared_data):
     source = open_folder(shared_data("fruits"))
     assert (len(source), source.facts["image_size"], source.facts["channels"]) == (1320, 100, 3)
     assert source.facts["classes"] == ["apple", "cherry", "tomato"]
-    dataset = source.fit(image_size=32, num_classes=3)
+    dataset = source.fit(ImageSpec(image_size=32))
     assert dataset.tensors["image"].shape == (1320, 3, 32, 32)
     assert torch.bincount(dataset.tensors["label"]).tolist() == [440, 440, 440]
     corners = dataset.tensors["image"][:, :, 0, 0].float()
@@ -525,7 +703,7 @@ def test_fruits_have_three_classes(shared_data):
 def test_kodak_is_cut_square_from_landscapes_and_portraits(shared_data):
     source = open_folder(shared_data("kodak"), strict=True)
     assert source.facts == {"channels": 3}
-    assert source.fit(image_size=64).tensors["image"].shape == (12, 3, 64, 64)
+    assert source.fit(ImageSpec(image_size=64)).tensors["image"].shape == (12, 3, 64, 64)
 
 
 def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, caplog):
@@ -542,5 +720,43 @@ def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, ca
     source = open_folder(tmp_path / "fashion.zip")
     assert source.facts["classes"] == sorted({str(label) for label in labels})
     order = sorted(range(40), key=lambda k: (labels[k], k))
-    assert_close(source.fit().tensors["image"][:, 0], torch.from_numpy(images[order].copy()), atol=0, rtol=0)
+    assert_close(source.fit(Spec()).tensors["image"][:, 0], torch.from_numpy(images[order].copy()), atol=0, rtol=0)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# --- from elsewhere
+
+
+def test_an_archive_and_a_sub_folder_are_read_through_fsspec(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    for name, level in (("train/1/x.png", 10), ("train/10/x.png", 30), ("train/2/x.png", 20), ("test/1/x.png", 40)):
+        paint(tmp_path / "set" / name, level)
+    shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
+    with fsspec.open("memory://pictures/set.zip", "wb") as file:
+        file.write((tmp_path / "set.zip").read_bytes())
+    source = open_data(gan_image.DOMAIN, "memory://pictures/set.zip:train")
+    assert source.facts["classes"] == ["1", "2", "10"]
+    assert levels(source.fit(Spec())) == [10, 30, 20]
+    assert source.fit(Spec())[1]["label"] == 2
+    with pytest.raises(DataError, match=r"memory://pictures/none\.zip"):
+        open_data(gan_image.DOMAIN, "memory://pictures/none.zip")
+
+
+def test_the_parts_of_items_are_not_taken_for_classes(tmp_path):
+    for side in ("images", "masks"):
+        paint(tmp_path / side / "1.png")
+    with pytest.raises(DataError, match=r"images, masks .*--data source=.*masks --data target=.*images"):
+        open_folder(tmp_path)
+
+
+def test_a_hub_dataset_is_read_with_its_classes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pictures = [Image.new("L", (8, 8), level) for level in (10, 20, 30)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    made = datasets.Dataset.from_dict({"image": pictures, "label": [1, 0, 1]}, features=features)
+    (tmp_path / "pets").mkdir()
+    made.to_parquet(tmp_path / "pets" / "train.parquet")
+    source = open_data(gan_image.DOMAIN, f"hf:{tmp_path}/pets:train")
+    assert source.facts["classes"] == ["cat", "dog"]
+    dataset = source.fit(Spec())
+    assert (levels(dataset), dataset.tensors["label"].tolist()) == ([10, 20, 30], [1, 0, 1])

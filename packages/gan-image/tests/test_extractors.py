@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from gan_core.data import ImageSpec
 from gan_core.domain import resolve
 from gan_core.errors import CheckpointError, InputError, MissingDependency
 from gan_core.features import Extractor
@@ -178,7 +179,7 @@ def test_the_embedded_classifier_tells_the_datas_classes(channels):
     from gan_image.data import load_digits
 
     source = load_digits()
-    dataset = source.fit(image_size=8, channels=channels)
+    dataset = source.fit(ImageSpec(image_size=8, channels=channels))
     extractor = extractors.classifier(None, None, dataset, source.facts)
     images = dataset.tensors["image"][:200].float() / 127.5 - 1
     found = extractor(images)

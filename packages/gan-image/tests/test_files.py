@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_core.data import ImageSpec
 from gan_core.files import FolderFiles, Unreadable
 from gan_image import files
 from gan_image.files import image_names, open_files, read_image
@@ -25,7 +26,7 @@ PNG = encoded(PICTURE)
 
 def read(tmp_path, content, *, suffix=".png", **wanted):
     (tmp_path / f"a{suffix}").write_bytes(content)
-    return read_image(FolderFiles(tmp_path), f"a{suffix}", **wanted)
+    return read_image(FolderFiles(tmp_path), f"a{suffix}", spec=ImageSpec(**wanted))
 
 
 def claim(png, width, height):
@@ -123,34 +124,34 @@ def test_grey_and_colour_are_converted_on_request(tmp_path):
 def test_the_square_is_cut_from_the_centre(tmp_path, size):
     image = Image.new("L", size, 0)
     image.paste(255, (4, 0, 8, 4) if size[0] > size[1] else (0, 4, 4, 8))
-    square = read(tmp_path, encoded(image), size=4)
+    square = read(tmp_path, encoded(image), image_size=4)
     assert set(square.tobytes()) == {255}
 
 
 @pytest.mark.parametrize("size", [4, 16, 31, 64])
 def test_resizing_keeps_a_flat_colour_and_gives_the_size(tmp_path, size):
-    square = read(tmp_path, encoded(Image.new("RGB", (40, 32), (9, 80, 200))), size=size)
+    square = read(tmp_path, encoded(Image.new("RGB", (40, 32), (9, 80, 200))), image_size=size)
     assert square.size == (size, size)
     assert set(square.get_flattened_data()) == {(9, 80, 200)}
 
 
 def test_reducing_a_checkerboard_gives_grey_not_stripes(tmp_path):
     board = Image.fromarray((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8))
-    levels = np.asarray(read(tmp_path, encoded(board), size=16))[2:-2, 2:-2]
+    levels = np.asarray(read(tmp_path, encoded(board), image_size=16))[2:-2, 2:-2]
     assert np.abs(levels.astype(int) - 127).max() <= 2
 
 
 def test_enlarging_does_not_ring(tmp_path):
     edge = Image.fromarray(np.repeat([[60] * 4 + [190] * 4], 8, axis=0).astype(np.uint8))
-    levels = np.asarray(read(tmp_path, encoded(edge), size=32))
+    levels = np.asarray(read(tmp_path, encoded(edge), image_size=32))
     assert (levels.min(), levels.max()) == (60, 190)
 
 
 def test_a_large_jpeg_is_reduced_as_a_png_of_it_is(tmp_path):
     wave = np.indices((256, 256)).sum(axis=0) // 2
     image = Image.fromarray(wave.astype(np.uint8))
-    from_jpeg = read(tmp_path, encoded(image, "JPEG", quality=98), suffix=".jpg", size=32)
-    from_png = read(tmp_path, encoded(image), size=32)
+    from_jpeg = read(tmp_path, encoded(image, "JPEG", quality=98), suffix=".jpg", image_size=32)
+    from_png = read(tmp_path, encoded(image), image_size=32)
     assert np.abs(np.asarray(from_jpeg, dtype=int) - np.asarray(from_png)).max() <= 3
 
 
@@ -197,7 +198,7 @@ def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, seed):
     content = np.frombuffer(encoded(PICTURE, format), dtype=np.uint8).copy()
     content[rng.integers(0, len(content), 4)] = rng.integers(0, 256, 4)
     with suppress(Unreadable):  # and no other error
-        assert read(tmp_path, content.tobytes(), suffix=suffix, size=8).size == (8, 8)
+        assert read(tmp_path, content.tobytes(), suffix=suffix, image_size=8).size == (8, 8)
 
 
 def test_numbers_without_a_range_are_refused(tmp_path):

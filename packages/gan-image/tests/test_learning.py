@@ -9,7 +9,7 @@ import torch
 
 import gan_image
 from gan_core.api import open_data
-from gan_core.data import BatchStream, to_device
+from gan_core.data import BatchStream
 from gan_core.errors import RecipeError
 from gan_core.metrics import sliced_wasserstein
 
@@ -35,7 +35,7 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
     shape = {"shape": trained.recipe.network["shape"]} if "shape" in trained.recipe.network else {}
     untrained = gan_image.create(system, **(shape or {"channels": 1, **network}))
     source = open_data(gan_image.DOMAIN, data)
-    batch = to_device(next(BatchStream(source.fit(**trained.recipe.network), 500, seed=1)), torch.device("cpu"))
+    batch = next(BatchStream(source.fit(trained.spec), 500, seed=1))
     real = next(value for key, value in batch.items() if key != "label").flatten(1).numpy()
     before, after = (
         sliced_wasserstein(real, game.generate(500, seed=0).flatten(1).numpy()) for game in (untrained, trained)

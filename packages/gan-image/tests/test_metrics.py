@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_core.data import TensorDataset
+from gan_core.data import ImageSpec, Spec, TensorDataset
 from gan_core.domain import resolve
 from gan_image.data import load_digits, load_grid, load_ring, load_stacked_digits
 from gan_image.metrics import METRICS, modes, moments, recognition, sliced_wasserstein, stacked_modes
@@ -56,8 +56,8 @@ def test_samples_far_from_every_mode_find_none():
 @pytest.mark.parametrize(("load", "count"), [(load_ring, 8), (load_grid, 25)])
 def test_the_real_points_find_all_modes(load, count):
     source = load()
-    points = source.fit().tensors["points"][:5000]
-    figures = modes(points, source.fit(), source.facts)
+    points = source.fit(Spec()).tensors["points"][:5000]
+    figures = modes(points, source.fit(Spec()), source.facts)
     assert (figures["modes_found"], figures["modes"]) == (count, count)
     assert figures["high_quality"] == pytest.approx(1 - 0.0111, abs=0.004)  # exp(-9/2) of a plane's normal lies beyond
 
@@ -92,7 +92,7 @@ def in_turn(images: Tensor, labels: Tensor, count: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def digits() -> TensorDataset:
-    return load_digits().fit()
+    return load_digits().fit(Spec())
 
 
 def test_real_digits_are_recognised_as_what_they_are(digits):
@@ -142,9 +142,9 @@ def test_the_distance_of_pixels_is_nothing_for_the_data_and_known_for_a_shift(di
 
 def stacked(source, parts: Tensor) -> dict[str, float | int]:
     """The measure of samples that are stacked from digits of the set."""
-    digits = source.single.fit(image_size=8, channels=1).tensors["image"]
+    digits = source.single.fit(ImageSpec(image_size=8, channels=1)).tensors["image"]
     samples = digits[parts, 0].float() / 127.5 - 1  # [N, 3] -> [N, 3, 8, 8]
-    return stacked_modes(samples, source.fit(), source.facts)
+    return stacked_modes(samples, source.fit(Spec()), source.facts)
 
 
 def test_a_perfect_sampler_finds_the_modes_that_drawing_with_replacement_predicts():

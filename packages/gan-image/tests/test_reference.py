@@ -134,6 +134,7 @@ def recorded(name, size=""):
 FIXTURES = [parameter.values[0] for parameter in find_fixtures("image", Path(__file__).parent / "conformance")]
 OF_THEIR_OWN = ("dcgan", "infogan", "sagan")
 ALIKE = [{name for name in IMPORTERS if name.endswith("/generator") and not name.startswith(OF_THEIR_OWN)}]
+ALIKE.append({"cyclegan/patchgan_discriminator", "pix2pix/patchgan_discriminator"})
 """Importers that read the same published networks."""
 UNREAD = ("num_batches_tracked", "sn_sigma", "sv0")
 """Tensors that the first checkpoints of their kind lack, or that nothing is computed from."""
@@ -258,4 +259,75 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused
 def test_every_importer_is_of_a_system_and_one_of_its_networks():
     for name in IMPORTERS:
         system, _, network = name.partition("/")
+        if system not in DOMAIN.systems:  # its networks can be imported alone
+            continue
         assert network.removesuffix("_q") in DOMAIN.preset(system, "paper").networks
+
+
+TRANSLATORS = [name for name in IMPORTERS if name.startswith(("cyclegan/", "pix2pix/"))]
+
+
+def output_of(name, state, **arguments):
+    network = DOMAIN.load_reference(name, state, **arguments).eval()
+    channels = next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 4)
+    side = max(64, getattr(network, "multiple", 1))
+    return network(torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)))
+
+
+def test_dropout_moves_the_second_convolution_of_a_published_residual_block():
+    name, state = "cyclegan/resnet_generator", recorded("cyclegan/resnet_generator", "_batchnorm")
+    moved = {}
+    for key, tensor in state.items():
+        block, found, part = key.partition(".conv_block.")
+        number, _, rest = part.partition(".")
+        moved[f"{block}{found}{int(number) + (int(number) > 4)}.{rest}" if found else key] = tensor
+    published = read_reference(DOMAIN, name, moved, {"use_dropout": True})
+    assert published.settings == {"in_channels": 3, "out_channels": 3, "width": 6, "blocks": 6, "norm": "batch",
+                                  "dropout": 0.5}  # fmt: skip
+    assert torch.equal(output_of(name, moved), output_of(name, state))
+
+
+@pytest.mark.parametrize(("name", "first"), [("cyclegan/resnet_generator", 0), ("cyclegan/patchgan_discriminator", 1)])
+def test_running_statistics_without_gains_are_those_of_an_old_instance_norm(name, first):
+    state = recorded(name)
+    biases = [key for key in state if key.endswith(".bias")]
+    old = dict(state)
+    for key in biases[first:-1]:  # of the convolutions that a norm follows
+        place, _, layer = key.removesuffix(".bias").rpartition(".")
+        for part in ("running_mean", "running_var"):
+            old[f"{place}.{int(layer) + 1}.{part}"] = torch.full((len(state[key]),), 7.0)
+        old[f"{place}.{int(layer) + 1}.num_batches_tracked"] = torch.tensor(7)
+    assert read_reference(DOMAIN, name, old, {}).arguments["norm"] == "instance"
+    assert torch.equal(output_of(name, old), output_of(name, state))
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_published_layers_without_norms_have_no_biases_in_between(name):
+    state = recorded(name)
+    norms = {key.removesuffix("running_mean") for key in state if key.endswith("running_mean")}
+    state = {key: tensor for key, tensor in state.items() if not any(key.startswith(norm) for norm in norms)}
+    biases = [key for key in state if key.endswith(".bias")]
+    ends = {"cyclegan/resnet_generator": biases[-1:], "cyclegan/patchgan_discriminator": [biases[0], biases[-1]]}
+    state = {key: tensor for key, tensor in state.items() if key not in biases or key in ends.get(name, biases)}
+    published = read_reference(DOMAIN, name, state, {"norm": "none"})
+    assert published.settings["norm"] == "none"
+    assert torch.isfinite(output_of(name, state)).all()
+    with pytest.raises(CheckpointError) as error:
+        DOMAIN.load_reference(name, state, norm="batch")
+    assert str(error.value) == f"{name}: `norm` is 'batch', and the checkpoint's is 'none'"
+
+
+def test_the_dropout_of_a_published_unet_is_an_argument_because_no_key_says_it():
+    name, state = "pix2pix/unet_generator", recorded("pix2pix/unet_generator", "unet256_generator")
+    assert read_reference(DOMAIN, name, state, {}).settings["dropout"] == 0.5
+    assert read_reference(DOMAIN, name, state, {"use_dropout": False}).settings["dropout"] == 0
+    assert torch.equal(output_of(name, state, use_dropout=True), output_of(name, state, use_dropout=False))
+
+
+def test_nothing_larger_than_the_checkpoint_is_allocated_for_one_that_does_not_fit():
+    state = recorded("cyclegan/patchgan_discriminator")
+    state["model.0.weight"] = torch.zeros(1 << 16, 3, 4, 4)  # of such a width, the second layer alone has 512 GiB
+    with pytest.raises(
+        CheckpointError, match=r"^the checkpoint does not fit: Error.* size mismatch for features\.0\.0\.bias"
+    ):
+        DOMAIN.load_reference("cyclegan/patchgan_discriminator", state)

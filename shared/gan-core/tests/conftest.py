@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gan_core.domain
-from gan_core.data import Source, TensorSource
+from gan_core.data import Source, Spec, TensorSource
 from gan_core.domain import Card, DataCard, Demo, Domain, MetricCard
 from gan_core.errors import DataError
 from gan_core.game import Game
@@ -71,10 +71,10 @@ def load_cloud() -> Source:
 
 
 def load_plain_cloud() -> Source:
-    return TensorSource({"points": load_cloud().fit()[:]["points"]}, name="plain-cloud")
+    return TensorSource({"points": load_cloud().fit(Spec())[:]["points"]}, name="plain-cloud")
 
 
-def open_folder(path: Path, *, strict: bool = False) -> Source:
+def open_folder(path: Path, *, strict: bool = False, part: str | None = None) -> Source:
     raise DataError(f"{path}: no points (looked for .csv)")
 
 

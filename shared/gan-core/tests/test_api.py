@@ -126,9 +126,10 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
         "`train.steps` is 0; expected greater than or equal to 1": {"steps": 0},
         "unknown setting `network.widht`; did you mean `network.width`?": {"changes": {"network.widht": 3}},
         "unknown player of plain `critic`; known: discriminator, generator": {"changes": {"players.critic.turns": 3}},
-        "unknown data set `clod`; did you mean `cloud`?": {"data": "clod"},
-        "no/where: no such folder or archive; the named data sets are cloud, plain-cloud": {"data": "no/where"},
-        "plain-cloud has no labels, and `network.num_classes` is 3; leave it out":
+        "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
+        "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
+        "plain-cloud has no labels, and `network.num_classes` is 3; leave it out, or give a folder with a "
+            "sub-folder for each class":
             {"data": "plain-cloud", "changes": {"network.num_classes": 3}},
         "cloud has 3 classes and `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
@@ -182,7 +183,7 @@ def test_networks_that_cannot_be_are_refused_before_the_data_are_read(toy, tmp_p
     recipe = toy.preset("plain").recipe(domain="toy", system="plain", preset="small").but({"data.source": "cloud"})
 
     class Unread(TensorSource):
-        def fit(self, **network):
+        def fit(self, spec):
             raise AssertionError("read")
 
     with pytest.raises(RecipeError, match=r"expected less than or equal to 65536$"):
@@ -373,7 +374,8 @@ def test_a_measure_that_does_not_fit_says_why(train):
         (run.path, "cloud", ["shares"],
          "the metric `shares` needs samples by class, and this model was trained without; "
          "set `network.num_classes`"),
-        (labelled.path, "plain-cloud", None, "plain-cloud has no labels, and `network.num_classes` is 3; leave it out"),
+        (labelled.path, "plain-cloud", None, "plain-cloud has no labels, and `network.num_classes` is 3; "
+         "leave it out, or give a folder with a sub-folder for each class"),
     ):  # fmt: skip
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words
 

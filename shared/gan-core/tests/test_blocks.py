@@ -19,6 +19,7 @@ from gan_core.blocks import (
     SelfAttention,
     doublings,
     equalized,
+    initialize_normal,
     norm,
     one_hot,
     spectral_layers,
@@ -43,6 +44,49 @@ def test_layer_normalisation_is_of_each_sample_alone(ndim):
     layer = norm("layer", 3, ndim=ndim)
     assert_close(layer(x).flatten(1).mean(dim=1), torch.zeros(4), atol=1e-5, rtol=0)
     assert_close(layer(x)[:1], layer(x[:1]))
+
+
+INSTANCE_NORMS = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+LAYOUTS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@pytest.mark.parametrize("mean", [0, 3, 100])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_instance_normalization_equals_torchs_in_any_memory_layout(ndim, batch, mean):
+    x = mean + torch.randn(batch, *SHAPES[ndim][1:], generator=torch.Generator().manual_seed(0))
+    expected = INSTANCE_NORMS[ndim](3)(x.double()).float()
+    layer = norm("instance", 3, ndim=ndim)
+    assert layer.state_dict() == {}
+    assert_close(layer(x), expected, atol=1e-4, rtol=0)
+    assert_close(layer(x.to(memory_format=LAYOUTS[ndim])), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 100.3])
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_instance_normalization_maps_a_constant_to_zero(ndim, value):
+    x = torch.full(SHAPES[ndim], value).to(memory_format=LAYOUTS[ndim])
+    assert torch.equal(norm("instance", 3, ndim=ndim)(x), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_instance_normalization_can_be_differentiated_twice(ndim):
+    x = torch.randn(2, 2, *[3] * ndim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layer = norm("instance", 2, ndim=ndim)
+    assert torch.autograd.gradgradcheck(layer, x.requires_grad_())
+
+
+def test_normal_initialization_has_the_published_moments():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(16, 64, 3), nn.BatchNorm2d(4096), nn.ConvTranspose1d(16, 64, 9), norm("instance", 4)
+    )
+    biases = [layer.bias.clone() for layer in network[:3]]
+    network.apply(initialize_normal)
+    for layer, mean in zip(network[:3], (0.0, 1.0, 0.0), strict=True):
+        assert layer.weight.mean().item() == pytest.approx(mean, abs=2e-3)
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert all(torch.equal(layer.bias, bias) for layer, bias in zip(network[:3], biases, strict=True))
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
@@ -171,7 +215,7 @@ def test_pixel_norm_holds_in_half_precision(value, expected):
 @pytest.mark.parametrize("ndim", SHAPES)
 def test_adaptive_instance_norm_gives_each_channel_the_styles_moments(ndim):
     x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
-    layer = AdaptiveInstanceNorm(3, 5, ndim=ndim)
+    layer = AdaptiveInstanceNorm(3, 5)
     style = torch.zeros(4, 5)
     plain = layer(x, style).flatten(2)  # gains are 1, biases 0
     assert_close(plain.mean(dim=2), torch.zeros(4, 3), atol=1e-5, rtol=0)

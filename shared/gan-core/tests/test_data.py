@@ -1,7 +1,9 @@
-"""Sources, and the endless stream of batches: every item once an epoch, from any place, in any number of processes."""
+"""Sources, held-out splits, and the endless stream of batches: every item once an epoch, from any position."""
 
+import tracemalloc
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -11,13 +13,15 @@ from gan_core.data import (
     BatchStream,
     FixedSource,
     IndexStream,
+    Spec,
     TensorDataset,
     TensorSource,
-    Unpaired,
     as_source,
+    collate,
     facts_of,
     hold_out,
-    require_labels,
+    require_classes,
+    require_keys,
     to_device,
 )
 from gan_core.errors import DataError
@@ -50,8 +54,8 @@ def test_a_batch_of_tensors_is_one_indexing():
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({}, "the data set is empty: give at least one item of every key"),
-        ({"x": torch.empty(0, 2)}, "the data set is empty: give at least one item of every key"),
+        ({}, "the dataset is empty: give at least one item of every key"),
+        ({"x": torch.empty(0, 2)}, "the dataset is empty: give at least one item of every key"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)},
          "the tensors have different lengths {'a': 2, 'b': 3}; for data without pairs use `Unpaired`"),
     ],
@@ -83,17 +87,39 @@ def test_what_tensors_tell_of_themselves():
         TensorSource({"label": torch.zeros(3)})
 
 
-def test_labels_are_required_where_a_network_has_classes():
+def test_the_data_must_have_the_classes_of_the_networks():
     plain, labelled = (TensorSource({"x": torch.zeros(2, 1), **more}, name="mine")
                        for more in ({}, {"label": torch.tensor([0, 2])}))  # fmt: skip
-    require_labels(plain, None)
-    require_labels(labelled, 3)
+    require_classes(plain, None)
+    require_classes(labelled, 3)
     with pytest.raises(DataError) as error:
-        plain.fit(num_classes=3)
-    assert str(error.value) == "mine has no labels, and `network.num_classes` is 3; leave it out"
+        require_classes(plain, 3)
+    assert str(error.value) == (
+        "mine has no labels, and `network.num_classes` is 3; leave it out, "
+        "or give a folder with a sub-folder for each class"
+    )
     with pytest.raises(DataError) as error:
-        labelled.fit(num_classes=2)
+        require_classes(labelled, 2)
     assert str(error.value) == "mine has 3 classes and `network.num_classes` is 2; set it to 3"
+
+
+@pytest.mark.parametrize(
+    ("reads", "remedy"),
+    [
+        (("source", "target"),
+         "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`"),
+        (("image", "label"), "give a folder with a sub-folder for each class"),
+        (("image", "mask"), "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`"),
+        (("image", "depth"), "give data whose items have `depth`"),
+    ],
+)  # fmt: skip
+def test_a_missing_key_is_named_with_what_would_provide_it(reads, remedy):
+    source = TensorSource({"image": torch.zeros(2, 1, 4, 4), "caption": torch.zeros(2, 3)}, name="mine")
+    require_keys(source, ("image",), "any")
+    with pytest.raises(DataError) as error:
+        require_keys(source, reads, "pix2pix")
+    wanted = " , ".join(f"`{key}`" for key in reads).replace(" ,", ",")
+    assert str(error.value) == f"mine has `image`, `caption`, and pix2pix reads {wanted}; {remedy}"
 
 
 def test_what_users_have_becomes_a_source():
@@ -101,7 +127,7 @@ def test_what_users_have_becomes_a_source():
     assert as_source(source) is source
     assert as_source({"x": torch.zeros(2, 1)}).facts == source.facts
     assert isinstance(as_source(dataset), FixedSource)
-    assert as_source(dataset).fit(image_size=64) is dataset
+    assert as_source(dataset).fit(Spec()) is dataset
     assert len(as_source(dataset)) == 10
 
 
@@ -128,7 +154,7 @@ def test_what_is_held_out_is_in_no_batch_of_the_training(dataset):
     kept = set(next(BatchStream(held_out, 4, seed=0))["number"].tolist())
     assert (len(kept), trained | kept, trained & kept) == (4, set(range(20)), set())
     assert {held_out[index]["number"].item() for index in range(4)} == kept
-    assert set(hold_out(dataset, 0.2)[1].indices) == kept  # the same in every training
+    assert set(hold_out(dataset, 0.2)[1].indices.tolist()) == kept  # the same in every training
     assert len(hold_out(dataset, 0.001)[1]) == 1
 
 
@@ -140,14 +166,16 @@ def test_nothing_is_held_out_unless_it_is_asked_for_and_never_everything():
     assert str(error.value) == "`data.held_out` is 0.99, which leaves none of 20 items to train on; make it smaller"
 
 
-def test_sets_without_pairs_show_every_item_of_both():
-    source, target = torch.arange(3), 10 + torch.arange(5)
-    pairs = Unpaired(source, target)
-    items = [pairs[index] for index in range(len(pairs))]
-    assert len(pairs) == 5
-    assert [int(item["source"]) for item in items] == [0, 1, 2, 0, 1]
-    assert {int(item["target"]) for item in items} == set(target.tolist())
-    assert [int(item["target"]) for item in items] == [int(Unpaired(source, target)[k]["target"]) for k in range(5)]
+def test_items_of_one_file_are_held_out_together():
+    groups = torch.arange(30) // 3  # ten files of three items
+    dataset = TensorDataset({"number": torch.arange(30)}, groups=groups)
+    training, held_out = hold_out(dataset, 0.25)
+    trained, kept = (set(groups[part.indices].tolist()) for part in (training, held_out))
+    assert trained & kept == set()
+    assert len(kept) == 3  # the fewest whole files that are a quarter of the items
+    assert len(training) + len(held_out) == 30
+    with pytest.raises(DataError, match="which leaves none of 4 items from 1 files to train on"):
+        hold_out(TensorDataset({"number": torch.arange(4)}, groups=torch.zeros(4)), 0.1)
 
 
 # --- the order
@@ -167,6 +195,15 @@ def test_every_item_comes_once_an_epoch_and_epochs_join_without_a_seam():
 def test_the_order_is_the_seeds():
     assert indices(5) == indices(5)
     assert indices(5) != indices(5, seed=2)
+
+
+def test_an_epoch_of_ten_million_items_is_no_list():
+    tracemalloc.start()
+    batch = next(iter(IndexStream(10_000_000, 64, seed=0)))
+    _, peak = tracemalloc.get_traced_memory()  # of Python's own objects; the order is one tensor of 80 MB
+    tracemalloc.stop()
+    assert len(set(batch)) == 64
+    assert peak < 10**6
 
 
 @pytest.mark.parametrize("batches", range(6))
@@ -222,11 +259,45 @@ def test_workers_read_the_same_items_and_what_they_draw_depends_on_the_place_alo
 def test_pixels_become_numbers_around_zero_and_all_else_stays():
     batch = {
         "image": torch.tensor([0, 255, 51], dtype=torch.uint8),
+        "mask": torch.tensor([0, 1, 17], dtype=torch.uint8),
+        "tokens": torch.tensor([0, 255], dtype=torch.uint8),
         "label": torch.tensor([3]),
         "x": torch.tensor([7.0]),
     }
     moved = to_device(batch, CPU)
     assert_close(moved["image"], torch.tensor([-1.0, 1.0, -0.6]))
-    assert torch.equal(moved["label"], batch["label"])
-    assert torch.equal(moved["x"], batch["x"])
-    assert batch["image"].dtype is torch.uint8  # the data set's own memory
+    for key in ("mask", "tokens", "label", "x"):
+        assert torch.equal(moved[key], batch[key])
+    assert batch["image"].dtype is torch.uint8  # the dataset's own memory
+    assert torch.equal(to_device(batch, CPU, frozenset({"mask"}))["image"], batch["image"])
+
+
+def test_a_stream_scales_the_pixels_that_its_dataset_names():
+    level = torch.full((4, 1, 2, 2), 255, dtype=torch.uint8)
+    dataset = TensorDataset({"depth": level, "image": level}, pixels={"depth"})
+    batch = next(BatchStream(dataset, 4, seed=0))
+    assert torch.equal(batch["depth"], torch.ones(4, 1, 2, 2))
+    assert torch.equal(batch["image"], level)
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([{"x": torch.zeros(5)}, {"x": torch.zeros(7)}],
+         "`x` of the data has items of different shapes, such as [5] and [7]; bring them to one shape"),
+        ([{"caption": "a cat"}, {"caption": "a dog"}],
+         "`caption` of the data is str, such as 'a cat'; give numbers, such as token ids"),
+        ([torch.zeros(2)], "the dataset's items are Tensor; make each a dictionary, such as {'image': tensor}"),
+    ],
+)  # fmt: skip
+def test_items_that_make_no_batch_are_named_by_their_key(items, words):
+    with pytest.raises(DataError) as error:
+        collate(items)
+    assert str(error.value) == words
+
+
+def test_numbers_of_python_and_numpy_make_batches():
+    items = [{"label": 3, "share": 0.5, "array": np.float32(2)}, {"label": 4, "share": 0.25, "array": np.float32(1)}]
+    batch = collate(items)
+    assert batch["label"].tolist() == [3, 4]
+    assert batch["array"].tolist() == [2, 1]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import gan_core.doctor
-from gan_core.data import hold_out
+from gan_core.data import Spec, hold_out
 from gan_core.doctor import examine_installation, examine_run
 from gan_core.errors import CheckpointError
 from gan_core.two_player import TwoPlayerGame
@@ -68,7 +68,7 @@ def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, t
             remembered = (points[:, None] == self.known).all(dim=2).any(dim=1)
             return self.scale * remembered + 0 * points.sum(dim=1)
 
-    training, _ = hold_out(sys.modules["gan_toy.data"].load_cloud().fit(), 0.25)
+    training, _ = hold_out(sys.modules["gan_toy.data"].load_cloud().fit(Spec()), 0.25)
     known = torch.stack([training[index]["points"] for index in range(len(training))])
     game = TwoPlayerGame(toy.create("plain").generator, Remembering(known))
     run = toy.train(game, data="cloud", out=tmp_path / "run", shown=False, changes={"data.held_out": 0.25})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_core import api, features, metrics
+from gan_core.data import FittedData, Spec
 from gan_core.domain import ExtractorCard
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation, protocol_id
@@ -156,7 +157,7 @@ def test_a_model_is_measured_by_features(seeing, toy):
     document = api.evaluate(seeing, data="cloud", count=100)
     assert list(document["metrics"]) == ["spread", "fid", "inception_score", "precision_recall", "density_coverage"]
     fake = toy.load(seeing).generate(100, seed=0)
-    real = toy.open_data("cloud").fit().tensors["points"]
+    real = toy.open_data("cloud").fit(Spec()).tensors["points"]
     double = (torch.cat([x, 2 * x], dim=1).numpy() for x in (real, fake))
     expected = metrics.frechet_distance(*(metrics.Moments.of(x) for x in double))
     assert document["metrics"]["fid"]["fid"] == pytest.approx(expected, rel=1e-6)
@@ -192,7 +193,7 @@ def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, t
 
 
 def test_a_model_is_measured_against_tensors_too(seeing, toy):
-    points = toy.open_data("cloud").fit().tensors["points"]
+    points = toy.open_data("cloud").fit(Spec()).tensors["points"]
     named, same, moved = (
         api.evaluate(seeing, data=data, count=50, metrics=["fid"])["metrics"]["fid"]["fid"]
         for data in ("cloud", {"points": points}, {"points": points + 1})
@@ -202,7 +203,8 @@ def test_a_model_is_measured_against_tensors_too(seeing, toy):
 
 
 def measuring(toy) -> Evaluation:
-    return Evaluation(toy, toy.open_data("cloud"), toy.create("plain"), {}, metrics=["fid"], count=20)
+    data = FittedData(toy.open_data("cloud"), Spec())
+    return Evaluation(toy, data, toy.create("plain"), metrics=["fid"], count=20)
 
 
 def test_features_of_many_games_do_not_pile_up(seeing, toy):

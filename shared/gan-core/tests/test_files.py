@@ -1,5 +1,6 @@
 import csv
 import io
+import logging
 import os
 import pickle
 import tarfile
@@ -15,11 +16,16 @@ from gan_core.files import (
     TarFiles,
     Unreadable,
     classes_of,
+    labels_of,
     names_ending,
+    natural_order,
     open_files,
     open_member,
+    parts_of,
     refuse_existing,
     replacing,
+    split_part,
+    sub_folder,
     write_rows,
 )
 
@@ -168,12 +174,151 @@ def test_what_is_not_there_is_said(tmp_path):
         (["a/x", "a/y"], None),
         (["a/x", "y"], None),
         (["photos/x", "photos/a/y"], None),
+        (["photos/x", "photos-a/y", "photos/b/z"], ["photos", "photos-a", "photos"]),
+        (["ab/x", "ac/y", "a/z"], ["ab", "ac", "a"]),
         ([], None),
     ],
 )
 def test_the_first_folder_that_differs_is_the_class(names, classes):
     found = classes_of(names)
-    assert (found and list(found.values())) == classes
+    assert (found and [found[name.removesuffix(name.split("/")[-1])] for name in names]) == classes
+
+
+def test_names_are_sorted_as_people_count():
+    assert natural_order(["10", "9", "2", "010", "1"]) == ["1", "2", "9", "010", "10"]
+    assert natural_order(["class10", "Class2", "class2", "class1a", "class1"]) == [
+        "class1", "class1a", "Class2", "class2", "class10"]  # fmt: skip
+    assert natural_order(["b", "A", "a", "B", "", "7"]) == ["", "7", "A", "a", "B", "b"]
+    assert natural_order(["9" * 5000, "1" + "0" * 5000]) == [
+        "9" * 5000,
+        "1" + "0" * 5000,
+    ]  # more digits than int() takes
+    assert natural_order(["²", "2"]) == ["2", "²"]
+
+
+def labels(path, names):
+    return labels_of(path, names, names[:2], thing="image", logger=logging.getLogger("gan_core"))
+
+
+def test_labels_number_the_classes_in_natural_order(tmp_path):
+    names = [f"{k}/{k}.png" for k in range(1, 13)]
+    assert labels(tmp_path, names) == ([0, 1], [str(k) for k in range(1, 13)])
+    assert labels(tmp_path, ["b/x.png", "a/deep/y.png", "a/z.png"]) == ([1, 0], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ("test train", "test, train are parts of a dataset, not classes; give one of them, such as {}:train"),
+        ("Test val", "Test, val are parts of a dataset, not classes; give one of them, such as {}:Test"),
+        ("images masks", "images, masks are parts of each item, not classes; "
+         "give them as --data source={0}/masks --data target={0}/images"),
+        ("A B", "A, B are parts of each item, not classes; give them as --data source={0}/A --data target={0}/B"),
+        ("testA testB trainA trainB", "testA, testB, trainA, trainB are parts of each item, not classes; "
+         "give them as --data source={0}/trainA --data target={0}/trainB"),
+        ("image imgs", "image, imgs are parts of each item, not classes; "
+         "give them as --data source={0}/image --data target={0}/imgs"),
+    ],
+)  # fmt: skip
+def test_parts_of_a_dataset_and_of_items_are_not_classes(tmp_path, folders, words):
+    names = [f"{name}/{k}.png" for name in folders.split() for k in range(2)]
+    folder(tmp_path, dict.fromkeys(names, b""))
+    with pytest.raises(DataError) as error:
+        labels(tmp_path, names)
+    assert str(error.value) == f"{tmp_path}: {words.format(tmp_path)}"
+
+
+def test_parts_of_an_archive_are_named_as_its_parts(tmp_path):
+    path = zipped(tmp_path / "a.zip", {"images/a.png": b"", "masks/a.png": b""})
+    with pytest.raises(DataError, match=r"--data source=\S+a\.zip:masks --data target=\S+a\.zip:images$"):
+        labels(path, ["images/a.png", "masks/a.png"])
+
+
+def test_the_part_that_an_error_proposes_can_be_opened(tmp_path):
+    held = open_files(folder(tmp_path, {"read me.txt": b"", "set/images/a.png": b"1", "set/masks/a.png": b"2"}))
+    with pytest.raises(DataError) as error:
+        labels(tmp_path, ["set/images/a.png", "set/masks/a.png"])
+    proposed = str(error.value).partition("--data source=")[2].split()[0]
+    place, part = split_part(proposed)
+    assert (place, part) == (str(tmp_path), "masks")
+    assert content_of(sub_folder(held, part, place=place), "a.png") == b"2"
+
+
+def test_folders_that_could_be_classes_are_classes(tmp_path):
+    for folders in (["a", "b"], ["train", "cat"], ["images", "cat"], ["A", "B", "C"]):
+        assert labels(tmp_path, [f"{name}/1.png" for name in folders])[1] == natural_order(folders)
+
+
+def test_a_part_is_opened_in_every_form(tmp_path):
+    members = {"set/train/1/a.png": b"train", "set/test/1/a.png": b"test", "set/read me.txt": b"words", ".git/x": b""}
+    for path in every_form(tmp_path, members):
+        held = open_files(path)
+        assert parts_of(held) == {"test": "set/test", "train": "set/train"}
+        for part in ("train", "set/train"):
+            below = pickle.loads(pickle.dumps(sub_folder(held, part, path)))
+            assert dict(below.sizes) == {"1/a.png": 5}
+            assert content_of(below, "1/a.png") == b"train"
+        with pytest.raises(DataError) as error:
+            sub_folder(held, "trian", path)
+        assert str(error.value) == f"{path}: unknown part `trian`; did you mean `train`?"
+
+
+def test_a_part_cannot_lead_outside(tmp_path):
+    folder(tmp_path, {"out.png": b"", "set/in.png": b"", "set/a/in.png": b""})
+    for part in ("..", "../set", "/etc", "", "."):
+        with pytest.raises(DataError, match=r"unknown part"):
+            sub_folder(open_files(tmp_path / "set"), part, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("fruits:test", ("fruits", "test")),
+        ("set.zip:photos/train", ("set.zip", "photos/train")),
+        ("set.zip", ("set.zip", None)),
+        ("set:", ("set:", None)),
+        ("C:\\sets\\a.zip", ("C:\\sets\\a.zip", None)),
+        ("C:\\sets\\a.zip:train", ("C:\\sets\\a.zip", "train")),
+        ("memory://set:train", ("memory://set", "train")),
+        ("s3://bucket/set.zip", ("s3://bucket/set.zip", None)),
+        ("http://127.0.0.1:80/a.zip", ("http://127.0.0.1:80/a.zip", None)),
+        ("http://127.0.0.1:80/a.zip:train", ("http://127.0.0.1:80/a.zip", "train")),
+        ("https://host:443", ("https://host:443", None)),
+    ],
+)
+def test_a_part_is_named_after_a_colon(text, parts):
+    assert split_part(text) == parts
+
+
+def test_a_file_that_has_a_colon_in_its_name_is_no_part(tmp_path):
+    folder(tmp_path, {"12:30/a.png": b""})
+    assert split_part(f"{tmp_path}/12:30") == (f"{tmp_path}/12:30", None)
+
+
+def test_the_names_of_a_folder_are_a_mapping(tmp_path):
+    sizes = open_files(folder(tmp_path, {"b.png": b"22", "a/c.png": b""})).sizes
+    assert dict(sizes) == {"a/c.png": 0, "b.png": 2}
+    assert "b.png" in sizes
+    assert "c.png" not in sizes
+
+
+def test_a_listing_has_a_limit(tmp_path, monkeypatch):
+    paths = list(every_form(tmp_path, MEMBERS))
+    monkeypatch.setattr(files, "MAX_FILES", len(MEMBERS))
+    for path in paths:
+        assert len(open_files(path).sizes) == len(MEMBERS)
+    monkeypatch.setattr(files, "MAX_FILES", len(MEMBERS) - 1)
+    for path in paths:
+        with pytest.raises(DataError, match=r"\(it holds more than 4 files; split it\)$"):
+            open_files(path)
+
+
+def test_a_link_to_itself_is_named_when_it_is_read(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+    held = open_files(tmp_path)
+    assert list(held.sizes) == ["a.png"]
+    with pytest.raises(OSError, match="symbolic links"):
+        content_of(held, "a.png")
 
 
 def test_a_file_too_large_is_refused_unread(tmp_path):

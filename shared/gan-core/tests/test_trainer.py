@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
 from gan_core.checkpoint import read_checkpoint, write_checkpoint
-from gan_core.data import Source, TensorDataset, hold_out
+from gan_core.data import Source, Spec, TensorDataset, hold_out
 from gan_core.errors import NonFiniteError, RecipeError
 from gan_core.objectives import wasserstein
 from gan_core.run import Run
@@ -305,16 +305,21 @@ def test_phases_share_the_steps_and_each_has_one() -> None:
         cut(2, 1, 1, 1)
 
 
+class RowSpec(Spec):
+    size: int = 1
+
+
 class Sizes(Source):
     """Rows of as many columns as the phase asks for."""
 
-    name, facts = "sizes", {}
+    name, facts, keys = "sizes", {}, ("rows",)
 
     def __len__(self) -> int:
         return 12
 
-    def fit(self, size: int = 1, **others: Any) -> TensorDataset:
-        return TensorDataset({"rows": torch.zeros(12, size)})
+    def fit(self, spec: Spec) -> TensorDataset:
+        assert isinstance(spec, RowSpec)
+        return TensorDataset({"rows": torch.zeros(12, spec.size)})
 
 
 class Growing(Slopes):
@@ -325,8 +330,11 @@ class Growing(Slopes):
         self.entered: list[tuple[str, int]] = []
         self.places: list[tuple[str, float]] = []
 
+    def data_spec(self) -> Spec:
+        return RowSpec()
+
     def phases(self) -> Iterable[Phase]:
-        return [Phase("narrow", share=3), Phase("wide", ("first",), share=1, fit={"size": 2}, batch_size=2)]
+        return [Phase("narrow", share=3), Phase("wide", ("first",), share=1, spec={"size": 2}, batch_size=2)]
 
     def enter(self, phase: Phase) -> None:
         self.entered.append((phase.name, self.step))
@@ -372,7 +380,7 @@ def test_a_game_that_can_show_nothing_is_refused_before_anything_is_written(tmp_
     class Mute(Slopes):
         sample = Game.sample
 
-    with pytest.raises(RecipeError, match="Mute has nothing to show; define `sample` or `preview`"):
+    with pytest.raises(RecipeError, match="Mute has nothing to show; define `sample`, `apply` or `preview`"):
         fit(Mute(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -892,7 +900,8 @@ def test_bf16_stays_near_fp32(tmp_path: Path) -> None:
             return super().generator_loss(batch)
 
     plain, reduced = wgan_gp(), wgan_gp()
-    game = Looking(reduced.generator, reduced.discriminator)
+    networks = reduced.generator, reduced.discriminator.network
+    game = Looking(*networks, objective=wasserstein, regularizers=[GradientPenalty()])
     fit(plain, tmp_path / "fp32", data=POINTS, steps=20, batch_size=16, changes=descent)
     fit(game, tmp_path / "bf16", data=POINTS, steps=20, batch_size=16, precision="bf16", changes=descent)
     assert set(seen) == {torch.bfloat16}

@@ -6,7 +6,7 @@ functions that make them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from gan_audio.sources import DrumSource, SoundSource
     from gan_core.data import Source
 
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+"""Lists of a release of Speech Commands, by the part that they name the sounds of."""
+PARTS = ("train", *LISTS)
+"""Parts of Speech Commands."""
+
 DATASETS: tuple[DataCard, ...] = (
     DataCard("drums", "drum sounds, made by rule", "2,000 sounds of 0.5 s, 5 classes", "embedded",
              "gan_audio.data:load_drums"),
     DataCard("tunes", "melodies with chords, made by rule", "1,000 tunes of 8 bars in 8 keys", "embedded",
              "gan_audio.data:load_tunes"),
     DataCard("sc09", "spoken digits, as WaveGAN learnt them", "about 18,600 sounds of 1 s at 16 kHz, 10 classes",
-             "download", "gan_audio.data:load_sc09"),
+             "download", "gan_audio.data:load_sc09", PARTS),
     DataCard("speech-commands", "spoken words", "84,843 sounds of 1 s at 16 kHz, 35 classes", "download",
-             "gan_audio.data:load_speech_commands"),
+             "gan_audio.data:load_speech_commands", PARTS),
     DataCard("yesno", "yes and no in Hebrew, eight in each recording", "60 sounds of 6 s at 8 kHz", "download",
              "gan_audio.data:load_yesno"),
     DataCard("ljspeech", "one woman reading", "13,100 sounds of 1 to 10 s at 22,050 Hz", "download",
@@ -52,16 +57,16 @@ WORDS = (
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
 
-def open_folder(path: str | Path, *, strict: bool = False, trim: float | None = None) -> Source:
-    """The sounds, or the MIDI files, of a folder or of a zip or tar archive, which is read in place.
+def open_folder(path: str | Path, *, strict: bool = False, part: str | None = None) -> Source:
+    """Opens the sounds, or the MIDI files, of a folder or of a zip or tar archive, which is read in place.
 
-    Sounds in sub-folders are labelled with the first folder on their way; sounds that lie directly in the folder have
-    no labels. Tunes have none. A file that cannot be read is named, counted and skipped.
+    Sounds in sub-folders are labelled with the name of the first folder on their way; sounds that lie directly in the
+    folder have no labels. Tunes have none. A file that cannot be read is named, counted and skipped.
 
     Args:
-        path: the folder or archive.
-        strict: a file that cannot be read is an error.
-        trim: leaves out what is so many dB below a sound's loudest hundredth of a second, before and after it.
+        path: the folder or archive, on this machine or by its URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
+        strict: whether a file that cannot be read is an error.
+        part: a sub-folder.
 
     Raises:
         DataError: there is no such folder or archive, it holds nothing readable, or sounds as well as MIDI files, or
@@ -70,24 +75,25 @@ def open_folder(path: str | Path, *, strict: bool = False, trim: float | None = 
     from gan_audio import files, midi
     from gan_audio.scores import open_tunes
     from gan_audio.sources import open_sounds
-    from gan_core.files import count, names_ending, open_files, printable
+    from gan_core.files import count, is_url, names_ending, open_files, printable, sub_folder
+    from gan_core.hub_data import is_hub_dataset, open_hub_dataset
 
-    path = Path(path)
-    there = open_files(path)
+    if is_hub_dataset(path):
+        rows, labels, classes = open_hub_dataset(str(path), kind="audio")
+        return open_sounds(str(path), rows, strict=strict, labelled=(labels, classes))
+    place = path if is_url(path) else Path(path)
+    there, name = open_files(place), str(place) if part is None else f"{place}:{part}"
+    there = there if part is None else sub_folder(there, part, place)
     sounds, tunes = (names_ending(there, suffixes)[0] for suffixes in (files.SUFFIXES, midi.SUFFIXES))
     if sounds and tunes:
         found = f"{count(len(sounds), 'sound')} ({printable(sounds[0])} …)"
         found += f" and {count(len(tunes), 'MIDI file')} ({printable(tunes[0])} …)"
-        raise DataError(f"{path}: holds {found}; give a folder of one kind")
-    if not tunes:
-        return open_sounds(path, there, strict=strict, trim=trim)
-    if trim is not None:
-        raise DataError(f"{path}: `trim` leaves out silence of sounds, and these are MIDI files; leave it out")
-    return open_tunes(path, there, strict=strict)
+        raise DataError(f"{name}: holds {found}; give a folder of one kind")
+    return (open_tunes if tunes else open_sounds)(name, there, strict=strict)
 
 
 def load_drums() -> DrumSource:
-    """Kick, snare, hat, tom and clap (`gan_audio.drums`), at 16,000 Hz unless a network asks for another rate."""
+    """Loads kick, snare, hat, tom and clap (`gan_audio.drums`), at 16,000 Hz unless a game needs another rate."""
     from gan_audio.sources import DrumSource
 
     return DrumSource(name="drums", count=COUNT)
@@ -100,22 +106,28 @@ def load_tunes() -> TuneSource:
     return made_tunes("tunes", TUNES)
 
 
-def load_sc09() -> SoundSource:
-    """The digits of the training part of Speech Commands, version 0.01: what WaveGAN is trained on (arXiv:1802.04208).
+def load_sc09(part: str = "train") -> SoundSource:
+    """Loads the digits of Speech Commands, version 0.01; WaveGAN is trained on the part `train` (arXiv:1802.04208).
+
+    Args:
+        part: `train`, `validation` or `test`, by the release's lists.
 
     Raises:
         DataError: it is not here yet and cannot be downloaded.
     """
-    return _commands("sc09", "speech_commands_v0.01", DIGITS)
+    return _commands("sc09", "speech_commands_v0.01", DIGITS, part)
 
 
-def load_speech_commands() -> SoundSource:
-    """The training part of Speech Commands, version 0.02 (Warden 2018, arXiv:1804.03209).
+def load_speech_commands(part: str = "train") -> SoundSource:
+    """Loads Speech Commands, version 0.02 (Warden 2018, arXiv:1804.03209).
+
+    Args:
+        part: `train`, `validation` or `test`, by the release's lists.
 
     Raises:
         DataError: it is not here yet and cannot be downloaded.
     """
-    return _commands("speech-commands", "speech_commands_v0.02", WORDS)
+    return _commands("speech-commands", "speech_commands_v0.02", WORDS, part)
 
 
 def load_yesno() -> SoundSource:
@@ -168,20 +180,26 @@ def _published(name: str, dataset: str, archive: str, folder: str, **options: An
     return home / folder
 
 
-def _commands(name: str, version: str, words: Sequence[str]) -> SoundSource:
-    """The training part: what the release lists neither for validation nor for testing."""
+def _commands(name: str, version: str, words: Sequence[str], part: str) -> SoundSource:
+    """Loads a part of a release of Speech Commands; what the release lists for no other part is for training."""
     folder = _published(name, "SPEECHCOMMANDS", f"{version}.tar.gz", f"SpeechCommands/{version}", url=version)
-    kept_back: set[str] = set()
-    for part in ("validation_list.txt", "testing_list.txt"):
+    listed: dict[str, set[str]] = {}
+    for kind, file in LISTS.items():
         try:
-            kept_back.update((folder / part).read_text(encoding="utf-8").split())
+            listed[kind] = set((folder / file).read_text(encoding="utf-8").split())
         except OSError as error:
-            raise DataError(f"{folder}: has no {part}; remove the folder, and it is downloaded anew") from error
-    return _sounds(name, folder, classes=words, kept_back=kept_back)
+            raise DataError(f"{folder}: has no {file}; remove the folder, and it is downloaded anew") from error
+
+    def belongs(each: str) -> bool:
+        return each in listed[part] if part in listed else not any(each in some for some in listed.values())
+
+    return _sounds(name if part == "train" else f"{name}:{part}", folder, classes=words, belongs=belongs)
 
 
-def _sounds(name: str, folder: Path, *, classes: Sequence[str] = (), kept_back: Collection[str] = ()) -> SoundSource:
-    """The sounds below a folder: of these classes alone, where there are any, and none that is kept back."""
+def _sounds(
+    name: str, folder: Path, *, classes: Sequence[str] = (), belongs: Callable[[str], bool] = lambda name: True
+) -> SoundSource:
+    """Opens the sounds below a folder that belong to a part; where there are classes, those of the classes alone."""
     import torch
 
     from gan_audio.files import SUFFIXES
@@ -190,10 +208,10 @@ def _sounds(name: str, folder: Path, *, classes: Sequence[str] = (), kept_back: 
 
     files = open_files(folder)
     label = {each: k for k, each in enumerate(classes)}
-    names = [each for each in names_ending(files, SUFFIXES)[0] if each not in kept_back]
+    names = [each for each in names_ending(files, SUFFIXES)[0] if belongs(each)]
     headers, skipped = read_headers(files, [each for each in names if not label or each.partition("/")[0] in label])
     if not headers:
-        raise DataError(f"{folder}: holds no sounds; remove it, and it is downloaded anew")
+        raise DataError(f"{folder}: holds no sounds of {name}; remove it, and it is downloaded anew")
     labels = torch.tensor([label[each.partition("/")[0]] for each in headers]) if label else None
     source = SoundSource(
         files, list(headers), list(headers.values()), name=name, labels=labels, classes=list(classes) or None

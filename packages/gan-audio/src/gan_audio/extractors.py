@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from gan_audio.classifier import BANDS, WIDTH, Classifier, LogMel, learn_classes
 from gan_core.checkpoint import digest
-from gan_core.data import IndexStream, read
+from gan_core.data import length, read, shuffled
 from gan_core.errors import InputError
 from gan_core.features import Extractor, Features
 
@@ -104,15 +104,13 @@ def learnt_classes(dataset: Dataset[Any], num_classes: int, sample_rate: int) ->
 
 
 def real_sounds(dataset: Dataset[Any], most: int) -> dict[str, Tensor]:
-    """At most so many items, drawn by a fixed shuffle, as one batch."""
-    count: int = len(dataset)  # type: ignore[arg-type]
-    chosen = IndexStream(count, 1, seed=0).epoch(0)[:most]
-    batches = list(read(dataset, chosen, 1024))
+    """Returns at most a number of items, drawn by a fixed shuffle, as one batch."""
+    batches = list(read(dataset, shuffled(length(dataset))[:most], 1024))
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def rate_of(dataset: Dataset[Any], facts: Mapping[str, Any]) -> int:
-    """The rate in Hz of a dataset's items, which may be another than that of the files."""
+    """Returns the sample rate in Hz of a dataset's items, which may have been resampled."""
     return int(getattr(dataset, "sample_rate", None) or facts["sample_rate"])
 
 

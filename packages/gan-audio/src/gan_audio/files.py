@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -262,35 +262,36 @@ def check_channels(have: int, wanted: int) -> None:
         raise Unreadable(f"has {have} channels, of which {wanted} cannot be made; ask for 1 or {have}")
 
 
-def loud_part(sound: Any, *, decibels: float) -> tuple[int, int]:
-    """Where an open file's sound begins and ends: without what is silent before and after.
+def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) -> tuple[int, int]:
+    """Finds where a sound begins and ends, without the silence before and after it.
 
     Args:
-        sound: the file.
-        decibels: a hundredth of a second is silent whose mean power is so far below the loudest one's.
+        blocks: the sound, `[channels, n]` each.
+        sample_rate: sample rate in Hz.
+        decibels: a hundredth of a second is silent if its mean power is at least this far below the loudest one's.
 
     Returns:
-        The first sample and the one after the last, at the file's own rate.
+        The first sample, and the one after the last.
 
     Raises:
-        Unreadable: see `read_blocks`, or nothing is louder than nothing.
+        Unreadable: the sound is silent throughout.
     """
-    header = header_of(sound)
-    step = max(1, header.sample_rate // 100)
+    step, length = max(1, sample_rate // 100), 0
     powers: list[Tensor] = []
-    held = torch.empty(header.channels, 0)
-    for block in read_blocks(sound):
-        held = torch.cat([held, block], dim=1)
+    held: Tensor | None = None
+    for block in blocks:
+        length += block.shape[1]
+        held = block if held is None else torch.cat([held, block], dim=1)
         whole = held.shape[1] // step * step
-        powers.append(held[:, :whole].reshape(header.channels, -1, step).square().mean(dim=(0, 2)))
+        powers.append(held[:, :whole].reshape(len(held), -1, step).square().mean(dim=(0, 2)))
         held = held[:, whole:]
-    if held.shape[1]:
+    if held is not None and held.shape[1]:
         powers.append(held.square().mean()[None])
     power = torch.cat(powers)
     loud = torch.nonzero(power > power.max() * 10 ** (-decibels / 10)).flatten()
     if not len(loud):
         raise Unreadable("is silent from beginning to end")
-    return int(loud[0]) * step, min((int(loud[-1]) + 1) * step, header.length)
+    return int(loud[0]) * step, min((int(loud[-1]) + 1) * step, length)
 
 
 class WavWriter:

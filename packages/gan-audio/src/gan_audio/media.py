@@ -76,7 +76,8 @@ def write_samples(
             Or tunes `[N, 2, steps]` under one name, whole numbers: pitches and chords (`gan_audio.midi`).
         stem: where to, without a suffix; the folder is made.
         columns: items in a row; about as many as rows if None.
-        game: what made them; its networks say the sample rate. Without a rate the axes are bare, and nothing is heard.
+        game: the game that made them. If its data specification has no sample rate, the axes have no ticks and no WAV
+            file is written.
 
     Raises:
         DataError: there is nothing that can be drawn.
@@ -107,7 +108,7 @@ def write_items(
             `[N, mels, frames]`, or tunes `[N, 2, steps]`.
         folder: where to; it is made if needed, and no file in it is replaced.
         labels: `[N]`, written to `labels.csv`.
-        game: what made them; its networks say the sample rate.
+        game: the game that made them; its data specification has the sample rate.
 
     Raises:
         InputError: a file of one of the names is there already, or no rate is known.
@@ -118,14 +119,13 @@ def write_items(
     samples = samples if isinstance(samples, Mapping) else {"generated": samples}
     if (tunes := _tunes(samples)) is not None:
         return _write_tune_items(tunes, folder)
-    if (contract := getattr(game, "contract", None)) is not None and len(samples) == 1:
+    if (contract := contract_of(game)) is not None and len(samples) == 1:
         (mels,) = samples.values()
         if not is_sound(mels):
             return _write_mels(mels, contract, folder, labels)
     sounds = {key: tensor for key, tensor in samples.items() if is_sound(tensor) and len(tensor)}
     number = _number(sounds, samples)
-    if (rate := rate_of(game)) is None:
-        raise InputError(f"{folder}: the sample rate is not known: no network of the game says its `sample_rate`")
+    rate = known_rate_of(game, folder)
     items = _item_names(number)
     names = [f"{item}.wav" if len(sounds) == 1 else f"{item}_{key}.wav" for item in items for key in sounds]
     _begin(folder, names, labels)
@@ -185,9 +185,34 @@ def read_items(folder: Path) -> dict[str, Tensor]:
 
 
 def rate_of(game: Game | None) -> int | None:
-    """The sample rate in Hz that a game's networks say they make; None if none says one."""
-    rates = (getattr(network, "sample_rate", None) for network in (game.modules() if game is not None else ()))
-    return next((int(rate) for rate in rates if rate is not None), None)
+    """Returns the sample rate in Hz of the sounds that a game makes; None if its data specification leaves it open."""
+    from gan_audio.specs import SoundSpec
+
+    spec = None if game is None else game.spec
+    return spec.sample_rate if isinstance(spec, SoundSpec) else None
+
+
+def known_rate_of(game: Game | None, place: object) -> int:
+    """Returns the sample rate in Hz of the sounds that a game makes.
+
+    Args:
+        game: the game; None is unknown.
+        place: what the rate is needed for, for the error message.
+
+    Raises:
+        InputError: the rate is not known.
+    """
+    if (rate := rate_of(game)) is None:
+        remedy = "set `data.spec.sample_rate`, or `data_spec` of a game put together by hand"
+        raise InputError(f"{place}: the sample rate of the sounds is not known; {remedy}")
+    return rate
+
+
+def contract_of(game: Game | None) -> MelContract | None:
+    """Returns the contract of the mels that a game makes or reads; None if it has no mels."""
+    from gan_audio.mel import HasContract
+
+    return game.contract if isinstance(game, HasContract) else None
 
 
 def is_sound(tensor: Tensor) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -242,6 +242,15 @@ CONTRACTS = {
     "24k": MelContract(sample_rate=24_000, fft_size=1024, hop=256, window=1024, mels=100, magnitude_epsilon=1e-9),
 }
 """Contracts by name: MelGAN's, HiFi-GAN's, Tacotron 2's in NVIDIA's code, and BigVGAN's at 24 kHz."""
+
+
+@runtime_checkable
+class HasContract(Protocol):
+    """Games that make or read mels."""
+
+    @property
+    def contract(self) -> MelContract:
+        """Contract of the mels."""
 
 
 class MelSpectrogram(nn.Module):

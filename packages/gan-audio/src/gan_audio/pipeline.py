@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gan_audio.files import SUFFIXES, WavWriter, open_wav
-from gan_audio.media import SILENCE, rate_of
+from gan_audio.media import SILENCE, known_rate_of
 from gan_audio.mel import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
 from gan_audio.mel import SUFFIX as MEL_SUFFIX
 from gan_audio.pipes import (
@@ -481,10 +481,9 @@ def write_interpolation(sounds: Iterable[Tensor], path: Path, game: Game) -> Non
     """Writes sounds `[N, channels, samples]` one after the other, with a little silence between, as one WAV file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or the sample rate is not known.
     """
-    rate, every = rate_of(game), (sound for some in sounds for sound in some)
-    assert rate is not None
+    rate, every = known_rate_of(game, path), (sound for some in sounds for sound in some)
     first = next(every)
     with open_wav(path, sample_rate=rate, channels=len(first)) as writer:
         writer.write(first)

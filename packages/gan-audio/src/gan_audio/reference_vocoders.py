@@ -30,7 +30,7 @@ Mel = MelContract | Mapping[str, Any] | str
 NEW = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
 """Torch's new names of what weight normalisation keeps, and its old ones."""
 EXCERPT = 8192
-"""Samples that all of them are trained on at a time."""
+"""Length of the excerpts that all of them are trained on, in samples."""
 DILATIONS = {True: [[1, 3, 5]], False: [[1, 2], [2, 6], [3, 12]]}
 """The published dilations of blocks with paired convolutions, and of those without."""
 PERIODS = [2, 3, 5, 7, 11]
@@ -49,9 +49,10 @@ def melgan_generator(state: StateDict, *, mel: Mel | None = None) -> Published:
         names |= {f"model.{k}.{theirs}": f"layers.{k - 1}.branches.{ours}" for theirs, ours in parts.items()}
     width, mels = _weight(state, f"model.{last}").shape[1], _weight(state, f"model.{first}").shape[1]
     settings = {"rates": rates, "width": width, "depth": depth, "folded": _is_folded(state)}
-    settings |= _spoken(mel, CONTRACTS["melgan-22k"], mels, prod(rates))
+    contract = _contract(mel, CONTRACTS["melgan-22k"], mels, prod(rates))
+    settings["mel"] = contract.model_dump()
     arguments = {"input_size": mels, "ngf": width, "n_residual_layers": depth, "mel": mel}
-    return Published(melgan.Generator, settings, _new_layout(renamed(state, names)), arguments)
+    return Published(melgan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
 
 
 def melgan_discriminator(state: StateDict) -> Published:
@@ -81,9 +82,10 @@ def hifigan_generator(
     state = _old_layout(state)
     read, names = _residual_generator(state, "", upsample_rates, resblock_dilation_sizes)
     mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
-    settings = read | _spoken(mel, CONTRACTS["hifigan-22k"], mels, hop)
+    contract = _contract(mel, CONTRACTS["hifigan-22k"], mels, hop)
+    settings = read | {"mel": contract.model_dump()}
     arguments = _residual_arguments(settings) | {"mel": mel}
-    return Published(hifigan.Generator, settings, _new_layout(renamed(state, names)), arguments)
+    return Published(hifigan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
 
 
 def bigvgan_generator(
@@ -97,9 +99,10 @@ def bigvgan_generator(
     mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
     bias, separate = "conv_post.bias" in state, "activation_post.act.beta" in state
     tanh = bias if use_tanh_at_final is None else use_tanh_at_final
+    contract = _contract(mel, _bigvgan_contract(mels, second=not bias), mels, hop)
     settings = read | {
-        "separate": separate, "logarithmic": snake_logscale, "last_bias": bias, "bound": "tanh" if tanh else "clamp",
-        **_spoken(mel, _bigvgan_contract(mels, second=not bias), mels, hop),
+        "mel": contract.model_dump(), "separate": separate, "logarithmic": snake_logscale, "last_bias": bias,
+        "bound": "tanh" if tanh else "clamp",
     }  # fmt: skip
     names |= {f"{theirs}.{part}": f"{ours}.{name}" for theirs, ours in _activations(settings).items()
               for part, name in ACTIVATION.items()}  # fmt: skip
@@ -107,7 +110,7 @@ def bigvgan_generator(
         "activation": "snakebeta" if separate else "snake", "snake_logscale": snake_logscale,
         "use_bias_at_final": bias, "use_tanh_at_final": tanh, "mel": mel,
     }  # fmt: skip
-    return Published(bigvgan.Generator, settings, _new_layout(renamed(state, names)), arguments)
+    return Published(bigvgan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
 
 
 def hifigan_mpd(
@@ -274,8 +277,8 @@ def _weight(state: StateDict, layer: str) -> Tensor:
     return state[f"{layer}.{kind}"]
 
 
-def _spoken(given: Mel | None, usual: MelContract, mels: int, hop: int) -> dict[str, Any]:
-    """The contract that is given, or the usual one with the checkpoint's bands and hop, and excerpts that fit.
+def _contract(given: Mel | None, usual: MelContract, mels: int, hop: int) -> MelContract:
+    """Returns the contract that is given, or the usual one with the checkpoint's bands and hop.
 
     Raises:
         ValueError: the one that is given has other bands or another hop.
@@ -289,7 +292,12 @@ def _spoken(given: Mel | None, usual: MelContract, mels: int, hop: int) -> dict[
         contract = MelContract.model_validate(given)
     if (contract.mels, contract.hop) != (mels, hop):
         raise ValueError(f"it reads {mels} bands with a hop of {hop}, and `mel` has {contract.mels} and {contract.hop}")
-    return {"mel": contract.model_dump(), "samples": fitting(EXCERPT, contract)}
+    return contract
+
+
+def _trained_on(contract: MelContract) -> dict[str, Any]:
+    """Returns the data specification of a published training on mels of a contract."""
+    return {"samples": fitting(EXCERPT, contract)}
 
 
 def _bigvgan_contract(mels: int, *, second: bool) -> MelContract:

@@ -1,4 +1,4 @@
-"""What the audio package's data sets are made of: sounds of any rate and length cut to a network's, and drums."""
+"""The audio package's sources of sounds: files of any rate and length that are cut to what a game needs, and drums."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import logging
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset, get_worker_info
 
 from gan_audio.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
 from gan_audio.files import SUFFIXES, Header, check_channels, loud_part, opened, read_blocks, read_header, read_sound
+from gan_audio.specs import SoundSpec
 from gan_core import draws
-from gan_core.data import Batch, Source, require_labels
+from gan_core.data import Batch, Items, Source, Spec, expect
 from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, printable, skip
 
@@ -29,50 +30,62 @@ MEMORY_SAMPLES = 4 * 10**8
 KEPT_SAMPLES = 2**22
 """The longest sound of a larger set that is kept when it was read; of a longer one only slices are read."""
 
+Labelled = tuple[list[int] | None, list[str] | None]
+"""The class of each item as an index, and the names of the classes; None where there are none."""
+
 logger = logging.getLogger("gan_audio")
 
 
-class Form(NamedTuple):
-    """What a network asks of sounds.
+def complete(source: Source, spec: Spec) -> SoundSpec:
+    """Returns what a game needs, with the sounds' own length, rate and channels where it leaves them open.
 
-    Attributes:
-        samples: of an item.
-        sample_rate: in Hz.
-        channels: of an item.
-        peak: what the largest magnitude of every sound is made; None leaves sounds as loud as they are.
+    Raises:
+        DataError: the game needs something else, or leaves open the length of sounds that have different lengths.
     """
+    wanted = expect(spec, SoundSpec, source.name, "sounds")
+    wanted = wanted.but({name: source.facts[name] for name in wanted.open_fields() if name in source.facts})
+    if wanted.samples is None:
+        raise DataError(f"{source.name}: the sounds have different lengths; set `data.spec.samples`")
+    return wanted
 
-    samples: int
-    sample_rate: int
-    channels: int
-    peak: float | None
 
-    def levelled(self, sound: Tensor) -> Tensor:
-        """A whole sound `[channels, T]` with the peak that is asked for; silence stays silent."""
-        return sound if self.peak is None else sound * gain(float(sound.abs().max()), self.peak)
+def levelled(sound: Tensor, peak: float | None) -> Tensor:
+    """Returns a whole sound `[channels, T]` scaled to a peak; None and silence leave it as it is."""
+    return sound if peak is None else sound * gain(float(sound.abs().max()), peak)
 
 
 def gain(loudest: float, peak: float) -> float:
-    """By what a sound is multiplied so that its largest magnitude becomes the peak."""
+    """Returns the factor that brings the largest magnitude of a sound to a peak."""
     return peak / loudest if loudest > 0 else 1.0
 
 
 class Slices(Dataset[Batch]):
     """Sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
 
-    A short sound is followed by silence. A long one is several items, as many as it has whole slices, and each is cut
-    at a place that is drawn anew from the item's own part of the sound, so that an epoch goes through all of it.
+    A short sound is followed by silence. A long one is several items, as many as it has whole slices. Each is cut at a
+    place that is drawn anew, every time it is read, from the item's own part of the sound, so that an epoch covers all
+    of it.
+
+    Attributes:
+        groups: index of the sound that each item is cut from, `[N]`.
 
     Args:
-        form: of the items.
-        lengths: of the sounds, in samples.
-        labels: of the sounds, `[N]`.
+        spec: complete specification of the items.
+        lengths: lengths of the sounds in samples.
+        labels: class of each sound, `[number of sounds]`.
     """
 
-    def __init__(self, form: Form, lengths: Sequence[int], labels: Tensor | None):
-        self.form, self.labels = form, labels
-        self.samples, self.sample_rate, self.channels = form.samples, form.sample_rate, form.channels
-        self.ends = list(accumulate(max(1, length // form.samples) for length in lengths))
+    pixels: frozenset[str] = frozenset()
+
+    def __init__(self, spec: SoundSpec, lengths: Sequence[int], labels: Tensor | None):
+        assert spec.samples is not None
+        assert spec.sample_rate is not None
+        assert spec.channels is not None
+        self.spec, self.labels = spec, labels
+        self.samples, self.sample_rate, self.channels = spec.samples, spec.sample_rate, spec.channels
+        slices = [max(1, length // self.samples) for length in lengths]
+        self.ends = list(accumulate(slices))
+        self.groups = torch.repeat_interleave(torch.tensor(slices))
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -82,7 +95,8 @@ class Slices(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         audio, sounds = torch.zeros(len(indices), self.channels, self.samples), []
-        for row, (index, place) in enumerate(zip(indices, draws.of_items(len(indices)), strict=True)):
+        places = draws.of_items(len(indices))[:, 0].tolist()
+        for row, (index, place) in enumerate(zip(indices, places, strict=True)):
             sound = bisect_right(self.ends, index)
             first = self.ends[sound - 1] if sound else 0
             sound, cut = self.slice(sound, (index - first + place) / (self.ends[sound] - first))
@@ -101,10 +115,10 @@ class Slices(Dataset[Batch]):
 
 
 class HeldSlices(Slices):
-    """Slices of sounds `[channels, T]`, in that form already, that are held in memory as 32-bit numbers."""
+    """Slices of sounds `[channels, T]` that are held in memory, at the specification's rate and level already."""
 
-    def __init__(self, form: Form, sounds: Sequence[Tensor], labels: Tensor | None):
-        super().__init__(form, [sound.shape[1] for sound in sounds], labels)
+    def __init__(self, spec: SoundSpec, sounds: Sequence[Tensor], labels: Tensor | None):
+        super().__init__(spec, [sound.shape[1] for sound in sounds], labels)
         self.sounds = sounds
 
     def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
@@ -119,9 +133,10 @@ class FileSlices(Slices):
     What is kept stays: as every epoch reads all sounds once, replacing them would lose those that come next.
     """
 
-    def __init__(self, source: SoundSource, form: Form):
-        lengths = [header.length_at(form.sample_rate) for header in source.headers]
-        super().__init__(form, lengths, source.labels)
+    def __init__(self, source: SoundSource, spec: SoundSpec):
+        assert spec.sample_rate is not None
+        lengths = [header.length_at(spec.sample_rate) for header in source.headers]
+        super().__init__(spec, lengths, source.labels)
         self.source, self.lengths = source, lengths
         self._kept: dict[int, Tensor] = {}
         self._gains: dict[int, float] = {}
@@ -145,7 +160,7 @@ class FileSlices(Slices):
             Unreadable: it is damaged.
         """
         first, last = self._ends_of(sound)
-        return self.form.levelled(self._part(sound, first, last - first))
+        return levelled(self._part(sound, first, last - first), self.spec.peak)
 
     def _read(self, sound: int, place: float) -> Tensor:
         if sound not in self._kept and self._may_keep(self.lengths[sound] * self.channels):
@@ -157,7 +172,7 @@ class FileSlices(Slices):
             return whole[:, start : start + self.samples]
         first, last = self._ends_of(sound)
         part = self._part(sound, first + self.start(last - first, place), min(self.samples, last - first))
-        return part if self.form.peak is None else part * self._gain_of(sound, self.form.peak)
+        return part if self.spec.peak is None else part * self._gain_of(sound, self.spec.peak)
 
     def _part(self, sound: int, start: int, length: int) -> Tensor:
         return read_sound(
@@ -166,7 +181,7 @@ class FileSlices(Slices):
         ).contiguous()  # fmt: skip
 
     def _gain_of(self, sound: int, peak: float) -> float:
-        """By what a sound is multiplied of which only slices are kept: its peak is looked for once."""
+        """Returns the factor of a sound of which only slices are read; its peak is looked for once."""
         if sound not in self._gains:
             with opened(self.source.files, self.source.names[sound]) as file:
                 blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
@@ -174,13 +189,13 @@ class FileSlices(Slices):
         return self._gains[sound]
 
     def _ends_of(self, sound: int) -> tuple[int, int]:
-        """The first sample and the one after the last, at the network's rate: all, or what is not silent."""
+        """Returns the first sample and the one after the last, at the items' rate, of all or of what is not silent."""
         header = self.source.headers[sound]
-        if self.source.trim is None:
+        if self.spec.trim is None:
             return 0, self.lengths[sound]
         if sound not in self._bounds:
             with opened(self.source.files, self.source.names[sound]) as file:
-                bounds = loud_part(file, decibels=self.source.trim)
+                bounds = loud_part(read_blocks(file), header.sample_rate, decibels=self.spec.trim)
             first, last = (sample * self.sample_rate // header.sample_rate for sample in bounds)
             self._bounds[sound] = first, max(last, first + 1)
         return self._bounds[sound]
@@ -195,69 +210,95 @@ class FileSlices(Slices):
         return {**self.__dict__, "_kept": {}, "_spent": 0}
 
 
+class SoundItems(Items):
+    """Whole sounds by index, as composed sources read them: each from its beginning, followed by silence."""
+
+    pixels: frozenset[str] = frozenset()
+
+    def __init__(self, slices: FileSlices):
+        self.slices, source = slices, slices.source
+        self.memory = 4 * len(self) * slices.channels * slices.samples
+        self.values = sum(header.length * header.channels for header in source.headers)
+
+    def __len__(self) -> int:
+        return len(self.slices.source)
+
+    def name(self, index: int) -> str:
+        return self.slices.source.names[index]
+
+    def read(self, index: int) -> Batch:
+        sound, labels = self.slices.whole(index), self.slices.labels
+        audio = {"audio": pad(sound, (0, self.slices.samples - sound.shape[1]))}
+        return audio if labels is None else audio | {"label": labels[index]}
+
+
 class SoundSource(Source):
     """Sounds of a folder or archive, with or without labels.
 
     Args:
         files: the folder or archive.
-        names: of the sounds in it.
-        headers: what each says of itself.
-        name: of the source.
-        labels: of each, `[N]`.
-        classes: their names.
+        names: names of the sounds in it.
+        headers: headers of the sounds.
+        name: name of the source.
+        labels: class of each sound, `[N]`.
+        classes: names of the classes.
         strict: whether a sound that cannot be read is an error.
-        trim: silence before and after a sound is left out, which is so many dB below its loudest hundredth of a second;
-            None leaves nothing out.
 
     Attributes:
-        facts: `sample_rate` is the commonest (of several the lowest), `channels` those that all have, or 1, and
-            `samples` is there if all are equally long.
-        skipped: what could not be read and why, by name; it grows as items are read.
+        facts: `sample_rate` is the commonest (of several the lowest), `channels` the number that all sounds have, or 1,
+            and `samples` is there if all are equally long.
+        skipped: names of sounds that could not be read, with the reasons; grows as items are read.
     """
 
     def __init__(
         self, files: Files, names: Sequence[str], headers: Sequence[Header], *, name: str, labels: Tensor | None = None,
-        classes: Sequence[str] | None = None, strict: bool = False, trim: float | None = None,
+        classes: Sequence[str] | None = None, strict: bool = False,
     ) -> None:  # fmt: skip
         self.files, self.names, self.headers = files, names, headers
-        self.name, self.labels, self.strict, self.trim = name, labels, strict, trim
+        self.name, self.labels, self.strict = name, labels, strict
         self.skipped: dict[str, str] = {}
         self.facts = _facts(headers, classes)
-        self._last: tuple[Form, Slices] | None = None
+
+    @property
+    def keys(self) -> Collection[str]:
+        return ("audio",) if self.labels is None else ("audio", "label")
 
     def __len__(self) -> int:
         return len(self.headers)
 
-    def fit(self, **network: Any) -> Slices:
-        """Items `audio` `[channels, samples]` (float32, in [-1, 1]), and `label`; see `Slices`.
+    def fit(self, spec: Spec) -> Slices:
+        """Returns items `audio` `[channels, samples]` (float32, in [-1, 1]), and `label`; see `Slices`.
 
-        A set that is small enough is decoded now and kept in memory (until another form is asked for); of a larger one
-        items are read when they are asked for, and a sound that cannot be read then gives its place to the next.
-
-        Args:
-            network: `samples`, `sample_rate` (Hz) and `channels`, the data's own where they are not given; and `peak`,
-                to which every sound is scaled.
+        A set that is small enough is decoded now and held in memory. Otherwise items are read when they are needed, and
+        the next readable sound takes the place of one that cannot be read.
 
         Raises:
-            DataError: the length or channels are missing or impossible, the classes are not the network's, or nothing
-                can be read.
+            DataError: the game needs something else, the length or the channels cannot be had, or nothing can be read.
         """
-        require_labels(self, network.get("num_classes"))
-        wanted = _wanted(self, network)
-        self._check_channels(wanted.channels)
-        if self._last is None or self._last[0] != wanted:
-            self._last = None  # frees what is in memory
-            self._last = wanted, self._fit(wanted)
-        return self._last[1]
-
-    def _fit(self, form: Form) -> Slices:
-        slices = FileSlices(self, form)
-        held = sum(slices.lengths) * form.channels
+        wanted = complete(self, spec)
+        slices = FileSlices(self, wanted)
+        self._check_channels(slices.channels)
+        held = sum(slices.lengths) * slices.channels
         decoded = sum(header.length * header.channels for header in self.headers)
         if 4 * held <= MEMORY_BYTES and decoded <= MEMORY_SAMPLES:
             return self._held(slices)
-        slices[0]  # if nothing can be read, this says so before the training begins
+        slices[0]  # raises now, and not during the training, if nothing can be read
         return slices
+
+    def items(self, spec: Spec) -> Items:
+        """Returns the sounds in one piece each.
+
+        Raises:
+            DataError: see `fit`, or a sound is longer than an item, so that parts of a pair would be cut at different
+                places.
+        """
+        slices = FileSlices(self, complete(self, spec))
+        self._check_channels(slices.channels)
+        for name, length in zip(self.names, slices.lengths, strict=True):
+            if length > slices.samples:
+                given = f"{printable(name)} has {length:,} samples, and an item has {slices.samples:,}"
+                raise DataError(f"{self.name}: {given}; cut the sounds of pairs to the length of an item beforehand")
+        return SoundItems(slices)
 
     def _held(self, slices: FileSlices) -> HeldSlices:
         sounds: dict[int, Tensor] = {}
@@ -271,7 +312,7 @@ class SoundSource(Source):
             raise self.nothing(skipped)
         self.skip(skipped)
         labels = None if self.labels is None else self.labels[list(sounds)]
-        return HeldSlices(slices.form, list(sounds.values()), labels)
+        return HeldSlices(slices.spec, list(sounds.values()), labels)
 
     def _check_channels(self, wanted: int) -> None:
         for name, header in zip(self.names, self.headers, strict=True):
@@ -279,9 +320,6 @@ class SoundSource(Source):
                 check_channels(header.channels, wanted)
             except Unreadable as error:
                 raise DataError(f"{self.name}: {printable(name)} {error} as `network.channels`") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
 
     def skip(self, skipped: Mapping[str, str]) -> None:
         """Records what cannot be read, and names what is new in a warning.
@@ -303,29 +341,41 @@ class DrumSource(Source):
         self.name, self.count = name, count
         self.facts = {"sample_rate": RATE, "channels": 1, "samples": SAMPLES, "num_classes": len(DRUMS),
                       "classes": list(DRUMS)}  # fmt: skip
-        self._last: tuple[Form, Slices] | None = None
+
+    @property
+    def keys(self) -> Collection[str]:
+        return ("audio", "label")
 
     def __len__(self) -> int:
         return self.count
 
-    def fit(self, **network: Any) -> Slices:
-        """Items `audio` `[channels, samples]` and `label`: each drum from its beginning, made for that rate and length.
+    def fit(self, spec: Spec) -> HeldSlices:
+        """Returns items `audio` `[channels, samples]` and `label`: each drum from its beginning, made for that rate.
 
         Raises:
-            DataError: the network has another number of classes.
+            DataError: the game needs something else.
         """
-        require_labels(self, network.get("num_classes"))
-        wanted = _wanted(self, network)
-        if self._last is None or self._last[0] != wanted:
-            length, rate = min(wanted.samples, round(LONGEST * wanted.sample_rate)), wanted.sample_rate
-            audio, labels = make_drums(range(self.count), samples=length, sample_rate=rate)
-            sounds = [wanted.levelled(sound) for sound in audio.expand(-1, wanted.channels, -1)]
-            self._last = wanted, HeldSlices(wanted, sounds, labels)
-        return self._last[1]
+        wanted = complete(self, spec)
+        assert wanted.samples is not None
+        assert wanted.sample_rate is not None
+        assert wanted.channels is not None
+        length, rate = min(wanted.samples, round(LONGEST * wanted.sample_rate)), wanted.sample_rate
+        audio, labels = make_drums(range(self.count), samples=length, sample_rate=rate)
+        sounds = list(audio.expand(-1, wanted.channels, -1))
+        if wanted.trim is not None:
+            bounds = [loud_part([sound], rate, decibels=wanted.trim) for sound in sounds]
+            sounds = [sound[:, first:last] for sound, (first, last) in zip(sounds, bounds, strict=True)]
+        return HeldSlices(wanted, [levelled(sound, wanted.peak) for sound in sounds], labels)
 
 
-def open_sounds(path: Path, files: Files, *, strict: bool, trim: float | None) -> SoundSource:
-    """The sounds of a folder or archive at a path; every header is read now, so that what is no sound is known.
+def open_sounds(name: str, files: Files, *, strict: bool, labelled: Labelled | None = None) -> SoundSource:
+    """Opens the sounds of a folder or archive; every header is read now, so that what is no sound is known.
+
+    Args:
+        name: name of the source.
+        files: its files.
+        strict: whether a sound that cannot be read is an error.
+        labelled: class of each file and names of the classes; None takes them from the folders.
 
     Raises:
         DataError: see `gan_audio.data.open_folder`.
@@ -333,10 +383,12 @@ def open_sounds(path: Path, files: Files, *, strict: bool, trim: float | None) -
     names, seen = names_ending(files, SUFFIXES)
     headers, skipped = read_headers(files, names)
     if not headers and not (strict and skipped):
-        raise nothing_readable(str(path), seen, skipped, thing="sound", suffixes=SUFFIXES)
-    labels, classes = labels_of(path, names, list(headers), thing="sound", logger=logger)
+        raise nothing_readable(name, seen, skipped, thing="sound", suffixes=SUFFIXES)
+    labels, classes = labelled or labels_of(name, names, list(headers), thing="sound", logger=logger)
+    if labelled is not None and labels is not None:
+        labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
     source = SoundSource(
-        files, list(headers), list(headers.values()), name=str(path), classes=classes, strict=strict, trim=trim,
+        files, list(headers), list(headers.values()), name=name, classes=classes, strict=strict,
         labels=None if labels is None else torch.tensor(labels),
     )  # fmt: skip
     source.skip(skipped)
@@ -353,22 +405,6 @@ def read_headers(files: Files, names: Sequence[str]) -> tuple[dict[str, Header],
         except Unreadable as error:
             skipped[name] = str(error)
     return headers, skipped
-
-
-def _wanted(source: Source, network: Mapping[str, Any]) -> Form:
-    """What a network asks for, or the data's own; a mel is of one channel."""
-    if "bars" in network:
-        raise DataError(f"{source.name}: holds sounds, and this system learns from tunes; give MIDI files, or `tunes`")
-    if spoken := network.get("mel"):
-        network = {"sample_rate": spoken["sample_rate"], "channels": 1} | dict(network)
-    samples, rate, channels = (
-        network.get(key) or source.facts.get(key) for key in ("samples", "sample_rate", "channels")
-    )
-    if samples is None:
-        raise DataError(f"{source.name}: the sounds have different lengths; set `network.samples`")
-    assert rate is not None
-    assert channels is not None
-    return Form(int(samples), int(rate), int(channels), network.get("peak"))
 
 
 def _facts(headers: Sequence[Header], classes: Sequence[str] | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def learn_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[
         batches = BatchStream(train, BATCH, seed=0)
 
         def draw() -> tuple[Tensor, Tensor]:
-            batch = to_device(next(batches), torch.device("cpu"))
+            batch = next(batches)
             return _moved(batch["image"]), batch["label"]
 
         learn(network, draw, steps=STEPS, rate=RATE)

@@ -9,7 +9,7 @@ The toy distributions are points in their own coordinates, not scaled to [-1, 1]
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from gan_core.files import data_home, download
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gan_core.data import Derived, Unpaired
     from gan_image.sources import ImageSource, PointSource, StackedSource
 
 DATASETS: tuple[DataCard, ...] = (
@@ -33,11 +34,11 @@ DATASETS: tuple[DataCard, ...] = (
     DataCard("grid", "25 normal distributions on a lattice", "100,000 points around {-4, -2, 0, 2, 4}², deviation 0.05",
              "embedded", "gan_image.data:load_grid"),
     DataCard("mnist", "handwritten digits", "60,000 grey images of 28x28 pixels, 10 classes", "download",
-             "gan_image.data:load_mnist"),
+             "gan_image.data:load_mnist", ("train", "test")),
     DataCard("fashion-mnist", "clothes", "60,000 grey images of 28x28 pixels, 10 classes", "download",
-             "gan_image.data:load_fashion_mnist"),
+             "gan_image.data:load_fashion_mnist", ("train", "test")),
     DataCard("cifar10", "animals and vehicles", "50,000 colour images of 32x32 pixels, 10 classes", "download",
-             "gan_image.data:load_cifar10"),
+             "gan_image.data:load_cifar10", ("train", "test")),
     DataCard("photographs", "details of eight photographs (needs gan-image[photographs])",
              "10,000 colour images of 128x128 pixels, 8 classes", "embedded", "gan_image.data:load_photographs"),
     DataCard("stl10", "things that can fly, drive or walk", "100,000 colour images of 96x96 pixels, unlabelled",
@@ -48,6 +49,10 @@ DATASETS: tuple[DataCard, ...] = (
              "download", "gan_image.data:load_lsun_bedroom"),
     DataCard("stacked-digits", "three scanned digits as red, green and blue",
              "128,000 images of 8x8 pixels, 1000 modes", "embedded", "gan_image.data:load_stacked_digits"),
+    DataCard("inverted-digits", "scanned digits, and others in black on white, without pairs",
+             "899 and 898 grey images of 8x8 pixels", "embedded", "gan_image.data:load_inverted_digits"),
+    DataCard("digit-outlines", "the outlines of scanned digits, and the digits", "1,797 pairs of grey images",
+             "embedded", "gan_image.data:load_digit_outlines"),
     DataCard("stacked-mnist", "three digits of MNIST as red, green and blue",
              "128,000 images of 28x28 pixels, 1000 modes", "download", "gan_image.data:load_stacked_mnist"),
 )  # fmt: skip
@@ -62,22 +67,37 @@ STACKED = 128_000
 """Images of stacked digits, as PacGAN trains on (arXiv:1712.04086, section 4.2)."""
 
 
-def open_folder(path: str | Path, *, strict: bool = False) -> ImageSource:
-    """The images of a folder or of a zip or tar archive, which is read in place.
+HALVES = ("left", "right")
+"""Parts of files that show two images side by side."""
 
-    Images in sub-folders are labelled with the first folder on their way; images that lie directly in the folder have
-    no labels. A file that cannot be read is named, counted and skipped.
+
+def open_folder(path: str | Path, *, strict: bool = False, part: str | None = None) -> ImageSource:
+    """Opens the images of a folder or of a zip or tar archive, which is read in place.
+
+    Images in sub-folders are labelled with the name of the first folder on their way; images that lie directly in the
+    folder have no labels. A file that cannot be read is named, counted and skipped.
 
     Args:
-        path: the folder or archive.
-        strict: a file that cannot be read is an error.
+        path: the folder or archive, on this machine or by its URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
+        strict: whether a file that cannot be read is an error.
+        part: a sub-folder; or `left` or `right`, of files that show two images side by side.
 
     Raises:
         DataError: there is no such folder or archive, it holds no readable image, or one is unreadable and `strict`.
     """
+    from gan_core.files import is_url, sub_folder
+    from gan_core.hub_data import is_hub_dataset, open_hub_dataset
+    from gan_image.files import open_files
     from gan_image.sources import open_images
 
-    return open_images(Path(path), strict=strict)
+    if is_hub_dataset(path):
+        files, labels, classes = open_hub_dataset(str(path), kind="image")
+        return open_images(str(path), files, strict=strict, labelled=(labels, classes))
+    place = path if is_url(path) else Path(path)
+    files, name = open_files(place), str(place) if part is None else f"{place}:{part}"
+    if part in HALVES:
+        return open_images(name, files, strict=strict, half=part)
+    return open_images(name, files if part is None else sub_folder(files, part, place), strict=strict)
 
 
 def load_digits() -> ImageSource:
@@ -112,31 +132,31 @@ def load_grid() -> PointSource:
     return _mixture("grid", cartesian_prod(side, side), 0.05)
 
 
-def load_mnist() -> ImageSource:
-    """The training part of MNIST (LeCun et al. 1998), through torchvision.
+def load_mnist(part: str = "train") -> ImageSource:
+    """Loads MNIST (LeCun et al. 1998) through torchvision: its part `train` or `test`.
 
     Raises:
         DataError: it is not here yet and cannot be downloaded.
     """
-    return _torchvision("mnist", "MNIST")
+    return _torchvision("mnist", "MNIST", part)
 
 
-def load_fashion_mnist() -> ImageSource:
-    """The training part of Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747), through torchvision.
-
-    Raises:
-        DataError: it is not here yet and cannot be downloaded.
-    """
-    return _torchvision("fashion-mnist", "FashionMNIST")
-
-
-def load_cifar10() -> ImageSource:
-    """The training part of CIFAR-10 (Krizhevsky 2009), through torchvision.
+def load_fashion_mnist(part: str = "train") -> ImageSource:
+    """Loads Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) through torchvision: its part `train` or `test`.
 
     Raises:
         DataError: it is not here yet and cannot be downloaded.
     """
-    return _torchvision("cifar10", "CIFAR10")
+    return _torchvision("fashion-mnist", "FashionMNIST", part)
+
+
+def load_cifar10(part: str = "train") -> ImageSource:
+    """Loads CIFAR-10 (Krizhevsky 2009) through torchvision: its part `train` or `test`.
+
+    Raises:
+        DataError: it is not here yet and cannot be downloaded.
+    """
+    return _torchvision("cifar10", "CIFAR10", part)
 
 
 def load_photographs() -> ImageSource:
@@ -210,6 +230,41 @@ def load_lsun_bedroom() -> ImageSource:
     return _of_one_shape("lsun-bedroom", folder, (3, 256, 256))
 
 
+def load_inverted_digits() -> Unpaired:
+    """Loads every other scanned digit as `source`, and the others as `target`, black on white, without pairs."""
+    from gan_core.data import Unpaired
+    from gan_image.sources import ImageSource, TensorImages
+
+    pixels = load_digits().images.pixels  # type: ignore[attr-defined]
+    source, target = pixels[::2], 255 - pixels[1::2]
+    return Unpaired(
+        name="inverted-digits",
+        source=ImageSource(TensorImages(source), name="digits"),
+        target=ImageSource(TensorImages(target), name="inverted digits"),
+    )
+
+
+def load_digit_outlines() -> Derived:
+    """Loads the scanned digits as `target`, and as `source` where their brightness changes, in white on black."""
+    from gan_core.data import Derived
+
+    return Derived(load_digits(), outlined, name="digit-outlines")
+
+
+def outlined(image: Tensor, numbers: Sequence[float] = ()) -> Tensor:
+    """Returns where an image changes by a quarter of the full range within two pixels, as 0 and 255.
+
+    Args:
+        image: uint8 `[C, H, W]`.
+        numbers: not used; degradations are given some.
+    """
+    from torch.nn.functional import max_pool2d
+
+    levels = image.float()
+    reach = max_pool2d(levels, 3, 1, 1) + max_pool2d(-levels, 3, 1, 1)  # the largest less the smallest
+    return (reach > 64).byte() * 255
+
+
 def load_stacked_digits() -> StackedSource:
     """The scanned digits in threes, one a channel: stacked MNIST (`load_stacked_mnist`) without a download."""
     return _stacked("stacked-digits", load_digits())
@@ -244,13 +299,13 @@ def _stacked(name: str, digits: ImageSource) -> StackedSource:
     return StackedSource(digits, name=name, count=STACKED)
 
 
-def _torchvision(name: str, loader: str) -> ImageSource:
+def _torchvision(name: str, loader: str, part: str) -> ImageSource:
     import torch
 
-    data = _download(name, _torchvision_class(loader), train=True)
+    data = _download(name, _torchvision_class(loader), train=part == "train")
     pixels = torch.as_tensor(data.data)
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)  # [N, H, W(, C)] -> [N, C, H, W]
-    return _labelled(name, pixels, data.targets, data.classes)
+    return _labelled(name if part == "train" else f"{name}:{part}", pixels, data.targets, data.classes)
 
 
 def _torchvision_class(name: str) -> Callable[..., Any]:

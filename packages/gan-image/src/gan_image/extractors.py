@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core.checkpoint import digest, load_state, read_published
-from gan_core.data import IndexStream
+from gan_core.data import length, shuffled
 from gan_core.data import read as read_items
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
 from gan_core.features import Extractor, Features
@@ -259,8 +259,7 @@ def downloaded(url: str, digest: str) -> Path:
 
 def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
     """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, drawn by a fixed shuffle."""
-    count = len(dataset)  # type: ignore[arg-type]
-    chosen = IndexStream(count, 1, seed=0).epoch(0)[:MOST_LEARNT]
+    chosen = shuffled(length(dataset))[:MOST_LEARNT]
     batches = list(read_items(dataset, chosen, 1024))
     images = torch.cat([batch["image"] for batch in batches]).add(1).mul(127.5).round().byte()
     return images, torch.cat([batch["label"] for batch in batches])

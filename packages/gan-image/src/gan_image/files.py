@@ -19,11 +19,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan_core import files as general
+from gan_core.data.spec import ImageSpec
 from gan_core.errors import MissingDependency
-from gan_core.files import DAMAGED, Files, Unreadable, names_ending, open_member, opening, reason_of
+from gan_core.files import DAMAGED, Files, Unreadable, is_url, names_ending, open_member, opening, reason_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+NATIVE = ImageSpec()
+"""Images as they are."""
 MAX_BYTES = 2**28
 """The largest image file that is read: an uncompressed image of `MAX_PIXELS` fits."""
 MAX_PIXELS = 89_478_485
@@ -70,17 +73,17 @@ def _database(path: Path, process: int) -> Any:
         raise OSError(str(error)) from error
 
 
-def open_files(path: Path) -> Files:
-    """The files of a folder, of a zip or tar archive, or of an LMDB database.
+def open_files(place: str | Path) -> Files:
+    """Opens a folder, a zip or tar archive (local, or at a URL), or an LMDB database.
 
     Raises:
-        DataError: there is nothing of that name, or it is neither.
-        MissingDependency: it is a database, and lmdb is not installed.
+        DataError: it does not exist or cannot be read.
+        MissingDependency: it is a database and lmdb is not installed, or the library that reads the URL is not.
     """
-    if not (path / DATABASE).is_file():
-        return general.open_files(path)
-    with opening(path):
-        return DatabaseFiles(path)
+    if is_url(place) or not (Path(place) / DATABASE).is_file():
+        return general.open_files(place)
+    with opening(place):
+        return DatabaseFiles(Path(place))
 
 
 def image_names(files: Files) -> tuple[list[str], int]:
@@ -109,24 +112,33 @@ def opened(files: Files, name: str) -> Iterator[Image.Image]:
         yield image
 
 
-def read_image(files: Files, name: str, *, channels: int | None = None, size: int | None = None) -> Image.Image:
-    """A decoded image, upright, 8-bit grey or RGB, and on white where it was transparent.
+def read_image(files: Files, name: str, *, spec: ImageSpec = NATIVE, half: str | None = None) -> Image.Image:
+    """Returns a decoded image, upright, 8-bit grey or RGB, and on white where it was transparent.
+
+    Without interpolation (masks and label maps) values are the file's own: grey levels, or indices into its palette.
 
     Args:
         files: the folder or archive.
-        name: of the file in it.
-        channels: 1 or 3; as the file has them if None.
-        size: the side of the square that it is resized and centre-cropped to; as it is if None.
+        name: name of the file in it.
+        spec: channels and size; the file's own where they are None.
+        half: `left` or `right`, of a file that shows two images side by side.
 
     Raises:
-        Unreadable: see `opened`.
+        Unreadable: see `opened`; or it is smaller than what is to be cut out of it.
     """
     with opened(files, name) as image:
-        if size is not None:
-            image.draft(None, (2 * size, 2 * size))  # JPEG leaves out detail that the reduction would average away
+        if spec.loaded_size is not None and half is None and spec.interpolate:
+            height, width = spec.loaded_size
+            image.draft(None, (2 * width, 2 * height))  # JPEG leaves out detail that the reduction would average away
         upright = ImageOps.exif_transpose(image)
-        plain = to_channels(upright, channels or channels_of(upright))
-        return plain if size is None else to_square(plain, size)
+        if half is not None:
+            middle = upright.width // 2
+            upright = upright.crop((0, 0, middle, upright.height) if half == "left" else
+                                   (upright.width - middle, 0, upright.width, upright.height))  # fmt: skip
+        if not spec.interpolate:
+            return to_size(to_indices(upright), spec)
+        channels = spec.channels if isinstance(spec.channels, int) else channels_of(upright)
+        return to_size(to_channels(upright, channels), spec)
 
 
 def channels_of(image: Image.Image) -> int:
@@ -153,12 +165,50 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def to_square(image: Image.Image, size: int) -> Image.Image:
-    """The centre of an image at `size` x `size`: reduced by Lanczos' filter, enlarged bilinearly, which cannot ring."""
-    if image.size == (size, size):
+def to_indices(image: Image.Image) -> Image.Image:
+    """Returns a mask or label map as 8-bit integers: indices into its palette, or grey levels.
+
+    Raises:
+        ValueError: its values are colours.
+    """
+    if image.mode in ("P", "L"):
+        return Image.fromarray(np.asarray(image))
+    if image.mode == "1":
+        return image.convert("L")
+    raise ValueError(f"pixels of mode {image.mode} are no class indices; save it as grey levels or with a palette")
+
+
+def to_size(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Returns an image resized as a specification says: reduced by Lanczos' filter, enlarged bilinearly (no ringing).
+
+    It is cut to size only where that is at its centre; what is cut at random is cut later.
+
+    Raises:
+        Unreadable: it is not resized, and smaller than what is to be cut out of it.
+    """
+    if spec.size is None:
         return image
-    reduced = min(image.size) > size
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS if reduced else Image.Resampling.BILINEAR)
+    width, height = image.size
+    if spec.loaded_size is None:
+        if height < spec.size[0] or width < spec.size[1]:
+            raise Unreadable(f"{width}x{height} pixels, smaller than the {spec.size[1]}x{spec.size[0]} cut out of it")
+        return image
+    rows, columns = spec.loaded_size
+    if (height, width) == (rows, columns):
+        return image
+    if spec.resize == "stretch":
+        scale = min(rows / height, columns / width)
+        return image.resize((columns, rows), _filter(scale, spec))
+    scale = max(rows / height, columns / width)
+    if spec.crop == "centre":
+        return ImageOps.fit(image, (columns, rows), _filter(scale, spec))
+    return image.resize((max(columns, round(width * scale)), max(rows, round(height * scale))), _filter(scale, spec))
+
+
+def _filter(scale: float, spec: ImageSpec) -> Image.Resampling:
+    if not spec.interpolate:
+        return Image.Resampling.NEAREST
+    return Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BILINEAR
 
 
 @contextmanager

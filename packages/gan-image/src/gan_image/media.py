@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_core.errors import DataError, InputError
-from gan_core.files import refuse_existing, replacing, write_rows
+from gan_core.files import printable, refuse_existing, replacing, write_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,8 @@ GAP, WIDE_GAP = 2, 8
 """Pixels between the images of one item, and between items that have several."""
 SMALLEST, LARGEST = 512, 2048
 """A picture is enlarged to about the one and reduced to about the other."""
+HEAD = 14
+"""Height of the names above the columns of a picture, in pixels."""
 CANVAS, MARGIN, BARS = 512, 32, 64
 INK, PAPER, POINT = (90, 90, 90), (255, 255, 255), (31, 98, 168)
 
@@ -38,14 +40,14 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
             for each name: a histogram (D = 1), or their first two coordinates.
         stem: where to, without a suffix; the folder is made.
         columns: items in a row; about as many as rows if None.
-        game: what made them; images say all themselves, so it is not looked at.
+        game: what made them; columns of generated samples are headed by the names of its classes.
         limits: the range of the axes for points; round numbers around them if None.
 
     Raises:
         DataError: there is nothing that can be drawn.
     """
     points = _points(samples)
-    picture = _plots(points, limits) if points else _grid(_images(samples), columns)
+    picture = _plots(points, limits) if points else _grid(_images(samples), columns, _heads(samples, columns, game))
     path = stem.with_suffix(".png")
     _save(picture, path)
     return path
@@ -145,9 +147,21 @@ def _to_pixels(images: Tensor, channels: int) -> np.ndarray:
     return pixels.expand(-1, channels, -1, -1).permute(0, 2, 3, 1).numpy()  # [N, C, H, W] -> [N, H, W, C]
 
 
-def _grid(images: dict[str, np.ndarray], columns: int | None) -> Image.Image:
-    """Items in rows; an item's images stand side by side, each at the size of the largest."""
-    from PIL import Image
+def _heads(samples: Mapping[str, Tensor], columns: int | None, game: Game | None) -> Sequence[str]:
+    """Returns the names of the columns where samples were generated for all classes in turn, else nothing."""
+    classes = None if game is None or game.recipe is None else game.recipe.data.classes
+    return classes if classes is not None and len(classes) == columns and "generated" in samples else ()
+
+
+def _grid(images: dict[str, np.ndarray], columns: int | None, heads: Sequence[str] = ()) -> Image.Image:
+    """Draws items in rows; an item's images are side by side, each at the size of the largest.
+
+    Args:
+        images: uint8 `[N, H, W, C]` by name.
+        columns: items in a row; about as many as rows if None.
+        heads: names of the columns, cut to their width; none are drawn if empty.
+    """
+    from PIL import Image, ImageDraw
 
     height, width = (max(array.shape[axis] for array in images.values()) for axis in (1, 2))
     count, keys = len(next(iter(images.values()))), len(images)
@@ -157,11 +171,16 @@ def _grid(images: dict[str, np.ndarray], columns: int | None) -> Image.Image:
     factor = max(1, min(math.ceil(SMALLEST / (columns * keys * width)), LARGEST // longest))
     height, width, between = height * factor, width * factor, WIDE_GAP if keys > 1 else GAP
     across, down = keys * (width + GAP) - GAP + between, height + between
-    grid = Image.new("RGB", (columns * across - between, rows * down - between), PAPER)
+    top = HEAD if heads else 0
+    grid = Image.new("RGB", (columns * across - between, top + rows * down - between), PAPER)
+    for column, head in enumerate(heads):
+        cell = Image.new("RGB", (across - between, HEAD), PAPER)
+        ImageDraw.Draw(cell).text((1, 2), printable(head), fill=INK)
+        grid.paste(cell, (column * across, 0))
     for k, array in enumerate(images.values()):
         for i, pixels in enumerate(array):
             cell = _to_image(pixels).resize((width, height), Image.Resampling.NEAREST)
-            grid.paste(cell, (i % columns * across + k * (width + GAP), i // columns * down))
+            grid.paste(cell, (i % columns * across + k * (width + GAP), top + i // columns * down))
     return grid.reduce(math.ceil(longest / LARGEST)) if longest > LARGEST else grid
 
 

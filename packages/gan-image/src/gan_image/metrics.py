@@ -72,11 +72,9 @@ def recognition(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]
 
 def _real_images(dataset: Dataset[Any], count: int) -> dict[str, Tensor]:
     """A batch of real images in [-1, 1], drawn by a fixed shuffle."""
-    import torch
+    from gan_core.data import BatchStream
 
-    from gan_core.data import BatchStream, to_device
-
-    return to_device(next(BatchStream(dataset, count, seed=0)), torch.device("cpu"))
+    return next(BatchStream(dataset, count, seed=0))
 
 
 def modes(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float | int]:
@@ -137,9 +135,10 @@ def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]
     """A classifier of the digits at a size, its accuracy on held-out ones, and how often each occurs; learnt once."""
     import torch
 
+    from gan_core.data import ImageSpec
     from gan_image.classifier import learn_classes
 
-    real: Any = single.fit(image_size=size, channels=1)
+    real: Any = single.fit(ImageSpec(image_size=size, channels=1))
     every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
     network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
     return network, accuracy, torch.bincount(every["label"], minlength=classes).double() / len(real)

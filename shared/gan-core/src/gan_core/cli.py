@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -34,7 +35,10 @@ LONGEST_MESSAGE = 500
 FLAGS = ("--json", "--debug")
 INTERRUPTED = 130
 """The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
-DATA_HELP = "A named data set, or a folder or archive of files. Left out: embedded data."
+DATA_HELP = (
+    "A named dataset, or a folder or archive of files (default: embedded data). Where items have several parts, give "
+    "one for each: --data source=DIR --data target=DIR. Parts of a dataset or sub-folders: NAME:test, DIR:masks."
+)
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
 EXTRACTOR_HELP = "Whose features are compared. Left out: a small classifier of the data's labels."
 KEEP_HELP = "Keeps the features, so that an interrupted evaluation goes on."
@@ -194,7 +198,7 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
 
     def train(
         system: Annotated[str | None, typer.Argument(help="Left out where `--recipe` names it.")] = None,
-        data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+        data: Annotated[list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=DATA_HELP)] = None,
         out: Annotated[Path | None, typer.Option(help="The run folder, new or empty.")] = None,
         steps: Annotated[int | None, typer.Option(help="Rounds of the game.")] = None,
         batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
@@ -212,7 +216,7 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
         start = starting_recipe(domain, system, preset, recipe)
         given = {
-            "data.source": data, "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
+            "data.source": read_data(data), "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
             "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
         }  # fmt: skip
         start = start.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
@@ -305,7 +309,7 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
 
     def evaluate(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-        data: Annotated[str | None, typer.Option(help="A named data set, or a folder or archive of files.")] = None,
+        data: Annotated[list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=DATA_HELP)] = None,
         metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Left out: all that fit the data.")] = None,
         count: Annotated[int, typer.Option("-n", min=2, help="How many samples are generated.")] = 1000,
         seed: Seed = 0,
@@ -316,11 +320,12 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
         """Measures generated samples against data."""
         from gan_core.api import evaluate as measure
 
-        if data is None:
+        where = read_data(data)
+        if where is None:
             raise InputError("`--data` is missing: name the data that the samples are measured against")
         chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else None
         document = measure(
-            model, data=data, metrics=chosen, count=count, seed=seed, extractor=extractor, weights=weights, keep=keep,
+            model, data=where, metrics=chosen, count=count, seed=seed, extractor=extractor, weights=weights, keep=keep,
             domain=domain,
         )  # fmt: skip
         return Answer(document, figures_text(document))
@@ -407,7 +412,7 @@ def game_around(domain: Domain, name: str, published: Published) -> Game:
     recipe = recipe.but({
         f"network.{network}.{key}" if key in own else f"network.{key}": value
         for key, value in published.settings.items()
-    })  # fmt: skip
+    } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
     game = chosen.build(recipe)
     adversaries = game.adversaries
     place = adversaries[network].network if network in adversaries else game.get_submodule(network)
@@ -480,6 +485,25 @@ def doctor_command(
     good = all(check.good for check in checks)
     document = {"checks": [vars(check) | {"seen": check.seen} for check in checks], "good": good}
     return Answer(document, table(rows), status=0 if good else 1)
+
+
+def read_data(given: list[str] | None) -> str | dict[str, str] | None:
+    """Returns where the data are: one place, or a place for each part of an item (`--data source=A --data target=B`).
+
+    Raises:
+        InputError: several places are given without parts, or a part is given twice.
+    """
+    if not given:
+        return None
+    named = [re.match(r"([a-z_]+)=(.+)", text) for text in given if not Path(text).exists()]
+    if len(given) == 1 and not any(named):
+        return given[0]
+    parts = [(match[1], match[2]) for match in named if match]
+    if len(parts) < len(given) or len(dict(parts)) < len(parts):
+        raise InputError(
+            "`--data` is given several times; name a part for each, such as --data source=A --data target=B"
+        )
+    return dict(parts)
 
 
 def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, Any]:

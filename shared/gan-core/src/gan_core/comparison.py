@@ -68,7 +68,7 @@ def overview(runs: Runs) -> str:
         speeds = [speed for speed in speeds if math.isfinite(speed)]
         speed = f"{compact(median(speeds))}/s" if speeds else ""
         return [
-            text(run.title), text(run.setting("preset")), text(run.data), state(run), f"{run.done:,}", speed
+            text(run.title), text(run.setting("preset")), text(" ".join(run.data)), state(run), f"{run.done:,}", speed
         ]  # fmt: skip
 
     head = ("Run", "System", "Preset", "Data", "State", "Steps", "Samples")

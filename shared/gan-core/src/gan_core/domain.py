@@ -50,7 +50,10 @@ class Card:
 
 @dataclass(frozen=True)
 class DataCard:
-    """One named data set; `load` (`module:function`) takes no argument and returns its `Source`."""
+    """One named dataset; `load` (`module:function`) returns its `Source`.
+
+    It takes no argument, or the name of one of the `parts`, if there are any; the first is the default.
+    """
 
     name: str
     title: str
@@ -58,6 +61,7 @@ class DataCard:
     origin: str
     """`embedded` (works with no network) or `download`."""
     load: str
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

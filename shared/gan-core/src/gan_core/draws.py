@@ -70,17 +70,30 @@ def reading(seed: int, first: int) -> Iterator[None]:
         _reading.reset(token)
 
 
-def of_items(count: int) -> list[float]:
-    """A number in [0, 1) for each item of a batch that a dataset reads, whichever process or worker does so.
+def of_items(count: int, numbers: int = 1) -> Tensor:
+    """Returns numbers in [0, 1) for each item of a batch that a dataset reads, `[count, numbers]` in float64.
 
-    It is a function of the seed and the item's place in the stream; outside a training, torch's default generator
-    draws it.
+    They are a function of the seed and the item's place in the stream, whichever process or worker reads it, and the
+    same when they are drawn again: parts of one item draw the same ones. Outside a stream, torch's default generator
+    draws them.
     """
     stream = _reading.get()
     if stream is None:
-        return torch.rand(count, dtype=torch.float64).tolist()
+        return torch.rand(count, numbers, dtype=torch.float64)
     seed, first = stream
-    return [mix(seed, first + row) / 2**63 for row in range(count)]
+    drawn = [[mix(seed, first + row, *[k] * (k > 0)) / 2**63 for k in range(numbers)] for row in range(count)]
+    return torch.tensor(drawn, dtype=torch.float64).view(count, numbers)
+
+
+@contextmanager
+def apart(name: str) -> Iterator[None]:
+    """Context in which `of_items` draws other numbers than outside, for parts of an item that must not draw alike."""
+    stream = _reading.get()
+    token = _reading.set(None if stream is None else (mix(stream[0], *name.encode()), stream[1]))
+    try:
+        yield
+    finally:
+        _reading.reset(token)
 
 
 def normal(count: int, *shape: int, like: Tensor, truncation: float | None = None) -> Tensor:

@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
-from gan_core.data import Batch, IndexStream, Source, read, to_device
+from gan_core.data import FittedData, Source, length, read, shuffled, to_device
 from gan_core.domain import Domain, ExtractorCard, MetricCard, resolve
 from gan_core.errors import InputError, unknown
 from gan_core.features import Extractor, Seen, see
@@ -35,9 +34,8 @@ class Evaluation:
 
     Args:
         domain: whose metrics and extractors are used.
-        source: the data.
+        data: the data, fitted to what the game needs.
         game: of the kind that is measured.
-        network: the settings that the data are cut to.
         metrics: by name; None takes all that fit.
         count: samples that are generated; of pairs, as many as there are at most.
         seed: of the samples.
@@ -52,11 +50,12 @@ class Evaluation:
     """
 
     def __init__(
-        self, domain: Domain, source: Source, game: Game, network: Mapping[str, Any], *,
+        self, domain: Domain, data: FittedData, game: Game, *,
         metrics: Sequence[str] | None = None, count: int = 1000, seed: int = 0, extractor: str | None = None,
         weights: Path | None = None, keep: Path | None = None,
     ) -> None:  # fmt: skip
-        self.source, self.count, self.seed, self.keep, self.asked = source, count, seed, keep, metrics is not None
+        self.source = source = data.source
+        self.count, self.seed, self.keep, self.asked = count, seed, keep, metrics is not None
         module = domain.module("metrics")
         cards: dict[str, MetricCard] = {card.name: card for card in module.METRICS}
         extractors: dict[str, ExtractorCard] = {card.name: card for card in module.EXTRACTORS}
@@ -72,7 +71,7 @@ class Evaluation:
             why = "; ".join(f"`{name}` {obstacle}" for name, obstacle in obstacles.items())
             raise InputError(f"no metric fits: {why}")
         self.cards = [cards[name] for name in names]
-        self.dataset: Dataset[Batch] = source.fit(**network)
+        self.dataset, self.key = data.plain, game.data_spec().key
         self.extractor: Extractor | None = None
         if any(card.extracts for card in self.cards):
             assert seer is not None
@@ -183,7 +182,7 @@ class Evaluation:
     @torch.no_grad()
     def _pairs(self, game: Game) -> tuple[Tensor, Tensor]:
         """Real items, and what a game makes of each, on the CPU: `[real_count, …]`; what it draws follows the seed."""
-        order = IndexStream(len(self.dataset), 1, seed=0).epoch(0)[: self.real_count]  # type: ignore[arg-type]
+        order = shuffled(length(self.dataset))[: self.real_count]
         pairs: list[tuple[Tensor, Tensor]] = []
         with torch.random.fork_rng(devices=[]), evaluating(game):
             torch.manual_seed(self.seed)
@@ -205,9 +204,10 @@ class Evaluation:
 
     def _real(self, start: int) -> Iterator[Tensor]:
         """Real samples from one on, in parts."""
-        order = IndexStream(len(self.dataset), 1, seed=0).epoch(0)[start : self.real_count]  # type: ignore[arg-type]
+        order = shuffled(length(self.dataset))[start : self.real_count]
         for batch in read(self.dataset, order, GENERATE_AT_ONCE):
-            yield batch["target"] if "target" in batch else next(t for key, t in batch.items() if key != "label")
+            keys = ["target", self.key, *(key for key in batch if key != "label")]
+            yield next(batch[key] for key in keys if key in batch)
 
     @cached_property
     def _shape(self) -> list[int]:

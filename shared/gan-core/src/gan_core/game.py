@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from gan_core import draws
 from gan_core.adversary import Adversary, Moment, find_adversaries, prefixed
 from gan_core.blocks import evaluating as evaluating
+from gan_core.data.spec import Spec
 from gan_core.errors import CheckpointError, RecipeError
 from gan_core.objectives import Terms as Terms
 from gan_core.recipe import Optimizer, Recipe
@@ -68,14 +69,14 @@ class Phase:
         players: who plays, by name; None is everyone. Networks that no player of the phase owns are frozen and in
             evaluation mode.
         share: of the training's steps, relative to the other phases' shares.
-        fit: network settings that the phase's data are cut to instead of the recipe's, such as `{"image_size": 16}`.
+        spec: fields of the data specification that are other than the game's in this phase: `{"image_size": 16}`.
         batch_size: where it is not the recipe's.
     """
 
     name: str = "adversarial"
     players: tuple[str, ...] | None = None
     share: float = 1.0
-    fit: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
 
 
@@ -85,6 +86,8 @@ class Game(nn.Module, ABC):
     Attributes:
         recipe: what it was built from; None for a game put together by hand.
         sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
+        reads: keys of the batch that its losses read; empty for those of its data specification.
+        paired: whether the parts of an item that it reads belong together; otherwise they come from separate sets.
         stagers: names of the players that `stage` may train through; the others see its results as constants.
         unmeasured: why what it samples is none of its domain's measures' business; None where it is.
         example: what to do with a loaded `game`, as a line of Python for the model card.
@@ -96,7 +99,9 @@ class Game(nn.Module, ABC):
             `optimizers`.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ()
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
+    paired: ClassVar[bool] = True
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     images: ClassVar[bool] = True
@@ -162,6 +167,37 @@ class Game(nn.Module, ABC):
     def players(self) -> Iterable[Player]:
         """The cast, in the order of play. Asked anew at the start of every phase."""
 
+    def data_spec(self) -> Spec:
+        """Returns what the networks need of the data; fields that they leave open are set by the recipe."""
+        return Spec()
+
+    @property
+    def spec(self) -> Spec:
+        """What the data are fitted to: `data_spec` with the recipe's `data.spec` laid over it."""
+        return self.spec_with({} if self.recipe is None else self.recipe.data.spec)
+
+    def spec_with(self, changes: Mapping[str, Any]) -> Spec:
+        """Returns `data_spec` with some fields set.
+
+        Raises:
+            RecipeError: a field is unknown or out of range, or contradicts the networks.
+        """
+        own = self.data_spec()
+        spec = own.but(changes)
+        for name, value in own.fixed().items():
+            if getattr(spec, name) != value:
+                given = f"`data.spec.{name}` is {getattr(spec, name)}, and the networks need {value}"
+                raise RecipeError(f"{given}; leave it out, or set the networks' size")
+        return spec
+
+    @property
+    def data_keys(self) -> tuple[str, ...]:
+        """Keys that the data must have: `reads`, else the specification's key, and `label` where there are classes."""
+        if self.reads:
+            return self.reads
+        label = ("label",) if self.num_classes is not None else ()
+        return ((key,) if (key := self.data_spec().key) else ()) + label
+
     def phases(self) -> Iterable[Phase]:
         """The parts of a training, in order."""
         return (Phase(),)
@@ -186,6 +222,15 @@ class Game(nn.Module, ABC):
         """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
         raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
 
+    def apply(self, batch: Any) -> Any:
+        """Returns what the game makes of each item of a batch, by name; defined where it turns items into items.
+
+        `Module.apply(function)` works as ever.
+        """
+        if callable(batch):
+            return super().apply(batch)
+        raise RecipeError(f"{type(self).__name__} makes samples from nothing; use `generate`")
+
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Defined where a game makes something of data: real items `[N, …]` and what it makes of each, of that shape.
 
@@ -194,7 +239,12 @@ class Game(nn.Module, ABC):
         raise RecipeError(f"{type(self).__name__} makes samples from nothing; there is nothing to compare them with")
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """What a training shows at intervals, made from a fixed batch of its data: named rows of samples."""
+        """Returns what a training shows at intervals, made from a fixed batch of its data: named rows of samples.
+
+        By default it is what `apply` makes beside what it reads, or new samples.
+        """
+        if type(self).apply is not Game.apply:
+            return {key: batch[key] for key in self.data_keys if key != "label"} | self.apply(batch)
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:

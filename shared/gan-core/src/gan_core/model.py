@@ -151,9 +151,12 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
         use = f'import {package}\n\ngame = {package}.load("path/or/repository")\n{game.example}'
     counts = parameter_counts(game)
     parameters = "\n".join(f"| {name} | {counts[name]:,} |" for name in counts if networks is None or name in networks)
+    names = None if recipe is None else recipe.data.classes
+    classes = "" if names is None else f"\nClasses: {', '.join(names)}\n"
     settings = "" if recipe is None else f"\n## Recipe\n\n```yaml\n{recipe.to_yaml()}```\n"
     data = ModelCardData(library_name="gan-core", tags=["gan"])
-    body = f"# {title}\n\n```python\n{use}\n```\n\n| network | parameters |\n|---|---|\n{parameters}\n{settings}"
+    table = f"| network | parameters |\n|---|---|\n{parameters}\n"
+    body = f"# {title}\n\n```python\n{use}\n```\n\n{table}{classes}{settings}"
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 
+import torch
 from pydantic import ConfigDict, ValidationError, create_model
 from torch import nn
 
@@ -36,7 +37,7 @@ class Preset:
         networks: the networks' classes, by the names the game calls them. Their keywords are the `network` settings.
         paper: where it was published.
         network: network settings that differ from the classes' defaults. One that no preset and no user gives is taken
-            from the data where they know it (`channels`, `shape`).
+            from the data's facts, if there is one of that name (`channels`, `sample_rate` …).
         settings: the game's own settings that differ from its defaults.
         objective: Name of the objective of every adversary.
         regularizers: Penalties, augmentations and constraints of every adversary, with their settings.
@@ -44,6 +45,7 @@ class Preset:
             may also be a mapping of names to settings; None takes one out.
         optimizer: every player's.
         players: what differs for one player: `{"discriminator": {"turns": 5}}`.
+        data: data settings that differ from the defaults: `{"spec": {"flip": True}}`.
         train: training settings that differ from the defaults.
     """
 
@@ -57,6 +59,7 @@ class Preset:
     adversaries: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Adam | RMSprop | SGD = field(default_factory=Adam)
     players: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +84,8 @@ class Preset:
             "game": dict(self.settings), "objective": self.objective,
             "regularizers": _dumped(self.regularizers),
             "adversaries": {name: _plain(over) for name, over in self.adversaries.items()},
-            "optimizer": self.optimizer.model_dump(), "players": dict(self.players), "train": dict(self.train),
+            "optimizer": self.optimizer.model_dump(), "players": dict(self.players), "data": dict(self.data),
+            "train": dict(self.train),
         })  # fmt: skip
 
     def check(self, recipe: Recipe) -> Recipe:
@@ -97,14 +101,19 @@ class Preset:
         return recipe.model_copy(update={"adversaries": self._adversary_settings(recipe)})
 
     def complete(self, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
-        """The recipe checked and written out, with network settings that were left open taken from the data's `facts`.
+        """Returns the recipe checked and written out, with what was left open taken from the data's `facts`.
+
+        A network setting is taken from the fact of the same name, unless it is `num_classes`: whether a game has
+        classes is the user's choice. See `completed` for the data settings.
 
         Raises:
-            RecipeError: see `check`.
+            RecipeError: see `check`, or no networks can be built with these settings.
         """
         takers = self._takers(self._own_settings(recipe.network))
-        known = {name: facts[name] for name in ("channels", "shape") if name in facts and takers.get(name)}
-        return self.check(recipe.model_copy(update={"network": known | recipe.network}))
+        known = {name: facts[name] for name in facts.keys() - {"num_classes"} if takers.get(name)}
+        recipe = self.check(recipe.model_copy(update={"network": known | recipe.network}))
+        with torch.device("meta"):
+            return completed(self.build(recipe), recipe, facts)
 
     def build(self, recipe: Recipe | None = None) -> Game:
         """The game of a recipe (of the preset's own, if none is given), with fresh weights from torch's generator.
@@ -265,6 +274,25 @@ class Preset:
             for key, fields in over.regularizers.items()
         }
         return AdversarySettings(objective=over.objective, regularizers=regularizers)
+
+
+def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
+    """Returns a recipe for a game with its data settings written out; open ones are taken from the data's facts.
+
+    What is still open is written as None, so that a preset does not fill it in when the recipe is read again.
+    Fields of the specification that follow from the networks are left out: they change with the networks. Names of
+    classes are kept where the game has classes.
+
+    Raises:
+        RecipeError: a field of `data.spec` is unknown or out of range, or contradicts the networks.
+    """
+    spec, fixed = game.spec_with(recipe.data.spec), game.data_spec().fixed()
+    spec = spec.but({name: facts[name] for name in spec.open_fields() if name in facts})
+    fields = {name: value for name, value in spec.model_dump().items() if name not in fixed}
+    classes = facts.get("classes") if game.num_classes is not None else None
+    update = {"spec": fields, "classes": None if classes is None else tuple(classes)}
+    data = recipe.data.model_copy(update={name: value for name, value in update.items() if value is not None})
+    return recipe.model_copy(update={"data": data})
 
 
 def check_players(game: Game, recipe: Recipe) -> None:

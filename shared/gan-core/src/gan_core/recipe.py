@@ -118,16 +118,23 @@ class AdversarySettings(Settings):
 
 
 class DataSettings(Settings):
-    """Where the data come from.
+    """Where the data come from, and what items are made of them.
 
     Attributes:
-        source: a named data set, or a folder or archive of files.
-        strict: a file that cannot be read stops the training instead of being skipped.
+        source: a named dataset, a folder or archive of files, or one of them for each part of an item:
+            `{source: DIR, target: DIR}`.
+        spec: what the items are: fields of the system's data specification (`gan_core.data.Spec`) that its networks
+            leave open, such as `flip` for images.
+        classes: names of the classes, in the order of their indices; taken from the data.
+        strict: whether a file that cannot be read stops the training instead of being skipped.
         workers: processes that read and decode; 0 reads in the training's own.
         held_out: share of the items that is not trained on, by which the doctor sees whether a discriminator memorises.
+            Items cut from one file are held out together.
     """
 
-    source: str | None = None
+    source: str | dict[str, str] | None = None
+    spec: dict[str, Any] = Field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
     strict: bool = False
     workers: int = Field(default=0, ge=0, le=256)
     held_out: float = Field(default=0.0, ge=0, lt=1)

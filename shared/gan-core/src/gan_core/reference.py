@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gan_core.domain import Domain
@@ -28,12 +29,15 @@ class Published:
         weights: the checkpoint under our names.
         arguments: what the published constructor was given, by its own names, as the shapes tell: an argument that the
             caller gives all the same must agree.
+        spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
+            where the paper's preset may have other values.
     """
 
     network: Callable[..., nn.Module]
     settings: Mapping[str, Any]
     weights: StateDict
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Our network with the published weights.
@@ -42,6 +46,8 @@ class Published:
             CheckpointError: the checkpoint lacks a tensor, has one too many, or one of another shape.
         """
         try:
+            with torch.device("meta"):  # compares all shapes before a network that may be larger is allocated
+                self.network(**self.settings).load_state_dict(dict(self.weights), assign=True)
             network = self.network(**self.settings)
             network.load_state_dict(dict(self.weights))
         except (RuntimeError, RecipeError) as error:

@@ -105,9 +105,12 @@ class RunRecord:
         return self.setting("system") or self.folder.resolve().name
 
     @property
-    def data(self) -> str:
-        """The name or path of the training data."""
-        return self.setting("data", "source")
+    def data(self) -> Sequence[str]:
+        """Names or paths of the training data, as `--data` takes them: one, or `PART=PLACE` for each part."""
+        one, parts = self.setting("data", "source"), self.recipe.get("data", {})
+        parts = parts.get("source") if isinstance(parts, Mapping) else None
+        several = parts.items() if isinstance(parts, Mapping) else ()
+        return [one] if one else [f"{part}={place}" for part, place in several if isinstance(place, str)]
 
     @property
     def done(self) -> int:
@@ -347,7 +350,7 @@ def header(run: RunRecord) -> str:
         "First to last file": str(timedelta(seconds=int(last - first))) if last - first >= 1 else "",
         "Last written": f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC",
     }
-    names = {"domain": run.setting("domain"), "preset": run.setting("preset"), "data": run.data}
+    names = {"domain": run.setting("domain"), "preset": run.setting("preset"), "data": " ".join(run.data)}
     about = "".join(f"<li>{key} <b>{text(value)}</b></li>" for key, value in names.items() if value)
     cells = "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in facts.items() if value)
     return (
@@ -476,7 +479,8 @@ def commands(run: RunRecord) -> dict[str, str]:
         lines["Train longer" if more else "Resume"] = f"{program} resume {folder}{more}"
     if run.checkpoint is not None or run.has_model:
         lines["Generate"] = f"{program} generate {folder} -n 64 --out generated"
-        lines["Evaluate"] = f"{program} evaluate {folder} --data {shlex.quote(run.data or 'NAME')}"
+        places = " ".join(f"--data {shlex.quote(place)}" for place in run.data or ["NAME"])
+        lines["Evaluate"] = f"{program} evaluate {folder} {places}"
     if run.setting("system"):
         recipe = shlex.quote(str(run.folder / "recipe.yaml"))
         lines["Train again"] = f"{program} train {shlex.quote(run.setting('system'))} --recipe {recipe} --out NEW"

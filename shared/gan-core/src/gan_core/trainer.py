@@ -23,11 +23,12 @@ from torch import Tensor
 
 from gan_core.averaging import Average
 from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
-from gan_core.data import BatchStream, Source, hold_out, to_device
+from gan_core.data import BatchStream, FittedData, hold_out, length
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
 from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown, writing
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
+from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.recipe import Recipe
 from gan_core.run import EVALUATION, WATCH, Run
@@ -121,7 +122,7 @@ class Trainer:
     Args:
         game: whose networks are trained; it is moved to the recipe's device and changed in place.
         recipe: complete; how to train.
-        source: the data.
+        data: the data, fitted to what the game needs.
         run: where everything is written.
         write_samples: the domain's.
         evaluate: the game's figures as they are logged; None where none are asked for.
@@ -132,10 +133,10 @@ class Trainer:
     """
 
     def __init__(
-        self, game: Game, recipe: Recipe, source: Source, run: Run, *, write_samples: WriteSamples,
+        self, game: Game, recipe: Recipe, data: FittedData, run: Run, *, write_samples: WriteSamples,
         evaluate: Evaluate | None = None, shown: bool = True,
     ) -> None:  # fmt: skip
-        self.recipe, self.settings, self.source, self.run = recipe, recipe.train, source, run
+        self.recipe, self.settings, self.data, self.run = recipe, recipe.train, data, run
         self.write_samples, self.evaluate, self.shown = write_samples, evaluate, shown
         self.processes = Processes(self.settings.device)
         self._check(game)
@@ -250,7 +251,7 @@ class Trainer:
 
     def _next_batches(self) -> list[Batch]:
         """A fresh batch, in the parts that gradients are accumulated over."""
-        batch = to_device(next(self.stream), self.processes.device)
+        batch = next(self.stream)
         self.seen += self.stream.batch_size
         if self.settings.accumulate == 1:
             return [batch]
@@ -289,23 +290,19 @@ class Trainer:
         self.game.enter(phase)
         self._lay_out()
         self._seat_players(phase)
-        dataset = self.source.fit(**{**self.recipe.network, **phase.fit})
-        training, held_out = hold_out(dataset, self.recipe.data.held_out)
+        training, held_out = hold_out(self.data.for_training(phase.spec), self.recipe.data.held_out)
         if self.step == 0:
             self.game.study(training)
         self.watch = Watch(self.game, training, held_out)
         self.stream = BatchStream(
             training, batch_size,
             seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
-            rank=self.processes.rank, processes=self.processes.count, pin_memory=self.processes.device.type == "cuda",
+            rank=self.processes.rank, processes=self.processes.count, device=self.processes.device,
         )  # fmt: skip
 
     def _lay_out(self) -> None:
-        """Brings the game to the device, in the memory layout that convolutions are fastest in; the average follows."""
-        self.game.to(self.processes.device)
-        for parameter in self.game.parameters():
-            if parameter.ndim == 4:  # not by `contiguous`: it leaves the strides of a single channel as they are
-                parameter.data = parameter.data.to(memory_format=torch.channels_last)
+        """Moves the game to the device, in the memory layout in which it runs fastest; the average follows."""
+        lay_out(self.game.to(self.processes.device))
         if self.average is not None:
             self.average.follow(self.game)
 
@@ -614,8 +611,9 @@ class Trainer:
         for size in [self.settings.batch_size, *filter(None, (phase.batch_size for phase in game.phases()))]:
             if size % parts:
                 raise RecipeError(f"a batch of {size} cannot be cut into {parts} (processes × parts); use a multiple")
-        if type(game).sample is Game.sample and type(game).preview is Game.preview:
-            raise RecipeError(f"{type(game).__name__} has nothing to show; define `sample` or `preview`")
+        kind = type(game)
+        if kind.sample is Game.sample and kind.apply is Game.apply and kind.preview is Game.preview:
+            raise RecipeError(f"{kind.__name__} has nothing to show; define `sample`, `apply` or `preview`")
 
     # Pictures.
 
@@ -623,12 +621,10 @@ class Trainer:
         """The batch that pictures are made from, the picture of real samples, and the device's own settings."""
         if self.processes.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-        dataset = self.source.fit(**self.recipe.network)
         count, self.columns = _picture(self.settings.show, self.game.num_classes)
-        count = min(count, len(self.source))
+        count = min(count, length(self.data.plain))
         seed_torch(0, self.processes.device)  # of items that are drawn from
-        first = BatchStream(dataset, count, seed=0)
-        self.reference = to_device(next(first), self.processes.device)
+        self.reference = next(BatchStream(self.data.plain, count, seed=0, device=self.processes.device))
         if self.processes.first:
             real = {key: value for key, value in self.reference.items() if key != "label"}
             with writing(self.run.samples_folder):

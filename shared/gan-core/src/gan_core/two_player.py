@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gan_core import draws
 from gan_core.adversary import Adversary
-from gan_core.errors import RecipeError
+from gan_core.data.spec import Spec
+from gan_core.errors import DataError, RecipeError
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.objectives import Objective, non_saturating
 from gan_core.regularizers import Generation, Regularizer
@@ -23,8 +24,8 @@ class TwoPlayerGame(Game):
     of the real samples that they are judged beside.
 
     Args:
-        generator: `(z [B, latent_dim][, label]) -> samples`; has the attribute `latent_dim`, and `num_classes` if it
-            has classes.
+        generator: `(z [B, latent_dim][, label]) -> samples`; has the attribute `latent_dim`, `num_classes` if it has
+            classes, and `data_spec` to say what its samples are (`ImageSpec(image_size=64, channels=3)`).
         discriminator: A network as `Adversary` takes it, or an `Adversary`, which has its own objective and
             regularizers. It has the generator's `num_classes`.
         objective: What both minimise.
@@ -101,9 +102,21 @@ class TwoPlayerGame(Game):
         return samples
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """Returns the batch's real samples and their condition, which both networks take."""
-        (key,) = batch.keys() - {"label"}
-        return batch[key], {"label": batch["label"]} if self.num_classes is not None else {}
+        """Returns the batch's real samples, and the condition that both networks get.
+
+        Raises:
+            DataError: the data have several keys, and the game does not say which it reads.
+        """
+        key = self.data_spec().key
+        keys = self.reads[:1] or ((key,) if key else tuple(batch.keys() - {"label"}))
+        if len(keys) != 1:
+            have = ", ".join(f"`{key}`" for key in sorted(keys))
+            raise DataError(f"the data have {have}; say which one {type(self).__name__} reads by its attribute `reads`")
+        return batch[keys[0]], {"label": batch["label"]} if self.num_classes is not None else {}
+
+    def data_spec(self) -> Spec:
+        spec: Spec = getattr(self.generator, "data_spec", Spec())
+        return spec
 
     def probe(self, rows: int) -> tuple[Tensor, dict[str, Any]]:
         """Returns generated samples and their condition, made in evaluation mode, for their shape."""

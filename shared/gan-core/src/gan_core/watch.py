@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.data import BatchStream, to_device
+from gan_core.data import BatchStream, length
 from gan_core.draws import seed_torch
 from gan_core.game import GENERATE_AT_ONCE, Batch, Game
 
@@ -82,8 +82,7 @@ class Watch:
 
 
 def _some(dataset: Dataset[Batch], device: torch.device) -> Batch:
-    count = min(ITEMS, len(dataset))  # type: ignore[arg-type]  # every dataset here has one
-    return to_device(next(BatchStream(dataset, count, seed=0)), device)
+    return next(BatchStream(dataset, min(ITEMS, length(dataset)), seed=0, device=device))
 
 
 def _rows(samples: Tensor) -> Tensor:

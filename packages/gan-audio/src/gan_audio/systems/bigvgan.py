@@ -26,7 +26,6 @@ from gan_audio.systems.vocoder import (
     Vocoder,
     same,
 )
-from gan_audio.systems.wavegan import Peak
 from gan_core.adversary import Adversary
 from gan_core.precision import full_precision
 from gan_core.preset import Preset
@@ -129,8 +128,6 @@ class Generator(MelGenerator):
 
     Args:
         mel: the contract of its mels.
-        samples: of the excerpts that it is trained on.
-        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         rates: by which the stages lengthen; each halves the channels.
         up_sizes: of the transposed convolutions that lengthen.
         width: channels of the first layer.
@@ -148,9 +145,8 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["24k"], samples: Size = 8192, peak: Peak | None = PEAK,
-        rates: tuple[Size, ...] = (4, 4, 2, 2, 2, 2), up_sizes: tuple[Size, ...] = (8, 8, 4, 4, 4, 4),
-        width: Size = 1536, sizes: tuple[Size, ...] = (3, 7, 11),
+        self, *, mel: MelContract = CONTRACTS["24k"], rates: tuple[Size, ...] = (4, 4, 2, 2, 2, 2),
+        up_sizes: tuple[Size, ...] = (8, 8, 4, 4, 4, 4), width: Size = 1536, sizes: tuple[Size, ...] = (3, 7, 11),
         dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3, paired: bool = True, separate: bool = True,
         logarithmic: bool = True, last_bias: bool = True, bound: Literal["tanh", "clamp"] = "tanh",
         folded: bool = False,
@@ -167,7 +163,7 @@ class Generator(MelGenerator):
             channels = outputs
         layers += [activation(channels), same(channels, 1, 7, bias=last_bias)]
         layers.append(nn.Tanh() if bound == "tanh" else nn.Hardtanh())
-        super().__init__(mel, rates, samples, peak, layers, folded)
+        super().__init__(mel, rates, layers, folded)
 
 
 class ResolutionDiscriminator(ConvolutionalDiscriminator):
@@ -240,7 +236,7 @@ BIGVGAN = Preset(
     regularizers=[FeatureMatching(weight=2.0)],  # λ_fm
     settings={"mel_weight": 45.0},
     network={
-        "mel": CONTRACTS["24k"].model_dump(), "samples": 8192,
+        "mel": CONTRACTS["24k"].model_dump(),
         "rates": (4, 4, 2, 2, 2, 2), "up_sizes": (8, 8, 4, 4, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3,
         "generator": {"width": 1536}, "mpd": {"width": 32}, "mrd": {"width": 32},
     },
@@ -248,6 +244,7 @@ BIGVGAN = Preset(
         learning_rate=1e-4, betas=(0.8, 0.99), weight_decay=0.01, clip_norm=1000.0,
         schedule=Step(every=1, factor=0.9999996),
     ),
+    data={"spec": {"samples": 8192, "peak": PEAK}},
     train={"batch_size": 32, "steps": 1_000_000, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
 )  # fmt: skip
 BASE = BIGVGAN.but(network={"rates": (8, 8, 2, 2), "up_sizes": (16, 16, 4, 4), "generator": {"width": 512}})

@@ -25,7 +25,6 @@ from gan_audio.systems.vocoder import (
     normalise_weights,
     same,
 )
-from gan_audio.systems.wavegan import Peak
 from gan_core.adversary import Adversary
 from gan_core.blocks import spectrally_normalised
 from gan_core.errors import RecipeError
@@ -74,8 +73,6 @@ class Generator(MelGenerator):
 
     Args:
         mel: the contract of its mels.
-        samples: of the excerpts that it is trained on.
-        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         rates: by which the stages lengthen; each halves the channels.
         up_sizes: of the transposed convolutions that lengthen.
         width: channels of the first layer.
@@ -89,8 +86,8 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 8192, peak: Peak | None = PEAK,
-        rates: tuple[Size, ...] = (8, 8, 2, 2), up_sizes: tuple[Size, ...] = (16, 16, 4, 4), width: Size = 512,
+        self, *, mel: MelContract = CONTRACTS["hifigan-22k"], rates: tuple[Size, ...] = (8, 8, 2, 2),
+        up_sizes: tuple[Size, ...] = (16, 16, 4, 4), width: Size = 512,
         sizes: tuple[Size, ...] = (3, 7, 11), dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
         paired: bool = True, folded: bool = False,
     ) -> None:  # fmt: skip
@@ -102,7 +99,7 @@ class Generator(MelGenerator):
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, blocks]
             channels = outputs
         layers += [nn.LeakyReLU(LAST_SLOPE, inplace=True), same(channels, 1, 7), nn.Tanh()]
-        super().__init__(mel, rates, samples, peak, layers, folded)
+        super().__init__(mel, rates, layers, folded)
 
 
 def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[nn.Module, int]]:
@@ -271,13 +268,14 @@ V1 = Preset(
     regularizers=[FeatureMatching(weight=2.0)],  # λ_fm
     settings={"mel_weight": 45.0},
     network={
-        "mel": CONTRACTS["hifigan-22k"].model_dump(), "samples": 8192, "rates": (8, 8, 2, 2),
+        "mel": CONTRACTS["hifigan-22k"].model_dump(), "rates": (8, 8, 2, 2),
         "up_sizes": (16, 16, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3, "paired": True,
         "generator": {"width": 512}, "mpd": {"width": 32}, "msd": {"width": 128},
     },
     optimizer=Adam(
         learning_rate=2e-4, betas=(0.8, 0.99), weight_decay=0.01, schedule=Step(every=EPOCH, factor=0.999)
     ),
+    data={"spec": {"samples": 8192, "peak": PEAK}},
     train={"batch_size": 16, "steps": 2_500_000, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
 )  # fmt: skip
 V2 = V1.but(network={"generator": {"width": 128}})

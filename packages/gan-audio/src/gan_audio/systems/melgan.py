@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.specs import Peak
 from gan_audio.systems.filtering import TransposedConvolution
 from gan_audio.systems.vocoder import (
     PEAK,
@@ -27,7 +28,6 @@ from gan_audio.systems.vocoder import (
     normalise_weights,
     same,
 )
-from gan_audio.systems.wavegan import Peak
 from gan_core.adversary import Adversary
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
@@ -56,8 +56,6 @@ class Generator(MelGenerator):
 
     Args:
         mel: the contract of its mels.
-        samples: of the excerpts that it is trained on.
-        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         rates: by which the stages lengthen; each halves the channels.
         width: channels before the last layer.
         depth: dilated blocks in a stage, with the dilations 1, 3, 9 …
@@ -66,9 +64,8 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["melgan-22k"], samples: Size = 8192, peak: Peak | None = PEAK,
-        rates: tuple[Size, ...] = (8, 8, 2, 2), width: Size = 32, depth: Size = 3, folded: bool = False,
-        gain: Gain | None = None,
+        self, *, mel: MelContract = CONTRACTS["melgan-22k"], rates: tuple[Size, ...] = (8, 8, 2, 2), width: Size = 32,
+        depth: Size = 3, folded: bool = False, gain: Gain | None = None,
     ) -> None:  # fmt: skip
         mel = MelContract.model_validate(mel)
         widths = [width << stage for stage in reversed(range(len(rates) + 1))]
@@ -81,7 +78,7 @@ class Generator(MelGenerator):
         layers += [nn.LeakyReLU(SLOPE, inplace=True), same(width, 1, 7, mode="reflect"), nn.Tanh()]
         if gain is not None:
             amplify(layers, gain)
-        super().__init__(mel, rates, samples, peak, layers, folded)
+        super().__init__(mel, rates, layers, folded)
         widest = max((3 ** (depth - 1) // longer for longer in accumulate(rates, mul)), default=0)
         self.least = 1 + max(3, widest)  # what is reflected lies within the input
 
@@ -169,10 +166,11 @@ MELGAN = Preset(
     objective="hinge",
     regularizers=[FeatureMatching(weight=10 * 4 / (4 + 1) / 3)],  # λ · 4 / (depth + 1) / scales
     network={
-        "mel": CONTRACTS["melgan-22k"].model_dump(), "samples": 8192, "rates": (8, 8, 2, 2),
+        "mel": CONTRACTS["melgan-22k"].model_dump(), "rates": (8, 8, 2, 2),
         "generator": {"width": 32, "depth": 3}, "discriminator": {"width": 16, "depth": 4},
     },
     optimizer=Adam(learning_rate=1e-4, betas=(0.5, 0.9)),
+    data={"spec": {"samples": 8192, "peak": PEAK}},
     train={"batch_size": 16, "steps": STEPS, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
 )  # fmt: skip
 SMALL = MELGAN.but(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gan_audio.mel import CONTRACTS, MelContract, MelSpectrogram
+from gan_audio.specs import SoundSpec
 from gan_audio.systems import specgan
 from gan_audio.systems.specgan import (
     SPECGAN,
@@ -87,10 +88,11 @@ class Generator(SpectrogramGenerator):
                  width: Size = 64, kernel: Kernel = 5, upsampling: Upsampling = "zeros",
                  num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
         contract = MelContract.model_validate(mel)
-        super().__init__(sides(samples, contract), LAYERS, channels=1, sample_rate=contract.sample_rate,
-                         latent_dim=latent_dim, width=width, kernel=kernel, upsampling=upsampling,
-                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+        super().__init__(sides(samples, contract), LAYERS, channels=1, latent_dim=latent_dim, width=width,
+                         kernel=kernel, upsampling=upsampling, num_classes=num_classes,
+                         batch_norm=batch_norm)  # fmt: skip
         self.contract = contract
+        self.data_spec = SoundSpec(samples=samples, sample_rate=contract.sample_rate, channels=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         return super().forward(z, label)[..., : self.contract.mels]

@@ -22,6 +22,7 @@ from torch.nn.functional import leaky_relu, linear
 from torch.utils.data import Dataset
 
 from gan_audio.midi import PITCHES, SILENT, STEPS, in_key
+from gan_audio.specs import Bars, TuneSpec
 from gan_core import draws
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
@@ -44,8 +45,6 @@ KEPT = 256
 PLAIN = (0, 7, 21, 5)
 """C, G, Am, F: what a model that has seen no data goes through, in each of the twelve keys."""
 
-Bars = Annotated[int, Field(ge=1, le=256)]
-"""Of a tune."""
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -108,15 +107,11 @@ class Generator(nn.Module):
         latent_dim: of z.
         width: half the channels of its features.
         hidden: values after the first layer.
-        bars: of a tune, which is made one after the other. It changes nothing in the network.
-        transposed: whether the data are moved to all twelve keys, as the paper's are (section 4.1). It changes nothing
-            in the network.
     """
 
-    def __init__(self, *, latent_dim: Size = 100, width: Size = 64, hidden: Size = 1024, bars: Bars = 8,
-                 transposed: bool = True):  # fmt: skip
+    def __init__(self, *, latent_dim: Size = 100, width: Size = 64, hidden: Size = 1024):
         super().__init__()
-        self.num_classes, self.latent_dim, self.bars, self.transposed = None, latent_dim, bars, transposed
+        self.num_classes, self.latent_dim = None, latent_dim
         channels, told = 2 * width, CHORD + CONDITION
         layers: list[nn.Module] = [FromPitches(1, CONDITION, steps=1)]
         layers += [nn.Conv2d(CONDITION, CONDITION, (2, 1), 2) for _ in range(3)]
@@ -200,6 +195,7 @@ class MidiNet(TwoPlayerGame):
         regularizers: what steadies them.
         feature_matching_weight: of ½‖E f(x) - E f(G(z))‖², f being the discriminator's first layer.
         mean_bar_weight: of ½‖E x - E G(z)‖².
+        bars: number of bars of a tune.
 
     Raises:
         RecipeError: `feature_matching` or `replay` is among the regularizers.
@@ -212,6 +208,7 @@ class MidiNet(TwoPlayerGame):
     def __init__(
         self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
         regularizers: Sequence[Regularizer] = (), feature_matching_weight: Weight = 0.1, mean_bar_weight: Weight = 0.01,
+        bars: Bars = 8,
     ) -> None:  # fmt: skip
         chosen = {regularizer.name for regularizer in regularizers}
         if "feature_matching" in chosen:
@@ -221,11 +218,14 @@ class MidiNet(TwoPlayerGame):
             reason = "it remembers no chords, and midinet judges bars beside theirs"
             raise RecipeError(f"`regularizers.replay`: {reason}; leave it out")
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
-        self.bars = generator.bars
+        self.bars = bars
         self.feature_matching_weight, self.mean_bar_weight = feature_matching_weight, mean_bar_weight
         self.register_buffer("primers", torch.full((KEPT, STEPS), SILENT))
-        plain = torch.tensor(PLAIN).repeat(-(-self.bars // len(PLAIN)))[: self.bars]
+        plain = torch.tensor(PLAIN).repeat(-(-bars // len(PLAIN)))[:bars]
         self.register_buffer("progressions", in_key(plain, torch.arange(KEPT)[:, None] % 12))
+
+    def data_spec(self) -> TuneSpec:
+        return TuneSpec(bars=self.bars)
 
     def study(self, training: Dataset[Batch]) -> None:
         """Keeps the chords of some tunes, evenly chosen, and the last bar of each, from which it goes round.
@@ -298,17 +298,19 @@ MIDINET = Preset(
     paper="arXiv:1703.10847",
     objective="non_saturating",
     regularizers=[LabelSmoothing(real=0.9)],
-    network={"latent_dim": 100, "width": 64, "hidden": 1024, "transposed": True},
+    network={"latent_dim": 100, "width": 64, "hidden": 1024},
     optimizer=Adam(learning_rate=5e-5, betas=(0.5, 0.999)),
     players={"generator": {"turns": 2}},
+    data={"spec": {"transposed": True}},  # section 4.1
     train={"batch_size": 72, "steps": 14_000, "show": 16, "sample_every": 1000, "checkpoint_every": 1000},
 )
 """50,496 bars in batches of 72, 20 times over."""
 SMALL = MIDINET.but(
-    network={"latent_dim": 32, "width": 32, "hidden": 128, "transposed": False},
+    network={"latent_dim": 32, "width": 32, "hidden": 128},
     settings={"mean_bar_weight": 0.1},
     optimizer=Adam(learning_rate=1e-3, betas=(0.5, 0.999)),
     players={"generator": {"turns": 1}},
+    data={"spec": {"transposed": False}},
     train={"steps": 3000, "ema": 0.99, "show": 16, "sample_every": 500, "checkpoint_every": 500},
 )
 """With two turns of the generator the small discriminator learns nothing."""

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from gan_audio.specs import SoundSpec
 from gan_audio.systems import wavegan
 from gan_audio.systems.wavegan import (
     WAVEGAN,
     Down,
     Kernel,
-    Peak,
-    SampleRate,
     Up,
     Upsampling,
     WaveGAN,
@@ -228,7 +227,6 @@ class SpectrogramGenerator(nn.Module):
         start: frames and frequencies at which it begins.
         layers: that each double both.
         channels: of the audio.
-        sample_rate: in Hz: what the sounds are to be played at. It changes nothing in the network.
         latent_dim: of z.
         width: channels before the last layer; every layer towards the latent has twice as many.
         kernel: height and width of every layer's filters.
@@ -238,12 +236,12 @@ class SpectrogramGenerator(nn.Module):
     """
 
     def __init__(
-        self, start: tuple[int, int], layers: int, *, channels: int, sample_rate: int, latent_dim: int, width: int,
-        kernel: int, upsampling: Upsampling, num_classes: int | None, batch_norm: bool,
+        self, start: tuple[int, int], layers: int, *, channels: int, latent_dim: int, width: int, kernel: int,
+        upsampling: Upsampling, num_classes: int | None, batch_norm: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         widths = [width << layer for layer in reversed(range(layers))]
-        self.sample_rate, self.latent_dim, self.num_classes, self.begins = sample_rate, latent_dim, num_classes, start
+        self.latent_dim, self.num_classes, self.begins = latent_dim, num_classes, start
         self.project = nn.Linear(latent_dim + (num_classes or 0), widths[0] * start[0] * start[1])
         self.start = nn.Sequential(normalised(widths[0], batch_norm, ndim=2), nn.ReLU())
         ups = [
@@ -304,19 +302,17 @@ class Generator(SpectrogramGenerator):
 
     Args:
         samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on, in the paper 16,384.
-        peak: to which the recordings are scaled that it learns from, as WaveGAN's.
         channels: see `SpectrogramGenerator`, as all others.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, sample_rate: SampleRate = 16_000,
-                 peak: Peak | None = None, latent_dim: Size = 100, width: Size = 64, kernel: Kernel = 5,
-                 upsampling: Upsampling = "zeros", num_classes: Size | None = None,
+    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, latent_dim: Size = 100, width: Size = 64,
+                 kernel: Kernel = 5, upsampling: Upsampling = "zeros", num_classes: Size | None = None,
                  batch_norm: bool = False):  # fmt: skip
         size = side(samples)
-        super().__init__((START, START), doublings_of(size), channels=channels, sample_rate=sample_rate,
-                         latent_dim=latent_dim, width=width, kernel=kernel, upsampling=upsampling,
-                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
-        self.size, self.peak = size, peak
+        super().__init__((START, START), doublings_of(size), channels=channels, latent_dim=latent_dim,
+                         width=width, kernel=kernel, upsampling=upsampling, num_classes=num_classes,
+                         batch_norm=batch_norm)  # fmt: skip
+        self.size, self.data_spec = size, SoundSpec(samples=samples, channels=channels)
 
 
 class Discriminator(SpectrogramDiscriminator):

@@ -7,8 +7,8 @@ from: what a stream of mels must keep.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, Literal, Self, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from gan_audio.losses import multi_resolution_stft
 from gan_audio.mel import MelContract, MelSpectrogram
+from gan_audio.specs import Peak, SoundSpec
 from gan_audio.systems.filtering import Convolution, MinimalConvolution, inferring, pays
-from gan_audio.systems.wavegan import Peak
 from gan_core import draws
 from gan_core.adversary import Adversary, prefixed
 from gan_core.errors import DataError, RecipeError
@@ -176,7 +176,7 @@ def worked_out(network: nn.Module, *, filtering: bool) -> nn.Module:
 
 
 def fitting(samples: int, mel: MelContract) -> int:
-    """The length of an excerpt that a contract's mels fit to and that is nearest to so many samples."""
+    """Returns the length nearest to a number of samples that is a whole number of hops and at least an FFT long."""
     return mel.hop * max(-(-mel.fft_size // mel.hop), round(samples / mel.hop))
 
 
@@ -185,35 +185,26 @@ class MelGenerator(nn.Module):
 
     Attributes:
         contract: of the mels.
-        sample_rate: in Hz.
         context: mel frames before and after a frame that its samples are computed from.
         least: the shortest mel, in frames.
 
     Args:
         mel: the contract, its settings, or its name.
         rates: by which the stages lengthen; together they make the hop.
-        samples: of the excerpts that it is trained on, a whole number of hops.
-        peak: to which the recordings are scaled that these are cut from; None leaves them as they are.
         layers: from mels to audio.
         folded: whether the weights are plain, as `fold` leaves them, and not normalised.
 
     Raises:
-        RecipeError: the rates, the samples and the contract do not go together.
+        RecipeError: the rates do not lengthen by the hop of the contract.
     """
 
     least = 1
 
-    def __init__(
-        self, mel: MelContract, rates: Sequence[int], samples: int, peak: float | None, layers: Sequence[nn.Module],
-        folded: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, mel: MelContract, rates: Sequence[int], layers: Sequence[nn.Module], folded: bool) -> None:
         super().__init__()
-        self.contract, self.sample_rate, self.peak = mel, mel.sample_rate, peak
+        self.contract = mel
         if math.prod(rates) != mel.hop:
             raise RecipeError(f"`rates` lengthen by {math.prod(rates)}; the mel's hop is {mel.hop} samples")
-        if samples != fitting(samples, mel):
-            what = f"a multiple of the hop, {mel.hop}, and no less than the FFT, {mel.fft_size}"
-            raise RecipeError(f"`samples` is {samples}; it must be {what}. Try {fitting(samples, mel)}.")
         self.layers = nn.Sequential(*layers)
         first, last = reach(self.layers, (0, mel.hop - 1))
         self.context = (-first, last)
@@ -289,6 +280,23 @@ class Vocoder(Game):
     def contract(self) -> MelContract:
         """Of the mels that it speaks."""
         return self.generator.contract
+
+    def data_spec(self) -> SoundSpec:
+        return SoundSpec(sample_rate=self.contract.sample_rate, channels=1)
+
+    def spec_with(self, changes: Mapping[str, Any]) -> SoundSpec:
+        """Returns what the game needs of the data; see `Game.spec_with`.
+
+        Raises:
+            RecipeError: the length of the excerpts does not fit the mels.
+        """
+        spec, mel = cast(SoundSpec, super().spec_with(changes)), self.contract
+        if spec.samples is not None and spec.samples != fitting(spec.samples, mel):
+            what = f"a multiple of the hop, {mel.hop}, and no less than the FFT, {mel.fft_size}"
+            raise RecipeError(
+                f"`data.spec.samples` is {spec.samples}; it must be {what}. Try {fitting(spec.samples, mel)}."
+            )
+        return spec
 
     def players(self) -> Iterable[Player]:
         yield Player("discriminator", tuple(self.adversaries.values()), self.discriminator_loss)

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gan_audio.specs import SoundSpec
 from gan_core import draws
 from gan_core.augment import reflected
 from gan_core.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, one_hot
@@ -30,10 +31,6 @@ START = 16
 SHUFFLED = 4
 """The discriminator's layers whose features are shifted: so many, never the last (as in the published code)."""
 
-SampleRate = Annotated[int, Field(ge=100, le=768_000)]
-"""In Hz."""
-Peak = Annotated[float, Field(gt=0, le=1)]
-"""The largest magnitude of a recording."""
 Kernel = Annotated[int, Field(ge=4, le=1024)]
 """Taps of a filter, at least as many as a layer's stride."""
 Radius = Annotated[int, Field(ge=0, le=START - 1)]
@@ -205,9 +202,6 @@ class Generator(nn.Module):
     Args:
         samples: of a sound: 16 doubled at least three times; the published code has 16,384, 32,768 and 65,536.
         channels: of the audio.
-        sample_rate: in Hz: what the sounds are to be played at. It changes nothing in the network.
-        peak: to which the recordings are scaled that it learns from (the published code: 1); None leaves them as loud
-            as they are. It changes nothing in the network either.
         latent_dim: of z.
         width: channels before the last layer; every layer towards the latent has twice as many.
         kernel: taps of every layer.
@@ -218,14 +212,14 @@ class Generator(nn.Module):
         batch_norm: whether it normalises.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, sample_rate: SampleRate = 16_000,
-                 peak: Peak | None = None, latent_dim: Size = 100, width: Size = 64, kernel: Kernel = 25,
-                 upsampling: Upsampling = "zeros", post_filter: Kernel | None = None,
+    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, latent_dim: Size = 100, width: Size = 64,
+                 kernel: Kernel = 25, upsampling: Upsampling = "zeros", post_filter: Kernel | None = None,
                  num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
         super().__init__()
         *inner, last = strides(samples)
         widths = [width << layer for layer in reversed(range(len(inner) + 1))]
-        self.sample_rate, self.peak, self.latent_dim, self.num_classes = sample_rate, peak, latent_dim, num_classes
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.data_spec = SoundSpec(samples=samples, channels=channels)
         self.project = nn.Linear(latent_dim + (num_classes or 0), widths[0] * START)
         self.start = nn.Sequential(normalised(widths[0], batch_norm), nn.ReLU())
         ups = [
@@ -318,17 +312,19 @@ WAVEGAN = Preset(
     paper="arXiv:1802.04208",
     objective="wasserstein",
     regularizers=[GradientPenalty(weight=10.0)],
-    network={"samples": 16_384, "sample_rate": 16_000, "peak": 1.0, "latent_dim": 100, "width": 64},
+    network={"samples": 16_384, "latent_dim": 100, "width": 64},
     optimizer=Adam(learning_rate=1e-4, betas=(0.5, 0.9)),
     players={"discriminator": {"turns": 5}},
+    data={"spec": {"sample_rate": 16_000, "peak": 1.0}},  # the published code scales every recording to 1
     train={"batch_size": 64, "steps": 200_000, "sample_every": 1000, "checkpoint_every": 1000},
 )
 SMALL = WAVEGAN.but(
     objective="relativistic",  # with R1 and R2 it learns more in a minute than WGAN-GP in three
     regularizers=[R1(weight=1.0, interval=4), R2(weight=1.0, interval=4)],
-    network={"samples": 4096, "sample_rate": 8000, "peak": None, "latent_dim": 32, "width": 16},
+    network={"samples": 4096, "latent_dim": 32, "width": 16},
     optimizer=Adam(learning_rate=5e-4, betas=(0.0, 0.9)),
     players={"discriminator": {"turns": 1}},
+    data={"spec": {"sample_rate": 8000}},
     train={"batch_size": 16, "steps": 2000, "ema": 0.99, "sample_every": 250, "checkpoint_every": 250},
 )
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.blocks import doublings, same_convolution, xavier
+from gan_core.blocks import doublings, initialize_normal, same_convolution, xavier
+from gan_core.data import ImageSpec
 from gan_core.game import Batch, Terms
 from gan_core.objectives import Objective, energy_objective
 from gan_core.preset import Preset
@@ -45,7 +46,7 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(convolutional.Down(channels, width, "none"), *encoders)
         decoders = [convolutional.Up(b, a) for a, b in reversed(list(pairwise(widths)))]
         self.decoder = nn.Sequential(*decoders, nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), nn.Tanh())
-        self.apply(convolutional.initialize)
+        self.apply(initialize_normal)
 
     def forward(self, images: Tensor) -> Tensor:
         return (self.decoder(self.encoder(images)) - images).square().flatten(1).mean(dim=1)
@@ -86,6 +87,7 @@ class Decoder(nn.Module):
     def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 64, width: Size = 128):
         super().__init__()
         self.latent_dim, self.width = latent_dim, width
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         self.project = xavier(nn.Linear(latent_dim, width * 8 * 8))
         stages: list[nn.Module] = [pair(width, width)]
         for _ in range(doublings(image_size, 8)):

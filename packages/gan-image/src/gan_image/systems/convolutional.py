@@ -17,19 +17,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gan_core.blocks import doublings, norm, one_hot
+from gan_core.blocks import doublings, initialize_normal, norm, one_hot
+from gan_core.data import ImageSpec
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, RMSprop, Size
 from gan_core.regularizers import WeightClipping
 from gan_core.two_player import TwoPlayerGame
-
-
-def initialize(module: nn.Module) -> None:
-    """DCGAN's weights: N(0, 0.02), classes' too, and N(1, 0.02) for the gains of normalisation (section 4)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
-        nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 class Up(nn.Sequential):
@@ -65,13 +58,14 @@ class Generator(nn.Module):
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in reversed(range(stages))]
         self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         first = nn.ConvTranspose2d(latent_dim + (num_classes or 0), widths[0], 4, bias=False)
         self.project = nn.Sequential(first, nn.BatchNorm2d(widths[0]), nn.ReLU())
         self.up = nn.Sequential(*[Up(a, b) for a, b in pairwise(widths)])
         self.to_image = nn.Sequential(
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()
         )
-        self.apply(initialize)
+        self.apply(initialize_normal)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         z = z.flatten(1)
@@ -102,7 +96,7 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(Down(pack * channels, width, "none"), *downs)
         self.judge = nn.Conv2d(widths[-1], 1, 4, bias=False)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, widths[-1])
-        self.apply(initialize)
+        self.apply(initialize_normal)
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.features(images)

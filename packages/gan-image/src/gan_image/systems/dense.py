@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.blocks import one_hot
+from gan_core.data import ArraySpec, ImageSpec, Spec
 from gan_core.errors import RecipeError
 from gan_core.preset import Preset
 from gan_core.recipe import SGD, Adam, Size, Step
@@ -79,6 +80,7 @@ class Generator(nn.Module):
         if not shape:
             raise RecipeError(f"`shape` is {shape}; give the size of a sample, such as [1, 28, 28] or [2]")
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, None
+        self.data_spec = spec_of(shape)
         hidden = normalised if batch_norm else rectified
         self.main = perceptron(latent_dim, prod(shape), width=width, depth=depth, hidden=hidden)
         self.bound = nn.Tanh() if len(shape) == 3 else nn.Identity()
@@ -115,6 +117,14 @@ class Discriminator(nn.Module):
         return self.judge(self.features(samples.flatten(1) / self.scale)).squeeze(1)
 
 
+def spec_of(shape: tuple[int, ...]) -> Spec:
+    """Returns what samples of a shape are: images `[C, H, W]`, or points."""
+    if len(shape) != 3:
+        return ArraySpec(shape=shape)
+    channels, height, width = shape
+    return ImageSpec(image_size=height if height == width else (height, width), channels=channels)
+
+
 def initialize(network: nn.Module, deviation: float | None) -> None:
     """Normal weights of a deviation; biases are zero."""
     if deviation is None:
@@ -144,6 +154,7 @@ class ConditionalGenerator(nn.Module):
                  latent_width: Size = 200, class_width: Size = 1000, width: Size = 1200):  # fmt: skip
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
+        self.data_spec = spec_of(shape)
         self.of_latent, self.of_class = rectified(latent_dim, latent_width), rectified(num_classes, class_width)
         self.main = nn.Sequential(
             rectified(latent_width + class_width, width), nn.Linear(width, prod(shape)), nn.Tanh()

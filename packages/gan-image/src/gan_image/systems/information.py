@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gan_core import draws
+from gan_core.blocks import initialize_normal
+from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
 from gan_core.objectives import Objective, non_saturating
@@ -21,7 +23,6 @@ from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
 from gan_core.regularizers import GradientPenalty, Regularizer
 from gan_core.two_player import TwoPlayerGame
-from gan_image.systems.convolutional import initialize
 
 SLOPE = 0.1
 
@@ -45,6 +46,7 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes, self.noise, self.categories, self.continuous = None, noise, categories, continuous
         self.latent_dim = noise + categories + continuous
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         widths = [self.latent_dim, 16 * width, 2 * width, width]
         shapes = [(1, 1, 0), (quarter(image_size), 1, 0), (4, 2, 1)]
         layers: list[nn.Module] = []
@@ -52,7 +54,7 @@ class Generator(nn.Module):
             layers += [nn.ConvTranspose2d(inputs, outputs, size, stride, padding, bias=False), nn.BatchNorm2d(outputs)]
             layers.append(nn.ReLU())
         self.main = nn.Sequential(*layers, nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Sigmoid())
-        self.apply(initialize)
+        self.apply(initialize_normal)
 
     def forward(self, z: Tensor) -> Tensor:
         return 2 * self.main(z.flatten(1)[:, :, None, None]) - 1
@@ -83,7 +85,7 @@ class Discriminator(nn.Module):
         )  # fmt: skip
         self.judge = nn.Conv2d(16 * width, 1, 1)
         self.posterior = Posterior(16 * width, 2 * width, categories, continuous)
-        self.apply(initialize)
+        self.apply(initialize_normal)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.judge(self.trunk(images)).flatten()

@@ -30,6 +30,7 @@ from gan_core.blocks import (
     same_convolution,
     xavier,
 )
+from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.game import Terms
 from gan_core.objectives import Objective, hinge
@@ -87,6 +88,7 @@ class Generator(nn.Module):
                  attention: Size | None = None, layout: Layout = "mimicry"):  # fmt: skip
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         self.start = 6 if image_size % 3 == 0 else 4
         blocks = doublings(image_size, self.start, least=2)
         kept = max(0, blocks - 4) if layout == "mimicry" else 1

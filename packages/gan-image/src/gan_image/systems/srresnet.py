@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gan_core.blocks import doublings
+from gan_core.data import ImageSpec
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size
 from gan_core.regularizers import Dragan
@@ -70,6 +71,7 @@ class Generator(nn.Module):
                  blocks: Size = 16):  # fmt: skip
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, None
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         stages = min(3, doublings(image_size, 4))
         self.width, self.start = width, image_size >> stages
         self.project = nn.Linear(latent_dim, width * self.start**2)

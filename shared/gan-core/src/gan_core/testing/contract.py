@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from gan_core.api import open_data
-from gan_core.data import BatchStream, Source, to_device
+from gan_core.data import BatchStream, FittedData, require_keys
 from gan_core.distributed import Processes
 from gan_core.domain import Card, Domain
 from gan_core.draws import drawing
-from gan_core.game import Batch, Game
+from gan_core.game import Batch, Game, Phase
 from gan_core.recipe import Recipe
 from gan_core.seat import Seat
 
@@ -40,15 +40,18 @@ def check_contract(domain: Domain, card: Card, folder: Path) -> None:
     recipe = small.complete(
         recipe.but({"train.batch_size": BATCH, "train.steps": 2, "train.device": "cpu"}), source.facts
     )
-    check_players(_seeded(domain, recipe), recipe, source)
-    check_sampling(_seeded(domain, recipe), recipe, source)
+    game = _seeded(domain, recipe)
+    data = FittedData(source, game.spec)
+    check_players(game, recipe, data)
+    check_sampling(_seeded(domain, recipe), data)
     check_saving(_seeded(domain, recipe), domain, folder)
 
 
-def check_players(game: Game, recipe: Recipe, source: Source) -> None:
+def check_players(game: Game, recipe: Recipe, data: FittedData) -> None:
     """Every player, in every phase, has gradients for all its own parameters, moves no others, by finite scalars."""
-    batch = _batch(recipe, source)
+    require_keys(data.source, game.data_keys, recipe.system)
     for phase in game.phases():
+        batch = _batch(data, phase)
         game.phase = phase
         game.enter(phase)
         players = [p for p in game.players() if phase.players is None or p.name in phase.players]
@@ -77,9 +80,9 @@ def _check_moved(game: Game, before: dict[str, Tensor], seat: Seat) -> None:
             assert torch.equal(parameter, before[name]), f"the {seat.player.name} moves {name}, which is not its own"
 
 
-def check_sampling(game: Game, recipe: Recipe, source: Source) -> None:
+def check_sampling(game: Game, data: FittedData) -> None:
     """The same seed shows the same samples, and another seed others."""
-    batch = _batch(recipe, source)
+    batch = _batch(data, Phase())
     game.eval()
     first, again = game.preview(batch), game.preview(batch)
     for name in first:
@@ -106,5 +109,5 @@ def _seeded(domain: Domain, recipe: Recipe) -> Game:
     return domain.preset(recipe.system).build(recipe)
 
 
-def _batch(recipe: Recipe, source: Source) -> Batch:
-    return to_device(next(BatchStream(source.fit(**recipe.network), BATCH, seed=0)), torch.device("cpu"))
+def _batch(data: FittedData, phase: Phase) -> Batch:
+    return next(BatchStream(data.for_training(phase.spec), BATCH, seed=0))

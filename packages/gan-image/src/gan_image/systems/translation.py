@@ -1,0 +1,262 @@
+"""Image-to-image translation, with pairs and without.
+
+- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net learns from pairs; a PatchGAN judges source and target
+  together. The paper's noise is the U-Net's dropout, which the authors keep on when they test; here it is off then.
+- `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators learn from two sets of images without pairs.
+
+The networks are gan-core's (`gan_core.translators`). Augmentation is that of the authors' code: pictures are stretched
+to 286 pixels, cut to 256 at random, and flipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from gan_core.adversary import Adversary, prefixed
+from gan_core.data import ImageSpec
+from gan_core.game import Batch, Game, Player, Terms
+from gan_core.preset import Preset
+from gan_core.recipe import Adam, Linear, Size
+from gan_core.regularizers import Replay
+from gan_core.translators import PatchDiscriminator, Probability, ResNetTranslator, UNetTranslator
+
+Layers = Annotated[int, Field(ge=0, le=16)]
+"""Halvings of a PatchGAN."""
+Weight = Annotated[float, Field(ge=0)]
+"""Factor of a term."""
+AUGMENTED = {"image_size": 256, "resize": "stretch", "enlarge": 286 / 256, "crop": "random", "flip": True}
+"""Data settings of both papers' code."""
+
+
+# pix2pix.
+
+
+class PairTranslator(UNetTranslator):
+    """Source images to target images, `[B, source_channels, H, W]` to `[B, target_channels, H, W]` in [-1, 1].
+
+    Args:
+        source_channels: channels of the source.
+        target_channels: channels of the target.
+        width: channels at half the resolution; doubled at each of the next three, then constant.
+        depth: number of halvings; the sides of an image are multiples of `2 ** depth`.
+        norm: `batch`, `instance`, `layer` or `none`.
+        dropout: dropout probability at the `depth - 5` resolutions next to the innermost.
+    """
+
+    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, depth: Size = 8,
+                 norm: str = "batch", dropout: Probability = 0.5):  # fmt: skip
+        super().__init__(in_channels=source_channels, out_channels=target_channels, width=width, depth=depth,
+                         norm=norm, dropout=dropout)  # fmt: skip
+        self.data_spec = ImageSpec(channels={"source": source_channels, "target": target_channels})
+
+
+class PairDiscriminator(PatchDiscriminator):
+    """Source and target, joined along their channels, to a logit for each patch `[B, 1, …]`.
+
+    Args:
+        source_channels: channels of the source.
+        target_channels: channels of the target.
+        width: channels after the first layer.
+        layers: number of halvings: 1, 3 and 5 for patches of 16, 70 and 286 pixels, 0 for single pixels.
+        norm: `batch`, `instance`, `layer` or `none`.
+    """
+
+    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, layers: Layers = 3,
+                 norm: str = "batch"):  # fmt: skip
+        super().__init__(in_channels=source_channels + target_channels, width=width, layers=layers, norm=norm)
+
+
+class Pix2Pix(Game):
+    """pix2pix (Isola et al. 2017, arXiv:1611.07004, section 3).
+
+    The discriminator judges pairs, so that augmentations and replay keep source and target together.
+
+    Args:
+        generator: source to target.
+        discriminator: judges source and target, joined along their channels.
+        reconstruction_weight: λ of the L1 distance to the target (eq. 4).
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("source", "target")
+    example: ClassVar[str] = 'target = game.apply({"source": source})["translated"]  # [B, C, H, W] in [-1, 1]'
+
+    def __init__(self, generator: PairTranslator, discriminator: Adversary, *, reconstruction_weight: Weight = 100.0):
+        super().__init__()
+        self.generator, self.discriminator = generator, discriminator
+        self.reconstruction_weight = reconstruction_weight
+
+    def data_spec(self) -> ImageSpec:
+        return self.generator.data_spec
+
+    def players(self) -> Iterable[Player]:
+        yield Player("discriminator", (self.discriminator,), self.discriminator_loss)
+        yield Player("generator", (self.generator,), self.generator_loss)
+
+    def stage(self, batch: Batch) -> Batch:
+        return batch | {"fake": self.generator(batch["source"])}
+
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the real and the fake pairs, `[B, source_channels + target_channels, H, W]`."""
+        real, fake = (torch.cat([batch["source"], batch[key]], dim=1) for key in ("target", "fake"))
+        return real, fake
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.discriminator.discriminator_terms(*self.pairs(batch))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        real, fake = self.pairs(batch)
+        reconstruction = self.reconstruction_weight * l1_loss(batch["fake"], batch["target"])  # eq. 3
+        return self.discriminator.generator_terms(fake, real) | {"reconstruction": reconstruction}
+
+    def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"translated": self.generator(batch["source"])}
+
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch["target"], self.generator(batch["source"])
+
+
+# CycleGAN.
+
+
+class Translator(ResNetTranslator):
+    """Images of one domain to the other, `[B, channels, H, W]` to the same shape in [-1, 1].
+
+    Args:
+        channels: channels of both domains.
+        width: channels at full resolution.
+        blocks: residual blocks: 6 for images of 128 pixels, 9 for 256 and more.
+        norm: `instance`, `batch`, `layer` or `none`.
+        dropout: dropout probability in the residual blocks.
+    """
+
+    def __init__(self, *, channels: Size = 3, width: Size = 64, blocks: Size = 9, norm: str = "instance",
+                 dropout: Probability = 0.0):  # fmt: skip
+        super().__init__(in_channels=channels, out_channels=channels, width=width, blocks=blocks, norm=norm,
+                         dropout=dropout)  # fmt: skip
+        self.data_spec = ImageSpec(channels=channels)
+
+
+class Discriminator(PatchDiscriminator):
+    """Images of one domain to a logit for each patch `[B, 1, …]`.
+
+    Args:
+        channels: channels of the images.
+        width: channels after the first layer.
+        layers: number of halvings: 3 for patches of 70 pixels.
+        norm: `instance`, `batch`, `layer` or `none`.
+    """
+
+    def __init__(self, *, channels: Size = 3, width: Size = 64, layers: Layers = 3, norm: str = "instance"):
+        super().__init__(in_channels=channels, width=width, layers=layers, norm=norm)
+
+
+class CycleGAN(Game):
+    """CycleGAN (Zhu et al. 2017, arXiv:1703.10593): two translators that undo each other, and a judge of each domain.
+
+    Args:
+        a_to_b: source to target.
+        b_to_a: target to source.
+        discriminator_a: judges sources.
+        discriminator_b: judges targets.
+        adversarial_weight: factor of the translators' adversarial terms; 2 makes up for the ½ in `least_squares`.
+        cycle_weight: λ of the cycle consistency (eq. 3).
+        identity_weight: factor of the identity mapping (section 5.2); 0 leaves it out.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("source", "target")
+    paired: ClassVar[bool] = False
+    sampling: ClassVar[tuple[str, ...]] = ("a_to_b", "b_to_a")
+    example: ClassVar[str] = 'targets = game.apply({"source": source})["to_target"]  # [B, C, H, W] in [-1, 1]'
+
+    def __init__(
+        self, a_to_b: Translator, b_to_a: Translator, discriminator_a: Adversary, discriminator_b: Adversary, *,
+        adversarial_weight: Weight = 2.0, cycle_weight: Weight = 10.0, identity_weight: Weight = 5.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.a_to_b, self.b_to_a = a_to_b, b_to_a
+        self.discriminator_a, self.discriminator_b = discriminator_a, discriminator_b
+        self.adversarial_weight = adversarial_weight
+        self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
+
+    def data_spec(self) -> ImageSpec:
+        return self.a_to_b.data_spec
+
+    def players(self) -> Iterable[Player]:
+        yield Player("generator", (self.a_to_b, self.b_to_a), self.generator_loss)
+        yield Player("discriminator", (self.discriminator_a, self.discriminator_b), self.discriminator_loss)
+
+    def stage(self, batch: Batch) -> Batch:
+        return batch | {"fake_a": self.b_to_a(batch["target"]), "fake_b": self.a_to_b(batch["source"])}
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        a, b, fake_a, fake_b = (batch[key] for key in ("source", "target", "fake_a", "fake_b"))
+        terms: Terms = {}
+        for name, fake, real in (("discriminator_a", fake_a, a), ("discriminator_b", fake_b, b)):
+            own = self.adversaries[name].generator_terms(fake, real)
+            terms |= prefixed(name, own | {"adversarial": self.adversarial_weight * own["adversarial"]})
+        terms["cycle"] = self.cycle_weight * (
+            l1_loss(self.b_to_a(fake_b), a) + l1_loss(self.a_to_b(fake_a), b)
+        )  # eq. 2
+        if self.identity_weight:
+            terms["identity"] = self.identity_weight * (l1_loss(self.a_to_b(b), b) + l1_loss(self.b_to_a(a), a))
+        return terms
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        a = self.discriminator_a.discriminator_terms(batch["source"], batch["fake_a"])
+        b = self.discriminator_b.discriminator_terms(batch["target"], batch["fake_b"])
+        return prefixed("discriminator_a", a) | prefixed("discriminator_b", b)
+
+    def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
+        made = {"to_target": ("source", self.a_to_b), "to_source": ("target", self.b_to_a)}
+        return {name: translate(batch[key]) for name, (key, translate) in made.items() if key in batch}
+
+
+PIX2PIX = Preset(
+    Pix2Pix,
+    networks={"generator": PairTranslator, "discriminator": PairDiscriminator},
+    paper="arXiv:1611.07004",
+    objective="non_saturating",
+    optimizer=Adam(learning_rate=2e-4, betas=(0.5, 0.999), schedule=Linear(start=0.5)),
+    network={"width": 64, "norm": "batch", "generator": {"depth": 8}, "discriminator": {"layers": 3}},
+    data={"spec": AUGMENTED},
+    train={"batch_size": 1, "steps": 80_000, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
+)
+"""200 epochs of the 400 pairs of the facades."""
+SMALL_PIX2PIX = PIX2PIX.but(
+    network={"width": 16, "generator": {"depth": 4}, "discriminator": {"layers": 2}},
+    data={"spec": {"image_size": 32, "resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": False}},
+    optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.999), schedule=Linear(start=0.5)),
+    train={"batch_size": 8, "steps": 1500, "sample_every": 250, "checkpoint_every": 250},
+)
+
+CYCLEGAN = Preset(
+    CycleGAN,
+    networks={"a_to_b": Translator, "b_to_a": Translator,
+              "discriminator_a": Discriminator, "discriminator_b": Discriminator},
+    paper="arXiv:1703.10593",
+    objective="least_squares",
+    regularizers=[Replay(size=50)],
+    optimizer=Adam(learning_rate=2e-4, betas=(0.5, 0.999), schedule=Linear(start=0.5)),
+    network={"width": 64, "norm": "instance", "blocks": 9, "layers": 3},
+    data={"spec": AUGMENTED},
+    train={"batch_size": 1, "steps": 266_800, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
+)  # fmt: skip
+"""200 epochs of the 1,334 zebras, the larger set of the horses and zebras."""
+SMALL_CYCLEGAN = CYCLEGAN.but(
+    settings={"identity_weight": 0.0},
+    network={"width": 16, "blocks": 2, "layers": 2},
+    data={"spec": {"image_size": 16, "resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": False}},
+    optimizer=Adam(learning_rate=1e-3, betas=(0.5, 0.999), schedule=Linear(start=0.5)),
+    train={"batch_size": 8, "steps": 600, "sample_every": 100, "checkpoint_every": 200},
+)
+
+PRESETS = {
+    "pix2pix": {"paper": PIX2PIX, "small": SMALL_PIX2PIX},
+    "cyclegan": {"paper": CYCLEGAN, "small": SMALL_CYCLEGAN},
+}

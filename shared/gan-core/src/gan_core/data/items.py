@@ -1,0 +1,278 @@
+"""Items that are read one at a time: kept in memory or decoded when needed, skipped when unreadable, cropped, flipped.
+
+A source of files gives its items as `Items`; everything that is alike for all such sources is here.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from gan_core import draws
+from gan_core.data.source import Batch, Source, TensorDataset, length
+from gan_core.data.spec import LABEL_MAPS, ImageSpec, Spec
+from gan_core.data.stream import fetch, pixels_of
+from gan_core.errors import DataError
+from gan_core.files import Unreadable, nothing_readable, skip
+
+MEMORY_BYTES = 2**31
+"""Largest size of fitted items that are held in memory."""
+MEMORY_VALUES = 10**9
+"""Largest number of values that are decoded before a training begins; ten seconds of images."""
+
+logger = logging.getLogger("gan_core")
+
+
+class Items(ABC):
+    """Items by index, any of which may be unreadable.
+
+    Attributes:
+        pixels: keys whose uint8 values are pixels.
+        groups: group of each item, `[N]`; None if every item is its own.
+        memory: estimated size of all items as they are read, in bytes.
+        values: estimated number of values that are decoded to read all items.
+    """
+
+    pixels: frozenset[str]
+    groups: Tensor | None = None
+    memory: int
+    values: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Returns the name of an item, for messages and for finding its counterpart in another source."""
+        return str(index)
+
+    @abstractmethod
+    def read(self, index: int) -> Batch:
+        """Reads one item.
+
+        Raises:
+            Unreadable: it is damaged.
+        """
+
+
+class DatasetItems(Items):
+    """The items of a dataset that cannot fail."""
+
+    def __init__(self, dataset: Dataset[Batch]):
+        self.dataset, self.pixels = dataset, pixels_of(dataset)
+        self.groups = getattr(dataset, "groups", None)
+        first = dataset[0]
+        self.values = length(dataset) * sum(tensor.numel() for tensor in first.values())
+        self.memory = length(dataset) * sum(tensor.numel() * tensor.element_size() for tensor in first.values())
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def read(self, index: int) -> Batch:
+        return self.dataset[index]
+
+
+class ItemSource(Source):
+    """Base class of sources whose items are read one at a time.
+
+    A set that is small enough is decoded when it is fitted and held in memory. Otherwise items are decoded when they
+    are needed, and the next readable item takes the place of one that cannot be read.
+
+    Attributes:
+        thing: what an item is, in messages.
+        strict: whether an item that cannot be read is an error.
+        skipped: names of items that could not be read, with the reasons; grows as items are read.
+    """
+
+    thing = "item"
+    suffixes: Sequence[str] = ()
+    logger = logger
+
+    def __init__(self, *, strict: bool = False):
+        self.strict = strict
+        self.skipped: dict[str, str] = {}
+
+    @abstractmethod
+    def items(self, spec: Spec) -> Items: ...
+
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        """Returns the items as a game needs them; see `Source.fit`.
+
+        Raises:
+            DataError: no item can be read, or one cannot be read and the source is strict, or the data cannot be
+                brought to the specification.
+        """
+        items = self.items(spec)
+        if items.memory <= MEMORY_BYTES and items.values <= MEMORY_VALUES:
+            return augmented(self._held(items), spec)
+        read = ReadItems(self, items)
+        read[0]  # raises now, and not during the training, if nothing can be read
+        return augmented(read, spec)
+
+    def _held(self, items: Items) -> Dataset[Batch]:
+        """Decodes all items that can be read."""
+        read: dict[int, Batch] = {}
+        skipped: dict[str, str] = {}
+        for index in range(len(items)):
+            try:
+                read[index] = items.read(index)
+            except Unreadable as error:
+                skipped[items.name(index)] = str(error)
+        if not read:
+            raise self.nothing(len(items), skipped)
+        self.skip(skipped)
+        return held(list(read.values()), items.pixels, None if items.groups is None else items.groups[list(read)])
+
+    def skip(self, skipped: Mapping[str, str]) -> None:
+        """Records items that cannot be read, and names those that are new in a warning.
+
+        Raises:
+            DataError: an item cannot be read, and the source is strict.
+        """
+        skip(self.skipped, skipped, where=self.name, thing=self.thing, strict=self.strict, logger=self.logger)
+
+    def nothing(self, seen: int, skipped: Mapping[str, str]) -> DataError:
+        """Returns the error for a source without a readable item."""
+        return nothing_readable(self.name, seen, skipped, thing=self.thing, suffixes=self.suffixes)
+
+
+class ReadItems(Dataset[Batch]):
+    """A source's items, decoded when they are needed; the next readable item takes the place of an unreadable one."""
+
+    def __init__(self, source: ItemSource, items: Items):
+        self.source, self.items, self.pixels, self.groups = source, items, items.pixels, items.groups
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Batch:
+        for place in (*range(index, len(self)), *range(index)):
+            try:
+                return self.items.read(place)
+            except Unreadable as error:
+                self.source.skip({self.items.name(place): str(error)})
+        raise self.source.nothing(len(self), self.source.skipped)
+
+
+class HeldItems(Dataset[Batch]):
+    """Items of different sizes that are held in memory."""
+
+    def __init__(self, items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None):
+        self.items, self.pixels, self.groups = items, frozenset(pixels), groups
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.items[index]
+
+
+def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None = None) -> Dataset[Batch]:
+    """Returns a dataset of items in memory: as one tensor a key where all have one shape."""
+    keys = items[0].keys()
+    if all(len({item[key].shape for item in items}) == 1 for key in keys):
+        stacked = {key: torch.stack([item[key] for item in items]) for key in keys}
+        return TensorDataset(stacked, pixels=pixels, groups=groups)
+    return HeldItems(items, pixels, groups)
+
+
+# --- augmentation
+
+
+def augmented(dataset: Dataset[Batch], spec: Spec) -> Dataset[Batch]:
+    """Returns a dataset whose images are cut to the specification's size and flipped, as it says."""
+    if not isinstance(spec, ImageSpec) or not (spec.augments or spec.resize == "none" or spec.enlarge > 1):
+        return dataset
+    return Augmented(dataset, spec)
+
+
+class Augmented(Dataset[Batch]):
+    """Items whose images are cropped to a size and flipped, alike for all parts of an item.
+
+    Args:
+        dataset: items whose tensors `[…, H, W]`, where they are images, are as large as the crop or larger.
+        spec: size, crop and flip.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], spec: ImageSpec):
+        self.dataset, self.spec, self.pixels = dataset, spec, pixels_of(dataset)
+        self.images = self.pixels | LABEL_MAPS
+        self.groups = getattr(dataset, "groups", None)
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        fetched = fetch(self.dataset, indices)
+        if isinstance(fetched, dict):
+            fetched = [{key: tensor[row] for key, tensor in fetched.items()} for row in range(len(indices))]
+        numbers = draws.of_items(len(indices), 3).tolist()
+        batch: Batch = default_collate([self._view(item, *own) for item, own in zip(fetched, numbers, strict=True)])
+        return batch
+
+    def _view(self, item: Batch, down: float, right: float, mirror: float) -> Batch:
+        parts = {key for key in item if key in self.images}
+        shapes = {tuple(item[key].shape[-2:]) for key in parts}
+        if len(shapes) > 1:
+            raise DataError(f"the parts of an item have different sizes {sorted(shapes)}; they cannot be cropped alike")
+        (shape,) = shapes
+        height, width = self.spec.size or shape
+        if shape[0] < height or shape[1] < width:
+            raise DataError(
+                f"an item is {shape[0]}x{shape[1]} pixels and cannot be cut to {height}x{width}; enlarge it"
+            )
+        rooms = (shape[0] - height, shape[1] - width)
+        top, left = (
+            room // 2 if self.spec.crop == "centre" else int(place * (room + 1))
+            for place, room in zip((down, right), rooms, strict=True)
+        )
+        flip = self.spec.flip and mirror < 0.5
+
+        def cut(tensor: Tensor) -> Tensor:
+            window = tensor[..., top : top + height, left : left + width]
+            return window.flip(-1) if flip else window
+
+        return {key: cut(tensor) if key in parts else tensor for key, tensor in item.items()}
+
+
+class FittedData:
+    """A source fitted to what a game needs. Each dataset is made once, and handed to training, pictures and evaluation.
+
+    Attributes:
+        source: the data.
+        spec: what the game needs, with augmentation.
+        plain: the items without augmentation, for pictures and evaluation.
+
+    Args:
+        source: the data.
+        spec: what the game needs.
+
+    Raises:
+        DataError: the data cannot be brought to the specification.
+    """
+
+    def __init__(self, source: Source, spec: Spec):
+        self.source, self.spec = source, spec
+        self._last = (spec, source.fit(spec))
+        self.plain = self._last[1] if spec.plain() == spec else source.fit(spec.plain())
+
+    def for_training(self, changes: Mapping[str, Any]) -> Dataset[Batch]:
+        """Returns the items of a phase.
+
+        Args:
+            changes: fields of the specification that the phase changes.
+        """
+        spec = self.spec.but(changes)
+        if spec == self.spec.plain():
+            return self.plain
+        if spec != self._last[0]:
+            self._last = (spec, self.source.fit(spec))
+        return self._last[1]

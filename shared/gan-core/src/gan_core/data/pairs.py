@@ -1,0 +1,268 @@
+"""Sources made of sources: items that belong together, sets without pairs, and parts derived from an item."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from gan_core import draws
+from gan_core.data.items import Items, ItemSource, ReadItems
+from gan_core.data.source import Batch, Source, as_source, facts_of, length
+from gan_core.data.spec import Spec
+from gan_core.data.stream import collate, fetch, pixels_of
+from gan_core.errors import DataError
+from gan_core.files import count, printable
+
+logger = logging.getLogger("gan_core")
+
+Data = Source | Mapping[str, Tensor] | Dataset[Batch]
+"""What users have: a source, tensors by key, or a dataset of items by key."""
+
+
+def main_key(source: Source) -> str:
+    """Returns the key of the samples of a source: its only key beside `label`.
+
+    Raises:
+        DataError: it has several.
+    """
+    keys = [key for key in source.keys if key != "label"]
+    if len(keys) != 1:
+        raise DataError(
+            f"{source.name} has {', '.join(f'`{key}`' for key in keys)}; a part of a pair must have one of them"
+        )
+    return keys[0]
+
+
+def first_item(source: Source) -> Batch:
+    """Returns the first readable item of a source, at its own size."""
+    return ReadItems(source, source.items(Spec()))[0] if isinstance(source, ItemSource) else source.fit(Spec())[0]
+
+
+def as_part(data: Data | Tensor) -> Source:
+    """Returns the source of one part of an item; a tensor `[N, …]` is one without a name."""
+    return as_source({"image": data} if isinstance(data, Tensor) else data)
+
+
+def joint_facts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the facts of several parts: `PART_FACT` for each, and `FACT` where all parts have the same.
+
+    Classes are left out: they are facts of the source that is labelled.
+    """
+    facts: dict[str, Any] = {}
+    for name in {name for each in parts.values() for name in each} - {"num_classes", "classes"}:
+        values = [each.get(name) for each in parts.values()]
+        facts |= {f"{part}_{name}": value for part, value in zip(parts, values, strict=True) if value is not None}
+        if all(value == values[0] for value in values):
+            facts[name] = values[0]
+    return facts
+
+
+class Paired(ItemSource):
+    """Parts of items from several sources, read together: `Paired(source=a, target=b)`.
+
+    Items of files belong together by their names without suffix; those of other data by their order. An item of which a
+    part is missing or cannot be read is named, counted and skipped. Classes are those of the first source that has any.
+
+    Args:
+        name: name of the source.
+        strict: whether an item without all of its parts is an error.
+        **parts: a source, tensors by key, a dataset, or a tensor `[N, …]` for each part. Each has one key beside
+            `label`, and gets the name of the part.
+
+    Raises:
+        DataError: no items belong together, or a source has several keys.
+    """
+
+    thing = "item"
+    logger = logger
+
+    def __init__(self, *, name: str | None = None, strict: bool = False, **parts: Data | Tensor):
+        super().__init__(strict=strict)
+        self.parts = {part: as_part(data) for part, data in parts.items()}
+        self.name = name or " + ".join(source.name for source in self.parts.values())
+        self.inner = {part: main_key(source) for part, source in self.parts.items()}
+        labelled = next((source for source in self.parts.values() if "label" in source.keys), None)
+        self.facts = joint_facts({part: source.facts for part, source in self.parts.items()})
+        if labelled is not None:
+            self.facts |= {name: labelled.facts[name] for name in ("num_classes", "classes") if name in labelled.facts}
+        self._keys = [*self.parts, *(["label"] if labelled is not None else [])]
+        self.indices = self._match()
+
+    @property
+    def keys(self) -> Collection[str]:
+        return self._keys
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def _match(self) -> Tensor:
+        """Returns the places of each item in the sources, `[N, parts]`."""
+        names: list[Sequence[str]] = [getattr(source, "names", None) or () for source in self.parts.values()]
+        if not all(names):
+            sizes = {part: len(source) for part, source in self.parts.items()}
+            if len(set(sizes.values())) > 1:
+                raise DataError(
+                    f"the parts have different numbers of items {sizes}; for data without pairs use `Unpaired`"
+                )
+            size = next(iter(sizes.values()))
+            return torch.arange(size)[:, None].expand(size, len(self.parts))
+        places = [{_stem(name): index for index, name in enumerate(each)} for each in names]
+        shared = [stem for stem in places[0] if all(stem in each for each in places[1:])]
+        if not shared:
+            first = " and ".join(
+                f"{source.name} has {printable(each[0])}"
+                for source, each in zip(self.parts.values(), names, strict=True)
+            )
+            raise DataError(f"no items belong together: {first}, …; give the files of a pair the same name")
+        alone = {stem for each in places for stem in each} - set(shared)
+        if alone:
+            lacking = dict.fromkeys(sorted(alone), "has no counterpart")
+            self.skip(lacking)
+        return torch.tensor([[each[stem] for each in places] for stem in shared])
+
+    def items(self, spec: Spec) -> Items:
+        return _JointItems(self, {part: source.items(spec.part(part)) for part, source in self.parts.items()})
+
+
+class _JointItems(Items):
+    def __init__(self, source: Paired, parts: Mapping[str, Items]):
+        self.source, self.parts = source, parts
+        first = next(iter(parts.values()))
+        self.pixels = frozenset(part for part, items in parts.items() if source.inner[part] in items.pixels)
+        self.groups = None if first.groups is None else first.groups[source.indices[:, 0]]
+        self.memory, self.values = (
+            sum(getattr(items, name) for items in parts.values()) for name in ("memory", "values")
+        )
+
+    def __len__(self) -> int:
+        return len(self.source.indices)
+
+    def name(self, index: int) -> str:
+        return next(iter(self.parts.values())).name(int(self.source.indices[index, 0]))
+
+    def read(self, index: int) -> Batch:
+        item: Batch = {}
+        for (part, items), place in zip(self.parts.items(), self.source.indices[index].tolist(), strict=True):
+            read = items.read(place)
+            item[part] = read[self.source.inner[part]]
+            if "label" in read and "label" in self.source.keys:
+                item.setdefault("label", read["label"])
+        return item
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+class Unpaired(Source):
+    """Two sets without pairs: `Unpaired(source=a, target=b)`.
+
+    There are as many items as the larger set has. An item is one of the first set and one of the second, which is drawn
+    anew each time (CycleGAN's training; Zhu et al. 2017, arXiv:1703.10593). Augmentation draws for each on its own.
+
+    Args:
+        name: name of the source.
+        **parts: two sources, as `Paired` takes them.
+    """
+
+    def __init__(self, *, name: str | None = None, **parts: Data | Tensor):
+        if len(parts) != 2:
+            raise DataError(
+                f"`Unpaired` takes two sets, such as source= and target=, and was given {count(len(parts), 'set')}"
+            )
+        self.parts = {part: as_part(data) for part, data in parts.items()}
+        self.name = name or " + ".join(source.name for source in self.parts.values())
+        self.facts = joint_facts({part: source.facts for part, source in self.parts.items()})
+
+    @property
+    def keys(self) -> Collection[str]:
+        return self.parts.keys()
+
+    def __len__(self) -> int:
+        return max(len(source) for source in self.parts.values())
+
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        fitted = {part: (source.fit(spec.part(part)), main_key(source)) for part, source in self.parts.items()}
+        return _Unpaired(fitted)
+
+
+class _Unpaired(Dataset[Batch]):
+    def __init__(self, parts: Mapping[str, tuple[Dataset[Batch], str]]):
+        self.parts = parts
+        self.pixels = frozenset(part for part, (dataset, key) in parts.items() if key in pixels_of(dataset))
+
+    def __len__(self) -> int:
+        return max(length(dataset) for dataset, _ in self.parts.values())
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        (first, (one, one_key)), (second, (other, other_key)) = self.parts.items()
+        rows = torch.as_tensor(indices)
+        partner = (draws.of_items(len(rows))[:, 0] * length(other)).long()
+        batch = {first: collate(fetch(one, (rows % length(one)).tolist()))[one_key]}
+        with draws.apart(second):
+            batch[second] = collate(fetch(other, partner.tolist()))[other_key]
+        return batch
+
+
+Degrade = Callable[[Tensor, Sequence[float]], Tensor]
+"""`(sample, numbers in [0, 1)) -> what is made of it`."""
+
+
+class Derived(Source):
+    """Pairs of which one part is computed from the other: `Derived(photos, degrade)`.
+
+    Args:
+        data: a source with one key beside `label`; its samples become `target`.
+        degrade: makes `source` of a sample as the data hold it (images: uint8 `[C, H, W]`), after it was cropped and
+            flipped. It runs where items are read, in workers too, and must draw from its second argument alone.
+        draws: how many numbers in [0, 1) it is given, which are drawn anew each time an item is read.
+        name: name of the source.
+    """
+
+    def __init__(self, data: Data | Tensor, degrade: Degrade, *, draws: int = 0, name: str | None = None):
+        self.data, self.degrade, self.draws = as_part(data), degrade, draws
+        self.name = name or self.data.name
+        self.inner = main_key(self.data)
+        target = first_item(self.data)[self.inner]
+        source = degrade(target, [0.0] * draws)
+        samples = {"source": source, "target": target}
+        self.facts = joint_facts({part: facts_of({part: sample[None]}) for part, sample in samples.items()})
+
+    @property
+    def keys(self) -> Collection[str]:
+        return ("source", "target")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        return _Derived(self, self.data.fit(spec.part("target")))
+
+
+class _Derived(Dataset[Batch]):
+    def __init__(self, source: Derived, dataset: Dataset[Batch]):
+        self.source, self.dataset = source, dataset
+        self.groups = getattr(dataset, "groups", None)
+        self.pixels = frozenset(("source", "target")) if source.inner in pixels_of(dataset) else frozenset()
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        targets = collate(fetch(self.dataset, indices))[self.source.inner]
+        with draws.apart("degrade"):
+            numbers = draws.of_items(len(targets), self.source.draws).tolist()
+        sources = [self.source.degrade(target, own) for target, own in zip(targets, numbers, strict=True)]
+        return {"source": default_collate(sources), "target": targets}

@@ -1,0 +1,253 @@
+"""Sources: datasets before they are fitted to what a game needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan_core.data.spec import Spec
+from gan_core.errors import DataError
+
+if TYPE_CHECKING:
+    from gan_core.data.items import Items
+
+Batch = dict[str, Tensor]
+PIXELS = frozenset({"image", "video", "source", "target"})
+"""Keys whose uint8 values are pixels (0 to 255) unless a dataset says otherwise by its attribute `pixels`."""
+LARGEST_PIXEL = 2.0
+"""Largest magnitude of floating-point pixels that can be on the scale [-1, 1]."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Source(ABC):
+    """A dataset before it is fitted to what a game needs.
+
+    Attributes:
+        name: what the user called it.
+        keys: keys of its items.
+        facts: what is known about the data: `channels`, `image_size`, `sample_rate`, `num_classes`, `classes` (their
+            names) … Network settings and fields of the specification that nobody set are taken from here.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+
+    @property
+    @abstractmethod
+    def keys(self) -> Collection[str]: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        """Returns the items as a game needs them.
+
+        Items are `dict[str, Tensor]`. A dataset that can fetch many items at once does so in `__getitems__` and returns
+        the finished batch. Its attribute `pixels` names the keys whose uint8 values are scaled to [-1, 1], and its
+        attribute `groups` (`[N]`) tells which items come from one file; both are optional.
+
+        Raises:
+            DataError: the data cannot be brought to the specification.
+        """
+
+    def items(self, spec: Spec) -> Items:
+        """Returns the fitted items for random access, without augmentation; composed sources read them."""
+        from gan_core.data.items import DatasetItems
+
+        return DatasetItems(self.fit(spec.plain()))
+
+
+class TensorDataset(Dataset[Batch]):
+    """Items held in memory, one row of every tensor each; fetching a batch is one indexing operation.
+
+    Args:
+        tensors: tensors `[N, …]` by key.
+        pixels: keys whose uint8 values are pixels; None takes `PIXELS`.
+        groups: group of each item, `[N]`; None if every item is its own.
+
+    Raises:
+        DataError: there are no items, or the tensors have different lengths.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], *, pixels: Collection[str] | None = None, groups: Tensor | None = None
+    ) -> None:
+        sizes = {key: len(tensor) for key, tensor in tensors.items()}
+        if not sizes or 0 in sizes.values():
+            raise DataError("the dataset is empty: give at least one item of every key")
+        if len(set(sizes.values())) > 1:
+            raise DataError(f"the tensors have different lengths {sizes}; for data without pairs use `Unpaired`")
+        self.tensors, self.groups = dict(tensors), groups
+        self.pixels = frozenset(PIXELS if pixels is None else pixels)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: tensor[index] for key, tensor in self.tensors.items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(indices)
+        return {key: tensor[rows] for key, tensor in self.tensors.items()}
+
+
+class FixedSource(Source):
+    """A dataset whose items are used as they are, or cropped and flipped if the specification says so.
+
+    Args:
+        dataset: items `dict[str, Tensor]` by index, with a length.
+        name: what the user called it.
+        facts: what is known about the data.
+
+    Raises:
+        DataError: the items are not dictionaries.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], *, name: str = "dataset", facts: Mapping[str, Any] = EMPTY):
+        self.dataset, self.name, self.facts = dataset, name, facts
+
+    @property
+    def keys(self) -> Collection[str]:
+        if isinstance(self.dataset, TensorDataset):
+            return self.dataset.tensors.keys()
+        return named(self.dataset[0]).keys()
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def fit(self, spec: Spec) -> Dataset[Batch]:
+        from gan_core.data.items import augmented
+
+        return augmented(self.dataset, spec)
+
+
+class TensorSource(FixedSource):
+    """Tensors as a source: `{"image": [N, C, H, W], "label": [N]}`.
+
+    Args:
+        tensors: uint8 tensors under the keys `PIXELS` hold pixels, 0 to 255; floating-point ones are used as they are
+            and should lie in [-1, 1].
+        name: what the user called it.
+        classes: names of the classes; their indices if None.
+        pixels: keys whose uint8 values are pixels; None takes `PIXELS`.
+
+    Raises:
+        DataError: there are no items, or their numbers differ, or floating-point pixels are on another scale.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], *, name: str = "tensors", classes: Sequence[str] | None = None,
+        pixels: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
+        dataset = TensorDataset(tensors, pixels=pixels)
+        super().__init__(dataset, name=name, facts=facts_of(tensors, classes))
+        for key in tensors.keys() & ({"image", "video"} if pixels is None else dataset.pixels):
+            if tensors[key].is_floating_point() and tensors[key].abs().max() > LARGEST_PIXEL:
+                reach = f"{name}: `{key}` is floating point and reaches {float(tensors[key].abs().max()):.3g}"
+                raise DataError(f"{reach}; give pixels as uint8, or bring them to [-1, 1]")
+
+
+def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
+    """Returns a source for a source, tensors by key, or a dataset of items by key.
+
+    Raises:
+        DataError: the data are something else.
+    """
+    if isinstance(data, Source):
+        return data
+    if not isinstance(data, Mapping) and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        kind = type(data).__name__
+        raise DataError(f"`data` is a {kind}; give tensors by key, or a dataset with indices and a length")
+    return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data, facts=_facts_of_items(data))
+
+
+def _facts_of_items(dataset: Dataset[Batch]) -> Mapping[str, Any]:
+    """Returns the facts that the first item of a dataset tells; the number of classes is not among them."""
+    first = named(dataset[0])
+    return facts_of({key: value[None] for key, value in first.items() if key != "label" and isinstance(value, Tensor)})
+
+
+def named(item: Any) -> Batch:
+    """Returns an item or a batch, which must have names.
+
+    Raises:
+        DataError: it is not a dictionary.
+    """
+    if not isinstance(item, Mapping):
+        raise DataError(
+            f"the dataset's items are {type(item).__name__}; make each a dictionary, such as {{'image': tensor}}"
+        )
+    return item  # type: ignore[return-value]
+
+
+def length(dataset: Dataset[Batch]) -> int:
+    """Returns the number of items of a dataset; every dataset here has one."""
+    return len(dataset)  # type: ignore[arg-type]
+
+
+def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """Returns what tensors tell about the data: the samples' `shape` and `channels`, and the number of `classes`.
+
+    Raises:
+        DataError: there are labels and nothing else.
+    """
+    shape = next((tuple(tensor.shape[1:]) for key, tensor in tensors.items() if key != "label"), None)
+    if shape is None:
+        raise DataError("the tensors are labels alone; give what they are labels of")
+    facts: dict[str, Any] = {"shape": shape} | ({"channels": shape[0]} if shape else {})
+    if "label" in tensors:
+        facts["num_classes"] = len(classes) if classes else int(tensors["label"].max()) + 1
+        facts["classes"] = list(classes) if classes else [str(k) for k in range(facts["num_classes"])]
+    return facts
+
+
+PROVIDERS = {
+    "label": "give a folder with a sub-folder for each class",
+    "source": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
+    "target": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
+    "mask": "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`",
+}
+"""What to do about a key that the data lack."""
+
+
+def require_keys(source: Source, reads: Collection[str], title: str) -> None:
+    """Checks that a source has the keys that a game reads.
+
+    Args:
+        source: the data.
+        reads: keys that the game reads.
+        title: the system's name.
+
+    Raises:
+        DataError: a key is missing; the message names what the source has and what would provide it.
+    """
+    missing = next((key for key in reads if key not in source.keys), None)
+    if missing is not None:
+        have, wanted = (", ".join(f"`{key}`" for key in keys) for keys in (source.keys, reads))
+        remedy = PROVIDERS.get(missing, f"give data whose items have `{missing}`")
+        raise DataError(f"{source.name} has {have}, and {title} reads {wanted}; {remedy}")
+
+
+def require_classes(source: Source, num_classes: int | None) -> None:
+    """Checks that a source has as many classes as the networks.
+
+    Raises:
+        DataError: the source has no labels, or another number of classes.
+    """
+    if num_classes is None:
+        return
+    have = source.facts.get("num_classes")
+    if have is None:
+        given = f"{source.name} has no labels, and `network.num_classes` is {num_classes}"
+        raise DataError(f"{given}; leave it out, or give a folder with a sub-folder for each class")
+    if have != num_classes:
+        raise DataError(
+            f"{source.name} has {have} classes and `network.num_classes` is {num_classes}; set it to {have}"
+        )

@@ -1,0 +1,204 @@
+"""Folders and archives on other machines, read in place through fsspec under the limits of local ones.
+
+Only the protocols in `PROTOCOLS` are read. `file://` would be a second way to local files; fsspec's chained URLs
+(`zip::…`, `simplecache::…`) and reference files can name any place, write to a shared cache or run templates. Nothing
+is cached on disk. Credentials come from each library's own settings (environment, `~/.aws`, `hf auth login`). A web
+server cannot list a folder, so `http://` and `https://` read archives only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from gan_core.errors import DataError, InputError, MissingDependency, unknown
+from gan_core.files import DAMAGED, MAX_UNPACKED, bounded, reason_of
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+PROTOCOLS = {
+    "memory": "fsspec", "http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs",
+    "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
+}  # fmt: skip
+"""The library that reads each protocol."""
+BLOCK = 2**18
+"""Bytes fetched at least when an archive is read, and the largest file that is fetched in one request."""
+
+
+class RemoteFile:
+    """One remote file of known size. Every process opens it again, as connections cannot be shared.
+
+    Args:
+        url: of the file, or of the folder that it is in.
+        path: its path in the remote file system, if the URL is a folder's.
+        size: in bytes, if it is known.
+    """
+
+    def __init__(self, url: str, path: str | None = None, size: int | None = None):
+        self.url, self.path, self.size = url, path, size
+        self._file: Any = None
+        self._process: int | None = None
+        self._lock = Lock()
+
+    def open(self, mode: Literal["rb"] = "rb", buffering: int = -1) -> IO[bytes]:
+        return io.BufferedReader(_Raw(self), BLOCK if buffering < 0 else buffering)
+
+    def read(self, start: int, count: int) -> bytes:
+        """Returns `count` bytes from an offset, less at the end of the file.
+
+        Raises:
+            OSError: they cannot be fetched.
+        """
+        with _reached():
+            if count > MAX_UNPACKED:
+                raise OSError(f"{count:,} bytes at once, at most {MAX_UNPACKED:,} are read")
+            with self._lock:
+                file = self._handle()
+                count = max(0, min(count, self.length() - start))
+                file.seek(start)
+                content: bytes = file.read(count) if count else b""
+        if len(content) != count:
+            raise OSError(f"the connection ended after {len(content):,} of {count:,} bytes")
+        return content
+
+    def length(self) -> int:
+        """Returns the size in bytes.
+
+        Raises:
+            OSError: it is not known.
+        """
+        if self.size is None:
+            with _reached():
+                self.size = self._handle().size
+        if self.size is None:
+            raise OSError("the server does not say how large it is")
+        return self.size
+
+    def _handle(self) -> Any:
+        if self._file is None or self._process != os.getpid():
+            system, path = _system(self.url)
+            self._file, self._process = system.open(self.path or path, "rb", cache_type="none"), os.getpid()
+        return self._file
+
+    def __reduce__(self) -> tuple[type[RemoteFile], tuple[object, ...]]:
+        return RemoteFile, (self.url, self.path, self.size)
+
+
+class RemoteFiles:
+    """The files below a remote folder, listed once."""
+
+    def __init__(self, url: str):
+        self.url = url
+        system, path = _system(url)
+        with _reached():
+            self._root = system.info(path)["name"].rstrip("/") + "/"
+            found = [info for info in bounded(system.find(path, detail=True).values()) if self._below(info)]
+        sizes = {info["name"].removeprefix(self._root): info["size"] for info in found}
+        if None in sizes.values():
+            raise OSError("the server does not say how large its files are")
+        self.sizes: Mapping[str, int] = {name: sizes[name] for name in sorted(sizes)}
+
+    def open(self, name: str) -> IO[bytes]:
+        path, size = self._root + name, self.sizes[name]
+        if size > BLOCK:
+            return RemoteFile(self.url, path, size).open()
+        with _reached():
+            content = _system(self.url)[0].cat_file(path, start=0, end=size) if size else b""
+        if len(content) != size:
+            raise OSError(f"{len(content):,} bytes came, {size:,} were listed")
+        return io.BytesIO(content)
+
+    def _below(self, info: Mapping[str, Any]) -> bool:
+        name = info["name"]
+        return bool(info["type"] == "file" and name.startswith(self._root) and not name.endswith("/"))
+
+
+class _Raw(io.RawIOBase):
+    """A position in a remote file."""
+
+    def __init__(self, file: RemoteFile):
+        self._remote, self._position = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._remote.length()}[whence]
+        if start + offset < 0:
+            raise OSError("a position before the file's beginning")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._remote.read(self._position, len(buffer))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def readall(self) -> bytes:
+        content = self._remote.read(self._position, self._remote.length() - self._position)
+        self._position += len(content)
+        return content
+
+
+def locate(url: str) -> RemoteFile | RemoteFiles:
+    """Returns the folder at a URL, or the file (an archive, then), which is not read yet.
+
+    Raises:
+        DataError: the protocol is not supported.
+        MissingDependency: the library that reads it is not installed.
+        OSError: it does not exist or cannot be reached.
+    """
+    system, path = _system(url)
+    with _reached():
+        is_folder = system.info(path)["type"] == "directory"
+    return RemoteFiles(url) if is_folder else RemoteFile(url)
+
+
+def _system(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, which fsspec keeps once for each process and thread, and the path in it."""
+    protocol = url.partition("://")[0]
+    if "::" in url:
+        raise DataError(f"{url}: chained URLs are not read; give the URL of the folder or archive itself")
+    if protocol in ("file", "local"):
+        raise DataError(f"{url}: give a local folder or archive by its path")
+    if protocol not in PROTOCOLS:
+        raise DataError(f"{url}: {unknown('protocol', protocol, PROTOCOLS)}")
+    if re.match(r"[^/]+//[^/@]*:[^/@]*@", url):
+        raise DataError(
+            f"{protocol}://…: a password in a URL is written to recipes and logs; set it in the environment"
+        )
+    try:
+        from fsspec.core import get_filesystem_class, url_to_fs
+
+        get_filesystem_class(protocol)
+    except ImportError as error:
+        library = PROTOCOLS[protocol]
+        package = "gan-core[remote]" if library in ("fsspec", "aiohttp") else library
+        raise MissingDependency(f"{url}: needs {library}: pip install {package}") from error
+    with _reached():
+        system, path = url_to_fs(url)
+    return system, path
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Turns the errors of any network library into `OSError`; those of files remain as they are."""
+    try:
+        yield
+    except (InputError, *DAMAGED):
+        raise
+    except Exception as error:
+        raise OSError(reason_of(error)) from error

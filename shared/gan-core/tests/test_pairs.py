@@ -1,0 +1,283 @@
+"""Sources made of sources, specifications, and what a game makes of both."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gan_core import draws
+from gan_core.data import (
+    ArraySpec,
+    BatchStream,
+    Derived,
+    FittedData,
+    ImageSpec,
+    Paired,
+    Source,
+    Spec,
+    TensorDataset,
+    TensorSource,
+    Unpaired,
+)
+from gan_core.errors import DataError, RecipeError
+from gan_core.game import Game, Player
+from gan_core.preset import Preset
+from gan_core.recipe import Recipe
+from gan_core.two_player import TwoPlayerGame
+
+LEVELS = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 4, 4)
+
+
+# --- compositions
+
+
+def test_parts_in_memory_belong_together_by_their_order():
+    pairs = Paired(source=LEVELS, target={"image": LEVELS + 100, "label": torch.arange(6) % 2})
+    assert (len(pairs), set(pairs.keys)) == (6, {"source", "target", "label"})
+    batch = pairs.fit(Spec()).__getitems__([4, 1])
+    assert batch["source"][:, 0, 0, 0].tolist() == [4, 1]
+    assert batch["target"][:, 0, 0, 0].tolist() == [104, 101]
+    assert batch["label"].tolist() == [0, 1]
+    assert pairs.facts["num_classes"] == 2
+    assert float(next(BatchStream(pairs.fit(Spec()), 6, seed=0))["source"].max()) == pytest.approx(5 / 127.5 - 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Paired(source=LEVELS, target=LEVELS[:4]),
+         "the parts have different numbers of items {'source': 6, 'target': 4}; for data without pairs use `Unpaired`"),
+        (lambda: Paired(source={"image": LEVELS, "mask": LEVELS}, target=LEVELS),
+         "tensors has `image`, `mask`; a part of a pair must have one of them"),
+        (lambda: Unpaired(source=LEVELS),
+         "`Unpaired` takes two sets, such as source= and target=, and was given 1 set"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_go_together_are_refused(make, words):
+    with pytest.raises(DataError) as error:
+        make()
+    assert str(error.value) == words
+
+
+def test_facts_of_parts_have_their_names_and_those_that_agree_have_their_own():
+    grey, colour = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 4, 4)
+    facts = Paired(source=grey, target=colour).facts
+    assert (facts["source_channels"], facts["target_channels"]) == (1, 3)
+    assert "channels" not in facts
+    assert Unpaired(source=grey, target=grey).facts["channels"] == 1
+
+
+def test_an_item_without_a_pair_meets_all_of_the_other_set_in_time():
+    dataset = Unpaired(source=LEVELS[:2], target=LEVELS).fit(Spec())
+    stream, met = BatchStream(dataset, 6, seed=0), set()
+    for _ in range(30):
+        batch = next(stream)
+        met |= set(
+            zip(*((127.5 * (batch[key][:, 0, 0, 0] + 1)).round().tolist() for key in ("source", "target")), strict=True)
+        )
+    assert met == {(float(a), float(b)) for a in range(2) for b in range(6)}
+
+
+def test_the_same_place_in_the_stream_is_the_same_item_in_any_number_of_processes():
+    dataset = Derived(LEVELS, lambda image, numbers: image + int(100 * numbers[1]), draws=2).fit(Spec())
+    whole = next(BatchStream(dataset, 6, seed=3))
+    shares = [next(BatchStream(dataset, 6, seed=3, rank=rank, processes=2, workers=rank)) for rank in range(2)]
+    for key in whole:
+        assert torch.equal(torch.cat([share[key] for share in shares]), whole[key])
+    assert len(set((whole["source"] - whole["target"])[:, 0, 0, 0].tolist())) > 3
+
+
+def test_numbers_of_an_item_are_drawn_alike_again_and_apart_on_request():
+    with draws.reading(5, 10):
+        first, again = draws.of_items(4, 3), draws.of_items(4, 3)
+        with draws.apart("target"):
+            other = draws.of_items(4, 3)
+    assert torch.equal(first, again)
+    assert len(set(first.flatten().tolist()) & set(other.flatten().tolist())) == 0
+    with draws.reading(5, 12):
+        assert torch.equal(draws.of_items(2, 3), first[2:])
+    assert torch.equal(first[:, :1], draw_one(5, 10))
+
+
+def draw_one(seed: int, place: int) -> torch.Tensor:
+    with draws.reading(seed, place):
+        return draws.of_items(4)
+
+
+def test_augmentation_of_tensors_is_alike_for_all_parts():
+    ramp = torch.arange(8 * 8, dtype=torch.uint8).view(1, 1, 8, 8).expand(20, 1, 8, 8)
+    source = TensorSource({"source": ramp, "target": ramp, "mask": ramp, "label": torch.arange(20)})
+    dataset = source.fit(ImageSpec(image_size=5, resize="none", crop="random", flip=True))
+    with draws.reading(0, 0):
+        batch = dataset.__getitems__(list(range(20)))
+    assert batch["source"].shape == (20, 1, 5, 5)
+    assert torch.equal(batch["source"], batch["target"])
+    assert torch.equal(batch["source"], batch["mask"])
+    assert len({tuple(image.flatten().tolist()) for image in batch["source"]}) > 10
+    with pytest.raises(DataError, match=r"^an item is 8x8 pixels and cannot be cut to 9x9; enlarge it$"):
+        source.fit(ImageSpec(image_size=9, crop="random"))[0]
+
+
+# --- a source is fitted once
+
+
+class Counted(Source):
+    name, facts, keys = "counted", {"channels": 1, "sample_rate": 8000}, ("image",)
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 6
+
+    def fit(self, spec):
+        self.asked.append(spec)
+        return TensorDataset({"image": LEVELS})
+
+
+def test_a_source_is_fitted_once_for_training_pictures_and_evaluation():
+    source, spec = Counted(), ImageSpec(image_size=4)
+    data = FittedData(source, spec)
+    assert data.for_training({}) is data.plain
+    assert source.asked == [spec]
+    assert data.for_training({"image_size": 2}) is not data.plain
+    assert data.for_training({"image_size": 2}) is data.for_training({"image_size": 2})
+    assert source.asked == [spec, ImageSpec(image_size=2)]
+
+
+def test_pictures_and_evaluation_see_no_augmentation():
+    source = Counted()
+    FittedData(source, ImageSpec(image_size=4, flip=True, crop="random", enlarge=1.5, resize="stretch"))
+    assert source.asked[1] == ImageSpec(image_size=4, resize="stretch", enlarge=1.0, crop="centre", flip=False)
+
+
+# --- what a game needs
+
+
+class Judged(nn.Module):
+    def __init__(self, *, image_size: int = 4, channels: int = 3, sample_rate: int = 1):
+        super().__init__()
+        self.latent_dim, self.rate = 2, sample_rate
+        self.data_spec = ImageSpec(image_size=image_size, channels=channels)
+        self.layer = nn.Linear(2, channels * image_size**2)
+        self.shape = (channels, image_size, image_size)
+
+    def forward(self, z):
+        return self.layer(z).unflatten(1, self.shape)
+
+
+class Judge(nn.Module):
+    def __init__(self, *, image_size: int = 4, channels: int = 3):
+        super().__init__()
+        self.judge = nn.Linear(channels * image_size**2, 1)
+
+    def forward(self, images):
+        return self.judge(images.flatten(1)).squeeze(1)
+
+
+PRESET = Preset(TwoPlayerGame, networks={"generator": Judged, "discriminator": Judge}, objective="non_saturating",
+                data={"spec": {"flip": True}})  # fmt: skip
+
+
+def test_facts_fill_what_nobody_set_by_name():
+    recipe = PRESET.complete(PRESET.recipe(), Counted().facts)
+    assert (recipe.network["channels"], recipe.network["sample_rate"]) == (1, 8000)
+    given = PRESET.complete(PRESET.recipe().but({"network.sample_rate": 16_000}), Counted().facts)
+    assert given.network["sample_rate"] == 16_000
+    assert recipe.data.spec == {"resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": True, "interpolate": True}
+
+
+def test_a_game_is_conditional_only_where_it_is_asked_to_be():
+    class Classed(Judged):
+        def __init__(self, *, channels: int = 3, num_classes: int | None = None):
+            super().__init__(channels=channels)
+            self.num_classes = num_classes
+
+    preset = Preset(TwoPlayerGame, networks={"generator": Classed, "discriminator": Judge})
+    recipe = preset.complete(preset.recipe(), {"channels": 1, "num_classes": 3, "classes": ["a", "b", "c"]})
+    assert recipe.network["num_classes"] is None
+    assert recipe.data.classes is None
+
+
+def test_a_specification_is_the_networks_with_the_recipe_over_it():
+    game = PRESET.build(PRESET.recipe().but({"network": {"channels": 1}, "data.spec.crop": "random"}))
+    assert game.spec == ImageSpec(image_size=4, channels=1, flip=True, crop="random")
+    assert game.data_keys == ("image",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.spec.flp": True}, "unknown setting `data.spec.flp`; did you mean `data.spec.flip`?"),
+        ({"data.spec.enlarge": 0.5}, "`data.spec.enlarge` is 0.5; expected greater than or equal to 1"),
+        ({"data.spec.image_size": 8},
+         "`data.spec.image_size` is 8, and the networks need 4; leave it out, or set the networks' size"),
+    ],
+)  # fmt: skip
+def test_a_specification_that_cannot_be_is_refused(changes, words):
+    with pytest.raises(RecipeError) as error:
+        PRESET.complete(PRESET.recipe().but(changes))
+    assert str(error.value) == words
+
+
+def test_parts_have_their_own_channels_and_masks_are_never_interpolated():
+    spec = ImageSpec(image_size=8, channels={"source": 1, "target": 3})
+    assert (spec.part("source").channels, spec.part("target").channels) == (1, 3)
+    assert spec.part("mask") == ImageSpec(image_size=8, channels=1, interpolate=False)
+    with pytest.raises(RecipeError, match=r"^`data.spec.channels` has no value for `other`, only for source, target$"):
+        spec.part("other")
+
+
+class Reader(Game):
+    """A game put together by hand that reads two keys."""
+
+    reads = ("source", "target")
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Conv2d(1, 1, 1)
+
+    def players(self):
+        yield Player("generator", (self.generator,), self.loss)
+
+    def loss(self, batch):
+        return {"square": (self.generator(batch["source"]) - batch["target"]).square().mean()}
+
+    def preview(self, batch):
+        return {"source": batch["source"]}
+
+
+def test_a_key_that_is_missing_is_refused_before_anything_is_written(tmp_path):
+    from gan_core.api import train
+
+    with pytest.raises(
+        DataError, match=r"^tensors has `image`, and Reader reads `source`, `target`; give `--data source="
+    ):
+        train(Reader(), data={"image": LEVELS}, out=tmp_path / "run", steps=1)
+    assert list(tmp_path.iterdir()) == []
+    run = train(Reader(), data=Paired(source=LEVELS, target=LEVELS), out=tmp_path / "run", steps=1, batch_size=2,
+                device="cpu", shown=False)  # fmt: skip
+    assert run.log()[-1]["step"] == 1
+
+
+def test_further_keys_of_the_data_are_left_alone(tmp_path):
+    from gan_core.api import train
+
+    data = {"image": LEVELS.float() / 6, "tokens": torch.arange(6), "caption": torch.zeros(6, 5)}
+    game = TwoPlayerGame(Judged(channels=1), Judge(channels=1))
+    train(game, data=data, out=tmp_path / "run", steps=1, batch_size=2, device="cpu", shown=False)
+    by_hand = TwoPlayerGame(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)))
+    by_hand.generator.latent_dim = 2
+    assert by_hand.data_spec() == Spec()
+    with pytest.raises(
+        DataError, match=r"^the data have `caption`, `image`, `tokens`; say which one TwoPlayerGame reads"
+    ):
+        by_hand.real(data)
+
+
+def test_a_recipe_holds_a_place_for_each_part():
+    recipe = Recipe(system="any").but({"data.source": {"source": "a", "target": "b"}})
+    assert recipe.data.source == {"source": "a", "target": "b"}
+    assert recipe.but({"data.source": "digits"}).data.source == "digits"
+    assert ArraySpec(shape=[2]).shape == (2,)
