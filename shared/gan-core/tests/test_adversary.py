@@ -358,6 +358,19 @@ def test_adaptive_augmentation_takes_images_and_clips(shape: tuple[int, ...]) ->
     assert bool((seen != samples(0, *shape).flatten(1)).any())
 
 
+def test_compiling_an_adversary_compiles_its_network() -> None:
+    one = adversary()
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    one.compile(backend=backend)
+    assert_close(terms(one)[1], {"adversarial": PLAIN[1]})
+    assert compiled
+
+
 # Several adversaries in one game.
 
 
@@ -493,7 +506,7 @@ def test_the_doctor_names_the_discriminator_that_wins(tmp_path) -> None:
     )  # fmt: skip
     checks = {check.name: check for check in look_for_symptoms(read_run(Run(tmp_path / "run").path))}
     assert not checks["discriminator"].good
-    assert checks["discriminator"].finding.startswith("the discriminator `one` tells every sample, so that")
+    assert checks["discriminator"].finding.startswith("the discriminator `one` recognises every sample, so that")
     assert "`other`" not in checks["discriminator"].finding
 
 

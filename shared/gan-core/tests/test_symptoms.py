@@ -135,7 +135,9 @@ def test_a_discriminator_that_tells_every_sample_or_none_is_found(made):
     made.write(discriminator__of_guessing=1.0)
     assert made.wrong == {}
     made.write(discriminator__of_guessing=0.02)
-    assert made.wrong["discriminator"].startswith("the discriminator tells every sample, so that the generator learns")
+    assert made.wrong["discriminator"].startswith(
+        "the discriminator recognises every sample, so that the generator learns"
+    )
     made.write(discriminator__of_guessing=2.0)
     assert made.wrong["discriminator"].startswith("the discriminator is fooled, so that the generator learns nothing")
 
@@ -162,10 +164,10 @@ def test_the_discriminator_that_wins_is_found_by_its_name(made):
     )
     made.write(**SEVERAL | {"discriminator__video__of_guessing": 0.014})
     assert made.wrong.keys() == {"discriminator"}
-    assert made.wrong["discriminator"].startswith("the discriminator `video` tells every sample, so that")
+    assert made.wrong["discriminator"].startswith("the discriminator `video` recognises every sample, so that")
     made.write(**SEVERAL | {"discriminator__image__of_guessing": lambda n: 1 + math.sin(n)})
     assert made.wrong["oscillation"].startswith(
-        "the players run after each other: the loss of the discriminator `image` goes 23 times"
+        "the players oscillate: the loss of the discriminator `image` goes 23 times"
     )
     made.write(seen=SEEN | {"held_out/image/recognised": 0.5, "held_out/video/recognised": 0.93}, **SEVERAL)
     assert made.wrong["memory"].startswith("the discriminator `video` memorises the data: ")
@@ -211,9 +213,7 @@ def test_gradients_that_explode_or_vanish_are_found(made):
 
 def test_a_loss_that_swings_around_guessing_is_found(made):
     made.write(discriminator__of_guessing=lambda n: 1 + 0.7 * math.sin(n))
-    assert made.wrong["oscillation"].startswith(
-        "the players run after each other: the loss of the discriminator goes 23 times"
-    )
+    assert made.wrong["oscillation"].startswith("the players oscillate: the loss of the discriminator goes 23 times")
     made.write(discriminator__of_guessing=lambda n: 0.5 + 0.4 * math.sin(n))  # it never falls behind
     assert made.wrong == {}
     made.write(discriminator__of_guessing=lambda n: 1 + 0.1 * math.sin(n))  # nor is that far

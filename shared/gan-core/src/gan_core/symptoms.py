@@ -136,7 +136,7 @@ def judged(run: RunRecord, name: str, start: str) -> str:
     words = f"its loss is {share:.2g} times what guessing costs{logits}"
     if share < WON:
         raise trouble(
-            f"{name} tells every sample, so that the generator learns little: {words}",
+            f"{name} recognises every sample, so that the generator learns little: {words}",
             lower_rate(run, "discriminator"), fewer_turns(run) or penalty(run), "`regularizers.instance_noise={}`",
         )  # fmt: skip
     if share > LOST:
@@ -229,7 +229,7 @@ def swinging(run: RunRecord, name: str, start: str) -> str:
     if swings >= SWINGS and (level > 0 or not is_noise(values)):  # around 0 nothing else tells how large noise is
         unit = " times what guessing costs" if shares else ""
         raise trouble(
-            f"the players run after each other: {words} ({min(values):.2g} to {max(values):.2g}{unit})",
+            f"the players oscillate: {words} ({min(values):.2g} to {max(values):.2g}{unit})",
             lower_rate(run), penalty(run), "`optimizer.betas=[0,0.9]`, without momentum",
         )  # fmt: skip
     return words
