@@ -141,10 +141,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set train.accumulate=3", "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3"),
         ("--set train.trackers=[wandbb]", "unknown tracker `wandbb`; did you mean `wandb`?"),
         ("--preset smal", "unknown preset of dcgan `smal`; did you mean `small`?"),
-        ("--data nothing", "unknown dataset `nothing`; known: celeba, cifar10, digits, fashion-mnist, gaussian-1d, "
-         "grid, lsun-bedroom, mnist, photographs, ring, stacked-digits, stacked-mnist, stl10"),
+        ("--data nothing", "unknown dataset `nothing`; known: celeba, cifar10, digit-outlines, digits, fashion-mnist, "
+         "gaussian-1d, grid, inverted-digits, lsun-bedroom, mnist, photographs, ring, stacked-digits, stacked-mnist, "
+         "stl10"),
         ("--data digts", "unknown dataset `digts`; did you mean `digits`?"),
-        ("--data ring", "ring holds points of shape [2], and this game needs images; give it other data"),
+        ("--data ring", "ring has `points`, and dcgan reads `image`; give data whose items have `image`"),
         ("--set network.num_classes=3", "digits has 10 classes and `network.num_classes` is 3; set it to 10"),
         ("--set network.channels=2", "digits: images have 1 or 3 channels, and `channels` is 2"),
     ],
@@ -191,7 +192,7 @@ def noise(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
 
 
 def test_a_missing_folder(refused):
-    named = "the named data sets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10, " + (
+    named = "the named datasets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10, " + (
         "photographs, stl10, celeba, lsun-bedroom, stacked-digits, stacked-mnist"
     )
     assert refused(*TRAIN, "--data", "./photos") == f"./photos: no such folder or archive; {named}"
@@ -423,7 +424,7 @@ def test_measures_that_do_not_fit(refused, trained):
         ("labelled", "digits", "modes", "the metric `modes` needs data with modes; digits has none"),
         ("plain", "digits", "recognition", "the metric `recognition` needs samples by class, and this model was "
          "trained without; set `network.num_classes`"),
-        ("plain", "ring", "modes", "ring holds points of shape [2], and this game needs images; give it other data"),
+        ("plain", "ring", "modes", "ring has `points`, and dcgan reads `image`; give data whose items have `image`"),
     ):  # fmt: skip
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
     assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (

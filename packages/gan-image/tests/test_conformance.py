@@ -69,10 +69,3 @@ FIXTURES = find_fixtures("image", Path(__file__).parent / "conformance")
 @pytest.mark.parametrize("fixture", FIXTURES)
 def test_conformance(fixture: Fixture) -> None:
     run_fixture(DOMAIN, fixture, ADAPTERS)
-
-
-@pytest.mark.parametrize("fixture", [given for given in FIXTURES if given.values[0].network in TRANSLATORS])
-def test_conformance_of_translators_whose_systems_have_no_card(fixture: Fixture) -> None:
-    network = DOMAIN.load_reference(fixture.network, fixture.state_dict(), **fixture.arguments)
-    network.train(fixture.mode == "train")
-    fixture.check(first_in_training(network, fixture.make_inputs(), fixture.arguments))

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gan_core.reference import Published, StateDict, renamed
-from gan_core.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
-from gan_image.systems import convolutional, information, residual
+from gan_image.systems import convolutional, information, residual, translation
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 SN_EPS = 1e-8
@@ -305,11 +304,11 @@ def resnet_translator(state: StateDict) -> Published:
     }  # fmt: skip
     names[f"model.{after + 7}"] = "leave.0"
     out_channels = len(state[f"model.{after + 7}.weight"])
-    settings = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "blocks": blocks,
+    settings = {"source_channels": in_channels, "target_channels": out_channels, "width": width, "blocks": blocks,
                 "norm": norm, "dropout": 0.5 if dropout else 0.0}  # fmt: skip
     arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "n_blocks": blocks,
                  "use_dropout": dropout, "padding_type": "reflect"}  # fmt: skip
-    return Published(ResNetTranslator, settings, renamed(state, names), arguments)
+    return Published(translation.Forth, settings, renamed(state, names), arguments, place="a_to_b")
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
@@ -328,34 +327,54 @@ def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
             break
         names[f"{prefix}.2"] = f"down.{level}.2"
         prefix += ".3.model"
-    settings = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "depth": level + 1,
+    settings = {"source_channels": in_channels, "target_channels": out_channels, "width": width, "depth": level + 1,
                 "norm": norm, "dropout": 0.5 if use_dropout else 0.0}  # fmt: skip
     arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "num_downs": level + 1}
-    return Published(UNetTranslator, settings, renamed(state, names), arguments)
+    return Published(translation.PairTranslator, settings, renamed(state, names), arguments, place="generator")
 
 
-def patch_discriminator(state: StateDict) -> Published:
-    """The same, NLayerDiscriminator."""
+def target_discriminator(state: StateDict) -> Published:
+    """The same, NLayerDiscriminator, of images."""
+    channels, settings, weights, arguments = _patchgan(state)
+    network, place = translation.TargetDiscriminator, "discriminator_b"
+    return Published(network, {"target_channels": channels, **settings}, weights, arguments, place=place)
+
+
+def pair_discriminator(state: StateDict) -> Published:
+    """The same, NLayerDiscriminator, of pairs."""
+    channels, settings, weights, arguments = _patchgan(state)
+    network, place = translation.PairDiscriminator, "discriminator"
+    return Published(network, _pair(channels) | settings, weights, arguments, place=place)
+
+
+def _patchgan(state: StateDict) -> tuple[int, dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Returns the input channels, our settings, the weights under our names, and the published arguments."""
     norm, state = _norm_of(state, "model.2"), _without_instance_statistics(state)
-    width, in_channels = state["model.0.weight"].shape[:2]
+    width, channels = state["model.0.weight"].shape[:2]
     *places, last = sorted(int(key.split(".")[1]) for key, tensor in state.items() if tensor.ndim == 4)
     layers = len(places) - 1
     names = {f"model.{last}": "judge"}
     for number, place in enumerate(places):
         names |= {f"model.{place + part}": f"features.{number}.{part}" for part in (0, 1)}
-    settings = {"in_channels": in_channels, "width": width, "layers": layers, "norm": norm}
-    arguments = {"input_nc": in_channels, "ndf": width, "n_layers": layers, "norm": norm}
-    return Published(PatchDiscriminator, settings, renamed(state, names), arguments)
+    arguments = {"input_nc": channels, "ndf": width, "n_layers": layers, "norm": norm}
+    return channels, {"width": width, "layers": layers, "norm": norm}, renamed(state, names), arguments
 
 
 def pixel_discriminator(state: StateDict) -> Published:
-    """The same, PixelDiscriminator."""
+    """The same, PixelDiscriminator, of pairs."""
     norm, state = _norm_of(state, "net.2"), _without_instance_statistics(state)
-    width, in_channels = state["net.0.weight"].shape[:2]
+    width, channels = state["net.0.weight"].shape[:2]
     names = {"net.0": "features.0.0", "net.2": "features.1.0", "net.3": "features.1.1", "net.5": "judge"}
-    settings = {"in_channels": in_channels, "width": width, "layers": 0, "norm": norm}
-    arguments = {"input_nc": in_channels, "ndf": width, "norm": norm}
-    return Published(PatchDiscriminator, settings, renamed(state, names), arguments)
+    settings = {"width": width, "layers": 0, "norm": norm}
+    arguments = {"input_nc": channels, "ndf": width, "norm": norm}
+    network = translation.PairDiscriminator
+    return Published(network, _pair(channels) | settings, renamed(state, names), arguments, place="discriminator")
+
+
+def _pair(channels: int) -> dict[str, int]:
+    """Returns the channels of source and target where only their sum is known: colour targets if it is large enough."""
+    target = 3 if channels > 3 else 1
+    return {"source_channels": channels - target, "target_channels": target}
 
 
 def _norm_of(state: StateDict, layer: str) -> str:
@@ -380,9 +399,9 @@ def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
 
 IMPORTERS = {
     "cyclegan/resnet_generator": resnet_translator,
-    "cyclegan/patchgan_discriminator": patch_discriminator,
+    "cyclegan/patchgan_discriminator": target_discriminator,
     "pix2pix/unet_generator": unet_translator,
-    "pix2pix/patchgan_discriminator": patch_discriminator,
+    "pix2pix/patchgan_discriminator": pair_discriminator,
     "pix2pix/pixel_discriminator": pixel_discriminator,
     "dcgan/generator": dcgan_generator,
     "dcgan/discriminator": dcgan_discriminator,

@@ -405,7 +405,8 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
 
 def game_around(domain: Domain, name: str, published: Published) -> Game:
     """A game at the paper's scale with a published network in its place; the others are as large as they must be."""
-    system, _, network = name.partition("/")
+    system, _, importer = name.partition("/")
+    network = published.place or importer
     chosen = domain.preset(system, "paper")
     recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
     own = recipe.network.get(network, {})

@@ -31,6 +31,7 @@ class Published:
             caller gives all the same must agree.
         spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
             where the paper's preset may have other values.
+        place: name of the network in the system's game; None if it is the importer's.
     """
 
     network: Callable[..., nn.Module]
@@ -38,6 +39,7 @@ class Published:
     weights: StateDict
     arguments: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
+    place: str | None = None
 
     def build(self) -> nn.Module:
         """Our network with the published weights.

@@ -20,6 +20,7 @@ from torch.nn.functional import l1_loss
 
 from gan_core.adversary import Adversary, prefixed
 from gan_core.data import ImageSpec
+from gan_core.errors import RecipeError
 from gan_core.game import Batch, Game, Player, Terms
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size
@@ -124,36 +125,53 @@ class Pix2Pix(Game):
 # CycleGAN.
 
 
-class Translator(ResNetTranslator):
-    """Images of one domain to the other, `[B, channels, H, W]` to the same shape in [-1, 1].
+class Forth(ResNetTranslator):
+    """Source images to target images, `[B, source_channels, H, W]` to `[B, target_channels, H, W]` in [-1, 1].
 
     Args:
-        channels: channels of both domains.
+        source_channels: channels of the source domain.
+        target_channels: channels of the target domain.
         width: channels at full resolution.
         blocks: residual blocks: 6 for images of 128 pixels, 9 for 256 and more.
         norm: `instance`, `batch`, `layer` or `none`.
         dropout: dropout probability in the residual blocks.
     """
 
-    def __init__(self, *, channels: Size = 3, width: Size = 64, blocks: Size = 9, norm: str = "instance",
-                 dropout: Probability = 0.0):  # fmt: skip
-        super().__init__(in_channels=channels, out_channels=channels, width=width, blocks=blocks, norm=norm,
-                         dropout=dropout)  # fmt: skip
-        self.data_spec = ImageSpec(channels=channels)
+    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, blocks: Size = 9,
+                 norm: str = "instance", dropout: Probability = 0.0):  # fmt: skip
+        super().__init__(in_channels=source_channels, out_channels=target_channels, width=width, blocks=blocks,
+                         norm=norm, dropout=dropout)  # fmt: skip
+        self.data_spec = ImageSpec(channels={"source": source_channels, "target": target_channels})
 
 
-class Discriminator(PatchDiscriminator):
-    """Images of one domain to a logit for each patch `[B, 1, …]`.
+class Back(ResNetTranslator):
+    """Target images to source images, as `Forth` the other way."""
+
+    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, blocks: Size = 9,
+                 norm: str = "instance", dropout: Probability = 0.0):  # fmt: skip
+        super().__init__(in_channels=target_channels, out_channels=source_channels, width=width, blocks=blocks,
+                         norm=norm, dropout=dropout)  # fmt: skip
+
+
+class SourceDiscriminator(PatchDiscriminator):
+    """Source images to a logit for each patch `[B, 1, …]`.
 
     Args:
-        channels: channels of the images.
+        source_channels: channels of the source domain.
         width: channels after the first layer.
         layers: number of halvings: 3 for patches of 70 pixels.
         norm: `instance`, `batch`, `layer` or `none`.
     """
 
-    def __init__(self, *, channels: Size = 3, width: Size = 64, layers: Layers = 3, norm: str = "instance"):
-        super().__init__(in_channels=channels, width=width, layers=layers, norm=norm)
+    def __init__(self, *, source_channels: Size = 3, width: Size = 64, layers: Layers = 3, norm: str = "instance"):
+        super().__init__(in_channels=source_channels, width=width, layers=layers, norm=norm)
+
+
+class TargetDiscriminator(PatchDiscriminator):
+    """Target images to a logit for each patch, as `SourceDiscriminator`."""
+
+    def __init__(self, *, target_channels: Size = 3, width: Size = 64, layers: Layers = 3, norm: str = "instance"):
+        super().__init__(in_channels=target_channels, width=width, layers=layers, norm=norm)
 
 
 class CycleGAN(Game):
@@ -166,7 +184,11 @@ class CycleGAN(Game):
         discriminator_b: judges targets.
         adversarial_weight: factor of the translators' adversarial terms; 2 makes up for the ½ in `least_squares`.
         cycle_weight: λ of the cycle consistency (eq. 3).
-        identity_weight: factor of the identity mapping (section 5.2); 0 leaves it out.
+        identity_weight: factor of the identity mapping (section 5.2); 0 leaves it out, and it must be 0 where the
+            domains have different channels.
+
+    Raises:
+        RecipeError: the identity mapping is asked for between domains of different channels.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
@@ -175,7 +197,7 @@ class CycleGAN(Game):
     example: ClassVar[str] = 'targets = game.apply({"source": source})["to_target"]  # [B, C, H, W] in [-1, 1]'
 
     def __init__(
-        self, a_to_b: Translator, b_to_a: Translator, discriminator_a: Adversary, discriminator_b: Adversary, *,
+        self, a_to_b: Forth, b_to_a: Back, discriminator_a: Adversary, discriminator_b: Adversary, *,
         adversarial_weight: Weight = 2.0, cycle_weight: Weight = 10.0, identity_weight: Weight = 5.0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -183,6 +205,11 @@ class CycleGAN(Game):
         self.discriminator_a, self.discriminator_b = discriminator_a, discriminator_b
         self.adversarial_weight = adversarial_weight
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
+        channels = self.data_spec().channels
+        if identity_weight and isinstance(channels, dict) and channels["source"] != channels["target"]:
+            raise RecipeError(
+                f"`game.identity_weight` compares both domains, and their channels are {channels}; set it to 0"
+            )
 
     def data_spec(self) -> ImageSpec:
         return self.a_to_b.data_spec
@@ -237,8 +264,8 @@ SMALL_PIX2PIX = PIX2PIX.but(
 
 CYCLEGAN = Preset(
     CycleGAN,
-    networks={"a_to_b": Translator, "b_to_a": Translator,
-              "discriminator_a": Discriminator, "discriminator_b": Discriminator},
+    networks={"a_to_b": Forth, "b_to_a": Back,
+              "discriminator_a": SourceDiscriminator, "discriminator_b": TargetDiscriminator},
     paper="arXiv:1703.10593",
     objective="least_squares",
     regularizers=[Replay(size=50)],

@@ -1,0 +1,292 @@
+"""Translators by pairs and without: their losses, what they learn, and runs that were killed.
+
+This file is also a program, which trains and kills itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss
+from torch.testing import assert_close
+
+import gan_image
+from gan_core.api import open_data
+from gan_core.checkpoint import read_checkpoint
+from gan_core.data import ImageSpec, read, shuffled
+from gan_core.errors import RecipeError
+from gan_core.game import Game
+from gan_core.objectives import least_squares, non_saturating
+from gan_core.regularizers import gradient_penalty, zero_centred_penalty
+from gan_core.run import Run
+
+STEPS = 10
+CHANGES = {
+    "network.width": 4, "network.blocks": 1, "regularizers.replay.size": 12, "data.spec.enlarge": 1.25,
+    "data.spec.crop": "random", "data.spec.flip": True, "train.checkpoint_every": 2, "train.log_every": 1,
+    "train.ema": 0.9, "train.batch_size": 2, "train.device": "cpu", "train.show": 2,
+}  # fmt: skip
+
+
+def built(system: str, **changes: object) -> Game:
+    torch.manual_seed(0)
+    preset = gan_image.DOMAIN.preset(system)
+    recipe = preset.recipe(domain="image", system=system, preset="small")
+    small = {"network.width": 4, "network.source_channels": 1, "network.target_channels": 1, **changes}
+    return preset.build(recipe.but(small)).eval()
+
+
+def staged(game: Game) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    batch = {key: torch.rand(2, 1, 32, 32) * 2 - 1 for key in ("source", "target")}
+    with torch.no_grad():
+        return game.stage(batch)
+
+
+# --- losses
+
+
+def test_the_terms_of_pix2pix_are_the_papers() -> None:
+    game = built("pix2pix")
+    batch = staged(game)
+    real, fake = (
+        game.discriminator.network(torch.cat([batch["source"], batch[key]], dim=1)) for key in ("target", "fake")
+    )
+    assert fake.shape[1] == 1
+    assert_close(game.generator_loss(batch), {
+        "adversarial": non_saturating.generator(fake),
+        "reconstruction": 100 * l1_loss(batch["fake"], batch["target"]),
+    })  # fmt: skip
+    assert_close(game.discriminator_loss(batch)["adversarial"], non_saturating.discriminator(real, fake))
+
+
+def test_the_terms_of_cyclegan_are_the_papers() -> None:
+    game = built("cyclegan", **{"game.identity_weight": 5.0, "regularizers.replay": None})
+    batch = staged(game)
+    a, b, fake_a, fake_b = (batch[key] for key in ("source", "target", "fake_a", "fake_b"))
+    judge_a, judge_b = game.discriminator_a.network, game.discriminator_b.network
+    assert_close(game.generator_loss(batch), {
+        "discriminator_a/adversarial": (judge_a(fake_a) - 1).square().mean(),
+        "discriminator_b/adversarial": (judge_b(fake_b) - 1).square().mean(),
+        "cycle": 10 * (l1_loss(game.b_to_a(fake_b), a) + l1_loss(game.a_to_b(fake_a), b)),
+        "identity": 5 * (l1_loss(game.a_to_b(b), b) + l1_loss(game.b_to_a(a), a)),
+    })  # fmt: skip
+    assert_close(game.discriminator_loss(batch), {
+        "discriminator_a/adversarial": least_squares.discriminator(judge_a(a), judge_a(fake_a)),
+        "discriminator_b/adversarial": least_squares.discriminator(judge_b(b), judge_b(fake_b)),
+    })  # fmt: skip
+
+
+def test_domains_of_different_channels_have_no_identity() -> None:
+    grey_to_colour = {"network.target_channels": 3}
+    game = built("cyclegan", **grey_to_colour)
+    batch = {"source": torch.zeros(1, 1, 16, 16), "target": torch.zeros(1, 3, 16, 16)}
+    assert {name: list(made.shape) for name, made in game.apply(batch).items()} == {
+        "to_target": [1, 3, 16, 16], "to_source": [1, 1, 16, 16]
+    }  # fmt: skip
+    assert set(game.apply({"source": batch["source"]})) == {"to_target"}
+    with pytest.raises(RecipeError, match=r"^`game.identity_weight` compares both domains, and their channels are"):
+        built("cyclegan", **grey_to_colour, **{"game.identity_weight": 5.0})
+
+
+# --- every regularizer, from a recipe
+
+
+CLOSED_FORMS = {
+    "r1": lambda network, real, fake: 10 * zero_centred_penalty(network, real),
+    "gradient_penalty": lambda network, real, fake: 10 * gradient_penalty(network, real, fake),
+}
+
+
+@pytest.mark.parametrize("regularizer", CLOSED_FORMS)
+@pytest.mark.parametrize("system", ["pix2pix", "cyclegan"])
+def test_penalties_are_those_of_each_discriminator(system: str, regularizer: str) -> None:
+    game = built(system, **{f"regularizers.{regularizer}": {}, "regularizers.replay": None})
+    batch = staged(game)
+    pairs = {"discriminator": game.pairs(batch)} if system == "pix2pix" else {
+        "discriminator_a": (batch["source"], batch["fake_a"]), "discriminator_b": (batch["target"], batch["fake_b"])
+    }  # fmt: skip
+    torch.manual_seed(5)
+    terms = game.discriminator_loss(batch)
+    torch.manual_seed(5)
+    for name, (real, fake) in pairs.items():
+        key = regularizer if len(pairs) == 1 else f"{name}/{regularizer}"
+        assert_close(terms[key], CLOSED_FORMS[regularizer](game.adversaries[name].network, real, fake))
+
+
+@pytest.mark.parametrize(
+    "regularizer", ["instance_noise", "diffaugment", "feature_matching", "spectral_norm", "replay"]
+)
+@pytest.mark.parametrize("system", ["pix2pix", "cyclegan"])
+def test_other_regularizers_change_what_they_should(system: str, regularizer: str) -> None:
+    without = {"regularizers.replay": None}
+    plain, changed = (built(system, **without | extra) for extra in ({}, {f"regularizers.{regularizer}": {}}))
+    batch = staged(plain)
+    torch.manual_seed(5)
+    before = plain.discriminator_loss(batch), plain.generator_loss(batch)
+    torch.manual_seed(5)
+    after = changed.discriminator_loss(batch), changed.generator_loss(batch)
+    if regularizer == "replay":  # not full yet, it passes on what it is given
+        assert_close(after, before)
+        assert all(len(adversary.memory["replay"].pool) == 2 for adversary in changed.adversaries.values())
+        return
+    if regularizer == "feature_matching":
+        new = {name for name in after[1] if name.endswith("feature_matching")}
+        assert len(new) == len(changed.adversaries)
+        assert_close({name: after[1][name] for name in before[1]}, before[1])
+        return
+    judged = [name for name in before[0] if name.endswith("adversarial")]
+    assert all(not torch.equal(after[0][name], before[0][name]) for name in judged)
+
+
+def test_one_discriminator_may_have_regularizers_of_its_own() -> None:
+    game = built("cyclegan", **{"adversaries.discriminator_b.regularizers": {"r1": {"weight": 2.0}, "replay": None}})
+    terms = game.discriminator_loss(staged(game))
+    assert "discriminator_b/r1" in terms
+    assert "discriminator_a/r1" not in terms
+    assert {name: list(adversary.memory) for name, adversary in game.adversaries.items()} == {
+        "discriminator_a": ["replay"], "discriminator_b": []
+    }  # fmt: skip
+
+
+# --- learning
+
+
+@pytest.mark.slow
+def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -> None:
+    run = gan_image.train("pix2pix", data="digit-outlines", out=tmp_path / "run", steps=250, shown=False,
+                          changes={"data.held_out": 0.2, "data.spec.image_size": 16, "network.discriminator.layers": 1,
+                                   "train.sample_every": None})  # fmt: skip
+    game = gan_image.load(run.path)
+    untrained = gan_image.create("pix2pix", source_channels=1, target_channels=1).eval()
+    everything = open_data(gan_image.DOMAIN, "digit-outlines").fit(game.spec.plain())
+    order = shuffled(len(everything))
+    held, trained = (next(read(everything, rows, len(rows))) for rows in (order[:359], order[359:]))
+    with torch.no_grad():
+        errors = [l1_loss(each.apply(held)["translated"], held["target"]) for each in (game, untrained)]
+    mean = l1_loss(trained["target"].mean(dim=0).expand_as(held["target"]), held["target"])
+    assert errors[0] < 0.5 * mean < errors[1]
+
+
+@pytest.mark.slow
+def test_cyclegan_finds_the_inverse_of_digits_without_pairs(tmp_path: Path) -> None:
+    run = gan_image.train("cyclegan", data="inverted-digits", out=tmp_path / "run", steps=250, shown=False,
+                          changes={"train.sample_every": None})  # fmt: skip
+    game = gan_image.load(run.path)
+    digits = next(read(open_data(gan_image.DOMAIN, "digits").fit(ImageSpec(image_size=16)), range(0, 400, 2), 200))[
+        "image"
+    ]
+    with torch.no_grad():
+        made = game.apply({"source": digits})["to_target"].flatten(1)
+    nearest = torch.cdist(made, -digits.flatten(1)).argmin(dim=1)
+    assert (nearest == torch.arange(200)).float().mean() > 0.5  # by chance 0.005
+
+
+# --- killed and resumed
+
+
+def sets(folder: Path) -> dict[str, str]:
+    """Two folders of pictures."""
+    torch.manual_seed(0)
+    from gan_image.media import write_items
+
+    for side in ("a", "b"):
+        if not (folder / side).exists():
+            write_items(torch.rand(7, 1, 20, 20) * 2 - 1, folder / side)
+    return {"source": str(folder / "a"), "target": str(folder / "b")}
+
+
+def train(folder: Path, out: Path, **changes: object) -> Run:
+    return gan_image.train("cyclegan", data=sets(folder), out=out, steps=STEPS, shown=False,
+                           changes={**CHANGES, **changes})  # fmt: skip
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """The last checkpoint of a run is the other's, bit for bit, and so is the log."""
+    files, others = (read_checkpoint(Run(path).checkpoints()[-1])[0] for path in (one, other))
+    assert files.keys() == others.keys()
+    for name, tensors in files.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, others[name][key]), f"{name}: {key}"
+    lines = [
+        [{key: value for key, value in line.items() if key != "samples_per_second"} for line in Run(path).log()]
+        for path in (one, other)
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_a_killed_cyclegan_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, __file__, tmp_path, "alone"], check=True, timeout=300)
+    pool = read_checkpoint(Run(tmp_path / "whole").checkpoint(STEPS))[0]["game.safetensors"]
+    assert len(pool["discriminator_a.memory.replay.pool"]) == 12  # full after six steps of two
+    for step in (3, 9):
+        assert_same(tmp_path / f"killed-{step}", tmp_path / "whole")
+    assert_same(tmp_path / "workers", tmp_path / "whole")
+
+
+def test_a_cyclegan_of_two_processes_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    program = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        __file__,
+        tmp_path,
+    ]
+    for what, good in (("whole", True), ("kill", False), ("resume", True)):
+        ended = subprocess.run([*program, what], timeout=300, capture_output=True, text=True, check=False)
+        assert (ended.returncode == 0) == good, ended.stderr[-2000:]
+    assert [int(path.name) for path in Run(tmp_path / "killed").checkpoints()][-1] == STEPS
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def killing(step: int) -> None:
+    """Makes every CycleGAN of this process kill it in that step."""
+    from gan_image.systems.translation import CycleGAN
+
+    discriminator_loss = CycleGAN.discriminator_loss
+
+    def kill(self: CycleGAN, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return discriminator_loss(self, batch)
+
+    CycleGAN.discriminator_loss = kill  # type: ignore[method-assign]
+
+
+def program(folder: Path, what: str) -> None:
+    torch.set_num_threads(1)
+    if what == "whole":
+        train(folder, folder / "whole")
+    elif what == "kill":
+        killing(5)
+        train(folder, folder / "killed")
+    elif what == "resume":
+        from gan_core import resume
+
+        resume(folder / "killed", shown=False)
+    else:
+        train(folder, folder / "whole")
+        train(folder, folder / "workers", **{"data.workers": 2})
+        from gan_core import resume
+
+        for step in (3, 9):
+            if (child := os.fork()) == 0:
+                killing(step)
+                train(folder, folder / f"killed-{step}")
+                os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+            resume(folder / f"killed-{step}", shown=False)
+
+
+if __name__ == "__main__":
+    program(Path(sys.argv[1]), sys.argv[2])
