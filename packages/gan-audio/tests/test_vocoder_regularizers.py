@@ -32,7 +32,7 @@ WEIGHT = 2.0
 """Of the adversarial terms in HiFi-GAN."""
 SHAPES = {
     "mel": CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None).model_dump(),
-    "samples": 64, "rates": (4, 2), "up_sizes": (8, 4), "sizes": (3, 5), "dilations": ((1, 2), (3,)),
+    "rates": (4, 2), "up_sizes": (8, 4), "sizes": (3, 5), "dilations": ((1, 2), (3,)),
     "generator": {"width": 8}, "mpd": {"periods": (2, 3), "width": 1}, "msd": {"scales": 2, "width": 16},
 }  # fmt: skip
 PLAIN = hifigan.V1.but(network=SHAPES, regularizers=[])
