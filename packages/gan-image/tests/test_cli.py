@@ -193,7 +193,7 @@ def noise(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
 
 def test_a_missing_folder(refused):
     named = "the named datasets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10, " + (
-        "photographs, stl10, celeba, lsun-bedroom, stacked-digits, stacked-mnist"
+        "photographs, stl10, celeba, lsun-bedroom, stacked-digits, inverted-digits, digit-outlines, stacked-mnist"
     )
     assert refused(*TRAIN, "--data", "./photos") == f"./photos: no such folder or archive; {named}"
 
