@@ -296,7 +296,7 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
 def test_sources_refuse_games_of_other_data(tmp_path):
     put(tmp_path / "a.wav", flat(1))
     for source in (open_folder(tmp_path), load_drums()):
-        words = rf"^{re.escape(source.name)} holds sounds, and this game needs `tune` \(TuneSpec\); give it other data$"
+        words = rf"^{re.escape(source.name)} holds sounds, and this game needs tunes; give it other data$"
         with pytest.raises(DataError, match=words):
             source.fit(TuneSpec(bars=8))
 

@@ -365,7 +365,7 @@ def test_a_folder_without_a_tune_says_why(tmp_path):
 
 
 def test_tunes_and_sounds_are_not_taken_for_each_other():
-    words = r"^tunes holds tunes, and this game needs `audio` \(SoundSpec\); give it other data$"
+    words = r"^tunes holds tunes, and this game needs sounds; give it other data$"
     with pytest.raises(DataError, match=words):
         load_tunes().fit(SoundSpec(samples=4096, sample_rate=8000))
 

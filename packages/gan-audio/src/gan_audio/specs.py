@@ -35,6 +35,7 @@ class SoundSpec(Spec):
     """
 
     key: ClassVar[str | None] = "audio"
+    thing: ClassVar[str] = "sounds"
     samples: Samples | None = None
     sample_rate: SampleRate | None = None
     channels: Channels | None = None
@@ -51,5 +52,6 @@ class TuneSpec(Spec):
     """
 
     key: ClassVar[str | None] = "tune"
+    thing: ClassVar[str] = "tunes"
     bars: Bars | None = None
     transposed: bool = False
