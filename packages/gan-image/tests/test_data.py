@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import gan_image
 from gan_core import draws
 from gan_core.api import open_data
-from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, items
+from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, hold_out, items
 from gan_core.data.items import ReadItems
 from gan_core.errors import DataError, MissingDependency
 from gan_image import data
@@ -227,6 +227,8 @@ def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
     assert any(torch.equal(each, detail["image"]) for each in found)
     assert not torch.equal(detail["image"], source.items(Spec()).read(16)["image"])
     assert torch.equal(detail["image"], data.load_photographs().items(Spec()).read(8)["image"])
+    _, held_out = hold_out(source.fit(ImageSpec(image_size=16)), 0.1)
+    assert len(set(source.labels[held_out.indices].tolist())) == 1  # all squares of one photograph
     assert source.items(ImageSpec(image_size=32, channels=1)).read(0)["image"].shape == (1, 32, 32)
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from gan_core import draws
 from gan_core.data.source import Batch, Source, TensorDataset, length
 from gan_core.data.spec import LABEL_MAPS, ImageSpec, Spec
-from gan_core.data.stream import fetch, pixels_of
+from gan_core.data.stream import collate, fetch, pixels_of
 from gan_core.errors import DataError
 from gan_core.files import Unreadable, nothing_readable, skip
 
@@ -212,35 +213,53 @@ class Augmented(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         fetched = fetch(self.dataset, indices)
+        numbers = draws.of_items(len(indices), 3)
+        places = numbers[:, :2].tolist()
         if isinstance(fetched, dict):
-            fetched = [{key: tensor[row] for key, tensor in fetched.items()} for row in range(len(indices))]
-        numbers = draws.of_items(len(indices), 3).tolist()
-        batch: Batch = default_collate([self._view(item, *own) for item, own in zip(fetched, numbers, strict=True)])
+            batch, rows = fetched, range(len(indices))
+            if self._shape(batch) != self.spec.size:
+                windows = [self._window(self._shape(batch), *place) for place in places]
+                cut = {key: torch.stack([batch[key][row][windows[row]] for row in rows]) for key in self._parts(batch)}
+                batch = batch | cut
+        else:
+            batch = collate([self._cut(item, *place) for item, place in zip(fetched, places, strict=True)])
+        if self.spec.flip:
+            mirrored = numbers[:, 2] < 0.5
+            batch = batch | {key: mirror(batch[key], mirrored) for key in self._parts(batch)}
         return batch
 
-    def _view(self, item: Batch, down: float, right: float, mirror: float) -> Batch:
-        parts = {key for key in item if key in self.images}
-        shapes = {tuple(item[key].shape[-2:]) for key in parts}
+    def _cut(self, item: Batch, down: float, right: float) -> Batch:
+        window = self._window(self._shape(item), down, right)
+        return item | {key: item[key][window] for key in self._parts(item)}
+
+    def _parts(self, item: Batch) -> list[str]:
+        return [key for key in item if key in self.images]
+
+    def _shape(self, item: Batch) -> tuple[int, ...]:
+        """Returns the height and width of an item, or of all items of a batch."""
+        shapes = {tuple(item[key].shape[-2:]) for key in self._parts(item)}
         if len(shapes) > 1:
             raise DataError(f"the parts of an item have different sizes {sorted(shapes)}; they cannot be cropped alike")
-        (shape,) = shapes
-        height, width = self.spec.size or shape
-        if shape[0] < height or shape[1] < width:
+        return next(iter(shapes))
+
+    def _window(self, shape: tuple[int, ...], down: float, right: float) -> tuple[EllipsisType, slice, slice]:
+        """Returns where an item is cut; the numbers in [0, 1) choose the place of a random crop."""
+        size = self.spec.size or shape
+        rooms = [side - wanted for side, wanted in zip(shape, size, strict=True)]
+        if min(rooms) < 0:
             raise DataError(
-                f"an item is {shape[0]}x{shape[1]} pixels and cannot be cut to {height}x{width}; enlarge it"
+                f"an item is {shape[0]}x{shape[1]} pixels and cannot be cut to {size[0]}x{size[1]}; enlarge it"
             )
-        rooms = (shape[0] - height, shape[1] - width)
         top, left = (
             room // 2 if self.spec.crop == "centre" else int(place * (room + 1))
             for place, room in zip((down, right), rooms, strict=True)
         )
-        flip = self.spec.flip and mirror < 0.5
+        return ..., slice(top, top + size[0]), slice(left, left + size[1])
 
-        def cut(tensor: Tensor) -> Tensor:
-            window = tensor[..., top : top + height, left : left + width]
-            return window.flip(-1) if flip else window
 
-        return {key: cut(tensor) if key in parts else tensor for key, tensor in item.items()}
+def mirror(images: Tensor, which: Tensor) -> Tensor:
+    """Returns images `[B, …, W]`, some of them mirrored left to right (`which`, `[B]`)."""
+    return torch.where(which.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
 
 
 class FittedData:
