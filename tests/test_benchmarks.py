@@ -36,6 +36,10 @@ def test_what_the_matrix_says_is_refused_is_refused_with_that_sentence(tools: An
     assert said == {cell: benchmark.refusal(*cell) for cell in benchmark.cells()}
 
 
+def test_the_table_of_systems_says_which_regularizers_they_take_today(tools: Any) -> None:
+    assert tools("_tables").shown("systems") == tools("matrix").table_of_systems()
+
+
 def test_the_table_of_fashion_is_what_was_recorded_of_every_run(tools: Any) -> None:
     benchmark, figures = tools("fashion"), tools("_record").recorded("fashion")
     assert list(figures["runs"]) == list(benchmark.RUNS)

@@ -25,11 +25,13 @@ from regularizers import CASES
 import gan_image
 from gan_core.api import open_data
 from gan_core.data import BatchStream, Source
+from gan_core.domain import find_domain
 from gan_core.errors import RecipeError
 from gan_core.game import Game
 from gan_core.metrics import sliced_wasserstein
 from gan_core.objectives import OBJECTIVES
 from gan_core.recipe import Recipe
+from gan_core.regularizers import REGULARIZERS
 
 SAMPLES, LONGER = 512, 3
 COMMON: dict[str, Any] = {
@@ -144,8 +146,43 @@ def table(figures: Mapping[str, Any]) -> str:
     return markdown(["with", *(f"`{objective}`" for objective in OBJECTIVES)], rows) + "\n" + notes
 
 
+TRANSLATORS_AND_VOCODERS = {
+    "pix2pix": "image",
+    "cyclegan": "image",
+    "melgan": "audio",
+    "hifigan": "audio",
+    "bigvgan": "audio",
+}
+"""Systems whose discriminators judge patches, at several scales, or in several ways, and their domains."""
+
+
+def refusal_by(system: str, regularizer: str) -> str | None:
+    """Returns the reason why a system refuses a regularizer with its own objective; None if it does not."""
+    preset = find_domain(TRANSLATORS_AND_VOCODERS[system]).preset(system, "small")
+    recipe = preset.recipe(system=system).but({f"regularizers.{regularizer}": {}})
+    try:
+        with torch.device("meta"):
+            preset.build(recipe)
+    except RecipeError as error:
+        return str(error).partition(": ")[2] if str(error).partition(":")[0].isidentifier() else str(error)
+    return None
+
+
+def table_of_systems() -> str:
+    """Returns the table of the regularizers that these systems take, and the reasons of refusals below."""
+    letters: dict[str, str] = {}
+
+    def shown(reason: str | None) -> str:
+        return "yes" if reason is None else letters.setdefault(reason, string.ascii_letters[len(letters)])
+
+    systems = list(TRANSLATORS_AND_VOCODERS)
+    rows = [[f"`{name}`", *(shown(refusal_by(system, name)) for system in systems)] for name in REGULARIZERS]
+    reasons = "".join(f"- {letter}: {reason}\n" for reason, letter in letters.items())
+    return markdown(["with", *(f"`{system}`" for system in systems)], rows) + "\n" + reasons
+
+
 def main() -> None:
-    """Measures every cell and writes the README's table."""
+    """Measures every cell and writes the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
     options = parser.parse_args()
@@ -154,6 +191,7 @@ def main() -> None:
     figures = {" ".join(cell): progress.take(" ".join(cell), partial(measure, *cell)) for cell in cells()}
     record("matrix", figures, " ".join((__doc__ or "").split()))
     show("matrix", table(figures))
+    show("systems", table_of_systems())
 
 
 if __name__ == "__main__":
