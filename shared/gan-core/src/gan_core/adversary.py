@@ -235,6 +235,11 @@ def find_adversaries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str,
             yield from find_adversaries(child, f"{prefix}{name}.")
 
 
+def weighted(terms: Terms, weight: float) -> Terms:
+    """Returns an adversary's terms with the adversarial one multiplied by a weight."""
+    return terms | {"adversarial": weight * terms["adversarial"]}
+
+
 def prefixed(name: str, terms: Terms) -> Terms:
     """Returns terms under an adversary's name: `{"r1": …}` as `{"mpd/r1": …}`."""
     return {f"{name}/{term}": value for term, value in terms.items()}

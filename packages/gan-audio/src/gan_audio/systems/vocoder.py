@@ -21,7 +21,7 @@ from gan_audio.mel import MelContract, MelSpectrogram
 from gan_audio.specs import Peak, SoundSpec
 from gan_audio.systems.filtering import Convolution, MinimalConvolution, inferring, pays
 from gan_core import draws
-from gan_core.adversary import Adversary, prefixed
+from gan_core.adversary import Adversary, prefixed, weighted
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.judgement import Judgement
@@ -328,8 +328,7 @@ class Vocoder(Game):
         terms: Terms = {}
         adversaries = self.adversaries
         for name, adversary in adversaries.items():
-            own = compute(adversary)
-            own["adversarial"] = self.adversarial_weight * own["adversarial"]
+            own = weighted(compute(adversary), self.adversarial_weight)
             terms |= prefixed(name, own) if len(adversaries) > 1 else own
         return terms
 

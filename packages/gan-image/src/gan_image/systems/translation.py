@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from gan_core.adversary import Adversary, prefixed
+from gan_core.adversary import Adversary, prefixed, weighted
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.game import Batch, Game, Player, Terms
@@ -142,6 +142,7 @@ class Forth(ResNetTranslator):
         super().__init__(in_channels=source_channels, out_channels=target_channels, width=width, blocks=blocks,
                          norm=norm, dropout=dropout)  # fmt: skip
         self.data_spec = ImageSpec(channels={"source": source_channels, "target": target_channels})
+        self.channels_differ = source_channels != target_channels
 
 
 class Back(ResNetTranslator):
@@ -203,13 +204,10 @@ class CycleGAN(Game):
         super().__init__()
         self.a_to_b, self.b_to_a = a_to_b, b_to_a
         self.discriminator_a, self.discriminator_b = discriminator_a, discriminator_b
-        self.adversarial_weight = adversarial_weight
-        self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
-        channels = self.data_spec().channels
-        if identity_weight and isinstance(channels, dict) and channels["source"] != channels["target"]:
-            raise RecipeError(
-                f"`game.identity_weight` compares both domains, and their channels are {channels}; set it to 0"
-            )
+        self.adversarial_weight, self.cycle_weight = adversarial_weight, cycle_weight
+        self.identity_weight = identity_weight
+        if identity_weight and a_to_b.channels_differ:
+            raise RecipeError("`game.identity_weight` compares domains of one number of channels; set it to 0")
 
     def data_spec(self) -> ImageSpec:
         return self.a_to_b.data_spec
@@ -223,13 +221,11 @@ class CycleGAN(Game):
 
     def generator_loss(self, batch: Batch) -> Terms:
         a, b, fake_a, fake_b = (batch[key] for key in ("source", "target", "fake_a", "fake_b"))
-        terms: Terms = {}
-        for name, fake, real in (("discriminator_a", fake_a, a), ("discriminator_b", fake_b, b)):
-            own = self.adversaries[name].generator_terms(fake, real)
-            terms |= prefixed(name, own | {"adversarial": self.adversarial_weight * own["adversarial"]})
-        terms["cycle"] = self.cycle_weight * (
-            l1_loss(self.b_to_a(fake_b), a) + l1_loss(self.a_to_b(fake_a), b)
-        )  # eq. 2
+        judged_a = weighted(self.discriminator_a.generator_terms(fake_a, a), self.adversarial_weight)
+        judged_b = weighted(self.discriminator_b.generator_terms(fake_b, b), self.adversarial_weight)
+        cycle = l1_loss(self.b_to_a(fake_b), a) + l1_loss(self.a_to_b(fake_a), b)  # eq. 2
+        terms = prefixed("discriminator_a", judged_a) | prefixed("discriminator_b", judged_b)
+        terms["cycle"] = self.cycle_weight * cycle
         if self.identity_weight:
             terms["identity"] = self.identity_weight * (l1_loss(self.a_to_b(b), b) + l1_loss(self.b_to_a(a), a))
         return terms
