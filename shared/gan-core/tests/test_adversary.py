@@ -651,3 +651,49 @@ def test_an_adversary_for_a_two_player_game_has_its_own_rules() -> None:
     assert TwoPlayerGame(Latent(2, 4), one).discriminator is one
     with pytest.raises(RecipeError, match=r"^the discriminator is an `Adversary`; give it the objective and the"):
         TwoPlayerGame(Latent(2, 4), one, regularizers=[R1()])
+
+
+class Beside(nn.Module):
+    """Judges images beside a map of the same size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge = nn.Conv2d(2, 1, 3)
+
+    def forward(self, images: Tensor, source: Tensor) -> Tensor:
+        return self.judge(torch.cat([images, source], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "name"),
+    [(DiffAugment(), "diffaugment"), (AdaptiveAugmentation(target=None, p=0.5), "ada"), (Consistency(), "consistency")],
+)
+def test_samples_are_not_moved_away_from_a_map_that_they_are_judged_beside(regularizer: Regularizer, name: str) -> None:
+    images = torch.rand(4, 1, 8, 8)
+    adversary = Adversary(Beside(), regularizers=[regularizer])
+    words = rf"^`regularizers.{name}` moves samples and not their condition `source`; join both along the channels"
+    with pytest.raises(RecipeError, match=words):
+        adversary.discriminator_terms(images, images, source=images)
+    recoloured = Adversary(Beside(), regularizers=[DiffAugment(policy=("color",))])
+    assert recoloured.discriminator_terms(images, images, source=images)["adversarial"].isfinite()
+
+
+def test_objectives_and_regularizers_may_be_named() -> None:
+    adversary = Adversary(nn.Linear(2, 1), objective="hinge", regularizers=["r1", InstanceNoise()])
+    assert adversary.objective is hinge
+    assert [regularizer.name for regularizer in adversary.regularizers] == ["r1", "instance_noise"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"objective": "hing"}, "unknown objective `hing`; did you mean `hinge`?"),
+        ({"regularizers": ["r11"]}, "unknown regularizer `r11`; did you mean `r1`?"),
+        ({"regularizers": [R1(), R1(weight=2.0)]}, "`regularizers` has `r1` twice; give it once"),
+        ({"regularizers": [R1]}, f"`regularizers` has {R1!r}; give settings, `R1(weight=1.0)`, or a name, 'r1'"),
+    ],
+)
+def test_objectives_and_regularizers_that_are_none_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Adversary(nn.Linear(2, 1), **given)
+    assert str(error.value) == words

@@ -188,6 +188,9 @@ class ImageSource(ItemSource):
         """
         wanted = expect(spec, ImageSpec, self.name, "images")
         channels, size = wanted.channels or self.facts["channels"], wanted.image_size or self.facts.get("image_size")
+        if isinstance(channels, dict):
+            parts = f"channels of several parts, {channels}, and {self.name} is one"
+            raise DataError(f"the game needs {parts}; open it as a part: `open_data({{'source': PATH}})`")
         if channels not in (1, 3):
             raise DataError(f"{self.name}: images have 1 or 3 channels, and `channels` is {channels}")
         if size is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.blocks import evaluating, pack, unpack
-from gan_core.errors import RecipeError
+from gan_core.errors import RecipeError, unknown
 from gan_core.judgement import (
     Judgement,
     discriminator_adversarial,
@@ -18,7 +18,7 @@ from gan_core.judgement import (
     joined,
     judgement_of,
 )
-from gan_core.objectives import Objective, Terms, non_saturating
+from gan_core.objectives import OBJECTIVES, Objective, Terms, non_saturating
 from gan_core.regularizers import REGULARIZERS, Generation, Regularizer, Turn
 
 T = TypeVar("T")
@@ -72,10 +72,12 @@ class Adversary(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, *, objective: Objective = non_saturating, regularizers: Sequence[Regularizer] = (),
-        images: bool = True, example: Example | None = None, generation: Generation | None = None,
+        self, network: nn.Module, *, objective: Objective | str = non_saturating,
+        regularizers: Sequence[Regularizer | str] = (), images: bool = True, example: Example | None = None,
+        generation: Generation | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        objective, regularizers = objective_of(objective), regularizers_of(regularizers)
         self.network, self.objective, self.images = network, objective, images
         self.example, self.generation, self.moment = example, generation, Moment()
         self.num_classes: int | None = getattr(network, "num_classes", None)
@@ -113,7 +115,7 @@ class Adversary(nn.Module):
         """
         for regularizer in self.regularizers:
             fake = regularizer.recall(self, fake, condition)
-        turn = Turn(self, pack(fake, self.pack), pack(real, self.pack), condition)
+        turn = self._turn(fake, real, condition)
         # Penalties come first: what is computed last is differentiated first, and with WaveGAN's gradient penalty last,
         # whose gradients cannot be accumulated in place, a turn took 5 % longer.
         penalties: Terms = {}
@@ -140,12 +142,26 @@ class Adversary(nn.Module):
         Raises:
             RecipeError: The objective or a regularizer compares with real samples, and none are given.
         """
-        turn = Turn(self, pack(fake, self.pack), None if real is None else pack(real, self.pack), condition)
+        turn = self._turn(fake, real, condition)
         replaced = [term for r in self.regularizers if (term := r.generator_adversarial(turn)) is not None]
         terms = {"adversarial": replaced[0] if replaced else self._generator_adversarial(turn)}
         for regularizer in self.regularizers:
             terms |= regularizer.generator_terms(turn)
         return terms
+
+    def _turn(self, fake: Tensor, real: Tensor | None, condition: Mapping[str, Any]) -> Turn:
+        """Returns what the regularizers of a turn see.
+
+        Raises:
+            RecipeError: A regularizer moves samples away from a condition that must stay aligned with them.
+        """
+        maps = [name for name, value in condition.items()
+                if isinstance(value, Tensor) and fake.ndim > 3 and value.shape[2:] == fake.shape[2:]]  # fmt: skip
+        mover = next((r.name for r in self.regularizers if r.moves), None)
+        if maps and mover is not None:
+            moved = f"`regularizers.{mover}` moves samples and not their condition `{maps[0]}`"
+            raise RecipeError(f"{moved}; join both along the channels before they are judged, or leave it out")
+        return Turn(self, pack(fake, self.pack), None if real is None else pack(real, self.pack), condition)
 
     def _generator_adversarial(self, turn: Turn) -> Tensor:
         real = turn.real_judgement if self.objective.relative else None
@@ -224,6 +240,41 @@ class Adversary(nn.Module):
         first = next((p for part in self.trained for p in part.parameters()), None)
         optimizers = self.moment.optimizers.values()
         return next((o for o in optimizers if any(p is first for g in o.param_groups for p in g["params"])), None)
+
+
+def objective_of(given: Objective | str) -> Objective:
+    """Returns an objective, given itself or its name.
+
+    Raises:
+        RecipeError: There is no objective of that name.
+    """
+    if isinstance(given, Objective):
+        return given
+    if given not in OBJECTIVES:
+        raise unknown("objective", str(given), OBJECTIVES)
+    return OBJECTIVES[given]
+
+
+def regularizers_of(given: Sequence[Regularizer | str]) -> list[Regularizer]:
+    """Returns regularizers, given themselves or their names, which stand for their default settings.
+
+    Raises:
+        RecipeError: One is unknown, or given twice, or is no regularizer.
+    """
+    regularizers: list[Regularizer] = []
+    for each in given:
+        if isinstance(each, str):
+            if each not in REGULARIZERS:
+                raise unknown("regularizer", each, REGULARIZERS)
+            regularizers.append(REGULARIZERS[each]())
+        elif isinstance(each, Regularizer):
+            regularizers.append(each)
+        else:
+            raise RecipeError(f"`regularizers` has {each!r}; give settings, `R1(weight=1.0)`, or a name, 'r1'")
+    names = [regularizer.name for regularizer in regularizers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RecipeError(f"`regularizers` has `{twice}` twice; give it once")
+    return regularizers
 
 
 def find_adversaries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Adversary]]:

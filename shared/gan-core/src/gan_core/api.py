@@ -163,7 +163,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
 
 def resume(
     path: str | Path, *, steps: int | None = None, samples: int | None = None, minutes: float | None = None,
-    changes: Mapping[str, Any] | None = None, game: Game | None = None, data: Data | None = None,
+    changes: Mapping[str, Any] | None = None, game: Game | None = None, data: Data | Where | None = None,
     domain: Domain | None = None, shown: bool = True,
 ) -> Run:  # fmt: skip
     """Goes on with a run from its newest checkpoint that is whole and finite.
@@ -195,7 +195,8 @@ def resume(
         game = _preset_of(recipe, home).build(recipe)
     else:
         check_players(game, recipe)
-    source = _source_of(recipe, home, type(game)) if data is None else as_source(data)
+    where, source = _named(data) if data is not None else (recipe.data.source, None)
+    source = source or _source_of(recipe.but({"data.source": where}), home, type(game))
     trainer = _trainer(game, recipe, _fitted(game, recipe, source), run, home, shown)
     run.problems = trainer.restore()
     finished = trainer.finished()
@@ -371,6 +372,11 @@ def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None
 
 
 def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
+    if recipe.preset is None and recipe.system not in domain.systems:
+        raise RecipeError(
+            f"{recipe.system} is a game of your own: build it, then `gan_core.resume(run, game=game)` goes on with its "
+            "training, and `game.restore(run)` loads its weights"
+        )
     return domain.preset(recipe.system, recipe.preset or "small")
 
 

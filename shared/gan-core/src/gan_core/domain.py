@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gan_core.run import Run
 
 ENTRY_POINT_GROUP = "gan.domains"
-OFFERS = ("create", "train", "open_data", "load", "load_reference")
+OFFERS = ("create", "train", "resume", "load", "evaluate", "open_data", "load_reference")
 """What every domain package offers in Python; the methods of its `Domain`."""
 
 
@@ -180,13 +180,23 @@ class Domain:
         """Trains a game (or a system, by name) into the run folder `out`; see `gan_core.api.train`."""
         return import_module("gan_core.api").train(game, data=data, out=out, domain=self, **settings)
 
-    def open_data(self, name: str | Path, *, strict: bool = False) -> Source:
-        """A named data set, or a folder or archive of files; its `fit` gives the items at the sizes that you name.
+    def resume(self, path: str | Path, **options: Any) -> Run:
+        """Continues a run of this domain from its latest valid checkpoint; see `gan_core.api.resume`."""
+        return import_module("gan_core.api").resume(path, domain=self, **options)
+
+    def evaluate(self, path: str | Path, **options: Any) -> dict[str, Any]:
+        """Measures a model's samples against data; see `gan_core.api.evaluate`."""
+        return import_module("gan_core.api").evaluate(path, domain=self, **options)
+
+    def open_data(
+        self, where: str | Path | Mapping[str, str | Path], *, strict: bool = False, paired: bool = True
+    ) -> Source:
+        """Opens a named dataset, or a folder or archive of files; see `gan_core.api.open_data`.
 
         Raises:
-            DataError: there is no such data set or path, or nothing usable in it.
+            DataError: there is no such dataset or path, or nothing usable in it.
         """
-        return import_module("gan_core.api").open_data(self, name, strict=strict)
+        return import_module("gan_core.api").open_data(self, where, strict=strict, paired=paired)
 
     def load(self, path: str | Path) -> Game:
         """The game of a run folder, a model folder or a hub repository id.

@@ -412,8 +412,8 @@ def nothing_readable(
     """The error for a folder or archive of which nothing is usable: what was looked for, and why the first is not."""
     first = next(iter(skipped.items()), None)
     why = f"; {printable(first[0])}: {first[1]}" if first else ""
-    looked = f"looked for {', '.join(suffixes)}"
-    return DataError(f"{where}: no readable {thing}s among {count(seen, 'file')} ({looked}){why}")
+    looked = f" (looked for {', '.join(suffixes)})" if suffixes else ""
+    return DataError(f"{where}: no readable {thing}s among {count(seen, 'file' if suffixes else thing)}{looked}{why}")
 
 
 def reason_of(error: BaseException) -> str:
@@ -605,4 +605,5 @@ def _refuse_parts(place: str | Path, folders: Sequence[str]) -> None:
         target = next((known[name] for name in TARGETS if known.get(name) in others), others[0])
         start = f"{place}/" if Path(place, source).is_dir() else f"{place}:"
         raise DataError(f"{place}: {listed} are parts of each item, not classes; "
-                        f"give them as --data source={start}{source} --data target={start}{target}")  # fmt: skip
+                        f"give them as --data source={start}{source} --data target={start}{target}, "
+                        f"or one of them alone, --data {start}{source}")  # fmt: skip

@@ -186,8 +186,13 @@ class Game(nn.Module, ABC):
         spec = own.but(changes)
         for name, value in own.fixed().items():
             if getattr(spec, name) != value:
-                given = f"`data.spec.{name}` is {getattr(spec, name)}, and the networks need {value}"
-                raise RecipeError(f"{given}; leave it out, or set the networks' size")
+                given = f"`data.spec.{name}` is {getattr(spec, name)}, and the game needs {value}"
+                change = (
+                    f"set `network.{name}`"
+                    if name in (self.recipe.network if self.recipe else ())
+                    else "change the game"
+                )
+                raise RecipeError(f"{given}; leave it out, or {change}")
         return spec
 
     @property
@@ -196,7 +201,7 @@ class Game(nn.Module, ABC):
         if self.reads:
             return self.reads
         label = ("label",) if self.num_classes is not None else ()
-        return ((key,) if (key := self.data_spec().key) else ()) + label
+        return self.data_spec().parts + label
 
     def phases(self) -> Iterable[Phase]:
         """The parts of a training, in order."""
@@ -220,7 +225,8 @@ class Game(nn.Module, ABC):
 
     def sample(self, count: int) -> Tensor:
         """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
-        raise RecipeError(f"{type(self).__name__} makes no samples from nothing; give it data")
+        other = "; use `game.apply(batch)`" if type(self).apply is not Game.apply else "; give it data"
+        raise RecipeError(f"{type(self).__name__} makes no samples from nothing{other}")
 
     def apply(self, batch: Any) -> Any:
         """Returns what the game makes of each item of a batch, by name; defined where it turns items into items.
@@ -229,7 +235,8 @@ class Game(nn.Module, ABC):
         """
         if callable(batch):
             return super().apply(batch)
-        raise RecipeError(f"{type(self).__name__} makes samples from nothing; use `generate`")
+        other = "; use `generate`" if type(self).sample is not Game.sample else ""
+        raise RecipeError(f"{type(self).__name__} does not turn items into items: it defines no `apply`{other}")
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Defined where a game makes something of data: real items `[N, …]` and what it makes of each, of that shape.
@@ -353,7 +360,9 @@ class Game(nn.Module, ABC):
             conditions["truncation"] = truncation
         if self.num_classes is None:
             if label is not None:
-                raise RecipeError(f"this {title} was trained without classes; leave `label` out")
+                raise RecipeError(
+                    f"this {title} was trained without classes; leave `label` out, or set `network.num_classes`"
+                )
             return conditions
         labels = torch.arange(count) % self.num_classes if label is None else _labels(label, count)
         if labels.min() < 0 or labels.max() >= self.num_classes:

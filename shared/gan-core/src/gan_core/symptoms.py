@@ -102,6 +102,8 @@ def collapse(run: RunRecord) -> str:
     """Samples that are alike, measured by the data's own diversity."""
     seen = {name: value for entry in run.watched for name, value in entry.values.items() if name.startswith("samples/")}
     if not seen:
+        if number(run, "train", "sample_every") > 0:
+            return f"{UNSEEN}: no samples were compared yet; only games that make samples from nothing are"
         return f"{UNSEEN}: nothing was seen of the samples yet; set `train.sample_every`"
     if too_short(run):
         return too_short(run)
@@ -157,6 +159,10 @@ def memory(run: RunRecord) -> str:
         if name.startswith("held_out/") and name.endswith("/recognised")
     }
     if not shares:
+        if number(run, "data", "held_out") > 0:
+            return (
+                f"{UNSEEN}: no `realness` of held-out items was logged; games define it, `train.sample_every` logs it"
+            )
         return f"{UNSEEN}: no data were held out; train with `data.held_out=0.1`"
     return each(shares, lambda name, share: remembered(run, name, share))
 

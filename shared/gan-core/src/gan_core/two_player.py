@@ -39,8 +39,8 @@ class TwoPlayerGame(Game):
     """
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, *, objective: Objective = non_saturating,
-        regularizers: Sequence[Regularizer] = (),
+        self, generator: nn.Module, discriminator: nn.Module, *, objective: Objective | str = non_saturating,
+        regularizers: Sequence[Regularizer | str] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self.generator = generator

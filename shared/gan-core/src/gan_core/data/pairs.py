@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from gan_core.data.source import Batch, Source, as_source, facts_of, length
 from gan_core.data.spec import Spec
 from gan_core.data.stream import collate, fetch, pixels_of
 from gan_core.errors import DataError
-from gan_core.files import count, printable
+from gan_core.files import NAMED, count, printable
 
 logger = logging.getLogger("gan_core")
 
@@ -46,6 +46,10 @@ def first_item(source: Source) -> Batch:
 
 def as_part(data: Data | Tensor) -> Source:
     """Returns the source of one part of an item; a tensor `[N, …]` is one without a name."""
+    if isinstance(data, str | Path):
+        raise DataError(
+            f"{data}: a part of an item is a source; open it first, as by `gan_image.open_data({str(data)!r})`"
+        )
     return as_source({"image": data} if isinstance(data, Tensor) else data)
 
 
@@ -122,8 +126,11 @@ class Paired(ItemSource):
             raise DataError(f"no items belong together: {first}, …; give the files of a pair the same name")
         alone = {stem for each in places for stem in each} - set(shared)
         if alone:
-            lacking = dict.fromkeys(sorted(alone), "has no counterpart")
-            self.skip(lacking)
+            few = ", ".join(printable(stem) for stem in sorted(alone)[:NAMED]) + ", …" * (len(alone) > NAMED)
+            left = f"{count(len(alone), 'item')} of {len(alone) + len(shared):,} without a counterpart: {few}"
+            if self.strict:
+                raise DataError(f"{self.name}: {left}; give the files of a pair the same name, or leave out `strict`")
+            self.logger.warning("%s: left out %s", self.name, left)
         return torch.tensor([[each[stem] for each in places] for stem in shared])
 
     def items(self, spec: Spec) -> Items:

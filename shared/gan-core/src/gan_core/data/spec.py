@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from gan_core.errors import DataError, RecipeError
 from gan_core.recipe import Settings, Size, parse_settings
@@ -49,6 +49,11 @@ class Spec(Settings):
     def open_fields(self) -> list[str]:
         """Returns the names of the fields that are left to the data."""
         return [name for name in type(self).model_fields if getattr(self, name) is None]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Keys of the parts of an item that a game reads."""
+        return () if self.key is None else (self.key,)
 
     def plain(self) -> Self:
         """Returns the specification without random augmentation, as previews and evaluations use it."""
@@ -105,6 +110,18 @@ class ImageSpec(Spec):
     crop: Literal["centre", "random"] = "centre"
     flip: bool = False
     interpolate: bool = True
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _is_size(cls, value: Any) -> Any:
+        sides = value if isinstance(value, list | tuple) else [value]
+        if value is not None and not (len(sides) < 3 and all(isinstance(side, int) for side in sides)):
+            raise ValueError(f"`data.spec.image_size` is {value!r}; expected a whole number, or [height, width]")
+        return value
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.channels) if isinstance(self.channels, dict) else super().parts
 
     @property
     def size(self) -> tuple[int, int] | None:

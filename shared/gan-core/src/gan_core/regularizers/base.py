@@ -134,6 +134,11 @@ class Regularizer(Settings):
 
     name: ClassVar[str]
 
+    @property
+    def moves(self) -> bool:
+        """Whether it moves or covers parts of samples, so that what belongs to their places must move along."""
+        return False
+
     def prepare(self, adversary: Regularized) -> nn.Module | None:
         """Changes the network before training; what is returned is kept in `adversary.memory` under its name.
 

@@ -80,6 +80,10 @@ class DiffAugment(Regularizer):
     name = "diffaugment"
     policy: tuple[Literal["color", "translation", "cutout"], ...] = ("color", "translation", "cutout")
 
+    @property
+    def moves(self) -> bool:
+        return "translation" in self.policy or "cutout" in self.policy
+
     def prepare(self, adversary: Regularized) -> None:
         prepare_images(self.name, adversary)
 
@@ -107,6 +111,10 @@ class AdaptiveAugmentation(Regularizer):
     target: float | None = Field(default=0.6, gt=-1, lt=1)
     speed: int = Field(default=500_000, ge=1)
     interval: int = Field(default=4, ge=1)
+
+    @property
+    def moves(self) -> bool:
+        return not {"blit", "geom", "cutout"}.isdisjoint(self.groups)
 
     def prepare(self, adversary: Regularized) -> nn.Module:
         objective = adversary.objective
@@ -154,6 +162,10 @@ class Consistency(Lazy):
     weight: float = Field(default=10.0, gt=0)
     fake_weight: float = Field(default=0.0, ge=0)
     shift: int = Field(default=4, ge=0)
+
+    @property
+    def moves(self) -> bool:
+        return True
 
     def prepare(self, adversary: Regularized) -> None:
         prepare_images(self.name, adversary)
