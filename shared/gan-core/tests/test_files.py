@@ -212,12 +212,14 @@ def test_labels_number_the_classes_in_natural_order(tmp_path):
         ("test train", "test, train are parts of a dataset, not classes; give one of them, such as {}:train"),
         ("Test val", "Test, val are parts of a dataset, not classes; give one of them, such as {}:Test"),
         ("images masks", "images, masks are parts of each item, not classes; "
-         "give them as --data source={0}/masks --data target={0}/images"),
-        ("A B", "A, B are parts of each item, not classes; give them as --data source={0}/A --data target={0}/B"),
+         "give them as --data source={0}/masks --data target={0}/images, or one of them alone, --data {0}/masks"),
+        ("A B", "A, B are parts of each item, not classes; give them as --data source={0}/A "
+         "--data target={0}/B, or one of them alone, --data {0}/A"),
         ("testA testB trainA trainB", "testA, testB, trainA, trainB are parts of each item, not classes; "
-         "give them as --data source={0}/trainA --data target={0}/trainB"),
+         "give them as --data source={0}/trainA --data target={0}/trainB, "
+         "or one of them alone, --data {0}/trainA"),
         ("image imgs", "image, imgs are parts of each item, not classes; "
-         "give them as --data source={0}/image --data target={0}/imgs"),
+         "give them as --data source={0}/image --data target={0}/imgs, or one of them alone, --data {0}/image"),
     ],
 )  # fmt: skip
 def test_parts_of_a_dataset_and_of_items_are_not_classes(tmp_path, folders, words):
