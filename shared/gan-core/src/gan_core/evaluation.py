@@ -86,7 +86,7 @@ class Evaluation:
     @property
     def real_count(self) -> int:
         """Real samples that are compared."""
-        return min(self.count, len(self.source))
+        return min(self.count, length(self.dataset))
 
     def measure(self, game: Game) -> tuple[Figures, dict[str, dict[str, Any]]]:
         """Figures by metric, and the protocol of each metric.
@@ -187,7 +187,7 @@ class Evaluation:
         with torch.random.fork_rng(devices=[]), evaluating(game):
             torch.manual_seed(self.seed)
             for batch in read(self.dataset, order, GENERATE_AT_ONCE):
-                real, made = game.reconstruct(to_device(batch, game.device))
+                real, made = game.reconstruct(to_device(batch, game.device, frozenset()))  # pixels are scaled already
                 pairs.append((real.cpu(), made.cpu()))
         reals, mades = zip(*pairs, strict=True)
         return torch.cat(reals), torch.cat(mades)
