@@ -19,6 +19,7 @@ from gan_core.data import (
     TensorDataset,
     TensorSource,
     Unpaired,
+    hold_out,
 )
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Game, Player
@@ -67,6 +68,17 @@ def test_a_source_that_makes_other_items_than_it_counts_cannot_be_paired():
     with pytest.raises(DataError) as error:
         Paired(source=Doubled({"image": LEVELS}), target=LEVELS[:3]).fit(Spec())
     assert str(error.value).startswith("tensors makes 6 items of 3, and they cannot be matched with other data")
+
+
+def test_items_held_out_of_sets_without_pairs_are_met_in_neither():
+    dataset = Unpaired(source=LEVELS, target=LEVELS).fit(Spec())
+    training, held_out = hold_out(dataset, 0.34)
+    for part in ("source", "target"):
+        seen, unseen = (
+            {int(batch[part][row].flatten()[0]) for batch in [side.__getitems__(range(6)) for _ in range(50)]
+             for row in range(6)} for side in (training, held_out)
+        )  # fmt: skip
+        assert (len(seen), len(unseen), seen & unseen) == (4, 2, set())
 
 
 def test_what_is_computed_must_have_the_networks_channels():

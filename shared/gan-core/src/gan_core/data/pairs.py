@@ -15,7 +15,7 @@ from gan_core import draws
 from gan_core.data.items import Items, ItemSource
 from gan_core.data.source import Batch, Source, as_source, facts_of, length, require_channels
 from gan_core.data.spec import LABEL_MAPS, ImageSpec, Spec
-from gan_core.data.stream import collate, fetch, pixels_of
+from gan_core.data.stream import collate, fetch, hold_out, pixels_of
 from gan_core.errors import DataError
 from gan_core.files import count, printable
 
@@ -215,6 +215,16 @@ class _Unpaired(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
+
+    def hold_out(self, share: float) -> tuple[_Unpaired, _Unpaired]:
+        """Splits both sets, so that an item that is held out is not drawn as a partner either."""
+        training: dict[str, tuple[Dataset[Batch], str]] = {}
+        held_out: dict[str, tuple[Dataset[Batch], str]] = {}
+        for part, (dataset, key) in self.parts.items():
+            kept, left_out = hold_out(dataset, share)
+            assert left_out is not None
+            training[part], held_out[part] = (kept, key), (left_out, key)
+        return _Unpaired(training), _Unpaired(held_out)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         (first, (one, one_key)), (second, (other, other_key)) = self.parts.items()

@@ -61,13 +61,17 @@ def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dat
     """Splits a dataset into the items that are trained on and those that are not; the split is always the same.
 
     Items of one group (the attribute `groups` of a dataset, `[N]`) stay together: whole groups are held out until their
-    items are at least the share.
+    items are at least the share. A dataset of sets without pairs splits each of them in its method `hold_out`.
 
     Raises:
         DataError: nothing would be left to train on.
     """
     if not share:
         return dataset, None
+    apart = getattr(dataset, "hold_out", None)
+    if apart is not None:
+        split: tuple[Dataset[Batch], Dataset[Batch]] = apart(share)
+        return split
     items = length(dataset)
     groups = getattr(dataset, "groups", None)
     if groups is None:
