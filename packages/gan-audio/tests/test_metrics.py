@@ -280,6 +280,19 @@ def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
     assert protocols["distances"]["samples"] == 3
 
 
+def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
+    class Reader(Halver):
+        def reconstruct(self, batch):
+            self.read = batch["source"]
+            return super().reconstruct(batch)
+
+    tokens = torch.full((3, 1, 8), 7, dtype=torch.uint8)
+    dataset = TensorDataset({"audio": noise(3, 1, 8000), "source": tokens}, pixels=())
+    source, game = FixedSource(dataset, name="noise", facts={"sample_rate": RATE}), Reader()
+    Evaluation(DOMAIN, FittedData(source, Spec()), game, metrics=["distances"]).measure(game)
+    assert torch.equal(game.read, tokens)
+
+
 @pytest.mark.parametrize(
     ("game", "metric", "why"),
     [

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import gan_image
 from gan_core import draws
 from gan_core.api import open_data
-from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, hold_out, items
+from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, TensorSource, hold_out, items
 from gan_core.data.items import ReadItems
 from gan_core.errors import DataError, MissingDependency
 from gan_image import data
@@ -762,3 +762,91 @@ def test_a_hub_dataset_is_read_with_its_classes(tmp_path):
     assert source.facts["classes"] == ["cat", "dog"]
     dataset = source.fit(Spec())
     assert (levels(dataset), dataset.tensors["label"].tolist()) == ([10, 20, 30], [1, 0, 1])
+
+
+# --- files of pairs, turned images, odd names
+
+
+def test_files_of_one_name_are_one_item_and_the_others_are_named(tmp_path, caplog):
+    for file in ("a/0.jpg", "a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        paint(tmp_path / file)
+    pairs = Paired(source=open_folder(tmp_path / "a"), target=open_folder(tmp_path / "b"))
+    assert [pairs.parts["source"].names[place] for place in pairs.indices[:, 0].tolist()] == ["0.jpg", "1.png"]
+    assert pairs.skipped == {f"{tmp_path / 'a'}/0.png": "has the name of 0.jpg"}
+
+
+def test_the_size_of_turned_images_is_the_upright_one(tmp_path):
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    Image.new("RGB", (64, 32)).save(tmp_path / "0.jpg", exif=turn)
+    source = open_folder(tmp_path)
+    assert source.facts["image_size"] == (64, 32)
+    assert source.fit(ImageSpec())[0]["image"].shape == (3, 64, 32)
+
+
+def test_a_turned_jpeg_is_not_decoded_smaller_than_it_is_shown(tmp_path):
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (200, 800), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=turn, quality=95)
+    Image.fromarray(np.rot90(noise, -1)).save(tmp_path / "upright.png")  # [800, 200]
+    files = open_folder(tmp_path).fit(ImageSpec(image_size=(48, 192), resize="stretch"))
+    turned, upright = (files[index]["image"].float() for index in (0, 1))
+    assert (turned - upright).abs().mean() < 5
+
+
+def test_what_is_computed_from_images_of_different_sizes(tmp_path):
+    paint(tmp_path / "0.png", size=(8, 8))
+    paint(tmp_path / "1.png", size=(16, 8))
+    pairs = Derived(open_folder(tmp_path), lambda image, numbers: 255 - image)
+    assert pairs.fit(ImageSpec(image_size=8))[1]["source"].unique().tolist() == [255]
+
+
+def test_grey_images_that_are_not_interpolated_are_pixels(tmp_path):
+    paint(tmp_path / "0.png", level=255)
+    batch = next(BatchStream(open_folder(tmp_path).fit(ImageSpec(interpolate=False)), 1, seed=0))
+    assert float(batch["image"].mean()) == 1.0
+
+
+def test_names_of_classes_are_printable(tmp_path):
+    for folder in ("apple", "line\nbreak", b"\xff".decode(errors="surrogateescape")):
+        paint(tmp_path / folder / "0.png")
+    assert open_folder(tmp_path).facts["classes"] == ["apple", "'line\\nbreak'", "'\\udcff'"]
+
+
+def test_advice_about_parts_can_be_copied(tmp_path):
+    for folder in ("masks", "images"):
+        paint(tmp_path / "my data" / folder / "0.png")
+    with pytest.raises(DataError, match=r"--data source='.*my data/masks' --data target='.*my data/images'$"):
+        open_folder(tmp_path / "my data")
+
+
+def test_a_part_has_a_name_of_its_own(tmp_path):
+    paint(tmp_path / "0.png")
+    with pytest.raises(DataError) as error:
+        open_data(gan_image.DOMAIN, {"strict": tmp_path, "image": tmp_path})
+    assert str(error.value) == "`strict` cannot be the name of a part; use a key that the system reads"
+
+
+class Ragged(torch.utils.data.Dataset):
+    """Pairs of images of different widths."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return {key: torch.zeros(1, 16, 16 + 16 * index) for key in ("source", "target")}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "changes", "words"),
+    [
+        (TensorSource(dict.fromkeys(("source", "target"), torch.zeros(6, 1, 32, 32))), {"data.held_out": 0.97},
+         "which leaves none of 6 items"),
+        (Ragged(), {"data.spec.image_size": None}, "has items of different shapes"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_trained_on_leave_no_run(tmp_path, pairs, changes, words):
+    with pytest.raises(DataError, match=words):
+        gan_image.train("pix2pix", data=pairs, out=tmp_path / "run", steps=2, changes=changes, shown=False)
+    assert not (tmp_path / "run").exists()

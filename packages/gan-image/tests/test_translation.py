@@ -97,6 +97,19 @@ def test_domains_of_different_channels_have_no_identity() -> None:
         built("cyclegan", **grey_to_colour, **{"game.identity_weight": 5.0})
 
 
+@pytest.mark.parametrize(
+    ("system", "data", "figures"),
+    [
+        ("pix2pix", "digit-outlines", {"held_out/recognised"}),
+        ("cyclegan", "inverted-digits",
+         {"held_out/discriminator_a/recognised", "held_out/discriminator_b/recognised"}),
+    ],
+)  # fmt: skip
+def test_what_is_held_out_is_judged(tmp_path: Path, system: str, data: str, figures: set[str]) -> None:
+    run = gan_image.train(system, data=data, out=tmp_path / "run", steps=1, changes={"data.held_out": 0.1}, shown=False)
+    assert figures <= {key for line in run.log() for key in line}
+
+
 def test_one_discriminator_may_have_regularizers_of_its_own() -> None:
     game = built("cyclegan", **{"adversaries.discriminator_b.regularizers": {"r1": {"weight": 2.0}, "replay": None}})
     terms = game.discriminator_loss(staged(game))

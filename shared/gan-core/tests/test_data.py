@@ -1,5 +1,7 @@
 """Sources, held-out splits, and the endless stream of batches: every item once an epoch, from any position."""
 
+import subprocess
+import sys
 import tracemalloc
 from itertools import islice
 
@@ -12,6 +14,7 @@ from torch.utils.data import Dataset
 from gan_core.data import (
     BatchStream,
     FixedSource,
+    ImageSpec,
     IndexStream,
     Spec,
     TensorDataset,
@@ -42,6 +45,62 @@ class Squares(Dataset):
 # --- sources
 
 
+def test_images_that_cannot_be_resized_are_cropped_alike_in_training_and_pictures(caplog):
+    source = TensorSource({"image": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)}, name="eight")
+    random = ImageSpec(image_size=4, channels=1, crop="random")
+    shapes = [list(source.fit(spec)[0]["image"].shape) for spec in (random, random.plain())]
+    assert shapes == [[1, 4, 4], [1, 4, 4]]
+    assert caplog.messages == ["eight: images of 8x8 pixels are cropped to 4x4"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (ImageSpec(image_size=16), "an item is 8x8 pixels and cannot be cut to 16x16; enlarge it"),
+        (ImageSpec(channels=3), "eight: `image` has 1 channels, and the networks have 3; convert the data, or set the "
+                                "networks' channels"),
+    ],
+)  # fmt: skip
+def test_images_that_do_not_fit_the_networks_are_refused(spec, words):
+    with pytest.raises(DataError) as error:
+        TensorSource({"image": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)}, name="eight").fit(spec)
+    assert str(error.value) == words
+
+
+def test_an_error_in_a_worker_is_the_same_line_and_ends_with_the_program():
+    code = """
+import torch
+from gan_core.data import BatchStream
+class Ragged:
+    def __len__(self): return 8
+    def __getitem__(self, index): return {"x": torch.zeros(1 + index)}
+stream = BatchStream(Ragged(), 4, seed=0, workers=1)
+try:
+    next(stream)
+except Exception as error:
+    print(str(error).count(chr(10)), str(error)[:28])
+stream.myself = stream  # a cycle keeps its worker to the end
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout == "0 `x` of the data has items of\n"
+
+
+def test_tensors_by_part_tell_the_channels_of_each():
+    facts = TensorSource({"source": torch.zeros(2, 1, 4, 4), "target": torch.zeros(2, 3, 4, 4)}).facts
+    assert (facts["source_channels"], facts["target_channels"]) == (1, 3)
+
+
+def test_classes_in_another_order_than_the_models_are_refused():
+    source = TensorSource({"x": torch.zeros(2), "label": torch.arange(2)}, name="toys", classes=["b", "a"])
+    require_classes(source, 2, ["b", "a"])
+    require_classes(source, 2, ["0", "1"])  # names that share nothing say nothing
+    with pytest.raises(DataError) as error:
+        require_classes(source, 2, ["a", "b"])
+    assert str(error.value) == (
+        "toys has the classes b, a, and the model a, b; give data with the same classes in the same order"
+    )
+
+
 def test_a_batch_of_tensors_is_one_indexing():
     dataset = TensorDataset({"x": torch.arange(10), "label": torch.arange(10) % 3})
     assert {key: value.tolist() for key, value in dataset.__getitems__([7, 2, 7]).items()} == {
@@ -55,6 +114,7 @@ def test_a_batch_of_tensors_is_one_indexing():
     ("tensors", "words"),
     [
         ({}, "the dataset is empty: give at least one item of every key"),
+        ({"x": np.zeros(2)}, "`x` is of the type ndarray; give a tensor (`torch.as_tensor`)"),
         ({"x": torch.empty(0, 2)}, "the dataset is empty: give at least one item of every key"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)},
          "the tensors have different lengths {'a': 2, 'b': 3}; for data without pairs use `Unpaired`"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_core import api, features, metrics
-from gan_core.data import FittedData, Spec
+from gan_core.data import FittedData, Spec, TensorSource
 from gan_core.domain import ExtractorCard
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation, protocol_id
@@ -165,6 +165,19 @@ def test_a_model_is_measured_by_features(seeing, toy):
     assert protocol["extractor"] == "twice:None"
     assert (protocol["samples"], protocol["real samples"], protocol["data"]) == (100, 64, "cloud")
     assert json.dumps(document)
+
+
+def test_real_samples_are_those_that_could_be_read(seeing):
+    class Damaged(TensorSource):
+        def __len__(self):
+            return 80  # of which 64 can be read
+
+    points = {"points": torch.randn(64, 2), "label": torch.arange(64) % 3}
+    documents = [
+        api.evaluate(seeing, data=kind(points, name="points"), metrics=["fid"], count=100)
+        for kind in (Damaged, TensorSource)
+    ]
+    assert documents[0] == documents[1]
 
 
 def test_a_protocol_is_another_where_a_figure_is_another(seeing):

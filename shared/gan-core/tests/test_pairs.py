@@ -19,6 +19,7 @@ from gan_core.data import (
     TensorDataset,
     TensorSource,
     Unpaired,
+    hold_out,
 )
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Game, Player
@@ -30,6 +31,62 @@ LEVELS = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 4, 4)
 
 
 # --- compositions
+
+
+def test_a_mask_in_memory_keeps_its_values_among_parts():
+    mask = LEVELS.clone()
+    for source in (Paired(image=LEVELS, mask=mask), Unpaired(image=LEVELS, mask=mask)):
+        batch = next(BatchStream(source.fit(ImageSpec(image_size=4)), 6, seed=0))
+        assert batch["mask"].dtype is torch.uint8
+        assert batch["image"].is_floating_point()
+
+
+def test_parts_in_memory_are_cropped_where_the_item_is():
+    places = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(2, 1, 8, 8)
+    dataset = Paired(source=places, target=places).fit(ImageSpec(image_size=4, resize="none", crop="random"))
+    batch = next(BatchStream(dataset, 64, seed=0))
+    assert torch.equal(batch["source"], batch["target"])
+    assert len(batch["source"][:, 0, 0, 0].unique()) > 10
+
+
+def test_the_partner_does_not_depend_on_the_crop():
+    columns = torch.arange(8, dtype=torch.uint8).view(1, 1, 8, 1).expand(1, 1, 8, 8)
+    rows = Unpaired(source=columns, target=torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 1, 8, 8))
+    batch = next(BatchStream(rows.fit(ImageSpec(image_size=1, resize="none", crop="random")), 200, seed=0))
+    top, partner = batch["source"].flatten(), batch["target"].flatten()
+    assert abs(torch.corrcoef(torch.stack([top, partner]))[0, 1]) < 0.2
+
+
+def test_a_source_that_makes_other_items_than_it_counts_cannot_be_paired():
+    class Doubled(TensorSource):
+        def __len__(self):
+            return 3
+
+        def items(self, spec):
+            return Source.items(self, spec)
+
+    with pytest.raises(DataError) as error:
+        Paired(source=Doubled({"image": LEVELS}), target=LEVELS[:3]).fit(Spec())
+    assert str(error.value).startswith("tensors makes 6 items of 3, and they cannot be matched with other data")
+
+
+def test_items_held_out_of_sets_without_pairs_are_met_in_neither():
+    dataset = Unpaired(source=LEVELS, target=LEVELS).fit(Spec())
+    training, held_out = hold_out(dataset, 0.34)
+    for part in ("source", "target"):
+        seen, unseen = (
+            {int(batch[part][row].flatten()[0]) for batch in [side.__getitems__(range(6)) for _ in range(50)]
+             for row in range(6)} for side in (training, held_out)
+        )  # fmt: skip
+        assert (len(seen), len(unseen), seen & unseen) == (4, 2, set())
+
+
+def test_what_is_computed_must_have_the_networks_channels():
+    with pytest.raises(DataError) as error:
+        Derived(LEVELS, lambda image, numbers: image).fit(ImageSpec(channels={"source": 3, "target": 1}))
+    assert str(error.value) == (
+        "tensors: `source` has 1 channels, and the networks have 3; convert the data, or set the networks' channels"
+    )
 
 
 def test_parts_in_memory_belong_together_by_their_order():

@@ -325,3 +325,9 @@ def test_a_file_that_would_grow_without_bound_is_refused_at_once(tmp_path):
 
 def test_schedules_have_the_settings_that_they_need():
     assert Linear(start=0.5).model_dump() == {"name": "linear", "start": 0.5, "end": 0.0}
+
+
+def test_data_in_parts_replace_the_parts_before():
+    recipe = parse({"system": "toy", "data": {"source": {"source": "a", "target": "b"}}})
+    assert recipe.but({"data.source": {"image": "c"}}).data.source == {"image": "c"}
+    assert recipe.but({"data.source.target": "c"}).data.source == {"source": "a", "target": "c"}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gan_core import files as general
 from gan_core.data.spec import ImageSpec
@@ -129,7 +129,8 @@ def read_image(files: Files, name: str, *, spec: ImageSpec = NATIVE, half: str |
     with opened(files, name) as image:
         if spec.loaded_size is not None and half is None and spec.interpolate:
             height, width = spec.loaded_size
-            image.draft(None, (2 * width, 2 * height))  # JPEG leaves out detail that the reduction would average away
+            side = 2 * max(height, width)  # of both sides, as EXIF may turn the image
+            image.draft(None, (side, side))  # JPEG leaves out detail that the reduction would average away
         upright = ImageOps.exif_transpose(image)
         if half is not None:
             middle = upright.width // 2
@@ -139,6 +140,12 @@ def read_image(files: Files, name: str, *, spec: ImageSpec = NATIVE, half: str |
             return to_size(to_indices(upright), spec)
         channels = spec.channels if isinstance(spec.channels, int) else channels_of(upright)
         return to_size(to_channels(upright, channels), spec)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Returns the height and width of an image that is turned as its EXIF data say; nothing is decoded."""
+    turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def channels_of(image: Image.Image) -> int:

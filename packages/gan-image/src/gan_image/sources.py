@@ -29,9 +29,10 @@ from gan_core.data import (
     expect,
     fetch,
 )
+from gan_core.data.items import ReadItems
 from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, nothing_readable
-from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_image, to_channels, to_size
+from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_image, to_channels, to_size, upright_size
 
 HEADERS = 20_000
 """Largest number of files whose headers are read when a folder is opened; of more, as many spread evenly are read."""
@@ -208,13 +209,17 @@ class ImageSource(ItemSource):
     def items(self, spec: Spec) -> Items:
         return ImageItems(self, self.complete(spec))
 
+    def first(self) -> Batch:
+        return ReadItems(self, ImageItems(self, ImageSpec(channels=self.facts["channels"])))[0]
+
 
 class ImageItems(Items):
     """A source's images, decoded and resized when they are read."""
 
+    pixels = frozenset({"image"})
+
     def __init__(self, source: ImageSource, spec: ImageSpec):
         self.images, self.labels, self.spec, self.groups = source.images, source.labels, spec, source.groups
-        self.pixels = frozenset({"image"}) if spec.interpolate else frozenset()
         areas = [height * width for _, height, width in self.images.shapes]
         self.values = round(len(self) * fmean(areas))
         loaded = self.values if spec.loaded_size is None else len(self) * prod(spec.loaded_size)
@@ -355,7 +360,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def _shape(files: Files, name: str) -> tuple[int, int, int]:
     with opened(files, name) as image:
-        return channels_of(image), image.height, image.width
+        return channels_of(image), *upright_size(image)
 
 
 def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None) -> dict[str, Any]:

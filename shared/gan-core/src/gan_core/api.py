@@ -53,6 +53,8 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
     if domain is None:
         raise DataError(f"`{where}`: naming data needs a domain; use its package's `train`, or give tensors")
     if isinstance(where, Mapping):
+        if reserved := where.keys() & {"name", "strict", "self"}:
+            raise DataError(f"`{min(reserved)}` cannot be the name of a part; use a key that the system reads")
         parts: dict[str, Any] = {key: open_data(domain, place, strict=strict) for key, place in where.items()}
         return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
     module, text = domain.module("data"), str(where)
@@ -291,7 +293,7 @@ def _fitted(game: Game, recipe: Recipe, source: Source) -> FittedData:
     Raises:
         DataError: the data lack the classes or a key that the game reads, or cannot be brought to its specification.
     """
-    require_classes(source, game.num_classes)
+    require_classes(source, game.num_classes, recipe.data.classes)
     require_keys(source, game.data_keys, recipe.system)
     return FittedData(source, game.spec_with(recipe.data.spec))
 

@@ -55,6 +55,7 @@ class Evaluation:
         weights: Path | None = None, keep: Path | None = None,
     ) -> None:  # fmt: skip
         self.source = source = data.source
+        self.dataset, self.key = data.plain, game.data_spec().key
         self.count, self.seed, self.keep, self.asked = count, seed, keep, metrics is not None
         module = domain.module("metrics")
         cards: dict[str, MetricCard] = {card.name: card for card in module.METRICS}
@@ -71,7 +72,6 @@ class Evaluation:
             why = "; ".join(f"`{name}` {obstacle}" for name, obstacle in obstacles.items())
             raise InputError(f"no metric fits: {why}")
         self.cards = [cards[name] for name in names]
-        self.dataset, self.key = data.plain, game.data_spec().key
         self.extractor: Extractor | None = None
         if any(card.extracts for card in self.cards):
             assert seer is not None
@@ -86,7 +86,7 @@ class Evaluation:
     @property
     def real_count(self) -> int:
         """Real samples that are compared."""
-        return min(self.count, len(self.source))
+        return min(self.count, length(self.dataset))
 
     def measure(self, game: Game) -> tuple[Figures, dict[str, dict[str, Any]]]:
         """Figures by metric, and the protocol of each metric.
@@ -146,8 +146,8 @@ class Evaluation:
             return f"needs an extractor of features: {', '.join(extractors) or 'the domain has none'}"
         if self.count < card.least:
             return f"needs {card.least:,} samples or more; {self.count:,} are generated"
-        if len(self.source) < card.least:
-            return f"needs {card.least:,} samples or more; {self.source.name} has {len(self.source):,}"
+        if (items := length(self.dataset)) < card.least:
+            return f"needs {card.least:,} samples or more; {self.source.name} has {items:,}"
         return ""
 
     def _see_real(self, game: Game) -> Seen:
@@ -187,7 +187,7 @@ class Evaluation:
         with torch.random.fork_rng(devices=[]), evaluating(game):
             torch.manual_seed(self.seed)
             for batch in read(self.dataset, order, GENERATE_AT_ONCE):
-                real, made = game.reconstruct(to_device(batch, game.device))
+                real, made = game.reconstruct(to_device(batch, game.device, frozenset()))  # pixels are scaled already
                 pairs.append((real.cpu(), made.cpu()))
         reals, mades = zip(*pairs, strict=True)
         return torch.cat(reals), torch.cat(mades)

@@ -15,6 +15,7 @@ import lzma
 import os
 import re
 import secrets
+import shlex
 import struct
 import sys
 import tarfile
@@ -335,7 +336,7 @@ def labels_of(
     classes = natural_order(set(of_folder.values()))
     _refuse_parts(place, classes)
     number = {name: k for k, name in enumerate(classes)}
-    return [number[of_folder[_folder(name)]] for name in kept], classes
+    return [number[of_folder[_folder(name)]] for name in kept], [printable(name) for name in classes]
 
 
 def split_part(text: str) -> tuple[str, str | None]:
@@ -604,6 +605,6 @@ def _refuse_parts(place: str | Path, folders: Sequence[str]) -> None:
         source, *others = (known[name] for name in (*SOURCES, *TARGETS) if name in known)
         target = next((known[name] for name in TARGETS if known.get(name) in others), others[0])
         start = f"{place}/" if Path(place, source).is_dir() else f"{place}:"
-        raise DataError(f"{place}: {listed} are parts of each item, not classes; "
-                        f"give them as --data source={start}{source} --data target={start}{target}, "
-                        f"or one of them alone, --data {start}{source}")  # fmt: skip
+        one = shlex.quote(start + source)
+        advice = f"--data source={one} --data target={shlex.quote(start + target)}, or one of them alone, --data {one}"
+        raise DataError(f"{place}: {listed} are parts of each item, not classes; give them as {advice}")

@@ -377,7 +377,8 @@ def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
             raise RecipeError(f"`{key}`: `{name}` is {inner!r}, a value without keys of its own")
         fields = inner
     old = fields.get(last)
-    if isinstance(value, Mapping) and isinstance(old, dict) and not _other_kind(old, value):
+    whole = [*outer, last] == ["data", "source"]
+    if isinstance(value, Mapping) and isinstance(old, dict) and not whole and not _other_kind(old, value):
         for name, inner in value.items():
             _lay(old, [str(name)], inner, f"{key}.{name}")
     elif value is None and outer in (["regularizers"], ["adversaries"]):

@@ -130,6 +130,7 @@ class Trainer:
 
     Raises:
         RecipeError: the recipe does not fit this game or this machine.
+        DataError: nothing is left to train on, or the items do not make a batch.
     """
 
     def __init__(
@@ -152,6 +153,8 @@ class Trainer:
         self.interrupted: str | None = None
         self.recovered = False
         self._signal = 0
+        self._check_split()
+        self.reference = self._read_reference()
 
     # The loop.
 
@@ -617,14 +620,22 @@ class Trainer:
 
     # Pictures.
 
-    def _prepare(self) -> None:
-        """The batch that pictures are made from, the picture of real samples, and the device's own settings."""
-        if self.processes.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+    def _check_split(self) -> None:
+        """Checks that the first phase has data to train on beside those held out."""
+        phase = next(iter(self.game.phases()))
+        hold_out(self.data.for_training(phase.spec), self.recipe.data.held_out)
+
+    def _read_reference(self) -> Batch:
+        """Reads the batch that pictures are made from."""
         count, self.columns = _picture(self.settings.show, self.game.num_classes)
         count = min(count, length(self.data.plain))
-        seed_torch(0, self.processes.device)  # of items that are drawn from
-        self.reference = next(BatchStream(self.data.plain, count, seed=0, device=self.processes.device))
+        seed_torch(0, self.processes.device)  # for items that draw from torch's generator
+        return next(BatchStream(self.data.plain, count, seed=0, device=self.processes.device))
+
+    def _prepare(self) -> None:
+        """Draws the picture of real samples, and sets what the device needs."""
+        if self.processes.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
         if self.processes.first:
             real = {key: value for key, value in self.reference.items() if key != "label"}
             with writing(self.run.samples_folder):

@@ -121,6 +121,9 @@ class Pix2Pix(Game):
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch["target"], self.generator(batch["source"])
 
+    def realness(self, batch: Batch) -> dict[str, Tensor]:
+        return {"discriminator": self.discriminator.realness(torch.cat([batch["source"], batch["target"]], dim=1))}
+
 
 # CycleGAN.
 
@@ -238,6 +241,10 @@ class CycleGAN(Game):
     def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         made = {"to_target": ("source", self.a_to_b), "to_source": ("target", self.b_to_a)}
         return {name: translate(batch[key]) for name, (key, translate) in made.items() if key in batch}
+
+    def realness(self, batch: Batch) -> dict[str, Tensor]:
+        judged = {"discriminator_a": batch["source"], "discriminator_b": batch["target"]}
+        return {name: self.adversaries[name].realness(samples) for name, samples in judged.items()}
 
 
 PIX2PIX = Preset(

@@ -115,6 +115,10 @@ class ItemSource(Source):
         read[0]  # raises now, and not during the training, if nothing can be read
         return augmented(read, spec)
 
+    def first(self) -> Batch:
+        """Returns the first readable item at its own size."""
+        return ReadItems(self, self.items(Spec()))[0]
+
     def _held(self, items: Items) -> Dataset[Batch]:
         """Decodes all items that can be read."""
         read: dict[int, Batch] = {}

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from gan_core import draws
-from gan_core.data.items import Items, ItemSource, ReadItems
-from gan_core.data.source import Batch, Source, as_source, facts_of, length
-from gan_core.data.spec import Spec
-from gan_core.data.stream import collate, fetch, pixels_of
+from gan_core.data.items import Items, ItemSource
+from gan_core.data.source import Batch, Source, as_source, facts_of, length, require_channels
+from gan_core.data.spec import LABEL_MAPS, ImageSpec, Spec
+from gan_core.data.stream import collate, fetch, hold_out, pixels_of
 from gan_core.errors import DataError
 from gan_core.files import NAMED, count, printable
 
@@ -41,7 +41,7 @@ def main_key(source: Source) -> str:
 
 def first_item(source: Source) -> Batch:
     """Returns the first readable item of a source, at its own size."""
-    return ReadItems(source, source.items(Spec()))[0] if isinstance(source, ItemSource) else source.fit(Spec())[0]
+    return source.first() if isinstance(source, ItemSource) else source.fit(Spec())[0]
 
 
 def as_part(data: Data | Tensor) -> Source:
@@ -116,7 +116,7 @@ class Paired(ItemSource):
                 )
             size = next(iter(sizes.values()))
             return torch.arange(size)[:, None].expand(size, len(self.parts))
-        places = [{_stem(name): index for index, name in enumerate(each)} for each in names]
+        places = [self._places(source, each) for source, each in zip(self.parts.values(), names, strict=True)]
         shared = [stem for stem in places[0] if all(stem in each for each in places[1:])]
         if not shared:
             first = " and ".join(
@@ -133,6 +133,15 @@ class Paired(ItemSource):
             self.logger.warning("%s: left out %s", self.name, left)
         return torch.tensor([[each[stem] for each in places] for stem in shared])
 
+    def _places(self, source: Source, names: Sequence[str]) -> dict[str, int]:
+        """Returns the place of each name without suffix; of several files of one name the first is used."""
+        places: dict[str, int] = {}
+        for index, name in enumerate(names):
+            first = places.setdefault(_stem(name), index)
+            if first != index:
+                self.skip({f"{source.name}/{name}": f"has the name of {printable(names[first])}"})
+        return places
+
     def items(self, spec: Spec) -> Items:
         return _JointItems(self, {part: source.items(spec.part(part)) for part, source in self.parts.items()})
 
@@ -141,7 +150,9 @@ class _JointItems(Items):
     def __init__(self, source: Paired, parts: Mapping[str, Items]):
         self.source, self.parts = source, parts
         first = next(iter(parts.values()))
-        self.pixels = frozenset(part for part, items in parts.items() if source.inner[part] in items.pixels)
+        self.pixels = (
+            frozenset(part for part, items in parts.items() if source.inner[part] in items.pixels) - LABEL_MAPS
+        )
         self.groups = None if first.groups is None else first.groups[source.indices[:, 0]]
         self.memory, self.values = (
             sum(getattr(items, name) for items in parts.values()) for name in ("memory", "values")
@@ -202,7 +213,9 @@ class Unpaired(Source):
 class _Unpaired(Dataset[Batch]):
     def __init__(self, parts: Mapping[str, tuple[Dataset[Batch], str]]):
         self.parts = parts
-        self.pixels = frozenset(part for part, (dataset, key) in parts.items() if key in pixels_of(dataset))
+        self.pixels = (
+            frozenset(part for part, (dataset, key) in parts.items() if key in pixels_of(dataset)) - LABEL_MAPS
+        )
 
     def __len__(self) -> int:
         return max(length(dataset) for dataset, _ in self.parts.values())
@@ -210,10 +223,21 @@ class _Unpaired(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
 
+    def hold_out(self, share: float) -> tuple[_Unpaired, _Unpaired]:
+        """Splits both sets, so that an item that is held out is not drawn as a partner either."""
+        training: dict[str, tuple[Dataset[Batch], str]] = {}
+        held_out: dict[str, tuple[Dataset[Batch], str]] = {}
+        for part, (dataset, key) in self.parts.items():
+            kept, left_out = hold_out(dataset, share)
+            assert left_out is not None
+            training[part], held_out[part] = (kept, key), (left_out, key)
+        return _Unpaired(training), _Unpaired(held_out)
+
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         (first, (one, one_key)), (second, (other, other_key)) = self.parts.items()
         rows = torch.as_tensor(indices)
-        partner = (draws.of_items(len(rows))[:, 0] * length(other)).long()
+        with draws.apart("partner"):  # not the numbers that the first part is cropped by
+            partner = (draws.of_items(len(rows))[:, 0] * length(other)).long()
         batch = {first: collate(fetch(one, (rows % length(one)).tolist()))[one_key]}
         with draws.apart(second):
             batch[second] = collate(fetch(other, partner.tolist()))[other_key]
@@ -252,7 +276,10 @@ class Derived(Source):
         return len(self.data)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        return _Derived(self, self.data.fit(spec.part("target")))
+        dataset = _Derived(self, self.data.fit(spec.part("target")))
+        if isinstance(spec, ImageSpec):
+            require_channels(dataset[0], spec, dataset.pixels, self.name)
+        return dataset
 
 
 class _Derived(Dataset[Batch]):

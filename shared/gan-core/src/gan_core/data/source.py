@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.data.spec import Spec
+from gan_core.data.spec import ImageSpec, Spec
 from gan_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ PIXELS = frozenset({"image", "video", "source", "target"})
 LARGEST_PIXEL = 2.0
 """Largest magnitude of floating-point pixels that can be on the scale [-1, 1]."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+logger = logging.getLogger("gan_core")
 
 
 class Source(ABC):
@@ -61,7 +64,11 @@ class Source(ABC):
         """Returns the fitted items for random access, without augmentation; composed sources read them."""
         from gan_core.data.items import DatasetItems
 
-        return DatasetItems(self.fit(spec.plain()))
+        dataset = self.fit(spec.plain())
+        if length(dataset) != len(self):
+            made = f"{self.name} makes {length(dataset):,} items of {len(self):,}"
+            raise DataError(f"{made}, and they cannot be matched with other data; give a source of one item each")
+        return DatasetItems(dataset)
 
 
 class TensorDataset(Dataset[Batch]):
@@ -79,6 +86,9 @@ class TensorDataset(Dataset[Batch]):
     def __init__(
         self, tensors: Mapping[str, Tensor], *, pixels: Collection[str] | None = None, groups: Tensor | None = None
     ) -> None:
+        for key, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise DataError(f"`{key}` is of the type {type(tensor).__name__}; give a tensor (`torch.as_tensor`)")
         sizes = {key: len(tensor) for key, tensor in tensors.items()}
         if not sizes or 0 in sizes.values():
             raise DataError("the dataset is empty: give at least one item of every key")
@@ -99,7 +109,7 @@ class TensorDataset(Dataset[Batch]):
 
 
 class FixedSource(Source):
-    """A dataset whose items are used as they are, or cropped and flipped if the specification says so.
+    """A dataset whose items are used as they are; images larger than the specification's size are cropped.
 
     Args:
         dataset: items `dict[str, Tensor]` by index, with a length.
@@ -123,9 +133,35 @@ class FixedSource(Source):
         return length(self.dataset)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        from gan_core.data.items import augmented
+        """Returns the items, cropped and flipped as the specification says; see `Source.fit`.
 
-        return augmented(self.dataset, spec)
+        Raises:
+            DataError: the images are smaller than the specification's size, or have other channels.
+        """
+        from gan_core.data.items import Augmented, augmented
+
+        if not isinstance(spec, ImageSpec):
+            return self.dataset
+        first, pixels = named(self.dataset[0]), getattr(self.dataset, "pixels", PIXELS)
+        require_channels(first, spec, pixels, self.name)
+        sizes = {tuple(first[key].shape[-2:]) for key in pixels if key in first and first[key].ndim == 3}
+        if spec.size is None or sizes <= {spec.size}:
+            return augmented(self.dataset, spec)
+        dataset = Augmented(self.dataset, spec)
+        dataset[0]  # raises now if the images cannot be cropped
+        if spec.crop == "centre" and spec.resize != "none":
+            (height, width), size = next(iter(sizes)), spec.size
+            logger.warning("%s: images of %dx%d pixels are cropped to %dx%d", self.name, height, width, *size)
+        return dataset
+
+    def items(self, spec: Spec) -> Items:
+        """Returns the items as they are: a composed source crops all parts of an item alike."""
+        from gan_core.data.items import DatasetItems
+
+        if isinstance(spec, ImageSpec):
+            pixels = getattr(self.dataset, "pixels", PIXELS)
+            require_channels(named(self.dataset[0]), spec, pixels, self.name)
+        return DatasetItems(self.dataset)
 
 
 class TensorSource(FixedSource):
@@ -193,7 +229,9 @@ def length(dataset: Dataset[Batch]) -> int:
 
 
 def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """Returns what tensors tell about the data: the samples' `shape` and `channels`, and the number of `classes`.
+    """Returns the facts of tensors: `shape` and `channels` of the first, and the number and names of the classes.
+
+    Where items have several parts, `PART_channels` are those of each.
 
     Raises:
         DataError: there are labels and nothing else.
@@ -202,6 +240,9 @@ def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None
     if shape is None:
         raise DataError("the tensors are labels alone; give what they are labels of")
     facts: dict[str, Any] = {"shape": shape} | ({"channels": shape[0]} if shape else {})
+    parts = {key: tensor for key, tensor in tensors.items() if key != "label" and tensor.ndim > 2}
+    if len(parts) > 1:
+        facts |= {f"{key}_channels": tensor.shape[1] for key, tensor in parts.items()}
     if "label" in tensors:
         facts["num_classes"] = len(classes) if classes else int(tensors["label"].max()) + 1
         facts["classes"] = list(classes) if classes else [str(k) for k in range(facts["num_classes"])]
@@ -235,11 +276,37 @@ def require_keys(source: Source, reads: Collection[str], title: str) -> None:
         raise DataError(f"{source.name} has {have}, and {title} reads {wanted}; {remedy}")
 
 
-def require_classes(source: Source, num_classes: int | None) -> None:
-    """Checks that a source has as many classes as the networks.
+def require_channels(item: Batch, spec: ImageSpec, pixels: Collection[str], name: str) -> None:
+    """Checks that images which cannot be converted have the channels of a specification.
+
+    Args:
+        item: an item.
+        spec: what the game needs.
+        pixels: keys of images.
+        name: the source's name.
 
     Raises:
-        DataError: the source has no labels, or another number of classes.
+        DataError: an image has other channels.
+    """
+    for key in sorted(item.keys() & pixels):
+        wanted = spec.channels.get(key) if isinstance(spec.channels, dict) else spec.channels
+        if wanted is not None and item[key].ndim == 3 and len(item[key]) != wanted:
+            given = f"{name}: `{key}` has {len(item[key])} channels, and the networks have {wanted}"
+            raise DataError(f"{given}; convert the data, or set the networks' channels")
+
+
+def require_classes(source: Source, num_classes: int | None, classes: Sequence[str] | None = None) -> None:
+    """Checks that a source has the classes of the networks.
+
+    Names are compared only if the model and the data share some: a name means the same class in both.
+
+    Args:
+        source: the data.
+        num_classes: number of classes of the networks; None if they have none.
+        classes: names of the classes that the networks were trained on.
+
+    Raises:
+        DataError: the source has no labels, another number of classes, or classes in another order.
     """
     if num_classes is None:
         return
@@ -250,4 +317,10 @@ def require_classes(source: Source, num_classes: int | None) -> None:
     if have != num_classes:
         raise DataError(
             f"{source.name} has {have} classes and `network.num_classes` is {num_classes}; set it to {have}"
+        )
+    own = source.facts.get("classes", ())
+    if classes is not None and list(own) != list(classes) and not set(own).isdisjoint(classes):
+        raise DataError(
+            f"{source.name} has the classes {', '.join(own)}, and the model {', '.join(classes)}; "
+            "give data with the same classes in the same order"
         )

@@ -6,10 +6,12 @@ travel as uint8 and are scaled to [-1, 1] on the device; masks, label maps and t
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from gan_core.data.source import PIXELS, Batch, length, named
 from gan_core.draws import mix, reading, seed_torch
-from gan_core.errors import DataError
+from gan_core.errors import DataError, GanError
 
 CPU = torch.device("cpu")
 
@@ -59,13 +61,17 @@ def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dat
     """Splits a dataset into the items that are trained on and those that are not; the split is always the same.
 
     Items of one group (the attribute `groups` of a dataset, `[N]`) stay together: whole groups are held out until their
-    items are at least the share.
+    items are at least the share. A dataset of sets without pairs splits each of them in its method `hold_out`.
 
     Raises:
         DataError: nothing would be left to train on.
     """
     if not share:
         return dataset, None
+    apart = getattr(dataset, "hold_out", None)
+    if apart is not None:
+        split: tuple[Dataset[Batch], Dataset[Batch]] = apart(share)
+        return split
     items = length(dataset)
     groups = getattr(dataset, "groups", None)
     if groups is None:
@@ -134,8 +140,11 @@ class _Placed(Dataset[Any]):
         place, indices = placed
         if get_worker_info() is not None:
             seed_torch(mix(mix(self.seed, self.rank), place), CPU)
-        with reading(self.seed, place + self.row):
-            return fetch(self.dataset, indices)
+        try:
+            with reading(self.seed, place + self.row):
+                return collate(fetch(self.dataset, indices))
+        except GanError as error:  # raised by the stream; a worker would wrap it in its own traceback
+            return error
 
 
 def _ignore_interrupts(worker: int) -> None:
@@ -170,15 +179,33 @@ class BatchStream:
         places: Iterable[Any] = zip(count(position, batch_size), indices)  # both are endless
         loader = DataLoader(
             _Placed(dataset, seed, rank=rank, row=indices.rows.start), batch_sampler=places, num_workers=workers,
-            pin_memory=device.type == "cuda", collate_fn=collate, worker_init_fn=_ignore_interrupts,
+            pin_memory=device.type == "cuda", collate_fn=_unchanged, worker_init_fn=_ignore_interrupts,
             generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
         )  # fmt: skip
         self.batches = iter(loader)
+        if workers:
+            _with_workers.add(self)
 
     def __next__(self) -> Batch:
-        batch = to_device(next(self.batches), self.device, self.pixels)
+        read = next(self.batches)
+        if isinstance(read, GanError):
+            raise read
         self.position += self.batch_size
-        return batch
+        return to_device(read, self.device, self.pixels)
+
+    def stop_workers(self) -> None:
+        """Ends the processes that read; no batch can be read afterwards."""
+        self.batches._shutdown_workers()  # type: ignore[attr-defined]  # torch offers no public way
+
+
+_with_workers: WeakSet[BatchStream] = WeakSet()
+
+
+@atexit.register
+def _stop_all_workers() -> None:
+    """Ends all workers before `multiprocessing` waits for them; they ignore the SIGTERM that it sends."""
+    for stream in list(_with_workers):
+        stream.stop_workers()
 
 
 def read(dataset: Dataset[Batch], indices: Sequence[int] | Tensor, batch_size: int) -> Iterator[Batch]:
@@ -213,6 +240,11 @@ def collate(items: Any) -> Batch:
                 f"`{key}` of the data has items of different shapes, such as {few}; bring them to one shape"
             )
     batch: Batch = default_collate(items)
+    return batch
+
+
+def _unchanged(batch: Any) -> Any:
+    """Returns what `_Placed` has collated already."""
     return batch
 
 
