@@ -11,19 +11,19 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from _alternating import Alternating
 from _record import record
 from torch import Tensor
 from torch.nn.functional import softplus
 
 import gan_audio
 import gan_image
-from gan_core.data import TensorDataset
 from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
@@ -107,34 +107,6 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[fl
         yield time.perf_counter() - start
 
 
-class Alternating(TensorDataset):
-    """Samples for a training that reads some batches a round; a bare step is played before the first of them.
-
-    Args:
-        samples: by key.
-        loop: the bare steps.
-        turns: the players' in a round, each of which reads a batch.
-
-    Attributes:
-        ours: seconds of each of the training's rounds, the bare steps left out.
-        theirs: seconds of the bare step before each of them.
-    """
-
-    def __init__(self, samples: dict[str, Tensor], loop: Iterator[float], turns: int):
-        super().__init__(samples)
-        self.loop, self.turns, self.ours, self.theirs = loop, turns, list[float](), list[float]()
-        self.reads, self.resumed = 0, 0.0
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        if self.reads % self.turns == 0:
-            if self.reads:
-                self.ours.append(time.perf_counter() - self.resumed)
-            self.theirs.append(next(self.loop))
-            self.resumed = time.perf_counter()
-        self.reads += 1
-        return super().__getitems__(indices)
-
-
 def compare(case: dict[str, Any]) -> tuple[float, float]:
     """The median of a training's ratios to the bare loop, step by step, and the bare loop's seconds a step."""
     system, network = case["system"], case["network"]
@@ -155,7 +127,7 @@ def compare(case: dict[str, Any]) -> tuple[float, float]:
             show=2, ema=None, shown=False,
             changes={"train.sample_every": None, "train.checkpoint_every": None},
         )  # fmt: skip
-    pairs = list(zip(data.ours, data.theirs, strict=False))[WARM:]
+    pairs = data.pairs(WARM)
     return median(a / b for a, b in pairs), median(b for _, b in pairs)
 
 
