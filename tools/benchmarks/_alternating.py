@@ -29,7 +29,7 @@ class Alternating(TensorDataset):
 
     def __init__(
         self, samples: dict[str, Tensor], loop: Iterator[float], reads: int,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.process_time,
     ) -> None:  # fmt: skip
         super().__init__(samples)
         self.loop, self.reads, self.clock = loop, reads, clock

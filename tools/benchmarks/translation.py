@@ -50,19 +50,26 @@ from gan_image.similarity import psnr
 SHOWN = 16
 QUIET: dict[str, Any] = {"train.sample_every": None, "train.checkpoint_every": None}
 
+
+def draw(name: str, *, columns: int, **images: Tensor) -> None:
+    """Draws the first images of each kind, those of one item side by side."""
+    write_samples(
+        {kind: each[:SHOWN] for kind, each in images.items()}, RESULTS / f"translation-{name}", columns=columns
+    )
+
+
 # Nuclei.
 
 HELD_OUT = 0.2
-NETWORK: dict[str, Any] = {"width": 32, "generator": {"depth": 5}, "discriminator": {"layers": 2}}
+NETWORK: dict[str, Any] = {"width": 32, "norm": "instance", "generator": {"depth": 5}, "discriminator": {"layers": 2}}
 NUCLEI: dict[str, Any] = {
     "data.held_out": HELD_OUT, "data.spec.image_size": 64, "data.spec.enlarge": 1.125, "data.spec.crop": "random",
     "data.spec.flip": True, "network": NETWORK, "train.batch_size": 4, "train.ema": 0.998,
 }  # fmt: skip
 RUNS: dict[str, tuple[int, dict[str, Any]]] = {
-    "pix2pix, λ = 300": (4500, {"game.reconstruction_weight": 300.0}),
-    "pix2pix, relativistic, R1 and R2": (4500, {
+    "pix2pix, λ = 300": (2500, {"game.reconstruction_weight": 300.0}),
+    "pix2pix, relativistic, R1 and R2": (2500, {
         "objective": "relativistic", "regularizers.r1.weight": 0.01, "regularizers.r2.weight": 0.01,
-        "network.discriminator.norm": "instance",
     }),
 }  # fmt: skip
 """Steps, and settings beside those of `NUCLEI`."""
@@ -148,7 +155,7 @@ def measure_baselines() -> dict[str, dict[str, float]]:
 
 
 def measure_nuclei(name: str) -> dict[str, Any]:
-    """Trains a run and measures it; `images` are those of the picture."""
+    """Trains a run and measures it; the run named `PICTURED` is drawn."""
     steps, changes = RUNS[name]
     trained, held_out = nuclei()
     with tempfile.TemporaryDirectory() as folder:
@@ -158,12 +165,13 @@ def measure_nuclei(name: str) -> dict[str, Any]:
         seconds = time.process_time() - start
         game = gan_image.load(run)
     made = translate(game, held_out["source"], "translated")
-    figures = {
+    if name == PICTURED:
+        draw("nuclei", columns=2, mask=held_out["source"], made=made, real=held_out["target"])
+    return {
         "steps": steps, "processor_seconds": round(seconds), "settings": NUCLEI | changes,
         "held_out": mean_psnr(made, held_out["target"]),
         "trained": mean_psnr(translate(game, trained["source"], "translated"), trained["target"]),
     }  # fmt: skip
-    return {"figures": figures, "images": pixels(mask=held_out["source"], made=made, real=held_out["target"])}
 
 
 # Digits.
@@ -179,7 +187,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def measure_digits(seed: int) -> dict[str, Any]:
-    """Trains on two folders and measures the translation of digits that are in neither."""
+    """Trains on two folders and measures the translation of digits that are in neither; the first seed is drawn."""
     tested, others = digits()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -190,15 +198,16 @@ def measure_digits(seed: int) -> dict[str, Any]:
                         out=folder / "run", steps=STEPS, seed=seed, shown=False, changes=QUIET)  # fmt: skip
         seconds = time.process_time() - start
         made = translate(gan_image.load(folder / "run"), tested, "to_target")
+    if seed == 0:
+        draw("digits", columns=4, digit=tested, made=made, real=-tested)
     nearest = torch.cdist(made.flatten(1), -tested.flatten(1)).argmin(dim=1)
-    figures = {
+    return {
         "processor_seconds": round(seconds),
         "pairing_accuracy": round((nearest == torch.arange(TESTED)).double().mean().item(), 3),
         "l1": round(l1_loss(made, -tested).item(), 3),
         "l1_blank": round(l1_loss(torch.ones_like(tested), -tested).item(), 3),
         "l1_source": round(l1_loss(tested, -tested).item(), 3),
     }
-    return {"figures": figures, "images": pixels(digit=tested, made=made, real=-tested)}
 
 
 # Step.
@@ -256,16 +265,6 @@ def measure_step(width: int, rounds: int, folder: Path) -> dict[str, Any]:
 # All of it.
 
 
-def pixels(**images: Tensor) -> dict[str, Any]:
-    """Returns the first images of each kind as 8-bit levels."""
-    return {name: ((each[:SHOWN] + 1) * 127.5).round().int().tolist() for name, each in images.items()}
-
-
-def draw(images: Mapping[str, Any], stem: Path, columns: int) -> None:
-    """Writes a picture of what `pixels` returned."""
-    write_samples({name: torch.tensor(each) / 127.5 - 1 for name, each in images.items()}, stem, columns=columns)
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """Formats the README's tables."""
     nuclei, digits, step = (figures[part] for part in ("nuclei", "digits", "step"))
@@ -319,11 +318,9 @@ def main() -> None:
     inverted = {str(seed): progress.take(f"seed {seed}", partial(measure_digits, seed)) for seed in range(SEEDS)}
     baselines = progress.take("baselines", measure_baselines)
     runs = {name: progress.take(name, partial(measure_nuclei, name)) for name in RUNS}
-    draw(inverted["0"]["images"], RESULTS / "translation-digits", columns=4)
-    draw(next(iter(runs.values()))["images"], RESULTS / "translation-nuclei", columns=2)
     figures = {
-        "nuclei": {"baselines": baselines, "runs": {name: run["figures"] for name, run in runs.items()}},
-        "digits": {seed: each["figures"] for seed, each in inverted.items()},
+        "nuclei": {"baselines": baselines, "runs": runs},
+        "digits": inverted,
         "step": steps,
     }
     record("translation", figures, " ".join((__doc__ or "").split()))
