@@ -11,19 +11,19 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from _alternating import Alternating
 from _record import record
 from torch import Tensor
 from torch.nn.functional import softplus
 
 import gan_audio
 import gan_image
-from gan_core.data import TensorDataset
 from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
         return pixels[torch.randint(len(pixels), (batch,))].float().div_(127.5).sub_(1.0)
 
     while True:
-        start = time.perf_counter()
+        start = time.process_time()
         with torch.no_grad():
             fake = generator(torch.randn(batch, size))
         loss = softplus(-discriminator(real())).mean() + softplus(discriminator(fake)).mean()
@@ -68,7 +68,7 @@ def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
         backward(loss)
         adam_g.step()
         discriminator.requires_grad_(True)
-        yield time.perf_counter() - start
+        yield time.process_time() - start
 
 
 def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[float]:
@@ -86,7 +86,7 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[fl
         return torch.rand(batch, size).mul_(2).sub_(1)
 
     while True:
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(turns):
             real = sounds[torch.randint(len(sounds), (batch,))]
             with torch.no_grad():
@@ -104,35 +104,7 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[fl
         backward(loss)
         adam_g.step()
         discriminator.requires_grad_(True)
-        yield time.perf_counter() - start
-
-
-class Alternating(TensorDataset):
-    """Samples for a training that reads some batches a round; a bare step is played before the first of them.
-
-    Args:
-        samples: by key.
-        loop: the bare steps.
-        turns: the players' in a round, each of which reads a batch.
-
-    Attributes:
-        ours: seconds of each of the training's rounds, the bare steps left out.
-        theirs: seconds of the bare step before each of them.
-    """
-
-    def __init__(self, samples: dict[str, Tensor], loop: Iterator[float], turns: int):
-        super().__init__(samples)
-        self.loop, self.turns, self.ours, self.theirs = loop, turns, list[float](), list[float]()
-        self.reads, self.resumed = 0, 0.0
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        if self.reads % self.turns == 0:
-            if self.reads:
-                self.ours.append(time.perf_counter() - self.resumed)
-            self.theirs.append(next(self.loop))
-            self.resumed = time.perf_counter()
-        self.reads += 1
-        return super().__getitems__(indices)
+        yield time.process_time() - start
 
 
 def compare(case: dict[str, Any]) -> tuple[float, float]:
@@ -155,7 +127,7 @@ def compare(case: dict[str, Any]) -> tuple[float, float]:
             show=2, ema=None, shown=False,
             changes={"train.sample_every": None, "train.checkpoint_every": None},
         )  # fmt: skip
-    pairs = list(zip(data.ours, data.theirs, strict=False))[WARM:]
+    pairs = data.pairs(WARM)
     return median(a / b for a, b in pairs), median(b for _, b in pairs)
 
 

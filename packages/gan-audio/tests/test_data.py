@@ -552,7 +552,7 @@ def test_a_specification_that_contradicts_the_networks_is_refused(tmp_path):
     with pytest.raises(RecipeError) as error:
         trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.samples": 512})
     assert str(error.value) == (
-        "`data.spec.samples` is 512, and the networks need 256; leave it out, or set the networks' size"
+        "`data.spec.samples` is 512, and the game needs 256; leave it out, or set `network.samples`"
     )
     with pytest.raises(RecipeError, match=r"data\.spec\.bars"):
         trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.bars": 4})

@@ -386,9 +386,7 @@ def test_a_vocoder_needs_sounds_of_its_contracts_rate_and_whole_hops(name):
             game.spec_with({"samples": samples})
         multiple = "it must be a multiple of the hop, 8, and no less than the FFT, 32"
         assert str(error.value) == f"`data.spec.samples` is {samples}; {multiple}. Try {nearest}."
-    with pytest.raises(
-        RecipeError, match=r"^`data.spec.sample_rate` is 16000, and the networks need 22050; leave it out"
-    ):
+    with pytest.raises(RecipeError, match=r"^`data.spec.sample_rate` is 16000, and the game needs 22050; leave it out"):
         game.spec_with({"sample_rate": 16_000})
 
 

@@ -269,7 +269,7 @@ def test_a_specification_is_the_networks_with_the_recipe_over_it():
         ({"data.spec.flp": True}, "unknown setting `data.spec.flp`; did you mean `data.spec.flip`?"),
         ({"data.spec.enlarge": 0.5}, "`data.spec.enlarge` is 0.5; expected greater than or equal to 1"),
         ({"data.spec.image_size": 8},
-         "`data.spec.image_size` is 8, and the networks need 4; leave it out, or set the networks' size"),
+         "`data.spec.image_size` is 8, and the game needs 4; leave it out, or set `network.image_size`"),
     ],
 )  # fmt: skip
 def test_a_specification_that_cannot_be_is_refused(changes, words):

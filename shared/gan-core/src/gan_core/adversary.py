@@ -199,7 +199,7 @@ class Adversary(nn.Module):
     def take_notes(self) -> Terms:
         """Returns the means of the values noted since the last call."""
         notes, self._notes = self._notes, {}
-        return {name: torch.stack(values).mean() for name, values in notes.items()}
+        return means_of(notes)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network; see `torch.nn.Module.compile`."""
@@ -289,6 +289,17 @@ def find_adversaries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str,
 def weighted(terms: Terms, weight: float) -> Terms:
     """Returns an adversary's terms with the adversarial one multiplied by a weight."""
     return terms | {"adversarial": weight * terms["adversarial"]}
+
+
+def means_of(notes: Mapping[str, Sequence[Tensor]]) -> Terms:
+    """Returns the mean of the scalars under each name, as copies: what was noted may be a buffer that changes later.
+
+    One stack for all names, because an operation for each of them shows in the time of a small step.
+    """
+    if not notes:
+        return {}
+    means = [values[0] if len(values) == 1 else torch.stack(list(values)).mean() for values in notes.values()]
+    return dict(zip(notes, torch.stack(means).unbind(), strict=True))
 
 
 def prefixed(name: str, terms: Terms) -> Terms:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core import draws
-from gan_core.adversary import Adversary, Moment, find_adversaries, prefixed
+from gan_core.adversary import Adversary, Moment, find_adversaries, means_of, prefixed
 from gan_core.blocks import evaluating as evaluating
 from gan_core.data.spec import Spec
 from gan_core.errors import CheckpointError, RecipeError
@@ -288,7 +288,7 @@ class Game(nn.Module, ABC):
     def take_notes(self) -> Terms:
         """Returns the means of the values noted since the last call, by the game and its adversaries."""
         notes, self._notes = self._notes, {}
-        means = {name: torch.stack(values).mean() for name, values in notes.items()}
+        means = means_of(notes)
         adversaries = self.adversaries
         for name, adversary in adversaries.items():
             taken = adversary.take_notes()

@@ -13,6 +13,7 @@ from gan_core import draws
 from gan_core.distributed import Processes
 from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
+from gan_core.judgement import total
 from gan_core.optimizers import make_optimizer, rate_factor
 from gan_core.recipe import Recipe
 
@@ -147,9 +148,11 @@ def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:
     for index, batch in enumerate(batches):
         with seat.part(index, len(batches), batch):
             terms = seat.loss(batch)
-            seat.backward(torch.stack(list(terms.values())).sum() / len(batches))
+            loss = total(terms.values())
+            seat.backward(loss / len(batches) if len(batches) > 1 else loss)
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.detach().float() / len(batches)
+            value = term.detach().float()
+            sums[name] = value if len(batches) == 1 else sums.get(name, 0.0) + value / len(batches)
     seat.update()
     return sums
 

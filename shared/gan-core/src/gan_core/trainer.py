@@ -205,7 +205,8 @@ class Trainer:
         assert self.stretch is not None
         length = self.stretch.end - self.stretch.start
         done = self.step - self.stretch.start
-        self.game.step, self.game.progress = self.step, done / length
+        moment = self.game.moment
+        moment.step, moment.progress = self.step, done / length
         staged = self._stage() if self.stages else None
         for place, seat in enumerate(self.seats, start=1):
             seat.set_rate(done, length)

@@ -1,0 +1,51 @@
+"""A training and a bare loop that take turns in one process, step by step, so that what slows one slows both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gan_core.data import TensorDataset
+
+
+class Alternating(TensorDataset):
+    """Samples for a training that reads a fixed number of batches a round, with a bare step before the first of them.
+
+    What is read without gradients, for pictures and their figures, is not counted.
+
+    Args:
+        samples: tensors by key.
+        loop: yields the seconds of each bare step.
+        reads: batches that the training reads in a round.
+        clock: seconds, by which the rounds are timed.
+
+    Attributes:
+        ours: seconds of each round of the training, without the bare step.
+        theirs: seconds of the bare step before each round.
+    """
+
+    def __init__(
+        self, samples: dict[str, Tensor], loop: Iterator[float], reads: int,
+        clock: Callable[[], float] = time.process_time,
+    ) -> None:  # fmt: skip
+        super().__init__(samples)
+        self.loop, self.reads, self.clock = loop, reads, clock
+        self.ours, self.theirs = list[float](), list[float]()
+        self.read, self.resumed = 0, 0.0
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        if torch.is_grad_enabled():
+            if self.read % self.reads == 0:
+                if self.read:
+                    self.ours.append(self.clock() - self.resumed)
+                self.theirs.append(next(self.loop))
+                self.resumed = self.clock()
+            self.read += 1
+        return super().__getitems__(indices)
+
+    def pairs(self, warm: int) -> list[tuple[float, float]]:
+        """Returns the seconds of each round and of the bare step before it, without the first `warm` rounds."""
+        return list(zip(self.ours, self.theirs, strict=False))[warm:]
