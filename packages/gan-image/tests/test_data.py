@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import gan_image
 from gan_core import draws
 from gan_core.api import open_data
-from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, TensorSource, items
+from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, TensorSource, hold_out, items
 from gan_core.data.items import ReadItems
 from gan_core.errors import DataError, MissingDependency
 from gan_image import data
@@ -228,6 +228,13 @@ def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
     assert not torch.equal(detail["image"], source.items(Spec()).read(16)["image"])
     assert torch.equal(detail["image"], data.load_photographs().items(Spec()).read(8)["image"])
     assert source.items(ImageSpec(image_size=32, channels=1)).read(0)["image"].shape == (1, 32, 32)
+
+
+def test_details_of_one_photograph_are_held_out_together():
+    pytest.importorskip("skimage")
+    training, held_out = hold_out(data.load_photographs().fit(ImageSpec(image_size=8)), 0.1)
+    seen, unseen = ({int(side[index]["label"]) for index in range(len(side))} for side in (training, held_out))
+    assert (len(seen), len(unseen), seen & unseen) == (7, 1, set())
 
 
 def test_photographs_without_the_library_say_what_to_install(monkeypatch):

@@ -183,7 +183,7 @@ def load_photographs() -> ImageSource:
     }
     labels = torch.arange(DETAILS) % len(pictures)
     images = DetailImages([torch.tensor(pixels) for pixels in pictures.values()], labels, DETAIL)
-    return ImageSource(images, name="photographs", labels=labels, classes=list(pictures))
+    return ImageSource(images, name="photographs", labels=labels, classes=list(pictures), groups=labels)
 
 
 def load_stl10() -> ImageSource:
