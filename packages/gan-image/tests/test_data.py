@@ -232,6 +232,13 @@ def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
     assert source.items(ImageSpec(image_size=32, channels=1)).read(0)["image"].shape == (1, 32, 32)
 
 
+def test_details_of_one_photograph_are_held_out_together():
+    pytest.importorskip("skimage")
+    training, held_out = hold_out(data.load_photographs().fit(ImageSpec(image_size=8)), 0.1)
+    seen, unseen = ({int(side[index]["label"]) for index in range(len(side))} for side in (training, held_out))
+    assert (len(seen), len(unseen), seen & unseen) == (7, 1, set())
+
+
 def test_photographs_without_the_library_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(MissingDependency, match=r"pip install gan-image\[photographs\]"):

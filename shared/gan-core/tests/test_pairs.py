@@ -23,7 +23,7 @@ from gan_core.data import (
 )
 from gan_core.errors import DataError, RecipeError
 from gan_core.game import Game, Player
-from gan_core.preset import Preset
+from gan_core.preset import Preset, completed
 from gan_core.recipe import Recipe
 from gan_core.two_player import TwoPlayerGame
 
@@ -255,6 +255,16 @@ def test_a_game_is_conditional_only_where_it_is_asked_to_be():
     recipe = preset.complete(preset.recipe(), {"channels": 1, "num_classes": 3, "classes": ["a", "b", "c"]})
     assert recipe.network["num_classes"] is None
     assert recipe.data.classes is None
+
+
+def test_names_of_classes_go_where_the_game_has_none():
+    game = PRESET.build(PRESET.recipe().but({"network": {"channels": 1}}))
+    assert game.recipe is not None
+    named = game.recipe.but({"data.classes": ["a", "b"]})
+    assert completed(game, named).data.classes is None
+    game.num_classes = 2
+    assert completed(game, named).data.classes == ("a", "b")
+    assert completed(game, named, {"classes": ["c", "d"]}).data.classes == ("c", "d")
 
 
 def test_a_specification_is_the_networks_with_the_recipe_over_it():

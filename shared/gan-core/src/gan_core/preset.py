@@ -289,10 +289,9 @@ def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> R
     spec, fixed = game.spec_with(recipe.data.spec), game.data_spec().fixed()
     spec = spec.but({name: facts[name] for name in spec.open_fields() if name in facts})
     fields = {name: value for name, value in spec.model_dump().items() if name not in fixed}
-    classes = facts.get("classes") if game.num_classes is not None else None
+    classes = None if game.num_classes is None else facts.get("classes", recipe.data.classes)
     update = {"spec": fields, "classes": None if classes is None else tuple(classes)}
-    data = recipe.data.model_copy(update={name: value for name, value in update.items() if value is not None})
-    return recipe.model_copy(update={"data": data})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
 
 
 def check_players(game: Game, recipe: Recipe) -> None:
