@@ -397,7 +397,7 @@ def test_a_recipe_cannot_run_code(refused, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("plain --label 3", "this dcgan was trained without classes; leave `label` out"),
+        ("plain --label 3", "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"),
         ("labelled --label 10", "`label` is 10; it must be from 0 to 9"),
         ("labelled --label -1", "`label` is -1; it must be from 0 to 9"),
         ("plain --truncation 0", "`truncation` is 0.0; it must be above 0 and at most 1"),

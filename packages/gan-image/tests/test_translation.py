@@ -121,6 +121,26 @@ def test_one_discriminator_may_have_regularizers_of_its_own() -> None:
     }  # fmt: skip
 
 
+def test_sizes_that_the_networks_cannot_take_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for system, size, words in (
+        ("pix2pix", [20, 36], "sides of 16 or more that are multiples of 16. Try [16, 32]."),
+        ("cyclegan", 18, "sides of 8 or more that are multiples of 4. Try [16, 16]."),
+    ):
+        with pytest.raises(RecipeError) as error:
+            gan_image.train(system, data="digit-outlines", out=tmp_path / "run", steps=1, shown=False,
+                            changes={"data.spec.image_size": size})  # fmt: skip
+        assert str(error.value).endswith(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_translations_are_measured_beside_the_mean_target(tmp_path: Path) -> None:
+    run = gan_image.train("pix2pix", data="digit-outlines", out=tmp_path / "run", steps=1, shown=False,
+                          changes={"network.width": 4, "data.spec.image_size": 16, "train.device": "cpu"})  # fmt: skip
+    figures = gan_image.evaluate(run.path, data="digit-outlines", count=20)["metrics"]["similarity"]
+    assert set(figures) == {"psnr", "ssim", "psnr_of_mean"}
+    assert 8 < figures["psnr_of_mean"] < 20
+
+
 # --- learning
 
 

@@ -122,3 +122,12 @@ def test_after_turn_gets_each_player_s_terms_once_a_turn_whatever_the_parts(tmp_
         out = tmp_path / f"run{accumulate}"
         train(game, data=data, out=out, steps=3, batch_size=4, accumulate=accumulate, device="cpu", shown=False)
         assert game.total == 3
+
+
+def test_a_game_that_fails_in_its_first_step_leaves_no_run(tmp_path: Path) -> None:
+    def fails(game: Any, batch: Any) -> Any:
+        raise ValueError("a mistake")
+
+    with pytest.raises(ValueError, match="a mistake"):
+        train(Line(fails), data=DATA, out=tmp_path / "run", steps=3, device="cpu", shown=False)
+    assert list(tmp_path.iterdir()) == []

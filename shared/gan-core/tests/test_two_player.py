@@ -183,7 +183,11 @@ def test_truncation_bounds_the_latent():
     [
         (None, {"count": 0}, "cannot generate 0 samples; ask for 1 or more"),
         (None, {"count": -3}, "cannot generate -3 samples; ask for 1 or more"),
-        (None, {"count": 2, "label": 0}, "this TwoPlayerGame was trained without classes; leave `label` out"),
+        (
+            None,
+            {"count": 2, "label": 0},
+            "this TwoPlayerGame was trained without classes; leave `label` out, or set `network.num_classes`",
+        ),
         (3, {"count": 2, "label": 3}, "`label` is 3; it must be from 0 to 2"),
         (3, {"count": 2, "label": -1}, "`label` is -1; it must be from 0 to 2"),
         (None, {"count": 2, "truncation": 0.0}, "`truncation` is 0.0; it must be above 0 and at most 1"),

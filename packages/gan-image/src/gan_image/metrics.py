@@ -24,6 +24,8 @@ METRICS = (
     MetricCard("stacked_modes", "modes of stacked digits that are found, and their divergence from the data's",
                "gan_image.metrics:stacked_modes", ("stacked",)),
     MetricCard("moments", "mean and standard deviation beside the data's", "gan_image.metrics:moments", ("modes",)),
+    MetricCard("similarity", "peak signal-to-noise ratio and structural similarity of pairs",
+               "gan_image.metrics:similarity", pairs=True),
     *FEATURE_METRICS,
     MetricCard("sliced_wasserstein", "Wasserstein distance of pixels along 128 random directions",
                "gan_image.metrics:sliced_wasserstein", ("channels",)),
@@ -142,6 +144,20 @@ def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]
     every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
     network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
     return network, accuracy, torch.bincount(every["label"], minlength=classes).double() / len(real)
+
+
+def similarity(real: Tensor, made: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:
+    """Computes how alike translated images and their targets are, pair by pair (`gan_image.similarity`).
+
+    Returns:
+        `psnr`: the mean in dB; `ssim`: the mean, for images of 11 pixels a side or more; `psnr_of_mean`: the mean PSNR
+        of the mean target, a translation that ignores its source.
+    """
+    from gan_image.similarity import WINDOW, psnr, ssim
+
+    mean = real.mean(dim=0, keepdim=True).expand_as(real)
+    figures = {"psnr": float(psnr(real, made).mean()), "psnr_of_mean": float(psnr(real, mean).mean())}
+    return figures | ({"ssim": float(ssim(real, made).mean())} if min(real.shape[2:]) >= WINDOW else {})
 
 
 def sliced_wasserstein(samples: Tensor, dataset: Dataset[Any], facts: Mapping[str, Any]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -306,7 +307,12 @@ def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: 
     if trainer.processes.first:
         Run.create(out, recipe)
     trainer.processes.wait()
-    return _finish(trainer, run)
+    try:
+        return _finish(trainer, run)
+    except Exception:
+        if trainer.step == 0 and trainer.processes.first:  # nothing was trained, and the folder can be used again
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def _trainer(game: Game, recipe: Recipe, data: FittedData, run: Run, domain: Domain | None, shown: bool) -> Trainer:

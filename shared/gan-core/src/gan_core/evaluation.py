@@ -69,8 +69,9 @@ class Evaluation:
                 raise InputError(f"the metric `{name}` {obstacles[name]}")
         names = [name for name in cards if not obstacles[name]] if metrics is None else list(metrics)
         if not names:
-            why = "; ".join(f"`{name}` {obstacle}" for name, obstacle in obstacles.items())
-            raise InputError(f"no metric fits: {why}")
+            named = {why: [name for name in obstacles if obstacles[name] == why] for why in obstacles.values()}
+            whys = "; ".join(f"{', '.join(f'`{name}`' for name in names)} {why}" for why, names in named.items())
+            raise InputError(f"no metric fits: {whys}")
         self.cards = [cards[name] for name in names]
         self.extractor: Extractor | None = None
         if any(card.extracts for card in self.cards):
@@ -132,7 +133,7 @@ class Evaluation:
     ) -> str:
         """Why a game's samples cannot be measured by a metric on these data; nothing if they can."""
         if card.pairs and type(game).reconstruct is Game.reconstruct:
-            return "compares what is made of data with the data, and this model makes samples from nothing"
+            return "compares what is made of an item with what should be, and this model has no such pairs"
         if not card.pairs and type(game).sample is Game.sample:
             return "measures samples that are made from nothing, and this model makes none"
         if not card.pairs and game.unmeasured is not None:

@@ -10,8 +10,8 @@ to 286 pixels, cut to 256 at random, and flipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -33,6 +33,20 @@ Weight = Annotated[float, Field(ge=0)]
 """Factor of a term."""
 AUGMENTED = {"image_size": 256, "resize": "stretch", "enlarge": 286 / 256, "crop": "random", "flip": True}
 """Data settings of both papers' code."""
+
+
+def fitting(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> ImageSpec:
+    """Returns a specification whose images a translator can take.
+
+    Raises:
+        RecipeError: their sides are too short, or not multiples of the network's.
+    """
+    multiple, least = network.multiple, network.least
+    if spec.size is not None and any(side % multiple or side < least for side in spec.size):
+        near = [max(least, multiple * round(side / multiple)) for side in spec.size]
+        wanted = f"sides of {least} or more that are multiples of {multiple}"
+        raise RecipeError(f"`data.spec.image_size` is {list(spec.size)}; these networks take {wanted}. Try {near}.")
+    return spec
 
 
 # pix2pix.
@@ -94,6 +108,9 @@ class Pix2Pix(Game):
 
     def data_spec(self) -> ImageSpec:
         return self.generator.data_spec
+
+    def spec_with(self, changes: Mapping[str, Any]) -> ImageSpec:
+        return fitting(cast(ImageSpec, super().spec_with(changes)), self.generator)
 
     def players(self) -> Iterable[Player]:
         yield Player("discriminator", (self.discriminator,), self.discriminator_loss)
@@ -214,6 +231,9 @@ class CycleGAN(Game):
 
     def data_spec(self) -> ImageSpec:
         return self.a_to_b.data_spec
+
+    def spec_with(self, changes: Mapping[str, Any]) -> ImageSpec:
+        return fitting(cast(ImageSpec, super().spec_with(changes)), self.a_to_b)
 
     def players(self) -> Iterable[Player]:
         yield Player("generator", (self.a_to_b, self.b_to_a), self.generator_loss)
