@@ -5,7 +5,10 @@ the `small` preset with the settings recorded beside it, one seed. The figure is
 over the pairs. The baselines do not see the image either: `class means` gives every pixel the mean level of its class
 over the training pairs (the class of a pixel is 1 where the mask is at least half covered); `class means, mixed` mixes
 the two levels where the resized mask is grey; `best two levels` mixes the two levels with the highest mean PSNR on the
-training pairs. The picture shows 16 held-out pairs: mask, translation of the first run, image.
+training pairs. The picture shows 16 held-out pairs: mask, translation by the run named `PICTURED`, image. Tried once
+and not repeated here: the default λ = 100 with batch norm, 3,000 steps, 29.2 dB; weights of 0.5 for R1 and R2, 2,000
+steps, 30.7 dB, where the discriminator does not leave the cost of guessing (the penalties differentiate the sum of the
+logits of all patches, 196 here).
 
 Digits: CycleGAN learns to invert scanned digits, 16×16, from two folders: digits, and other digits inverted. The preset
 `small`, 400 steps, 3 seeds. 200 digits that are in neither folder are translated; pairing accuracy is the share whose
@@ -85,7 +88,7 @@ RUNS: dict[str, tuple[int, dict[str, Any]]] = {
     }),
 }  # fmt: skip
 """Steps, and settings beside those of `NUCLEI`."""
-PICTURED = "pix2pix, λ = 300"
+PICTURED = "pix2pix, relativistic, R1 and R2"
 
 
 def nuclei_folders() -> dict[str, str]:
