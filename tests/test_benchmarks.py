@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "tools" / "benchmarks"
 
@@ -85,3 +86,28 @@ def test_the_table_of_memory_layouts_shows_what_was_recorded_for_every_case(tool
     benchmark, figures = tools("layout"), tools("_record").recorded("layout")
     assert list(figures) == list(benchmark.CASES)
     assert tools("_tables").shown("layout") == benchmark.table(figures)
+
+
+def test_the_tables_of_translation_show_what_was_recorded(tools: Any) -> None:
+    benchmark, figures = tools("translation"), tools("_record").recorded("translation")
+    assert list(figures["nuclei"]["runs"]) == list(benchmark.RUNS)
+    assert list(figures["digits"]) == [str(seed) for seed in range(benchmark.SEEDS)]
+    assert list(figures["step"]) == [str(width) for width in benchmark.WIDTHS]
+    assert tools("_tables").shown("translation") == benchmark.table(figures)
+
+
+def test_the_best_levels_of_a_translation_have_the_highest_mean_psnr(tools: Any) -> None:
+    benchmark = tools("translation")
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(8, 1, 16, 16, generator=generator).round() * 2 - 1
+    brightness, noise = torch.rand(8, 1, 1, 1, generator=generator), torch.randn(mask.shape, generator=generator)
+    image = (mask * brightness * 0.3 - 0.5) + 0.02 * noise
+
+    def mean_error(levels: torch.Tensor) -> float:
+        error: torch.Tensor = (benchmark.paint(levels, mask) - image).square().flatten(1).mean(dim=1).log().mean()
+        return error.item()
+
+    best = benchmark.best_levels(mask, image)
+    assert mean_error(best) < mean_error(benchmark.class_means(mask, image)) - 0.01
+    for change in torch.tensor([[0.003, 0.0], [-0.003, 0.0], [0.0, 0.003], [0.0, -0.003]]):
+        assert mean_error(best) < mean_error(best + change)

@@ -1,9 +1,9 @@
-"""The trainer's cost a step, against a bare hand-written loop of the same networks that makes its fakes as often.
+"""Cost of a training step in the trainer, against a bare hand-written loop of the same networks.
 
-The bare loop has the trainer's memory layout (of images, channels last) and its fused Adam. Both run in one process, a
-step of the one after a step of the other: the training reads its data from a set that plays a bare step once a round,
-so that what slows the machine down slows both; one thread computes. A step's ratio is the trainer's seconds, logging
-included, over those of the bare step beside it; a run's figure is the median of its steps' ratios.
+The bare loop makes its fakes as often, and has the trainer's memory layout (channels last for images) and its fused
+Adam. Both run in one process and take turns: the training reads its data from a dataset that plays a bare step once a
+round. One thread; processor times, which other work on the machine affects little. A step's ratio is the trainer's
+time, logging included, over that of the bare step beside it; a run's figure is the median of its steps' ratios.
 """
 
 from __future__ import annotations
