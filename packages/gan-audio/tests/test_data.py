@@ -115,7 +115,7 @@ def test_spoken_digits_are_the_training_part_and_digits_alone(home, capsys):
     with pytest.raises(DataError, match=r"unknown part of sc09 `tset`"):
         open_data(DOMAIN, "sc09:tset")
     (folder / "testing_list.txt").unlink()
-    with pytest.raises(DataError, match=r"has no testing_list.txt; remove the folder, and it is downloaded anew$"):
+    with pytest.raises(DataError, match=r"has no testing_list.txt; delete the folder to download it again$"):
         data.load_sc09()
 
 
@@ -206,7 +206,7 @@ def test_sounds_beside_class_folders_take_the_labels_away(tmp_path, caplog):
     put(tmp_path / "kick" / "x.wav", flat(1))
     put(tmp_path / "intro.wav", flat(1))
     assert "num_classes" not in open_folder(tmp_path).facts
-    assert caplog.messages == [f"{tmp_path}: sounds lie beside its sub-folders as well as in them, so none is labelled"]
+    assert caplog.messages == [f"{tmp_path}: sounds lie both beside and in sub-folders; labels are ignored"]
     assert caplog.records[0].name == "gan_audio"
 
 
@@ -268,7 +268,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
     if spoiled == "header":
         (tmp_path / "b.wav").write_text("words")
     with pytest.raises(
-        DataError, match=r"cannot read b.wav \(.+\); mend or remove it, or leave out `strict` to skip it$"
+        DataError, match=r"cannot read b.wav \(.+\); repair or remove it, or leave out `strict` to skip it$"
     ):
         open_folder(tmp_path, strict=True).fit(SoundSpec(samples=64))
 
@@ -296,7 +296,7 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
 def test_sources_refuse_games_of_other_data(tmp_path):
     put(tmp_path / "a.wav", flat(1))
     for source in (open_folder(tmp_path), load_drums()):
-        words = rf"^{re.escape(source.name)} holds sounds, and this game needs tunes; give it other data$"
+        words = rf"^{re.escape(source.name)} holds sounds, but this game needs tunes; choose other data$"
         with pytest.raises(DataError, match=words):
             source.fit(TuneSpec(bars=8))
 
@@ -414,7 +414,7 @@ def test_sounds_are_paired_by_name_from_their_beginning(tmp_path):
         assert (batch[part][:, 0, 0] * 2**15).round().int().tolist() == first
         assert not batch[part][:, :, 40:].any()
     with pytest.raises(
-        DataError, match=r"0.wav has 40 samples, and an item has 32; cut the sounds of pairs to the length"
+        DataError, match=r"0.wav has 40 samples, but `data.spec.samples` is 32; cut the sounds of pairs to this length"
     ):
         pairs.fit(SoundSpec(samples=32))
 
@@ -552,7 +552,7 @@ def test_a_specification_that_contradicts_the_networks_is_refused(tmp_path):
     with pytest.raises(RecipeError) as error:
         trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.samples": 512})
     assert str(error.value) == (
-        "`data.spec.samples` is 512, and the game needs 256; leave it out, or set `network.samples`"
+        "`data.spec.samples` is 512, but the game needs 256; leave it out, or set `network.samples`"
     )
     with pytest.raises(RecipeError, match=r"data\.spec\.bars"):
         trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.bars": 4})

@@ -218,7 +218,7 @@ def test_what_was_cut_is_counted(tmp_path, caplog):
 
 def test_no_file_is_replaced(tmp_path):
     (tmp_path / "00001.wav").write_text("mine")
-    with pytest.raises(InputError, match=r"already holds 00001.wav; choose another folder, or empty this one$"):
+    with pytest.raises(InputError, match=r"already contains 00001.wav; choose another folder, or empty this one$"):
         write_items(steps(2), tmp_path, game=Maker())
     assert [path.name for path in tmp_path.iterdir()] == ["00001.wav"]
 
@@ -230,7 +230,7 @@ def test_items_that_cannot_be_written_are_refused(tmp_path):
             write_items(steps(2), tmp_path, game=game)
         assert str(error.value) == (
             f"{tmp_path}: the sample rate of the sounds is not known; "
-            "set `data.spec.sample_rate`, or `data_spec` of a game put together by hand"
+            "set `data.spec.sample_rate`, or the `data_spec` of a game built by hand"
         )
     with pytest.raises(DataError, match="no samples to write"):
         write_items({"mel": torch.zeros(2, 80, 9)}, tmp_path, game=Maker())

@@ -131,7 +131,7 @@ def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
 
 @pytest.mark.parametrize("preset", [melspec.SMALL, specgan.SMALL])
 def test_spectrograms_are_no_images_to_be_augmented(preset):
-    with pytest.raises(RecipeError, match=r"^`regularizers\.diffaugment` is for images, and the axes"):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.diffaugment` needs images, but the axes"):
         preset.but(regularizers=[DiffAugment()]).build()
 
 

@@ -315,9 +315,9 @@ def test_a_folder_of_midi_files_is_tunes_and_what_cannot_be_used_is_counted(tmp_
     assert source.fit(TuneSpec(bars=1)).groups.tolist() == [0] * 5 + [1] * 2
     transposed = source.fit(TuneSpec(bars=1, transposed=True))
     assert (len(transposed), transposed.groups.tolist()) == (12 * 7, 12 * ([0] * 5 + [1] * 2))
-    with pytest.raises(DataError, match=r"no piece has 6 bars with a melody and a chord one after the other; set"):
+    with pytest.raises(DataError, match=r"no piece has 6 consecutive bars with a melody and a chord; lower"):
         source.fit(TuneSpec(bars=6))
-    with pytest.raises(DataError, match=r"tunes are cut to a number of bars; set `data\.spec\.bars`$"):
+    with pytest.raises(DataError, match=r"the length of tunes is not set; set `data\.spec\.bars`$"):
         source.fit(Spec())
     with pytest.raises(DataError, match=r"cannot read b\.mid \(is in 6/8"):
         open_folder(folder, strict=True)
@@ -344,14 +344,14 @@ def test_what_is_damaged_in_an_archive_is_named_and_skipped(tmp_path):
 
 def test_a_file_too_large_is_not_read(tmp_path):
     folder = write_folder(tmp_path / "tunes", a=bars_of_c(1), b=bars_of_c(1) + bytes(midi.MAX_BYTES))
-    assert list(open_folder(folder).skipped.values()) == ["1 MiB, at most 1 are read"]
+    assert list(open_folder(folder).skipped.values()) == ["1 MiB, more than the maximum of 1"]
 
 
 def test_sounds_beside_tunes_are_an_error_that_names_both(tmp_path):
     folder = write_folder(tmp_path / "mixed", a=bars_of_c(1))
     soundfile.write(folder / "b.wav", np.zeros(100), 8000)
     with pytest.raises(
-        DataError, match=r"holds 1 sound \(b\.wav …\) and 1 MIDI file \(a\.mid …\); give a folder of one"
+        DataError, match=r"contains 1 sound \(b\.wav …\) and 1 MIDI file \(a\.mid …\); give a folder with only one kind"
     ):
         open_folder(folder)
 
@@ -365,7 +365,7 @@ def test_a_folder_without_a_tune_says_why(tmp_path):
 
 
 def test_tunes_and_sounds_are_not_taken_for_each_other():
-    words = r"^tunes holds tunes, and this game needs sounds; give it other data$"
+    words = r"^tunes holds tunes, but this game needs sounds; choose other data$"
     with pytest.raises(DataError, match=words):
         load_tunes().fit(SoundSpec(samples=4096, sample_rate=8000))
 
@@ -517,7 +517,7 @@ def test_items_are_written_and_read_back(tmp_path):
     paths = write_items(tunes, tmp_path / "items")
     assert [path.name for path in paths] == ["00000.mid", "00001.mid", "00002.mid"]
     assert torch.equal(read_items(tmp_path / "items")["tune"], tunes)
-    with pytest.raises(InputError, match=r"already holds 00000\.mid"):
+    with pytest.raises(InputError, match=r"already contains 00000\.mid"):
         write_items(tunes, tmp_path / "items")
     (tmp_path / "items" / "00001.mid").write_bytes(b"MThd")
     with pytest.raises(DataError, match=r"a tune cannot be read \(no MIDI file, or damaged"):

@@ -175,7 +175,7 @@ def test_what_makes_no_sense_beside_its_rules_is_refused():
         tiny(regularizers=[FeatureMatching()])
     with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: it remembers no chords, and midinet judges bars"):
         tiny(regularizers=[Replay()])
-    with pytest.raises(RecipeError, match=r"^`regularizers\.consistency` is for images, and the axes of this game's"):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.consistency` needs images, but the axes of this game's"):
         tiny(regularizers=[Consistency()])
 
 
@@ -314,9 +314,9 @@ def test_requests_that_make_no_sense_are_one_line(gan, tmp_path):
         ("export", "model", "--format", "onnx", "--out", "a.onnx"):
             "the generator of MidiNet is told chord and previous besides its latent; only one of latents can be",
         ("train", "midinet", "--data", "drums", "--out", "run"):
-            "drums has `audio`, `label`, and midinet reads `tune`; give data whose items have `tune`",
+            "drums has `audio`, `label`, but midinet reads `tune`; give data whose items have `tune`",
         ("train", "wavegan", "--data", "tunes", "--out", "run"):
-            "tunes has `tune`, and wavegan reads `audio`; give data whose items have `audio`",
+            "tunes has `tune`, but wavegan reads `audio`; give data whose items have `audio`",
         ("evaluate", "model", "--data", "tunes", "--metrics", "spectrum"):
             "the metric `spectrum` needs data with sample_rate; tunes has none",
         ("generate", "model", "-n", "2", "--out", "b", "--label", "1"): "this midinet was trained without classes",

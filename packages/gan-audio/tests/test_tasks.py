@@ -463,7 +463,7 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     assert refused("mel", "a.wav", "in", "--out", "out") == (
         f"a.wav and {Path('in/a.flac')} would both become {Path('out/a.mel.safetensors')}; write them to two folders"
     )
-    assert refused("resynthesize", melgan, "a.wav", "--out", "there").startswith("there already holds a.wav; ")
+    assert refused("resynthesize", melgan, "a.wav", "--out", "there").startswith("there already contains a.wav; ")
     assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one at a time")
     assert refused("resynthesize", melgan, "a.wav", "--out", "out", "--raw-out").startswith("`--raw-out` has no effect")
     write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 9), TINY)

@@ -148,15 +148,15 @@ def test_a_regularizer_of_one_discriminator_leaves_the_other_alone() -> None:
 
 
 REFUSED = {
-    "minibatch_stddev": "what the discriminator's layer `judge` is given, and MultiPeriodDiscriminator has no such",
-    "minibatch_discrimination": "what the discriminator's layer `judge` is given",
-    "pull_away": "what the discriminator's layer `judge` is given",
+    "minibatch_stddev": "the input of the discriminator's layer `judge`, but MultiPeriodDiscriminator has no such",
+    "minibatch_discrimination": "the input of the discriminator's layer `judge`",
+    "pull_away": "the input of the discriminator's layer `judge`",
     "spectral_norm": "this discriminator's weights are parametrized; leave it out",
     "weight_clipping": "this discriminator's weights are parametrized; leave it out",
-    "path_length": "measures a generator of latents, and this adversary knows none",
-    "consistency": "is for images, and the axes of this game's samples are not height and width; leave it out",
-    "diffaugment": "is for images, and the axes of this game's samples are not height and width; leave it out",
-    "ada": "is for images, and the axes of this game's samples are not height and width; leave it out",
+    "path_length": "needs a generator of latents, but this adversary has none",
+    "consistency": "needs images, but the axes of this game's samples are not height and width; leave it out",
+    "diffaugment": "needs images, but the axes of this game's samples are not height and width; leave it out",
+    "ada": "needs images, but the axes of this game's samples are not height and width; leave it out",
     "label_smoothing": "the objective `least_squares` has no probabilities; use non_saturating or minimax",
 }
 SETTINGS = {"ada": {"target": None}, "unrolled": {"learning_rate": 0.01, "steps": 1}}

@@ -386,7 +386,7 @@ def test_a_vocoder_needs_sounds_of_its_contracts_rate_and_whole_hops(name):
             game.spec_with({"samples": samples})
         multiple = "it must be a multiple of the hop, 8, and no less than the FFT, 32"
         assert str(error.value) == f"`data.spec.samples` is {samples}; {multiple}. Try {nearest}."
-    with pytest.raises(RecipeError, match=r"^`data.spec.sample_rate` is 16000, and the game needs 22050; leave it out"):
+    with pytest.raises(RecipeError, match=r"^`data.spec.sample_rate` is 16000, but the game needs 22050; leave it out"):
         game.spec_with({"sample_rate": 16_000})
 
 
@@ -539,7 +539,7 @@ def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
 def test_energies_are_refused():
     with pytest.raises(RecipeError) as error:
         hifigan.SMALL.but(objective="energy").build()
-    assert str(error.value) == "mpd: the objective `energy` does not fit a discriminator that gives logits"
+    assert str(error.value) == "mpd: the objective `energy` does not fit a discriminator that returns logits"
 
 
 # Discriminators and losses.

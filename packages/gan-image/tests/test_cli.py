@@ -118,7 +118,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set network.width=wide", "`network.width` is 'wide'; expected a whole number"),
         ("--set network.image_size=15", "`image_size` is 15; it must be 4 doubled 2 times or more. Try 16."),
         ("--set network.image_size=1000000", "`network.image_size` is 1000000; expected less than or equal to 65536"),
-        ("--set network.generator=3", "`network.generator` is 3; expected keys with values of their own"),
+        ("--set network.generator=3", "`network.generator` is 3; expected a mapping of settings"),
         ("--set network.norm=bacth", "unknown norm `bacth`; did you mean `batch`?"),
         ("--set objective=wassersten", "unknown objective `wassersten`; did you mean `wasserstein`?"),
         ("--set players.critic.turns=5", "unknown player of dcgan `critic`; known: discriminator, generator"),
@@ -146,8 +146,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
          "stl10"),
         ("--data digts", "unknown dataset `digts`; did you mean `digits`?"),
         ("--data ring", "ring has `points`, and dcgan reads `image`; give data whose items have `image`"),
-        ("--set network.num_classes=3", "digits has 10 classes and `network.num_classes` is 3; set it to 10"),
-        ("--set network.channels=2", "digits: images have 1 or 3 channels, and `channels` is 2"),
+        ("--set network.num_classes=3", "digits has 10 classes but `network.num_classes` is 3; set it to 10"),
+        ("--set network.channels=2", "digits: `data.spec.channels` is 2"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_wrong(refused, words, message):
@@ -209,7 +209,7 @@ def test_an_empty_folder_and_a_file_that_is_no_archive(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
     assert refused(*TRAIN, "--data", "empty") == f"empty: no readable images among 0 files {LOOKED_FOR}"
-    assert refused(*TRAIN, "--data", "a.zip").startswith("a.zip: cannot be read as a folder, a zip or a tar archive (")
+    assert refused(*TRAIN, "--data", "a.zip").startswith("a.zip: cannot be read as a folder, zip or tar archive (")
 
 
 def test_a_folder_with_only_a_truncated_picture(refused, tmp_path):
@@ -300,7 +300,7 @@ def test_a_file_where_a_folder_is_meant_and_the_other_way_round(refused, tmp_pat
 def test_samples_are_never_written_over(gan, refused, trained):
     assert gan("generate", trained / "plain", "-n", 2, "--out", "s")[0] == 0
     words = refused("generate", trained / "plain", "-n", 2, "--out", "s")
-    assert words == "s already holds 00000.png; choose another folder, or empty this one"
+    assert words == "s already contains 00000.png; choose another folder, or empty this one"
 
 
 # --- wrong requests: models, runs and recipes

@@ -106,10 +106,10 @@ def test_a_toy_distribution_is_the_same_every_time():
 
 def test_points_refuse_a_network_of_another_shape():
     assert len(load_ring().fit(ArraySpec(shape=[2]))) == 100_000
-    with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], and `network.shape` is \[3\]$"):
+    with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], but `network.shape` is \[3\]; set it"):
         load_ring().fit(ArraySpec(shape=(3,)))
     with pytest.raises(
-        DataError, match=r"^ring holds points of shape \[2\], and this game needs images; give it other data$"
+        DataError, match=r"^ring holds points of shape \[2\], but this game needs images; choose other data$"
     ):
         load_ring().fit(ImageSpec(image_size=32, channels=1))
 
@@ -156,7 +156,7 @@ def test_stacked_digits_of_a_large_size_are_made_one_by_one(monkeypatch):
 
 
 def test_stacked_digits_refuse_other_channels():
-    with pytest.raises(DataError, match=r"has 3 channels, and the networks have 1; set `network.channels` to 3$"):
+    with pytest.raises(DataError, match=r"has 3 channels, but the networks have 1; set `network.channels` to 3$"):
         load_stacked_digits().fit(ImageSpec(channels=1))
 
 
@@ -335,7 +335,7 @@ def test_images_beside_class_folders_take_the_labels_away(tmp_path, caplog):
     paint(tmp_path / "banner.png")
     source = open_folder(tmp_path)
     assert "num_classes" not in source.facts
-    assert caplog.messages == [f"{tmp_path}: images lie beside its sub-folders as well as in them, so none is labelled"]
+    assert caplog.messages == [f"{tmp_path}: images lie both beside and in sub-folders; labels are ignored"]
     assert set(source.keys) == {"image"}
 
 
@@ -344,7 +344,7 @@ def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
     paint(tmp_path / "test" / "x.png")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
-    words = "test, train are parts of a dataset, not classes; give one of them, such as"
+    words = "test, train are splits of a dataset, not classes; give one of them, such as"
     assert str(error.value) == f"{tmp_path}: {words} {tmp_path}:train"
 
 
@@ -360,13 +360,13 @@ def test_facts_of_images_that_differ(tmp_path):
 
 def test_only_grey_and_colour_can_be_asked_for(tmp_path):
     paint(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"images have 1 or 3 channels, and `channels` is 4$"):
+    with pytest.raises(DataError, match=r"`data.spec.channels` is 4; expected 1 or 3$"):
         open_folder(tmp_path).fit(ImageSpec(channels=4))
 
 
 def test_images_refuse_a_game_of_points(tmp_path):
     paint(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"holds images, and this game needs points; give it other data$"):
+    with pytest.raises(DataError, match=r"holds images, but this game needs points; choose other data$"):
         open_folder(tmp_path).fit(ArraySpec(shape=[2]))
 
 
@@ -413,7 +413,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
     if spoiled == "header":
         (tmp_path / "b.png").write_text("words")
     with pytest.raises(
-        DataError, match=r"cannot read b.png \(.+\); mend or remove it, or leave out `strict` to skip it$"
+        DataError, match=r"cannot read b.png \(.+\); repair or remove it, or leave out `strict` to skip it$"
     ):
         open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=8))
 

@@ -210,7 +210,7 @@ def test_numbers_without_a_range_are_refused(tmp_path):
 
 def test_a_file_too_large_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_BYTES", 2**20)
-    with pytest.raises(Unreadable, match=r"^3 MiB, at most 1 are read$"):
+    with pytest.raises(Unreadable, match=r"^3 MiB, more than the maximum of 1$"):
         read(tmp_path, PNG + bytes(3 * 2**20))
 
 

@@ -185,7 +185,7 @@ def test_no_file_is_replaced(tmp_path, samples, there):
     (tmp_path / there).write_text("mine")
     with pytest.raises(InputError) as error:
         write_items(samples, tmp_path)
-    assert str(error.value) == f"{tmp_path} already holds {there}; choose another folder, or empty this one"
+    assert str(error.value) == f"{tmp_path} already contains {there}; choose another folder, or empty this one"
     assert [path.name for path in tmp_path.iterdir()] == [there]
     assert (tmp_path / there).read_text() == "mine"
 

@@ -92,9 +92,7 @@ def test_domains_of_different_channels_have_no_identity() -> None:
         "to_target": [1, 3, 16, 16], "to_source": [1, 1, 16, 16]
     }  # fmt: skip
     assert set(game.apply({"source": batch["source"]})) == {"to_target"}
-    with pytest.raises(
-        RecipeError, match=r"^`game.identity_weight` compares domains of one number of channels; set it to 0$"
-    ):
+    with pytest.raises(RecipeError, match=r"^`game.identity_weight` needs domains with equal channels; set it to 0$"):
         built("cyclegan", **grey_to_colour, **{"game.identity_weight": 5.0})
 
 

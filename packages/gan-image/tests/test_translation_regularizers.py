@@ -117,10 +117,10 @@ def test_spectral_norms_are_one(system: str) -> None:
 
 
 REFUSED = {
-    "path_length": "measures a generator of latents, and this adversary knows none",
-    "minibatch_discrimination": "sizes its layer by the features of an example, and this game gives none",
+    "path_length": "needs a generator of latents, but this adversary has none",
+    "minibatch_discrimination": "needs an example to size its layer, but this adversary has none",
     "label_smoothing": "the objective `least_squares` has no probabilities",
-    "ada": "is for images of (1, 3) channels, and these have 6",
+    "ada": "needs 1 or 3 channels, but this game's samples have 6",
 }
 ONLY = {"label_smoothing": "cyclegan", "ada": "pix2pix"}
 """The system that refuses it, where the other does not."""

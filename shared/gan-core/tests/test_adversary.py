@@ -340,7 +340,7 @@ def test_regularizers_take_samples_of_any_number_of_axes(name: str, shape: tuple
         return torch.zeros(rows, *shape), {}
 
     if images and len(shape) == 2:
-        with pytest.raises(RecipeError, match=rf"`regularizers\.{name}` is for images and clips, and this game's"):
+        with pytest.raises(RecipeError, match=rf"`regularizers\.{name}` needs images or clips, but this game's"):
             adversary(REGULARIZERS[name](**settings), network=Judging(), example=shown)
         return
     one = adversary(REGULARIZERS[name](**settings), network=Judging(), example=shown)
@@ -608,9 +608,9 @@ def test_a_single_adversary_is_named_discriminator() -> None:
          "`adversaries.one.regularizers.r1.weight` is -1; expected greater than 0"),
         ({"adversaries.one.weight": 2}, "unknown setting `adversaries.one.weight`"),
         ({"regularizers.label_smoothing": {}}, "one: `regularizers.label_smoothing`: the objective `hinge` has"),
-        ({"regularizers.path_length": {}}, "one: `regularizers.path_length` measures a generator of latents, and this"),
+        ({"regularizers.path_length": {}}, "one: `regularizers.path_length` needs a generator of latents, but this"),
         ({"regularizers.minibatch_discrimination": {}},
-         "one: `regularizers.minibatch_discrimination` sizes its layer by the features of an example, and this game"),
+         "one: `regularizers.minibatch_discrimination` needs an example to size its layer, but this adversary"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_an_adversary_is_refused_by_its_name(changes: dict[str, Any], words: str) -> None:
@@ -624,7 +624,9 @@ def test_what_does_not_fit_an_adversary_is_refused_by_its_name(changes: dict[str
 
 def test_a_relative_objective_needs_real_samples() -> None:
     one = adversary(objective=OBJECTIVES["relativistic"])
-    with pytest.raises(RecipeError, match=r"^this game compares no real samples in the generator's turn, as the obj"):
+    with pytest.raises(
+        RecipeError, match=r"^the objective `relativistic` needs real samples in the generator's turn, and this"
+    ):
         one.generator_terms(FAKE)
 
 
@@ -633,13 +635,15 @@ def test_replay_with_a_condition_is_refused() -> None:
         def forward(self, images: Tensor, source: Tensor | None = None) -> Tensor:
             return super().forward(images)
 
-    with pytest.raises(RecipeError, match=r"^`regularizers\.replay` remembers no conditions, and this game's"):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.replay` does not store conditions, but this game's"):
         adversary(Replay(), network=Told()).discriminator_terms(REAL, FAKE, source=REAL)
 
 
 def test_images_are_checked_where_they_are_first_seen() -> None:
     one = Adversary(nn.Flatten(), regularizers=[DiffAugment()])
-    with pytest.raises(RecipeError, match=r"is for images and clips, and this game's samples are \[2, 7\]; leave"):
+    with pytest.raises(
+        RecipeError, match=r"needs images or clips, but this game's samples have the shape \[2, 7\]; leave"
+    ):
         one(samples(0, 2, 7))
 
 

@@ -128,10 +128,10 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
         "unknown player of plain `critic`; known: discriminator, generator": {"changes": {"players.critic.turns": 3}},
         "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
         "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
-        "plain-cloud has no labels, and `network.num_classes` is 3; leave it out, or give a folder with a "
+        "plain-cloud has no labels, but `network.num_classes` is 3; leave it out, or give a folder with a "
             "sub-folder for each class":
             {"data": "plain-cloud", "changes": {"network.num_classes": 3}},
-        "cloud has 3 classes and `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
+        "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
         "`train.precision` is fp16, which needs an accelerator; use bf16 or fp32": {"precision": "fp16"},
         "`preset` is paper, and this game is made already; give its system's name instead":
@@ -374,7 +374,7 @@ def test_a_measure_that_does_not_fit_says_why(train):
         (run.path, "cloud", ["shares"],
          "the metric `shares` needs samples by class, and this model was trained without; "
          "set `network.num_classes`"),
-        (labelled.path, "plain-cloud", None, "plain-cloud has no labels, and `network.num_classes` is 3; "
+        (labelled.path, "plain-cloud", None, "plain-cloud has no labels, but `network.num_classes` is 3; "
          "leave it out, or give a folder with a sub-folder for each class"),
     ):  # fmt: skip
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words

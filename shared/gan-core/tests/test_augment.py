@@ -203,7 +203,7 @@ def test_half_precision_is_left_to_the_networks() -> None:
 def test_what_the_pipe_does_not_know_is_refused() -> None:
     with pytest.raises(RecipeError, match="unknown transform `colour`; did you mean `color`"):
         AugmentPipe(("blit", "colour"))
-    with pytest.raises(RecipeError, match="1 channel or 3, and these have 4"):
+    with pytest.raises(RecipeError, match="1 or 3 channels, but these have 4"):
         AugmentPipe()(images(channels=4))
     with pytest.raises(RecipeError, match="unknown transform `cut_out`; did you mean `cutout`"):
         diff_augment(images(), ("cut_out",))

@@ -113,11 +113,11 @@ def test_a_batch_of_tensors_is_one_indexing():
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({}, "the dataset is empty: give at least one item of every key"),
+        ({}, "the dataset is empty; give at least one item for every key"),
         ({"x": np.zeros(2)}, "`x` is of the type ndarray; give a tensor (`torch.as_tensor`)"),
-        ({"x": torch.empty(0, 2)}, "the dataset is empty: give at least one item of every key"),
+        ({"x": torch.empty(0, 2)}, "the dataset is empty; give at least one item for every key"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)},
-         "the tensors have different lengths {'a': 2, 'b': 3}; for data without pairs use `Unpaired`"),
+         "the tensors have different lengths {'a': 2, 'b': 3}; use `Unpaired` for unpaired data"),
     ],
 )  # fmt: skip
 def test_tensors_that_are_no_data_set_are_refused(tensors, words):
@@ -131,7 +131,7 @@ def test_pixels_on_another_scale_are_refused(key):
     with pytest.raises(DataError) as error:
         TensorSource({key: torch.full((2, 1, 4, 4), 255.0)}, name="mine")
     assert str(error.value) == (
-        f"mine: `{key}` is floating point and reaches 255; give pixels as uint8, or bring them to [-1, 1]"
+        f"mine: `{key}` is floating point with magnitudes up to 255; give pixels as uint8, or scale them to [-1, 1]"
     )
 
 
@@ -143,7 +143,7 @@ def test_what_tensors_tell_of_themselves():
     assert facts_of({"value": torch.zeros(5)}) == {"shape": ()}
     named = facts_of({"points": torch.zeros(2, 2), "label": torch.tensor([0, 0])}, classes=["a", "b"])
     assert (named["num_classes"], named["classes"]) == (2, ["a", "b"])
-    with pytest.raises(DataError, match=r"^the tensors are labels alone; give what they are labels of$"):
+    with pytest.raises(DataError, match=r"^the only key is `label`; give the labelled samples too$"):
         TensorSource({"label": torch.zeros(3)})
 
 
@@ -155,12 +155,12 @@ def test_the_data_must_have_the_classes_of_the_networks():
     with pytest.raises(DataError) as error:
         require_classes(plain, 3)
     assert str(error.value) == (
-        "mine has no labels, and `network.num_classes` is 3; leave it out, "
+        "mine has no labels, but `network.num_classes` is 3; leave it out, "
         "or give a folder with a sub-folder for each class"
     )
     with pytest.raises(DataError) as error:
         require_classes(labelled, 2)
-    assert str(error.value) == "mine has 3 classes and `network.num_classes` is 2; set it to 3"
+    assert str(error.value) == "mine has 3 classes, but `network.num_classes` is 2; set it to 3"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_missing_key_is_named_with_what_would_provide_it(reads, remedy):
     with pytest.raises(DataError) as error:
         require_keys(source, reads, "pix2pix")
     wanted = " , ".join(f"`{key}`" for key in reads).replace(" ,", ",")
-    assert str(error.value) == f"mine has `image`, `caption`, and pix2pix reads {wanted}; {remedy}"
+    assert str(error.value) == f"mine has `image`, `caption`, but pix2pix reads {wanted}; {remedy}"
 
 
 def test_what_users_have_becomes_a_source():
@@ -344,10 +344,10 @@ def test_a_stream_scales_the_pixels_that_its_dataset_names():
     ("items", "words"),
     [
         ([{"x": torch.zeros(5)}, {"x": torch.zeros(7)}],
-         "`x` of the data has items of different shapes, such as [5] and [7]; bring them to one shape"),
+         "`x` of the data has items of different shapes, such as [5] and [7]; make them the same"),
         ([{"caption": "a cat"}, {"caption": "a dog"}],
          "`caption` of the data is str, such as 'a cat'; give numbers, such as token ids"),
-        ([torch.zeros(2)], "the dataset's items are Tensor; make each a dictionary, such as {'image': tensor}"),
+        ([torch.zeros(2)], "the dataset's items are Tensor; return dictionaries, such as {'image': tensor}"),
     ],
 )  # fmt: skip
 def test_items_that_make_no_batch_are_named_by_their_key(items, words):

@@ -145,7 +145,7 @@ def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
     with pytest.raises(DataError) as error:
         open_files(path)
     assert str(error.value) == (
-        f"{path}: cannot be read as a folder, a zip or a tar archive "
+        f"{path}: cannot be read as a folder, zip or tar archive "
         "(it unpacks to more than 1 MiB; use zip, or tar uncompressed)"
     )
 
@@ -155,7 +155,7 @@ def test_a_damaged_archive_is_named(tmp_path, name):
     whole = zipped(tmp_path / name, MEMBERS) if name == "a.zip" else tarred(tmp_path / name, MEMBERS, f"w:{name[6:]}")
     content = whole.read_bytes()
     whole.write_bytes(content[:120])
-    with pytest.raises(DataError, match=r"cannot be read as a folder, a zip or a tar archive \(.+\)$"):
+    with pytest.raises(DataError, match=r"cannot be read as a folder, zip or tar archive \(.+\)$"):
         open_files(whole)
 
 
@@ -209,8 +209,8 @@ def test_labels_number_the_classes_in_natural_order(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "words"),
     [
-        ("test train", "test, train are parts of a dataset, not classes; give one of them, such as {}:train"),
-        ("Test val", "Test, val are parts of a dataset, not classes; give one of them, such as {}:Test"),
+        ("test train", "test, train are splits of a dataset, not classes; give one of them, such as {}:train"),
+        ("Test val", "Test, val are splits of a dataset, not classes; give one of them, such as {}:Test"),
         ("images masks", "images, masks are parts of each item, not classes; "
          "give them as --data source={0}/masks --data target={0}/images, or one of them alone, --data {0}/masks"),
         ("A B", "A, B are parts of each item, not classes; give them as --data source={0}/A "
@@ -329,7 +329,7 @@ def test_a_link_to_itself_is_named_when_it_is_read(tmp_path):
 def test_a_file_too_large_is_refused_unread(tmp_path):
     folder(tmp_path, {"a.bin": bytes(3 * 2**20)})
     with (
-        pytest.raises(Unreadable, match=r"^3 MiB, at most 1 are read$"),
+        pytest.raises(Unreadable, match=r"^3 MiB, more than the maximum of 1$"),
         open_member(open_files(tmp_path), "a.bin", most_bytes=2**20),
     ):
         pass
@@ -389,5 +389,5 @@ def test_rows_are_read_back(tmp_path):
 def test_no_file_is_replaced(tmp_path):
     (tmp_path / "b.txt").touch()
     refuse_existing(tmp_path, ["a.txt"])
-    with pytest.raises(InputError, match=r"already holds b.txt; choose another folder, or empty this one$"):
+    with pytest.raises(InputError, match=r"already contains b.txt; choose another folder, or empty this one$"):
         refuse_existing(tmp_path, ["a.txt", "b.txt"])

@@ -58,7 +58,7 @@ def test_the_rows_of_a_split_are_files_with_labels(pictures):
 
 def test_a_row_too_large_is_refused_unread(pictures):
     files, _, _ = open_hub_dataset(f"{pictures}:train", kind="image")
-    with pytest.raises(Unreadable, match=r"at most 0 are read$"):
+    with pytest.raises(Unreadable, match=r"more than the maximum of 0$"):
         read_member(files, "000004.png", most_bytes=len(CONTENT[4]) - 1)
 
 
@@ -100,7 +100,7 @@ def test_a_path_that_leads_out_of_the_dataset_is_not_read(library, tmp_path):
         with pytest.raises(Unreadable) as error:
             read_member(files, name, most_bytes=100)
         reasons.append(str(error.value))
-    assert reasons == ["the row is empty"] + ["its path leads out of the dataset"] * 3
+    assert reasons == ["the row is empty"] + ["its path is outside of the dataset's folders"] * 3
 
 
 def test_why_a_dataset_cannot_be_prepared_is_said(library, tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_missing_labels_leave_all_rows_without(library, tmp_path, caplog):
     text = saved(library, tmp_path / "set", {"image": rows(), "kind": [0, 1, -1, None, 0]}, features)
     _, labels, classes = open_hub_dataset(text, kind="image")
     assert labels is classes is None
-    assert "`kind` is missing in 2 rows, so none is labelled" in caplog.text
+    assert "`kind` is missing in 2 rows; labels are ignored" in caplog.text
 
 
 def test_of_several_columns_of_classes_the_one_used_is_named(library, tmp_path, caplog):
@@ -137,7 +137,7 @@ def test_of_several_columns_of_classes_the_one_used_is_named(library, tmp_path, 
     columns = {"image": rows(), "coarse": [0] * 5, "fine": [1] * 5}
     text = saved(library, tmp_path / "set", columns, {"image": library.Image(), "coarse": classes, "fine": classes})
     assert open_hub_dataset(text, kind="image")[1] == [0] * 5
-    assert "coarse, fine hold classes; `coarse` is used" in caplog.text
+    assert "several columns hold classes (coarse, fine); using `coarse`" in caplog.text
 
 
 def test_one_of_several_columns_is_chosen_by_name(library, tmp_path):
@@ -145,7 +145,10 @@ def test_one_of_several_columns_is_chosen_by_name(library, tmp_path):
     text = saved(library, tmp_path / "set", columns, dict.fromkeys(columns, library.Image()))
     with pytest.raises(DataError) as error:
         open_hub_dataset(text, kind="image")
-    assert str(error.value) == f"{text}: before, after hold images; add one of them, such as {text}:train:before"
+    assert (
+        str(error.value)
+        == f"{text}: several columns hold images (before, after); append one, such as {text}:train:before"
+    )
     files, _, _ = open_hub_dataset(f"{text}:train:after", kind="image")
     assert read_member(files, "000001.png", most_bytes=100) == CONTENT[1][::-1]
     with pytest.raises(DataError, match=r"unknown column of images `aftr`; did you mean `after`\?$"):
@@ -155,8 +158,8 @@ def test_one_of_several_columns_is_chosen_by_name(library, tmp_path):
 def test_what_is_missing_is_named(pictures):
     for text, kind, words in [
         (f"{pictures}:trian", "image", "unknown split `trian`; did you mean `train`?"),
-        (pictures, "image", f"has train, test; give one of them, such as {pictures}:train"),
-        (f"{pictures}:train", "audio", "no column of audios; its columns are caption, image, label"),
+        (pictures, "image", f"the splits are train, test; append one, such as {pictures}:train"),
+        (f"{pictures}:train", "audio", "no column holds audios; the columns are caption, image, label"),
     ]:
         with pytest.raises(DataError) as error:
             open_hub_dataset(text, kind=kind)
@@ -179,7 +182,7 @@ def test_another_form_is_refused(text):
 
 def test_the_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
-    with pytest.raises(MissingDependency, match=r"^hf:a/b:train: needs datasets: pip install gan-audio\[hf\]$"):
+    with pytest.raises(MissingDependency, match=r"^hf:a/b:train needs `datasets`: pip install gan-audio\[hf\]$"):
         open_hub_dataset("hf:a/b:train", kind="audio")
 
 

@@ -133,7 +133,7 @@ def test_state_that_is_no_tensor_is_kept(tmp_path):
 
 def test_a_game_put_together_by_hand_is_built_by_hand_again(toy, tmp_path):
     folder = Alone().save_pretrained(tmp_path / "model")
-    assert refusal(folder) == "M: its game was put together by hand; build it again, then `game.restore(path)`"
+    assert refusal(folder) == "M: its game was built without a recipe; build it again, then call `game.restore(path)`"
 
 
 def test_another_kind_of_game_is_refused(toy, model):

@@ -104,11 +104,11 @@ def test_parts_in_memory_belong_together_by_their_order():
     ("make", "words"),
     [
         (lambda: Paired(source=LEVELS, target=LEVELS[:4]),
-         "the parts have different numbers of items {'source': 6, 'target': 4}; for data without pairs use `Unpaired`"),
+         "the parts have different numbers of items {'source': 6, 'target': 4}; use `Unpaired` for unpaired data"),
         (lambda: Paired(source={"image": LEVELS, "mask": LEVELS}, target=LEVELS),
-         "tensors has `image`, `mask`; a part of a pair must have one of them"),
+         "tensors has `image`, `mask`; each part must have one key besides `label`"),
         (lambda: Unpaired(source=LEVELS),
-         "`Unpaired` takes two sets, such as source= and target=, and was given 1 set"),
+         "`Unpaired` was given 1 dataset; give two, such as source= and target="),
     ],
 )  # fmt: skip
 def test_parts_that_do_not_go_together_are_refused(make, words):
@@ -172,7 +172,7 @@ def test_augmentation_of_tensors_is_alike_for_all_parts():
     assert torch.equal(batch["source"], batch["target"])
     assert torch.equal(batch["source"], batch["mask"])
     assert len({tuple(image.flatten().tolist()) for image in batch["source"]}) > 10
-    with pytest.raises(DataError, match=r"^an item is 8x8 pixels and cannot be cut to 9x9; enlarge it$"):
+    with pytest.raises(DataError, match=r"^an item is 8x8 pixels, smaller than the crop of 9x9; enlarge it$"):
         source.fit(ImageSpec(image_size=9, crop="random"))[0]
 
 
@@ -279,7 +279,7 @@ def test_a_specification_is_the_networks_with_the_recipe_over_it():
         ({"data.spec.flp": True}, "unknown setting `data.spec.flp`; did you mean `data.spec.flip`?"),
         ({"data.spec.enlarge": 0.5}, "`data.spec.enlarge` is 0.5; expected greater than or equal to 1"),
         ({"data.spec.image_size": 8},
-         "`data.spec.image_size` is 8, and the game needs 4; leave it out, or set `network.image_size`"),
+         "`data.spec.image_size` is 8, but the game needs 4; leave it out, or set `network.image_size`"),
     ],
 )  # fmt: skip
 def test_a_specification_that_cannot_be_is_refused(changes, words):
@@ -292,7 +292,7 @@ def test_parts_have_their_own_channels_and_masks_are_never_interpolated():
     spec = ImageSpec(image_size=8, channels={"source": 1, "target": 3})
     assert (spec.part("source").channels, spec.part("target").channels) == (1, 3)
     assert spec.part("mask") == ImageSpec(image_size=8, channels=1, interpolate=False)
-    with pytest.raises(RecipeError, match=r"^`data.spec.channels` has no value for `other`, only for source, target$"):
+    with pytest.raises(RecipeError, match=r"^`data.spec.channels` is set for source, target; set it for `other` too$"):
         spec.part("other")
 
 
@@ -319,7 +319,7 @@ def test_a_key_that_is_missing_is_refused_before_anything_is_written(tmp_path):
     from gan_core.api import train
 
     with pytest.raises(
-        DataError, match=r"^tensors has `image`, and Reader reads `source`, `target`; give `--data source="
+        DataError, match=r"^tensors has `image`, but Reader reads `source`, `target`; give `--data source="
     ):
         train(Reader(), data={"image": LEVELS}, out=tmp_path / "run", steps=1)
     assert list(tmp_path.iterdir()) == []
@@ -338,7 +338,7 @@ def test_further_keys_of_the_data_are_left_alone(tmp_path):
     by_hand.generator.latent_dim = 2
     assert by_hand.data_spec() == Spec()
     with pytest.raises(
-        DataError, match=r"^the data have `caption`, `image`, `tokens`; say which one TwoPlayerGame reads"
+        DataError, match=r"^the data have the keys `caption`, `image`, `tokens`; set `TwoPlayerGame.reads` to one"
     ):
         by_hand.real(data)
 

@@ -172,8 +172,8 @@ def test_a_derived_preset_is_checked_where_it_is_written(changes, words):
          "unknown setting `network.generator.widht`; did you mean `network.generator.width`?"),
         ({"network.discriminator.slope": 3},
          "unknown setting `network.discriminator.slope`; known: network.discriminator.width"),
-        ({"network.generator": 3}, "`network.generator` is 3; expected keys with values of their own"),
-        ({"network.generator": None}, "`network.generator` is None; expected keys with values of their own"),
+        ({"network.generator": 3}, "`network.generator` is 3; expected a mapping of settings"),
+        ({"network.generator": None}, "`network.generator` is None; expected a mapping of settings"),
         ({"network.width": "wide"}, "`network.width` is 'wide'; expected a whole number"),
         ({"network.width": 65_537}, "`network.width` is 65537; expected less than or equal to 65536"),
         ({"network.slope": "steep"}, "`network.slope` is 'steep'; expected a number"),
@@ -198,11 +198,9 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(change, words):
 
 def test_rules_that_are_fixed_take_no_choice():
     cycle = Preset(Cycle, {"generator": Generator}, settings={"needed": 1})
-    assert refusal({"objective": "wasserstein"}, cycle) == (
-        "Cycle has its own losses: `objective` cannot be chosen; leave it out"
-    )
+    assert refusal({"objective": "wasserstein"}, cycle) == ("Cycle has its own losses; leave out `objective`")
     assert refusal({"regularizers.gradient_penalty.weight": 1.0}, cycle) == (
-        "Cycle has no place for `regularizers`; leave them out"
+        "Cycle does not support `regularizers`; leave them out"
     )
 
 
@@ -250,7 +248,9 @@ def test_networks_that_cannot_be_built_are_a_setting_out_of_range():
         PRESET.create(width=13)
     with pytest.raises(RecipeError) as error:
         PRESET.create(width=17)
-    assert str(error.value) == ("TwoPlayerGame: no discriminator can be built with these `network` settings: 17 is odd")
+    assert str(error.value) == (
+        "TwoPlayerGame: `discriminator` cannot be built with these `network` settings: 17 is odd"
+    )
 
 
 # --- a preset without a domain
@@ -269,5 +269,5 @@ def test_a_preset_cannot_build_a_game_that_has_no_recipe(tmp_path):
     with pytest.raises(CheckpointError) as error:
         PRESET.load(tmp_path / "model")
     assert str(error.value) == (
-        f"{tmp_path / 'model'}: its game was put together by hand; build it again, then `game.restore(path)`"
+        f"{tmp_path / 'model'}: its game was built without a recipe; build it again, then call `game.restore(path)`"
     )

@@ -164,9 +164,9 @@ def test_a_value_has_no_keys_of_its_own():
         ({"train": {"device": "tpu"}},
          "`train.device` is 'tpu'; expected auto, cpu, cuda, cuda:1 (the second), mps or xpu"),
         ({"train": {"trackers": "wandb"}}, "`train.trackers` is 'wandb'; expected a list"),
-        ({"train": 3}, "`train` is 3; expected keys with values of their own"),
-        ({"data": "digits"}, "`data` is 'digits'; expected keys with values of their own"),
-        ({"network": "x" * 200}, f"`network` is '{'x' * 78}…; expected keys with values of their own"),
+        ({"train": 3}, "`train` is 3; expected a mapping of settings"),
+        ({"data": "digits"}, "`data` is 'digits'; expected a mapping of settings"),
+        ({"network": "x" * 200}, f"`network` is '{'x' * 78}…; expected a mapping of settings"),
         ({"optimizer": {"learning_rate": 1}}, "`optimizer.name` is missing; give one of adam, rmsprop, sgd"),
         ({"optimizer": {"name": "adamm"}}, "unknown optimizer `adamm`; did you mean `adam`?"),
         ({"optimizer": {"name": "sgd", "betas": [0, 0]}},
@@ -184,7 +184,7 @@ def test_a_value_has_no_keys_of_its_own():
          "unknown setting `players.critic.turn`; did you mean `players.critic.turns`?"),
         ({"players": {"critic": {"turns": 0}}},
          "`players.critic.turns` is 0; expected greater than or equal to 1"),
-        ({"regularizers": {"r1": 3}}, "`regularizers.r1` is 3; expected keys with values of their own"),
+        ({"regularizers": {"r1": 3}}, "`regularizers.r1` is 3; expected a mapping of settings"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_that_names_it(fields, words):
@@ -205,7 +205,7 @@ def test_devices_are_known_by_name(device):
 
 @pytest.mark.parametrize("fields", [[], "text", 3, None])
 def test_what_is_no_mapping_is_no_recipe(fields):
-    with pytest.raises(RecipeError, match=r"^`the recipe` is .*; expected keys with values of their own$"):
+    with pytest.raises(RecipeError, match=r"^`the recipe` is .*; expected a mapping of settings$"):
         parse(fields)
 
 

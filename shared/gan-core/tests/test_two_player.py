@@ -98,12 +98,14 @@ def test_each_player_owns_one_network():
 
 
 def test_both_networks_have_the_same_classes():
-    with pytest.raises(RecipeError, match=r"^the generator has 3 classes, the discriminator None$"):
+    with pytest.raises(
+        RecipeError, match=r"^`num_classes` is 3 in the generator and None in the discriminator; make them equal$"
+    ):
         TwoPlayerGame(Latent(3), Total())
 
 
 def test_a_generator_says_how_long_its_latent_is():
-    with pytest.raises(RecipeError, match=r"^Linear has no attribute `latent_dim`; say how long its latent is$"):
+    with pytest.raises(RecipeError, match=r"^Linear has no attribute `latent_dim`; set it to the size of its latent$"):
         latent_dim(nn.Linear(2, 2))
 
 

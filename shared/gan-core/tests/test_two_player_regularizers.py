@@ -428,7 +428,7 @@ def test_unrolling_through_adam_needs_adam(tmp_path) -> None:
             game(Unrolled()), data=batch(16), out=tmp_path / "run", steps=1, batch_size=8, shown=False,
             changes={"optimizer.name": "rmsprop"},
         )  # fmt: skip
-    assert "by the discriminator's Adam, and it has RMSprop; set `regularizers.unrolled.learning_rate`" in str(
+    assert "uses the discriminator's Adam, but it has RMSprop; set `regularizers.unrolled.learning_rate`" in str(
         error.value
     )
 
@@ -484,16 +484,16 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
     [
         (lambda: game(LabelSmoothing(), objective=OBJECTIVES["hinge"]), "the objective `hinge` has no probabilities"),
         (lambda: game(WeightClipping(), SpectralNorm()), "bound the same weights; use one"),
-        (lambda: game(Replay(), classes=3), "remembers no classes"),
+        (lambda: game(Replay(), classes=3), "does not store classes"),
         (lambda: game(Replay(), objective=OBJECTIVES["relativistic"]), "compares samples of one batch"),
-        (lambda: game(classes=3, pack=2), "samples that are judged together have no one class"),
-        (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that gives logits"),
+        (lambda: game(classes=3, pack=2), "packed samples have no common class"),
+        (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that returns logits"),
         (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
-        (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "is for images"),
+        (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "needs images or clips"),
         (lambda: spectrograms(Consistency()), "axes of this game's samples are not height and width"),
-        (lambda: spectrograms(DiffAugment()), "`regularizers.diffaugment` is for images, and the axes"),
-        (lambda: spectrograms(AdaptiveAugmentation()), "`regularizers.ada` is for images, and the axes"),
+        (lambda: spectrograms(DiffAugment()), "`regularizers.diffaugment` needs images, but the axes"),
+        (lambda: spectrograms(AdaptiveAugmentation()), "`regularizers.ada` needs images, but the axes"),
         (
             lambda: parametrized(equalized, MinibatchStddev()),
             "the last layer, which is parametrized here; leave it out",

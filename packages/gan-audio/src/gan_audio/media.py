@@ -99,20 +99,24 @@ def write_samples(
 def write_items(
     samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None, game: Game | None = None
 ) -> list[Path]:
-    """Every item as a file of its own: `00000.wav`, … (`00000_source.wav` if it has several sounds), or `00000.mid`, ….
+    """Writes each item to a file of its own.
 
-    What a game makes that has a `contract` and whose samples are mels goes to `00000.mel.safetensors`, ….
+    Sounds are written as `00000.wav`, …, or as `00000_NAME.wav`, … if an item has several; tunes as `00000.mid`, …; and
+    the mels of a game with a `contract` as `00000.mel.safetensors`, ….
 
     Args:
-        samples: sounds by name, `[N, channels, samples]` in [-1, 1], or one tensor of them; or mels
-            `[N, mels, frames]`, or tunes `[N, 2, steps]`.
-        folder: where to; it is made if needed, and no file in it is replaced.
-        labels: `[N]`, written to `labels.csv`.
-        game: the game that made them; its data specification has the sample rate.
+        samples: one tensor, or tensors by name: sounds `[N, channels, samples]` in [-1, 1], mels `[N, mels, frames]` or
+            tunes `[N, 2, steps]`.
+        folder: output folder, created if needed. Existing files are not overwritten.
+        labels: class indices `[N]`, written to `labels.csv`.
+        game: game that generated the samples; its data specification defines the sample rate.
+
+    Returns:
+        The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: a file of one of the names is there already, or no rate is known.
-        DataError: there is nothing that can be written.
+        InputError: one of the files exists already, or the sample rate is not known.
+        DataError: none of the samples can be written.
     """
     from gan_audio.files import write_wav
 
@@ -138,7 +142,7 @@ def write_items(
 
 
 def _write_mels(mels: Tensor, contract: MelContract, folder: Path, labels: Tensor | None) -> list[Path]:
-    """Mels `[N, mels, frames]`, each with its contract."""
+    """Writes mels `[N, mels, frames]`, each with its contract."""
     from gan_audio.mel import SUFFIX, write_mel
 
     items = _item_names(len(mels))
@@ -151,7 +155,7 @@ def _write_mels(mels: Tensor, contract: MelContract, folder: Path, labels: Tenso
 
 
 def _begin(folder: Path, names: list[str], labels: Tensor | None) -> None:
-    """Makes sure that nothing is replaced."""
+    """Checks that no existing file would be overwritten."""
     refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
 
 
@@ -161,10 +165,10 @@ def _write_labels(items: list[str], labels: Tensor | None, folder: Path) -> None
 
 
 def read_items(folder: Path) -> dict[str, Tensor]:
-    """What `write_items` wrote of one sound an item, `audio` `[N, channels, samples]` in [-1, 1], or of tunes, `tune`.
+    """Reads items that `write_items` wrote: `audio` `[N, channels, samples]` in [-1, 1], or `tune` `[N, 2, steps]`.
 
     Raises:
-        DataError: there is nothing of the kind, a file is damaged, or the items are not of one generator.
+        DataError: there are no such items, or a file is damaged, or the items have different shapes or sample rates.
     """
     import torch
 
@@ -185,7 +189,7 @@ def read_items(folder: Path) -> dict[str, Tensor]:
 
 
 def rate_of(game: Game | None) -> int | None:
-    """Returns the sample rate in Hz of the sounds that a game makes; None if its data specification leaves it open."""
+    """Returns the sample rate in Hz of a game's sounds; None if its data specification does not define one."""
     from gan_audio.specs import SoundSpec
 
     spec = None if game is None else game.spec
@@ -193,35 +197,35 @@ def rate_of(game: Game | None) -> int | None:
 
 
 def known_rate_of(game: Game | None, place: object) -> int:
-    """Returns the sample rate in Hz of the sounds that a game makes.
+    """Returns the sample rate in Hz of a game's sounds.
 
     Args:
-        game: the game; None is unknown.
-        place: what the rate is needed for, for the error message.
+        game: the game; None if it is not known.
+        place: prefix of the error message, such as the output file.
 
     Raises:
-        InputError: the rate is not known.
+        InputError: the game is None, or its data specification does not define a sample rate.
     """
     if (rate := rate_of(game)) is None:
-        remedy = "set `data.spec.sample_rate`, or `data_spec` of a game put together by hand"
+        remedy = "set `data.spec.sample_rate`, or the `data_spec` of a game built by hand"
         raise InputError(f"{place}: the sample rate of the sounds is not known; {remedy}")
     return rate
 
 
 def contract_of(game: Game | None) -> MelContract | None:
-    """Returns the contract of the mels that a game makes or reads; None if it has no mels."""
+    """Returns the contract of the mels that a game generates or reads; None if it has none."""
     from gan_audio.mel import HasContract
 
     return game.contract if isinstance(game, HasContract) else None
 
 
 def is_sound(tensor: Tensor) -> bool:
-    """Whether a tensor holds sounds `[N, channels, samples]`."""
+    """Returns whether a tensor holds sounds `[N, channels, samples]`."""
     return tensor.ndim == 3 and tensor.is_floating_point() and tensor.shape[1] <= MOST_CHANNELS
 
 
 def is_tune(tensor: Tensor) -> bool:
-    """Whether a tensor holds tunes `[N, 2, steps]`."""
+    """Returns whether a tensor holds tunes `[N, 2, steps]`."""
     return tensor.ndim == 3 and not tensor.is_floating_point() and tensor.shape[1] == 2
 
 

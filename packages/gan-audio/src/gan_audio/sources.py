@@ -1,4 +1,4 @@
-"""The audio package's sources of sounds: files of any rate and length that are cut to what a game needs, and drums."""
+"""Sources of sounds: audio files of any sample rate and length, and generated drum sounds."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from gan_core.errors import DataError
 from gan_core.files import Files, Unreadable, labels_of, names_ending, nothing_readable, printable, skip
 
 MEMORY_BYTES = 2**31
-"""The largest set that is held in memory, cut to its channels and rate, and the most that is kept of a larger one."""
+"""Maximum size of a dataset that is held in memory after conversion, and of the cache for a larger one, in bytes."""
 MEMORY_SAMPLES = 4 * 10**8
-"""The most samples that are decoded before a training begins: some twenty seconds."""
+"""Maximum number of samples that are decoded before training starts, about twenty seconds of decoding."""
 KEPT_SAMPLES = 2**22
-"""The longest sound of a larger set that is kept when it was read; of a longer one only slices are read."""
+"""Maximum number of values of a sound that is cached; of longer sounds only slices are read."""
 
 Labelled = tuple[list[int] | None, list[str] | None]
-"""The class of each item as an index, and the names of the classes; None where there are none."""
+"""Class index of each item, and names of the classes; None if there are none."""
 
 logger = logging.getLogger("gan_audio")
 
 
 def complete(source: Source, spec: Spec) -> SoundSpec:
-    """Returns what a game needs, with the sounds' own length, rate and channels where it leaves them open.
+    """Returns a specification with open fields set to the sounds' own length, sample rate and number of channels.
 
     Raises:
-        DataError: the game needs something else, or leaves open the length of sounds that have different lengths.
+        DataError: the specification is not for sounds; or its length is open, and the sounds have different lengths.
     """
     wanted = expect(spec, SoundSpec, source.name, "sounds")
     wanted = wanted.but({name: source.facts[name] for name in wanted.open_fields() if name in source.facts})
@@ -50,29 +50,29 @@ def complete(source: Source, spec: Spec) -> SoundSpec:
 
 
 def levelled(sound: Tensor, peak: float | None) -> Tensor:
-    """Returns a whole sound `[channels, T]` scaled to a peak; None and silence leave it as it is."""
+    """Scales a whole sound `[channels, T]` to a maximum magnitude; None and silence leave it unchanged."""
     return sound if peak is None else sound * gain(float(sound.abs().max()), peak)
 
 
 def gain(loudest: float, peak: float) -> float:
-    """Returns the factor that brings the largest magnitude of a sound to a peak."""
+    """Returns the factor that scales the maximum magnitude `loudest` to `peak`; 1 for silence."""
     return peak / loudest if loudest > 0 else 1.0
 
 
 class Slices(Dataset[Batch]):
-    """Sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
+    """Slices of sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
 
-    A short sound is followed by silence. A long one is several items, as many as it has whole slices. Each is cut at a
-    place that is drawn anew, every time it is read, from the item's own part of the sound, so that an epoch covers all
-    of it.
+    A short sound is padded with silence at the end. A long sound yields as many items as whole slices fit into it. Each
+    item is a slice at a random position in its own section of the sound, drawn anew each time it is read, so that an
+    epoch covers the whole sound.
 
     Attributes:
-        groups: index of the sound that each item is cut from, `[N]`.
+        groups: index of the sound from which each item is cut, `[N]`.
 
     Args:
-        spec: complete specification of the items.
-        lengths: lengths of the sounds in samples.
-        labels: class of each sound, `[number of sounds]`.
+        spec: specification of the items, without open fields.
+        lengths: length of each sound in samples, at the sample rate of the items.
+        labels: class index of each sound, `[number of sounds]`; None if there are no classes.
     """
 
     pixels: frozenset[str] = frozenset()
@@ -105,17 +105,21 @@ class Slices(Dataset[Batch]):
         return {"audio": audio} | ({} if self.labels is None else {"label": self.labels[sounds]})
 
     def start(self, length: int, place: float) -> int:
-        """Where a slice begins that is cut at a place in [0, 1) of a whole sound."""
+        """Returns the first sample of the slice at a relative position in [0, 1) of a sound with `length` samples."""
         room = max(0, length - self.samples)
         return min(int(place * (room + 1)), room)
 
     @abstractmethod
     def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
-        """A sound's slice `[channels, at most samples]` at a place in [0, 1), and which sound it is of."""
+        """Returns the slice at a relative position in [0, 1) of a sound, `[channels, at most samples]`.
+
+        Returns:
+            The index of the sound that was read, which is another one if the sound is unreadable; and the slice.
+        """
 
 
 class HeldSlices(Slices):
-    """Slices of sounds `[channels, T]` that are held in memory, at the specification's rate and level already."""
+    """Slices of sounds `[channels, T]` in memory, already at the specification's sample rate and level."""
 
     def __init__(self, spec: SoundSpec, sounds: Sequence[Tensor], labels: Tensor | None):
         super().__init__(spec, [sound.shape[1] for sound in sounds], labels)
@@ -128,9 +132,10 @@ class HeldSlices(Slices):
 
 
 class FileSlices(Slices):
-    """Slices that are read when they are asked for; short sounds are kept as long as there is room.
+    """Slices of files, read on demand; short sounds are cached until `MEMORY_BYTES` are used.
 
-    What is kept stays: as every epoch reads all sounds once, replacing them would lose those that come next.
+    Cached sounds are never replaced: since an epoch reads each sound once, replacing them would evict sounds that are
+    needed next.
     """
 
     def __init__(self, source: SoundSource, spec: SoundSpec):
@@ -144,7 +149,7 @@ class FileSlices(Slices):
         self._bounds: dict[int, tuple[int, int]] = {}
 
     def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
-        """The slice, or that of the next sound that can be read."""
+        """Returns the slice of the sound, or of the next readable sound."""
         count = len(self.source)
         for which in (*range(sound, count), *range(sound)):
             try:
@@ -154,10 +159,10 @@ class FileSlices(Slices):
         raise self.source.nothing()
 
     def whole(self, sound: int) -> Tensor:
-        """A sound in one piece, `[channels, T]`.
+        """Returns a whole sound, trimmed and scaled, `[channels, T]`.
 
         Raises:
-            Unreadable: it is damaged.
+            Unreadable: the file is damaged.
         """
         first, last = self._ends_of(sound)
         return levelled(self._part(sound, first, last - first), self.spec.peak)
@@ -181,7 +186,7 @@ class FileSlices(Slices):
         ).contiguous()  # fmt: skip
 
     def _gain_of(self, sound: int, peak: float) -> float:
-        """Returns the factor of a sound of which only slices are read; its peak is looked for once."""
+        """Returns the gain of a sound of which only slices are read; its peak is searched for once."""
         if sound not in self._gains:
             with opened(self.source.files, self.source.names[sound]) as file:
                 blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
@@ -189,7 +194,7 @@ class FileSlices(Slices):
         return self._gains[sound]
 
     def _ends_of(self, sound: int) -> tuple[int, int]:
-        """Returns the first sample and the one after the last, at the items' rate, of all or of what is not silent."""
+        """Returns the start and the end of a sound after trimming, in samples at the items' sample rate."""
         header = self.source.headers[sound]
         if self.spec.trim is None:
             return 0, self.lengths[sound]
@@ -201,7 +206,7 @@ class FileSlices(Slices):
         return self._bounds[sound]
 
     def _may_keep(self, values: int) -> bool:
-        """Whether so many more numbers may be kept; processes that read for a training share the room."""
+        """Returns whether a sound with this number of values may be cached; worker processes share the cache size."""
         worker = get_worker_info()
         share = MEMORY_BYTES // (worker.num_workers if worker else 1)
         return values <= KEPT_SAMPLES and 4 * (self._spent + values) <= share
@@ -211,7 +216,7 @@ class FileSlices(Slices):
 
 
 class SoundItems(Items):
-    """Whole sounds by index, as composed sources read them: each from its beginning, followed by silence."""
+    """Whole sounds by index, padded with silence at the end, as composed sources read them."""
 
     pixels: frozenset[str] = frozenset()
 
@@ -233,21 +238,21 @@ class SoundItems(Items):
 
 
 class SoundSource(Source):
-    """Sounds of a folder or archive, with or without labels.
+    """A source of the sounds in a folder or archive, with or without labels.
 
     Args:
         files: the folder or archive.
         names: names of the sounds in it.
-        headers: headers of the sounds.
+        headers: header of each sound.
         name: name of the source.
-        labels: class of each sound, `[N]`.
+        labels: class index of each sound, `[N]`; None if there are no classes.
         classes: names of the classes.
-        strict: whether a sound that cannot be read is an error.
+        strict: whether an unreadable sound is an error.
 
     Attributes:
-        facts: `sample_rate` is the commonest (of several the lowest), `channels` the number that all sounds have, or 1,
-            and `samples` is there if all are equally long.
-        skipped: names of sounds that could not be read, with the reasons; grows as items are read.
+        facts: `sample_rate` is the most common one (of several, the lowest); `channels` is the number of channels if
+            all sounds have the same, or else 1; `samples` is present if all sounds have the same length and rate.
+        skipped: reasons by name of the sounds that could not be read so far.
     """
 
     def __init__(
@@ -267,13 +272,15 @@ class SoundSource(Source):
         return len(self.headers)
 
     def fit(self, spec: Spec) -> Slices:
-        """Returns items `audio` `[channels, samples]` (float32, in [-1, 1]), and `label`; see `Slices`.
+        """Returns items `audio` `[channels, samples]` (float32, in [-1, 1]) and `label`; see `Slices`.
 
-        A set that is small enough is decoded now and held in memory. Otherwise items are read when they are needed, and
-        the next readable sound takes the place of one that cannot be read.
+        A small dataset is decoded at once and held in memory. Of a large one, items are read on demand, and an
+        unreadable sound is replaced by the next readable one.
 
         Raises:
-            DataError: the game needs something else, the length or the channels cannot be had, or nothing can be read.
+            DataError: the specification is not for sounds; or its length is open and the sounds have different lengths;
+                or a sound cannot be converted to its number of channels; or no sound is readable, or one is unreadable
+                and the source is strict.
         """
         wanted = complete(self, spec)
         slices = FileSlices(self, wanted)
@@ -282,22 +289,22 @@ class SoundSource(Source):
         decoded = sum(header.length * header.channels for header in self.headers)
         if 4 * held <= MEMORY_BYTES and decoded <= MEMORY_SAMPLES:
             return self._held(slices)
-        slices[0]  # raises now, and not during the training, if nothing can be read
+        slices[0]  # raises here rather than during training if no sound is readable
         return slices
 
     def items(self, spec: Spec) -> Items:
-        """Returns the sounds in one piece each.
+        """Returns whole sounds.
 
         Raises:
-            DataError: see `fit`, or a sound is longer than an item, so that parts of a pair would be cut at different
-                places.
+            DataError: see `fit`; or a sound is longer than an item, so that the parts of a pair would be cut at
+                different positions.
         """
         slices = FileSlices(self, complete(self, spec))
         self._check_channels(slices.channels)
         for name, length in zip(self.names, slices.lengths, strict=True):
             if length > slices.samples:
-                given = f"{printable(name)} has {length:,} samples, and an item has {slices.samples:,}"
-                raise DataError(f"{self.name}: {given}; cut the sounds of pairs to the length of an item beforehand")
+                given = f"{printable(name)} has {length:,} samples, but `data.spec.samples` is {slices.samples:,}"
+                raise DataError(f"{self.name}: {given}; cut the sounds of pairs to this length beforehand")
         return SoundItems(slices)
 
     def _held(self, slices: FileSlices) -> HeldSlices:
@@ -322,20 +329,23 @@ class SoundSource(Source):
                 raise DataError(f"{self.name}: {printable(name)} {error} as `network.channels`") from error
 
     def skip(self, skipped: Mapping[str, str]) -> None:
-        """Records what cannot be read, and names what is new in a warning.
+        """Records unreadable sounds, and logs a warning that names the new ones.
+
+        Args:
+            skipped: reasons by name.
 
         Raises:
-            DataError: something cannot be read, and the source is strict.
+            DataError: there is a new unreadable sound, and the source is strict.
         """
         skip(self.skipped, skipped, where=self.name, thing="sound", strict=self.strict, logger=logger)
 
     def nothing(self, skipped: Mapping[str, str] | None = None) -> DataError:
-        """The error for a source of which nothing can be read."""
+        """Returns the error for a source without a readable sound."""
         return nothing_readable(self.name, len(self), skipped or self.skipped, thing="sound", suffixes=SUFFIXES)
 
 
 class DrumSource(Source):
-    """Drum sounds that are made by rule, the same in every process: see `gan_audio.drums`."""
+    """A source of generated drum sounds, the same in every process; see `gan_audio.drums`."""
 
     def __init__(self, *, name: str, count: int):
         self.name, self.count = name, count
@@ -350,10 +360,10 @@ class DrumSource(Source):
         return self.count
 
     def fit(self, spec: Spec) -> HeldSlices:
-        """Returns items `audio` `[channels, samples]` and `label`: each drum from its beginning, made for that rate.
+        """Returns items `audio` `[channels, samples]` and `label`, generated at the specification's sample rate.
 
         Raises:
-            DataError: the game needs something else.
+            DataError: the specification is not for sounds.
         """
         wanted = complete(self, spec)
         assert wanted.samples is not None
@@ -369,13 +379,13 @@ class DrumSource(Source):
 
 
 def open_sounds(name: str, files: Files, *, strict: bool, labelled: Labelled | None = None) -> SoundSource:
-    """Opens the sounds of a folder or archive; every header is read now, so that what is no sound is known.
+    """Opens the sounds of a folder or archive, and reads all of their headers to find unreadable files.
 
     Args:
         name: name of the source.
-        files: its files.
-        strict: whether a sound that cannot be read is an error.
-        labelled: class of each file and names of the classes; None takes them from the folders.
+        files: the folder or archive.
+        strict: whether an unreadable sound is an error.
+        labelled: class index of each file and names of the classes; None uses the names of the sub-folders.
 
     Raises:
         DataError: see `gan_audio.data.open_folder`.
@@ -396,7 +406,7 @@ def open_sounds(name: str, files: Files, *, strict: bool, labelled: Labelled | N
 
 
 def read_headers(files: Files, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, str]]:
-    """What each file says of itself, and why others cannot be read, by name."""
+    """Returns the headers of the readable files, and the reasons why others are unreadable, both by name."""
     headers: dict[str, Header] = {}
     skipped: dict[str, str] = {}
     for name in names:

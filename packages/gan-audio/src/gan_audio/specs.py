@@ -1,4 +1,4 @@
-"""What games need of audio data: sounds cut to a length, or tunes of some bars."""
+"""Data specifications of audio: sounds of a given length, and tunes of a given number of bars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Samples = Annotated[int, Field(ge=1, le=2**28)]
 SampleRate = Annotated[int, Field(ge=100, le=768_000)]
 """Sample rate in Hz."""
 Peak = Annotated[float, Field(gt=0, le=1)]
-"""Largest magnitude of a recording."""
+"""Maximum magnitude of a sound."""
 Channels = Annotated[int, Field(ge=1, le=64)]
 """Number of channels."""
 Decibels = Annotated[float, Field(gt=0, le=200)]
@@ -27,11 +27,11 @@ class SoundSpec(Spec):
 
     Attributes:
         samples: length of an item in samples.
-        sample_rate: sample rate in Hz; sounds of other rates are resampled.
-        channels: number of channels; 1 is the mean of all channels of a sound.
-        peak: magnitude that the largest sample of every sound is scaled to; None leaves the levels as they are.
-        trim: silence at the beginning and the end of a sound is left out. It is silence where the level is this many dB
-            or more below the loudest hundredth of a second of the sound. None leaves nothing out.
+        sample_rate: sample rate in Hz; sounds with other rates are resampled.
+        channels: number of channels; for 1, the channels of a sound are averaged.
+        peak: maximum magnitude to which each sound is scaled, in (0, 1]; None keeps the levels.
+        trim: threshold in dB for trimming silence at both ends of a sound: parts that are at least this far below its
+            loudest 10 ms are removed. None trims nothing.
     """
 
     key: ClassVar[str | None] = "audio"
@@ -44,11 +44,11 @@ class SoundSpec(Spec):
 
 
 class TuneSpec(Spec):
-    """Tunes: at every step the pitch of the melody and the chord (`gan_audio.midi`).
+    """Tunes `[2, 16 * bars]`: pitch of the melody and chord, per step (`gan_audio.midi`).
 
     Attributes:
         bars: length of an item in bars of 16 steps.
-        transposed: whether every tune is used in all twelve keys.
+        transposed: whether each tune is used in all twelve keys.
     """
 
     key: ClassVar[str | None] = "tune"

@@ -1,9 +1,9 @@
-"""The image package's data: the named sets, and a user's own folders and archives.
+"""The named datasets of the image package, and the user's own folders and archives.
 
-Listing what is here loads nothing heavy: the sources themselves are in `gan_image.sources` and are imported by the
-functions that make them.
+This module imports no heavy libraries, so that datasets can be listed quickly. The sources are in `gan_image.sources`
+and are imported when a dataset is opened.
 
-The toy distributions are points in their own coordinates, not scaled to [-1, 1]: a network for them ends linearly.
+The toy distributions are not scaled to [-1, 1], so a generator of points needs a linear output layer.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ DATASETS: tuple[DataCard, ...] = (
 )  # fmt: skip
 
 POINTS = 100_000
-"""Points in a toy distribution, as PacGAN trains on (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
+"""Number of points in a toy distribution, as in PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "retina", "rocket")
-"""Of scikit-image's, those in colour that it ships and that are not made up; scikit-learn ships two more."""
+"""Colour photographs that are shipped with scikit-image; scikit-learn ships two more."""
 DETAILS, DETAIL = 10_000, 128
-"""Squares that are cut from the photographs, and their side in pixels."""
+"""Number of squares that are cut from the photographs, and their side in pixels."""
 STACKED = 128_000
-"""Images of stacked digits, as PacGAN trains on (arXiv:1712.04086, section 4.2)."""
+"""Number of images of stacked digits, as in PacGAN (arXiv:1712.04086, section 4.2)."""
 
 
 HALVES = ("left", "right")
@@ -72,18 +72,21 @@ HALVES = ("left", "right")
 
 
 def open_folder(path: str | Path, *, strict: bool = False, part: str | None = None) -> ImageSource:
-    """Opens the images of a folder or of a zip or tar archive, which is read in place.
+    """Opens the images of a folder, or of a zip or tar archive, which is read in place.
 
-    Images in sub-folders are labelled with the name of the first folder on their way; images that lie directly in the
-    folder have no labels. A file that cannot be read is named, counted and skipped.
+    If all images are in sub-folders, the names of the top-level sub-folders are their classes; otherwise there are no
+    labels. Unreadable files are skipped with a warning.
 
     Args:
-        path: the folder or archive, on this machine or by its URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
-        strict: whether a file that cannot be read is an error.
-        part: a sub-folder; or `left` or `right`, of files that show two images side by side.
+        path: a local path or a URL of a folder or archive; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
+        strict: whether an unreadable file is an error.
+        part: name of a sub-folder to open instead; or `left` or `right`, one half of files that show two images side by
+            side.
 
     Raises:
-        DataError: there is no such folder or archive, it holds no readable image, or one is unreadable and `strict`.
+        DataError: there is no such folder or archive; or it contains no readable image; or an image is unreadable and
+            `strict` is set.
+        MissingDependency: a library for the URL or for Hugging Face datasets is not installed.
     """
     from gan_core.files import is_url, sub_folder
     from gan_core.hub_data import is_hub_dataset, open_hub_dataset
@@ -101,7 +104,7 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
 
 
 def load_digits() -> ImageSource:
-    """The UCI handwritten digits (Alpaydin & Kaynak 1998) in scikit-learn: grey levels 0 to 16, here 0 to 255."""
+    """Loads the UCI handwritten digits (Alpaydin & Kaynak 1998) of scikit-learn, with grey levels from 0 to 255."""
     from torch import as_tensor, uint8
 
     bunch = import_module("sklearn.datasets").load_digits()
@@ -110,14 +113,14 @@ def load_digits() -> ImageSource:
 
 
 def load_gaussian() -> PointSource:
-    """N(4, 0.5²), the one-dimensional example that many GAN tutorials start with."""
+    """Loads points from N(4, 0.5²), the one-dimensional example that many GAN tutorials start with."""
     from torch import tensor
 
     return _mixture("gaussian-1d", tensor([[4.0]]), 0.5)
 
 
 def load_ring() -> PointSource:
-    """The 2D-ring of VEEGAN and PacGAN: 8 modes on the unit circle, standard deviation 0.01 (arXiv:1712.04086)."""
+    """Loads the 2D-ring of VEEGAN and PacGAN: 8 modes on the unit circle, deviation 0.01 (arXiv:1712.04086)."""
     from torch import arange, pi, stack
 
     angle = 2 * pi * arange(8) / 8
@@ -125,7 +128,7 @@ def load_ring() -> PointSource:
 
 
 def load_grid() -> PointSource:
-    """The 2D-grid of VEEGAN and PacGAN: 25 modes, standard deviation 0.05 (arXiv:1712.04086)."""
+    """Loads the 2D-grid of VEEGAN and PacGAN: 25 modes, standard deviation 0.05 (arXiv:1712.04086)."""
     from torch import arange, cartesian_prod
 
     side = arange(-4.0, 5.0, 2.0)
@@ -136,7 +139,7 @@ def load_mnist(part: str = "train") -> ImageSource:
     """Loads MNIST (LeCun et al. 1998) through torchvision: its part `train` or `test`.
 
     Raises:
-        DataError: it is not here yet and cannot be downloaded.
+        DataError: the dataset is not in `GAN_DATA_HOME` and cannot be downloaded.
     """
     return _torchvision("mnist", "MNIST", part)
 
@@ -145,7 +148,7 @@ def load_fashion_mnist(part: str = "train") -> ImageSource:
     """Loads Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) through torchvision: its part `train` or `test`.
 
     Raises:
-        DataError: it is not here yet and cannot be downloaded.
+        DataError: the dataset is not in `GAN_DATA_HOME` and cannot be downloaded.
     """
     return _torchvision("fashion-mnist", "FashionMNIST", part)
 
@@ -154,15 +157,15 @@ def load_cifar10(part: str = "train") -> ImageSource:
     """Loads CIFAR-10 (Krizhevsky 2009) through torchvision: its part `train` or `test`.
 
     Raises:
-        DataError: it is not here yet and cannot be downloaded.
+        DataError: the dataset is not in `GAN_DATA_HOME` and cannot be downloaded.
     """
     return _torchvision("cifar10", "CIFAR10", part)
 
 
 def load_photographs() -> ImageSource:
-    """Squares of 128 pixels from eight photographs that scikit-image and scikit-learn ship; the class is which one.
+    """Loads squares of 128 pixels, cut from eight photographs of scikit-image and scikit-learn, which are the classes.
 
-    Of each photograph as many, at places that are drawn evenly, the same in every process.
+    Each photograph yields the same number of squares, at random positions that are the same in every process.
 
     Raises:
         MissingDependency: scikit-image is not installed.
@@ -187,10 +190,10 @@ def load_photographs() -> ImageSource:
 
 
 def load_stl10() -> ImageSource:
-    """The unlabelled part of STL-10 (Coates et al. 2011), through torchvision; 2.8 GB in memory.
+    """Loads the unlabelled part of STL-10 (Coates et al. 2011) through torchvision; it needs 2.8 GB of memory.
 
     Raises:
-        DataError: it is not here yet and cannot be downloaded.
+        DataError: the dataset is not in `GAN_DATA_HOME` and cannot be downloaded.
     """
     import torch
 
@@ -201,12 +204,12 @@ def load_stl10() -> ImageSource:
 
 
 def load_celeba() -> ImageSource:
-    """The aligned and cropped faces of CelebA (Liu et al. 2015, arXiv:1411.7766), all parts, through torchvision.
+    """Loads the aligned and cropped faces of CelebA (Liu et al. 2015, arXiv:1411.7766), all parts, through torchvision.
 
-    What is in `GAN_DATA_HOME/celeba` is used as it is: the folder or the archive `img_align_celeba`.
+    If `GAN_DATA_HOME/celeba` contains the folder or the zip archive `img_align_celeba`, nothing is downloaded.
 
     Raises:
-        DataError: it is not here yet and cannot be downloaded.
+        DataError: the dataset is not in `GAN_DATA_HOME` and cannot be downloaded.
     """
     folder = data_home() / "celeba"
     kept = [path for path in (folder / "img_align_celeba", folder / "img_align_celeba.zip") if path.exists()]
@@ -216,13 +219,13 @@ def load_celeba() -> ImageSource:
 
 
 def load_lsun_bedroom() -> ImageSource:
-    """The training part of LSUN's bedrooms (Yu et al. 2015, arXiv:1506.03365), whose database is read in place.
+    """Loads the training part of LSUN's bedrooms (Yu et al. 2015, arXiv:1506.03365); the database is read in place.
 
-    Its images are 256 pixels at the shorter side.
+    The shorter side of its images is 256 pixels.
 
     Raises:
-        DataError: it is not here; it is published as an archive, which must be unpacked by hand.
-        MissingDependency: lmdb is not installed.
+        DataError: the database is not in `GAN_DATA_HOME`; the published archive must be unpacked by hand.
+        MissingDependency: `lmdb` is not installed.
     """
     folder = data_home() / "lsun" / "bedroom_train_lmdb"
     if not folder.is_dir():
@@ -231,7 +234,7 @@ def load_lsun_bedroom() -> ImageSource:
 
 
 def load_inverted_digits() -> Unpaired:
-    """Loads every other scanned digit as `source`, and the others as `target`, black on white, without pairs."""
+    """Loads unpaired digits: half of the scanned digits as `source`, and the other half, inverted, as `target`."""
     from gan_core.data import Unpaired
     from gan_image.sources import ImageSource, TensorImages
 
@@ -245,44 +248,44 @@ def load_inverted_digits() -> Unpaired:
 
 
 def load_digit_outlines() -> Derived:
-    """Loads the scanned digits as `target`, and as `source` where their brightness changes, in white on black."""
+    """Loads pairs of the scanned digits (`target`) and their outlines, white on black (`source`); see `outlined`."""
     from gan_core.data import Derived
 
     return Derived(load_digits(), outlined, name="digit-outlines")
 
 
 def outlined(image: Tensor, numbers: Sequence[float] = ()) -> Tensor:
-    """Returns where an image changes by a quarter of the full range within two pixels, as 0 and 255.
+    """Returns the outlines of an image: 255 where values within 3×3 pixels differ by more than 64, else 0.
 
     Args:
         image: uint8 `[C, H, W]`.
-        numbers: not used; degradations are given some.
+        numbers: not used; `Derived` passes random numbers.
     """
     from torch.nn.functional import max_pool2d
 
     levels = image.float()
-    reach = max_pool2d(levels, 3, 1, 1) + max_pool2d(-levels, 3, 1, 1)  # the largest less the smallest
+    reach = max_pool2d(levels, 3, 1, 1) + max_pool2d(-levels, 3, 1, 1)  # maximum minus minimum
     return (reach > 64).byte() * 255
 
 
 def load_stacked_digits() -> StackedSource:
-    """The scanned digits in threes, one a channel: stacked MNIST (`load_stacked_mnist`) without a download."""
+    """Loads three random scanned digits as the channels of each image, like `load_stacked_mnist` without a download."""
     return _stacked("stacked-digits", load_digits())
 
 
 def load_stacked_mnist() -> StackedSource:
-    """Stacked MNIST: three random digits as an image's channels, so 1000 modes (Metz et al. 2017, arXiv:1611.02163).
+    """Loads stacked MNIST: three random digits as the channels of each image (Metz et al. 2017, arXiv:1611.02163).
 
-    128,000 images, as VEEGAN (arXiv:1705.07761) and PacGAN (arXiv:1712.04086, section 4.2) train on.
+    It has 1000 modes and 128,000 images, as in VEEGAN (arXiv:1705.07761) and PacGAN (arXiv:1712.04086, section 4.2).
 
     Raises:
-        DataError: MNIST is not here yet and cannot be downloaded.
+        DataError: MNIST is not in `GAN_DATA_HOME` and cannot be downloaded.
     """
     return _stacked("stacked-mnist", load_mnist())
 
 
 def _mixture(name: str, modes: Tensor, std: float) -> PointSource:
-    """Points whose mode is drawn evenly and whose place is normal around it; the same in every process."""
+    """Returns points of a uniform mixture of normal distributions, the same in every process."""
     import torch
 
     from gan_image.sources import PointSource

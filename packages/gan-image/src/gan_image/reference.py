@@ -372,15 +372,19 @@ def pixel_discriminator(state: StateDict) -> Published:
 
 
 def _pair(channels: int) -> dict[str, int]:
-    """Returns the channels of source and target where only their sum is known: colour targets if it is large enough."""
+    """Returns the channels of source and target from their sum; targets have 3 if the sum allows it, else 1."""
     target = 3 if channels > 3 else 1
     return {"source_channels": channels - target, "target_channels": target}
 
 
 def _norm_of(state: StateDict, layer: str) -> str:
-    """Returns the norm of a published translator, given one of its layers that a norm follows.
+    """Returns the kind of norm in a published translator or discriminator: `batch`, `instance` or `none`.
 
-    Only batch normalization has gains, and only layers before an instance normalization have biases.
+    Only batch normalization has gains, and only a layer before instance normalization has a bias.
+
+    Args:
+        state: weights under their published names.
+        layer: name of a layer that is followed by a norm.
     """
     if any(key.removesuffix("running_mean") + "weight" in state for key in state if key.endswith(".running_mean")):
         return "batch"
@@ -388,7 +392,7 @@ def _norm_of(state: StateDict, layer: str) -> str:
 
 
 def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
-    """Drops the running statistics of norms without gains, which old checkpoints have and the published code drops."""
+    """Returns the weights without running statistics of norms without gains, which the published code ignores too."""
     unused = {
         key.removesuffix("running_mean") for key in state
         if key.endswith(".running_mean") and key.removesuffix("running_mean") + "weight" not in state

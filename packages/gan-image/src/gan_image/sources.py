@@ -1,4 +1,4 @@
-"""The image package's sources: images of any size that are brought to what a game needs, and points."""
+"""Sources of images of any size, stacked images, and points."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ from gan_core.files import Files, Unreadable, labels_of, nothing_readable
 from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_image, to_channels, to_size, upright_size
 
 HEADERS = 20_000
-"""Largest number of files whose headers are read when a folder is opened; of more, as many spread evenly are read."""
+"""Maximum number of headers read when a folder is opened; in larger folders, evenly spaced files are read."""
 
 Labelled = tuple[list[int] | None, list[str] | None]
-"""The class of each item as an index, and the names of the classes; None where there are none."""
+"""Class index of each item, and names of the classes; None if there are none."""
 
 logger = logging.getLogger("gan_image")
 
 
 class Images(Protocol):
-    """Images by index, of any size."""
+    """Images of any size, by index."""
 
     @property
     def shapes(self) -> Sequence[tuple[int, int, int]]:
-        """Channels, height and width of the images, or of some of them where they are too many."""
+        """Channels, height and width of the images, or of a subset if there are more than `HEADERS`."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str: ...
 
     def ready(self, spec: ImageSpec) -> Tensor | None:
-        """Returns all pixels, uint8 `[N, C, H, W]`, if they are in memory in that form already."""
+        """Returns all pixels, uint8 `[N, C, H, W]`, if they are already in memory as specified; else None."""
 
     def read(self, index: int, spec: ImageSpec) -> Image.Image:
-        """Returns one image as grey or RGB, resized.
+        """Returns an image, converted to `spec.channels` and resized for `spec.image_size`, but not cropped.
 
         Raises:
-            Unreadable: it is damaged, or smaller than what is cut out of it.
+            Unreadable: the image is damaged, or smaller than the crop.
         """
 
 
 class TensorImages:
-    """Pixels in memory, uint8 `[N, C, H, W]`."""
+    """Images in memory, uint8 `[N, C, H, W]`."""
 
     def __init__(self, pixels: Tensor):
         self.pixels = pixels
@@ -89,12 +89,12 @@ class TensorImages:
 
 
 class DetailImages:
-    """Squares cut from pictures `[H, W, 3]` (uint8) at places drawn evenly, the same in every process.
+    """Squares cut from pictures at uniformly random positions, which are the same in every process.
 
     Args:
-        pictures: at least as large as a square.
-        which: index of the picture of each square, `[N]`.
-        side: side of the squares, in pixels.
+        pictures: pictures, uint8 `[H, W, 3]`, at least as large as the squares.
+        which: index of the picture from which each square is cut, `[N]`.
+        side: side of the squares in pixels.
     """
 
     def __init__(self, pictures: Sequence[Tensor], which: Tensor, side: int):
@@ -124,8 +124,8 @@ class FileImages:
     Args:
         files: the folder or archive.
         names: names of the images in it.
-        shapes: channels, height and width of the images, or of some of them.
-        half: `left` or `right`, for files that show two images side by side.
+        shapes: channels, height and width of the files, or of a subset.
+        half: `left` or `right` for one half of files that show two images side by side; None for the whole.
     """
 
     def __init__(
@@ -148,15 +148,15 @@ class FileImages:
 
 
 class ImageSource(ItemSource):
-    """Images with or without labels.
+    """A source of images, with or without labels.
 
     Args:
         images: the images.
-        name: what the user called them.
-        labels: class of each, `[N]`.
+        name: name of the source.
+        labels: class index of each image, `[N]`; None if there are no classes.
         classes: names of the classes.
-        strict: whether an image that cannot be read is an error.
-        groups: group of each, `[N]`: images cut from one picture are held out together.
+        strict: whether an unreadable image is an error.
+        groups: group of each image, `[N]`; images of one group, such as crops of one picture, are held out together.
     """
 
     thing, suffixes, logger = "image", SUFFIXES, logger
@@ -175,17 +175,18 @@ class ImageSource(ItemSource):
 
     @property
     def names(self) -> Sequence[str] | None:
-        """Names of the files, by which parts of pairs find each other; None if the images are no files."""
+        """Names of the files, by which the parts of pairs are matched; None if the images are not files."""
         return getattr(self.images, "names", None)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def complete(self, spec: Spec) -> ImageSpec:
-        """Returns what a game needs, with the images' own size and channels where it leaves them open.
+        """Returns a specification with open fields set to the images' own size and number of channels.
 
         Raises:
-            DataError: the game needs something else, or a size that the images do not have in common.
+            DataError: the specification is not for images; or `channels` is neither 1 nor 3; or the size is open and
+                the images have different sizes.
         """
         wanted = expect(spec, ImageSpec, self.name, "images")
         channels, size = wanted.channels or self.facts["channels"], wanted.image_size or self.facts.get("image_size")
@@ -193,13 +194,13 @@ class ImageSource(ItemSource):
             parts = f"channels of several parts, {channels}, and {self.name} is one"
             raise DataError(f"the game needs {parts}; open it as a part: `open_data({{'source': PATH}})`")
         if channels not in (1, 3):
-            raise DataError(f"{self.name}: images have 1 or 3 channels, and `channels` is {channels}")
+            raise DataError(f"{self.name}: `data.spec.channels` is {channels}; expected 1 or 3")
         if size is None:
             raise DataError(f"{self.name}: the images have different sizes; set `data.spec.image_size`")
         return wanted.but({"channels": channels, "image_size": size})
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns images `image` `[C, H, W]` in uint8, and `label`; see `ItemSource.fit`."""
+        """Returns items `image` (uint8 `[C, H, W]`) and `label`; see `ItemSource.fit`."""
         wanted = self.complete(spec)
         if (pixels := self.images.ready(wanted)) is not None:
             labels = {} if self.labels is None else {"label": self.labels}
@@ -237,15 +238,20 @@ class ImageItems(Items):
 
 
 def channels_in(spec: ImageSpec) -> int:
-    """Returns the number of channels of a specification that is complete and of one part."""
+    """Returns `spec.channels`, which must be a number."""
     assert isinstance(spec.channels, int)
     return spec.channels
 
 
 class StackedSource(Source):
-    """Three random grey images as the channels of one, drawn with replacement and without regard to each other.
+    """A source of colour images whose channels are three random grey images, drawn independently with replacement.
 
-    The draw is the same in every process. `facts` hold the single images, `stacked`, for measuring.
+    The images are the same in every process. The fact `stacked` is the source of the grey images, for metrics.
+
+    Args:
+        single: source of the grey images.
+        name: name of the source.
+        count: number of stacked images.
     """
 
     def __init__(self, single: ImageSource, *, name: str, count: int):
@@ -262,21 +268,21 @@ class StackedSource(Source):
         return len(self.parts)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns images `image` `[3, H, W]` in uint8, stacked when they are asked for.
+        """Returns items `image` (uint8 `[3, H, W]`), stacked on demand.
 
         Raises:
-            DataError: the game needs something else, or other than 3 channels.
+            DataError: the specification is not for images, or not for 3 channels.
         """
         wanted = expect(spec, ImageSpec, self.name, "images")
         if wanted.channels not in (None, 3):
-            given = f"{self.name} has 3 channels, and the networks have {wanted.channels}"
+            given = f"{self.name} has 3 channels, but the networks have {wanted.channels}"
             raise DataError(f"{given}; set `network.channels` to 3")
         single = self.single.fit(wanted.plain().but({"channels": 1}))
         return augmented(StackedImages(single, self.parts), wanted)
 
 
 class StackedImages(Dataset[Batch]):
-    """Single images `[1, S, S]` in threes; `parts` `[N, 3]` says which."""
+    """Stacks of three single images `[1, H, W]`, whose indices are `parts` `[N, 3]`."""
 
     def __init__(self, single: Dataset[Batch], parts: Tensor):
         self.single, self.parts = single, parts
@@ -289,26 +295,26 @@ class StackedImages(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         single = collate(fetch(self.single, self.parts[torch.as_tensor(indices)].flatten().tolist()))["image"]
-        return {"image": single.reshape(-1, 3, *single.shape[2:])}  # [3 B, 1, S, S] -> [B, 3, S, S]
+        return {"image": single.reshape(-1, 3, *single.shape[2:])}  # [3 B, 1, H, W] -> [B, 3, H, W]
 
 
 class PointSource(TensorSource):
-    """Points of a known mixture, `points` `[N, D]`; `facts` hold the `modes` `[M, D]` and their `std` for measuring."""
+    """A source of points `[N, D]` from a known mixture; its facts include `modes` `[M, D]` and `std`, for metrics."""
 
     def __init__(self, points: Tensor, *, name: str, modes: Tensor, std: float):
         super().__init__({"points": points}, name=name)
         self.facts = {"shape": tuple(points.shape[1:]), "modes": modes, "std": std}
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns the points as they are.
+        """Returns the points unchanged.
 
         Raises:
-            DataError: the game needs something else.
+            DataError: the specification is not for arrays, or its shape is not that of the points.
         """
         holds = f"points of shape {list(self.facts['shape'])}"
         shape = expect(spec, ArraySpec, self.name, holds).shape
         if shape not in (None, self.facts["shape"]):
-            raise DataError(f"{self.name} holds {holds}, and `network.shape` is {list(shape)}")
+            raise DataError(f"{self.name} holds {holds}, but `network.shape` is {list(shape)}; set it to that shape")
         return self.dataset
 
 
@@ -317,14 +323,14 @@ def open_images(
 ) -> ImageSource:
     """Opens the images of a folder or archive.
 
-    Headers are read now, so that what is not an image is known; those of large folders only in part.
+    Headers are read at once to find sizes and unreadable files; in large folders, only `HEADERS` of them.
 
     Args:
         name: name of the source.
-        files: its files.
-        strict: whether a file that cannot be read is an error.
-        half: `left` or `right`, for files that show two images side by side.
-        labelled: class of each file and names of the classes; None takes them from the folders.
+        files: the folder or archive.
+        strict: whether an unreadable file is an error.
+        half: `left` or `right` for one half of files that show two images side by side; None for the whole.
+        labelled: class index of each file and names of the classes; None uses the names of the sub-folders.
 
     Raises:
         DataError: see `gan_image.data.open_folder`.
@@ -353,7 +359,7 @@ def open_images(
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """The pixels of a grey or RGB image, uint8 `[C, H, W]`."""
+    """Returns the pixels of a grey or RGB image, uint8 `[C, H, W]`."""
     array = np.array(image)
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
@@ -364,7 +370,7 @@ def _shape(files: Files, name: str) -> tuple[int, int, int]:
 
 
 def _facts(shapes: Sequence[tuple[int, int, int]], classes: Sequence[str] | None) -> dict[str, Any]:
-    """Returns the facts of images: `channels`; `image_size` and `shape` where all have one size; the classes."""
+    """Returns the facts of images: `channels`, `image_size` and `shape` (if all have one size), and the classes."""
     facts: dict[str, Any] = {"channels": max((shape[0] for shape in shapes), default=3)}
     sizes = {(height, width) for _, height, width in shapes}
     if len(sizes) == 1:

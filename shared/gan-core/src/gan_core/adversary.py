@@ -1,4 +1,4 @@
-"""A discriminator with what it is trained by: its objective, its regularizers and their state."""
+"""A discriminator with its objective, its regularizers and their state."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Example = Callable[[int], tuple[Tensor, Mapping[str, Any]]]
 
 @dataclass
 class Moment:
-    """The state of a training, shared by a game and its adversaries and set by the trainer.
+    """The progress of a training run, shared by a game and its adversaries and set by the trainer.
 
     Attributes:
-        step: Rounds played so far.
-        progress: Share of the phase that is done, in [0, 1).
-        batch_size: Global batch size, over all processes.
-        optimizers: Optimizers of the phase's players, by name; empty outside a training.
+        step: number of completed steps.
+        progress: completed fraction of the current phase, in [0, 1).
+        batch_size: global batch size, over all processes.
+        optimizers: optimizers of the phase's players, by name; empty when no training is running.
     """
 
     step: int = 0
@@ -45,30 +45,31 @@ class Moment:
 class Adversary(nn.Module):
     """A discriminator with its objective, its regularizers and their state.
 
-    A game calls `discriminator_terms` and `generator_terms`; `Game.after_turn` forwards to `after_turn`. Adversarial
-    terms are summed over the sets of logits that the network returns. Gradient penalties differentiate the sum of all
-    logits of a sample.
+    A game calls `discriminator_terms` and `generator_terms`; `Game.after_turn` calls `after_turn`. If the network
+    returns several sets of logits, the adversarial term is summed over them, and gradient penalties differentiate the
+    sum of all logits of a sample.
 
     Args:
-        network: `(samples, **condition)` to logits `[B, …]` or a `Judgement`. Optional attributes: `num_classes`;
-            `pack`, the number of samples that are judged together, joined along their channels (PacGAN, Lin et al.
-            2018, arXiv:1712.04086); `energy`, whether it returns energies, at least 0 and low for real samples, instead
-            of logits; `separate`, names of children that another player trains; `features_at`, the name of the child
-            whose input is the features (default: `judge`).
-        objective: What discriminator and generator minimise.
-        regularizers: Penalties, augmentations and constraints; they are applied in the order of `REGULARIZERS`.
-        images: Whether samples with two axes besides channels are images, and with three axes clips, so that they may
-            be mirrored, moved and recoloured; False where the axes mean something else, such as time and pitch.
-        example: Returns a given number of samples and their condition, for their shape. Needed by
-            `minibatch_discrimination`; others check the shape early where it is given.
-        generation: The generator, for `path_length` and `orthogonal`.
+        network: maps `(samples, **condition)` to logits `[B, …]` or a `Judgement`. Optional attributes: `num_classes`;
+            `pack`, the number of samples that are concatenated along their channels and judged together (PacGAN, Lin
+            et al. 2018, arXiv:1712.04086); `energy`, whether it returns energies (non-negative, low for real samples)
+            instead of logits; `separate`, names of children that another player trains; `features_at`, the name of
+            the child whose input is the features (default: `judge`).
+        objective: the losses of the discriminator and the generator.
+        regularizers: penalties, augmentations and constraints, in any order; they are applied in the order of
+            `REGULARIZERS`.
+        images: whether samples `[B, C, H, W]` are images and samples `[B, C, T, H, W]` are clips, which may be
+            flipped, shifted and recoloured; False if the axes mean something else, such as time and pitch.
+        example: returns a given number of samples and their condition; only their shapes are used. Required by
+            `minibatch_discrimination`; the regularizers for images check the shape early if it is given.
+        generation: the generator; required by `path_length`, and also regularized by `orthogonal` if given.
 
     Attributes:
-        memory: State of the regularizers, by name.
-        moment: Step, progress, batch size and optimizers of the game.
+        memory: state of the regularizers, by name.
+        moment: step, progress, batch size and optimizers; shared with the game.
 
     Raises:
-        RecipeError: The network, the objective and the regularizers do not fit together.
+        RecipeError: the objective or a regularizer does not apply to the network.
     """
 
     def __init__(
@@ -83,10 +84,10 @@ class Adversary(nn.Module):
         self.num_classes: int | None = getattr(network, "num_classes", None)
         self.pack: int = getattr(network, "pack", 1)
         if self.pack > 1 and self.num_classes is not None:
-            raise RecipeError("samples that are judged together have no one class; leave `network.pack` out")
+            raise RecipeError("packed samples have no common class; leave out `network.pack` or the classes")
         if objective.energy != getattr(network, "energy", False):
             gives = "energies" if not objective.energy else "logits"
-            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that gives {gives}")
+            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that returns {gives}")
         self._notes: dict[str, list[Tensor]] = {}
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
@@ -99,25 +100,29 @@ class Adversary(nn.Module):
     # For games.
 
     def forward(self, samples: Tensor, **condition: Any) -> Tensor:
-        """Returns the logits of samples as the regularizers augment them; several sets of logits as `[B, n]`."""
+        """Returns the logits of samples after packing and augmentation; several sets are joined to `[B / pack, n]`."""
         return joined(self.judge(pack(samples, self.pack), **condition))
 
     def discriminator_terms(self, real: Tensor, fake: Tensor, **condition: Any) -> Terms:
-        """Computes what the discriminator minimises: the adversarial term, and the regularizers' terms.
+        """Computes the discriminator's loss: the adversarial term and the regularizers' terms.
 
-        Notes the means of the logits, of the signs of real logits, and the adversarial term as a share of what it costs
-        to guess (`of_guessing`), which does not depend on how a game weights the term.
+        Logs the mean logits of real and fake samples (`real_logits`, `fake_logits`), the mean sign of the real logits
+        (`real_sign`), and the ratio of the adversarial term to the loss of guessing (`of_guessing`), before a game
+        weights the term.
 
         Args:
-            real: Samples `[B, …]`.
-            fake: Samples `[B, …]`.
-            condition: What the network takes besides, alike for both.
+            real: real samples, `[B, …]`.
+            fake: fake samples, `[B, …]`, of the same shape.
+            condition: further inputs of the network, the same for real and fake samples.
+
+        Returns:
+            Scalars by name, `adversarial` and one for each regularizer that is due at this step; already weighted.
         """
         for regularizer in self.regularizers:
             fake = regularizer.recall(self, fake, condition)
         turn = self._turn(fake, real, condition)
-        # Penalties come first: what is computed last is differentiated first, and with WaveGAN's gradient penalty last,
-        # whose gradients cannot be accumulated in place, a turn took 5 % longer.
+        # Penalties come first, since autograd starts with what was computed last: with WaveGAN's gradient penalty
+        # last, whose gradients cannot be accumulated in place, a turn took 5 % longer.
         penalties: Terms = {}
         for regularizer in self.regularizers:
             penalties |= regularizer.discriminator_terms(turn)
@@ -132,15 +137,19 @@ class Adversary(nn.Module):
         return {"adversarial": adversarial} | penalties
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None, **condition: Any) -> Terms:
-        """Computes what the generator minimises: the adversarial term, and the regularizers' terms.
+        """Computes the generator's loss: the adversarial term and the regularizers' terms.
 
         Args:
-            fake: Samples `[B, …]`.
-            real: Samples `[B, …]`, for relative objectives and the regularizers that compare with them.
-            condition: What the network takes besides.
+            fake: fake samples, `[B, …]`.
+            real: real samples, `[B, …]`; required by relativistic objectives and by regularizers that compare with
+                real samples.
+            condition: further inputs of the network.
+
+        Returns:
+            Scalars by name, `adversarial` and one for each regularizer that is due at this step; already weighted.
 
         Raises:
-            RecipeError: The objective or a regularizer compares with real samples, and none are given.
+            RecipeError: the objective or a regularizer needs real samples, and `real` is None.
         """
         turn = self._turn(fake, real, condition)
         replaced = [term for r in self.regularizers if (term := r.generator_adversarial(turn)) is not None]
@@ -169,7 +178,7 @@ class Adversary(nn.Module):
 
     @property
     def trained(self) -> tuple[nn.Module, ...]:
-        """The parts of the network that the discriminator's player trains: all but those named in its `separate`."""
+        """The parts of the network that the discriminator's player trains: all except those named in `separate`."""
         separate = getattr(self.network, "separate", ())
         if not separate:
             return (self.network,)
@@ -184,14 +193,17 @@ class Adversary(nn.Module):
         """Updates the regularizers' state after a turn of any player.
 
         Args:
-            values: The adversary's terms and notes in that turn, without its name.
+            values: the adversary's terms and logged values in that turn, by their names without the adversary's.
         """
         for regularizer in self.regularizers:
             regularizer.after_turn(self, values)
 
     @torch.no_grad()
     def realness(self, samples: Tensor, **condition: Any) -> Tensor:
-        """Returns how real the discriminator finds each pack of samples, `[B / pack]`; a rest is left out."""
+        """Returns a score for each pack of samples, `[B / pack]`, higher for more realistic ones.
+
+        It is the mean logit, or the negative energy. Samples left over after the last full pack are dropped.
+        """
         whole = len(samples) // self.pack * self.pack
         logits = self(samples[:whole], **condition).reshape(whole // self.pack, -1).mean(dim=1)
         return -logits if self.objective.energy else logits
@@ -208,26 +220,35 @@ class Adversary(nn.Module):
     # For regularizers.
 
     def note(self, name: str, value: Tensor) -> None:
-        """Logs a value that is watched and not minimised."""
+        """Logs a scalar that is not minimised."""
         self._notes.setdefault(name, []).append(value.detach().float())
 
     def judge(self, samples: Tensor, **condition: Any) -> Judgement:
-        """Returns the judgement of packed samples as the regularizers augment them."""
+        """Returns the judgement of packed samples after augmentation."""
         return self.judge_with(self.network, **condition)(samples)
 
     def judge_with(self, network: Callable[..., Any], **condition: Any) -> Callable[[Tensor], Judgement]:
-        """Returns `judge` with another network in the place of the adversary's."""
+        """Returns a function like `judge` that uses another network."""
         return lambda samples: judgement_of(network(self.augmented(samples), **condition))
 
     def augmented(self, samples: Tensor) -> Tensor:
-        """Returns packed samples as the network sees them; each sample of a pack is augmented on its own."""
+        """Applies the regularizers' augmentations to packed samples; each sample of a pack is augmented separately."""
         viewed = unpack(samples, self.pack)
         for regularizer in self.regularizers:
             viewed = regularizer.view(self, viewed)
         return pack(viewed, self.pack)
 
     def probe(self, look: Callable[[Tensor, Mapping[str, Any]], T]) -> T | None:
-        """Returns `look(samples, condition)` for two packs of samples in evaluation mode; None without an example."""
+        """Calls a function with example samples, to find out a shape or what the network returns.
+
+        It is called in evaluation mode and without gradients, and torch's random state is restored afterwards.
+
+        Args:
+            look: takes the samples of two packs and their condition.
+
+        Returns:
+            The function's result; None if the adversary has no `example`.
+        """
         if self.example is None:
             return None
         samples, condition = self.example(2 * self.pack)
@@ -236,7 +257,7 @@ class Adversary(nn.Module):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """The optimizer that trains the network; None outside a training."""
+        """The optimizer that trains the network; None when no training is running."""
         first = next((p for part in self.trained for p in part.parameters()), None)
         optimizers = self.moment.optimizers.values()
         return next((o for o in optimizers if any(p is first for g in o.param_groups for p in g["params"])), None)
@@ -278,7 +299,7 @@ def regularizers_of(given: Sequence[Regularizer | str]) -> list[Regularizer]:
 
 
 def find_adversaries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Adversary]]:
-    """Yields the adversaries among a module's children, and those in lists and dictionaries there, with their names."""
+    """Yields the adversaries among a module's children and their names, including those in module lists and dicts."""
     for name, child in module.named_children():
         if isinstance(child, Adversary):
             yield prefix + name, child

@@ -218,7 +218,9 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
     folder = local_folder(path)
     fields = read_config(folder).recipe
     if fields is None or fields.get("domain") is None:
-        raise CheckpointError(f"{path}: its game was put together by hand; build it again, then `game.restore(path)`")
+        raise CheckpointError(
+            f"{path}: its game was built without a recipe; build it again, then call `game.restore(path)`"
+        )
     try:
         recipe = parse(fields)
         chosen = _preset_of(recipe, _domain_of(recipe, path, domain))

@@ -1,7 +1,8 @@
-"""Files as users have them: in folders and archives, local or remote, which are read in place and are untrusted.
+"""Reading of untrusted folders and archives, local or remote, and atomic writing of files.
 
-A file is read by its name inside the folder or archive and never unpacked to disk, so a name cannot lead outside. A
-file that cannot be used is named, counted and skipped. A written file takes its place whole or not at all.
+Files are read in place by their names in the folder or archive and never unpacked to disk, so that a name cannot refer
+to anything outside of it. Unreadable files are skipped with a warning. A file is written under a temporary name and
+then renamed, so that it is never seen incomplete.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from gan_core.errors import DataError, InputError, unknown, writing
 MAX_FILES = 2**25
 """Maximum number of files in a folder or archive."""
 MAX_UNPACKED = 2**31
-"""Maximum size of the content of a compressed tar archive, in bytes."""
+"""Maximum size of the content of a compressed tar archive, and of a single remote read, in bytes."""
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-"""Folder names, in lower case, that are parts of a dataset and not classes."""
+"""Folder names, in lower case, that name splits of a dataset and not classes."""
 SOURCES = ("masks", "mask", "labels", "label", "annotations", "annotation", "sources", "source", "inputs", "input",
            "A", "traina", "vala", "testa")  # fmt: skip
 TARGETS = ("images", "image", "imgs", "img", "targets", "target", "outputs", "output",
            "B", "trainb", "valb", "testb")  # fmt: skip
-"""Folder names that hold one part of every item: the usual source and target of a pair. All but `A` and `B`, which
-could be classes if they were `a` and `b`, are in lower case and match any case."""
+"""Folder names that usually hold the sources and the targets of pairs, and not classes. They match in any case, except
+`A` and `B`, since folders `a` and `b` may be classes."""
 NAMED = 5
 """Maximum number of skipped files that a warning names."""
 DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError,
@@ -60,14 +61,14 @@ Loaded = TypeVar("Loaded")
 
 
 class Unreadable(DataError):
-    """One file that cannot be used; the message is the reason."""
+    """A file that cannot be read; the message is the reason."""
 
 
 # --- reading
 
 
 class Files(Protocol):
-    """The files of a folder or archive by name, relative and with slashes, in order."""
+    """The files of a folder or archive by their relative names, with slashes as separators, in sorted order."""
 
     @property
     def sizes(self) -> Mapping[str, int]: ...
@@ -76,17 +77,17 @@ class Files(Protocol):
 
 
 class Place(Protocol):
-    """One file that can be opened as often as needed: a `pathlib.Path` or a `gan_core.remote.RemoteFile`."""
+    """A file that can be opened repeatedly: a `pathlib.Path` or a `gan_core.remote.RemoteFile`."""
 
     def open(self, mode: Literal["rb"], buffering: int = -1, /) -> IO[bytes]: ...
 
 
 class Sizes(Mapping[str, int]):
-    """Sizes of files in bytes, looked up one at a time.
+    """A mapping of file names to sizes in bytes, which are looked up on access.
 
     Args:
-        names: of all files, sorted.
-        size_of: returns the size of one.
+        names: names of all files, sorted.
+        size_of: returns the size of a file.
     """
 
     def __init__(self, names: Sequence[str], size_of: Callable[[str], int]):
@@ -107,7 +108,7 @@ class Sizes(Mapping[str, int]):
 
 
 class FolderFiles:
-    """The files below a folder. Links are followed; a folder that is reached twice is listed once."""
+    """The files below a folder. Symbolic links are followed; a folder that is reached twice is listed once."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -128,7 +129,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The files of a zip archive. Every process opens the archive again, as an open file has one position."""
+    """The files of a zip archive. Each process opens the archive anew, since processes would share a file position."""
 
     def __init__(self, path: Place):
         self.path = path
@@ -152,7 +153,7 @@ class ZipFiles:
 
 
 class TarFiles:
-    """The files of a tar archive by their offset. A compressed one has no random access and is held in memory."""
+    """The files of a tar archive. A compressed archive has no random access, so its content is held in memory."""
 
     def __init__(self, path: Place):
         self.path = path
@@ -172,7 +173,7 @@ class TarFiles:
 
 
 class SubFolder:
-    """The files of one folder inside an archive or a remote folder, by their names below it."""
+    """The files of one sub-folder of an archive or a remote folder, by their names relative to the sub-folder."""
 
     def __init__(self, files: Files, folder: str):
         self.files, self.folder = files, folder
@@ -188,7 +189,7 @@ class SubFolder:
 
 
 def is_url(text: object) -> bool:
-    """Whether a text is a URL and not a local path (`Path("s3://a")` is `s3:/a`, so a URL stays a `str`)."""
+    """Returns whether a text is a URL. A URL must stay a `str`, because `Path("s3://a")` is `s3:/a`."""
     return isinstance(text, str) and "://" in text
 
 
@@ -200,8 +201,8 @@ def open_files(place: str | Path) -> Files:
             `hf://datasets/owner/name/folder`, `https://host/set.zip`.
 
     Raises:
-        DataError: it does not exist or cannot be read, or the protocol is not supported.
-        MissingDependency: the library that reads this protocol is not installed.
+        DataError: there is no such folder or archive, or it cannot be read, or the protocol is not supported.
+        MissingDependency: the library for the protocol is not installed.
     """
     with opening(place):
         if is_url(place):
@@ -220,10 +221,10 @@ def open_files(place: str | Path) -> Files:
 
 @contextmanager
 def opening(place: str | Path) -> Iterator[None]:
-    """Turns the errors of a folder or archive that cannot be read into one line that names it.
+    """Converts exceptions raised within the context to a `DataError` that names the folder or archive.
 
     Raises:
-        DataError: it does not exist or cannot be read.
+        DataError: the folder or archive does not exist or cannot be read.
     """
     try:
         yield
@@ -233,11 +234,11 @@ def opening(place: str | Path) -> Iterator[None]:
         why = f" ({reason_of(error.__cause__)})" if is_url(place) and error.__cause__ else ""
         raise DataError(f"{place}: there is no such folder or archive{why}") from error
     except DAMAGED as error:
-        raise DataError(f"{place}: cannot be read as a folder, a zip or a tar archive ({reason_of(error)})") from error
+        raise DataError(f"{place}: cannot be read as a folder, zip or tar archive ({reason_of(error)})") from error
 
 
 def bounded(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields the files of a listing, and stops one that is too long.
+    """Yields the files of a listing, up to a maximum number.
 
     Raises:
         ValueError: there are more than `MAX_FILES`.
@@ -251,11 +252,11 @@ def bounded(items: Iterable[Item]) -> Iterator[Item]:
 def names_ending(files: Files, suffixes: tuple[str, ...]) -> tuple[list[str], int]:
     """Returns the names that end in one of the suffixes, and the number of all files.
 
-    Hidden files and `__MACOSX` do not count.
+    Hidden files and those in `__MACOSX` are ignored.
 
     Args:
         files: the folder or archive.
-        suffixes: with their dot, in lower case.
+        suffixes: suffixes with their dot, in lower case; they match in any case.
     """
     seen = [name for name in files.sizes if not _hidden(name)]
     return [name for name in seen if name.lower().endswith(suffixes)], len(seen)
@@ -263,24 +264,29 @@ def names_ending(files: Files, suffixes: tuple[str, ...]) -> tuple[list[str], in
 
 @contextmanager
 def open_member(files: Files, name: str, *, most_bytes: int) -> Iterator[IO[bytes]]:
-    """Opens one file after its name and size have been checked.
+    """Opens a file after checking its name and size.
+
+    Args:
+        files: the folder or archive.
+        name: name of the file in it.
+        most_bytes: maximum size of the file, in bytes.
 
     Raises:
-        Unreadable: its name leads out of the archive, or it is too large.
+        Unreadable: the name leads out of the archive, or the file is too large.
     """
     if name.startswith("/") or ".." in name.split("/"):
         raise Unreadable("its name leads out of the archive")
     if (size := files.sizes[name]) > most_bytes:
-        raise Unreadable(f"{size / 2**20:,.0f} MiB, at most {most_bytes // 2**20} are read")
+        raise Unreadable(f"{size / 2**20:,.0f} MiB, more than the maximum of {most_bytes // 2**20}")
     with files.open(name) as file:
         yield file
 
 
 def read_member(files: Files, name: str, *, most_bytes: int) -> bytes:
-    """Returns the content of one file.
+    """Returns the content of a file; for the arguments see `open_member`.
 
     Raises:
-        Unreadable: see `open_member`; or it or its archive is damaged, or the connection broke.
+        Unreadable: see `open_member`; or the file or its archive is damaged, or the connection was lost.
     """
     try:
         with open_member(files, name, most_bytes=most_bytes) as file:
@@ -289,19 +295,23 @@ def read_member(files: Files, name: str, *, most_bytes: int) -> bytes:
         raise Unreadable(reason_of(error)) from error
 
 
-# --- what the names mean
+# --- classes and parts, from names
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Sorts names as people count: 1, 2, 10; `class2` before `Class10`."""
+    """Sorts names in natural order: `2` before `10`, `class2` before `Class10`."""
     return sorted(names, key=_natural)
 
 
 def classes_of(names: Iterable[str]) -> dict[str, str] | None:
-    """Returns the class of each folder (with a slash at its end): its first part below the folders that all share.
+    """Returns the class of each folder: its first component below the folders that all files share.
+
+    Args:
+        names: names of files.
 
     Returns:
-        None if a file lies beside the classes, and if all files lie in one folder.
+        The class by folder (with a trailing slash); None if all files are in one folder, or if some are in the folder
+        that contains the classes.
     """
     folders = {_folder(name) for name in names}
     shared = _shared(folders)
@@ -317,21 +327,21 @@ def labels_of(
 
     Args:
         place: the folder or archive, for messages.
-        names: of all files of the kind, readable or not.
-        kept: the readable ones.
-        thing: what a file is, for messages.
-        logger: warns of files that lie beside the classes.
+        names: names of all files of the kind, readable or not.
+        kept: names of the readable files.
+        thing: name of a file in messages, in the singular.
+        logger: receives a warning if some files are in the folder that contains the classes.
 
     Returns:
-        None twice if there are no classes.
+        The class indices and the names of the classes; None for both if there are no classes.
 
     Raises:
-        DataError: the folders are parts of a dataset or of each item, not classes.
+        DataError: the sub-folders are splits of a dataset or parts of items, not classes.
     """
     of_folder = classes_of(names)
     if of_folder is None:
         if len({_folder(name) for name in names}) > 1:
-            logger.warning("%s: %ss lie beside its sub-folders as well as in them, so none is labelled", place, thing)
+            logger.warning("%s: %ss lie both beside and in sub-folders; labels are ignored", place, thing)
         return None, None
     classes = natural_order(set(of_folder.values()))
     _refuse_parts(place, classes)
@@ -340,7 +350,7 @@ def labels_of(
 
 
 def split_part(text: str) -> tuple[str, str | None]:
-    """Splits `PATH:part` (or `URL:part`, `NAME:part`) into the place and the part; None if no part is named."""
+    """Splits `PATH:part`, `URL:part` or `NAME:part` into the place and the part; the part is None if there is none."""
     if not is_url(text) and Path(text).exists():
         return text, None
     host = re.match(r"https?://[^/]*", text)  # a port is no part
@@ -349,9 +359,9 @@ def split_part(text: str) -> tuple[str, str | None]:
 
 
 def parts_of(files: Files) -> dict[str, str]:
-    """Returns the sub-folders that can be opened as parts: their folder by name, in natural order.
+    """Returns the sub-folders that can be opened as parts: their paths by name, in natural order.
 
-    They are the first folders below those that all files share, as archives often wrap everything in one folder.
+    They are the first folders below the path that all files share, since archives often wrap everything in one folder.
     """
     folders = {_folder(name) for name in files.sizes if not _hidden(name)} - {""}
     shared = _shared(folders) if len(folders) > 1 else ""
@@ -365,7 +375,7 @@ def sub_folder(files: Files, part: str, place: str | Path) -> Files:
     Args:
         files: the folder or archive.
         part: a name among `parts_of(files)`, or a path from the top.
-        place: name of the folder or archive, for messages.
+        place: the folder or archive, for messages.
 
     Raises:
         DataError: there is no such sub-folder.
@@ -377,31 +387,31 @@ def sub_folder(files: Files, part: str, place: str | Path) -> Files:
     return FolderFiles(files.path / folder) if isinstance(files, FolderFiles) else SubFolder(files, folder)
 
 
-# --- what cannot be read
+# --- unreadable files
 
 
 def skip(
     known: dict[str, str], skipped: Mapping[str, str], *, where: str, thing: str, strict: bool, logger: logging.Logger
 ) -> None:
-    """Adds what cannot be read to what is known of it, and names what is new in a warning.
+    """Records unreadable files, and logs a warning that names the first of the new ones.
 
     Args:
-        known: reasons by name; added to.
-        skipped: reasons by name.
-        where: the source's name.
-        thing: what a file is.
-        strict: whether a file that cannot be read is an error.
-        logger: is told.
+        known: reasons by name of the files recorded so far; updated.
+        skipped: reasons by name of unreadable files.
+        where: the source's name, for messages.
+        thing: name of a file in messages, in the singular.
+        strict: whether an unreadable file is an error.
+        logger: receives the warning.
 
     Raises:
-        DataError: something cannot be read, and `strict`.
+        DataError: there is a new unreadable file, and `strict` is set.
     """
     new = {name: reason for name, reason in skipped.items() if name not in known}
     if not new:
         return
     first = [f"{printable(name)} ({reason})" for name, reason in list(new.items())[:NAMED]]
     if strict:
-        raise DataError(f"{where}: cannot read {first[0]}; mend or remove it, or leave out `strict` to skip it")
+        raise DataError(f"{where}: cannot read {first[0]}; repair or remove it, or leave out `strict` to skip it")
     known.update(new)
     more = f", and {len(new) - NAMED} more" if len(new) > NAMED else ""
     logger.warning("%s: skipped %s: %s%s", where, count(len(new), f"unreadable {thing}"), ", ".join(first), more)
@@ -410,7 +420,15 @@ def skip(
 def nothing_readable(
     where: str, seen: int, skipped: Mapping[str, str], *, thing: str, suffixes: Sequence[str]
 ) -> DataError:
-    """The error for a folder or archive of which nothing is usable: what was looked for, and why the first is not."""
+    """Returns the error for a folder or archive without a readable file: the suffixes, and the first file's reason.
+
+    Args:
+        where: the source's name.
+        seen: number of files.
+        skipped: reasons by name of unreadable files.
+        thing: name of a file, in the singular.
+        suffixes: suffixes that were looked for.
+    """
     first = next(iter(skipped.items()), None)
     why = f"; {printable(first[0])}: {first[1]}" if first else ""
     looked = f" (looked for {', '.join(suffixes)})" if suffixes else ""
@@ -418,17 +436,17 @@ def nothing_readable(
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong as part of one line, and in characters that a terminal may be sent."""
+    """Returns an exception's message, or else its type, in one printable line of at most 200 characters."""
     return printable((" ".join(str(error).split()) or type(error).__name__)[:200])
 
 
 def printable(text: str) -> str:
-    """A text in characters that a terminal may be sent."""
+    """Returns a text that is safe to print to a terminal, with unprintable characters escaped."""
     return text if text.isprintable() else ascii(text)
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things: `1 file`, `2 files`."""
+    """Returns a number with a noun: `1 file`, `2 files`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -436,21 +454,21 @@ def count(number: int, thing: str) -> str:
 
 
 def data_home() -> Path:
-    """Where downloads are kept: the environment variable `GAN_DATA_HOME`, else `~/.cache/gan-data`."""
+    """Returns the folder of downloads: the environment variable `GAN_DATA_HOME` (default: `~/.cache/gan-data`)."""
     return Path(os.environ.get("GAN_DATA_HOME") or "~/.cache/gan-data").expanduser()
 
 
 def download(name: str, fetch: Callable[[], Loaded], *, files: str, folder: Path) -> Loaded:
-    """What a library's own downloader gives; what it prints goes to stderr, as stdout is for results.
+    """Returns the result of a library's downloader, whose output is redirected to stderr.
 
     Args:
-        name: of the data set.
-        fetch: the downloader; it looks for the files before it downloads anything.
-        files: what it looks for.
-        folder: where.
+        name: name of the dataset.
+        fetch: the downloader; it must download only files that are missing.
+        files: names of the files that it looks for.
+        folder: folder in which it looks for them.
 
     Raises:
-        DataError: it fails; the message says which files to put where by hand.
+        DataError: the download fails; the message says which files to put where by hand.
     """
     try:
         with redirect_stdout(sys.stderr):
@@ -465,12 +483,13 @@ def download(name: str, fetch: Callable[[], Loaded], *, files: str, folder: Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Within it, a file is written under the name that it is given; then it takes its place, whole or not at all.
+    """Yields a temporary path to write to, and renames it to `path` if the context succeeds.
 
-    The name is of this writer alone, and nothing is there: of several writers of one path the last to end has it.
+    The temporary path is unique, in the same folder, and does not exist yet. If several processes write one path, the
+    last one to finish wins. Missing folders are created.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: the path cannot be written.
         GanError: the disk is full or broken.
     """
     partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.partial")
@@ -484,24 +503,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_rows(rows: Iterable[Sequence[object]], path: Path) -> None:
-    """A table as CSV."""
+    """Writes a table as CSV."""
     with replacing(path) as partial, partial.open("x", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def refuse_existing(folder: Path, names: Iterable[str]) -> None:
-    """Checks that no file of these names would be replaced.
+    """Checks that none of the names exists in the folder.
 
     Raises:
-        InputError: one is there.
+        InputError: one of them exists.
     """
     there = next((name for name in names if (folder / name).exists()), None)
     if there is not None:
-        raise InputError(f"{folder} already holds {there}; choose another folder, or empty this one")
+        raise InputError(f"{folder} already contains {there}; choose another folder, or empty this one")
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yields the files below a folder: relative, with slashes. Hidden folders and what is no file are left out."""
+    """Yields the relative paths of the files below a folder. Hidden folders and special files are skipped."""
     known: set[tuple[int, int]] = set()
     pending = [""]
     while pending:
@@ -522,7 +541,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Whether an entry is a folder, and whether it is a file; a link to nothing counts as a file and is named later."""
+    """Returns whether an entry is a folder, and whether it is a file; a broken link counts as a file."""
     if not entry.is_symlink():
         return entry.is_dir(), entry.is_file()
     return os.path.isdir(entry.path), os.path.isfile(entry.path) or not os.path.exists(entry.path)
@@ -534,7 +553,7 @@ def _start(place: Place) -> bytes:
 
 
 def _unpacked(place: Place) -> bytes | None:
-    """The content of a compressed file, or None if it is not compressed."""
+    """Returns the unpacked content of a compressed file, or None if it is not compressed."""
     start = _start(place)
     unpack = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
     if unpack is None:
@@ -547,7 +566,7 @@ def _unpacked(place: Place) -> bytes | None:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yields the plain files of a tar archive: no links or devices, none with holes or an impossible size."""
+    """Yields the regular files of a tar archive, without links, devices, sparse files and negative sizes."""
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined] # it would keep a kilobyte for each
         if member.isreg() and not member.issparse() and member.size >= 0:
@@ -555,7 +574,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _normal(name: str) -> str:
-    """A member's name without `.` and empty parts; the path of a file is mostly in this form already."""
+    """Returns a member's name without `.` and empty components."""
     odd = "//" in name or "/./" in name or name.startswith("./") or name.endswith(("/", "/."))
     return str(PurePosixPath(name)) if odd else name
 
@@ -568,19 +587,19 @@ def _hidden(name: str) -> bool:
 
 
 def _folder(name: str) -> str:
-    """The folder of a file, with a slash at its end; empty for a file at the top."""
+    """Returns the folder of a file with a trailing slash; empty for a file at the top level."""
     return name[: name.rfind("/") + 1]
 
 
 def _shared(folders: Collection[str]) -> str:
-    """The folder that all folders (with a slash at their end) lie in."""
-    first, last = min(folders, default=""), max(folders, default="")  # what these two share, all between them share
+    """Returns the deepest folder that contains all folders; all with a trailing slash."""
+    first, last = min(folders, default=""), max(folders, default="")  # a prefix of these two is one of all
     same = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return _folder(first[:same])
 
 
 def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """The sorting key of `natural_order`: text and numbers in turn, then the name itself."""
+    """Returns the sorting key of `natural_order`: alternating text and numbers, then the name itself."""
     pieces = re.split("([0-9]+)", name.casefold())
     numbers = [piece.lstrip("0") for piece in pieces[1::2]]
     key: list[str | tuple[int, str]] = [*pieces]
@@ -589,16 +608,16 @@ def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
 
 
 def _refuse_parts(place: str | Path, folders: Sequence[str]) -> None:
-    """Checks that folders are classes.
+    """Checks that the names of sub-folders may be classes.
 
     Raises:
-        DataError: they are parts of a dataset or of each item.
+        DataError: they are splits of a dataset or parts of items.
     """
     listed = ", ".join(map(printable, folders))
     if SPLITS.issuperset(name.lower() for name in folders):
         first = next((name for name in folders if name.lower().startswith("train")), folders[0])
         raise DataError(
-            f"{place}: {listed} are parts of a dataset, not classes; give one of them, such as {place}:{first}"
+            f"{place}: {listed} are splits of a dataset, not classes; give one of them, such as {place}:{first}"
         )
     known = {name if len(name) == 1 else name.lower(): name for name in folders}
     if known.keys() <= {*SOURCES, *TARGETS}:

@@ -1,7 +1,7 @@
-"""The idea that everything here is written in: a game of players, played in phases.
+"""Games: networks and the losses of the players that train them, in one or several phases.
 
-A game is its networks and its rules. It never loops, never calls `.backward()` or an optimizer, and knows nothing of
-devices, precision, processes and files: the trainer does that, alike for every game.
+A game never loops and never calls `.backward()` or an optimizer. The trainer does that, and it handles devices,
+precision, processes and files in the same way for every game.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 
 GENERATE_AT_ONCE = 64
-"""Samples that `generate` makes in one forward pass; more are made in several."""
+"""Maximum number of samples that `generate` makes in one forward pass."""
 
 
 @dataclass(frozen=True)
 class Player:
-    """Who moves: the networks it may change, what it minimises, and how.
+    """A player: the networks that it trains, its loss and its optimizer.
 
     Attributes:
-        name: as logs and recipes say it (`players.<name>.optimizer …`).
-        networks: what its turns change. All of their parameters are reached by its loss.
-        loss: `batch -> {term: scalar}`, already weighted; the sum is minimised.
-        turns: how often it moves in a round, on a fresh batch each time.
-        optimizer: where it is not the recipe's.
-        step: how it moves, where that is not plain descent: `(seat, batches) -> {term: scalar}` leaves gradients in the
-            parameters and calls `seat.update()` (training with differential privacy does).
+        name: name in logs and recipes (`players.<name>.optimizer …`).
+        networks: networks that it trains. Its loss must depend on all of their parameters.
+        loss: maps a batch to scalars by name, already weighted; their sum is minimised.
+        turns: number of turns in a step, each on a new batch.
+        optimizer: settings of its optimizer; None uses the recipe's.
+        step: replaces the usual backward pass and update: takes the seat and the batches of a turn, computes the
+            gradients, calls `seat.update()` and returns scalars by name (for example for differential privacy).
     """
 
     name: str
@@ -56,21 +56,21 @@ class Player:
     step: Callable[[Seat, Sequence[Batch]], Terms] | None = None
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of its networks, each once."""
+        """Returns the parameters of its networks, without duplicates."""
         return list(dict.fromkeys(parameter for network in self.networks for parameter in network.parameters()))
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training.
+    """A part of a training run.
 
     Attributes:
-        name: as logs say it.
-        players: who plays, by name; None is everyone. Networks that no player of the phase owns are frozen and in
+        name: name in logs.
+        players: names of the players that take part (default: all). Networks that none of them trains are frozen and in
             evaluation mode.
-        share: of the training's steps, relative to the other phases' shares.
-        spec: fields of the data specification that are other than the game's in this phase: `{"image_size": 16}`.
-        batch_size: where it is not the recipe's.
+        share: share of the steps, relative to the other phases' shares.
+        spec: values of the data specification's fields that the phase changes: `{"image_size": 16}`.
+        batch_size: global batch size; None uses the recipe's.
     """
 
     name: str = "adversarial"
@@ -81,22 +81,21 @@ class Phase:
 
 
 class Game(nn.Module, ABC):
-    """Networks and rules. A subclass defines `players`, and `sample` where it can make samples from nothing.
+    """Networks and the players that train them. A subclass defines `players`, and `sample` if it is a generative model.
 
     Attributes:
-        recipe: what it was built from; None for a game put together by hand.
-        sampling: names of the networks that samples are made with: the ones that are averaged over the steps (EMA).
-        reads: keys of the batch that its losses read; empty for those of its data specification.
-        paired: whether the parts of an item that it reads belong together; otherwise they come from separate sets.
-        stagers: names of the players that `stage` may train through; the others see its results as constants.
-        unmeasured: why what it samples is none of its domain's measures' business; None where it is.
-        example: what to do with a loaded `game`, as a line of Python for the model card.
-        num_classes: of a class-conditional game, else None.
-        images: Whether judged samples with two axes besides channels are images, and with three axes clips; see
-            `Adversary`.
-        moment: Step, progress, batch size and optimizers, which its adversaries share.
-        phase: the phase that is being played; set by the trainer, like `step`, `progress`, `batch_size` and
-            `optimizers`.
+        recipe: recipe from which it was built; None if it was built by hand.
+        sampling: names of the networks that generate samples; their weights are averaged over the steps (EMA).
+        reads: keys of the batch that its losses read (default: see `data_keys`).
+        paired: whether the parts of an item belong together; False if they come from unpaired datasets.
+        stagers: names of the players whose gradients reach the networks through `stage`; for other players, its
+            results are constants.
+        unmeasured: reason why the domain's metrics do not apply to its samples; None if they do.
+        example: a line of Python for the model card that uses a loaded `game`.
+        num_classes: number of classes; None if the game is not class-conditional.
+        images: whether samples `[B, C, H, W]` are images and `[B, C, T, H, W]` clips; see `Adversary`.
+        moment: step, progress, batch size and optimizers, shared with its adversaries and set by the trainer.
+        phase: the current phase, set by the trainer.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -122,12 +121,12 @@ class Game(nn.Module, ABC):
 
     @property
     def adversaries(self) -> dict[str, Adversary]:
-        """Its adversaries by their attributes' names."""
+        """The game's adversaries by attribute name; those in a module list or dict as `attribute.key`."""
         return dict(find_adversaries(self))
 
     @property
     def step(self) -> int:
-        """Rounds played so far."""
+        """Number of completed steps."""
         return self.moment.step
 
     @step.setter
@@ -136,7 +135,7 @@ class Game(nn.Module, ABC):
 
     @property
     def progress(self) -> float:
-        """Share of the phase that is done, in [0, 1)."""
+        """Completed fraction of the current phase, in [0, 1)."""
         return self.moment.progress
 
     @progress.setter
@@ -154,7 +153,7 @@ class Game(nn.Module, ABC):
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Optimizers of the phase's players, by name, for a loss that looks ahead; empty outside a training."""
+        """Optimizers of the phase's players, by name; empty when no training is running."""
         return self.moment.optimizers
 
     @optimizers.setter
@@ -165,15 +164,15 @@ class Game(nn.Module, ABC):
 
     @abstractmethod
     def players(self) -> Iterable[Player]:
-        """The cast, in the order of play. Asked anew at the start of every phase."""
+        """Returns the players in the order of their turns. Called at the start of every phase."""
 
     def data_spec(self) -> Spec:
-        """Returns what the networks need of the data; fields that they leave open are set by the recipe."""
+        """Returns the data specification that follows from the networks; the recipe or the data set its open fields."""
         return Spec()
 
     @property
     def spec(self) -> Spec:
-        """What the data are fitted to: `data_spec` with the recipe's `data.spec` laid over it."""
+        """The specification to which data are converted: `data_spec` updated with the recipe's `data.spec`."""
         return self.spec_with({} if self.recipe is None else self.recipe.data.spec)
 
     def spec_with(self, changes: Mapping[str, Any]) -> Spec:
@@ -186,94 +185,102 @@ class Game(nn.Module, ABC):
         spec = own.but(changes)
         for name, value in own.fixed().items():
             if getattr(spec, name) != value:
-                given = f"`data.spec.{name}` is {getattr(spec, name)}, and the game needs {value}"
-                change = (
-                    f"set `network.{name}`"
-                    if name in (self.recipe.network if self.recipe else ())
-                    else "change the game"
-                )
+                given = f"`data.spec.{name}` is {getattr(spec, name)}, but the game needs {value}"
+                built = {} if self.recipe is None else self.recipe.network
+                change = f"set `network.{name}`" if name in built else "change the game"
                 raise RecipeError(f"{given}; leave it out, or {change}")
         return spec
 
     @property
     def data_keys(self) -> tuple[str, ...]:
-        """Keys that the data must have: `reads`, else the specification's key, and `label` where there are classes."""
+        """Keys that the data must have: `reads`, or else the specification's key, and `label` if there are classes."""
         if self.reads:
             return self.reads
         label = ("label",) if self.num_classes is not None else ()
         return self.data_spec().parts + label
 
     def phases(self) -> Iterable[Phase]:
-        """The parts of a training, in order."""
+        """Returns the phases of a training run, in order."""
         return (Phase(),)
 
     def enter(self, phase: Phase) -> None:
-        """Called at the start of every phase, before `players` (and again when a run is resumed): grow or swap here."""
+        """Called before `players` at the start of a phase and when a run is resumed; override it to grow networks."""
 
     def study(self, training: Dataset[Batch]) -> None:
-        """Called once, before a training's first step, with its data: statistics of them become buffers here.
+        """Called once with the training data before the first step; override it to store statistics in buffers.
 
-        Every process does it alike. A run that is resumed has them from its checkpoint.
+        It is called in every process and must have the same result in all. It is not called when a run is resumed; the
+        buffers are then loaded from the checkpoint.
         """
 
     def stage(self, batch: Batch) -> Batch:
-        """Defined where the players of one round look at the same generated samples: the batch with what was made.
+        """Returns the batch with samples that all players of a step share; override it to generate them once.
 
-        It runs once a round, on one batch that all players share, and then every player has one turn a round.
+        It is called once per step. If a game overrides it, all players share one batch and have one turn per step.
         """
         return batch
 
     def sample(self, count: int) -> Tensor:
-        """`count` new samples. A subclass with classes or truncation adds the keywords `label` and `truncation`."""
-        other = "; use `game.apply(batch)`" if type(self).apply is not Game.apply else "; give it data"
-        raise RecipeError(f"{type(self).__name__} makes no samples from nothing{other}")
+        """Generates `count` samples. A subclass may add the keywords `label` `[count]` and `truncation`."""
+        other = "; use `game.apply(batch)`" if type(self).apply is not Game.apply else ""
+        raise RecipeError(f"{type(self).__name__} cannot generate samples without input{other}")
 
     def apply(self, batch: Any) -> Any:
-        """Returns what the game makes of each item of a batch, by name; defined where it turns items into items.
+        """Transforms the items of a batch; override it in games such as translators.
 
-        `Module.apply(function)` works as ever.
+        With a function instead of a batch, it is `torch.nn.Module.apply`.
+
+        Returns:
+            The results by name, each `[B, …]`.
+
+        Raises:
+            RecipeError: the game does not transform items.
         """
         if callable(batch):
             return super().apply(batch)
-        other = "; use `generate`" if type(self).sample is not Game.sample else ""
-        raise RecipeError(f"{type(self).__name__} does not turn items into items: it defines no `apply`{other}")
+        other = "; use `generate`" if type(self).sample is not Game.sample else ": it does not define `apply`"
+        raise RecipeError(f"{type(self).__name__} does not transform data{other}")
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Defined where a game makes something of data: real items `[N, …]` and what it makes of each, of that shape.
+        """Returns target items `[N, …]` and the game's results for them, of the same shape, for paired metrics.
 
-        They are what measures of pairs compare.
+        Raises:
+            RecipeError: the game has no such pairs.
         """
-        raise RecipeError(f"{type(self).__name__} makes samples from nothing; there is nothing to compare them with")
+        raise RecipeError(f"{type(self).__name__} does not reconstruct data; paired metrics do not apply to it")
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns what a training shows at intervals, made from a fixed batch of its data: named rows of samples.
+        """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.
 
-        By default it is what `apply` makes beside what it reads, or new samples.
+        By default these are the inputs and the results of `apply`, or else generated samples.
+
+        Args:
+            batch: a batch of the data, the same throughout the run.
         """
         if type(self).apply is not Game.apply:
             return {key: batch[key] for key in self.data_keys if key != "label"} | self.apply(batch)
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns how real each adversary finds the items of a batch, `[N]` by its name; empty if none judges them."""
+        """Returns each adversary's scores of a batch, `[N]`, higher for more realistic items; by default none."""
         return {}
 
     @property
     def steers(self) -> bool:
-        """Whether `after_turn` does anything; only then are the values averaged over the processes."""
+        """Whether `after_turn` has an effect; otherwise its values are not averaged over the processes."""
         own = type(self).after_turn is not Game.after_turn
         return own or any(adversary.steers for adversary in self.adversaries.values())
 
     def after_turn(self, player: str, values: Terms) -> None:
-        """Updates state that steers the game, after every turn of a player; here, that of the adversaries.
+        """Updates state after a turn of a player; by default that of the adversaries.
 
-        A subclass that overrides it calls `super().after_turn(player, values)`. A loss must not change state: it runs
-        once for every part of an accumulated batch, and in every process.
+        Override it for state that depends on losses; keep that state in buffers, and change it under `torch.no_grad`.
+        An override must call `super().after_turn(player, values)`. Losses must not change state, because they are
+        called for every part of an accumulated batch, and in every process.
 
         Args:
-            player: The player that moved.
-            values: Its terms and notes: means over parts and processes, constant and on the device. State is a buffer,
-                changed under `torch.no_grad`.
+            player: name of the player.
+            values: its loss terms and logged values: detached scalars on the device, averaged over parts and processes.
         """
         adversaries = self.adversaries
         for name, adversary in adversaries.items():
@@ -282,7 +289,7 @@ class Game(nn.Module, ABC):
             adversary.after_turn(own)
 
     def note(self, name: str, value: Tensor) -> None:
-        """Logs a value that is watched and not minimised, beside the terms of the player that moves."""
+        """Logs a scalar that is not minimised, under the name of the player whose turn it is."""
         self._notes.setdefault(name, []).append(value.detach().float())
 
     def take_notes(self) -> Terms:
@@ -299,25 +306,25 @@ class Game(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     def generate(
         self, count: int, *, seed: int | None = None, label: int | Tensor | None = None, truncation: float | None = None
     ) -> Tensor:
-        """New samples, in evaluation mode.
+        """Generates samples in evaluation mode.
 
         Args:
-            count: how many.
-            seed: the same seed gives the same samples, however many are asked for; None draws one.
-            label: the class of all, or of each `[count]`; None goes through the classes in turn.
-            truncation: ψ in (0, 1], less variety for more typical samples.
+            count: number of samples, at least 1.
+            seed: random seed; the samples do not depend on `count` (default: a random seed).
+            label: class of all samples, or of each, `[count]` (default: all classes in turn).
+            truncation: truncation ψ in (0, 1]; lower values give more typical and less varied samples.
 
         Returns:
             `[count, …]` in the data's range ([-1, 1] for images and audio).
 
         Raises:
-            RecipeError: the game has no classes or no truncation, or a value is out of range.
+            RecipeError: `label` or `truncation` is not supported by the game, or a value is out of range.
         """
         if count < 1:
             raise RecipeError(f"cannot generate {count} samples; ask for 1 or more")
@@ -326,12 +333,12 @@ class Game(nn.Module, ABC):
         return torch.cat([self._part(part, count, seed, conditions) for part in range(-(-count // GENERATE_AT_ONCE))])
 
     def generated(self, count: int, *, seed: int, start: int = 0) -> Iterator[Tensor]:
-        """The samples of `generate(count, seed=seed)` in parts, so that they need not be in memory together.
+        """Yields the samples of `generate(count, seed=seed)` in parts, to save memory.
 
         Args:
-            count: how many there are in all.
-            seed: of the samples.
-            start: the first that is wanted, a multiple of `GENERATE_AT_ONCE`.
+            count: total number of samples.
+            seed: random seed.
+            start: index of the first sample to yield, a multiple of `GENERATE_AT_ONCE`.
         """
         conditions = self._conditions(count, None, None)
         for part in range(start // GENERATE_AT_ONCE, -(-count // GENERATE_AT_ONCE)):
@@ -339,7 +346,7 @@ class Game(nn.Module, ABC):
 
     @torch.no_grad()
     def _part(self, part: int, count: int, seed: int, conditions: Mapping[str, Any]) -> Tensor:
-        """One of the parts in which samples are made; it depends on the seed and its number alone."""
+        """Generates one part of at most `GENERATE_AT_ONCE` samples, which depends only on the seed and its number."""
         rows = slice(part * GENERATE_AT_ONCE, min((part + 1) * GENERATE_AT_ONCE, count))
         chosen = {key: value[rows] if isinstance(value, Tensor) else value for key, value in conditions.items()}
         own, made = draws.mix(seed, part), rows.stop - rows.start
@@ -377,10 +384,10 @@ class Game(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """The game of a model folder, a run folder or a hub repository id.
+        """Loads a game from a model folder, a run folder or a Hugging Face Hub repository id.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or it is another kind of game.
+            CheckpointError: there is no model, or it is damaged, or it is another kind of game.
         """
         from gan_core.api import load
 
@@ -390,10 +397,10 @@ class Game(nn.Module, ABC):
         return game
 
     def restore(self, path: str | Path) -> Self:
-        """Loads the weights of a run or model folder into this game: the way back for a game put together by hand.
+        """Loads the weights of a run or model folder into this game, which may have been built by hand.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or its networks are not this game's.
+            CheckpointError: there is no model, or it is damaged, or its weights do not fit this game's networks.
         """
         from gan_core.model import restore
 
@@ -401,7 +408,7 @@ class Game(nn.Module, ABC):
         return self
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
-        """Uploads the model folder to the Hugging Face hub and returns its address."""
+        """Uploads the model folder to the Hugging Face Hub and returns its URL."""
         from gan_core.model import push
 
         return push(self, repository, private=private, token=token)

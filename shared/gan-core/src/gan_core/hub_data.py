@@ -1,7 +1,7 @@
 """Hugging Face datasets as named sources: `hf:owner/name:split`, `hf:owner/name/config:split`.
 
-A dataset is presented as the files of an archive, one per row, so that a domain's own readers decode them under its own
-limits. The library `datasets` downloads and stores it; since version 4 it runs no code from a dataset's repository.
+A dataset is presented as an archive with one file per row, so that each domain's readers decode it with their own size
+limits. The library `datasets` downloads and stores it; from version 4 it does not run code from a dataset's repository.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from gan_core.files import Files, Sizes, count, reason_of
 
 PREFIX = "hf:"
 KINDS = {"image": ("Image", ".png"), "audio": ("Audio", ".wav")}
-"""The feature of the column that holds each kind, and the suffix of its rows' names; decoders judge by the content."""
+"""Feature class of the column, and suffix of the file names, for each kind; decoders detect the real format."""
 
 logger = logging.getLogger("gan_core")
 
 
 class HubFiles:
-    """One column of a dataset as files named by their row: `000123.png`.
+    """A column of a dataset, presented as files that are named by row index: `000123.png`.
 
-    A row holds bytes, or the path of a file that `datasets` has unpacked; any other path is refused.
+    A row holds the bytes of a file, or the path of a file that `datasets` has unpacked. Paths outside of `folders` are
+    refused.
 
     Args:
-        column: an Arrow-formatted dataset of one column of structs `bytes`, `path`.
-        suffix: of the names, with its dot.
-        folders: where unpacked files may be.
+        column: a dataset in Arrow format with one column, whose values are structs with the fields `bytes` and `path`.
+        suffix: suffix of the names, with its dot.
+        folders: folders in which unpacked files may be.
     """
 
     def __init__(self, column: Any, suffix: str, folders: Sequence[Path]):
@@ -58,10 +59,10 @@ class HubFiles:
             return 0
 
     def _value(self, name: str) -> str | memoryview:
-        """The content of a row, which is not copied, or the path of its file.
+        """Returns the content of a row without copying it, or the path of its file.
 
         Raises:
-            OSError: it has neither, or the path leads out of the dataset.
+            OSError: the row has neither, or the path is outside of the dataset's folders.
         """
         value = self._column[int(name.partition(".")[0])].column(0)[0]
         if value.is_valid and value["bytes"].is_valid:
@@ -71,29 +72,30 @@ class HubFiles:
             raise OSError("the row is empty")
         place = os.path.abspath(path)
         if not any(place.startswith(folder + os.sep) for folder in self._folders):
-            raise OSError("its path leads out of the dataset")
+            raise OSError("its path is outside of the dataset's folders")
         return place
 
 
 def is_hub_dataset(text: object) -> bool:
-    """Whether a text names a Hugging Face dataset (`hf://…` is a URL of files, for `gan_core.files.open_files`)."""
+    """Returns whether a text names a Hugging Face dataset, `hf:…`; `hf://…` is a URL for `files.open_files`."""
     return isinstance(text, str) and text.startswith(PREFIX) and not text.startswith(f"{PREFIX}//")
 
 
 def open_hub_dataset(text: str, *, kind: Literal["image", "audio"]) -> tuple[Files, list[int] | None, list[str] | None]:
-    """Opens one split of a dataset, which is downloaded at the first time.
+    """Opens one split of a Hugging Face dataset; it is downloaded on first use.
 
     Args:
-        text: `hf:owner/name:split` or `hf:owner/name/config:split`; a local folder that `datasets` reads may take the
-            place of `owner/name` if it begins with `/`, `.` or `~`. The split may be left out if there is one. A
-            dataset with several columns of the kind needs its name at the end: `hf:owner/name:split:column`.
-        kind: of the items.
+        text: `hf:owner/name:split` or `hf:owner/name/config:split`. Instead of `owner/name`, it may contain the path of
+            a local folder that `datasets` can read, starting with `/`, `.` or `~`. The split is optional if there is
+            only one. If several columns are of this kind, append the column: `hf:owner/name:split:column`.
+        kind: kind of the items.
 
     Returns:
-        The files; the class of each and the names of the classes, both None if it has none or some are unknown.
+        The files; the class index of each file; and the names of the classes. The last two are None if the dataset has
+        no class column, or if a row has no class.
 
     Raises:
-        DataError: there is no such dataset, config, split or column, or it cannot be reached.
+        DataError: there is no such dataset, config, split or column, or the Hub cannot be reached.
         MissingDependency: `datasets` is not installed.
     """
     path, config, split, column = _parsed(text)
@@ -102,10 +104,10 @@ def open_hub_dataset(text: str, *, kind: Literal["image", "audio"]) -> tuple[Fil
     feature, suffix = KINDS[kind]
     columns = [name for name, each in dataset.features.items() if isinstance(each, getattr(library, feature))]
     if not columns:
-        raise DataError(f"{text}: no column of {kind}s; its columns are {', '.join(dataset.column_names)}")
+        raise DataError(f"{text}: no column holds {kind}s; the columns are {', '.join(dataset.column_names)}")
     if column is None and len(columns) > 1:
         example = f"{text if split else f'{text}:{dataset.split}'}:{columns[0]}"
-        raise DataError(f"{text}: {', '.join(columns)} hold {kind}s; add one of them, such as {example}")
+        raise DataError(f"{text}: several columns hold {kind}s ({', '.join(columns)}); append one, such as {example}")
     column = column or columns[0]
     if column not in columns:
         raise DataError(f"{text}: {unknown(f'column of {kind}s', column, columns)}")
@@ -116,7 +118,7 @@ def open_hub_dataset(text: str, *, kind: Literal["image", "audio"]) -> tuple[Fil
 
 
 def _parsed(text: str) -> tuple[str, str | None, str | None, str | None]:
-    """The dataset or local folder, config, split and column that a text names."""
+    """Returns the dataset or local folder, the config, the split and the column that a text names."""
     path, *rest = text.removeprefix(PREFIX).split(":")
     parts = path.split("/")
     if len(rest) > 2 or not all(rest) or not (_is_local(path) or (len(parts) in (2, 3) and all(parts))):
@@ -132,11 +134,11 @@ def _is_local(path: str) -> bool:
 
 
 def _library(text: str, kind: str) -> Any:
-    """The library `datasets`, which from here on sends no statistics and draws no bars into a log."""
+    """Returns the library `datasets`, set to send no usage statistics and to print progress bars only to a terminal."""
     try:
         library = import_module("datasets")
     except ImportError as error:
-        raise MissingDependency(f"{text}: needs datasets: pip install gan-{kind}[hf]") from error
+        raise MissingDependency(f"{text} needs `datasets`: pip install gan-{kind}[hf]") from error
     library.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     _hub().HF_HUB_DISABLE_TELEMETRY = True
     if not sys.stderr.isatty():
@@ -149,7 +151,7 @@ def _hub() -> Any:
 
 
 def _loaded(library: Any, text: str, path: str, config: str | None, split: str | None) -> tuple[Any, str]:
-    """One split of a dataset, downloaded where needed, and the folder that `datasets` keeps it in."""
+    """Returns a split of a dataset, downloaded if necessary, and the folder in which `datasets` stores it."""
     try:
         with redirect_stdout(sys.stderr):
             builder = library.load_dataset_builder(path, config)
@@ -171,31 +173,35 @@ def _loaded(library: Any, text: str, path: str, config: str | None, split: str |
 
 
 def _check_split(text: str, split: str | None, splits: Mapping[str, Any] | None) -> str | None:
-    """The split to open, among those that are known.
+    """Returns the split to open; `split` unchanged if the splits are not known yet.
 
     Raises:
-        DataError: there is no such split, or several and none is named.
+        DataError: there is no such split, or `split` is None and there are several.
     """
     if not splits or split in splits:
         return split
     if split is not None:
         raise DataError(f"{text}: {unknown('split', split, splits)}")
     if len(splits) > 1:
-        raise DataError(f"{text}: has {', '.join(splits)}; give one of them, such as {text}:{next(iter(splits))}")
+        raise DataError(f"{text}: the splits are {', '.join(splits)}; append one, such as {text}:{next(iter(splits))}")
     return next(iter(splits))
 
 
 def _labels(library: Any, dataset: Any, text: str) -> tuple[list[int] | None, list[str] | None]:
-    """The class of each row and the names of the classes; of several columns of classes, `label` or the first."""
+    """Returns the class index of each row and the names of the classes.
+
+    If several columns hold classes, `label` or else the first one is used. Both results are None if no column does, or
+    if a row has no class.
+    """
     columns = [name for name, each in dataset.features.items() if isinstance(each, library.ClassLabel)]
     if not columns:
         return None, None
     column = "label" if "label" in columns else columns[0]
     if len(columns) > 1:
-        logger.warning("%s: %s hold classes; `%s` is used", text, ", ".join(columns), column)
+        logger.warning("%s: several columns hold classes (%s); using `%s`", text, ", ".join(columns), column)
     labels = dataset.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
     missing = sum(label is None or label < 0 for label in labels)
     if missing:
-        logger.warning("%s: `%s` is missing in %s, so none is labelled", text, column, count(missing, "row"))
+        logger.warning("%s: `%s` is missing in %s; labels are ignored", text, column, count(missing, "row"))
         return None, None
     return labels, list(dataset.features[column].names)

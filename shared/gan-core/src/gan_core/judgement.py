@@ -1,4 +1,4 @@
-"""What a discriminator returns, for one or several sets of logits, and the losses that are summed over them."""
+"""The result of a discriminator with one or several sets of logits, and the losses that are summed over them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gan_core.precision import full_precision
 
 
 class Judgement(NamedTuple):
-    """The result of a discriminator with several sets of logits: multi-scale, multi-period, patches.
+    """The result of a discriminator with several sets of logits, such as a multi-scale or multi-period one.
 
     Attributes:
-        logits: one tensor `[B, …]` per discriminator.
-        features: the outputs of each discriminator's layers; empty if none are returned.
+        logits: one tensor `[B, …]` for each sub-discriminator.
+        features: the outputs of the layers of each sub-discriminator; empty if it does not return any.
     """
 
     logits: list[Tensor]
@@ -28,10 +28,10 @@ class Judgement(NamedTuple):
 
 
 def judgement_of(result: Tensor | Judgement) -> Judgement:
-    """Returns a discriminator's result as a judgement with logits in at least float32.
+    """Converts a discriminator's result to a judgement, with logits in float32 or higher precision.
 
     Raises:
-        RecipeError: The result is neither logits nor a judgement.
+        RecipeError: the result is neither logits nor a judgement.
     """
     if isinstance(result, Tensor):
         return Judgement([full_precision(result)], [])
@@ -42,7 +42,7 @@ def judgement_of(result: Tensor | Judgement) -> Judgement:
 
 
 def joined(judgement: Judgement) -> Tensor:
-    """Returns all logits of each sample: a single tensor as it is, several as `[B, n]`."""
+    """Returns all logits of each sample: a single tensor unchanged, several concatenated to `[B, n]`."""
     first, *others = judgement.logits
     if not others:
         return first
@@ -64,13 +64,13 @@ def generator_adversarial(objective: Objective, fake: Judgement, real: Judgement
 def feature_distance(real: Judgement, fake: Judgement) -> Tensor:
     """Computes the mean |D_i(x) - D_i(G(s))|, summed over layers i and discriminators (arXiv:1910.06711, section 2.3).
 
-    The features of real samples are constant.
+    The features of real samples are detached.
     """
     pairs = zip(chain(*real.features), chain(*fake.features), strict=True)
     return total(l1_loss(b, a.detach()) for a, b in pairs)
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:
-    """Sums scalars."""
+    """Sums scalars; there must be at least one."""
     first, *others = terms
     return torch.stack([first, *others]).sum() if others else first

@@ -1,7 +1,7 @@
 """Memory layouts of weights.
 
-Most convolutional networks run fastest with the channels last in memory, so games are trained in that layout. A network
-that runs faster otherwise has an attribute `memory_format = torch.contiguous_format`. `tools/dev.py bench layout`
+Most convolutional networks run fastest in channels-last memory format, so games are trained in it. A network that runs
+faster with contiguous weights has an attribute `memory_format = torch.contiguous_format`. `tools/dev.py bench layout`
 compares the layouts.
 """
 
@@ -17,10 +17,10 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def lay_out(game: nn.Module) -> None:
-    """Puts the channels of all weights of images and volumes last in memory, in place.
+    """Converts all 4-D and 5-D weights of a game to channels-last memory format, in place.
 
-    A module whose attribute `memory_format` is `torch.contiguous_format` keeps its weights, and those of the modules in
-    it, as they are.
+    The weights of a module whose attribute `memory_format` is `torch.contiguous_format`, and of its submodules, are not
+    converted.
     """
     kept = {
         id(parameter)
@@ -32,7 +32,7 @@ def lay_out(game: nn.Module) -> None:
 
 
 def channels_last(parameters: Iterable[nn.Parameter]) -> None:
-    """Puts the channels of 4-D and 5-D parameters last in memory, in place."""
+    """Converts 4-D and 5-D parameters to channels-last memory format, in place."""
     for parameter in parameters:
         if (
             parameter.ndim in CHANNELS_LAST

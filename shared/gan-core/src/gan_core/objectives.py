@@ -25,14 +25,14 @@ class Objective:
     """A pair of adversarial losses.
 
     Attributes:
-        name: Its name in recipes.
+        name: its name in recipes.
         discriminator: `(real logits, fake logits) -> scalar`.
         generator: `(fake logits, real logits) -> scalar`; the real logits are None unless it is `relative`.
-        relative: Whether the generator's loss compares with real samples.
-        zero_sum: Whether the generator maximises what the discriminator minimises.
-        cross_entropy: Whether the discriminator's loss is the cross-entropy of a classifier into real and fake.
-        energy: Whether it takes energies, at least 0 and low for real samples, instead of logits.
-        guessing: Least loss of a discriminator that gives every sample the same logit. 0 if the loss has no lower
+        relative: whether the generator's loss compares with real samples.
+        zero_sum: whether the generator maximises what the discriminator minimises.
+        cross_entropy: whether the discriminator's loss is the cross-entropy of a classifier into real and fake.
+        energy: whether it takes energies, at least 0 and low for real samples, instead of logits.
+        guessing: least loss of a discriminator that gives every sample the same logit. 0 if the loss has no lower
             bound, so that it says nothing about how well the discriminator does.
     """
 

@@ -1,4 +1,4 @@
-"""A preset: the networks, the rules and the settings of one published system at one size."""
+"""Presets: the networks, the game and the settings of a published system at one size."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ FIXED = ("self", "objective", "regularizers")
 
 @dataclass(frozen=True)
 class Preset:
-    """What a system is made of; `but` derives another from it, and every one is validated when it is written.
+    """The game, networks and settings of a system. It is validated on construction; `but` derives another preset.
 
     Attributes:
-        game: The class of the rules. Its constructor takes the networks by name, and then only keywords: settings of
-            its own. Networks whose parameters are annotated `Adversary` are wrapped in one with the recipe's objective
-            and regularizers. A game with the keywords `objective` and `regularizers` makes its own adversary, named
-            `discriminator`.
-        networks: the networks' classes, by the names the game calls them. Their keywords are the `network` settings.
-        paper: where it was published.
-        network: network settings that differ from the classes' defaults. One that no preset and no user gives is taken
-            from the data's facts, if there is one of that name (`channels`, `sample_rate` …).
-        settings: the game's own settings that differ from its defaults.
-        objective: Name of the objective of every adversary.
-        regularizers: Penalties, augmentations and constraints of every adversary, with their settings.
-        adversaries: What differs for one adversary: `{"mpd": {"regularizers": [R1(weight=1.0)]}}`. Regularizers
-            may also be a mapping of names to settings; None takes one out.
-        optimizer: every player's.
-        players: what differs for one player: `{"discriminator": {"turns": 5}}`.
+        game: class of the game. Its constructor takes the networks by name and its own settings as keyword-only
+            parameters. A network whose parameter is annotated `Adversary` is wrapped in one, with the recipe's
+            objective and regularizers. A game with the keywords `objective` and `regularizers` creates its own
+            adversary, which must be named `discriminator`.
+        networks: classes of the networks, by their parameter names in the game's constructor. Their keywords are the
+            `network` settings.
+        paper: arXiv number or reference of the paper.
+        network: network settings that differ from the classes' defaults. A setting that neither the preset nor the user
+            sets is taken from the data's fact of the same name, if there is one (`channels`, `sample_rate` …).
+        settings: settings of the game that differ from its defaults.
+        objective: name of the objective of every adversary (default: that of the game or of `Adversary`).
+        regularizers: penalties, augmentations and constraints of every adversary, with their settings.
+        adversaries: settings that differ for one adversary: `{"mpd": {"regularizers": [R1(weight=1.0)]}}`.
+            `regularizers` may also map names to settings; None removes a regularizer.
+        optimizer: optimizer of every player.
+        players: settings that differ for one player: `{"discriminator": {"turns": 5}}`.
         data: data settings that differ from the defaults: `{"spec": {"flip": True}}`.
         train: training settings that differ from the defaults.
     """
@@ -66,7 +67,7 @@ class Preset:
         self.check(self.recipe())
 
     def but(self, **changes: Any) -> Self:
-        """This preset with some attributes changed; mappings are merged into, everything else is replaced.
+        """Returns a copy of the preset with some attributes changed: mappings are updated, other values are replaced.
 
         Raises:
             RecipeError: the result is not valid.
@@ -78,7 +79,7 @@ class Preset:
         return replace(self, **merged)
 
     def recipe(self, *, domain: str | None = None, system: str | None = None, preset: str | None = None) -> Recipe:
-        """The preset as a recipe."""
+        """Returns the preset as a recipe."""
         return parse({
             "domain": domain, "system": system or self.game.__name__, "preset": preset, "network": dict(self.network),
             "game": dict(self.settings), "objective": self.objective,
@@ -89,10 +90,10 @@ class Preset:
         })  # fmt: skip
 
     def check(self, recipe: Recipe) -> Recipe:
-        """The recipe with its network, game, regularizer and adversary settings written out in full.
+        """Returns the recipe with the defaults of its network, game, regularizer and adversary settings filled in.
 
         Raises:
-            RecipeError: the networks or the game do not take a setting, or a name is unknown.
+            RecipeError: a setting is unknown or out of range, or a name is unknown.
         """
         recipe = recipe.model_copy(update={
             "network": self._network_settings(recipe.network), "game": self._game_settings(recipe.game),
@@ -101,13 +102,13 @@ class Preset:
         return recipe.model_copy(update={"adversaries": self._adversary_settings(recipe)})
 
     def complete(self, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
-        """Returns the recipe checked and written out, with what was left open taken from the data's `facts`.
+        """Returns the checked recipe with defaults filled in, and open settings taken from the data's `facts`.
 
-        A network setting is taken from the fact of the same name, unless it is `num_classes`: whether a game has
-        classes is the user's choice. See `completed` for the data settings.
+        A network setting is taken from the fact of the same name, except `num_classes`, since the user chooses whether
+        a game is class-conditional. See `completed` for the data settings.
 
         Raises:
-            RecipeError: see `check`, or no networks can be built with these settings.
+            RecipeError: see `check`; or the networks cannot be built with these settings.
         """
         takers = self._takers(self._own_settings(recipe.network))
         known = {name: facts[name] for name in facts.keys() - {"num_classes"} if takers.get(name)}
@@ -116,10 +117,10 @@ class Preset:
             return completed(self.build(recipe), recipe, facts)
 
     def build(self, recipe: Recipe | None = None) -> Game:
-        """The game of a recipe (of the preset's own, if none is given), with fresh weights from torch's generator.
+        """Builds the game of a recipe (default: the preset's own), with weights drawn from torch's global generator.
 
         Raises:
-            RecipeError: a setting is unknown or out of range.
+            RecipeError: a setting is unknown or out of range, or a regularizer does not apply.
         """
         recipe = self.check(recipe or self.recipe())
         networks = {name: self._network(name, recipe) for name in self.networks}
@@ -132,21 +133,21 @@ class Preset:
         return game
 
     def create(self, **network: Any) -> Game:
-        """A game with some network settings changed."""
+        """Builds the preset's game with some network settings changed."""
         return self.build(self.recipe().but({"network": network}))
 
     def load(self, path: str | Path) -> Game:
-        """The game of a run or model folder that was trained from this preset, with its weights.
+        """Loads a game that was trained from this preset, from a run or model folder.
 
         Raises:
-            CheckpointError: there is none, or it is damaged or of another preset.
+            CheckpointError: there is no model, or it is damaged, or it does not fit this preset.
         """
         from gan_core.model import read_config
 
         recipe = read_config(Path(path)).recipe
         if recipe is None:
             raise CheckpointError(
-                f"{path}: its game was put together by hand; build it again, then `game.restore(path)`"
+                f"{path}: its game was built without a recipe; build it again, then call `game.restore(path)`"
             )
         return self.build(parse(recipe)).restore(path)
 
@@ -159,11 +160,11 @@ class Preset:
         except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RecipeError(
-                f"{recipe.system}: no {name} can be built with these `network` settings: {reason}"
+                f"{recipe.system}: `{name}` cannot be built with these `network` settings: {reason}"
             ) from error
 
     def _for(self, name: str, network: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of one network: the shared ones that it takes, and its own over them."""
+        """Returns the settings of one network: the shared ones that it accepts, updated with its own."""
         takes = self._signatures()[name]
         shared = {key: value for key, value in network.items() if key in takes and key not in self.networks}
         return shared | network.get(name, {})
@@ -180,18 +181,18 @@ class Preset:
         return _checked(dict.fromkeys(self.networks.values()), shared, plain, "network") | own
 
     def _own_settings(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """What a recipe gives to one network alone, by the network's name."""
+        """Returns the settings that a recipe gives to single networks, by network name."""
         own = {}
         for name, takes in self._signatures().items():
             if name not in given:
                 continue
             if not isinstance(given[name], Mapping):
-                raise RecipeError(f"`network.{name}` is {given[name]!r}; expected keys with values of their own")
+                raise RecipeError(f"`network.{name}` is {given[name]!r}; expected a mapping of settings")
             own[name] = _checked({self.networks[name]: None}, takes, given[name], f"network.{name}", fill=False)
         return own
 
     def _takers(self, own: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-        """The networks that take each setting and have no value of their own for it."""
+        """Returns, for each setting, the networks that accept it and have no value of their own."""
         takers: dict[str, list[str]] = {}
         for name, takes in self._signatures().items():
             for key in takes:
@@ -199,7 +200,7 @@ class Preset:
         return takers
 
     def _shared(self, key: str, names: list[str], plain: Mapping[str, Any]) -> inspect.Parameter:
-        """A keyword of several networks, whose defaults must agree where the recipe gives no value."""
+        """Returns a keyword shared by several networks; if the recipe gives no value, their defaults must be equal."""
         parameters = [self._signatures()[name][key] for name in names]
         if key not in plain and any(p.default != parameters[0].default for p in parameters):
             places = " and ".join(f"`network.{name}.{key}`" for name in names)
@@ -211,12 +212,12 @@ class Preset:
         return _checked({self.game: None}, takes, given, "game")
 
     def _wrapped(self) -> tuple[str, ...]:
-        """Returns the networks that are wrapped in an `Adversary`, by the annotations of the game's constructor."""
+        """Returns the names of the networks that the game's constructor annotates with `Adversary`."""
         hints = get_type_hints(self.game.__init__)
         return tuple(name for name in self.networks if hints.get(name) is Adversary)
 
     def _adversaries(self) -> tuple[str, ...]:
-        """Returns the names of the adversaries whose settings a recipe may change."""
+        """Returns the names of the adversaries that a recipe can configure."""
         own = {"objective", "regularizers"} & _keywords(self.game).keys()
         return self._wrapped() or (("discriminator",) if own else ())
 
@@ -244,7 +245,7 @@ class Preset:
 
     def _chosen_objective(self, objective: str, recipe: Recipe) -> str:
         if "objective" not in _keywords(self.game) and not self._wrapped():
-            raise RecipeError(f"{recipe.system} has its own losses: `objective` cannot be chosen; leave it out")
+            raise RecipeError(f"{recipe.system} has its own losses; leave out `objective`")
         if objective not in OBJECTIVES:
             raise unknown("objective", objective, OBJECTIVES)
         return objective
@@ -256,10 +257,10 @@ class Preset:
 
     def _check_place(self, recipe: Recipe) -> None:
         if "regularizers" not in _keywords(self.game) and not self._wrapped():
-            raise RecipeError(f"{recipe.system} has no place for `regularizers`; leave them out")
+            raise RecipeError(f"{recipe.system} does not support `regularizers`; leave them out")
 
     def _adversary_settings(self, recipe: Recipe) -> dict[str, AdversarySettings]:
-        """Returns the changes for single adversaries with their regularizers' settings written out in full."""
+        """Returns the settings of single adversaries, with the defaults of their regularizers filled in."""
         return {name: self._changes(name, over, recipe) for name, over in recipe.adversaries.items()}
 
     def _changes(self, name: str, over: AdversarySettings, recipe: Recipe) -> AdversarySettings:
@@ -277,11 +278,11 @@ class Preset:
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
-    """Returns a recipe for a game with its data settings written out; open ones are taken from the data's facts.
+    """Returns a recipe with the data settings of a game filled in; open ones are taken from the data's facts.
 
-    What is still open is written as None, so that a preset does not fill it in when the recipe is read again.
-    Fields of the specification that follow from the networks are left out: they change with the networks. Names of
-    classes are kept where the game has classes.
+    Fields that are still open are written as None, so that a preset does not fill them in when the recipe is read
+    again. Fields that follow from the networks are left out, since they change with the networks. Names of classes are
+    stored if the game has classes.
 
     Raises:
         RecipeError: a field of `data.spec` is unknown or out of range, or contradicts the networks.
@@ -295,10 +296,10 @@ def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> R
 
 
 def check_players(game: Game, recipe: Recipe) -> None:
-    """Checks what a recipe says of the players.
+    """Checks the settings of a recipe's players.
 
     Raises:
-        RecipeError: the game has no such player, or a setting of its optimizer is unknown or out of range.
+        RecipeError: the game has no such player, or an optimizer setting is unknown or out of range.
     """
     players = {player.name: player for player in game.players()}
     for name in recipe.players:
@@ -315,14 +316,14 @@ def _regularizer(name: str, fields: Mapping[str, Any], adversary: str | None = N
 
 
 def _dumped(regularizers: Iterable[Regularizer] | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns regularizers as plain values by name."""
+    """Returns the settings of regularizers as plain values, by name."""
     if isinstance(regularizers, Mapping):
         return dict(regularizers)
     return {r.name: r.model_dump() for r in regularizers}
 
 
 def _plain(over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the changes for one adversary as plain values."""
+    """Returns the settings of one adversary as plain values."""
     return {key: _dumped(value) if key == "regularizers" else value for key, value in over.items()}
 
 
@@ -334,7 +335,7 @@ def _checked(
     makers: Mapping[Callable[..., Any], None], takes: Mapping[str, inspect.Parameter], given: Mapping[str, Any],
     where: str, *, fill: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """Settings against the keywords and annotations of what takes them; with `fill`, defaults written out."""
+    """Validates settings against the keywords and annotations of callables; `fill` adds the defaults."""
     hints: dict[str, Any] = {}
     for make in makers:
         hints |= get_type_hints(make.__init__ if isinstance(make, type) else make, include_extras=True)  # type: ignore[misc]

@@ -109,8 +109,8 @@ class AdversarySettings(Settings):
     """What a recipe changes for one adversary.
 
     Attributes:
-        objective: Name of its objective (default: the recipe's).
-        regularizers: Settings laid over the recipe's `regularizers`, by name; null takes one out.
+        objective: name of its objective (default: the recipe's).
+        regularizers: settings laid over the recipe's `regularizers`, by name; null takes one out.
     """
 
     objective: str | None = None
@@ -210,10 +210,10 @@ class Recipe(Settings):
         preset: what the settings started from.
         network: the networks' settings. A mapping under a network's name holds for that network alone.
         game: the rules' own settings (weights of terms and the like).
-        objective: Name of the objective of every adversary, where the rules leave it open.
-        regularizers: Penalties, augmentations and constraints of every adversary by name, with their settings; null
+        objective: name of the objective of every adversary, where the rules leave it open.
+        regularizers: penalties, augmentations and constraints of every adversary by name, with their settings; null
             takes one out.
-        adversaries: Changes for one adversary, by its name.
+        adversaries: changes for one adversary, by its name.
         optimizer: every player's, unless `players` says otherwise.
         players: what differs for one player, by its name.
         data: where the data come from.
@@ -417,7 +417,7 @@ EXPECTED = (
     dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number")
     | dict.fromkeys(("float_type", "float_parsing"), "a number")
     | dict.fromkeys(("bool_type", "bool_parsing"), "true or false")
-    | dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "keys with values of their own")
+    | dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of settings")
     | {"tuple_type": "a list", "list_type": "a list", "string_type": "text"}
 )
 """What pydantic's complaints mean to someone who writes YAML."""

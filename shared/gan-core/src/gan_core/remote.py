@@ -1,9 +1,10 @@
-"""Folders and archives on other machines, read in place through fsspec under the limits of local ones.
+"""Remote folders and archives, read in place through fsspec with the same limits as local ones.
 
-Only the protocols in `PROTOCOLS` are read. `file://` would be a second way to local files; fsspec's chained URLs
-(`zip::…`, `simplecache::…`) and reference files can name any place, write to a shared cache or run templates. Nothing
-is cached on disk. Credentials come from each library's own settings (environment, `~/.aws`, `hf auth login`). A web
-server cannot list a folder, so `http://` and `https://` read archives only.
+Only the protocols in `PROTOCOLS` are supported. `file://` is refused because local files are opened by path. fsspec's
+chained URLs (`zip::…`, `simplecache::…`) and reference files are refused because they can name any location, write to
+a shared cache or evaluate templates. Nothing is cached on disk. Credentials come from each library's own settings
+(environment, `~/.aws`, `hf auth login`). A web server cannot list a folder, so `http://` and `https://` support only
+archives.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ PROTOCOLS = {
 }  # fmt: skip
 """The library that reads each protocol."""
 BLOCK = 2**18
-"""Bytes fetched at least when an archive is read, and the largest file that is fetched in one request."""
+"""Size of the read buffer of a remote file, and maximum size of a file that is fetched in one request, in bytes."""
 
 
 class RemoteFile:
-    """One remote file of known size. Every process opens it again, as connections cannot be shared.
+    """A remote file with random access. Each process opens its own connection.
 
     Args:
-        url: of the file, or of the folder that it is in.
-        path: its path in the remote file system, if the URL is a folder's.
-        size: in bytes, if it is known.
+        url: URL of the file, or of the folder that contains it.
+        path: path of the file in the remote file system, if `url` is that of a folder.
+        size: size in bytes; None asks the server.
     """
 
     def __init__(self, url: str, path: str | None = None, size: int | None = None):
@@ -50,14 +51,14 @@ class RemoteFile:
         return io.BufferedReader(_Raw(self), BLOCK if buffering < 0 else buffering)
 
     def read(self, start: int, count: int) -> bytes:
-        """Returns `count` bytes from an offset, less at the end of the file.
+        """Returns `count` bytes from offset `start`, or fewer at the end of the file.
 
         Raises:
-            OSError: they cannot be fetched.
+            OSError: the bytes cannot be fetched, or `count` is more than `MAX_UNPACKED`.
         """
         with _reached():
             if count > MAX_UNPACKED:
-                raise OSError(f"{count:,} bytes at once, at most {MAX_UNPACKED:,} are read")
+                raise OSError(f"a read of {count:,} bytes is more than the maximum of {MAX_UNPACKED:,}")
             with self._lock:
                 file = self._handle()
                 count = max(0, min(count, self.length() - start))
@@ -71,13 +72,13 @@ class RemoteFile:
         """Returns the size in bytes.
 
         Raises:
-            OSError: it is not known.
+            OSError: the server does not report it.
         """
         if self.size is None:
             with _reached():
                 self.size = self._handle().size
         if self.size is None:
-            raise OSError("the server does not say how large it is")
+            raise OSError("the server does not report the size of the file")
         return self.size
 
     def _handle(self) -> Any:
@@ -91,7 +92,7 @@ class RemoteFile:
 
 
 class RemoteFiles:
-    """The files below a remote folder, listed once."""
+    """The files below a remote folder. The listing is fetched once, on construction."""
 
     def __init__(self, url: str):
         self.url = url
@@ -101,7 +102,7 @@ class RemoteFiles:
             found = [info for info in bounded(system.find(path, detail=True).values()) if self._below(info)]
         sizes = {info["name"].removeprefix(self._root): info["size"] for info in found}
         if None in sizes.values():
-            raise OSError("the server does not say how large its files are")
+            raise OSError("the server does not report the sizes of its files")
         self.sizes: Mapping[str, int] = {name: sizes[name] for name in sorted(sizes)}
 
     def open(self, name: str) -> IO[bytes]:
@@ -111,7 +112,7 @@ class RemoteFiles:
         with _reached():
             content = _system(self.url)[0].cat_file(path, start=0, end=size) if size else b""
         if len(content) != size:
-            raise OSError(f"{len(content):,} bytes came, {size:,} were listed")
+            raise OSError(f"received {len(content):,} of {size:,} bytes")
         return io.BytesIO(content)
 
     def _below(self, info: Mapping[str, Any]) -> bool:
@@ -120,7 +121,7 @@ class RemoteFiles:
 
 
 class _Raw(io.RawIOBase):
-    """A position in a remote file."""
+    """An unbuffered stream over a remote file."""
 
     def __init__(self, file: RemoteFile):
         self._remote, self._position = file, 0
@@ -137,7 +138,7 @@ class _Raw(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._remote.length()}[whence]
         if start + offset < 0:
-            raise OSError("a position before the file's beginning")
+            raise OSError("cannot seek to a negative position")
         self._position = start + offset
         return self._position
 
@@ -154,12 +155,12 @@ class _Raw(io.RawIOBase):
 
 
 def locate(url: str) -> RemoteFile | RemoteFiles:
-    """Returns the folder at a URL, or the file (an archive, then), which is not read yet.
+    """Opens a URL: `RemoteFiles` if it is that of a folder, else `RemoteFile`. No content is fetched yet.
 
     Raises:
-        DataError: the protocol is not supported.
-        MissingDependency: the library that reads it is not installed.
-        OSError: it does not exist or cannot be reached.
+        DataError: the protocol is not supported, or the URL is chained or contains a password.
+        MissingDependency: the library for the protocol is not installed.
+        OSError: there is nothing at the URL, or the server cannot be reached.
     """
     system, path = _system(url)
     with _reached():
@@ -168,17 +169,17 @@ def locate(url: str) -> RemoteFile | RemoteFiles:
 
 
 def _system(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URL, which fsspec keeps once for each process and thread, and the path in it."""
+    """Returns the file system of a URL, which fsspec caches per process and thread, and the path in it."""
     protocol = url.partition("://")[0]
     if "::" in url:
-        raise DataError(f"{url}: chained URLs are not read; give the URL of the folder or archive itself")
+        raise DataError(f"{url}: chained URLs are not supported; give the URL of the folder or archive itself")
     if protocol in ("file", "local"):
-        raise DataError(f"{url}: give a local folder or archive by its path")
+        raise DataError(f"{url}: `{protocol}://` is not supported; give the path of the local folder or archive")
     if protocol not in PROTOCOLS:
         raise DataError(f"{url}: {unknown('protocol', protocol, PROTOCOLS)}")
     if re.match(r"[^/]+//[^/@]*:[^/@]*@", url):
         raise DataError(
-            f"{protocol}://…: a password in a URL is written to recipes and logs; set it in the environment"
+            f"{protocol}://…: a password in a URL would be written to recipes and logs; set it in the environment"
         )
     try:
         from fsspec.core import get_filesystem_class, url_to_fs
@@ -187,7 +188,7 @@ def _system(url: str) -> tuple[AbstractFileSystem, str]:
     except ImportError as error:
         library = PROTOCOLS[protocol]
         package = "gan-core[remote]" if library in ("fsspec", "aiohttp") else library
-        raise MissingDependency(f"{url}: needs {library}: pip install {package}") from error
+        raise MissingDependency(f"{url} needs `{library}`: pip install {package}") from error
     with _reached():
         system, path = url_to_fs(url)
     return system, path
@@ -195,7 +196,7 @@ def _system(url: str) -> tuple[AbstractFileSystem, str]:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """Turns the errors of any network library into `OSError`; those of files remain as they are."""
+    """Converts the exceptions of network libraries to `OSError`; those of damaged files and user errors are kept."""
     try:
         yield
     except (InputError, *DAMAGED):

@@ -1,4 +1,4 @@
-"""The plain game of two players that most systems are: a generator, a discriminator, an objective, regularizers."""
+"""The standard two-player game: a generator and a discriminator with an objective and regularizers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from gan_core.regularizers import Generation, Regularizer
 class TwoPlayerGame(Game):
     """Generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661), with or without classes.
 
-    The batch holds one tensor of real samples and, where the networks have classes, a `label`. Fakes take the labels
-    of the real samples that they are judged beside.
+    The batch holds one tensor of real samples and, if the networks are class-conditional, `label` `[B]`. Fake samples
+    are generated with the labels of the real samples in the batch.
 
     Args:
-        generator: `(z [B, latent_dim][, label]) -> samples`; has the attribute `latent_dim`, `num_classes` if it has
-            classes, and `data_spec` to say what its samples are (`ImageSpec(image_size=64, channels=3)`).
-        discriminator: A network as `Adversary` takes it, or an `Adversary`, which has its own objective and
-            regularizers. It has the generator's `num_classes`.
-        objective: What both minimise.
-        regularizers: Penalties, augmentations and constraints.
+        generator: maps latents `[B, latent_dim]` (and `label`, if class-conditional) to samples. Attributes:
+            `latent_dim`; optionally `num_classes`, and `data_spec`, which describes the samples
+            (`ImageSpec(image_size=64, channels=3)`).
+        discriminator: a network, see `Adversary`, with the same `num_classes` as the generator; or an `Adversary` with
+            its own objective and regularizers.
+        objective: the losses of both players; only with a plain network as discriminator.
+        regularizers: penalties, augmentations and constraints; only with a plain network as discriminator.
 
     Attributes:
-        discriminator: The adversary; its network is `discriminator.network`.
+        discriminator: the adversary; its network is `discriminator.network`.
 
     Raises:
-        RecipeError: The networks, the objective and the regularizers do not fit together.
+        RecipeError: the networks have different numbers of classes, or the objective or a regularizer does not apply.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class TwoPlayerGame(Game):
         self.generator = generator
         self.num_classes, judged = getattr(generator, "num_classes", None), getattr(discriminator, "num_classes", None)
         if judged != self.num_classes:
-            raise RecipeError(f"the generator has {self.num_classes} classes, the discriminator {judged}")
+            given = f"`num_classes` is {self.num_classes} in the generator and {judged} in the discriminator"
+            raise RecipeError(f"{given}; make them equal")
         if not isinstance(discriminator, Adversary):
             discriminator = Adversary(
                 discriminator, objective=objective, regularizers=regularizers, images=self.images, example=self.probe,
@@ -69,11 +71,11 @@ class TwoPlayerGame(Game):
         return self.generator_terms(real, self.fakes(len(real), **condition), condition)
 
     def discriminator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        """Computes what the discriminator minimises on real samples and as many fake ones."""
+        """Computes the discriminator's loss on real samples and as many fake ones, as weighted terms by name."""
         return self.discriminator.discriminator_terms(real, fake, **condition)
 
     def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        """Computes what the generator minimises on as many fresh fake samples as there are real ones."""
+        """Computes the generator's loss on new fake samples, as many as real ones, as weighted terms by name."""
         return self.discriminator.generator_terms(fake, real, **condition)
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
@@ -81,7 +83,7 @@ class TwoPlayerGame(Game):
         return {"discriminator": self.discriminator.realness(real, **condition)}
 
     def fakes(self, count: int, **condition: Any) -> Tensor:
-        """Generates `count` samples in the form that the discriminator judges; `sample` may return another to users."""
+        """Generates `count` samples as the discriminator takes them; `sample` may postprocess them for users."""
         return self.sample(count, **condition)
 
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
@@ -93,25 +95,26 @@ class TwoPlayerGame(Game):
         return draws.normal(count, latent_dim(self.generator), like=next(self.parameters()), truncation=truncation)
 
     def styles(self, count: int, **condition: Any) -> Tensor:
-        """Returns the latents whose path lengths are measured: by default z; with a mapping network, its output."""
+        """Returns the latents for path length regularization, z by default; override it for a mapping network."""
         return self.latent(count)
 
     def render(self, styles: Tensor, **condition: Any) -> Tensor:
-        """Returns the samples of latents that `styles` returns."""
+        """Generates samples from the latents that `styles` returns."""
         samples: Tensor = self.generator(styles, **condition)
         return samples
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """Returns the batch's real samples, and the condition that both networks get.
+        """Returns the batch's real samples, and the condition that is passed to both networks.
 
         Raises:
-            DataError: the data have several keys, and the game does not say which it reads.
+            DataError: the data have several keys besides `label`, and neither `reads` nor the data specification
+                selects one.
         """
         key = self.data_spec().key
         keys = self.reads[:1] or ((key,) if key else tuple(batch.keys() - {"label"}))
         if len(keys) != 1:
             have = ", ".join(f"`{key}`" for key in sorted(keys))
-            raise DataError(f"the data have {have}; say which one {type(self).__name__} reads by its attribute `reads`")
+            raise DataError(f"the data have the keys {have}; set `{type(self).__name__}.reads` to one")
         return batch[keys[0]], {"label": batch["label"]} if self.num_classes is not None else {}
 
     def data_spec(self) -> Spec:
@@ -119,7 +122,10 @@ class TwoPlayerGame(Game):
         return spec
 
     def probe(self, rows: int) -> tuple[Tensor, dict[str, Any]]:
-        """Returns generated samples and their condition, made in evaluation mode, for their shape."""
+        """Returns `rows` generated samples and their condition, from which regularizers determine shapes.
+
+        They are generated from zeros in evaluation mode and without gradients.
+        """
         z = torch.zeros(rows, latent_dim(self.generator), device=self.device)
         labels = torch.zeros(rows, dtype=torch.int64, device=self.device)
         condition = {} if self.num_classes is None else {"label": labels}
@@ -128,12 +134,12 @@ class TwoPlayerGame(Game):
 
 
 def latent_dim(generator: nn.Module) -> int:
-    """Returns the size of a generator's latent.
+    """Returns the number of dimensions of a generator's latent.
 
     Raises:
-        RecipeError: The generator has no attribute `latent_dim`.
+        RecipeError: the generator has no attribute `latent_dim`.
     """
     size = getattr(generator, "latent_dim", None)
     if not isinstance(size, int):
-        raise RecipeError(f"{type(generator).__name__} has no attribute `latent_dim`; say how long its latent is")
+        raise RecipeError(f"{type(generator).__name__} has no attribute `latent_dim`; set it to the size of its latent")
     return size

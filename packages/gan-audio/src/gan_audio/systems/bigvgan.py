@@ -207,15 +207,15 @@ class MultiResolutionDiscriminator(Discriminators):
 
 
 class BigVGAN(Vocoder):
-    """BigVGAN (Lee et al. 2023, arXiv:2206.04658): HiFi-GAN's losses.
+    """BigVGAN (Lee et al. 2023, arXiv:2206.04658), with the losses of HiFi-GAN.
 
     Args:
-        generator: mels to audio.
-        mpd: judges audio by periods.
-        mrd: judges audio at resolutions.
-        adversarial_weight: of the adversarial terms; 2 takes back the ½ of `least_squares`.
-        mel_weight: λ_mel.
-        stft_weight: of the multi-resolution STFT loss, which is not the paper's.
+        generator: maps mels `[B, mels, frames]` to audio `[B, 1, T]`.
+        mpd: multi-period discriminator of audio.
+        mrd: multi-resolution discriminator of audio.
+        adversarial_weight: weight of the adversarial terms; 2 cancels the factor ½ in `least_squares`.
+        mel_weight: weight of the mel loss, λ_mel.
+        stft_weight: weight of the multi-resolution STFT loss, which is not part of the paper.
     """
 
     def __init__(

@@ -241,13 +241,13 @@ class HiFiGAN(Vocoder):
     """HiFi-GAN (Kong et al. 2020, arXiv:2010.05646, equations 5 and 6).
 
     Args:
-        generator: mels to audio.
-        mpd: judges audio by periods.
-        msd: judges audio at scales.
-        adversarial_weight: of the adversarial terms; 2 takes back the ½ of `least_squares`, which equations 1 and 2
-            have not.
-        mel_weight: λ_mel.
-        stft_weight: of the multi-resolution STFT loss, which is not the paper's.
+        generator: maps mels `[B, mels, frames]` to audio `[B, 1, T]`.
+        mpd: multi-period discriminator of audio.
+        msd: multi-scale discriminator of audio.
+        adversarial_weight: weight of the adversarial terms; 2 cancels the factor ½ in `least_squares`, which is not in
+            equations 1 and 2.
+        mel_weight: weight of the mel loss, λ_mel.
+        stft_weight: weight of the multi-resolution STFT loss, which is not part of the paper.
     """
 
     def __init__(

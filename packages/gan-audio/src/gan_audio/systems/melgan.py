@@ -146,10 +146,10 @@ class MelGAN(Vocoder):
     """MelGAN (Kumar et al. 2019, arXiv:1910.06711, section 2.3).
 
     Args:
-        generator: mels to audio.
-        discriminator: judges audio at several scales.
-        stft_weight: of the multi-resolution STFT loss, which is not the paper's.
-        quietest: real audio is multiplied by a number in [quietest, 1], as the published code does with 0.3.
+        generator: maps mels `[B, mels, frames]` to audio `[B, 1, T]`.
+        discriminator: multi-scale discriminator of audio.
+        stft_weight: weight of the multi-resolution STFT loss, which is not part of the paper.
+        quietest: lower bound of the random gain in [quietest, 1] of real audio; 0.3 in the published code.
     """
 
     def __init__(

@@ -231,7 +231,7 @@ class SpectrogramGenerator(nn.Module):
         width: channels before the last layer; every layer towards the latent has twice as many.
         kernel: height and width of every layer's filters.
         upsampling: how the layers come by further frames and frequencies.
-        num_classes: None for a generator without classes.
+        num_classes: number of classes; None for a generator without classes.
         batch_norm: whether it normalises.
     """
 
@@ -269,7 +269,7 @@ class SpectrogramDiscriminator(nn.Module):
         channels: of the audio.
         width: channels after the first layer; every further one has twice as many.
         kernel: height and width of every layer's filters.
-        num_classes: None for a discriminator without classes.
+        num_classes: number of classes; None for a discriminator without classes.
         batch_norm: whether all layers but the first normalise, always with the batch's own statistics.
     """
 

@@ -256,11 +256,11 @@ class Vocoder(Game):
     their terms are logged under their names where there are several.
 
     Args:
-        generator: mels to audio.
-        adversarial_weight: of the adversarial terms of both.
-        mel_weight: of the L1 distance between their mels up to half the sample rate; 0 leaves it out.
-        stft_weight: of the multi-resolution STFT loss (Yamamoto et al. 2020, arXiv:1910.11480); 0 leaves it out.
-        quietest: real audio of a batch is multiplied by a number of its own that is uniform in [quietest, 1].
+        generator: maps mels `[B, mels, frames]` to audio `[B, 1, T]`.
+        adversarial_weight: weight of the adversarial terms of both players.
+        mel_weight: weight of the L1 distance between mels up to half the sample rate; 0 leaves it out.
+        stft_weight: weight of the multi-resolution STFT loss (Yamamoto et al. 2020, arXiv:1910.11480); 0 leaves it out.
+        quietest: lower bound of the random gain of each real sample, uniform in [quietest, 1].
     """
 
     images: ClassVar[bool] = False

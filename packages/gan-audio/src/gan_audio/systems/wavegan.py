@@ -208,7 +208,7 @@ class Generator(nn.Module):
         upsampling: how the layers come by further samples.
         post_filter: taps of one more filter of each channel, which learns to take artefacts away (appendix A.1: 512;
             what it makes may pass ±1); None has none.
-        num_classes: None for a generator without classes.
+        num_classes: number of classes; None for a generator without classes.
         batch_norm: whether it normalises.
     """
 
@@ -253,7 +253,7 @@ class Discriminator(nn.Module):
         kernel: taps of every layer.
         phase_shuffle: the largest shift of the first layers' features; 0 shifts none.
         shuffle_per_example: whether every sample is shifted on its own; else a batch is, as published.
-        num_classes: None for a discriminator without classes.
+        num_classes: number of classes; None for a discriminator without classes.
         batch_norm: whether all layers but the first normalise, always with the batch's own statistics.
 
     Raises:

@@ -49,7 +49,7 @@ class Generator(nn.Module):
         channels: of the images.
         latent_dim: of z.
         width: channels before the last layer; every stage towards 4 pixels has twice as many.
-        num_classes: None for a generator without classes.
+        num_classes: number of classes; None for a generator without classes.
     """
 
     def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 100, width: Size = 64,
@@ -82,7 +82,7 @@ class Discriminator(nn.Module):
         channels: of the images.
         width: channels after the first layer; every further stage has twice as many.
         norm: of all stages but the first: `batch`, `layer` or `none`.
-        num_classes: None for a discriminator without classes.
+        num_classes: number of classes; None for a discriminator without classes.
         pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
     """
 

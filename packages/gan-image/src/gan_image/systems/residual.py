@@ -77,7 +77,7 @@ class Generator(nn.Module):
         width: channels of the first block.
         tapered: whether the last four blocks (in BigGAN-PyTorch's layout: all but the first) halve the channels, as at
             48 pixels and more; else all are alike.
-        num_classes: None for a generator without classes.
+        num_classes: number of classes; None for a generator without classes.
         spectral_generator: whether every layer is spectrally normalised.
         attention: the side in pixels at which features attend to themselves; None for a generator that has none.
         layout: whose blocks these are.
@@ -123,7 +123,7 @@ class Discriminator(nn.Module):
             four halve it.
         spectral: whether every layer is spectrally normalised.
         pool: how features become one of an image: their `sum` or `mean` over space.
-        num_classes: None for a discriminator without classes.
+        num_classes: number of classes; None for a discriminator without classes.
         pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
         attention: the side in pixels at which features attend to themselves; None for a discriminator that has none.
         layout: whose blocks these are.

@@ -1,11 +1,11 @@
-"""Image-to-image translation, with pairs and without.
+"""Image-to-image translation, from paired and from unpaired images.
 
-- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net learns from pairs; a PatchGAN judges source and target
-  together. The paper's noise is the U-Net's dropout, which the authors keep on when they test; here it is off then.
-- `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators learn from two sets of images without pairs.
+- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net is trained on pairs; a PatchGAN judges source and target
+  together. The only noise is the U-Net's dropout, which the authors leave on at test time; here it is then off.
+- `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators are trained on two unpaired sets of images.
 
-The networks are gan-core's (`gan_core.translators`). Augmentation is that of the authors' code: pictures are stretched
-to 286 pixels, cut to 256 at random, and flipped.
+The networks are those of `gan_core.translators`. Images are augmented as in the authors' code: they are stretched to
+286 pixels, cropped to 256 at random, and flipped.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from gan_core.regularizers import Replay
 from gan_core.translators import PatchDiscriminator, Probability, ResNetTranslator, UNetTranslator
 
 Layers = Annotated[int, Field(ge=0, le=16)]
-"""Halvings of a PatchGAN."""
+"""Number of halvings of a PatchGAN."""
 Weight = Annotated[float, Field(ge=0)]
-"""Factor of a term."""
+"""Weight of a loss term."""
 AUGMENTED = {"image_size": 256, "resize": "stretch", "enlarge": 286 / 256, "crop": "random", "flip": True}
-"""Data settings of both papers' code."""
+"""Data settings in the code of both papers."""
 
 
 def fitting(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> ImageSpec:
@@ -53,15 +53,15 @@ def fitting(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> Imag
 
 
 class PairTranslator(UNetTranslator):
-    """Source images to target images, `[B, source_channels, H, W]` to `[B, target_channels, H, W]` in [-1, 1].
+    """Translator of source images `[B, source_channels, H, W]` to target images `[B, target_channels, H, W]`.
 
     Args:
         source_channels: channels of the source.
         target_channels: channels of the target.
         width: channels at half the resolution; doubled at each of the next three, then constant.
-        depth: number of halvings; the sides of an image are multiples of `2 ** depth`.
+        depth: number of halvings; the sides of images must be multiples of `2 ** depth`.
         norm: `batch`, `instance`, `layer` or `none`.
-        dropout: dropout probability at the `depth - 5` resolutions next to the innermost.
+        dropout: dropout probability in the decoder, at the `depth - 5` resolutions next to the innermost.
     """
 
     def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, depth: Size = 8,
@@ -72,7 +72,7 @@ class PairTranslator(UNetTranslator):
 
 
 class PairDiscriminator(PatchDiscriminator):
-    """Source and target, joined along their channels, to a logit for each patch `[B, 1, …]`.
+    """Discriminator of pairs, concatenated along their channels, with a logit for each patch, `[B, 1, H', W']`.
 
     Args:
         source_channels: channels of the source.
@@ -90,12 +90,12 @@ class PairDiscriminator(PatchDiscriminator):
 class Pix2Pix(Game):
     """pix2pix (Isola et al. 2017, arXiv:1611.07004, section 3).
 
-    The discriminator judges pairs, so that augmentations and replay keep source and target together.
+    The discriminator's samples are pairs, so that augmentations and replay keep source and target together.
 
     Args:
-        generator: source to target.
-        discriminator: judges source and target, joined along their channels.
-        reconstruction_weight: λ of the L1 distance to the target (eq. 4).
+        generator: translates sources to targets.
+        discriminator: takes pairs, `[B, source_channels + target_channels, H, W]`.
+        reconstruction_weight: weight of the L1 distance to the target, λ (eq. 4).
     """
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
@@ -146,7 +146,7 @@ class Pix2Pix(Game):
 
 
 class Forth(ResNetTranslator):
-    """Source images to target images, `[B, source_channels, H, W]` to `[B, target_channels, H, W]` in [-1, 1].
+    """Translator of source images `[B, source_channels, H, W]` to target images `[B, target_channels, H, W]`.
 
     Args:
         source_channels: channels of the source domain.
@@ -166,7 +166,7 @@ class Forth(ResNetTranslator):
 
 
 class Back(ResNetTranslator):
-    """Target images to source images, as `Forth` the other way."""
+    """Translator of target images to source images; the arguments are those of `Forth`."""
 
     def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, blocks: Size = 9,
                  norm: str = "instance", dropout: Probability = 0.0):  # fmt: skip
@@ -175,7 +175,7 @@ class Back(ResNetTranslator):
 
 
 class SourceDiscriminator(PatchDiscriminator):
-    """Source images to a logit for each patch `[B, 1, …]`.
+    """Discriminator of source images, with a logit for each patch, `[B, 1, H', W']`.
 
     Args:
         source_channels: channels of the source domain.
@@ -189,27 +189,27 @@ class SourceDiscriminator(PatchDiscriminator):
 
 
 class TargetDiscriminator(PatchDiscriminator):
-    """Target images to a logit for each patch, as `SourceDiscriminator`."""
+    """Discriminator of target images; the arguments are those of `SourceDiscriminator`."""
 
     def __init__(self, *, target_channels: Size = 3, width: Size = 64, layers: Layers = 3, norm: str = "instance"):
         super().__init__(in_channels=target_channels, width=width, layers=layers, norm=norm)
 
 
 class CycleGAN(Game):
-    """CycleGAN (Zhu et al. 2017, arXiv:1703.10593): two translators that undo each other, and a judge of each domain.
+    """CycleGAN (Zhu et al. 2017, arXiv:1703.10593): two inverse translators, and a discriminator for each domain.
 
     Args:
-        a_to_b: source to target.
-        b_to_a: target to source.
-        discriminator_a: judges sources.
-        discriminator_b: judges targets.
-        adversarial_weight: factor of the translators' adversarial terms; 2 makes up for the ½ in `least_squares`.
-        cycle_weight: λ of the cycle consistency (eq. 3).
-        identity_weight: factor of the identity mapping (section 5.2); 0 leaves it out, and it must be 0 where the
-            domains have different channels.
+        a_to_b: translates sources to targets.
+        b_to_a: translates targets to sources.
+        discriminator_a: discriminator of sources.
+        discriminator_b: discriminator of targets.
+        adversarial_weight: weight of the translators' adversarial terms; 2 cancels the factor ½ in `least_squares`.
+        cycle_weight: weight of the cycle consistency loss, λ (eq. 3).
+        identity_weight: weight of the identity loss (section 5.2); 0 leaves it out. It must be 0 if the domains have
+            different numbers of channels.
 
     Raises:
-        RecipeError: the identity mapping is asked for between domains of different channels.
+        RecipeError: `identity_weight` is not 0, and the domains have different numbers of channels.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
@@ -227,7 +227,7 @@ class CycleGAN(Game):
         self.adversarial_weight, self.cycle_weight = adversarial_weight, cycle_weight
         self.identity_weight = identity_weight
         if identity_weight and a_to_b.channels_differ:
-            raise RecipeError("`game.identity_weight` compares domains of one number of channels; set it to 0")
+            raise RecipeError("`game.identity_weight` needs domains with equal channels; set it to 0")
 
     def data_spec(self) -> ImageSpec:
         return self.a_to_b.data_spec
@@ -277,7 +277,7 @@ PIX2PIX = Preset(
     data={"spec": AUGMENTED},
     train={"batch_size": 1, "steps": 80_000, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
 )
-"""200 epochs of the 400 pairs of the facades."""
+"""200 epochs of the 400 pairs in the facades dataset."""
 SMALL_PIX2PIX = PIX2PIX.but(
     network={"width": 16, "generator": {"depth": 4}, "discriminator": {"layers": 2}},
     data={"spec": {"image_size": 32, "resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": False}},
@@ -297,7 +297,7 @@ CYCLEGAN = Preset(
     data={"spec": AUGMENTED},
     train={"batch_size": 1, "steps": 266_800, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
 )  # fmt: skip
-"""200 epochs of the 1,334 zebras, the larger set of the horses and zebras."""
+"""200 epochs of the 1,334 zebras, the larger set of the horse2zebra dataset."""
 SMALL_CYCLEGAN = CYCLEGAN.but(
     settings={"identity_weight": 0.0},
     network={"width": 16, "blocks": 2, "layers": 2},

@@ -95,11 +95,11 @@ class AugmentPipe(nn.Module):
         """The transforms in their order, on images of float32 or float64."""
         shape = images.shape
         if shape[1] not in (1, 3):
-            raise RecipeError(f"adaptive augmentation is for images of 1 channel or 3, and these have {shape[1]}")
+            raise RecipeError(f"adaptive augmentation needs images of 1 or 3 channels, but these have {shape[1]}")
         planes = images.flatten(1, -3)  # [B, C, T, H, W] -> [B, C*T, H, W]
         if self.active & {*GROUPS["blit"], *GROUPS["geom"]}:
             planes = self.resampled(planes, self.geometry(planes))
-        gray = {"hue", "saturation"} if shape[1] == 1 else set()  # of which gray images have none
+        gray = {"hue", "saturation"} if shape[1] == 1 else set()  # gray images have neither
         if self.active & {*GROUPS["color"]} - gray:
             images = planes.view(shape)
             planes = recoloured(images, self.colours(images)).flatten(1, -3)

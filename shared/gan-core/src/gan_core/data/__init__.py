@@ -1,4 +1,4 @@
-"""From files to batches: specifications, sources, compositions of sources, and the stream that a training reads."""
+"""Data: specifications, sources, compositions of sources, and the stream of batches that the trainer reads."""
 
 from gan_core.data.items import FittedData, Items, ItemSource, augmented
 from gan_core.data.pairs import Data, Derived, Paired, Unpaired

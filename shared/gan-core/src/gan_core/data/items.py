@@ -1,6 +1,7 @@
-"""Items that are read one at a time: kept in memory or decoded when needed, skipped when unreadable, cropped, flipped.
+"""Sources whose items are read one at a time, and the augmentation of images.
 
-A source of files gives its items as `Items`; everything that is alike for all such sources is here.
+A source of files returns its items as `Items`. This module does what all such sources share: it holds small datasets in
+memory, decodes the items of large ones on demand, and skips unreadable items.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from gan_core.errors import DataError
 from gan_core.files import Unreadable, nothing_readable, skip
 
 MEMORY_BYTES = 2**31
-"""Largest size of fitted items that are held in memory."""
+"""Maximum size of a dataset that is held in memory, in bytes."""
 MEMORY_VALUES = 10**9
-"""Largest number of values that are decoded before a training begins; ten seconds of images."""
+"""Maximum number of values that are decoded before training starts, about ten seconds of images."""
 
 logger = logging.getLogger("gan_core")
 
@@ -35,8 +36,8 @@ class Items(ABC):
 
     Attributes:
         pixels: keys whose uint8 values are pixels.
-        groups: group of each item, `[N]`; None if every item is its own.
-        memory: estimated size of all items as they are read, in bytes.
+        groups: group of each item, `[N]`; None if each item is a group of its own.
+        memory: estimated size of all items after reading, in bytes.
         values: estimated number of values that are decoded to read all items.
     """
 
@@ -49,7 +50,7 @@ class Items(ABC):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Returns the name of an item, for messages and for finding its counterpart in another source."""
+        """Returns the name of an item, for messages."""
         return str(index)
 
     @abstractmethod
@@ -57,12 +58,12 @@ class Items(ABC):
         """Reads one item.
 
         Raises:
-            Unreadable: it is damaged.
+            Unreadable: the item is damaged.
         """
 
 
 class DatasetItems(Items):
-    """The items of a dataset that cannot fail."""
+    """The items of a dataset, all of which can be read."""
 
     def __init__(self, dataset: Dataset[Batch]):
         self.dataset, self.pixels = dataset, pixels_of(dataset)
@@ -81,13 +82,14 @@ class DatasetItems(Items):
 class ItemSource(Source):
     """Base class of sources whose items are read one at a time.
 
-    A set that is small enough is decoded when it is fitted and held in memory. Otherwise items are decoded when they
-    are needed, and the next readable item takes the place of one that cannot be read.
+    `fit` decodes a small dataset at once and holds it in memory. The items of a large one are decoded on demand, and an
+    unreadable item is replaced by the next readable one.
 
     Attributes:
-        thing: what an item is, in messages.
-        strict: whether an item that cannot be read is an error.
-        skipped: names of items that could not be read, with the reasons; grows as items are read.
+        thing: name of an item in messages, in the singular.
+        suffixes: file name suffixes of items, for messages.
+        strict: whether an unreadable item is an error.
+        skipped: reasons by name of the items that could not be read so far.
     """
 
     thing = "item"
@@ -105,14 +107,14 @@ class ItemSource(Source):
         """Returns the items as a game needs them; see `Source.fit`.
 
         Raises:
-            DataError: no item can be read, or one cannot be read and the source is strict, or the data cannot be
-                brought to the specification.
+            DataError: no item is readable; or an item is unreadable and the source is strict; or the data cannot be
+                converted to the specification.
         """
         items = self.items(spec)
         if items.memory <= MEMORY_BYTES and items.values <= MEMORY_VALUES:
             return augmented(self._held(items), spec)
         read = ReadItems(self, items)
-        read[0]  # raises now, and not during the training, if nothing can be read
+        read[0]  # raises here rather than during training if no item is readable
         return augmented(read, spec)
 
     def first(self) -> Batch:
@@ -120,7 +122,7 @@ class ItemSource(Source):
         return ReadItems(self, self.items(Spec()))[0]
 
     def _held(self, items: Items) -> Dataset[Batch]:
-        """Decodes all items that can be read."""
+        """Returns all readable items, decoded."""
         read: dict[int, Batch] = {}
         skipped: dict[str, str] = {}
         for index in range(len(items)):
@@ -134,20 +136,23 @@ class ItemSource(Source):
         return held(list(read.values()), items.pixels, None if items.groups is None else items.groups[list(read)])
 
     def skip(self, skipped: Mapping[str, str]) -> None:
-        """Records items that cannot be read, and names those that are new in a warning.
+        """Records unreadable items, and logs a warning that names the new ones.
+
+        Args:
+            skipped: reasons by name.
 
         Raises:
-            DataError: an item cannot be read, and the source is strict.
+            DataError: there is a new unreadable item, and the source is strict.
         """
         skip(self.skipped, skipped, where=self.name, thing=self.thing, strict=self.strict, logger=self.logger)
 
     def nothing(self, seen: int, skipped: Mapping[str, str]) -> DataError:
-        """Returns the error for a source without a readable item."""
+        """Returns the error for a source of `seen` items, none of which is readable."""
         return nothing_readable(self.name, seen, skipped, thing=self.thing, suffixes=self.suffixes)
 
 
 class ReadItems(Dataset[Batch]):
-    """A source's items, decoded when they are needed; the next readable item takes the place of an unreadable one."""
+    """A source's items, decoded on demand; an unreadable item is replaced by the next readable one."""
 
     def __init__(self, source: ItemSource, items: Items):
         self.source, self.items, self.pixels, self.groups = source, items, items.pixels, items.groups
@@ -165,7 +170,7 @@ class ReadItems(Dataset[Batch]):
 
 
 class HeldItems(Dataset[Batch]):
-    """Items of different sizes that are held in memory."""
+    """Items of different sizes, held in memory."""
 
     def __init__(self, items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None):
         self.items, self.pixels, self.groups = items, frozenset(pixels), groups
@@ -178,7 +183,7 @@ class HeldItems(Dataset[Batch]):
 
 
 def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None = None) -> Dataset[Batch]:
-    """Returns a dataset of items in memory: as one tensor a key where all have one shape."""
+    """Returns a dataset of items in memory, stacked to one tensor per key if all items have the same shapes."""
     keys = items[0].keys()
     if all(len({item[key].shape for item in items}) == 1 for key in keys):
         stacked = {key: torch.stack([item[key] for item in items]) for key in keys}
@@ -190,17 +195,18 @@ def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None 
 
 
 def augmented(dataset: Dataset[Batch], spec: Spec) -> Dataset[Batch]:
-    """Returns a dataset whose images are cut to the specification's size and flipped, as it says."""
+    """Returns a dataset whose images are cropped and flipped as the specification asks."""
     if not isinstance(spec, ImageSpec) or not (spec.augments or spec.resize == "none" or spec.enlarge > 1):
         return dataset
     return Augmented(dataset, spec)
 
 
 class Augmented(Dataset[Batch]):
-    """Items whose images are cropped to a size and flipped, alike for all parts of an item.
+    """Items whose images are cropped and flipped; all parts of an item are cropped and flipped in the same way.
 
     Args:
-        dataset: items whose tensors `[…, H, W]`, where they are images, are as large as the crop or larger.
+        dataset: items whose images and label maps `[…, H, W]` are at least as large as the crop. Other tensors are left
+            unchanged.
         spec: size, crop and flip.
     """
 
@@ -243,16 +249,16 @@ class Augmented(Dataset[Batch]):
         """Returns the height and width of an item, or of all items of a batch."""
         shapes = {tuple(item[key].shape[-2:]) for key in self._parts(item)}
         if len(shapes) > 1:
-            raise DataError(f"the parts of an item have different sizes {sorted(shapes)}; they cannot be cropped alike")
+            raise DataError(f"the parts of an item have different sizes {sorted(shapes)}; resize them to one size")
         return next(iter(shapes))
 
     def _window(self, shape: tuple[int, ...], down: float, right: float) -> tuple[EllipsisType, slice, slice]:
-        """Returns where an item is cut; the numbers in [0, 1) choose the place of a random crop."""
+        """Returns the index of an item's crop; `down` and `right` in [0, 1) set the position of a random crop."""
         size = self.spec.size or shape
         rooms = [side - wanted for side, wanted in zip(shape, size, strict=True)]
         if min(rooms) < 0:
             raise DataError(
-                f"an item is {shape[0]}x{shape[1]} pixels and cannot be cut to {size[0]}x{size[1]}; enlarge it"
+                f"an item is {shape[0]}x{shape[1]} pixels, smaller than the crop of {size[0]}x{size[1]}; enlarge it"
             )
         top, left = (
             room // 2 if self.spec.crop == "centre" else int(place * (room + 1))
@@ -262,24 +268,24 @@ class Augmented(Dataset[Batch]):
 
 
 def mirror(images: Tensor, which: Tensor) -> Tensor:
-    """Returns images `[B, …, W]`, some of them mirrored left to right (`which`, `[B]`)."""
+    """Returns images `[B, …, W]`, flipped left to right where `which` `[B]` is true."""
     return torch.where(which.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
 
 
 class FittedData:
-    """A source fitted to what a game needs. Each dataset is made once, and handed to training, pictures and evaluation.
+    """A source with the datasets that are fitted from it for training, previews and evaluation.
 
     Attributes:
         source: the data.
-        spec: what the game needs, with augmentation.
-        plain: the items without augmentation, for pictures and evaluation.
+        spec: the game's specification, with augmentation.
+        plain: the items without augmentation, for previews and evaluation.
 
     Args:
         source: the data.
-        spec: what the game needs.
+        spec: the game's specification, with augmentation.
 
     Raises:
-        DataError: the data cannot be brought to the specification.
+        DataError: the data cannot be converted to the specification.
     """
 
     def __init__(self, source: Source, spec: Spec):
@@ -288,10 +294,10 @@ class FittedData:
         self.plain = self._last[1] if spec.plain() == spec else source.fit(spec.plain())
 
     def for_training(self, changes: Mapping[str, Any]) -> Dataset[Batch]:
-        """Returns the items of a phase.
+        """Returns the training items of a phase; the source is fitted again only if the specification changes.
 
         Args:
-            changes: fields of the specification that the phase changes.
+            changes: values of the specification's fields that the phase changes.
         """
         spec = self.spec.but(changes)
         if spec == self.spec.plain():

@@ -1,4 +1,4 @@
-"""Sources made of sources: items that belong together, sets without pairs, and parts derived from an item."""
+"""Compositions of sources: pairs, unpaired datasets, and pairs of which one part is computed from the other."""
 
 from __future__ import annotations
 
@@ -22,41 +22,39 @@ from gan_core.files import NAMED, count, printable
 logger = logging.getLogger("gan_core")
 
 Data = Source | Mapping[str, Tensor] | Dataset[Batch]
-"""What users have: a source, tensors by key, or a dataset of items by key."""
+"""Data that can be trained on: a source, tensors by key, or a dataset whose items are tensors by key."""
 
 
 def main_key(source: Source) -> str:
-    """Returns the key of the samples of a source: its only key beside `label`.
+    """Returns the only key of a source besides `label`.
 
     Raises:
-        DataError: it has several.
+        DataError: there is not exactly one.
     """
     keys = [key for key in source.keys if key != "label"]
     if len(keys) != 1:
         raise DataError(
-            f"{source.name} has {', '.join(f'`{key}`' for key in keys)}; a part of a pair must have one of them"
+            f"{source.name} has {', '.join(f'`{key}`' for key in keys)}; each part must have one key besides `label`"
         )
     return keys[0]
 
 
 def first_item(source: Source) -> Batch:
-    """Returns the first readable item of a source, at its own size."""
+    """Returns the first readable item of a source, without a specification applied."""
     return source.first() if isinstance(source, ItemSource) else source.fit(Spec())[0]
 
 
 def as_part(data: Data | Tensor) -> Source:
-    """Returns the source of one part of an item; a tensor `[N, …]` is one without a name."""
+    """Returns the source of one part of an item; a tensor `[N, …]` becomes a source with the key `image`."""
     if isinstance(data, str | Path):
-        raise DataError(
-            f"{data}: a part of an item is a source; open it first, as by `gan_image.open_data({str(data)!r})`"
-        )
+        raise DataError(f"{data}: a path is no source; open it first, for example with `gan_image.open_data`")
     return as_source({"image": data} if isinstance(data, Tensor) else data)
 
 
 def joint_facts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the facts of several parts: `PART_FACT` for each, and `FACT` where all parts have the same.
+    """Returns the facts of several parts: `PART_FACT` for each part, and `FACT` if its value is the same in all parts.
 
-    Classes are left out: they are facts of the source that is labelled.
+    Classes are left out; `Paired` takes them from the labelled source.
     """
     facts: dict[str, Any] = {}
     for name in {name for each in parts.values() for name in each} - {"num_classes", "classes"}:
@@ -68,19 +66,20 @@ def joint_facts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class Paired(ItemSource):
-    """Parts of items from several sources, read together: `Paired(source=a, target=b)`.
+    """Items whose parts come from several sources: `Paired(source=a, target=b)`.
 
-    Items of files belong together by their names without suffix; those of other data by their order. An item of which a
-    part is missing or cannot be read is named, counted and skipped. Classes are those of the first source that has any.
+    Files are matched by name without suffix, other data by index. Items with a missing or unreadable part are skipped
+    with a warning. Labels and classes are those of the first labelled source.
 
     Args:
-        name: name of the source.
-        strict: whether an item without all of its parts is an error.
-        **parts: a source, tensors by key, a dataset, or a tensor `[N, …]` for each part. Each has one key beside
-            `label`, and gets the name of the part.
+        name: name of the source (default: the names of the parts' sources).
+        strict: whether an item with a missing or unreadable part is an error.
+        **parts: a source, tensors by key, a dataset, or a tensor `[N, …]` for each part. Each must have exactly one key
+            besides `label`; in the items it is renamed to the part's name.
 
     Raises:
-        DataError: no items belong together, or a source has several keys.
+        DataError: no items match; or sources that are matched by index have different lengths; or a source does not
+            have exactly one key besides `label`; or a part is missing and `strict` is set.
     """
 
     thing = "item"
@@ -106,14 +105,12 @@ class Paired(ItemSource):
         return len(self.indices)
 
     def _match(self) -> Tensor:
-        """Returns the places of each item in the sources, `[N, parts]`."""
+        """Returns the index of each item in each source, `[N, parts]`."""
         names: list[Sequence[str]] = [getattr(source, "names", None) or () for source in self.parts.values()]
         if not all(names):
             sizes = {part: len(source) for part, source in self.parts.items()}
             if len(set(sizes.values())) > 1:
-                raise DataError(
-                    f"the parts have different numbers of items {sizes}; for data without pairs use `Unpaired`"
-                )
+                raise DataError(f"the parts have different numbers of items {sizes}; use `Unpaired` for unpaired data")
             size = next(iter(sizes.values()))
             return torch.arange(size)[:, None].expand(size, len(self.parts))
         places = [self._places(source, each) for source, each in zip(self.parts.values(), names, strict=True)]
@@ -123,7 +120,7 @@ class Paired(ItemSource):
                 f"{source.name} has {printable(each[0])}"
                 for source, each in zip(self.parts.values(), names, strict=True)
             )
-            raise DataError(f"no items belong together: {first}, …; give the files of a pair the same name")
+            raise DataError(f"no files match by name: {first}, …; give the files of a pair the same name")
         alone = {stem for each in places for stem in each} - set(shared)
         if alone:
             few = ", ".join(printable(stem) for stem in sorted(alone)[:NAMED]) + ", …" * (len(alone) > NAMED)
@@ -179,20 +176,23 @@ def _stem(name: str) -> str:
 
 
 class Unpaired(Source):
-    """Two sets without pairs: `Unpaired(source=a, target=b)`.
+    """Two unpaired datasets: `Unpaired(source=a, target=b)`, as CycleGAN is trained (arXiv:1703.10593).
 
-    There are as many items as the larger set has. An item is one of the first set and one of the second, which is drawn
-    anew each time (CycleGAN's training; Zhu et al. 2017, arXiv:1703.10593). Augmentation draws for each on its own.
+    An item combines an item of the first dataset, by index, with a random item of the second, drawn anew each time. The
+    length is that of the larger dataset. The two parts are augmented independently. Labels are dropped.
 
     Args:
-        name: name of the source.
-        **parts: two sources, as `Paired` takes them.
+        name: name of the source (default: the names of the two sources).
+        **parts: data of the two parts, as in `Paired`.
+
+    Raises:
+        DataError: there are not exactly two parts.
     """
 
     def __init__(self, *, name: str | None = None, **parts: Data | Tensor):
         if len(parts) != 2:
             raise DataError(
-                f"`Unpaired` takes two sets, such as source= and target=, and was given {count(len(parts), 'set')}"
+                f"`Unpaired` was given {count(len(parts), 'dataset')}; give two, such as source= and target="
             )
         self.parts = {part: as_part(data) for part, data in parts.items()}
         self.name = name or " + ".join(source.name for source in self.parts.values())
@@ -245,18 +245,22 @@ class _Unpaired(Dataset[Batch]):
 
 
 Degrade = Callable[[Tensor, Sequence[float]], Tensor]
-"""`(sample, numbers in [0, 1)) -> what is made of it`."""
+"""A function of a sample and random numbers in [0, 1) that returns the degraded sample."""
 
 
 class Derived(Source):
-    """Pairs of which one part is computed from the other: `Derived(photos, degrade)`.
+    """Pairs whose `source` is computed from their `target`: `Derived(photos, degrade)`.
 
     Args:
-        data: a source with one key beside `label`; its samples become `target`.
-        degrade: makes `source` of a sample as the data hold it (images: uint8 `[C, H, W]`), after it was cropped and
-            flipped. It runs where items are read, in workers too, and must draw from its second argument alone.
-        draws: how many numbers in [0, 1) it is given, which are drawn anew each time an item is read.
-        name: name of the source.
+        data: data with exactly one key besides `label`; its samples become `target`. Labels are dropped.
+        degrade: takes a sample after cropping and flipping (images: uint8 `[C, H, W]`) and a list of random numbers,
+            and returns the `source`. All sources must have one shape. It also runs in worker processes; its random
+            choices must depend only on the numbers.
+        draws: length of the list, of numbers in [0, 1) that are drawn anew each time an item is read (default: 0).
+        name: name of the source (default: that of the data).
+
+    Raises:
+        DataError: the data do not have exactly one key besides `label`.
     """
 
     def __init__(self, data: Data | Tensor, degrade: Degrade, *, draws: int = 0, name: str | None = None):

@@ -1,4 +1,4 @@
-"""Sources: datasets before they are fitted to what a game needs."""
+"""Sources: datasets before they are converted to the form that a game needs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Tensor]
 PIXELS = frozenset({"image", "video", "source", "target"})
-"""Keys whose uint8 values are pixels (0 to 255) unless a dataset says otherwise by its attribute `pixels`."""
+"""Keys whose uint8 values are pixels (0 to 255), unless a dataset sets its attribute `pixels`."""
 LARGEST_PIXEL = 2.0
-"""Largest magnitude of floating-point pixels that can be on the scale [-1, 1]."""
+"""Maximum magnitude of floating-point pixels; larger values are rejected as not scaled to [-1, 1]."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 logger = logging.getLogger("gan_core")
 
 
 class Source(ABC):
-    """A dataset before it is fitted to what a game needs.
+    """A dataset before it is converted to the form that a game needs.
 
     Attributes:
-        name: what the user called it.
+        name: name of the source, for messages and recipes.
         keys: keys of its items.
-        facts: what is known about the data: `channels`, `image_size`, `sample_rate`, `num_classes`, `classes` (their
-            names) … Network settings and fields of the specification that nobody set are taken from here.
+        facts: properties of the data: `channels`, `image_size`, `sample_rate`, `num_classes`, `classes` (their names)
+            … They are the defaults of network settings and of fields of the specification that are not set.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Source(ABC):
 
     @abstractmethod
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns the items as a game needs them.
+        """Returns a dataset of the items, converted to a specification.
 
-        Items are `dict[str, Tensor]`. A dataset that can fetch many items at once does so in `__getitems__` and returns
-        the finished batch. Its attribute `pixels` names the keys whose uint8 values are scaled to [-1, 1], and its
-        attribute `groups` (`[N]`) tells which items come from one file; both are optional.
+        Items are `dict[str, Tensor]`. A dataset may define `__getitems__`, which takes a list of indices and returns a
+        finished batch. It may also have the attributes `pixels`, the keys whose uint8 values are scaled to [-1, 1]
+        (default: `PIXELS`), and `groups` `[N]`, equal numbers for items that come from one file.
 
         Raises:
-            DataError: the data cannot be brought to the specification.
+            DataError: the data cannot be converted to the specification.
         """
 
     def items(self, spec: Spec) -> Items:
-        """Returns the fitted items for random access, without augmentation; composed sources read them."""
+        """Returns the converted items for random access, without augmentation, as composed sources read them."""
         from gan_core.data.items import DatasetItems
 
         dataset = self.fit(spec.plain())
@@ -72,12 +72,12 @@ class Source(ABC):
 
 
 class TensorDataset(Dataset[Batch]):
-    """Items held in memory, one row of every tensor each; fetching a batch is one indexing operation.
+    """Items held in memory; item i is row i of every tensor, and a batch is fetched by one indexing operation.
 
     Args:
         tensors: tensors `[N, …]` by key.
-        pixels: keys whose uint8 values are pixels; None takes `PIXELS`.
-        groups: group of each item, `[N]`; None if every item is its own.
+        pixels: keys whose uint8 values are pixels (default: `PIXELS`).
+        groups: group of each item, `[N]`; None if each item is a group of its own.
 
     Raises:
         DataError: there are no items, or the tensors have different lengths.
@@ -91,9 +91,9 @@ class TensorDataset(Dataset[Batch]):
                 raise DataError(f"`{key}` is of the type {type(tensor).__name__}; give a tensor (`torch.as_tensor`)")
         sizes = {key: len(tensor) for key, tensor in tensors.items()}
         if not sizes or 0 in sizes.values():
-            raise DataError("the dataset is empty: give at least one item of every key")
+            raise DataError("the dataset is empty; give at least one item for every key")
         if len(set(sizes.values())) > 1:
-            raise DataError(f"the tensors have different lengths {sizes}; for data without pairs use `Unpaired`")
+            raise DataError(f"the tensors have different lengths {sizes}; use `Unpaired` for unpaired data")
         self.tensors, self.groups = dict(tensors), groups
         self.pixels = frozenset(PIXELS if pixels is None else pixels)
 
@@ -109,12 +109,12 @@ class TensorDataset(Dataset[Batch]):
 
 
 class FixedSource(Source):
-    """A dataset whose items are used as they are; images larger than the specification's size are cropped.
+    """A source of a dataset whose items are not converted: larger images are only cropped, and flipped on request.
 
     Args:
-        dataset: items `dict[str, Tensor]` by index, with a length.
-        name: what the user called it.
-        facts: what is known about the data.
+        dataset: a map-style dataset with a length, whose items are `dict[str, Tensor]`.
+        name: name of the source.
+        facts: properties of the data, see `Source`.
 
     Raises:
         DataError: the items are not dictionaries.
@@ -165,17 +165,18 @@ class FixedSource(Source):
 
 
 class TensorSource(FixedSource):
-    """Tensors as a source: `{"image": [N, C, H, W], "label": [N]}`.
+    """A source of tensors in memory: `{"image": [N, C, H, W], "label": [N]}`.
 
     Args:
-        tensors: uint8 tensors under the keys `PIXELS` hold pixels, 0 to 255; floating-point ones are used as they are
-            and should lie in [-1, 1].
-        name: what the user called it.
-        classes: names of the classes; their indices if None.
-        pixels: keys whose uint8 values are pixels; None takes `PIXELS`.
+        tensors: tensors `[N, …]` by key. uint8 tensors whose key is in `pixels` are scaled from 0 … 255 to [-1, 1];
+            floating-point tensors are used unchanged, and images must be in [-1, 1].
+        name: name of the source.
+        classes: names of the classes (default: their indices).
+        pixels: keys whose uint8 values are pixels (default: `PIXELS`).
 
     Raises:
-        DataError: there are no items, or their numbers differ, or floating-point pixels are on another scale.
+        DataError: there are no items, or the tensors have different lengths, or the magnitude of floating-point
+            images exceeds `LARGEST_PIXEL`.
     """
 
     def __init__(
@@ -186,59 +187,60 @@ class TensorSource(FixedSource):
         super().__init__(dataset, name=name, facts=facts_of(tensors, classes))
         for key in tensors.keys() & ({"image", "video"} if pixels is None else dataset.pixels):
             if tensors[key].is_floating_point() and tensors[key].abs().max() > LARGEST_PIXEL:
-                reach = f"{name}: `{key}` is floating point and reaches {float(tensors[key].abs().max()):.3g}"
-                raise DataError(f"{reach}; give pixels as uint8, or bring them to [-1, 1]")
+                reach = f"{name}: `{key}` is floating point with magnitudes up to {float(tensors[key].abs().max()):.3g}"
+                raise DataError(f"{reach}; give pixels as uint8, or scale them to [-1, 1]")
 
 
 def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
-    """Returns a source for a source, tensors by key, or a dataset of items by key.
+    """Converts tensors by key, or a dataset of such items, to a source; a source is returned unchanged.
 
     Raises:
-        DataError: the data are something else.
+        DataError: the data have another type.
     """
     if isinstance(data, Source):
         return data
     if not isinstance(data, Mapping) and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         kind = type(data).__name__
-        raise DataError(f"`data` is a {kind}; give tensors by key, or a dataset with indices and a length")
+        raise DataError(f"`data` is a {kind}; give tensors by key, or a dataset with `__getitem__` and `__len__`")
     return TensorSource(data) if isinstance(data, Mapping) else FixedSource(data, facts=_facts_of_items(data))
 
 
 def _facts_of_items(dataset: Dataset[Batch]) -> Mapping[str, Any]:
-    """Returns the facts that the first item of a dataset tells; the number of classes is not among them."""
+    """Returns the facts that follow from a dataset's first item, without the number of classes."""
     first = named(dataset[0])
     return facts_of({key: value[None] for key, value in first.items() if key != "label" and isinstance(value, Tensor)})
 
 
 def named(item: Any) -> Batch:
-    """Returns an item or a batch, which must have names.
+    """Returns an item or batch after checking that it is a dictionary.
 
     Raises:
-        DataError: it is not a dictionary.
+        DataError: the item is not a dictionary.
     """
     if not isinstance(item, Mapping):
         raise DataError(
-            f"the dataset's items are {type(item).__name__}; make each a dictionary, such as {{'image': tensor}}"
+            f"the dataset's items are {type(item).__name__}; return dictionaries, such as {{'image': tensor}}"
         )
     return item  # type: ignore[return-value]
 
 
 def length(dataset: Dataset[Batch]) -> int:
-    """Returns the number of items of a dataset; every dataset here has one."""
+    """Returns the number of items of a map-style dataset."""
     return len(dataset)  # type: ignore[arg-type]
 
 
 def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """Returns the facts of tensors: `shape` and `channels` of the first, and the number and names of the classes.
+    """Returns the facts that follow from tensors `[N, …]`: `shape`, `channels`, and `num_classes` and `classes`.
 
-    Where items have several parts, `PART_channels` are those of each.
+    The shape is that of an item of the first tensor that is not `label`. Where items have several parts,
+    `PART_channels` are the channels of each.
 
     Raises:
-        DataError: there are labels and nothing else.
+        DataError: there are only labels.
     """
     shape = next((tuple(tensor.shape[1:]) for key, tensor in tensors.items() if key != "label"), None)
     if shape is None:
-        raise DataError("the tensors are labels alone; give what they are labels of")
+        raise DataError("the only key is `label`; give the labelled samples too")
     facts: dict[str, Any] = {"shape": shape} | ({"channels": shape[0]} if shape else {})
     parts = {key: tensor for key, tensor in tensors.items() if key != "label" and tensor.ndim > 2}
     if len(parts) > 1:
@@ -255,7 +257,7 @@ PROVIDERS = {
     "target": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
     "mask": "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`",
 }
-"""What to do about a key that the data lack."""
+"""Instruction in the error message for each missing key."""
 
 
 def require_keys(source: Source, reads: Collection[str], title: str) -> None:
@@ -267,13 +269,13 @@ def require_keys(source: Source, reads: Collection[str], title: str) -> None:
         title: the system's name.
 
     Raises:
-        DataError: a key is missing; the message names what the source has and what would provide it.
+        DataError: a key is missing; the message lists the source's keys and how to provide the missing one.
     """
     missing = next((key for key in reads if key not in source.keys), None)
     if missing is not None:
         have, wanted = (", ".join(f"`{key}`" for key in keys) for keys in (source.keys, reads))
         remedy = PROVIDERS.get(missing, f"give data whose items have `{missing}`")
-        raise DataError(f"{source.name} has {have}, and {title} reads {wanted}; {remedy}")
+        raise DataError(f"{source.name} has {have}, but {title} reads {wanted}; {remedy}")
 
 
 def require_channels(item: Batch, spec: ImageSpec, pixels: Collection[str], name: str) -> None:
@@ -312,11 +314,11 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
         return
     have = source.facts.get("num_classes")
     if have is None:
-        given = f"{source.name} has no labels, and `network.num_classes` is {num_classes}"
+        given = f"{source.name} has no labels, but `network.num_classes` is {num_classes}"
         raise DataError(f"{given}; leave it out, or give a folder with a sub-folder for each class")
     if have != num_classes:
         raise DataError(
-            f"{source.name} has {have} classes and `network.num_classes` is {num_classes}; set it to {have}"
+            f"{source.name} has {have} classes, but `network.num_classes` is {num_classes}; set it to {have}"
         )
     own = source.facts.get("classes", ())
     if classes is not None and list(own) != list(classes) and not set(own).isdisjoint(classes):

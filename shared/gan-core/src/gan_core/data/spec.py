@@ -1,7 +1,7 @@
-"""Data specifications: what a game needs of its data, as typed settings.
+"""Data specifications: the form of the data that a game needs, as typed settings.
 
-A game derives its specification from its networks (`Game.data_spec`), the recipe's `data.spec` sets what the networks
-leave open, and a phase may change it. A source brings its items to it (`Source.fit`).
+A game derives its specification from its networks (`Game.data_spec`). The recipe's `data.spec` sets fields that the
+networks leave open, and a phase may change fields. `Source.fit` converts the items to the specification.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from gan_core.errors import DataError, RecipeError
 from gan_core.recipe import Settings, Size, parse_settings
 
 LABEL_MAPS = frozenset({"mask", "label_map"})
-"""Parts of an item that hold class indices per pixel: they keep their integer values and are never interpolated."""
+"""Keys of class indices per pixel, which keep their integer values and are resized without interpolation."""
 
 
 class Spec(Settings):
-    """Base class of data specifications. A field that is None is left to the data.
+    """Base class of data specifications. A field that is None is determined by the data.
 
     Attributes:
-        key: key of the samples in a batch; None if the game does not say.
-        thing: what the samples are, in messages.
+        key: key of the samples in a batch; None if it is not specified.
+        thing: name of the samples in messages, in the plural.
     """
 
     key: ClassVar[str | None] = None
@@ -34,7 +34,7 @@ class Spec(Settings):
 
         Args:
             changes: values by field name.
-            where: name of the settings in error messages.
+            where: path of the settings, for error messages.
 
         Raises:
             RecipeError: a field is unknown or its value is out of range.
@@ -42,12 +42,12 @@ class Spec(Settings):
         return parse_settings(type(self), self.fixed() | {**changes}, where)
 
     def fixed(self) -> dict[str, Any]:
-        """Returns the fields that have been given a value."""
+        """Returns the fields that were set explicitly and are not None."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value for name, value in given.items() if value is not None}
 
     def open_fields(self) -> list[str]:
-        """Returns the names of the fields that are left to the data."""
+        """Returns the names of the fields that are determined by the data."""
         return [name for name in type(self).model_fields if getattr(self, name) is None]
 
     @property
@@ -65,7 +65,7 @@ class Spec(Settings):
 
     @property
     def augments(self) -> bool:
-        """Whether items are changed at random when they are read."""
+        """Whether items are randomly augmented when they are read."""
         return False
 
 
@@ -73,10 +73,10 @@ S = TypeVar("S", bound="Spec")
 
 
 class ArraySpec(Spec):
-    """Points or other arrays, used as they are.
+    """Points or other arrays, used unchanged.
 
     Attributes:
-        shape: shape of an item.
+        shape: shape of an item, without the batch axis.
     """
 
     key: ClassVar[str | None] = "points"
@@ -88,17 +88,18 @@ class ImageSpec(Spec):
     """Images, and pairs of images.
 
     Attributes:
-        image_size: height and width of the items in pixels, or `(height, width)`.
-        channels: 1 (grey) or 3 (RGB); for items of several parts, a value for each part by its key.
-        resize: how an image is brought to `image_size`. `cover` keeps the aspect ratio and cuts what is left over,
-            `stretch` changes it, `none` keeps the native scale and only cuts.
-        enlarge: factor on the size that images are resized to before `image_size` is cut out of them, for `cover` and
+        image_size: side of square images in pixels, or `(height, width)`.
+        channels: 1 (grey) or 3 (RGB); for items of several parts, a mapping of keys to numbers of channels.
+        resize: `cover` scales the image to cover `image_size` and crops the rest, `stretch` ignores the aspect ratio,
+            and `none` only crops.
+        enlarge: factor in [1, 8] by which images are resized to more than `image_size` before the crop; for `cover` and
             `stretch` (pix2pix: 286 / 256).
-        crop: where the window is cut: at the `centre`, or at a `random` place drawn anew each time an item is read.
-        flip: whether half of the items, chosen at random each time, are mirrored left to right.
-        interpolate: whether resizing interpolates; otherwise it repeats or drops pixels, so that values stay.
+        crop: position of the crop: `centre`, or `random`, drawn anew each time an item is read.
+        flip: whether items are flipped left to right with probability 1/2 each time they are read.
+        interpolate: whether resizing interpolates; False selects nearest pixels and so keeps their values.
 
-    Crops and flips are the same for all parts of an item, and are left out of previews and evaluations.
+    All parts of an item are cropped and flipped in the same way. Previews and evaluations use neither random crops nor
+    flips nor `enlarge`.
     """
 
     key: ClassVar[str | None] = "image"
@@ -125,12 +126,12 @@ class ImageSpec(Spec):
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the items; None if they are left to the data."""
+        """Height and width of the items in pixels; None if they are determined by the data."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
     def loaded_size(self) -> tuple[int, int] | None:
-        """Height and width that an image is resized to before it is cut; None where it is not resized."""
+        """Height and width in pixels to which an image is resized before the crop; None if it is not resized."""
         if self.size is None or self.resize == "none":
             return None
         height, width = (round(self.enlarge * side) for side in self.size)
@@ -149,31 +150,33 @@ class ImageSpec(Spec):
         Masks and label maps (`LABEL_MAPS`) have one channel and are resized without interpolation.
 
         Raises:
-            RecipeError: `channels` is given by part and leaves this one out.
+            RecipeError: `channels` is a mapping without this key.
         """
         if key in LABEL_MAPS:
             return self.but({"channels": 1, "interpolate": False})
         if not isinstance(self.channels, dict):
             return self
         if key not in self.channels:
-            raise RecipeError(f"`data.spec.channels` has no value for `{key}`, only for {', '.join(self.channels)}")
+            raise RecipeError(f"`data.spec.channels` is set for {', '.join(self.channels)}; set it for `{key}` too")
         return self.but({"channels": self.channels[key]})
 
 
 def expect(spec: Spec, kind: type[S], name: str, holds: str) -> S:
-    """Returns a specification of the kind that a source can meet; one that asks for nothing becomes its default.
+    """Returns the specification, checked to be of the class that a source supports.
+
+    A plain `Spec`, which makes no demands, is replaced by the default specification of that class.
 
     Args:
-        spec: what the game needs.
-        kind: the source's kind of specification.
-        name: the source's name.
+        spec: the game's specification.
+        kind: class of specifications that the source supports.
+        name: the source's name, for the error message.
         holds: what the source holds, for the error message.
 
     Raises:
-        DataError: the game needs another kind of data.
+        DataError: the specification is of another class.
     """
     if type(spec) is Spec:
         return kind()
     if not isinstance(spec, kind):
-        raise DataError(f"{name} holds {holds}, and this game needs {spec.thing}; give it other data")
+        raise DataError(f"{name} holds {holds}, but this game needs {spec.thing}; choose other data")
     return spec

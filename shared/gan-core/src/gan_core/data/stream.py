@@ -1,7 +1,7 @@
-"""From a dataset to batches on a device: held-out splits, and the endless stream that a training reads.
+"""Batches of a dataset on a device: held-out splits, and the endless stream that the trainer reads.
 
-A batch is `dict[str, Tensor]` with the field's keys (`image`, `video`, `audio`, `points`, `label`, `source` …). Pixels
-travel as uint8 and are scaled to [-1, 1] on the device; masks, label maps and tokens keep their values.
+A batch is `dict[str, Tensor]` with keys such as `image`, `video`, `audio`, `points`, `label` and `source`. Pixels are
+transferred as uint8 and scaled to [-1, 1] on the device; masks, label maps and tokens keep their values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 class Part(Dataset[Batch]):
-    """Some of a dataset's items, by their indices `[N]` in it."""
+    """A subset of a dataset, given by indices `[N]`, that keeps its `pixels` and fetches whole batches."""
 
     def __init__(self, dataset: Dataset[Batch], indices: Tensor):
         self.dataset, self.indices, self.pixels = dataset, indices, pixels_of(dataset)
@@ -42,29 +42,37 @@ class Part(Dataset[Batch]):
 
 
 def pixels_of(dataset: Dataset[Batch]) -> frozenset[str]:
-    """Returns the keys whose uint8 values are pixels."""
+    """Returns the keys of a dataset whose uint8 values are pixels: its attribute `pixels` (default: `PIXELS`)."""
     return frozenset(getattr(dataset, "pixels", PIXELS))
 
 
 def fetch(dataset: Dataset[Batch], indices: Sequence[int]) -> Any:
-    """Returns many items, as a list or as the finished batch that the dataset makes of them."""
+    """Returns the items with the given indices: the result of the dataset's `__getitems__`, or else a list."""
     at_once = getattr(dataset, "__getitems__", None)
     return at_once(indices) if at_once is not None else [dataset[index] for index in indices]
 
 
 def shuffled(number: int, seed: int = 0) -> Tensor:
-    """Returns the numbers below `number` in an order that depends on the seed alone, `[number]`."""
+    """Returns a permutation of 0 … `number - 1` that depends only on the seed, `[number]`."""
     return torch.randperm(number, generator=torch.Generator().manual_seed(seed))
 
 
 def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dataset[Batch] | None]:
-    """Splits a dataset into the items that are trained on and those that are not; the split is always the same.
+    """Splits a dataset into training items and held-out items. The split is random but always the same.
 
-    Items of one group (the attribute `groups` of a dataset, `[N]`) stay together: whole groups are held out until their
-    items are at least the share. A dataset of sets without pairs splits each of them in its method `hold_out`.
+    If the dataset has an attribute `groups` `[N]`, items of one group are kept together: whole groups are held out
+    until they hold at least the given share of the items. A dataset of unpaired sets splits each of them in its method
+    `hold_out`.
+
+    Args:
+        dataset: the items.
+        share: fraction of the items to hold out, in [0, 1).
+
+    Returns:
+        The training items and the held-out items; None instead of the latter if `share` is 0.
 
     Raises:
-        DataError: nothing would be left to train on.
+        DataError: no training items would be left.
     """
     if not share:
         return dataset, None
@@ -90,9 +98,9 @@ def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dat
 
 
 class IndexStream(Sampler[list[int]]):
-    """Endless batches of indices: one seeded shuffle an epoch, epochs joined without a seam, from any position.
+    """Endless batches of indices, in a new seeded order in each epoch, from any position. Batches may span epochs.
 
-    A process reads its own rows of each global batch, so several processes together read what one would.
+    Each process reads its own rows of the global batch, so the global batches do not depend on the number of processes.
     """
 
     def __init__(
@@ -103,7 +111,7 @@ class IndexStream(Sampler[list[int]]):
         self.rows = slice(rank * share, (rank + 1) * share)
 
     def epoch(self, number: int) -> Tensor:
-        """Returns the order of one epoch, `[length]`: a function of the seed and the epoch's number."""
+        """Returns the order of an epoch, `[length]`, which depends only on the seed and the epoch's number."""
         return shuffled(self.length, (self.seed << 20) + number)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -120,17 +128,16 @@ class IndexStream(Sampler[list[int]]):
 
 
 class _Placed(Dataset[Any]):
-    """A dataset whose items may draw random numbers that depend on their place in the stream.
+    """A dataset whose items may draw random numbers that depend on their position in the stream.
 
-    What `draws.of_items` draws is the same however many processes and workers read. Torch's own generator is seeded by
-    the turn in the training's own process; in a worker, which does not know the turn or what was read before the
-    training was resumed, it is seeded for every batch.
+    The numbers of `draws.of_items` do not depend on the number of processes and workers. Torch's own generator is
+    seeded for every batch in workers; in the main process the trainer seeds it for every turn.
 
     Args:
-        dataset: items.
+        dataset: the items.
         seed: seed of the stream.
-        rank: number of the process.
-        row: row of the global batch at which the process's own rows begin.
+        rank: rank of the process.
+        row: index of the process's first row in the global batch.
     """
 
     def __init__(self, dataset: Dataset[Batch], seed: int, *, rank: int = 0, row: int = 0):
@@ -148,25 +155,25 @@ class _Placed(Dataset[Any]):
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Makes a worker ignore SIGINT and SIGTERM; the main process stops it."""
+    """Makes a worker ignore SIGINT and SIGTERM, so that only the main process stops it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 class BatchStream:
-    """Fresh batches on a device, without end. Pixels are floating point in [-1, 1].
+    """An endless iterator over batches on a device, with pixels as floating point in [-1, 1].
 
     Attributes:
-        position: samples handed out so far, over all processes; the stream's state.
+        position: number of samples returned so far, over all processes; the only state needed to resume.
 
     Args:
-        dataset: items.
+        dataset: the items.
         batch_size: global batch size, over all processes.
-        seed: seed of the order and of what items draw.
-        position: samples to start from.
-        workers: processes that read; 0 reads in this one.
-        rank: number of this process.
-        processes: number of processes that train together.
+        seed: seed of the order and of the items' random numbers.
+        position: number of samples to skip.
+        workers: number of worker processes that read; 0 reads in the main process.
+        rank: rank of this process.
+        processes: number of training processes.
         device: device of the batches.
     """
 
@@ -209,7 +216,7 @@ def _stop_all_workers() -> None:
 
 
 def read(dataset: Dataset[Batch], indices: Sequence[int] | Tensor, batch_size: int) -> Iterator[Batch]:
-    """Yields the items of some indices once, in batches on the CPU; what items draw is the same every time."""
+    """Yields the items with the given indices in batches on the CPU, with the same random numbers in every call."""
     every = torch.as_tensor(indices)
     for start in range(0, len(every), batch_size):
         batch = every[start : start + batch_size].tolist()
@@ -221,10 +228,10 @@ def read(dataset: Dataset[Batch], indices: Sequence[int] | Tensor, batch_size: i
 
 
 def collate(items: Any) -> Batch:
-    """Returns the batch of some items; what a dataset's `__getitems__` returns may be one already.
+    """Stacks items to a batch; a batch, as some datasets return from `__getitems__`, is returned unchanged.
 
     Raises:
-        DataError: the items are not dictionaries of tensors and numbers, or those under a key have different shapes.
+        DataError: the items are not dictionaries of tensors and numbers, or the tensors of a key have different shapes.
     """
     if isinstance(items, dict):
         return items
@@ -236,9 +243,7 @@ def collate(items: Any) -> Batch:
             )
         if len(shapes) > 1:
             few = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-            raise DataError(
-                f"`{key}` of the data has items of different shapes, such as {few}; bring them to one shape"
-            )
+            raise DataError(f"`{key}` of the data has items of different shapes, such as {few}; make them the same")
     batch: Batch = default_collate(items)
     return batch
 
@@ -253,11 +258,11 @@ def _is_numeric(value: Any) -> bool:
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device, pixels: frozenset[str] = PIXELS) -> Batch:
-    """Returns a batch on the device, with pixels (uint8, 0 to 255) as floating point in [-1, 1].
+    """Moves a batch to a device and converts pixels from uint8 (0 to 255) to floating point in [-1, 1].
 
     Args:
         batch: tensors by key.
-        device: where to.
+        device: the target device.
         pixels: keys whose uint8 values are pixels; other integers keep their values.
     """
     moved = {key: tensor.to(device, non_blocking=True) for key, tensor in batch.items()}

@@ -1,6 +1,6 @@
-"""Regularizers of adversaries: pure functions for the mathematics, settings classes for recipes.
+"""Regularizers of adversaries: functions that compute the terms, and settings classes for recipes.
 
-They apply to any discriminator for which they are defined, and are refused with the reason elsewhere.
+A regularizer that does not apply to a discriminator raises a `RecipeError` with the reason.
 """
 
 from gan_core.regularizers.base import (
@@ -82,4 +82,4 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
         FeatureMatching, PullAway, Unrolled,
     )
 }  # fmt: skip
-"""By name, in the order in which they take part: layers are added before all are normalised."""
+"""Regularizers by name, in the order in which they are applied: layers are added before they are normalised."""

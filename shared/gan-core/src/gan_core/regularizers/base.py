@@ -1,4 +1,4 @@
-"""The interface of regularizers: their settings, and the places of an adversary's turns where they take part."""
+"""The interface of regularizers: their settings, and the methods by which they take part in a turn."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Generation:
-    """The generator of an adversary's fake samples, for regularizers that concern it.
+    """The generator of an adversary's fake samples, for regularizers that need it.
 
     Attributes:
-        network: The generator.
-        latent: `(count, **condition)` to the latents by which path lengths are measured. They may have a graph, so that
-            the gradient reaches a mapping network.
-        render: `(latents, **condition)` to samples.
+        network: the generator.
+        latent: maps `(count, **condition)` to the latents `[count, …]` at which path lengths are measured. They may
+            require gradients, so that the penalty reaches a mapping network.
+        render: maps `(latents, **condition)` to samples.
     """
 
     network: nn.Module
@@ -41,7 +41,7 @@ class Generation:
 
 
 class Timing(Protocol):
-    """The state of a training as regularizers see it; see `gan_core.adversary.Moment`."""
+    """The progress of a training run, as regularizers use it; see `gan_core.adversary.Moment`."""
 
     @property
     def step(self) -> int: ...
@@ -52,7 +52,7 @@ class Timing(Protocol):
 
 
 class Regularized(Protocol):
-    """An adversary as regularizers see it; see `gan_core.adversary.Adversary`."""
+    """An adversary, as regularizers use it; see `gan_core.adversary.Adversary`."""
 
     network: nn.Module
     objective: Objective
@@ -78,13 +78,13 @@ class Regularized(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """The samples of a player's turn, and their judgements, which are computed once, when first asked for.
+    """The samples of a player's turn and their judgements, which are computed on first access.
 
     Attributes:
-        adversary: The discriminator with its objective.
-        fake: Packed samples `[B, …]`; constant in the discriminator's turn.
-        given: Packed real samples `[B, …]`; None if the game has none in this turn.
-        condition: What the networks take besides the samples.
+        adversary: the discriminator with its objective.
+        fake: packed fake samples `[B / pack, …]`, before augmentation; without gradients in the discriminator's turn.
+        given: packed real samples `[B / pack, …]`, before augmentation; None if the game gives none in this turn.
+        condition: further inputs of the network.
     """
 
     adversary: Regularized
@@ -94,43 +94,43 @@ class Turn:
 
     @property
     def real(self) -> Tensor:
-        """Packed real samples `[B, …]`.
+        """Packed real samples `[B / pack, …]`, before augmentation.
 
         Raises:
-            RecipeError: The game has none in this turn.
+            RecipeError: the game gives none in this turn.
         """
         if self.given is None:
             names = [f"the objective `{self.adversary.objective.name}`"]
             names += [f"`regularizers.{r.name}`" for r in self.adversary.regularizers]
-            reason = f"this game compares no real samples in the generator's turn, as {' or '.join(names)} does"
+            reason = f"{' or '.join(names)} needs real samples in the generator's turn, and this game gives none"
             raise RecipeError(f"{reason}; choose another, or pass `real` to `generator_terms`")
         return self.given
 
     @cached_property
     def real_judgement(self) -> Judgement:
-        """The judgement of the real samples, with gradients."""
+        """The judgement of the augmented real samples, with gradients."""
         with torch.enable_grad():
             return self.adversary.judge(self.real, **self.condition)
 
     @cached_property
     def fake_judgement(self) -> Judgement:
-        """The judgement of the fake samples, with gradients."""
+        """The judgement of the augmented fake samples, with gradients."""
         with torch.enable_grad():
             return self.adversary.judge(self.fake, **self.condition)
 
     @property
     def real_logits(self) -> Tensor:
-        """All logits of each real sample, `[B]` or `[B, …]`."""
+        """All logits of each pack of real samples, `[B / pack, …]`."""
         return joined(self.real_judgement)
 
     @property
     def fake_logits(self) -> Tensor:
-        """All logits of each fake sample, `[B]` or `[B, …]`."""
+        """All logits of each pack of fake samples, `[B / pack, …]`."""
         return joined(self.fake_judgement)
 
 
 class Regularizer(Settings):
-    """Settings of a penalty, an augmentation or a constraint of an adversary. Subclasses override what they change."""
+    """Base class of penalties, augmentations and constraints of an adversary. By default, no method has an effect."""
 
     name: ClassVar[str]
 
@@ -140,10 +140,13 @@ class Regularizer(Settings):
         return False
 
     def prepare(self, adversary: Regularized) -> nn.Module | None:
-        """Changes the network before training; what is returned is kept in `adversary.memory` under its name.
+        """Prepares the adversary before training, for example by changing its network.
+
+        Returns:
+            A module with the regularizer's state, stored as `adversary.memory[name]`; None if it has no state.
 
         Raises:
-            RecipeError: It does not apply to this adversary.
+            RecipeError: the regularizer does not apply to this adversary.
         """
         return None
 
@@ -154,57 +157,60 @@ class Regularizer(Settings):
         return module
 
     def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
-        """Returns samples as the discriminator sees them, real and fake, in both turns."""
+        """Augments samples `[B, …]` before they are judged: real and fake ones, in the turns of both players."""
         return samples
 
     def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:
-        """Returns the fake samples of the discriminator's turn."""
+        """Returns the fake samples that the discriminator is trained on, given newly generated ones, `[B, …]`."""
         return fake
 
     def discriminator_terms(self, turn: Turn) -> Terms:
-        """Computes further terms of the discriminator, weighted."""
+        """Computes additional terms of the discriminator's loss by name, already weighted."""
         return {}
 
     def generator_adversarial(self, turn: Turn) -> Tensor | None:
-        """Computes the generator's adversarial term where it replaces the objective's, else returns None."""
+        """Computes a replacement for the generator's adversarial term; None keeps that of the objective."""
         return None
 
     def generator_terms(self, turn: Turn) -> Terms:
-        """Computes further terms of the generator, weighted."""
+        """Computes additional terms of the generator's loss by name, already weighted."""
         return {}
 
     def after_turn(self, adversary: Regularized, values: Terms) -> None:
-        """Updates the state after every turn of any player; see `Adversary.after_turn`."""
+        """Updates the regularizer's state after a turn of any player; see `Adversary.after_turn`."""
 
 
 class Lazy(Regularizer):
     """A weighted term that is computed every `interval` steps.
 
-    With an interval above 1, the weight is multiplied by it, so that the mean strength stays the same (Karras et al.
-    2020, arXiv:1912.04958, section 3.1). Adam's settings are not changed: the factors of the paper's appendix B are for
-    a penalty with an optimizer step of its own, and here it shares the step of the adversarial term.
+    The weight is multiplied by the interval, so that the mean strength does not depend on it (Karras et al. 2020,
+    arXiv:1912.04958, section 3.1). Adam's settings are not changed: the factors in the paper's appendix B apply to a
+    penalty with an optimizer step of its own, while here it shares the step of the adversarial term.
+
+    Attributes:
+        weight: weight of the term.
+        interval: number of steps between computations (default: 1).
     """
 
     weight: float = Field(gt=0)
     interval: int = Field(default=1, ge=1)
 
     def due(self, step: int, value: Callable[[], Tensor]) -> Terms:
-        """Returns the weighted term, if it is due at this step."""
+        """Returns the weighted term by name at every `interval`-th step, and an empty dictionary at other steps."""
         return {} if step % self.interval else {self.name: self.weight * self.interval * value()}
 
 
 class Penalty(Lazy):
-    """A penalty on the discriminator's gradients at some samples."""
+    """A penalty on the gradients of the discriminator with respect to samples."""
 
     @abstractmethod
     def penalty(self, network: Network, real: Tensor, fake: Tensor) -> Tensor:
         """Computes the unweighted penalty, a scalar.
 
         Args:
-            network: Samples `[B, …]` to logits, `[B]` or `[B, …]`, whose sum over all logits of a sample is
-                differentiated.
-            real: Samples `[B, …]`.
-            fake: Samples `[B, …]`.
+            network: maps samples `[B, …]` to logits `[B, …]`; the sum of a sample's logits is differentiated.
+            real: real samples, `[B, …]`.
+            fake: fake samples, `[B, …]`.
         """
 
     def discriminator_terms(self, turn: Turn) -> Terms:
@@ -216,7 +222,7 @@ class Penalty(Lazy):
 def penalties(
     regularizers: Iterable[Penalty], step: int, network: Network, real: Tensor, fake: Tensor
 ) -> dict[str, Tensor]:
-    """Computes the weighted terms that are due at this step, in float32: second derivatives need the precision."""
+    """Computes the weighted penalties that are due at this step, in float32 for the second derivatives."""
     terms: Terms = {}
     with in_full_precision(real):
         for r in regularizers:
@@ -226,7 +232,7 @@ def penalties(
 
 @contextmanager
 def without_compiling(network: nn.Module) -> Iterator[None]:
-    """Runs the network and its parts uncompiled within the context: compiled ones have no second derivative."""
+    """Disables compilation of the network and its parts, since compiled modules have no second derivative."""
     compiled = {part: part._compiled_call_impl for part in network.modules() if part._compiled_call_impl is not None}
     for part in compiled:
         part._compiled_call_impl = None

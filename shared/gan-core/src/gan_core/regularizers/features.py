@@ -1,4 +1,4 @@
-"""Regularizers on the discriminator's features, the input of its last layer `judge`, and layers over whole batches."""
+"""Regularizers of the discriminator's features (the input of its last layer), and minibatch layers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ JUDGES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def has_judging_layer(discriminator: nn.Module) -> bool:
-    """Returns whether a discriminator has a part that is given the features."""
+    """Returns whether a discriminator has the part that `judging_layer` returns."""
     return isinstance(getattr(discriminator, getattr(discriminator, "features_at", "judge"), None), nn.Module)
 
 
 def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
-    """Returns the part whose input is the features: `judge`, or the one that the discriminator names in `features_at`.
+    """Returns the part whose input is the features: the child named by `features_at` (default: `judge`).
 
     Raises:
-        RecipeError: The discriminator has no such part.
+        RecipeError: the discriminator has no such part.
     """
     part = getattr(discriminator, getattr(discriminator, "features_at", "judge"), None)
     if not isinstance(part, nn.Module):
-        where = f"`regularizers.{name}` looks at what the discriminator's layer `judge` is given"
-        raise RecipeError(f"{where}, and {type(discriminator).__name__} has no such layer; leave it out")
+        where = f"`regularizers.{name}` needs the input of the discriminator's layer `judge`"
+        raise RecipeError(f"{where}, but {type(discriminator).__name__} has no such layer; leave it out")
     return part
 
 
 def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> Tensor:
-    """Computes the input of the discriminator's last layer: features `[B, n]`, in full precision."""
+    """Computes the discriminator's features `[B, n]`, the flattened input of `judging_layer`, in full precision."""
     seen: list[Tensor] = []
     part = judging_layer("features", discriminator)
     handle = part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -53,9 +53,10 @@ def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> 
 class FeatureMatching(Lazy):
     """Matches the features of fake samples with those of real ones.
 
-    With a discriminator that returns features (a `Judgement`), it is the mean absolute difference of the features of
-    paired samples, summed over layers and discriminators (Kumar et al. 2019, arXiv:1910.06711, section 2.3); with any
-    other, the squared difference of the batches' mean features (Salimans et al. 2016, arXiv:1606.03498, section 3.1).
+    If the discriminator returns features (in a `Judgement`), the term is the mean absolute difference between the
+    features of paired samples, summed over layers and discriminators (Kumar et al. 2019, arXiv:1910.06711, section
+    2.3). Otherwise it is the squared difference between the batches' mean features (Salimans et al. 2016,
+    arXiv:1606.03498, section 3.1).
     """
 
     name = "feature_matching"
@@ -83,7 +84,7 @@ class FeatureMatching(Lazy):
 
 
 class PullAway(Lazy):
-    """Features of different fakes point apart (Zhao et al. 2017, arXiv:1609.03126, section 2.4)."""
+    """Pushes features of different fakes towards orthogonality (Zhao et al. 2017, arXiv:1609.03126, section 2.4)."""
 
     name = "pull_away"
     weight: float = Field(default=0.1, gt=0)
@@ -103,11 +104,11 @@ class PullAway(Lazy):
 
 
 class MeetsBatch(nn.Module):
-    """A last layer that also sees statistics of the batch: features `[B, n]` or `[B, C, …]` to logits.
+    """A last layer with statistics of the batch as additional input; maps features `[B, n]` or `[B, C, …]` to logits.
 
     Args:
-        statistics: Appends features along axis 1.
-        judge: The original layer with inputs for the appended features.
+        statistics: layer that appends features along axis 1.
+        judge: the original layer, widened by inputs for the appended features.
     """
 
     def __init__(self, statistics: nn.Module, judge: nn.Module):
@@ -119,7 +120,7 @@ class MeetsBatch(nn.Module):
 
 
 def widened(judge: nn.Module, more: int) -> nn.Module:
-    """Adds `more` inputs to a layer, with zero weights, so that its output does not change at first."""
+    """Adds `more` inputs with zero weights to a layer, in place, so that its output does not change initially."""
     if isinstance(judge, MeetsBatch):
         return MeetsBatch(judge.statistics, widened(judge.judge, more))
     old: Tensor = judge.weight  # type: ignore[assignment]
@@ -130,10 +131,10 @@ def widened(judge: nn.Module, more: int) -> nn.Module:
 
 
 class MinibatchStddev(Regularizer):
-    """The last layer sees how much samples differ (Karras et al. 2018, arXiv:1710.10196, section 3).
+    """Gives the last layer the deviation among samples of a group (Karras et al. 2018, arXiv:1710.10196, section 3).
 
     Attributes:
-        group: Number of samples that are compared with each other.
+        group: number of samples in a group; adjusted to a divisor of the batch size.
     """
 
     name = "minibatch_stddev"
@@ -144,11 +145,11 @@ class MinibatchStddev(Regularizer):
 
 
 class MinibatchDiscrimination(Regularizer):
-    """The last layer sees how near other samples of the batch are (Salimans et al. 2016, arXiv:1606.03498, sec. 3.2).
+    """Gives the last layer each sample's closeness to the batch (Salimans et al. 2016, arXiv:1606.03498, sec. 3.2).
 
     Attributes:
-        kernels: Number of features appended to each sample, B.
-        dimensions: Number of dimensions in which distances are computed, C.
+        kernels: number of features appended to each sample, B.
+        dimensions: number of dimensions in which distances are computed, C.
     """
 
     name = "minibatch_discrimination"
@@ -160,7 +161,17 @@ class MinibatchDiscrimination(Regularizer):
 
 
 def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: int) -> None:
-    """Inserts a layer over whole batches before the discriminator's last layer."""
+    """Inserts a layer that appends statistics of the batch before the discriminator's last layer.
+
+    Args:
+        name: the regularizer's name.
+        adversary: adversary whose network is changed.
+        statistics: layer that appends features along axis 1.
+        more: number of appended features.
+
+    Raises:
+        RecipeError: the last layer cannot be widened.
+    """
     discriminator = adversary.network
     judge = judging_layer(name, discriminator)
     if not isinstance(judge, (*JUDGES, MeetsBatch)):
@@ -177,7 +188,7 @@ def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: in
 
 
 class Stddev(nn.Module):
-    """Appends one channel to features `[B, C, …]`: the mean deviation within a sample's group (`group_size`)."""
+    """Appends one channel to features `[B, C, …]`: the mean standard deviation within the sample's group."""
 
     def __init__(self, group: int):
         super().__init__()
@@ -206,10 +217,14 @@ class Nearness(nn.Module):
         self.project: nn.Linear
 
     def size_for(self, name: str, adversary: Regularized) -> None:
-        """Makes the projection T for the features that this discriminator has."""
+        """Creates the projection T for the discriminator's number of features.
+
+        Raises:
+            RecipeError: the adversary has no `example` to find that number.
+        """
         features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
         if features is None:
-            reason = "sizes its layer by the features of an example, and this game gives none"
+            reason = "needs an example to size its layer, but this adversary has none"
             raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
         self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
         self.project.to(features.device, features.dtype)

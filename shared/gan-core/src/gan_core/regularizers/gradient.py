@@ -1,4 +1,4 @@
-"""Penalties on gradients: of the discriminator at real, fake and other samples; path lengths of the generator."""
+"""Penalties on the discriminator's gradients at real, fake and interpolated samples, and on path lengths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gan_core.regularizers.base import (
 
 
 def gradient_norm(network: Network, x: Tensor) -> Tensor:
-    """Computes ‖∇ₓ D(x)‖₂ of each sample, `[B]`, differentiable by the network's parameters.
+    """Computes ‖∇ₓ D(x)‖₂ of each sample, `[B]`, differentiable with respect to the network's parameters.
 
     Where a sample has several logits, D(x) is their sum.
     """
@@ -33,7 +33,7 @@ def gradient_norm(network: Network, x: Tensor) -> Tensor:
 
 
 def input_gradient(network: Network, x: Tensor) -> Tensor:
-    """Computes ∇ₓ D(x) of each sample, `[B, n]`, differentiable by the network's parameters.
+    """Computes ∇ₓ D(x) of each sample, `[B, n]`, differentiable with respect to the network's parameters.
 
     Where a sample has several logits, D(x) is their sum.
     """
@@ -43,9 +43,9 @@ def input_gradient(network: Network, x: Tensor) -> Tensor:
 
 
 def gradient_penalty(network: Network, real: Tensor, fake: Tensor, *, one_sided: bool = False) -> Tensor:
-    """E[(‖∇ D(x̂)‖₂ - 1)²] at one x̂ on the line between each real and fake sample (arXiv:1704.00028, eq. 3).
+    """Computes E[(‖∇ D(x̂)‖₂ - 1)²] at a random x̂ between each real and fake sample (arXiv:1704.00028, eq. 3).
 
-    One-sided, norms below 1 cost nothing (Petzka et al. 2018, arXiv:1709.08894, eq. 7).
+    If `one_sided`, norms below 1 are not penalised (Petzka et al. 2018, arXiv:1709.08894, eq. 7).
     """
     epsilon = draws.uniform(len(real), *[1] * (real.ndim - 1), like=real)
     excess = gradient_norm(network, epsilon * real + (1 - epsilon) * fake) - 1
@@ -53,10 +53,10 @@ def gradient_penalty(network: Network, real: Tensor, fake: Tensor, *, one_sided:
 
 
 def dragan_penalty(network: Network, real: Tensor) -> Tensor:
-    """E[(‖∇ D(x + δ)‖₂ - 1)²] around the data (Kodali et al. 2017, arXiv:1705.07215, section 2.3).
+    """Computes E[(‖∇ D(x + δ)‖₂ - 1)²] around real samples x (Kodali et al. 2017, arXiv:1705.07215, section 2.3).
 
-    As in its authors' code, x + δ lies at a random place between x and x + ½ σ u, where σ is the deviation of all the
-    batch's values and u is uniform in [0, 1) in every value.
+    As in the authors' code, x + δ is a random point between x and x + ½ σ u, where σ is the standard deviation of all
+    values in the batch, and every value of u is uniform in [0, 1).
     """
     alpha = draws.uniform(len(real), *[1] * (real.ndim - 1), like=real)
     noise = draws.uniform(len(real), *real.shape[1:], like=real)
@@ -64,18 +64,19 @@ def dragan_penalty(network: Network, real: Tensor) -> Tensor:
 
 
 def zero_centred_penalty(network: Network, x: Tensor) -> Tensor:
-    """½ E[‖∇ D(x)‖²]: R1 at real samples, R2 at fakes (Mescheder et al. 2018, arXiv:1801.04406, eqs. 9 and 10)."""
+    """Computes ½ E[‖∇ D(x)‖²]: R1 at real samples, R2 at fakes (Mescheder et al. 2018, arXiv:1801.04406, eq. 9, 10)."""
     return input_gradient(network, x).square().sum(dim=1).mean() / 2
 
 
 def path_lengths(generate: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
-    """Computes ‖Jᵀy‖₂ of each latent, `[B]`, with noise y of the samples' shape (arXiv:1912.04958, section 3.2).
+    """Computes ‖Jᵀy‖₂ at each latent, `[B]`, with Gaussian noise y (Karras et al. 2020, arXiv:1912.04958, section 3.2).
 
-    Where the latent has a graph, as the output of a mapping network, the gradient reaches what it was computed from.
+    The deviation of y is one over the square root of the number of pixels. If the latents were computed by a mapping
+    network, gradients reach it.
 
     Args:
-        generate: Latents `[B, n]` (or `[B, layers, n]`) to samples `[B, C, …]`.
-        latent: Where the Jacobian J is taken. For latents of several layers, the squared lengths are averaged.
+        generate: maps latents `[B, n]` (or `[B, layers, n]`) to samples `[B, C, …]`.
+        latent: latents at which the Jacobian J is taken. Squared lengths are averaged over the layers.
     """
     if not latent.requires_grad:
         latent = latent.detach().requires_grad_()
@@ -89,10 +90,10 @@ def path_lengths(generate: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor
 
 
 class GradientPenalty(Penalty):
-    """WGAN-GP's penalty, with any objective (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3).
+    """The gradient penalty of WGAN-GP, for any objective (Gulrajani et al. 2017, arXiv:1704.00028, eq. 3).
 
     Attributes:
-        one_sided: norms below 1 cost nothing.
+        one_sided: whether only gradient norms above 1 are penalised.
     """
 
     name = "gradient_penalty"
@@ -104,7 +105,7 @@ class GradientPenalty(Penalty):
 
 
 class Dragan(Penalty):
-    """DRAGAN's penalty around the data (Kodali et al. 2017, arXiv:1705.07215)."""
+    """The gradient penalty of DRAGAN, around real samples (Kodali et al. 2017, arXiv:1705.07215)."""
 
     name = "dragan"
     weight: float = Field(default=10.0, gt=0)
@@ -124,7 +125,7 @@ class R1(Penalty):
 
 
 class R2(Penalty):
-    """The zero-centred penalty at fakes; `weight` is γ (Mescheder et al. 2018, arXiv:1801.04406, eq. 10)."""
+    """The zero-centred penalty at fake samples; `weight` is γ (Mescheder et al. 2018, arXiv:1801.04406, eq. 10)."""
 
     name = "r2"
     weight: float = Field(default=10.0, gt=0)
@@ -134,11 +135,13 @@ class R2(Penalty):
 
 
 class PathLength(Lazy):
-    """Equal steps in the latent space change samples equally (Karras et al. 2020, arXiv:1912.04958, section 3.2).
+    """Path length regularization of the generator (Karras et al. 2020, arXiv:1912.04958, section 3.2).
+
+    It makes a step of a given size in the latent space change samples by the same amount everywhere.
 
     Attributes:
-        decay: Share of each new batch in the moving mean of the lengths.
-        shrink: Divisor of the batch size for this term, to save memory.
+        decay: weight of a new batch in the moving average of the path lengths.
+        shrink: divisor of the batch size for this term, to save memory.
     """
 
     name = "path_length"
@@ -153,8 +156,8 @@ class PathLength(Lazy):
 
     def _generation(self, adversary: Regularized) -> Generation:
         if adversary.generation is None:
-            reason = "measures a generator of latents, and this adversary knows none"
-            raise RecipeError(f"`regularizers.path_length` {reason}; leave it out, or give `generation`")
+            reason = "needs a generator of latents, but this adversary has none"
+            raise RecipeError(f"`regularizers.path_length` {reason}; leave it out, or give the adversary `generation`")
         return adversary.generation
 
     def generator_terms(self, turn: Turn) -> Terms:

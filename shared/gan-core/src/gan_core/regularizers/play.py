@@ -1,4 +1,4 @@
-"""Regularizers that change the game itself: smoothed labels, replayed fakes, an unrolled opponent."""
+"""Regularizers that change the adversarial losses or their samples: label smoothing, replay, unrolling."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from gan_core.replay import ReplayPool
 
 
 class LabelSmoothing(Regularizer):
-    """Real samples are real with probability `real` only (Salimans et al. 2016, arXiv:1606.03498, section 3.4).
+    """One-sided label smoothing (Salimans et al. 2016, arXiv:1606.03498, section 3.4).
 
-    The cross-entropy with the label t of a real sample is softplus(-D(x)) + (1 - t) D(x), summed over several logits.
+    With the label t, a real sample's cross-entropy is softplus(-D(x)) + (1 - t) D(x); the second part is added here.
+
+    Attributes:
+        real: label t of real samples.
     """
 
     name = "label_smoothing"
@@ -37,10 +40,10 @@ class LabelSmoothing(Regularizer):
 
 
 class Replay(Regularizer):
-    """The discriminator also sees earlier fakes (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
+    """Trains the discriminator on earlier fakes too (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
 
     Attributes:
-        size: Number of fakes in the pool.
+        size: maximum number of fakes in the pool.
     """
 
     name = "replay"
@@ -48,7 +51,7 @@ class Replay(Regularizer):
 
     def prepare(self, adversary: Regularized) -> nn.Module:
         if adversary.num_classes is not None:
-            raise RecipeError("`regularizers.replay` remembers no classes, and this game has them; leave one out")
+            raise RecipeError("`regularizers.replay` does not store classes, but this game has classes; leave one out")
         if adversary.objective.relative:
             reason = f"the objective `{adversary.objective.name}` compares samples of one batch"
             raise RecipeError(f"`regularizers.replay`: {reason}; leave one out")
@@ -56,7 +59,7 @@ class Replay(Regularizer):
 
     def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:
         if condition:
-            reason = f"remembers no conditions, and this game's discriminator is given `{next(iter(condition))}`"
+            reason = f"does not store conditions, but this game's discriminator takes `{next(iter(condition))}`"
             raise RecipeError(f"`regularizers.replay` {reason}; leave it out")
         remembered: Tensor = self.kept(adversary, ReplayPool)(fake)
         return remembered
@@ -64,21 +67,21 @@ class Replay(Regularizer):
 
 Weights = dict[str, Tensor]
 Move = Callable[[Weights, Mapping[str, Tensor]], Weights]
-"""A differentiable step: the weights, and the loss's gradients of some of them, to the next values of these."""
+"""A differentiable optimizer step: maps weights, and gradients of some of them, to the new values of the latter."""
 
 
 class Unrolled(Regularizer):
-    """The generator plays against the discriminator of some steps ahead (Metz et al. 2017, arXiv:1611.02163, eq. 7-10).
+    """Trains the generator against the discriminator after K more steps (Metz et al. 2017, arXiv:1611.02163, eq. 7-10).
 
-    The steps ahead are taken on a copy, down the adversarial term of this turn's samples: by the updates of the
-    discriminator's Adam from where it stands, as in the paper's runs, or by plain gradient steps, as in its equation 7.
-    Where the objective is zero-sum, the generator maximises all of the discriminator's loss: through the copy's weights
-    it bears on the real samples' term too.
+    A copy of the discriminator is trained on the adversarial term of this turn's samples. It makes the updates of the
+    discriminator's Adam, as in the paper's experiments, or plain gradient steps, as in its equation 7. If the objective
+    is zero-sum, the generator maximises the whole loss of the discriminator, since the term of the real samples also
+    depends on the generator through the copy's weights.
 
     Attributes:
-        steps: K.
-        learning_rate: η of plain gradient steps; None takes the updates of the discriminator's Adam.
-        first_order: the copy is constant for the generator, which then does not see how the discriminator would react.
+        steps: number of steps, K.
+        learning_rate: learning rate η of plain gradient steps; None makes the updates of the discriminator's Adam.
+        first_order: whether the generator's gradient ignores how its samples change the copy, which is cheaper.
     """
 
     name = "unrolled"
@@ -87,10 +90,10 @@ class Unrolled(Regularizer):
     first_order: bool = False
 
     def generator_adversarial(self, turn: Turn) -> Tensor:
-        """Computes the generator's adversarial term against the discriminator of `steps` steps ahead.
+        """Computes the generator's adversarial term against the discriminator after `steps` more steps.
 
         Raises:
-            RecipeError: Adam's updates are asked for and the discriminator is trained otherwise.
+            RecipeError: `learning_rate` is None, and the discriminator is not trained by Adam.
         """
         adversary, objective, discriminator = turn.adversary, turn.adversary.objective, turn.adversary.network
         real, fake = turn.real, turn.fake
@@ -122,23 +125,23 @@ class Unrolled(Regularizer):
             return gradient_steps(self.learning_rate)
         optimizer = adversary.optimizer
         if not isinstance(optimizer, torch.optim.Adam):
-            found = "no optimizer (a training gives it one)" if optimizer is None else type(optimizer).__name__
-            asked = "`regularizers.unrolled` looks ahead by the discriminator's Adam"
-            raise RecipeError(f"{asked}, and it has {found}; set `regularizers.unrolled.learning_rate` for plain steps")
+            found = "no optimizer outside of a training run" if optimizer is None else type(optimizer).__name__
+            asked = "`regularizers.unrolled` uses the discriminator's Adam"
+            raise RecipeError(f"{asked}, but it has {found}; set `regularizers.unrolled.learning_rate` for plain steps")
         return adam_steps(optimizer, dict(adversary.network.named_parameters()))
 
 
 def gradient_steps(rate: float) -> Move:
-    """θ - η g."""
+    """Returns a plain gradient step, θ - η g."""
     return lambda weights, gradients: {name: weights[name] - rate * slope for name, slope in gradients.items()}
 
 
 def adam_steps(optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Parameter]) -> Move:
-    """The updates that Adam (Kingma & Ba 2015, algorithm 1) would make next; the optimizer itself stays as it is.
+    """Returns the updates that Adam (Kingma & Ba 2015, algorithm 1) would make next, without changing the optimizer.
 
     Args:
-        optimizer: of one group, at its present learning rate and moments.
-        parameters: that it moves, by the names of their weights.
+        optimizer: an optimizer with one parameter group; its current learning rate and moments are used.
+        parameters: parameters that it updates, by name.
     """
     (group,) = optimizer.param_groups
     (beta1, beta2), rate, epsilon, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]

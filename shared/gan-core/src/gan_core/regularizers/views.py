@@ -1,4 +1,4 @@
-"""Regularizers that change the samples that the discriminator sees: noise, augmentation, consistency."""
+"""Regularizers that augment the discriminator's inputs: noise, augmentation, consistency."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ from gan_core.regularizers.base import Lazy, Regularized, Regularizer, Turn
 
 
 def prepare_images(name: str, adversary: Regularized, channels: tuple[int, ...] | None = None) -> None:
-    """Checks before training that an adversary's samples are images or clips, as far as it is known.
+    """Checks before training that an adversary's samples are images or clips.
+
+    The shape is checked only if the adversary has an example.
+
+    Args:
+        name: the regularizer's name.
+        adversary: the adversary.
+        channels: supported numbers of channels; None supports any.
 
     Raises:
-        RecipeError: They are something else, or have another number of channels.
+        RecipeError: the samples are not images or clips, or have another number of channels.
     """
     if not adversary.images:
         reason = "the axes of this game's samples are not height and width"
-        raise RecipeError(f"`regularizers.{name}` is for images, and {reason}; leave it out")
+        raise RecipeError(f"`regularizers.{name}` needs images, but {reason}; leave it out")
     shape = adversary.probe(lambda samples, condition: unpack(samples, adversary.pack).shape)
     if shape is not None:
         require_images(name, shape, channels)
@@ -36,25 +43,27 @@ def require_images(name: str, shape: torch.Size, channels: tuple[int, ...] | Non
     """Checks the shape of samples: images `[B, C, H, W]` or clips `[B, C, T, H, W]`.
 
     Raises:
-        RecipeError: They are something else, or have another number of channels.
+        RecipeError: the samples have another number of axes or channels.
     """
     if len(shape) not in (4, 5):
-        found = f"this game's samples are {list(shape[1:])}"
-        raise RecipeError(f"`regularizers.{name}` is for images and clips, and {found}; leave it out")
+        found = f"this game's samples have the shape {list(shape[1:])}"
+        raise RecipeError(f"`regularizers.{name}` needs images or clips, but {found}; leave it out")
     if channels is not None and shape[1] not in channels:
-        raise RecipeError(f"`regularizers.{name}` is for images of {channels} channels, and these have {shape[1]}")
+        wanted = " or ".join(map(str, channels))
+        found = f"this game's samples have {shape[1]}"
+        raise RecipeError(f"`regularizers.{name}` needs {wanted} channels, but {found}; leave it out")
 
 
 CHANNELS = (1, 3)
-"""Numbers of channels that colours can be transformed for."""
+"""Numbers of channels that the colour transforms support."""
 
 
 class InstanceNoise(Regularizer):
-    """Noise on all samples, so that both distributions have the same support (Sønderby et al. 2017, arXiv:1610.04490).
+    """Gaussian noise on real and fake samples in both turns (Sønderby et al. 2017, arXiv:1610.04490).
 
     Attributes:
-        deviation: Standard deviation at the start of the phase, in the samples' unit.
-        until: Share of the phase over which it falls linearly to 0.
+        deviation: standard deviation at the start of the phase, in units of the samples' values.
+        until: fraction of the phase over which the deviation falls linearly to 0.
     """
 
     name = "instance_noise"
@@ -71,10 +80,10 @@ class InstanceNoise(Regularizer):
 class DiffAugment(Regularizer):
     """Differentiable augmentation of real and fake samples in both turns (Zhao et al. 2020, arXiv:2006.10738).
 
-    All frames of a clip `[B, C, T, H, W]` are augmented alike.
+    All frames of a clip `[B, C, T, H, W]` are augmented in the same way.
 
     Attributes:
-        policy: Transforms in the order in which they are applied: `color`, `translation`, `cutout`.
+        policy: transforms in the order in which they are applied: `color`, `translation`, `cutout`.
     """
 
     name = "diffaugment"
@@ -95,14 +104,15 @@ class DiffAugment(Regularizer):
 class AdaptiveAugmentation(Regularizer):
     """Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676).
 
-    All frames of a clip `[B, C, T, H, W]` are augmented alike.
+    All frames of a clip `[B, C, T, H, W]` are augmented in the same way.
 
     Attributes:
-        groups: Groups of transforms: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`.
-        p: Strength in [0, 1]: the initial one, or a fixed one if there is no target.
-        target: Value of r_t, the mean sign of D(x), that the strength is adapted to reach; None keeps it fixed.
-        speed: Number of real images over which the strength changes by 1.
-        interval: Steps between changes of the strength.
+        groups: groups of transforms: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`.
+        p: strength in [0, 1], at the start of training, or fixed if `target` is None.
+        target: value of r_t, the mean sign of D(x) at real samples, that the strength is adapted to reach; None keeps
+            the strength fixed.
+        speed: number of real images over which the strength changes by 1.
+        interval: steps between changes of the strength.
     """
 
     name = "ada"
@@ -136,7 +146,7 @@ class AdaptiveAugmentation(Regularizer):
 
 
 class Adaptive(nn.Module):
-    """The augmentation pipe, and what moves its strength; None if the strength is fixed."""
+    """State of `AdaptiveAugmentation`: the pipe, and the controller of its strength (None if it is fixed)."""
 
     def __init__(self, settings: AdaptiveAugmentation):
         super().__init__()
@@ -148,14 +158,14 @@ class Adaptive(nn.Module):
 
 
 class Consistency(Lazy):
-    """The discriminator judges an image flipped and shifted as it judges it (Zhang et al. 2020, arXiv:1910.12027).
+    """Consistency of the logits of images and of their flipped, shifted copies (Zhang et al. 2020, arXiv:1910.12027).
 
-    Where it gives several logits, the squared differences are averaged over all of them.
+    The term is the squared difference, averaged over all logits. All frames of a clip are moved in the same way.
 
     Attributes:
-        fake_weight: Weight of the same term on fake samples: balanced consistency (Zhao et al. 2021, arXiv:2002.04724,
-            section 2.2).
-        shift: Largest shift in each direction, in pixels.
+        fake_weight: weight of the same term on fake samples, for balanced consistency (Zhao et al. 2021,
+            arXiv:2002.04724, section 2.2); 0 leaves it out.
+        shift: largest shift in each direction, in pixels.
     """
 
     name = "consistency"
@@ -188,9 +198,9 @@ class Consistency(Lazy):
 
 
 def flip_and_shift(images: Tensor, shift: int) -> Tensor:
-    """Mirrors half of the images `[B, C, H, W]` and moves all by up to `shift` pixels over a reflected border.
+    """Flips images `[B, C, H, W]` with probability 1/2 and shifts them by up to `shift` pixels, with reflected borders.
 
-    All frames of a clip `[B, C, T, H, W]` are moved alike.
+    All frames of a clip `[B, C, T, H, W]` are moved in the same way.
     """
     count, *_, height, width = images.shape
     mirrored = draws.uniform(count, 1, like=images) < 0.5

@@ -1,4 +1,4 @@
-"""Constraints on the weights: bounds, a spectral norm of 1, orthogonality."""
+"""Constraints on the weights: clipping, spectral normalization, orthogonality."""
 
 from __future__ import annotations
 
@@ -20,30 +20,34 @@ WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
 
 
 def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """Yields the layers with a weight matrix or a convolution kernel."""
+    """Returns the linear, embedding and convolution layers of a network."""
     return (module for module in network.modules() if isinstance(module, WEIGHTED))
 
 
 def is_spectral(network: nn.Module) -> bool:
-    """Returns whether a layer of the network is spectrally normalised, by either of torch's implementations."""
+    """Returns whether any layer of the network is spectrally normalised, by either of torch's implementations."""
     parts = (isinstance(part, _SpectralNorm) for part in network.modules())
     return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
 
 
 def judging_layers(adversary: Regularized) -> list[nn.Module]:
-    """Returns the layers with weights that the discriminator's player trains."""
+    """Returns the linear, embedding and convolution layers that the discriminator's player trains."""
     return [layer for network in adversary.trained for layer in weighted_layers(network)]
 
 
 def orthogonality(weight: Tensor) -> Tensor:
-    """‖WᵀW ⊙ (1 - I)‖²_F over the filters of W `[outputs, …]` (Brock et al. 2019, arXiv:1809.11096, eq. 3)."""
+    """Computes ‖WᵀW ⊙ (1 - I)‖²_F over the filters of W `[outputs, …]` (Brock et al. 2019, arXiv:1809.11096, eq. 3)."""
     filters = weight.flatten(1)
     products = filters @ filters.T
     return products.square().sum() - products.diagonal().square().sum()
 
 
 class WeightClipping(Regularizer):
-    """The discriminator's weights stay within ±`bound` (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1)."""
+    """Clips the discriminator's parameters to ±`bound` after each turn (Arjovsky et al. 2017, arXiv:1701.07875).
+
+    Attributes:
+        bound: maximum magnitude of a parameter.
+    """
 
     name = "weight_clipping"
     bound: float = Field(default=0.01, gt=0)
@@ -66,9 +70,9 @@ class WeightClipping(Regularizer):
 
 
 class SpectralNorm(Regularizer):
-    """Every matrix and convolution of the discriminator has spectral norm 1 (Miyato et al. 2018, arXiv:1802.05957).
+    """Spectral normalization of all linear, embedding and convolution layers (Miyato et al. 2018, arXiv:1802.05957).
 
-    One power iteration in every training step; see `gan_core.blocks.spectrally_normalised`.
+    One power iteration is made in each forward pass of training; see `gan_core.blocks.spectrally_normalised`.
     """
 
     name = "spectral_norm"
@@ -88,9 +92,9 @@ class SpectralNorm(Regularizer):
 
 
 class Orthogonal(Lazy):
-    """Different filters of a layer are orthogonal (Brock et al. 2019, arXiv:1809.11096, eq. 3).
+    """A penalty on correlated filters of a layer (Brock et al. 2019, arXiv:1809.11096, eq. 3).
 
-    It penalises the discriminator, and the generator where the adversary knows it (`Adversary.generation`).
+    It is computed for the discriminator, and also for the generator if the adversary has `generation`.
     """
 
     name = "orthogonal"
