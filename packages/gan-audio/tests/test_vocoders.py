@@ -539,7 +539,7 @@ def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
 def test_energies_are_refused():
     with pytest.raises(RecipeError) as error:
         hifigan.SMALL.but(objective="energy").build()
-    assert str(error.value) == "mpd: the objective `energy` does not fit a discriminator that returns logits"
+    assert str(error.value) == "mpd: the objective `energy` does not fit a discriminator that gives logits"
 
 
 # Discriminators and losses.

@@ -145,9 +145,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
          "gaussian-1d, grid, inverted-digits, lsun-bedroom, mnist, photographs, ring, stacked-digits, stacked-mnist, "
          "stl10"),
         ("--data digts", "unknown dataset `digts`; did you mean `digits`?"),
-        ("--data ring", "ring has `points`, and dcgan reads `image`; give data whose items have `image`"),
-        ("--set network.num_classes=3", "digits has 10 classes but `network.num_classes` is 3; set it to 10"),
-        ("--set network.channels=2", "digits: `data.spec.channels` is 2"),
+        ("--data ring", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
+        ("--set network.num_classes=3", "digits has 10 classes, but `network.num_classes` is 3; set it to 10"),
+        ("--set network.channels=2", "digits: `data.spec.channels` is 2; expected 1 or 3"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_wrong(refused, words, message):
@@ -424,7 +424,7 @@ def test_measures_that_do_not_fit(refused, trained):
         ("labelled", "digits", "modes", "the metric `modes` needs data with modes; digits has none"),
         ("plain", "digits", "recognition", "the metric `recognition` needs samples by class, and this model was "
          "trained without; set `network.num_classes`"),
-        ("plain", "ring", "modes", "ring has `points`, and dcgan reads `image`; give data whose items have `image`"),
+        ("plain", "ring", "modes", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
     ):  # fmt: skip
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
     assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (

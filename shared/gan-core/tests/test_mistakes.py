@@ -101,7 +101,7 @@ def test_an_average_of_a_network_that_is_not_there(tmp_path: Path) -> None:
 
 def test_data_without_names_or_places(tmp_path: Path) -> None:
     bare = torch.utils.data.TensorDataset(torch.zeros(8, 2))
-    assert "make each a dictionary" in refused(DataError, Line(), tmp_path / "bare", data=bare)
+    assert "return dictionaries" in refused(DataError, Line(), tmp_path / "bare", data=bare)
     loader = torch.utils.data.DataLoader(bare)
     assert "`data` is a DataLoader; give tensors" in refused(DataError, Line(), tmp_path / "loader", data=loader)
 

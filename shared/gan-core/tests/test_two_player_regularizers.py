@@ -487,7 +487,7 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         (lambda: game(Replay(), classes=3), "does not store classes"),
         (lambda: game(Replay(), objective=OBJECTIVES["relativistic"]), "compares samples of one batch"),
         (lambda: game(classes=3, pack=2), "packed samples have no common class"),
-        (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that returns logits"),
+        (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that gives logits"),
         (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "needs images or clips"),

@@ -87,7 +87,7 @@ class Adversary(nn.Module):
             raise RecipeError("packed samples have no common class; leave out `network.pack` or the classes")
         if objective.energy != getattr(network, "energy", False):
             gives = "energies" if not objective.energy else "logits"
-            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that returns {gives}")
+            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that gives {gives}")
         self._notes: dict[str, list[Tensor]] = {}
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
