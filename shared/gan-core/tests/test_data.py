@@ -56,7 +56,7 @@ def test_images_that_cannot_be_resized_are_cropped_alike_in_training_and_picture
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (ImageSpec(image_size=16), "an item is 8x8 pixels and cannot be cut to 16x16; enlarge it"),
+        (ImageSpec(image_size=16), "an item is 8x8 pixels, smaller than the crop of 16x16; enlarge it"),
         (ImageSpec(channels=3), "eight: `image` has 1 channels, and the networks have 3; convert the data, or set the "
                                 "networks' channels"),
     ],
