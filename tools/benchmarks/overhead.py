@@ -3,15 +3,20 @@
 The bare loop makes its fakes as often, and has the trainer's memory layout (channels last for images) and its fused
 Adam. Both run in one process and take turns: the training reads its data from a dataset that plays a bare step once a
 round. One thread; processor times, which other work on the machine affects little. A step's ratio is the trainer's
-time, logging included, over that of the bare step beside it; a run's figure is the median of its steps' ratios.
+time, logging included, over that of the bare step beside it; a run's figure is the median of its steps' ratios, and
+each run has a process of its own. The trainer lets glibc keep freed memory, which makes both loops faster; with
+"glibc's limits", the environment keeps it from that, and either loop pays page faults by what lies at the heap's end.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,20 +32,24 @@ import gan_image
 from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
-    "dcgan 64x64, width 64, batch 64": {"system": "dcgan", "preset": "paper", "steps": 24, "network": {}},
-    "dcgan 16x16, width 32, batch 64": {
-        "system": "dcgan", "preset": "small", "steps": 400, "network": {"image_size": 16, "channels": 1},
+    "dcgan 64x64, width 64, batch 64": {"system": "dcgan", "preset": "paper", "batch": 64, "steps": 24, "network": {}},
+    "dcgan 16x16, width 32, batch 288": {
+        "system": "dcgan", "preset": "small", "batch": 288, "steps": 120, "network": {"image_size": 16, "channels": 1},
     },
-    "wavegan 16384 samples, width 64, batch 8": {"system": "wavegan", "preset": "paper", "steps": 12, "network": {}},
+    "dcgan 16x16, width 32, batch 64": {
+        "system": "dcgan", "preset": "small", "batch": 64, "steps": 400, "network": {"image_size": 16, "channels": 1},
+    },
     "wavegan 4096 samples, width 16, batch 8": {
-        "system": "wavegan", "preset": "paper", "steps": 60, "network": {"samples": 4096, "width": 16},
+        "system": "wavegan", "preset": "paper", "batch": 8, "steps": 60, "network": {"samples": 4096, "width": 16},
     },
 }  # fmt: skip
-BATCH, WARM = {"dcgan": 64, "wavegan": 8}, 4
-"""The batch's size, and the first steps, which are not counted."""
+ALLOCATORS = {"": {}, ", glibc's limits": {"GLIBC_TUNABLES": ""}}
+"""Environment of the processes, by what is added to the name of a case."""
+WARM = 4
+"""The number of first steps that are not counted."""
 
 
-def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
+def bare_dcgan(game: TwoPlayerGame, pixels: Tensor, batch: int) -> Iterator[float]:
     """Seconds of each step of the loop that one would write by hand: a discriminator's step, a generator's step."""
     game.train().to(memory_format=torch.channels_last)
     generator, discriminator = game.generator, game.discriminator.network
@@ -49,7 +58,7 @@ def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
         for network in (generator, discriminator)
     )
     backward: Any = torch.autograd.backward
-    size, batch = latent_dim(generator), BATCH["dcgan"]
+    size = latent_dim(generator)
 
     def real() -> Tensor:
         return pixels[torch.randint(len(pixels), (batch,))].float().div_(127.5).sub_(1.0)
@@ -71,7 +80,7 @@ def bare_dcgan(game: TwoPlayerGame, pixels: Tensor) -> Iterator[float]:
         yield time.process_time() - start
 
 
-def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[float]:
+def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, batch: int, turns: int) -> Iterator[float]:
     """The same of a Wasserstein game with a gradient penalty: some discriminator's steps, a generator's step."""
     game.train()
     generator, discriminator = game.generator, game.discriminator.network
@@ -80,7 +89,7 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[fl
         for network in (generator, discriminator)
     )
     backward: Any = torch.autograd.backward
-    size, batch = latent_dim(generator), BATCH["wavegan"]
+    size = latent_dim(generator)
 
     def latents() -> Tensor:
         return torch.rand(batch, size).mul_(2).sub_(1)
@@ -109,21 +118,22 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, turns: int) -> Iterator[fl
 
 def compare(case: dict[str, Any]) -> tuple[float, float]:
     """The median of a training's ratios to the bare loop, step by step, and the bare loop's seconds a step."""
-    system, network = case["system"], case["network"]
+    torch.set_num_threads(1)
+    system, network, batch = case["system"], case["network"], case["batch"]
     package: Any = gan_image if system == "dcgan" else gan_audio
     ours, theirs = (package.create(system, preset=case["preset"], **network) for _ in range(2))
     if system == "dcgan":
         size, channels, turns = network.get("image_size", 64), network.get("channels", 3), 1
         samples = {"image": torch.randint(256, (512, channels, size, size)).byte()}
-        loop = bare_dcgan(theirs, samples["image"])
+        loop = bare_dcgan(theirs, samples["image"], batch)
     else:
         turns = ours.recipe.players["discriminator"].turns or 1
         samples = {"audio": torch.rand(512, 1, ours.recipe.network["samples"]).mul_(2).sub_(1)}
-        loop = bare_wavegan(theirs, samples["audio"], turns)
+        loop = bare_wavegan(theirs, samples["audio"], batch, turns)
     data = Alternating(samples, loop, turns + 1)
     with tempfile.TemporaryDirectory() as folder:
         package.train(
-            ours, data=data, out=Path(folder) / "run", steps=case["steps"], batch_size=BATCH[system], log_every=10,
+            ours, data=data, out=Path(folder) / "run", steps=case["steps"], batch_size=batch, log_every=10,
             show=2, ema=None, shown=False,
             changes={"train.sample_every": None, "train.checkpoint_every": None},
         )  # fmt: skip
@@ -131,16 +141,26 @@ def compare(case: dict[str, Any]) -> tuple[float, float]:
     return median(a / b for a, b in pairs), median(b for _, b in pairs)
 
 
+def alone(case: dict[str, Any], environment: dict[str, str]) -> tuple[float, float]:
+    """Returns `compare(case)` from a new process, since glibc reads its environment at the start."""
+    os.environ.update(environment)
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(compare, (case,))
+    finally:
+        for name in environment:
+            del os.environ[name]
+
+
 def main() -> None:
     """Measures every case, several times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     figures = {}
-    for name, case in CASES.items():
-        ratios, seconds = zip(*sorted(compare(case) for _ in range(options.times)), strict=True)
-        figures[name] = {
+    for (name, case), (suffix, environment) in product(CASES.items(), ALLOCATORS.items()):
+        ratios, seconds = zip(*sorted(alone(case, environment) for _ in range(options.times)), strict=True)
+        figures[name + suffix] = {
             "ratio_median": round(median(ratios), 4), "ratio_min": round(ratios[0], 4),
             "ratio_max": round(ratios[-1], 4), "times": options.times, "steps_each": case["steps"] - WARM - 1,
             "bare_seconds_a_step": round(median(seconds), 5),

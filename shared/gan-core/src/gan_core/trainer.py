@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
+from gan_core.allocator import keep_freed_memory
 from gan_core.averaging import Average
 from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
 from gan_core.data import BatchStream, FittedData, hold_out, length
@@ -637,6 +638,8 @@ class Trainer:
         """Draws the picture of real samples, and sets what the device needs."""
         if self.processes.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+        elif self.processes.device.type == "cpu":
+            keep_freed_memory()
         if self.processes.first:
             real = {key: value for key, value in self.reference.items() if key != "label"}
             with writing(self.run.samples_folder):
