@@ -129,10 +129,10 @@ def test_an_error_is_one_line_and_a_traceback_only_where_it_is_asked_for(gan):
     ("raised", "status", "words"),
     [
         (GanError("lost\nall"), 1, "lost all"),
-        (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh; `--debug` shows where"),
-        (MemoryError(), 1, "unexpected MemoryError: no reason given; `--debug` shows where"),
+        (ZeroDivisionError("oh"), 1, "internal error (ZeroDivisionError): oh; `--debug` shows the traceback"),
+        (MemoryError(), 1, "internal error (MemoryError): no reason given; `--debug` shows the traceback"),
         (OSError(13, "Permission denied", "x"), 1,
-         "unexpected PermissionError: [Errno 13] Permission denied: 'x'; `--debug` shows where"),
+         "internal error (PermissionError): [Errno 13] Permission denied: 'x'; `--debug` shows the traceback"),
     ],
 )  # fmt: skip
 def test_whatever_goes_wrong_is_one_line(gan, toy, monkeypatch, raised, status, words):

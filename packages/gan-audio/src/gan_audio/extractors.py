@@ -1,9 +1,9 @@
-"""What generated and real sounds are compared by: a classifier of the data's own labels, or their spectrograms.
+"""Feature extractors for comparing generated and real sounds: a classifier of the data's labels, or spectrograms.
 
-Each factory takes what `--extractor NAME[:ARGUMENT] --weights FILE` says and gives an extractor: sounds
-`[B, channels, samples]` in [-1, 1] in, features and logits out. The `protocol` says everything that a figure depends
-on. With an extractor's features the measure `fid` is a Fréchet audio distance (Kilgour et al. 2019, arXiv:1812.08466),
-whose own features are of a published network of another kind: figures compare with those of the same protocol alone.
+Each factory makes an extractor from `--extractor NAME[:ARGUMENT] --weights FILE`. An extractor maps sounds
+`[B, channels, samples]` in [-1, 1] to features and logits. Its `protocol` names everything that a figure depends on.
+With an extractor's features, the metric `fid` is a Fréchet audio distance (Kilgour et al. 2019, arXiv:1812.08466). That
+paper uses the features of a different published network, so compare only figures of the same protocol.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ BLOCK = 2**16
 UNKNOWN = 2**31 - 2**16
 """Sizes from here on are what programs write before a WAV whose length they do not know; some write 0."""
 MAX_PARTS = 1000
-"""How many parts of a WAV are looked through for its samples."""
+"""Maximum number of chunks of a WAV file that are searched for its samples."""
 MISSING = 0.01
 """Seconds that a WAV may be shorter than it says, which some programs count wrongly by a few bytes."""
 LEAD = 16 * 1152
@@ -60,7 +60,7 @@ MARGIN = 256
 
 
 class Header(NamedTuple):
-    """What a sound file says of itself: its rate in Hz, its channels, and the samples of each."""
+    """Sample rate in Hz, number of channels and samples per channel, as a sound file declares them."""
 
     sample_rate: int
     channels: int
@@ -68,16 +68,16 @@ class Header(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Duration in seconds."""
         return self.length / self.sample_rate
 
     def length_at(self, sample_rate: int) -> int:
-        """Samples of each channel at another rate."""
+        """Returns the number of samples per channel after resampling to `sample_rate`."""
         return self.length * sample_rate // self.sample_rate
 
 
 def read_header(files: Files, name: str) -> Header:
-    """What a file says of itself.
+    """Reads the header of a sound file.
 
     Raises:
         Unreadable: see `opened`.
@@ -88,10 +88,10 @@ def read_header(files: Files, name: str) -> Header:
 
 @contextmanager
 def opened(files: Files, name: str) -> Iterator[Any]:
-    """A `soundfile.SoundFile` whose format, rate, channels and length are checked, and of which nothing is decoded yet.
+    """Opens a `soundfile.SoundFile` and checks its format, rate, channels and length; decodes nothing yet.
 
     Raises:
-        Unreadable: it is empty, damaged (also if that shows inside the `with`), no sound, or beyond a limit.
+        Unreadable: the file is empty, no sound file, beyond a limit, or damaged (also if this shows inside the `with`).
     """
     in_folder = isinstance(files, FolderFiles)
     with guarded(), open_member(files, name, most_bytes=MAX_BYTES if in_folder else MAX_PACKED) as file:
@@ -104,7 +104,7 @@ def opened(files: Files, name: str) -> Iterator[Any]:
 
 @contextmanager
 def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
-    """A `soundfile.SoundFile` of an open file (or its descriptor), checked as in `opened`.
+    """Opens a `soundfile.SoundFile` on an open file (or its descriptor), checked as in `opened`.
 
     Raises:
         Unreadable: see `opened`.

@@ -55,7 +55,10 @@ def residual_generator(state: StateDict) -> Published:
 
 
 def sagan_generator(state: StateDict) -> Published:
-    """The same, nets/sagan/sagan_*.py; or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Generator of its SAGAN."""
+    """github.com/kwotsin/mimicry, nets/sagan/sagan_*.py.
+
+    Or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Generator of its SAGAN.
+    """
     if "linear.weight" in state:
         return _biggan_generator(state)
     state = _spectral(state)
@@ -100,7 +103,10 @@ def cgan_pd_discriminator(state: StateDict) -> Published:
 
 
 def sagan_discriminator(state: StateDict) -> Published:
-    """The same, nets/sagan/sagan_*.py; or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Discriminator of its SAGAN."""
+    """github.com/kwotsin/mimicry, nets/sagan/sagan_*.py.
+
+    Or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Discriminator of its SAGAN.
+    """
     if "linear.weight" in state:
         return _biggan_discriminator(state)
     state = _spectral(state)
@@ -150,7 +156,10 @@ def infogan_generator(state: StateDict) -> Published:
 
 
 def infogan_discriminator(state: StateDict) -> Published:
-    """The same, Discriminator, DHead and QHead together, under the prefixes `discriminator`, `netD` and `netQ`."""
+    """github.com/Natsu6767/InfoGAN-PyTorch, models/mnist_model.py, Discriminator, DHead and QHead.
+
+    Their keys have the prefixes `discriminator`, `netD` and `netQ`.
+    """
     width, channels = state["discriminator.conv1.weight"].shape[:2]
     size = state["discriminator.conv3.weight"].shape[2]
     trunk = {"conv1": 0, "conv2": 2, "bn2": 3, "conv3": 5, "bn3": 6}
@@ -312,7 +321,10 @@ def resnet_translator(state: StateDict) -> Published:
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
-    """The same, UnetGenerator. The checkpoint does not say whether it has dropout; pix2pix is trained with it."""
+    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, UnetGenerator.
+
+    The checkpoint does not say whether it has dropout; pix2pix is trained with it.
+    """
     norm, state = _norm_of(state, "model.model.0"), _without_instance_statistics(state)
     width, in_channels = state["model.model.0.weight"].shape[:2]
     out_channels = state["model.model.3.weight"].shape[1]
@@ -334,14 +346,14 @@ def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
 
 
 def target_discriminator(state: StateDict) -> Published:
-    """The same, NLayerDiscriminator, of images."""
+    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, NLayerDiscriminator, of images."""
     channels, settings, weights, arguments = _patchgan(state)
     network, place = translation.TargetDiscriminator, "discriminator_b"
     return Published(network, {"target_channels": channels, **settings}, weights, arguments, place=place)
 
 
 def pair_discriminator(state: StateDict) -> Published:
-    """The same, NLayerDiscriminator, of pairs."""
+    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, NLayerDiscriminator, of pairs."""
     channels, settings, weights, arguments = _patchgan(state)
     network, place = translation.PairDiscriminator, "discriminator"
     return Published(network, _pair(channels) | settings, weights, arguments, place=place)
@@ -361,7 +373,7 @@ def _patchgan(state: StateDict) -> tuple[int, dict[str, Any], dict[str, Tensor],
 
 
 def pixel_discriminator(state: StateDict) -> Published:
-    """The same, PixelDiscriminator, of pairs."""
+    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, PixelDiscriminator, of pairs."""
     norm, state = _norm_of(state, "net.2"), _without_instance_statistics(state)
     width, channels = state["net.0.weight"].shape[:2]
     names = {"net.0": "features.0.0", "net.2": "features.1.0", "net.3": "features.1.1", "net.5": "judge"}

@@ -82,7 +82,9 @@ def complain(program: str, error: Exception) -> int:
     status = error.exit_status if isinstance(error, GanError) else 2 if isinstance(error, UsageError) else 1
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not isinstance(error, GanError | UsageError):
-        message = f"unexpected {type(error).__name__}: {message or 'no reason given'}; `--debug` shows where"
+        message = (
+            f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
+        )
     print(f"{program}: {textwrap.shorten(message, LONGEST_MESSAGE, placeholder=' …')}", file=sys.stderr)  # noqa: T201
     return status
 
