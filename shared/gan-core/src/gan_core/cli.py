@@ -440,7 +440,8 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     settings = {**published.settings, **published.elsewhere.get(network, {})}
     recipe = recipe.but({
         f"network.{network}.{key}" if key in separate else f"network.{key}": value for key, value in settings.items()
-    } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
+    } | {f"data.spec.{key}": value for key, value in published.spec.items()}
+      | {f"game.{key}": value for key, value in published.game.items()})  # fmt: skip
     game = chosen.build(recipe, absent=[other for other in chosen.networks if other != network])
     game.enter_phase(len(list(game.phases())) - 1, 1.0)  # a published network is trained
     adversaries = game.adversaries
