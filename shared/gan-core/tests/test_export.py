@@ -143,18 +143,18 @@ class Broken(nn.Linear):
     def __init__(self, kind):
         super().__init__(4, 4)
         self.kind = kind
-        self.register_buffer("two", torch.randn(2, 4))
+        self.register_buffer("three", torch.randn(3, 4))
 
     def forward(self, z):
         if self.kind == "batch":
-            return super().forward(z) + self.two
+            return super().forward(z) + self.three
         if self.kind == "branch":
             return super().forward(z) if z.sum() > 0 else z
         return super().forward(z) * torch.nan
 
 
 @pytest.mark.parametrize(("kind", "message"), [
-    ("batch", r"`generator` of .* cannot be converted to ONNX \(it works for one size of `batch` alone, 2\)"),
+    ("batch", r"`generator` of .* cannot be converted to ONNX \(it works for one size of `batch` alone, 3\)"),
     ("branch", r"`generator` of .* cannot be converted to ONNX \(.*branching.*\)"),
     ("nan", r".*g.onnx: differs from torch by nan; nothing was written"),
 ])  # fmt: skip

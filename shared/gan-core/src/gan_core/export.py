@@ -98,7 +98,7 @@ def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
             temporary = Path(folder) / "network.onnx"
-            program = _converted(exported, plain, f"`{name}` of {title}")
+            program = _converted(exported, plain, _examples(exported, game.device, 1), f"`{name}` of {title}")
             inputs, outputs = _described(program, exported)
             metadata = {"system": title, "network": name}
             metadata |= {f"input.{key}": str(value) for key, value in inputs.items()}
@@ -109,7 +109,7 @@ def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
             metadata |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
             program.model.metadata_props.update(metadata)
             program.save(temporary, external_data=False)
-            difference = _difference(exported, plain, temporary, path)
+            difference = _difference(exported, plain, _examples(exported, game.device, 0), temporary, path)
             temporary.replace(path)
     return OnnxFile(name, inputs, outputs, exported.axes, difference)
 
@@ -151,7 +151,7 @@ def _inference_copy(network: nn.Module) -> nn.Module:
     return copied
 
 
-def _examples(exported: Exported, extra: int) -> tuple[Tensor, ...]:
+def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Tensor, ...]:
     """Returns inputs whose changing axes all differ in size, and differ from those for another `extra`."""
     sizes = {
         name: axis.multiple * (max(2, -(-axis.least // axis.multiple)) + number + extra)
@@ -160,18 +160,18 @@ def _examples(exported: Exported, extra: int) -> tuple[Tensor, ...]:
     tensors = []
     for one in exported.inputs.values():
         shape = tuple(sizes[size.name] if isinstance(size, Axis) else size for size in one.shape)
-        with draws.drawing(0, torch.device("cpu"), rows=shape[0], total=shape[0]):
+        with torch.random.fork_rng([]), draws.drawing(0, device, rows=shape[0], total=shape[0]):
+            torch.manual_seed(0)
             tensors.append(one.draw(shape).cpu())
     return tuple(tensors)
 
 
-def _converted(exported: Exported, network: nn.Module, title: str) -> Any:
+def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], title: str) -> Any:
     """Returns the network as an ONNX program whose changing axes have their names.
 
     torch is asked for the graph first, since its ONNX exporter fixes an axis in silence where the graph needs that.
     Its faster way of capturing one takes `len(tensor)` as a constant; the strict one does not.
     """
-    examples = _examples(exported, 0)
     dims = {
         name: torch.export.Dim(name, min=axis.least) if axis.multiple == 1
         else axis.multiple * torch.export.Dim(f"{name}_units", min=-(-axis.least // axis.multiple))
@@ -248,7 +248,7 @@ def _described(program: Any, exported: Exported) -> tuple[dict[str, Value], dict
     )
 
 
-def _difference(exported: Exported, network: nn.Module, file: Path, path: Path) -> float:
+def _difference(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], file: Path, path: Path) -> float:
     """Returns the largest difference between onnxruntime's and torch's outputs.
 
     Raises:
@@ -257,7 +257,6 @@ def _difference(exported: Exported, network: nn.Module, file: Path, path: Path) 
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
     import onnxruntime
 
-    examples = _examples(exported, 1)
     expected = network(*examples)
     expected = expected if isinstance(expected, tuple) else (expected,)
     fed = {name: value.numpy() for name, value in zip(exported.inputs, examples, strict=True)}
