@@ -15,7 +15,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -457,17 +457,24 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         format: Annotated[str, typer.Option(help="onnx")] = "onnx",
         out: Annotated[Path | None, typer.Option(dir_okay=False, help="The file.")] = None,
+        network: Annotated[str | None, typer.Option(help="A network, if the model offers several.")] = None,
     ) -> Answer:
-        """Writes the generator for other runtimes, checked against torch."""
+        """Writes a network for other runtimes, checked against torch at a second size."""
         from gan_core.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; only onnx is known")
         if out is None:
             raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
-        difference = export_onnx(domain.load(model), out)
-        text = f"{out}: largest difference from torch {difference:.2g}"
-        return Answer({"file": str(out), "largest_difference": difference}, text)
+        made = export_onnx(domain.load(model), out, network)
+        lines = [f"{out}: {made.network}"]
+        for kind, values in (("input", made.inputs), ("output", made.outputs)):
+            lines += [f"  {kind} {name}: {value}" for name, value in values.items()]
+        lines += [f"  {name}: {axis}" for name, axis in made.axes.items()]
+        lines.append(f"  largest difference from torch: {made.difference:.2g}")
+        document = {"file": str(out), **asdict(made)}
+        document["largest_difference"] = document.pop("difference")
+        return Answer(document, "\n".join(lines))
 
     return export
 

@@ -26,6 +26,7 @@ from gan_core.objectives import Terms as Terms
 from gan_core.recipe import Optimizer, Recipe
 
 if TYPE_CHECKING:
+    from gan_core.exported import Exported
     from gan_core.seat import Seat
 
 Batch = dict[str, Tensor]
@@ -292,6 +293,10 @@ class Game(nn.Module, ABC):
         if type(self).apply is not Game.apply:
             return {key: batch[key] for key in self.data_keys if key != "label"} | self.apply(batch)
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
+
+    def exports(self) -> Mapping[str, Exported]:
+        """Returns the networks that can be exported to other runtimes, by name; by default none."""
+        return {}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         """Returns each adversary's scores of a batch, `[N]`, higher for more realistic items; by default none."""
