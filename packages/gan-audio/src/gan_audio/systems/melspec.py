@@ -142,8 +142,8 @@ class MelSpec(SpectrogramGAN):
         """Of the mels that it makes."""
         return self.spectrogram.contract
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        return self.spectrogram.inverse(self.fakes(count, label=label, truncation=truncation))
+    def finish(self, fakes: Tensor) -> Tensor:
+        return self.spectrogram.inverse(fakes)
 
 
 MELSPEC = Preset(
