@@ -137,9 +137,9 @@ class Text(Condition):
         if isinstance(given, str):
             return [given] * count
         texts = list(given) if isinstance(given, Sequence) else [given]
-        other = next((text for text in texts if not isinstance(text, str)), None)
-        if other is not None:
-            raise RecipeError(f"`{name}` is {type(other).__name__}; expected a text, or one for each sample")
+        others = [type(text).__name__ for text in texts if not isinstance(text, str)]
+        if others:
+            raise RecipeError(f"`{name}` is {others[0]}; expected a text, or one for each sample")
         if len(texts) != count:
             raise RecipeError(f"`{name}` has {len(texts)} texts; give one, or one for each of {count} samples")
         return texts

@@ -255,7 +255,7 @@ class Game(nn.Module, ABC):
         Raises:
             RecipeError: the game's samples are not made of one latent each.
         """
-        raise RecipeError(f"{self.title} has no latents")
+        raise RecipeError(f"{self.title} has no latents to interpolate between")
 
     def render(self, latent: Tensor, **condition: Any) -> Tensor:
         """Generates the samples of some latents, as `sample` returns them.
@@ -263,7 +263,7 @@ class Game(nn.Module, ABC):
         Raises:
             RecipeError: the game's samples are not made of one latent each.
         """
-        raise RecipeError(f"{self.title} has no latents")
+        raise RecipeError(f"{self.title} has no latents to interpolate between")
 
     def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
         """Returns latents on the way from one to another, which are as likely as those that `latent` draws.
@@ -425,7 +425,7 @@ class Game(nn.Module, ABC):
         if name == "label":
             without = f"this {self.title} was trained without classes"
             return RecipeError(f"{without}; leave `label` out, or set `network.num_classes`")
-        known = f"it takes {' and '.join(f'`{known}`' for known in takes)}" if takes else "leave it out"
+        known = f"it takes {', '.join(f'`{known}`' for known in takes)}" if takes else "leave it out"
         return RecipeError(f"{self.title} takes no `{name}`; {known}")
 
     def generate(self, count: int, *, seed: int | None = None, **given: Any) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
 from gan_core.errors import unknown
-from gan_core.recipe import explain
+from gan_core.recipe import explain, parse_value
 
 
 def keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -33,9 +33,7 @@ def checked(
     Raises:
         RecipeError: a keyword is unknown, or a value does not fit its annotation.
     """
-    hints: dict[str, Any] = {}
-    for make in makers:
-        hints |= get_type_hints(make.__init__ if isinstance(make, type) else make, include_extras=True)  # type: ignore[misc]
+    hints = _hints(makers)
     for name in given:
         if name not in takes:
             raise unknown("setting", f"{where}.{name}", [f"{where}.{known}" for known in takes])
@@ -50,3 +48,23 @@ def checked(
         return model.model_validate(given).model_dump()
     except ValidationError as error:
         raise explain(error, model, where) from error
+
+
+def read_text(makers: Iterable[Callable[..., Any]], name: str, text: str) -> Any:
+    """Returns the value that a text on the command line means for a keyword: text if that is what it takes, else YAML.
+
+    Raises:
+        RecipeError: the text is not a value.
+    """
+    return text if _takes_text(_hints(makers).get(name, Any)) else parse_value(text)
+
+
+def _hints(makers: Iterable[Callable[..., Any]]) -> dict[str, Any]:
+    hints: dict[str, Any] = {}
+    for make in makers:
+        hints |= get_type_hints(make.__init__ if isinstance(make, type) else make, include_extras=True)  # type: ignore[misc]
+    return hints
+
+
+def _takes_text(hint: Any) -> bool:
+    return hint is str or isinstance(hint, str) or any(map(_takes_text, get_args(hint)))

@@ -274,7 +274,7 @@ class MidiNet(TwoPlayerGame):
         }
 
     def render(self, latent: Tensor, **condition: Any) -> Tensor:
-        raise RecipeError(f"{self.title} draws a latent for every bar of a tune, so it has no latents to go between")
+        raise RecipeError(f"{self.title} draws a latent for every bar of a tune, so none to interpolate between")
 
     def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
         """Tunes `[count, 2, 16 bars]`."""
