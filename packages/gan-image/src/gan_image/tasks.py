@@ -15,19 +15,26 @@ OutFile = Annotated[Path, typer.Option(dir_okay=False, help="The picture, a .png
 
 
 def sheet(
+    context: typer.Context,
     model: Model,
     count: Annotated[int, typer.Option("-n", min=1, max=4096, help="How many samples.")] = 64,
     out: OutFile = Path("samples.png"),
     columns: Annotated[int | None, typer.Option(min=1, help="Left out: one a class, else as many as rows.")] = None,
     seed: Seed = 0,
 ) -> Answer:
-    """One picture of many samples; of a class-conditional system, a column a class."""
+    """One picture of many samples; of a class-conditional system, a column a class.
+
+    Further options are the model's conditions and parameters, as `generate` takes them.
+    """
     from gan_image import DOMAIN
     from gan_image.media import write_samples
 
     stem, game = _png(out), DOMAIN.load(model)
-    samples = {"generated": game.generate(count, seed=seed)}
-    path = write_samples(samples, stem, columns=columns or game.num_classes, game=game)
+    given = asked_of(game, context, count, game.sample)
+    by_class = "label" not in given
+    columns = columns or (game.num_classes if by_class else None)
+    samples = {"generated": game.generate(count, seed=seed, **given)}
+    path = write_samples(samples, stem, columns=columns, game=game if by_class else None)
     return Answer({"file": str(path), "seed": seed}, str(path))
 
 
