@@ -418,7 +418,7 @@ def test_samples_that_cannot_be_made(refused, trained, words, message):
 def test_walks_that_cannot_be_made(refused, trained):
     assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; it must be from 0 to 9"
     assert refused("interpolate", trained / "plain", "--label", 1) == (
-        "the model was trained without classes; leave `label` out"
+        "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"
     )
 
 

@@ -37,6 +37,7 @@ def test_every_sketch_leaves_a_run_with_a_report(guide: dict[str, Any]) -> None:
     assert runs == sorted(
         [
             "attngan",
+            "captioned",
             "cyclegan",
             "f-anogan",
             "infogan",
@@ -83,6 +84,14 @@ def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(g
     assert share > 0.5  # 2 sentences of 4096: chance is 0.0005
     assert "policy/reward" in log(guide, "seqgan")[-1]
     assert "policy/policy" not in log(guide, "seqgan")[0]
+
+
+def test_points_are_where_their_caption_says(guide: dict[str, Any]) -> None:
+    game, left = guide["told"], guide["on_the_left"]
+    right = game.generate(100, seed=0, caption="near right")
+    assert (left < 0).float().mean() > 0.8  # the data: -2 and 2 on both axes
+    assert (right > 0).float().mean() > 0.8
+    assert (guide["ways"][0].mean() < 0) & (guide["ways"][1].mean() > 0)
 
 
 def test_attngan_leaves_its_encoder_as_it_was(guide: dict[str, Any]) -> None:

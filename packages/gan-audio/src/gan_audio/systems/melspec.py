@@ -167,8 +167,8 @@ class MelSpec(SpectrogramGAN):
         network = MelSource(made.network, self.spectrogram)
         return {"generator": replace(made, network=network, outputs={"mel": self.contract.describe()}, facts=facts)}
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        return self.spectrogram.inverse(self.fakes(count, label=label, truncation=truncation))
+    def finish(self, fakes: Tensor) -> Tensor:
+        return self.spectrogram.inverse(fakes)
 
 
 MELSPEC = Preset(

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from gan_audio.midi import PITCHES, SILENT, STEPS, in_key
 from gan_audio.specs import Bars, TuneSpec
 from gan_core import draws
+from gan_core.conditions import Truncation
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
 from gan_core.exported import BATCH, Exported, Input
@@ -266,9 +267,6 @@ class MidiNet(TwoPlayerGame):
         condition = {"chord": chord_vector(chords[rows, bar, 0]), "previous": piano_roll(previous)}
         return piano_roll(pitches[rows, bar]), condition
 
-    def fakes(self, count: int, **condition: Any) -> Tensor:
-        return self.generator(self.latent(count), **condition)
-
     def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
         network = cast(Discriminator, self.discriminator.network)
         features = [full_precision(network.features(bar, condition["chord"])) for bar in (real, fake)]
@@ -277,8 +275,11 @@ class MidiNet(TwoPlayerGame):
             "mean_bar": self.mean_bar_weight * feature_matching(real, full_precision(fake)) / 2,
         }
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        """Tunes `[count, 2, 16 bars]`, of no classes."""
+    def render(self, latent: Tensor, **condition: Any) -> Tensor:
+        raise RecipeError(f"{self.title} draws a latent for every bar of a tune, so none to interpolate between")
+
+    def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
+        """Tunes `[count, 2, 16 bars]`."""
         kept = draws.integers(KEPT, count, like=self.primers)
         chords, pitches = self.progressions[kept], [self.primers[kept]]
         for chord in chords.unbind(1):

@@ -395,9 +395,8 @@ class SpecGAN(SpectrogramGAN):
         super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
         self.iterations = iterations
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        made = self.fakes(count, label=label, truncation=truncation)
-        return self.spectrogram.inverse(made, iterations=self.iterations)
+    def finish(self, fakes: Tensor) -> Tensor:
+        return self.spectrogram.inverse(fakes, iterations=self.iterations)
 
 
 SPECGAN = WAVEGAN.but(game=SpecGAN, networks={"generator": Generator, "discriminator": Discriminator})
