@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core.checkpoint import digest, load_state, read_published
-from gan_core.data import length, shuffled
-from gan_core.data import read as read_items
+from gan_core.data import some
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
 from gan_core.features import Extractor, Features
 from gan_core.files import data_home
@@ -258,11 +257,10 @@ def downloaded(url: str, digest: str) -> Path:
 
 
 def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
-    """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, drawn by a fixed shuffle."""
-    chosen = shuffled(length(dataset))[:MOST_LEARNT]
-    batches = list(read_items(dataset, chosen, 1024))
-    images = torch.cat([batch["image"] for batch in batches]).add(1).mul(127.5).round().byte()
-    return images, torch.cat([batch["label"] for batch in batches])
+    """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, of pairs the targets."""
+    batch = some(dataset, MOST_LEARNT)
+    images = batch["image"] if "image" in batch else batch["target"]
+    return images.add(1).mul(127.5).round().byte(), batch["label"]
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
