@@ -204,8 +204,9 @@ class Evaluation:
         if lacking := self._lacking(card.needs):
             return f"needs data with {' and '.join(lacking)}; {self.source.name} has none"
         if unasked := [name for name in card.asks if name not in asked_of(game, 1)]:
+            names = " and ".join("class" if name == "label" else name for name in unasked)
             remedy = "; set `network.num_classes`" if "label" in unasked else ""
-            return f"needs samples by {' and '.join(unasked)}, and this model was trained without{remedy}"
+            return f"needs samples by {names}, and this model was trained without{remedy}"
         if card.extracts and seer is None:
             return f"needs an extractor of features: {', '.join(extractors) or 'the domain has none'}"
         if self.count < card.least:
@@ -330,8 +331,11 @@ class Evaluation:
     @contextmanager
     def _files(self, game: Game, comparison: Comparison) -> Iterator[FeatureFiles]:
         """Yields the files of the features of samples or results, which are removed afterwards unless they are kept."""
-        of_result = () if comparison.source is None else (comparison.result, self._content(comparison.source))
-        stem = self._stem("fake", digest(dict(sampling_state(game))), self.seed, self.count, *of_result)
+        of: list[object] = [comparison.result]
+        if self.keep is not None:
+            of += [digest(dict(sampling_state(game))), self.seed, self.count]
+            of += [] if comparison.source is None else [self._content(comparison.source)]
+        stem = self._stem("fake", *of)
         files = FeatureFiles(self._seer, self._number(comparison), stem)
         try:
             yield files
