@@ -23,6 +23,8 @@ METRICS = (
 EXTRACTORS = (
     ExtractorCard("classifier", "a small classifier, learnt in seconds on the data's labels", "embedded",
                   "gan_image.extractors:classifier", ("num_classes", "channels")),
+    ExtractorCard("random", "a small network with random weights, for data without labels", "embedded",
+                  "gan_image.extractors:random", ("channels",)),
     ExtractorCard("inception", "FID's Inception v3", "download", "gan_image.extractors:inception", ("channels",)),
     ExtractorCard("torchvision", "a classifier of torchvision's: torchvision:NAME", "download",
                   "gan_image.extractors:torchvision", ("channels",)),
