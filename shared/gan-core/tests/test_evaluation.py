@@ -297,9 +297,9 @@ def test_a_translation_into_colour_is_compared_with_the_grey_source(evaluate):
     figures, _ = evaluate(Colourer(0.0), Paired(source=source, target=target), metrics=["similarity", "fid"])
     assert figures["similarity"]["psnr"] == pytest.approx(figures["similarity"]["psnr_of_source"])
     assert figures["fid"]["fid"] == pytest.approx(figures["fid"]["fid_of_source"], abs=1e-6)
-    assert copied(target, [1, 4, 4]) is None
-    assert copied(images(2), [1, 8, 8]) is None
-    assert copied(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), [1, 4, 4]) is None
+    assert copied(target, torch.Size([1, 4, 4])) is None
+    assert copied(images(2), torch.Size([1, 8, 8])) is None
+    assert copied(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.Size([1, 4, 4])) is None
 
 
 def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_directions(evaluate):

@@ -104,7 +104,7 @@ class Evaluation:
         self._folder = keep or Path(tempfile.mkdtemp(prefix="gan-features-"))
         if keep is None:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._seen: dict[tuple[str, tuple[int, ...] | None], Seen] = {}
+        self._seen: dict[tuple[str, torch.Size | None], Seen] = {}
 
     def measure(self, game: Game) -> tuple[Figures, dict[str, dict[str, Any]]]:
         """Returns the figures by metric, and the protocol of each metric.
@@ -148,8 +148,9 @@ class Evaluation:
             with torch.no_grad():
                 for parts in self._made(game, comparisons, done):
                     for part, own in zip(parts, measures, strict=True):
+                        on_cpu = part.cpu() if own else part
                         for measure in own.values():
-                            measure.update(part.cpu())
+                            measure.update(on_cpu)
                     for part, kept in zip(parts, files, strict=bool(files)):
                         if kept.done < part.start + len(part.samples):
                             kept.add(part.samples[max(0, kept.done - part.start) :])
@@ -305,9 +306,9 @@ class Evaluation:
         keys = [key for key in next(read(self.dataset, [0], 1)) if key != "label"]
         return next(key for key in (game.data_spec().key, "target", *keys) if key in keys)
 
-    def _shape(self, key: str) -> list[int]:
+    def _shape(self, key: str) -> torch.Size:
         """Returns the shape of a real item."""
-        return list(next(self._real(key))[key].shape[1:])
+        return next(self._real(key))[key].shape[1:]
 
     def _content(self, key: str) -> str:
         """Returns a digest of the real items of a key, if features are kept."""
@@ -343,7 +344,7 @@ class Evaluation:
             if self.keep is None:
                 files.remove()
 
-    def _see(self, game: Game, key: str, shape: Sequence[int] | None = None) -> Seen:
+    def _see(self, game: Game, key: str, shape: torch.Size | None = None) -> Seen:
         """Returns what the extractor sees in real items, on the game's device; once for all games.
 
         Args:
@@ -351,7 +352,7 @@ class Evaluation:
             key: key of the items.
             shape: shape in which they are copied, if they stand for results.
         """
-        known = key, None if shape is None else tuple(shape)
+        known = key, shape
         if known not in self._seen:
 
             def parts(start: int) -> Iterator[Tensor]:
@@ -374,7 +375,7 @@ class Evaluation:
             return numbers[0] if len(set(numbers)) == 1 else named
 
         protocol = {
-            "measure": card.title, "data": self.source.name, "shape": self._shape(compared[0].key),
+            "measure": card.title, "data": self.source.name, "shape": list(self._shape(compared[0].key)),
             "samples": number(self._number), "seed": self.seed,
         }  # fmt: skip
         if card.extracts:

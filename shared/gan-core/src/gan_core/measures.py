@@ -7,7 +7,7 @@ sums, histograms or a few numbers of each sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -109,7 +109,7 @@ class Measure(Protocol[P]):
         """Returns the figures by name, after the last part."""
 
 
-def copied(source: Tensor, shape: Sequence[int]) -> Tensor | None:
+def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
     """Returns inputs as they are, as the results of a model that copies them; one channel is repeated.
 
     Args:
@@ -119,7 +119,7 @@ def copied(source: Tensor, shape: Sequence[int]) -> Tensor | None:
     Returns:
         `[B, *shape]`; None if the inputs have another size or other channels, or are not floating point.
     """
-    fits = list(source.shape[2:]) == list(shape[1:]) and source.shape[1] in (1, shape[0])
+    fits = source.ndim == len(shape) + 1 > 1 and source.shape[2:] == shape[1:] and source.shape[1] in (1, shape[0])
     return source.expand(-1, *shape) if fits and source.is_floating_point() else None
 
 
