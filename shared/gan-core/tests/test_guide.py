@@ -35,7 +35,20 @@ def log(guide: dict[str, Any], run: str) -> list[dict[str, Any]]:
 def test_every_sketch_leaves_a_run_with_a_report(guide: dict[str, Any]) -> None:
     runs = sorted(path.parent.name for path in guide["folder"].glob("runs/*/report.html"))
     assert runs == sorted(
-        ["attngan", "cyclegan", "f-anogan", "infogan", "mine", "pix2pixhd", "points", "private", "progan", "seqgan"]
+        [
+            "attngan",
+            "cyclegan",
+            "f-anogan",
+            "infogan",
+            "mine",
+            "perceptual",
+            "pix2pixhd",
+            "points",
+            "private",
+            "progan",
+            "second",
+            "seqgan",
+        ]
     )
 
 
@@ -67,7 +80,8 @@ def test_each_of_cyclegans_adversaries_has_its_own_regularizers_and_their_state(
 def test_progan_grows(guide: dict[str, Any]) -> None:
     lines = log(guide, "progan")
     assert lines[-1]["phase"] == "8 numbers"
-    assert guide["ProGAN"]().restore(guide["folder"] / "runs/progan").stages == 1  # weights alone are restored
+    assert guide["trained"].stages == 3
+    assert guide["of_last_phase"].shape == (2, 8)
 
 
 def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(guide: dict[str, Any]) -> None:

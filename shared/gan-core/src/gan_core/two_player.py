@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from gan_core import draws
 from gan_core.adversary import Adversary
 from gan_core.data.spec import Spec
 from gan_core.errors import DataError, RecipeError
+from gan_core.exported import BATCH, Exported, Input
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.objectives import Objective, non_saturating
 from gan_core.regularizers import Generation, Regularizer
@@ -33,11 +34,14 @@ class TwoPlayerGame(Game):
         regularizers: penalties, augmentations and constraints; only with a plain network as discriminator.
 
     Attributes:
+        prior: distribution of the latents, in words.
         discriminator: the adversary; its network is `discriminator.network`.
 
     Raises:
         RecipeError: the networks have different numbers of classes, or the objective or a regularizer does not apply.
     """
+
+    prior: ClassVar[str] = "standard normal"
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, *, objective: Objective | str = non_saturating,
@@ -116,6 +120,15 @@ class TwoPlayerGame(Game):
             have = ", ".join(f"`{key}`" for key in sorted(keys))
             raise DataError(f"the data have the keys {have}; set `{type(self).__name__}.reads` to one")
         return batch[keys[0]], {"label": batch["label"]} if self.num_classes is not None else {}
+
+    def exports(self) -> Mapping[str, Exported]:
+        inputs = {"z": Input((BATCH, latent_dim(self.generator)), self.prior, lambda shape: self.latent(shape[0]))}
+        classes = self.num_classes
+        if classes is not None:
+            inputs["label"] = Input(
+                (BATCH,), f"class, from 0 to {classes - 1}", lambda shape: torch.arange(shape[0]) % classes
+            )
+        return {"generator": Exported(self.generator, inputs, {"samples": self.data_spec().values})}
 
     def data_spec(self) -> Spec:
         spec: Spec = getattr(self.generator, "data_spec", Spec())

@@ -13,6 +13,7 @@ each of its two turns has a fresh one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -26,6 +27,7 @@ from gan_audio.specs import Bars, TuneSpec
 from gan_core import draws
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
+from gan_core.exported import BATCH, Exported, Input
 from gan_core.game import Batch, Terms, evaluating
 from gan_core.objectives import Objective, feature_matching, non_saturating
 from gan_core.precision import full_precision
@@ -284,6 +286,16 @@ class MidiNet(TwoPlayerGame):
             bar = self.generator(z, chord=chord_vector(chord), previous=piano_roll(pitches[-1]))
             pitches.append(bar.squeeze(1).argmax(dim=2))
         return torch.stack([torch.cat(pitches[1:], dim=1), chords.repeat_interleave(STEPS, dim=1)], dim=1)
+
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator of a bar; the bars of a tune are made one after the other."""
+        made = super().exports()["generator"]
+        inputs = {
+            **made.inputs,
+            "chord": Input((BATCH, CHORD), "the root as one of 12, then 1 if the chord is minor"),
+            "previous": Input((BATCH, 1, STEPS, PITCHES), "1 where a note of the bar before sounds, else 0"),
+        }
+        return {"generator": replace(made, inputs=inputs, outputs={"bar": "likelihood of each note, in [0, 1]"})}
 
     def probe(self, rows: int) -> tuple[Tensor, dict[str, Any]]:
         like = next(self.parameters())

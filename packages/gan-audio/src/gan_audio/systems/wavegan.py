@@ -9,8 +9,9 @@ discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3); the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -21,6 +22,7 @@ from gan_core import draws
 from gan_core.augment import reflected
 from gan_core.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, one_hot
 from gan_core.errors import RecipeError
+from gan_core.exported import Exported
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
 from gan_core.regularizers import R1, R2, GradientPenalty
@@ -293,6 +295,8 @@ class Discriminator(nn.Module):
 class WaveGAN(TwoPlayerGame):
     """The plain game with latents that are uniform in [-1, 1] (Donahue et al. 2019, arXiv:1802.04208)."""
 
+    prior: ClassVar[str] = "uniform in [-1, 1]"
+
     def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
         """What samples are made of: `[count, latent_dim]`, uniform in [-ψ, ψ], where ψ is the truncation, or 1."""
         like = next(self.parameters())
@@ -304,6 +308,11 @@ class WaveGAN(TwoPlayerGame):
     def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
         fakes = self.fakes(count, label=label, truncation=truncation)
         return fakes.clamp(-1, 1)  # which a post-filter may pass
+
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator, whose samples are audio before they are clamped to [-1, 1]."""
+        made = super().exports()["generator"]
+        return {"generator": replace(made, facts={"sample_rate": cast(SoundSpec, self.spec).sample_rate})}
 
 
 WAVEGAN = Preset(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +151,8 @@ class BoundaryEquilibrium(TwoPlayerGame):
         gamma: γ, the diversity: how much of the real images' energy the fakes have.
         gain: λ.
     """
+
+    prior: ClassVar[str] = "uniform in [-1, 1]"
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, *, regularizers: Sequence[Regularizer] = (),

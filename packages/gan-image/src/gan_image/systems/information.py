@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -139,6 +140,8 @@ class InfoGAN(TwoPlayerGame):
         categorical_weight: λ of the categorical code.
         continuous_weight: λ of the continuous codes.
     """
+
+    prior: ClassVar[str] = "noise uniform in [-1, 1], then a one-hot category, then continuous codes uniform in [-1, 1]"
 
     def __init__(
         self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
