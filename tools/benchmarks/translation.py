@@ -47,8 +47,8 @@ from torch.utils.data import Dataset
 import gan_image
 from gan_core.data import Batch, ImageSpec, hold_out, length, read, shuffled
 from gan_core.game import Game
+from gan_core.similarity import psnr
 from gan_image.media import write_items, write_samples
-from gan_image.similarity import psnr
 
 SHOWN = 16
 QUIET: dict[str, Any] = {"train.sample_every": None, "train.checkpoint_every": None}

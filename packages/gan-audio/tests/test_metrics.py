@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,18 +20,20 @@ from gan_audio.distances import (
     multi_resolution_stft_distance,
 )
 from gan_audio.drums import make_drums
-from gan_audio.extractors import MOST_LEARNT, real_sounds
+from gan_audio.extractors import MOST_LEARNT
+from gan_audio.measures import Recognition, Spectrum, sliced_wasserstein
 from gan_audio.mel import slaney_hz, slaney_mel
-from gan_audio.metrics import EXTRACTORS, METRICS, recognition, sliced_wasserstein, spectrum
+from gan_audio.metrics import EXTRACTORS, METRICS
 from gan_audio.sources import DrumSource
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import wavegan
-from gan_core.data import FittedData, FixedSource, Spec, TensorDataset
+from gan_core.data import FittedData, FixedSource, Spec, TensorDataset, some
 from gan_core.domain import resolve
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation
 from gan_core.features import Seen, fid, inception_score
 from gan_core.game import Game
+from gan_core.testing import measured
 
 RATE = 8000
 
@@ -73,17 +76,17 @@ def unseen():
 
 
 def test_real_drums_are_recognised_as_what_they_are(source, dataset, unseen):
-    figures = recognition(unseen, dataset, source.facts)
+    figures = measured(Recognition, unseen, dataset, source.facts)
     assert figures["accuracy"] > 0.97
     assert figures["classes_found"] == 5
     assert figures["accuracy_on_real"] > 0.97
 
 
 def test_drums_in_the_wrong_order_and_noise_are_not(source, dataset, unseen):
-    assert recognition(unseen.roll(1, dims=0), dataset, source.facts)["accuracy"] < 0.02
-    one_kind = recognition(unseen[3].expand(100, -1, -1), dataset, source.facts)
+    assert measured(Recognition, unseen.roll(1, dims=0), dataset, source.facts)["accuracy"] < 0.02
+    one_kind = measured(Recognition, unseen[3].expand(100, -1, -1), dataset, source.facts)
     assert (one_kind["accuracy"], one_kind["classes_found"]) == (0.2, 1)
-    assert recognition(noise(100, 1, 4096), dataset, source.facts)["accuracy"] == pytest.approx(0.2)
+    assert measured(Recognition, noise(100, 1, 4096), dataset, source.facts)["accuracy"] == pytest.approx(0.2)
 
 
 def test_the_embedded_classifier_serves_the_metrics_of_features(source, dataset, unseen):
@@ -95,7 +98,7 @@ def test_the_embedded_classifier_serves_the_metrics_of_features(source, dataset,
     def what(samples):
         return Seen(*(each.numpy() for each in extractor(samples)))
 
-    real = what(real_sounds(dataset, MOST_LEARNT)["audio"])
+    real = what(some(dataset, MOST_LEARNT)["audio"])
     assert 0 <= fid(real, what(unseen))["fid"] < 0.1 * fid(real, what(noise(200, 1, 4096)))["fid"]
     assert inception_score(real, what(unseen))["inception_score"] > 4.5  # of 5
     assert inception_score(real, what(unseen[::5]))["inception_score"] < 1.1
@@ -137,17 +140,19 @@ def test_without_labels_the_bands_are_features(source, dataset, unseen):
 
 
 def test_the_mean_spectrum_of_softer_drums_is_so_far_below(source, dataset):
-    real = real_sounds(dataset, 400)["audio"]
-    assert spectrum(real, dataset, source.facts)["spectrum"] == pytest.approx(0, abs=1e-6)
-    assert spectrum(real / 2, dataset, source.facts)["spectrum"] == pytest.approx(20 * math.log10(2), abs=0.05)
-    assert 0 < spectrum(real, dataset, source.facts)["spectrum_of_real"] < 3
+    real = some(dataset, 400)["audio"]
+    assert measured(Spectrum, real, dataset, source.facts)["spectrum"] == pytest.approx(0, abs=1e-6)
+    assert measured(Spectrum, real / 2, dataset, source.facts)["spectrum"] == pytest.approx(
+        20 * math.log10(2), abs=0.05
+    )
+    assert 0 < measured(Spectrum, real, dataset, source.facts)["spectrum_of_real"] < 3
 
 
 def test_the_distance_along_directions_is_nothing_for_the_data(source, dataset, unseen):
-    real = real_sounds(dataset, 400)["audio"]
-    figures = sliced_wasserstein(real, dataset, source.facts)
+    real = some(dataset, 400)["audio"]
+    figures = measured(sliced_wasserstein, real, dataset, source.facts)
     assert figures["sliced_wasserstein"] == pytest.approx(0, abs=1e-6)
-    apart = sliced_wasserstein(noise(200, 1, 4096), dataset, source.facts)["sliced_wasserstein"]
+    apart = measured(sliced_wasserstein, noise(200, 1, 4096), dataset, source.facts)["sliced_wasserstein"]
     assert apart > 3 * figures["sliced_wasserstein_of_real"] > 0
 
 
@@ -265,15 +270,18 @@ class Halver(Game):
     def players(self):
         return ()
 
-    def reconstruct(self, batch):
-        return batch["audio"], self.gain * batch["audio"]
+    results: ClassVar = {"halved": "audio"}
+    compared: ClassVar = {"halved": "audio"}
+
+    def apply(self, batch):
+        return {"halved": self.gain * batch["audio"]}
 
 
 def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
     evaluation = Evaluation(DOMAIN, FittedData(source, Spec()), Halver(), count=1000)
     figures, protocols = evaluation.measure(Halver())
-    assert list(figures) == ["distances", "f0"]
+    assert list(figures) == ["fid", "distances", "f0"]
     assert figures["distances"]["log_spectral_distance"] == pytest.approx(20 * math.log10(2), rel=1e-3)
     assert figures["distances"]["mel_cepstral_distortion"] == pytest.approx(0, abs=1e-3)  # the level does not count
     assert figures["distances"]["stft_distance"] == pytest.approx(0.5 + math.log(2), rel=1e-3)
@@ -282,9 +290,9 @@ def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
 
 def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
     class Reader(Halver):
-        def reconstruct(self, batch):
+        def apply(self, batch):
             self.read = batch["source"]
-            return super().reconstruct(batch)
+            return super().apply(batch)
 
     tokens = torch.full((3, 1, 8), 7, dtype=torch.uint8)
     dataset = TensorDataset({"audio": noise(3, 1, 8000), "source": tokens}, pixels=())

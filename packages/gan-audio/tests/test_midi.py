@@ -16,8 +16,9 @@ from PIL import Image
 
 from gan_audio import midi, rolls, tune_figures
 from gan_audio.data import load_tunes, open_folder
+from gan_audio.measures import ChordFit, Notes, Repetition
 from gan_audio.media import read_items, write_items, write_samples
-from gan_audio.metrics import METRICS, chord_fit, notes, repetition
+from gan_audio.metrics import METRICS
 from gan_audio.midi import SILENT, Bars, chord_name, in_two_octaves, notes_of, phrases, read_midi, write_midi
 from gan_audio.scores import in_all_keys
 from gan_audio.specs import SoundSpec, TuneSpec
@@ -25,6 +26,7 @@ from gan_audio.tunes import KEYS, SCALES, make_tunes
 from gan_core.data import Spec
 from gan_core.errors import DataError, InputError
 from gan_core.files import Unreadable
+from gan_core.testing import measured
 
 C, F, G, AM = 0, 5, 7, 21
 
@@ -455,10 +457,10 @@ def test_real_tunes_are_like_real_tunes():
     source = load_tunes()
     dataset = source.fit(TuneSpec(bars=8))
     others = make_tunes(range(2000, 2400), bars=8)
-    found = notes(others, dataset, source.facts)
+    found = measured(Notes, others, dataset, source.facts)
     assert all(value < 0.06 for name, value in found.items() if "distance" in name)
     assert found["onsets_per_bar"] == pytest.approx(found["onsets_per_bar_of_real"], rel=0.06)
-    fit, again = chord_fit(others, dataset, source.facts), repetition(others, dataset, source.facts)
+    fit, again = measured(ChordFit, others, dataset, source.facts), measured(Repetition, others, dataset, source.facts)
     assert fit["chord_tones"] == pytest.approx(fit["chord_tones_of_real"], abs=0.02)
     assert again["distinct_bars"] == pytest.approx(again["distinct_bars_of_real"], abs=0.03)
 
@@ -469,7 +471,7 @@ def test_measures_of_tunes_need_tunes_and_measures_of_sounds_a_rate():
     assert all("sample_rate" in needs[name] for name in ("recognition", "spectrum", "sliced_wasserstein"))
     source = load_tunes()
     with pytest.raises(InputError, match=r"^the samples have the shape \[2, 1, 400\]; this measure is of tunes \["):
-        chord_fit(torch.zeros(2, 1, 400), source.fit(TuneSpec(bars=2)), source.facts)
+        measured(ChordFit, torch.zeros(2, 1, 400), source.fit(TuneSpec(bars=2)), source.facts)
 
 
 # --- shown, heard, kept

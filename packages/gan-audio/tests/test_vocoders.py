@@ -501,7 +501,7 @@ def test_a_round_can_be_played_in_every_contract(contract):
     staged = game.stage({"audio": noise(2048, batch=2)})
     assert staged["audio"].shape == staged["fake"].shape == (2, 1, 2048)
     assert all(loss(staged) for loss in (game.discriminator_loss, game.generator_loss))
-    assert game.reconstruct({"audio": noise(2048)})[1].shape == (1, 1, 2048)
+    assert game.apply({"audio": noise(2048)})["resynthesised"].shape == (1, 1, 2048)
 
 
 @pytest.mark.parametrize("layer", [nn.Conv1d(64, 32, 7), nn.ConvTranspose1d(64, 32, 16, 8, padding=4)])

@@ -432,7 +432,7 @@ def test_measures_that_do_not_fit(refused, trained):
     ):  # fmt: skip
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
     assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (
-        "the metric `fid` needs an extractor of features: classifier, inception, torchvision, transformers"
+        "the metric `fid` needs an extractor of features: classifier, random, inception, torchvision, transformers"
     )
     for name, words in (
         (

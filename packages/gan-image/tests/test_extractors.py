@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from gan_core.data import ImageSpec
+from gan_core.data import ImageSpec, some
 from gan_core.domain import resolve
 from gan_core.errors import CheckpointError, InputError, MissingDependency
 from gan_core.features import Extractor
+from gan_core.metrics import Moments, frechet_distance
 from gan_image import extractors
+from gan_image.data import load_digits
 from gan_image.extractors import ImageExtractor, downloaded, to_pixels
 from gan_image.inception import BlockA, BlockC, BlockE, FIDInception, LastBlockE, resize
 from gan_image.metrics import EXTRACTORS
@@ -169,6 +171,29 @@ def test_a_classifier_of_torchvision(tmp_path):
 def test_what_torchvision_has_not_is_refused():
     with pytest.raises(InputError, match=r"unknown classifier of torchvision `resnet19`; did you mean"):
         extractors.torchvision("resnet19", None, None, {})
+
+
+# --- a random network
+
+
+def test_random_features_tell_changed_images_from_the_data(tmp_path):
+    source = load_digits()
+    dataset = source.fit(ImageSpec(image_size=16, channels=1))
+    extractor = extractors.random(None, None, dataset, source.facts)
+    real = some(dataset, 600)["image"]
+    features, logits = extractor(real)
+    assert (features.shape, logits) == ((600, 64), None)
+    again = extractors.random(None, None, dataset, source.facts)
+    assert torch.equal(again(real).features, features)
+    assert again.protocol == extractor.protocol
+
+    def distance(images):
+        return frechet_distance(Moments.of(features[300:].numpy()), Moments.of(extractor(images).features.numpy()))
+
+    chance, blurred = distance(real[:300]), distance(nn.functional.avg_pool2d(real[:300], 3, 1, 1))
+    assert 5 * chance < blurred < distance(torch.zeros_like(real[:300]))
+    with pytest.raises(InputError, match="takes no argument"):
+        extractors.random("x", None, dataset, source.facts)
 
 
 # --- the classifier of the data's own labels

@@ -10,15 +10,18 @@ from torch import Tensor
 
 from gan_core.data import ImageSpec, Spec, TensorDataset
 from gan_core.domain import resolve
+from gan_core.measures import SlicedWasserstein
+from gan_core.testing import measured
 from gan_image.data import load_digits, load_grid, load_ring, load_stacked_digits
-from gan_image.metrics import METRICS, modes, moments, recognition, sliced_wasserstein, stacked_modes
+from gan_image.measures import Modes, Moments, Recognition, StackedModes
+from gan_image.metrics import METRICS
 
 SQUARE = {"modes": torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]]), "std": 0.5}
 NOTHING = TensorDataset({"points": torch.zeros(1, 2)})
 
 
 def found(points: list[list[float]]) -> dict[str, float | int]:
-    return modes(torch.tensor(points), NOTHING, SQUARE)
+    return measured(Modes, torch.tensor(points), NOTHING, SQUARE)
 
 
 # --- modes
@@ -45,7 +48,7 @@ def test_the_divergence_of_the_modes_is_over_the_samples_that_lie_on_one():
 
 def test_a_sample_counts_for_the_nearest_mode_alone():
     near = {"modes": torch.tensor([[0.0], [1.0]]), "std": 1.0}  # each is within 3 deviations of the other
-    assert modes(torch.tensor([[0.1], [0.4]]), NOTHING, near)["modes_found"] == 1
+    assert measured(Modes, torch.tensor([[0.1], [0.4]]), NOTHING, near)["modes_found"] == 1
 
 
 def test_samples_far_from_every_mode_find_none():
@@ -57,7 +60,7 @@ def test_samples_far_from_every_mode_find_none():
 def test_the_real_points_find_all_modes(load, count):
     source = load()
     points = source.fit(Spec()).tensors["points"][:5000]
-    figures = modes(points, source.fit(Spec()), source.facts)
+    figures = measured(Modes, points, source.fit(Spec()), source.facts)
     assert (figures["modes_found"], figures["modes"]) == (count, count)
     assert figures["high_quality"] == pytest.approx(1 - 0.0111, abs=0.004)  # exp(-9/2) of a plane's normal lies beyond
 
@@ -67,7 +70,7 @@ def test_the_real_points_find_all_modes(load, count):
 
 def test_moments_are_those_of_all_coordinates():
     samples, real = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0], [4.0, 6.0]])
-    assert moments(samples, TensorDataset({"points": real}), {}) == pytest.approx({
+    assert measured(Moments, samples, TensorDataset({"points": real}), {}) == pytest.approx({
         "mean_of_samples": 2.0, "mean_of_data": 3.0, "std_of_samples": 2**0.5, "std_of_data": (20 / 3) ** 0.5
     })  # fmt: skip
 
@@ -96,7 +99,7 @@ def digits() -> TensorDataset:
 
 
 def test_real_digits_are_recognised_as_what_they_are(digits):
-    figures = recognition(in_turn(digits.tensors["image"], digits.tensors["label"], 200), digits, facts())
+    figures = measured(Recognition, in_turn(digits.tensors["image"], digits.tensors["label"], 200), digits, facts())
     assert figures["accuracy"] > 0.97
     assert figures["classes_found"] == 10
     assert figures["accuracy_on_real"] > 0.97
@@ -104,25 +107,25 @@ def test_real_digits_are_recognised_as_what_they_are(digits):
 
 def test_digits_in_the_wrong_order_are_not(digits):
     samples = in_turn(digits.tensors["image"], digits.tensors["label"], 200).roll(1, dims=0)
-    figures = recognition(samples, digits, facts())
+    figures = measured(Recognition, samples, digits, facts())
     assert figures["accuracy"] < 0.02
     assert figures["accuracy_on_real"] > 0.97
 
 
 def test_a_generator_that_makes_one_digit_is_right_once_in_ten(digits):
     seven = in_turn(digits.tensors["image"], digits.tensors["label"], 8)[7]
-    figures = recognition(seven.expand(100, -1, -1, -1), digits, facts())
+    figures = measured(Recognition, seven.expand(100, -1, -1, -1), digits, facts())
     assert (figures["accuracy"], figures["classes_found"]) == (0.1, 1)
 
 
 def test_noise_is_no_digit(digits):
     noise = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert recognition(noise, digits, facts())["accuracy"] < 0.2
+    assert measured(Recognition, noise, digits, facts())["accuracy"] < 0.2
 
 
 def test_a_measure_is_the_same_every_time(digits):
     noise = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert recognition(noise, digits, facts()) == recognition(noise, digits, facts())
+    assert measured(Recognition, noise, digits, facts()) == measured(Recognition, noise, digits, facts())
 
 
 # --- pixels
@@ -130,10 +133,10 @@ def test_a_measure_is_the_same_every_time(digits):
 
 def test_the_distance_of_pixels_is_nothing_for_the_data_and_known_for_a_shift(digits):
     real = digits.tensors["image"].float() / 127.5 - 1
-    chance = sliced_wasserstein(real, digits, facts())
+    chance = measured(SlicedWasserstein, real, digits, facts())
     assert chance["sliced_wasserstein"] == pytest.approx(0, abs=1e-6)
     assert 0 < chance["sliced_wasserstein_of_real"] < 0.1
-    apart = sliced_wasserstein(real + 1, digits, facts())["sliced_wasserstein"]
+    apart = measured(SlicedWasserstein, real + 1, digits, facts())["sliced_wasserstein"]
     assert apart == pytest.approx((64 * 2 / math.pi / 64) ** 0.5, rel=0.25)  # E|sum of a unit vector| of 64 numbers
 
 
@@ -144,7 +147,7 @@ def stacked(source, parts: Tensor) -> dict[str, float | int]:
     """The measure of samples that are stacked from digits of the set."""
     digits = source.single.fit(ImageSpec(image_size=8, channels=1)).tensors["image"]
     samples = digits[parts, 0].float() / 127.5 - 1  # [N, 3] -> [N, 3, 8, 8]
-    return stacked_modes(samples, source.fit(Spec()), source.facts)
+    return measured(StackedModes, samples, source.fit(Spec()), source.facts)
 
 
 def test_a_perfect_sampler_finds_the_modes_that_drawing_with_replacement_predicts():
@@ -183,9 +186,9 @@ def test_each_channel_of_a_stacked_digit_names_a_place_of_its_mode():
 
 def test_every_card_names_a_function_and_what_it_needs():
     assert all(callable(resolve(card.measure)) for card in METRICS)
-    needs = {card.name: (set(card.needs), card.by_class) for card in METRICS}
-    assert needs["recognition"] == ({"num_classes", "channels"}, True)
-    assert needs["modes"] == ({"modes"}, False)
+    needs = {card.name: (set(card.needs), card.asks) for card in METRICS}
+    assert needs["recognition"] == ({"num_classes", "channels"}, ("label",))
+    assert needs["modes"] == ({"modes"}, ())
 
 
 def test_listing_the_measures_loads_nothing_heavy():

@@ -131,12 +131,25 @@ def test_sizes_that_the_networks_cannot_take_are_refused_before_anything_is_writ
     assert list(tmp_path.iterdir()) == []
 
 
-def test_translations_are_measured_beside_the_mean_target(tmp_path: Path) -> None:
+def test_translations_are_measured_beside_the_mean_target_and_the_source(tmp_path: Path) -> None:
     run = gan_image.train("pix2pix", data="digit-outlines", out=tmp_path / "run", steps=1, shown=False,
                           changes={"network.width": 4, "data.spec.image_size": 16, "train.device": "cpu"})  # fmt: skip
-    figures = gan_image.evaluate(run.path, data="digit-outlines", count=20)["metrics"]["similarity"]
-    assert set(figures) == {"psnr", "ssim", "psnr_of_mean"}
-    assert 8 < figures["psnr_of_mean"] < 20
+    figures = gan_image.evaluate(run.path, data="digit-outlines", count=20)["metrics"]
+    assert set(figures["similarity"]) == {"psnr", "ssim", "psnr_of_mean", "psnr_of_source", "ssim_of_source"}
+    assert figures["similarity"]["psnr_of_source"] < 8 < figures["similarity"]["psnr_of_mean"] < 20
+    assert set(figures["fid"]) == {"fid", "fid_of_source"}
+
+
+def test_translators_without_pairs_are_measured_in_both_directions(tmp_path: Path) -> None:
+    run = gan_image.train("cyclegan", data="inverted-digits", out=tmp_path / "run", steps=1, shown=False,
+                          changes={"network.width": 4, "train.device": "cpu"})  # fmt: skip
+    document = gan_image.evaluate(run.path, data="inverted-digits", count=1000)
+    figures = document["metrics"]["fid"]
+    assert set(figures) == {"fid_to_target", "fid_of_source_to_target", "fid_to_source", "fid_of_target_to_source"}
+    assert figures["fid_of_source_to_target"] == pytest.approx(figures["fid_of_target_to_source"])  # of the same sets
+    assert "similarity" not in document["metrics"]
+    protocol = document["protocols"][document["protocol"]["fid"]]
+    assert protocol["samples"] == "899 to_target, 898 to_source"
 
 
 # --- learning
@@ -156,6 +169,9 @@ def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -
         errors = [l1_loss(each.apply(held)["translated"], held["target"]) for each in (game, untrained)]
     mean = l1_loss(trained["target"].mean(dim=0).expand_as(held["target"]), held["target"])
     assert errors[0] < 0.5 * mean < errors[1]
+    figures = gan_image.evaluate(run.path, data="digit-outlines", metrics=["fid", "similarity"])["metrics"]
+    assert figures["fid"]["fid"] < 0.1 * figures["fid"]["fid_of_source"]
+    assert figures["similarity"]["psnr"] > figures["similarity"]["psnr_of_mean"] + 3
 
 
 @pytest.mark.slow

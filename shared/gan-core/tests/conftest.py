@@ -17,6 +17,7 @@ from gan_core.data import Source, Spec, TensorSource
 from gan_core.domain import Card, DataCard, Demo, Domain, MetricCard
 from gan_core.errors import DataError
 from gan_core.game import Game
+from gan_core.measures import Part, Subject
 from gan_core.media import Samples, split_samples, write_each
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
@@ -94,12 +95,26 @@ def write_items(
     return write_each(rows, folder, ".txt", lambda path, row: path.write_text(str(row)), count=count, labels=labels)
 
 
-def spread(samples: Tensor, dataset: Any, facts: Mapping[str, Any]) -> dict[str, float]:
-    return {"std": float(samples.std())}
+class Spread:
+    def __init__(self, subject: Subject):
+        self.parts: list[Tensor] = []
+
+    def update(self, part: Part) -> None:
+        self.parts.append(part.samples)
+
+    def figures(self) -> dict[str, float]:
+        return {"std": float(torch.cat(self.parts).std())}
 
 
-def shares(samples: Tensor, dataset: Any, facts: Mapping[str, Any]) -> dict[str, int]:
-    return {"classes": facts["num_classes"]}
+class Shares:
+    def __init__(self, subject: Subject):
+        self.classes: set[int] = set()
+
+    def update(self, part: Part) -> None:
+        self.classes.update(part.asked["label"].tolist())
+
+    def figures(self) -> dict[str, float]:
+        return {"classes": len(self.classes)}
 
 
 def import_generator(state: Mapping[str, Tensor]) -> Published:
@@ -138,10 +153,10 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
         "media": {"write_samples": write_samples, "write_items": write_items},
         "metrics": {
             "METRICS": (
-                MetricCard("spread", "standard deviation", "gan_toy.metrics:spread"),
-                MetricCard("shares", "classes", "gan_toy.metrics:shares", ("num_classes",), by_class=True),
+                MetricCard("spread", "standard deviation", "gan_toy.metrics:Spread"),
+                MetricCard("shares", "classes", "gan_toy.metrics:Shares", ("num_classes",), asks=("label",)),
             ),
-            "EXTRACTORS": (), "spread": spread, "shares": shares,
+            "EXTRACTORS": (), "Spread": Spread, "Shares": Shares,
         },
         "reference": {"IMPORTERS": importers},
         "tasks": {"COMMANDS": {}},

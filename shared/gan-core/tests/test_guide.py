@@ -57,6 +57,15 @@ def test_the_ten_lines_learn_where_the_points_are(guide: dict[str, Any]) -> None
     assert (guide["samples"].mean(dim=0) - 1).abs().max() < 0.5
 
 
+def test_the_metric_of_the_guide_counts_samples_far_from_the_data(guide: dict[str, Any]) -> None:
+    from gan_core.data import TensorDataset
+    from gan_core.testing import measured
+
+    far = torch.full((100, 2), 1.0)
+    far[:25] += 10
+    assert measured(guide["Outliers"], far, TensorDataset(guide["data"]), {}) == {"outliers": 0.25}
+
+
 def test_cyclegan_moves_points_to_the_other_side_and_back(guide: dict[str, Any]) -> None:
     first, last = log(guide, "cyclegan")[0], log(guide, "cyclegan")[-1]
     assert last["generator/cycle"] < first["generator/cycle"]

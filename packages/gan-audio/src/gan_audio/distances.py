@@ -7,6 +7,7 @@ what comes before `T`. They are measures, not losses: computed in float64, and r
 from __future__ import annotations
 
 import math
+from dataclasses import astuple, dataclass
 from importlib import import_module
 
 import numpy as np
@@ -90,19 +91,42 @@ def mel_cepstrum(audio: Tensor, *, sample_rate: int) -> Tensor:
     return (torch.pi / BANDS * torch.outer(k, m)).cos() / BANDS @ logarithms
 
 
-def f0_error(real: Tensor, fake: Tensor, *, sample_rate: int) -> dict[str, float]:
-    """How far the fundamental frequency is off, where both have one, and how often but one has.
+@dataclass(frozen=True)
+class F0Counts:
+    """Errors of the fundamental frequency, added up over frames.
 
-    It is found by probabilistic YIN (Mauch & Dixon 2014), as librosa has it, to a tenth of a semitone.
+    Attributes:
+        frames: number of frames.
+        voiced: frames in which both sounds are voiced.
+        mismatched: frames in which one of them is.
+        squares: sum of the squared differences in cents (hundredths of a semitone) over the voiced frames.
+    """
+
+    frames: int = 0
+    voiced: int = 0
+    mismatched: int = 0
+    squares: float = 0.0
+
+    def __add__(self, other: F0Counts) -> F0Counts:
+        return F0Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def figures(self) -> dict[str, float]:
+        """Returns `f0_rmse` in cents, not a number if no frame is voiced, and `voicing_error`, a share of frames."""
+        return {
+            "f0_rmse": math.sqrt(self.squares / self.voiced) if self.voiced else math.nan,
+            "voicing_error": self.mismatched / self.frames,
+        }
+
+
+def f0_counts(real: Tensor, fake: Tensor, *, sample_rate: int) -> F0Counts:
+    """Compares the fundamental frequencies of sounds, found by probabilistic YIN to a tenth of a semitone.
+
+    See Mauch & Dixon 2014; the implementation is librosa's.
 
     Args:
         real: sounds.
         fake: sounds.
         sample_rate: in Hz.
-
-    Returns:
-        `f0_rmse`: the root of the mean squared difference in cents (hundredths of a semitone), over all frames in which
-        both are voiced, not a number where there are none; `voicing_error`: the share of frames in which one is.
 
     Raises:
         InputError: the sounds are not alike in shape, or too short.
@@ -110,12 +134,17 @@ def f0_error(real: Tensor, fake: Tensor, *, sample_rate: int) -> dict[str, float
     pairs = zip(*(audio.flatten(0, -2).numpy() for audio in _pair(real, fake)), strict=True)
     tracks = [(_fundamental(a, sample_rate), _fundamental(b, sample_rate)) for a, b in pairs]
     a, b = (np.concatenate(each) for each in zip(*tracks, strict=True))
-    both = np.isfinite(a) & np.isfinite(b)
-    cents = 1200 * np.log2(a[both] / b[both])
-    return {
-        "f0_rmse": float(np.sqrt(np.square(cents).mean())) if both.any() else math.nan,
-        "voicing_error": float((np.isfinite(a) != np.isfinite(b)).mean()),
-    }
+    one, other = np.isfinite(a), np.isfinite(b)
+    cents = 1200 * np.log2(a[one & other] / b[one & other])
+    return F0Counts(len(a), int((one & other).sum()), int((one != other).sum()), float(np.square(cents).sum()))
+
+
+def f0_error(real: Tensor, fake: Tensor, *, sample_rate: int) -> dict[str, float]:
+    """Returns how far the fundamental frequency is off: `f0_rmse` in cents and `voicing_error`.
+
+    The arguments and errors are those of `f0_counts`.
+    """
+    return f0_counts(real, fake, sample_rate=sample_rate).figures()
 
 
 def _fundamental(audio: np.ndarray, sample_rate: int) -> np.ndarray:

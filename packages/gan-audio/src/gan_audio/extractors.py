@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from gan_audio.classifier import BANDS, WIDTH, Classifier, LogMel, learn_classes
 from gan_core.checkpoint import digest
-from gan_core.data import length, read, shuffled
+from gan_core.data import some
 from gan_core.errors import InputError
 from gan_core.features import Extractor, Features
 
@@ -92,21 +92,15 @@ def spectrogram(
         InputError: there is an argument, or weights.
     """
     _refuse("spectrogram", "measures bands", argument, weights)
-    return SpectrogramExtractor(LogMel(real_sounds(dataset, 1)["audio"].shape[-1], rate_of(dataset, facts)))
+    return SpectrogramExtractor(LogMel(some(dataset, 1)["audio"].shape[-1], rate_of(dataset, facts)))
 
 
 @lru_cache(maxsize=1)
 def learnt_classes(dataset: Dataset[Any], num_classes: int, sample_rate: int) -> tuple[Classifier, float, int]:
     """A classifier of a dataset's labels, its accuracy on held-out sounds, and how many it learnt of; learnt once."""
-    real = real_sounds(dataset, MOST_LEARNT)
+    real = some(dataset, MOST_LEARNT)
     learnt = learn_classes(real["audio"], real["label"], num_classes=num_classes, sample_rate=sample_rate)
     return *learnt, len(real["audio"])
-
-
-def real_sounds(dataset: Dataset[Any], most: int) -> dict[str, Tensor]:
-    """Returns at most a number of items, drawn by a fixed shuffle, as one batch."""
-    batches = list(read(dataset, shuffled(length(dataset))[:most], 1024))
-    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def rate_of(dataset: Dataset[Any], facts: Mapping[str, Any]) -> int:

@@ -1,6 +1,7 @@
 """Networks whose features generated and real images are compared by.
 
-A classifier of the data's own labels, FID's Inception, torchvision's classifiers, transformers' vision models.
+A classifier of the data's own labels, a random network, FID's Inception, torchvision's classifiers and transformers'
+vision models.
 
 Each factory takes what `--extractor NAME[:ARGUMENT] --weights FILE` says and gives an extractor: samples in [-1, 1] in,
 features and logits out. Samples are first quantised to 8 bits, as in the published protocols, which read image files;
@@ -19,8 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core.checkpoint import digest, load_state, read_published
-from gan_core.data import length, shuffled
-from gan_core.data import read as read_items
+from gan_core.data import Batch, some
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
 from gan_core.features import Extractor, Features
 from gan_core.files import data_home
@@ -32,6 +32,9 @@ INCEPTION = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weigh
 
 MOST_LEARNT = 20_000
 """Images that the embedded classifier learns and is tested on."""
+
+MOST_NORMALISED = 512
+"""Images whose statistics the extractor `random` is normalised with."""
 
 Prepare = Callable[[Tensor], Tensor]
 """Pixels, uint8 `[B, 3, H, W]`, to what the network takes."""
@@ -101,6 +104,42 @@ def classifier(
         "features": f"means of the last convolution, {2 * network.width}",
     }  # fmt: skip
     return ImageExtractor("classifier", network, prepare, look, protocol)
+
+
+def random(argument: str | None, weights: Path | None, dataset: Dataset[Any], facts: Mapping[str, Any]) -> Extractor:
+    """Convolutions with random weights, the same every time, for data without labels (Naeem et al. 2020).
+
+    A random network tells sets of images apart that no pretrained one was made for (arXiv:2002.09797). It is that of
+    `classifier` on RGB images, its batch norms filled with the statistics of at most 512 real images.
+
+    Raises:
+        InputError: there is an argument, or weights.
+    """
+    if argument is not None or weights is not None:
+        raise InputError("the extractor `random` draws its weights; it takes no argument and no `--weights`")
+    pixels = to_pixels(_images(some(dataset, MOST_NORMALISED)))
+
+    def prepare(pixels: Tensor) -> Tensor:
+        return pixels.float().div(127.5).sub(1)
+
+    def look(network: nn.Module, prepared: Tensor) -> tuple[Tensor, None]:
+        return network(prepared).mean(dim=(2, 3)), None
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = Classifier(3, pixels.shape[-1], num_classes=1).convolutions
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the mean of all batches
+        for part in torch.split(pixels, 64):
+            network(prepare(part))
+    protocol = {
+        "weights": f"random (tensors {digest(network.state_dict())}), normalised on {len(pixels):,} images",
+        "resize": "none",
+        "scaling": "[-1, 1]",
+        "features": "means of the last convolution, 64",
+    }
+    return ImageExtractor("random", network, prepare, look, protocol)
 
 
 def inception(argument: str | None, weights: Path | None, dataset: object, facts: Mapping[str, Any]) -> Extractor:
@@ -258,11 +297,14 @@ def downloaded(url: str, digest: str) -> Path:
 
 
 def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
-    """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, drawn by a fixed shuffle."""
-    chosen = shuffled(length(dataset))[:MOST_LEARNT]
-    batches = list(read_items(dataset, chosen, 1024))
-    images = torch.cat([batch["image"] for batch in batches]).add(1).mul(127.5).round().byte()
-    return images, torch.cat([batch["label"] for batch in batches])
+    """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, of pairs the targets."""
+    batch = some(dataset, MOST_LEARNT)
+    return _images(batch).add(1).mul(127.5).round().byte(), batch["label"]
+
+
+def _images(batch: Batch) -> Tensor:
+    """The images of a batch, of pairs the targets, `[N, C, H, W]` in [-1, 1]."""
+    return batch["image"] if "image" in batch else batch["target"]
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:

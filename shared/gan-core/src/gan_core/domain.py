@@ -66,21 +66,29 @@ class DataCard:
 
 @dataclass(frozen=True)
 class MetricCard:
-    """One measure of generated samples.
+    """A metric of generated samples, or of the results of a game that transforms items.
 
-    `measure` is the dotted path of `(samples, dataset, facts) -> {figure: value}`; `needs` are the facts that the data
-    must have for it; `by_class` says that sample `i` must have been asked to be of class `i % num_classes`; `least` is
-    the smallest number of samples, generated and real. Where it `extracts` something (`features` or `logits`), its
-    `measure` is of `(real, fake) -> {figure: value}`, both being what an extractor saw (`gan_core.features.Seen`).
-    Where it compares `pairs`, real items with what the game makes of each (`Game.reconstruct`), `measure` is of
-    `(real, made, dataset, facts) -> {figure: value}`.
+    Attributes:
+        name: name in `--metrics`.
+        title: what it measures, in a line.
+        measure: dotted path of a class or function that takes a `gan_core.measures.Subject` and returns a
+            `gan_core.measures.Measure`, which is given the samples or pairs part by part. If the metric `extracts`
+            something, it is a function `(real, fake) -> {figure: value}` of what an extractor saw
+            (`gan_core.features.Seen`).
+        needs: facts that the data must have.
+        asks: conditions that the samples must have been asked for, such as `label`.
+        methods: names of methods that the game must have, such as `log_likelihood`.
+        least: smallest number of samples, real ones included.
+        extracts: `features` or `logits` if it compares these.
+        pairs: whether it compares results with their targets (`Game.compared`).
     """
 
     name: str
     title: str
     measure: str
     needs: tuple[str, ...] = ()
-    by_class: bool = False
+    asks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     least: int = 2
     extracts: Literal["features", "logits"] | None = None
     pairs: bool = False

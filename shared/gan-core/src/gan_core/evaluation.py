@@ -1,4 +1,4 @@
-"""Measuring a game's samples against data: which metrics fit, on what protocol, and their figures."""
+"""Evaluation of a game's samples and results against data: the metrics that fit, their protocols and figures."""
 
 from __future__ import annotations
 
@@ -7,47 +7,66 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from gan_core import draws
 from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
-from gan_core.data import FittedData, Source, length, read, shuffled, to_device
+from gan_core.data import Batch, FittedData, length, read, shuffled, to_device
 from gan_core.domain import Domain, ExtractorCard, MetricCard, resolve
 from gan_core.draws import BLOCK
 from gan_core.errors import InputError, unknown
-from gan_core.features import Extractor, Seen, see
+from gan_core.features import Extractor, FeatureFiles, Seen, see
 from gan_core.game import Game, evaluating
+from gan_core.measures import Measure, PairPart, Part, Subject, copied
 
 Figures = dict[str, dict[str, Any]]
 
 
-class Evaluation:
-    """The metrics that measure samples of a kind of game against some data.
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared with data: a game's samples, or one result of its `apply`.
 
-    Real samples are as many as generated ones, or all if there are fewer, drawn by a fixed shuffle.
+    Attributes:
+        key: key of the data that it is compared with.
+        result: name of the result; None for samples.
+        source: key of the data that the result is made from; None for samples.
+    """
+
+    key: str
+    result: str | None = None
+    source: str | None = None
+
+
+class Evaluation:
+    """Metrics of a kind of game's samples or results, compared with data.
+
+    As many real items are compared as there are samples, or all if there are fewer, in the order of a fixed shuffle.
+    Results of `Game.apply` are compared by `Game.compared`; beside their figures stand those of a copy of the input.
 
     Args:
-        domain: whose metrics and extractors are used.
-        data: the data, fitted to what the game needs.
-        game: of the kind that is measured.
-        metrics: by name; None takes all that fit.
-        count: samples that are generated; of pairs, as many as there are at most.
-        seed: of the samples.
-        extractor: `NAME` or `NAME:ARGUMENT`; None takes the domain's embedded one, where the data suit it.
-        weights: of the extractor, where it reads a file.
-        keep: a folder where features are kept, so that an interrupted evaluation goes on; None keeps nothing.
+        domain: domain whose metrics and extractors are used.
+        data: the data, fitted to the game's specification.
+        game: a game of the kind that is measured.
+        metrics: names of metrics (default: all that fit).
+        count: number of samples; of results, the largest number.
+        seed: random seed of the samples.
+        extractor: `NAME` or `NAME:ARGUMENT` (default: the domain's first embedded one that the data suit).
+        weights: file of the extractor's weights, if it reads one.
+        keep: folder in which features are kept, so that an interrupted evaluation goes on; None keeps none.
 
     Raises:
         InputError: a metric or an extractor is unknown, or does not fit.
-        DataError: the data cannot be brought to the game's sizes.
-        CheckpointError: the extractor's weights cannot be had.
+        DataError: the data cannot be converted to the game's specification.
+        CheckpointError: the extractor's weights are missing.
     """
 
     def __init__(
@@ -56,12 +75,15 @@ class Evaluation:
         weights: Path | None = None, keep: Path | None = None,
     ) -> None:  # fmt: skip
         self.source = source = data.source
-        self.dataset, self.key = data.plain, game.data_spec().key
+        self.dataset = data.plain
         self.count, self.seed, self.keep, self.asked = count, seed, keep, metrics is not None
+        self.samples = None if type(game).sample is Game.sample else Comparison(self._key(game))
+        self.results = [Comparison(key, result, game.results[result]) for result, key in game.compared.items()]
+        self.paired = game.paired
         module = domain.module("metrics")
         cards: dict[str, MetricCard] = {card.name: card for card in module.METRICS}
         extractors: dict[str, ExtractorCard] = {card.name: card for card in module.EXTRACTORS}
-        seer, argument = _chosen_extractor(extractors, extractor, source)
+        seer, argument = self._chosen_extractor(extractors, extractor)
         obstacles = {name: self._obstacle(card, game, seer, extractors) for name, card in cards.items()}
         for name in metrics or ():
             if name not in cards:
@@ -83,116 +105,220 @@ class Evaluation:
         self._folder = keep or Path(tempfile.mkdtemp(prefix="gan-features-"))
         if keep is None:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._reals: Seen | None = None
-
-    @property
-    def real_count(self) -> int:
-        """Real samples that are compared."""
-        return min(self.count, length(self.dataset))
+        self._seen: dict[tuple[str, torch.Size | None], Seen] = {}
 
     def measure(self, game: Game) -> tuple[Figures, dict[str, dict[str, Any]]]:
-        """Figures by metric, and the protocol of each metric.
+        """Returns the figures by metric, and the protocol of each metric.
+
+        If the game has several results, their names end those of their figures: `fid_to_target`.
 
         Raises:
             InputError: the extractor gives no logits, and a metric needs them.
         """
-        figures: Figures = {}
-        plain = [card for card in self.cards if card.extracts is None and not card.pairs]
-        if any(card.pairs for card in self.cards):
-            pairs = self._pairs(game)
-            figures |= {
-                card.name: resolve(card.measure)(*pairs, self.dataset, self.source.facts)
-                for card in self.cards if card.pairs
-            }  # fmt: skip
-        if plain:
-            samples = game.generate(self.count, seed=self.seed)
-            figures |= {
-                card.name: resolve(card.measure)(samples, self.dataset, self.source.facts) for card in plain
-            }  # fmt: skip
-        if self.extractor is not None:
-            with self._seen(game) as (real, fake):
-                figures |= {card.name: resolve(card.measure)(real, fake) for card in self._served(fake)}
-        measured = [card for card in self.cards if card.name in figures]
+        figures: Figures = {card.name: {} for card in self.cards}
+        with evaluating(game):
+            for comparisons in self._passes():
+                self._measure(game, comparisons, figures)
+        measured = [card for card in self.cards if figures[card.name]]
         return (
             {card.name: figures[card.name] for card in measured},
             {card.name: self._protocol(card) for card in measured},
         )
 
-    def _served(self, seen: Seen) -> list[MetricCard]:
-        """The metrics of features that can be had of what was seen."""
-        served = [card for card in self.cards if card.extracts]
-        if seen.logits is None:
-            left = [card for card in served if card.extracts == "features"]
-            if left != served and (self.asked or not left):
-                name = next(card.name for card in served if card not in left)
-                raise InputError(f"the metric `{name}` needs logits, and the extractor {self._seer.name} has none")
-            return left
-        return served
+    def _compared_by(self, card: MetricCard) -> list[Comparison]:
+        """Returns what a metric compares; features are those of samples if the game makes any."""
+        return self.results if card.pairs or self.samples is None else [self.samples]
+
+    def _passes(self) -> list[list[Comparison]]:
+        """Returns what is made together: the samples, and the results that are made from the items of one set."""
+        together = [self.results] if self.paired else [[result] for result in self.results]
+        return [comparisons for comparisons in ([self.samples] if self.samples else [], *together) if comparisons]
+
+    def _measure(self, game: Game, comparisons: Sequence[Comparison], figures: Figures) -> None:
+        """Adds the figures of what is made in one pass."""
+        cards = [card for card in self.cards if comparisons[0] in self._compared_by(card)]
+        plain, extracting = ([card for card in cards if bool(card.extracts) is kind] for kind in (False, True))
+        if not cards:
+            return
+        measures: list[dict[str, Measure[Any]]] = [
+            {card.name: resolve(card.measure)(self._subject(game, each)) for card in plain} for each in comparisons
+        ]
+        with ExitStack() as stack:
+            files = [stack.enter_context(self._files(game, each)) for each in comparisons] if extracting else []
+            done = 0 if plain else min(each.done for each in files)
+            with torch.no_grad():
+                for parts in self._made(game, comparisons, done):
+                    for part, own in zip(parts, measures, strict=True):
+                        on_cpu = part.cpu() if own else part
+                        for measure in own.values():
+                            measure.update(on_cpu)
+                    for part, kept in zip(parts, files, strict=bool(files)):
+                        if kept.done < part.start + len(part.samples):
+                            kept.add(part.samples[max(0, kept.done - part.start) :])
+                for comparison, own in zip(comparisons, measures, strict=True):
+                    for name, measure in own.items():
+                        self._put(figures[name], comparison, measure.figures())
+            for comparison, kept in zip(comparisons, files, strict=bool(files)):
+                self._compare_features(game, comparison, kept.seen(), extracting, figures)
+
+    def _compare_features(
+        self, game: Game, comparison: Comparison, fake: Seen, cards: Sequence[MetricCard], figures: Figures
+    ) -> None:
+        """Adds the figures of features, and those of a copy of the input beside a result's."""
+        real, source, copy = self._see(game, comparison.key), comparison.source, None
+        if source is not None and source != comparison.key:
+            shape = self._shape(comparison.key)
+            fits = copied(next(self._real(source))[source], shape) is not None
+            copy = self._see(game, source, shape) if fits else None
+        for card in self._served(cards, fake):
+            measure = resolve(card.measure)
+            self._put(figures[card.name], comparison, measure(real, fake))
+            if copy is not None:  # what is of real items is known already
+                found = {name: value for name, value in measure(real, copy).items() if "_of_" not in name}
+                named = {f"{name}_of_{source}": value for name, value in found.items()}
+                self._put(figures[card.name], comparison, named)
+
+    def _put(self, figures: dict[str, Any], comparison: Comparison, found: Mapping[str, Any]) -> None:
+        """Adds figures under their names, with the result's if there are several."""
+        several = comparison.result is not None and len(self.results) > 1
+        figures |= {f"{name}_{comparison.result}" if several else name: value for name, value in found.items()}
+
+    def _served(self, cards: Sequence[MetricCard], seen: Seen) -> Sequence[MetricCard]:
+        """Returns the metrics that can be computed from what was seen."""
+        left = [card for card in cards if card.extracts == "features" or seen.logits is not None]
+        if left != cards and (self.asked or not left):
+            name = next(card.name for card in cards if card not in left)
+            raise InputError(f"the metric `{name}` needs logits, and the extractor {self._seer.name} has none")
+        return left
 
     def _obstacle(
         self, card: MetricCard, game: Game, seer: ExtractorCard | None, extractors: Mapping[str, ExtractorCard]
     ) -> str:
-        """Why a game's samples cannot be measured by a metric on these data; nothing if they can."""
-        if card.pairs and type(game).reconstruct is Game.reconstruct:
+        """Returns why a game cannot be measured by a metric on these data; nothing if it can."""
+        if card.pairs and not (self.paired and self.results):
             return "compares what is made of an item with what should be, and this model has no such pairs"
-        if not card.pairs and type(game).sample is Game.sample:
+        if not card.pairs and self.samples is None and not (card.extracts and self.results):
             return "measures samples that are made from nothing, and this model makes none"
         if not card.pairs and game.unmeasured is not None:
             return game.unmeasured
-        lacking = [fact for fact in card.needs if fact not in self.source.facts]
-        if lacking:
+        if missing := [name for name in card.methods if not hasattr(game, name)]:
+            return f"needs a model with {' and '.join(f'`{name}`' for name in missing)}"
+        if lacking := self._lacking(card.needs):
             return f"needs data with {' and '.join(lacking)}; {self.source.name} has none"
-        if card.by_class and game.num_classes is None:
-            return "needs samples by class, and this model was trained without; set `network.num_classes`"
+        if unasked := [name for name in card.asks if name not in game.conditions]:
+            names = " and ".join("class" if name == "label" else name for name in unasked)
+            remedy = "; set `network.num_classes`" if "label" in unasked else ""
+            return f"needs samples by {names}, and this model was trained without{remedy}"
         if card.extracts and seer is None:
             return f"needs an extractor of features: {', '.join(extractors) or 'the domain has none'}"
         if self.count < card.least:
             return f"needs {card.least:,} samples or more; {self.count:,} are generated"
-        if (items := length(self.dataset)) < card.least:
+        if (items := min(length(self._set(each.key)) for each in self._compared_by(card))) < card.least:
             return f"needs {card.least:,} samples or more; {self.source.name} has {items:,}"
         return ""
 
-    def _see_real(self, game: Game) -> Seen:
-        """What the extractor sees in the real samples, on the game's device; once for all games."""
-        if self._reals is None:
-            content = hashlib.sha256()
-            if self.keep is not None:
-                for part in self._real(0):
-                    content.update(part.contiguous().numpy().data)
+    def _lacking(self, needs: Sequence[str]) -> list[str]:
+        """Returns the facts that the data lack, of all items or of every part that is compared."""
+        parts = [each.key for each in self.results]
 
-            def parts(start: int) -> Iterator[Tensor]:
-                return (part.to(game.device) for part in self._real(start))
+        def known(fact: str) -> bool:
+            return fact in self.source.facts or (bool(parts) and all(f"{p}_{fact}" in self.source.facts for p in parts))
 
-            self._reals = see(self._seer, parts, self.real_count, self._stem("real", content.hexdigest()))
-        return self._reals
+        return [fact for fact in needs if not known(fact)]
 
-    @contextmanager
-    def _seen(self, game: Game) -> Iterator[tuple[Seen, Seen]]:
-        """What the extractor sees in the real samples, and in generated ones, which go from the disk afterwards."""
+    def _chosen_extractor(
+        self, extractors: Mapping[str, ExtractorCard], given: str | None
+    ) -> tuple[ExtractorCard | None, str | None]:
+        """Returns the extractor of `NAME:ARGUMENT`, or the first embedded one that the data suit, if there is one."""
+        if given is None:
+            suits = (c for c in extractors.values() if c.origin == "embedded" and not self._lacking(c.needs))
+            return next(suits, None), None
+        name, colon, argument = given.partition(":")
+        if name not in extractors:
+            raise unknown("extractor", name, extractors, InputError)
+        if lacking := self._lacking(extractors[name].needs):
+            raise InputError(
+                f"the extractor `{name}` needs data with {' and '.join(lacking)}; {self.source.name} has none"
+            )
+        return extractors[name], argument if colon else None
 
-        def parts(start: int) -> Iterator[Tensor]:
-            return game.generated(self.count, seed=self.seed, start=start)
+    # What is made.
 
-        real = self._see_real(game)
-        stem = self._stem("fake", digest(dict(sampling_state(game))), self.seed, self.count)
-        try:
-            yield real, see(self._seer, parts, self.count, stem)
-        finally:
-            for file in stem.parent.glob(f"{stem.name}.*") if self.keep is None else ():
-                file.unlink()
+    def _made(self, game: Game, comparisons: Sequence[Comparison], done: int) -> Iterator[Sequence[Part]]:
+        """Yields the parts of each comparison on the game's device, except those that end with the first `done`."""
+        source, start = comparisons[0].source, done - done % BLOCK
+        if done == self._number(comparisons[0]):
+            return iter(())
+        return self._sampled(game, start) if source is None else self._applied(game, start, source, comparisons)
 
-    @torch.no_grad()
-    def _pairs(self, game: Game) -> tuple[Tensor, Tensor]:
-        """Real items, and what a game makes of each, on the CPU: `[real_count, …]`; what it draws follows the seed."""
-        order = shuffled(length(self.dataset))[: self.real_count]
-        pairs: list[tuple[Tensor, Tensor]] = []
-        with torch.random.fork_rng(devices=[]), evaluating(game):
-            torch.manual_seed(self.seed)
-            for batch in read(self.dataset, order, BLOCK):
-                real, made = game.reconstruct(to_device(batch, game.device, frozenset()))  # pixels are scaled already
-                pairs.append((real.cpu(), made.cpu()))
-        reals, mades = zip(*pairs, strict=True)
-        return torch.cat(reals), torch.cat(mades)
+    def _sampled(self, game: Game, start: int) -> Iterator[Sequence[Part]]:
+        asked = game.asked(self.count)
+        for samples in game.generated(self.count, seed=self.seed, start=start):
+            rows = slice(start, start + len(samples))
+            yield [Part(start, samples, {name: values[rows] for name, values in asked.items()})]
+            start = rows.stop
+
+    def _applied(
+        self, game: Game, start: int, source: str, comparisons: Sequence[Comparison]
+    ) -> Iterator[Sequence[Part]]:
+        """Yields results in parts of `Game.at_once`; what the game draws follows the seed, as that of samples does."""
+        for batch in self._real(source, start):
+            block, seed = start, draws.mix(self.seed, start // BLOCK)
+            for first in range(0, len(batch[source]), game.at_once):
+                part = {key: value[first : first + game.at_once] for key, value in batch.items()}
+                items, rows = to_device(part, game.device, frozenset()), len(part[source])  # pixels are scaled already
+                with game.seeded(seed, start=first, rows=rows, total=BLOCK):
+                    made = game.apply(items if self.paired else {source: items[source]})
+                results = [(made[each.result], each.key) for each in comparisons]
+                if self.paired:
+                    yield [PairPart(start, result, {}, items, items[key]) for result, key in results]
+                else:
+                    yield [Part(start, result, {}) for result, _ in results]
+                start = block + first + rows
+
+    def _number(self, comparison: Comparison) -> int:
+        """Returns how many samples or results are compared."""
+        return self.count if comparison.source is None else self._number_of(comparison.source)
+
+    # What it is compared with.
+
+    def _subject(self, game: Game, comparison: Comparison) -> Subject:
+        return Subject(
+            game, self._set(comparison.key), self.source.facts, self._number(comparison), self.seed, comparison.key,
+            comparison.source,
+        )  # fmt: skip
+
+    def _set(self, key: str) -> Dataset[Batch]:
+        """Returns the items that have a key; of unpaired data, one of the two sets."""
+        apart = None if self.paired else getattr(self.dataset, "apart", None)
+        return self.dataset if apart is None else apart(key)
+
+    def _number_of(self, key: str) -> int:
+        """Returns how many real items of a key are compared."""
+        return min(self.count, length(self._set(key)))
+
+    def _real(self, key: str, start: int = 0) -> Iterator[Batch]:
+        """Yields real items in parts, from the one with an index on."""
+        items = self._set(key)
+        return read(items, shuffled(length(items))[start : self._number_of(key)], BLOCK)
+
+    def _key(self, game: Game) -> str:
+        """Returns the key of the data that samples are compared with: the game's own, or else the first."""
+        keys = [key for key in next(read(self.dataset, [0], 1)) if key != "label"]
+        return next(key for key in (game.data_spec().key, "target", *keys) if key in keys)
+
+    def _shape(self, key: str) -> torch.Size:
+        """Returns the shape of a real item."""
+        return next(self._real(key))[key].shape[1:]
+
+    def _content(self, key: str) -> str:
+        """Returns a digest of the real items of a key, if features are kept."""
+        content = hashlib.sha256()
+        for batch in self._real(key) if self.keep is not None else ():
+            content.update(batch[key].contiguous().numpy().data)
+        return content.hexdigest()
+
+    # What the extractor sees.
 
     @property
     def _seer(self) -> Extractor:
@@ -200,30 +326,61 @@ class Evaluation:
         return self.extractor
 
     def _stem(self, kind: str, *of: object) -> Path:
-        """Where features go: a name that depends on everything that they depend on."""
+        """Returns how names of files of features begin, which depends on everything that the features depend on."""
         content = json.dumps([dict(self._seer.protocol), *map(str, of)], sort_keys=True)
         return self._folder / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
-    def _real(self, start: int) -> Iterator[Tensor]:
-        """Real samples from one on, in parts."""
-        order = shuffled(length(self.dataset))[start : self.real_count]
-        for batch in read(self.dataset, order, BLOCK):
-            keys = ["target", self.key, *(key for key in batch if key != "label")]
-            yield next(batch[key] for key in keys if key in batch)
+    @contextmanager
+    def _files(self, game: Game, comparison: Comparison) -> Iterator[FeatureFiles]:
+        """Yields the files of the features of samples or results, which are removed afterwards unless they are kept."""
+        of: list[object] = [comparison.result]
+        if self.keep is not None:
+            of += [digest(dict(sampling_state(game))), self.seed, self.count]
+            of += [] if comparison.source is None else [self._content(comparison.source)]
+        stem = self._stem("fake", *of)
+        files = FeatureFiles(self._seer, self._number(comparison), stem)
+        try:
+            yield files
+        finally:
+            if self.keep is None:
+                files.remove()
 
-    @cached_property
-    def _shape(self) -> list[int]:
-        return list(next(self._real(0)).shape[1:])
+    def _see(self, game: Game, key: str, shape: torch.Size | None = None) -> Seen:
+        """Returns what the extractor sees in real items, on the game's device; once for all games.
+
+        Args:
+            game: the game that is measured.
+            key: key of the items.
+            shape: shape in which they are copied, if they stand for results.
+        """
+        known = key, shape
+        if known not in self._seen:
+
+            def parts(start: int) -> Iterator[Tensor]:
+                for batch in self._real(key, start):
+                    samples = batch[key] if shape is None else copied(batch[key], shape)
+                    assert samples is not None
+                    yield samples.to(game.device)
+
+            stem = self._stem("real", *known, self._content(key))
+            self._seen[known] = see(self._seer, parts, self._number_of(key), stem)
+        return self._seen[known]
 
     def _protocol(self, card: MetricCard) -> dict[str, Any]:
+        compared = self._compared_by(card)
+
+        def number(of: Callable[[Comparison], int]) -> int | str:
+            """Returns the number of samples, or that of each of several results if they differ."""
+            numbers = [of(each) for each in compared]
+            named = ", ".join(f"{number} {each.result}" for number, each in zip(numbers, compared, strict=True))
+            return numbers[0] if len(set(numbers)) == 1 else named
+
         protocol = {
-            "measure": card.title, "data": self.source.name, "shape": self._shape, "samples": self.count,
-            "seed": self.seed,
+            "measure": card.title, "data": self.source.name, "shape": list(self._shape(compared[0].key)),
+            "samples": number(self._number), "seed": self.seed,
         }  # fmt: skip
-        if card.pairs:
-            protocol["samples"] = self.real_count
         if card.extracts:
-            protocol |= {"real samples": self.real_count, **self._seer.protocol}
+            protocol |= {"real samples": number(lambda each: self._number_of(each.key)), **self._seer.protocol}
         return protocol
 
 
@@ -239,18 +396,3 @@ def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> di
 def protocol_id(protocol: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits; figures of one protocol can be compared."""
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _chosen_extractor(
-    extractors: Mapping[str, ExtractorCard], given: str | None, source: Source
-) -> tuple[ExtractorCard | None, str | None]:
-    """The extractor that `NAME:ARGUMENT` names, else the first embedded one that the data suit, if there is one."""
-    if given is None:
-        suits = (c for c in extractors.values() if c.origin == "embedded" and set(c.needs) <= set(source.facts))
-        return next(suits, None), None
-    name, colon, argument = given.partition(":")
-    if name not in extractors:
-        raise unknown("extractor", name, extractors, InputError)
-    if lacking := [fact for fact in extractors[name].needs if fact not in source.facts]:
-        raise InputError(f"the extractor `{name}` needs data with {' and '.join(lacking)}; {source.name} has none")
-    return extractors[name], argument if colon else None

@@ -10,6 +10,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,10 +54,19 @@ class Features(NamedTuple):
 
 
 class Extractor(ABC):
-    """Samples in the data's range to features; `protocol` says everything that the figures depend on."""
+    """A map from samples in the data's range to features.
+
+    Attributes:
+        name: name in `--extractor`.
+        protocol: everything that its features depend on, by name.
+        letter: letter of its field in the names of the Fréchet and the kernel distance: `i` for `fid` and `kid`, `v`
+            for `fvd` and `kvd`, `a` for `fad` and `kad`. Another letter than `i` is for the network that the field
+            reports these figures with.
+    """
 
     name: str
     protocol: Mapping[str, str]
+    letter: str = "i"
 
     @abstractmethod
     def __call__(self, samples: Tensor) -> Features:
@@ -65,76 +75,142 @@ class Extractor(ABC):
 
 @dataclass(frozen=True)
 class Seen:
-    """What an extractor saw in a set of samples, in arrays on disk: features `[N, D]`, and logits `[N, K]`, if any."""
+    """What an extractor saw in a set of samples, in arrays on disk.
+
+    Attributes:
+        features: `[N, D]`.
+        logits: `[N, K]`; None if the extractor is no classifier.
+        letter: the extractor's letter in names of figures.
+    """
 
     features: Array
     logits: Array | None
+    letter: str = "i"
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-def see(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], count: int, stem: Path) -> Seen:
-    """Extracts the features of `count` samples into files that begin with `stem`, from where they end on.
+class FeatureFiles:
+    """Files to which the features of a number of samples are written as they arrive, or were written before.
 
     Args:
-        extractor: what sees them.
-        parts: the samples from the n-th on, in parts; n is where a part ended before.
-        count: how many there are.
-        stem: of the files; its name must say what is extracted of what.
+        extractor: what extracts them.
+        count: number of samples.
+        stem: how the files' names begin; it must depend on everything that the features depend on.
+
+    Attributes:
+        done: number of samples whose features are there.
 
     Raises:
-        InputError: the files are of something else, or cannot be written.
+        InputError: the files are of something else, or cannot be read.
     """
-    import numpy as np
 
-    names = {name: stem.with_name(f"{stem.name}.{name}.npy") for name in Features._fields}
-    progress = stem.with_name(f"{stem.name}.json")
-    try:
-        done = int(json.loads(progress.read_text(encoding="utf-8"))["rows"]) if progress.exists() else 0
-        arrays = {name: np.load(file, mmap_mode="r+") for name, file in names.items() if done and file.exists()}
-        if any(len(array) != count or array.dtype != np.float32 for array in arrays.values()) or not 0 <= done <= count:
-            raise InputError(f"{progress}: is of {done} of other rows than {count}; name another folder, or remove it")
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for part in parts(done) if done < count else ():
-            found = {name: value for name, value in extractor(part)._asdict().items() if value is not None}
-            if not arrays:
-                arrays = {
-                    name: np.lib.format.open_memmap(names[name], "w+", np.float32, (count, value.shape[1]))
-                    for name, value in found.items()
-                }
+    def __init__(self, extractor: Extractor, count: int, stem: Path):
+        import numpy as np
+
+        self.extractor, self.count, self.stem = extractor, count, stem
+        self.done = 0
+        self._arrays: dict[str, Array] = {}
+        with self._reported():
+            if self._progress.exists():
+                self.done = int(json.loads(self._progress.read_text(encoding="utf-8"))["rows"])
+            if self.done:
+                self._arrays = {
+                    name: np.load(self._file(name), mmap_mode="r+")
+                    for name in Features._fields if self._file(name).exists()
+                }  # fmt: skip
+        fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
+        if not fits or not 0 <= self.done <= count:
+            raise InputError(
+                f"{self._progress}: is of {self.done} of other rows than {count}; name another folder, or remove it"
+            )
+
+    def add(self, samples: Tensor) -> None:
+        """Extracts the features of the next samples.
+
+        Raises:
+            InputError: the files cannot be written.
+        """
+        import numpy as np
+
+        found = {name: value for name, value in self.extractor(samples)._asdict().items() if value is not None}
+        with self._reported():
+            self.stem.parent.mkdir(parents=True, exist_ok=True)
             for name, value in found.items():
-                arrays[name][done : done + len(part)] = value.float().cpu().numpy()
-                arrays[name].flush()
-            done += len(part)
-            temporary = progress.with_suffix(".part")
-            temporary.write_text(json.dumps({"rows": done}), encoding="utf-8")
-            os.replace(temporary, progress)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{stem.parent}: features cannot be kept there ({reason[:200]}); name another folder"
-        ) from error
-    return Seen(arrays["features"], arrays.get("logits"))
+                if name not in self._arrays:
+                    shape = (self.count, value.shape[1])
+                    self._arrays[name] = np.lib.format.open_memmap(self._file(name), "w+", np.float32, shape)
+                self._arrays[name][self.done : self.done + len(samples)] = value.float().cpu().numpy()
+                self._arrays[name].flush()  # type: ignore[attr-defined]  # it is a `numpy.memmap`
+            self.done += len(samples)
+            temporary = self._progress.with_suffix(".part")
+            temporary.write_text(json.dumps({"rows": self.done}), encoding="utf-8")
+            os.replace(temporary, self._progress)
+
+    def seen(self) -> Seen:
+        """Returns the features of all samples."""
+        return Seen(self._arrays["features"], self._arrays.get("logits"), self.extractor.letter)
+
+    def remove(self) -> None:
+        """Removes the files."""
+        for file in self.stem.parent.glob(f"{self.stem.name}.*"):
+            file.unlink()
+
+    @property
+    def _progress(self) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.json")
+
+    def _file(self, name: str) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.{name}.npy")
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Reports errors of files as those of the folder."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"{self.stem.parent}: features cannot be kept there ({reason[:200]}); name another folder"
+            ) from error
+
+
+def see(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], count: int, stem: Path) -> Seen:
+    """Extracts the features of `count` samples into files whose names begin with `stem`, or goes on where they end.
+
+    Args:
+        extractor: what extracts them.
+        parts: takes the index of a sample, at which a part ended before, and yields the samples from it on in parts.
+        count: number of samples.
+        stem: how the files' names begin; it must depend on everything that the features depend on.
+
+    Raises:
+        InputError: the files are of something else, or cannot be read or written.
+    """
+    files = FeatureFiles(extractor, count, stem)
+    for part in parts(files.done) if files.done < count else ():
+        files.add(part)
+    return files.seen()
 
 
 def fid(real: Seen, fake: Seen) -> dict[str, float]:
-    """`fid`: see `gan_core.metrics.frechet_distance`."""
+    """Returns `fid`, or `fvd`, `fad` … by the extractor's letter: see `gan_core.metrics.frechet_distance`."""
     from gan_core.metrics import Moments, frechet_distance
 
-    return {"fid": frechet_distance(Moments.of(real.features), Moments.of(fake.features))}
+    return {f"f{fake.letter}d": frechet_distance(Moments.of(real.features), Moments.of(fake.features))}
 
 
 def kid(real: Seen, fake: Seen) -> dict[str, float]:
-    """`kid` and its deviation over the subsets `kid_std`: see `gan_core.metrics.kernel_distance`.
+    """Returns `kid`, or `kvd`, `kad` … by the extractor's letter, and its deviation over the subsets `kid_std`.
 
-    Where a subset is all there is, subsets do not deviate, and that says nothing: it is left out.
+    See `gan_core.metrics.kernel_distance`. If a subset holds all samples, the deviation says nothing and is left out.
     """
     from gan_core.metrics import kernel_distance
 
     value, deviation = kernel_distance(real.features, fake.features, subsets=SUBSETS, size=SUBSET)
-    only = max(len(real.features), len(fake.features)) == SUBSET
-    return {"kid": value} if only else {"kid": value, "kid_std": deviation}
+    name, only = f"k{fake.letter}d", max(len(real.features), len(fake.features)) == SUBSET
+    return {name: value} if only else {name: value, f"{name}_std": deviation}
 
 
 def inception_score(real: Seen, fake: Seen) -> dict[str, float]:

@@ -90,6 +90,9 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that generate samples; their weights are averaged over the steps (EMA).
         reads: keys of the batch that its losses read (default: see `data_keys`).
         paired: whether the parts of an item belong together; False if they come from unpaired datasets.
+        results: names of the results of `apply`, and the key of the batch that each is made from.
+        compared: names of the results that metrics compare with data, and the key of the data that each should match;
+            item by item if the game is `paired`, or else as a set. `apply` of an unpaired game takes either part alone.
         stagers: names of the players whose gradients reach the networks through `stage`; for other players, its
             results are constants.
         unmeasured: reason why the domain's metrics do not apply to its samples; None if they do.
@@ -105,6 +108,8 @@ class Game(nn.Module, ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
     paired: ClassVar[bool] = True
+    results: ClassVar[Mapping[str, str]] = {}
+    compared: ClassVar[Mapping[str, str]] = {}
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     images: ClassVar[bool] = True
@@ -328,14 +333,6 @@ class Game(nn.Module, ABC):
             return super().apply(batch)
         other = "; use `generate`" if type(self).sample is not Game.sample else ": it does not define `apply`"
         raise RecipeError(f"{type(self).__name__} does not transform data{other}")
-
-    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns target items `[N, …]` and the game's results for them, of the same shape, for paired metrics.
-
-        Raises:
-            RecipeError: the game has no such pairs.
-        """
-        raise RecipeError(f"{type(self).__name__} does not reconstruct data; paired metrics do not apply to it")
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.

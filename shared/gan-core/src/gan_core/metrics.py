@@ -186,16 +186,18 @@ def density_coverage(
     return lain / (neighbours * len(fake)), float(covered.mean())
 
 
-def sliced_wasserstein(
-    real: NDArray[np.floating], fake: NDArray[np.floating], *, directions: int = 128, seed: int = 0
-) -> float:
-    """The mean Wasserstein-1 distance along random directions, of as many rows of each (Rabin et al. 2011).
+def unit_vectors(size: int, number: int = 128, *, seed: int = 0) -> Array:
+    """Returns random unit vectors, `[size, number]`."""
+    axes: Array = np.random.RandomState(seed).standard_normal((size, number))
+    return axes / np.linalg.norm(axes, axis=0)
+
+
+def wasserstein(real: NDArray[np.floating], fake: NDArray[np.floating]) -> float:
+    """Returns the Wasserstein-1 distance of each column, of as many rows of each, in the mean over the columns.
 
     Args:
-        real: features `[N, D]`.
-        fake: features `[N, D]`.
-        directions: how many.
-        seed: of the directions.
+        real: values `[N, D]`.
+        fake: values `[N, D]`.
 
     Raises:
         InputError: the numbers of rows differ.
@@ -203,9 +205,25 @@ def sliced_wasserstein(
     real, fake = _features("real", real), _features("fake", fake)
     if len(real) != len(fake):
         raise InputError(f"as many samples of each are compared; there are {len(real)} real and {len(fake)} fake")
-    axes = np.random.RandomState(seed).standard_normal((real.shape[1], directions))
-    axes /= np.linalg.norm(axes, axis=0)
-    return float(np.abs(np.sort(real @ axes, axis=0) - np.sort(fake @ axes, axis=0)).mean())
+    return float(np.abs(np.sort(real, axis=0) - np.sort(fake, axis=0)).mean())
+
+
+def sliced_wasserstein(
+    real: NDArray[np.floating], fake: NDArray[np.floating], *, directions: int = 128, seed: int = 0
+) -> float:
+    """Returns the mean Wasserstein-1 distance along random directions, of as many rows of each (Rabin et al. 2011).
+
+    Args:
+        real: features `[N, D]`.
+        fake: features `[N, D]`.
+        directions: number of directions.
+        seed: random seed of the directions.
+
+    Raises:
+        InputError: the numbers of rows differ.
+    """
+    axes = unit_vectors(real.shape[1], directions, seed=seed)
+    return wasserstein(_features("real", real) @ axes, _features("fake", fake) @ axes)
 
 
 def _features(name: str, given: NDArray[np.floating]) -> Array:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.data import BatchStream, length
+from gan_core.data import some
 from gan_core.draws import BLOCK, seed_torch
 from gan_core.game import Batch, Game
 
@@ -43,12 +43,12 @@ class Watch:
         """
         seed_torch(0, self.game.device)  # of items and views that are drawn
         if self.real is None:
-            self.real = _some(self.training, self.game.device)
+            self.real = some(self.training, ITEMS, self.game.device)
         found: dict[str, float] = {}
         if type(self.game).sample is not Game.sample and len(next(iter(self.real.values()))) >= FEWEST:
             found |= self._diversity(self.real)
         if self.held_out is not None:
-            found |= self._recognition(self.real, _some(self.held_out, self.game.device))
+            found |= self._recognition(self.real, some(self.held_out, ITEMS, self.game.device))
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _diversity(self, real: Batch) -> dict[str, float]:
@@ -79,10 +79,6 @@ class Watch:
                 key = f"held_out/{name}/recognised" if len(trained) > 1 else "held_out/recognised"
                 found[key] = float(higher.mean())
         return found
-
-
-def _some(dataset: Dataset[Batch], device: torch.device) -> Batch:
-    return next(BatchStream(dataset, min(ITEMS, length(dataset)), seed=0, device=device))
 
 
 def _rows(samples: Tensor) -> Tensor:

@@ -265,6 +265,8 @@ class Vocoder(Game):
     """
 
     images: ClassVar[bool] = False
+    results: ClassVar[Mapping[str, str]] = {"resynthesised": "audio"}
+    compared: ClassVar[Mapping[str, str]] = {"resynthesised": "audio"}
     example: ClassVar[str] = "audio = game.vocode(mel)  # [B, 1, frames · hop], of mels [B, mels, frames]"
 
     def __init__(
@@ -336,8 +338,8 @@ class Vocoder(Game):
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         return {name: adversary.realness(batch["audio"]) for name, adversary in self.adversaries.items()}
 
-    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return batch["audio"], self.resynthesize(batch["audio"])
+    def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"resynthesised": self.resynthesize(batch["audio"])}
 
     def exports(self) -> dict[str, Exported]:
         """Returns the generator with weight normalisation taken out, for mels of any number of frames."""
@@ -347,8 +349,7 @@ class Vocoder(Game):
         return {"generator": Exported(worked_out(self.generator, filtering=False), mel, {"audio": "[-1, 1]"}, facts)}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        real, made = self.reconstruct(batch)
-        return {"real": real, "resynthesised": made}
+        return {"real": batch["audio"]} | self.apply(batch)
 
     # For users.
 

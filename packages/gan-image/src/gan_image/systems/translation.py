@@ -115,6 +115,8 @@ class Pix2Pix(Game):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
+    results: ClassVar[Mapping[str, str]] = {"translated": "source"}
+    compared: ClassVar[Mapping[str, str]] = {"translated": "target"}
     example: ClassVar[str] = 'target = game.apply({"source": source})["translated"]  # [B, C, H, W] in [-1, 1]'
 
     def __init__(self, generator: PairTranslator, discriminator: Adversary, *, reconstruction_weight: Weight = 100.0):
@@ -153,9 +155,6 @@ class Pix2Pix(Game):
 
     def exports(self) -> dict[str, Exported]:
         return {"generator": exported(self.generator, "target", self.data_spec())}
-
-    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return batch["target"], self.generator(batch["source"])
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         return {"discriminator": self.discriminator.realness(torch.cat([batch["source"], batch["target"]], dim=1))}
@@ -233,6 +232,8 @@ class CycleGAN(Game):
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
     paired: ClassVar[bool] = False
+    results: ClassVar[Mapping[str, str]] = {"to_target": "source", "to_source": "target"}
+    compared: ClassVar[Mapping[str, str]] = {"to_target": "target", "to_source": "source"}
     sampling: ClassVar[tuple[str, ...]] = ("a_to_b", "b_to_a")
     example: ClassVar[str] = 'targets = game.apply({"source": source})["to_target"]  # [B, C, H, W] in [-1, 1]'
 

@@ -25,6 +25,7 @@ from gan_core.data.stream import (
     pixels_of,
     read,
     shuffled,
+    some,
     to_device,
 )
 
@@ -61,5 +62,6 @@ __all__ = [
     "require_classes",
     "require_keys",
     "shuffled",
+    "some",
     "to_device",
 ]

@@ -233,6 +233,10 @@ class _Unpaired(Dataset[Batch]):
             training[part], held_out[part] = (kept, key), (left_out, key)
         return _Unpaired(training), _Unpaired(held_out)
 
+    def apart(self, part: str) -> Dataset[Batch]:
+        """Returns one of the two sets by itself."""
+        return _Alone(part, *self.parts[part])
+
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         (first, (one, one_key)), (second, (other, other_key)) = self.parts.items()
         rows = torch.as_tensor(indices)
@@ -242,6 +246,23 @@ class _Unpaired(Dataset[Batch]):
         with draws.apart(second):
             batch[second] = collate(fetch(other, partner.tolist()))[other_key]
         return batch
+
+
+class _Alone(Dataset[Batch]):
+    """One of two unpaired sets, its samples under the name of the part."""
+
+    def __init__(self, part: str, dataset: Dataset[Batch], key: str):
+        self.part, self.dataset, self.key = part, dataset, key
+        self.pixels = frozenset((part,)) - LABEL_MAPS if key in pixels_of(dataset) else frozenset()
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {self.part: self.dataset[index][self.key]}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return {self.part: collate(fetch(self.dataset, indices))[self.key]}
 
 
 Degrade = Callable[[Tensor, Sequence[float]], Tensor]

@@ -227,6 +227,12 @@ def read(dataset: Dataset[Batch], indices: Sequence[int] | Tensor, batch_size: i
         yield to_device(collate(items), CPU, pixels_of(dataset))
 
 
+def some(dataset: Dataset[Batch], most: int, device: torch.device = CPU) -> Batch:
+    """Returns at most `most` items of a dataset in one batch: always the same ones, in the order of a fixed shuffle."""
+    batches = list(read(dataset, shuffled(length(dataset))[:most], 1024))
+    return {key: torch.cat([batch[key] for batch in batches]).to(device) for key in batches[0]}
+
+
 def collate(items: Any) -> Batch:
     """Stacks items to a batch; a batch, as some datasets return from `__getitems__`, is returned unchanged.
 

@@ -5,5 +5,6 @@
 
 from gan_core.testing.conformance import Adapter, Fixture, find_fixtures, run_fixture
 from gan_core.testing.contract import check_contract
+from gan_core.testing.measuring import measured
 
-__all__ = ["Adapter", "Fixture", "check_contract", "find_fixtures", "run_fixture"]
+__all__ = ["Adapter", "Fixture", "check_contract", "find_fixtures", "measured", "run_fixture"]

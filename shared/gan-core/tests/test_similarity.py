@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core.errors import CheckpointError, InputError
-from gan_image.similarity import LPIPS, SMALLEST_MULTISCALE, load_lpips, ms_ssim, psnr, ssim
+from gan_core.similarity import LPIPS, SMALLEST_MULTISCALE, load_lpips, ms_ssim, psnr, ssim
 
 
 def noise(size: int, *, channels: int = 3, seed: int = 0) -> Tensor:
@@ -88,6 +88,16 @@ def test_images_that_are_too_small_are_refused(measure, smallest):
     message = f"needs images of at least {smallest}x{smallest} pixels; these are {smallest - 1}x{smallest - 1}"
     with pytest.raises(InputError, match=message):
         measure(small, small)
+
+
+def test_clips_are_means_of_their_frames_and_psnr_takes_any_number_of_axes():
+    a, b = (torch.stack([noise(16, seed=seed + k) for k in range(3)], dim=2) for seed in (0, 10))  # [2, 3, 3, 16, 16]
+    assert_close(ssim(a, b), torch.stack([ssim(a[:, :, k], b[:, :, k]) for k in range(3)]).mean(0))
+    assert_close(psnr(a, b), psnr(a.flatten(2), b.flatten(2)))
+    volume = a[:, :1]
+    assert ssim(volume, volume).tolist() == pytest.approx([1.0, 1.0])
+    with pytest.raises(InputError, match="needs images of at least 11x11 pixels; these are 8x16"):
+        ssim(a[..., :8], b[..., :8])
 
 
 # --- LPIPS

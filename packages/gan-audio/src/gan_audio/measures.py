@@ -1,0 +1,209 @@
+"""Measures that only audio and tunes have; see `gan_core.measures`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gan_audio import distances, tune_figures
+from gan_audio.classifier import LogMel, recognise
+from gan_audio.extractors import checked, learnt_classes, rate_of
+from gan_core.data import some
+from gan_core.errors import InputError
+from gan_core.measures import PairPart, Part, SlicedWasserstein, Subject
+
+
+class Recognition:
+    """Whether samples sound like the class that they were asked for.
+
+    A small network learns three quarters of the real sounds (at most 4,000 are used) as log-mel spectrograms, and is
+    scored on the rest.
+
+    Figures: `accuracy`, the share of samples that it takes for their class; `classes_found`, the classes of which at
+    least one sample is recognised; `accuracy_on_real`, its accuracy on held-out real sounds.
+    """
+
+    def __init__(self, subject: Subject):
+        classes, rate = subject.facts["num_classes"], rate_of(subject.dataset, subject.facts)
+        network, self.on_real, _ = learnt_classes(subject.dataset, classes, rate)
+        self.network = network.cpu()
+        self.count, self.right = 0, torch.zeros(classes, dtype=torch.long)
+
+    def update(self, part: Part) -> None:
+        wanted = part.asked["label"]
+        taken = recognise(self.network, checked(part.samples))
+        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
+        self.count += len(wanted)
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "accuracy": int(self.right.sum()) / self.count,
+            "classes_found": int((self.right > 0).sum()),
+            "accuracy_on_real": self.on_real,
+        }
+
+
+class Spectrum:
+    """Root of the mean squared difference in dB of 64 mel bands' mean powers over all time.
+
+    Figures: `spectrum`, of samples and as many real sounds (or as there are); `spectrum_of_real`, of two halves of the
+    real sounds, a measure of chance. 64 numbers of each real sound are kept.
+    """
+
+    def __init__(self, subject: Subject):
+        self.look = looking(subject)
+        self.count, self.power = 0, torch.zeros(())
+        real = torch.cat([self._powers(batch[subject.key]) for batch in subject.real()])
+        half = max(1, len(real) // 2)
+        self.real, self.halves = real.mean(dim=0), (real[:half].mean(dim=0), real[-half:].mean(dim=0))
+
+    @torch.no_grad()
+    def _powers(self, sounds: Tensor) -> Tensor:
+        """Returns the mean power of each band of each sound, `[B, bands]`."""
+        return self.look(checked(sounds)).double().mul(2).exp().mean(dim=2)
+
+    def update(self, part: Part) -> None:
+        self.power = self.power + self._powers(part.samples).sum(dim=0)
+        self.count += len(part.samples)
+
+    def figures(self) -> dict[str, float]:
+        return {"spectrum": _apart(self.power / self.count, self.real), "spectrum_of_real": _apart(*self.halves)}
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Returns the root of the mean squared difference of powers `[bands]` in dB."""
+    return float((10 * (a.log10() - b.log10())).square().mean().sqrt())
+
+
+def looking(subject: Subject) -> LogMel:
+    """Returns what maps a subject's sounds to log-mel spectrograms."""
+    real = next(subject.real(1))[subject.key]
+    return LogMel(real.shape[-1], rate_of(subject.dataset, subject.facts))
+
+
+def sliced_wasserstein(subject: Subject) -> SlicedWasserstein:
+    """Returns the measure of log-mel spectrograms along random directions."""
+    look = looking(subject)
+    return SlicedWasserstein(subject, lambda sounds: look(checked(sounds)))
+
+
+class Distances:
+    """Distances of re-synthesised sounds from the originals, `[B, 1, samples]` each (`gan_audio.distances`).
+
+    Figures: `mel_cepstral_distortion` and `log_spectral_distance` in dB, and `stft_distance`, means over all sounds.
+    """
+
+    def __init__(self, subject: Subject):
+        self.rate = rate_of(subject.dataset, subject.facts)
+        self.count = 0
+        self.sums = dict.fromkeys(("mel_cepstral_distortion", "log_spectral_distance", "stft_distance"), 0.0)
+
+    def update(self, part: PairPart) -> None:
+        real, made, number = part.real, part.made, len(part.real)
+        found = (
+            distances.mel_cepstral_distortion(real, made, sample_rate=self.rate),
+            distances.log_spectral_distance(real, made, sample_rate=self.rate),
+            distances.multi_resolution_stft_distance(real, made),
+        )
+        self.sums = {
+            name: total + number * value for (name, total), value in zip(self.sums.items(), found, strict=True)
+        }
+        self.count += number
+
+    def figures(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+class F0:
+    """How far the fundamental frequency of re-synthesised sounds is off, `[B, 1, samples]` each.
+
+    Figures: see `gan_audio.distances.f0_error`.
+    """
+
+    def __init__(self, subject: Subject):
+        self.rate = rate_of(subject.dataset, subject.facts)
+        self.counts = distances.F0Counts()
+
+    def update(self, part: PairPart) -> None:
+        self.counts += distances.f0_counts(part.real, part.made, sample_rate=self.rate)
+
+    def figures(self) -> dict[str, float]:
+        return self.counts.figures()
+
+
+class TuneMeasure:
+    """Base of measures of tunes `[B, 2, steps]`, which are so small that all are kept, in half a kilobyte each.
+
+    Args:
+        subject: what is measured.
+
+    Raises:
+        InputError: samples do not have the shape of the data's tunes.
+    """
+
+    def __init__(self, subject: Subject):
+        self.real = some(subject.dataset, subject.count)[subject.key]
+        self.parts: list[Tensor] = []
+
+    def update(self, part: Part) -> None:
+        if part.samples.shape[1:] != self.real.shape[1:]:
+            given, wanted = list(part.samples.shape), list(self.real.shape)
+            raise InputError(f"the samples have the shape {given}; this measure is of tunes {wanted}")
+        self.parts.append(part.samples.short())
+
+    @property
+    def made(self) -> Tensor:
+        """All tunes so far, `[N, 2, steps]`."""
+        return torch.cat(self.parts).long()
+
+
+class ChordFit(TuneMeasure):
+    """How melodies go with their chords: shares of all steps.
+
+    Figures: `chord_tones`, the note is the root, the third or the fifth of the chord; `scale_tones`, it is of the major
+    or the natural minor scale on the chord's root; both with `_of_real`.
+    """
+
+    def figures(self) -> dict[str, float]:
+        on_chord, on_scale = tune_figures.on_chord, tune_figures.on_scale
+        return {
+            "chord_tones": on_chord(self.made), "chord_tones_of_real": on_chord(self.real),
+            "scale_tones": on_scale(self.made), "scale_tones_of_real": on_scale(self.real),
+        }  # fmt: skip
+
+
+class Notes(TuneMeasure):
+    """How melodies move, beside the data's.
+
+    Distances are of total variation, 0 for equal distributions and 1 for those that share nothing: of the steps of the
+    bar at which notes begin (`onset_distance`), of the notes' lengths, of the intervals between them, and of the pitch
+    classes that sound.
+
+    Figures: `onsets_per_bar`, also of the data (`_of_real`), and the distances, also of two halves of the data
+    (`_of_real`), a measure of chance.
+    """
+
+    def figures(self) -> dict[str, float]:
+        made, real, count = self.made, self.real, tune_figures.onsets_per_bar
+        half = max(1, len(real) // 2)
+        figures = {"onsets_per_bar": count(made), "onsets_per_bar_of_real": count(real)}
+        for name, distribution in tune_figures.DISTRIBUTIONS.items():
+            own, first, second = (distribution(tunes) for tunes in (made, real[:half], real[-half:]))
+            figures[f"{name}_distance"] = tune_figures.total_variation(own, distribution(real))
+            figures[f"{name}_distance_of_real"] = tune_figures.total_variation(first, second)
+        return figures
+
+
+class Repetition(TuneMeasure):
+    """Whether melodies go on.
+
+    Figures: `repeated_bars`, the share of bars, except the first, whose notes are those of the bar before;
+    `distinct_bars`, different bars as a share of all; both with `_of_real`.
+    """
+
+    def figures(self) -> dict[str, float]:
+        repeated, distinct = tune_figures.repeated_bars, tune_figures.distinct_bars
+        return {
+            "repeated_bars": repeated(self.made), "repeated_bars_of_real": repeated(self.real),
+            "distinct_bars": distinct(self.made), "distinct_bars_of_real": distinct(self.real),
+        }  # fmt: skip

@@ -1,0 +1,149 @@
+"""Measures that only images and toy points have; see `gan_core.measures`."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from sklearn.svm import SVC
+from torch import Tensor, nn
+
+from gan_core.classification import split
+from gan_core.data import ImageSpec, Source, some
+from gan_core.measures import Part, Subject
+from gan_image.classifier import learn_classes, recognise
+
+MOST_LEARNT = 4000
+"""Largest number of images that `Recognition`'s classifier learns and is tested on."""
+MOST_POINTS = 100_000
+"""Largest number of real points whose moments are taken."""
+
+
+class Recognition:
+    """Whether samples show the class that they were asked for.
+
+    A support-vector classifier with a radial kernel learns three quarters of the real images (at most 4,000 are used)
+    at the samples' own size and is scored on the rest.
+
+    Figures: `accuracy`, the share of samples that it takes for their class; `classes_found`, the classes of which at
+    least one sample is recognised; `accuracy_on_real`, its accuracy on held-out real images.
+    """
+
+    def __init__(self, subject: Subject):
+        batch = some(subject.dataset, MOST_LEARNT)
+        real, labels = batch[subject.key].flatten(1).numpy(), batch["label"].numpy()
+        learnt, tested = split(batch["label"])
+        self.classifier = SVC(C=10.0, gamma="scale").fit(real[learnt], labels[learnt])
+        self.on_real = float(self.classifier.score(real[tested], labels[tested]))
+        self.count, self.right = 0, torch.zeros(subject.facts["num_classes"], dtype=torch.long)
+
+    def update(self, part: Part) -> None:
+        taken = torch.from_numpy(self.classifier.predict(part.samples.flatten(1).numpy()))
+        wanted = part.asked["label"]
+        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
+        self.count += len(wanted)
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "accuracy": int(self.right.sum()) / self.count,
+            "classes_found": int((self.right > 0).sum()),
+            "accuracy_on_real": self.on_real,
+        }
+
+
+class Modes:
+    """Modes found and samples of high quality (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.1).
+
+    Figures: `modes_found`, the modes that are the nearest of at least one sample within 3 standard deviations; `modes`,
+    the number of modes; `high_quality`, the share of such samples; `kl`, the reverse divergence KL(samples || data) in
+    nats of these samples' modes, the data's being even; if there is no such sample, the largest that is possible.
+    """
+
+    def __init__(self, subject: Subject):
+        self.centres, self.std = torch.as_tensor(subject.facts["modes"]), subject.facts["std"]
+        self.count, self.counts = 0, torch.zeros(len(self.centres), dtype=torch.long)
+
+    def update(self, part: Part) -> None:
+        distance, nearest = torch.cdist(part.samples, self.centres.to(part.samples)).min(dim=1)
+        self.counts += nearest[distance < 3 * self.std].bincount(minlength=len(self.counts))
+        self.count += len(nearest)
+
+    def figures(self) -> dict[str, float]:
+        good = int(self.counts.sum())
+        share = self.counts.double() / max(1, good)
+        return {
+            "modes_found": int((self.counts > 0).sum()),
+            "modes": len(self.counts),
+            "high_quality": good / self.count,
+            "kl": math.log(len(self.counts)) + float(torch.xlogy(share, share).sum()),
+        }
+
+
+class StackedModes:
+    """Modes of stacked digits found, and how unevenly (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.2).
+
+    A classifier of the single digits at the samples' own size names the digit in each channel; the three name one of
+    1000 modes. PacGAN scores 26,000 samples, of which a perfect sampler's divergence is 999 / 52,000 on average: give
+    as many to compare with it.
+
+    Figures: `modes_found`, the modes of at least one sample; `modes`, the number of modes; `kl`, the reverse divergence
+    KL(samples || data) in nats, the data's being the product of the single digits' frequencies, from which the channels
+    are drawn; `accuracy_on_real`, the classifier's accuracy on held-out digits.
+    """
+
+    def __init__(self, subject: Subject):
+        size = next(subject.real(1))[subject.key].shape[-1]
+        self.network, self.accuracy, self.frequency = _single_digits(subject.facts["stacked"], size)
+        self.count, self.counts = 0, torch.zeros(len(self.frequency) ** 3, dtype=torch.long)
+
+    def update(self, part: Part) -> None:
+        classes = len(self.frequency)
+        digits = recognise(self.network, part.samples.flatten(0, 1)[:, None]).reshape(-1, 3)
+        place = torch.tensor([classes**2, classes, 1])
+        self.counts += (digits * place).sum(dim=1).bincount(minlength=len(self.counts))
+        self.count += len(digits)
+
+    def figures(self) -> dict[str, float]:
+        share = self.counts.double() / self.count
+        data = torch.einsum("i,j,k->ijk", *[self.frequency] * 3).flatten()
+        return {
+            "modes_found": int((share > 0).sum()),
+            "modes": len(share),
+            "kl": float((torch.xlogy(share, share) - torch.xlogy(share, data)).sum()),
+            "accuracy_on_real": self.accuracy,
+        }
+
+
+@lru_cache(maxsize=1)
+def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]:
+    """A classifier of the digits at a size, its accuracy on held-out ones, and how often each occurs; learnt once."""
+    real: Any = single.fit(ImageSpec(image_size=size, channels=1))
+    every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
+    network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
+    return network, accuracy, torch.bincount(every["label"], minlength=classes).double() / len(real)
+
+
+class Moments:
+    """Mean and standard deviation over all coordinates.
+
+    Figures: `mean_of_samples`, `std_of_samples`, `mean_of_data` and `std_of_data`.
+    """
+
+    def __init__(self, subject: Subject):
+        real = some(subject.dataset, MOST_POINTS)[subject.key].double()
+        self.real = {"mean_of_data": float(real.mean()), "std_of_data": float(real.std())}
+        self.count, self.mean, self.scatter = 0, 0.0, 0.0
+
+    def update(self, part: Part) -> None:
+        values = part.samples.double()
+        count, mean = values.numel(), float(values.mean())
+        scatter, apart = float((values - mean).square().sum()), mean - self.mean
+        total = self.count + count  # Chan et al. 1983, eq. 2.1
+        self.scatter += scatter + apart**2 * self.count * count / total
+        self.mean += apart * count / total
+        self.count = total
+
+    def figures(self) -> dict[str, float]:
+        return {"mean_of_samples": self.mean, "std_of_samples": math.sqrt(self.scatter / (self.count - 1)), **self.real}

@@ -1,0 +1,164 @@
+"""Metrics in parts: what is measured (`Subject`), what arrives (`Part`, `PairPart`) and what a metric is (`Measure`).
+
+A metric of samples or of pairs is a class or function that takes a `Subject` and returns a `Measure`. All metrics of an
+evaluation see the same samples in one pass, so its memory does not depend on their number as long as a metric keeps
+sums, histograms or a few numbers of each sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan_core import metrics
+from gan_core.data import Batch, length, read, shuffled
+from gan_core.draws import BLOCK
+from gan_core.game import Game
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A game whose samples or results are measured, and the data that they are compared with.
+
+    Attributes:
+        game: the game, in evaluation mode while it is measured.
+        dataset: the data, fitted to the game's specification, without augmentation.
+        facts: facts of the data.
+        count: number of samples or pairs.
+        seed: random seed of the samples.
+        key: key of the data that the samples or results are compared with.
+        source: key of the data that the results are made from; None for samples.
+    """
+
+    game: Game
+    dataset: Dataset[Batch]
+    facts: Mapping[str, Any]
+    count: int
+    seed: int
+    key: str
+    source: str | None = None
+
+    def real(self, most: int | None = None) -> Iterator[Batch]:
+        """Yields real items in parts on the CPU, in the order of a fixed shuffle, which is also that of the pairs.
+
+        Args:
+            most: largest number of items (default: `count`).
+        """
+        order = shuffled(length(self.dataset))[: self.count if most is None else most]
+        return read(self.dataset, order, BLOCK)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive samples of a game, on the CPU when a measure is given them.
+
+    Attributes:
+        start: index of the first.
+        samples: the samples `[B, …]`; of pairs, the results.
+        asked: what each sample was asked for, by condition: `label` `[B]`, or a list of captions.
+    """
+
+    start: int
+    samples: Tensor
+    asked: Mapping[str, Any]
+
+    def cpu(self) -> Part:
+        """Returns it on the CPU, as measures are given it."""
+        return replace(self, samples=self.samples.cpu())
+
+
+@dataclass(frozen=True)
+class PairPart(Part):
+    """Consecutive results of a game, with the items that they are made from and should match.
+
+    Attributes:
+        batch: the items.
+        real: the targets `[B, …]`, which are among the items.
+    """
+
+    batch: Batch
+    real: Tensor
+
+    @property
+    def made(self) -> Tensor:
+        """The game's results `[B, …]`."""
+        return self.samples
+
+    def cpu(self) -> PairPart:
+        batch = {key: value.cpu() for key, value in self.batch.items()}
+        return replace(self, samples=self.samples.cpu(), real=self.real.cpu(), batch=batch)
+
+
+P = TypeVar("P", bound=Part, contravariant=True)
+
+
+class Measure(Protocol[P]):
+    """A metric at work. `update` is called without gradients, for every part in order."""
+
+    def update(self, part: P) -> None:
+        """Takes the next samples or pairs into account."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Returns the figures by name, after the last part."""
+
+
+def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
+    """Returns inputs as they are, as the results of a model that copies them; one channel is repeated.
+
+    Args:
+        source: inputs `[B, C, …]`.
+        shape: shape of a target, `[C, …]`.
+
+    Returns:
+        `[B, *shape]`; None if the inputs have another size or other channels, or are not floating point.
+    """
+    fits = source.ndim == len(shape) + 1 > 1 and source.shape[2:] == shape[1:] and source.shape[1] in (1, shape[0])
+    return source.expand(-1, *shape) if fits and source.is_floating_point() else None
+
+
+class SlicedWasserstein:
+    """Wasserstein-1 distance along random directions (`gan_core.metrics`), as `sliced_wasserstein`.
+
+    `sliced_wasserstein_of_real` is the distance of two halves of the real items, a measure of chance. As many samples
+    are compared as there are real items. 128 numbers of each sample are kept.
+
+    Args:
+        subject: what is measured.
+        view: maps samples `[B, …]` to what is compared, `[B, …]` (default: the samples).
+    """
+
+    def __init__(self, subject: Subject, view: Callable[[Tensor], Tensor] = lambda samples: samples):
+        self.view, self.directions = view, lru_cache(metrics.unit_vectors)
+        self.real: list[NDArray[np.float64]] = []
+        self.fake: list[NDArray[np.float64]] = []
+        for batch in subject.real():
+            self.real.append(self._projected(batch[subject.key]))
+        self.left = sum(map(len, self.real))
+
+    @torch.no_grad()
+    def _projected(self, samples: Tensor) -> NDArray[np.float64]:
+        """Returns samples `[B, …]` projected on the directions, `[B, directions]`."""
+        rows = self.view(samples).flatten(1).double().numpy()
+        projected: NDArray[np.float64] = rows @ self.directions(rows.shape[1])
+        return projected
+
+    def update(self, part: Part) -> None:
+        if self.left:
+            self.fake.append(self._projected(part.samples[: self.left]))
+            self.left -= len(self.fake[-1])
+
+    def figures(self) -> dict[str, float]:
+        real, fake = np.concatenate(self.real), np.concatenate(self.fake)
+        half = len(real) // 2
+        return {
+            "sliced_wasserstein": metrics.wasserstein(real, fake),
+            "sliced_wasserstein_of_real": metrics.wasserstein(real[:half], real[half : 2 * half]),
+        }

@@ -1,0 +1,47 @@
+"""Measures of given samples, as an evaluation takes them of a game's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan_core.data import Batch
+from gan_core.game import Game, Player
+from gan_core.measures import Measure, Part, Subject
+
+
+class _Nobody(Game):
+    """A game whose samples are given."""
+
+    def players(self) -> tuple[Player, ...]:
+        return ()
+
+
+def measured(
+    measure: Callable[[Subject], Measure[Part]], samples: Tensor, dataset: Dataset[Batch], facts: Mapping[str, Any], *,
+    asked: Mapping[str, Any] | None = None, at_once: int = 64,
+) -> dict[str, float]:  # fmt: skip
+    """Returns the figures of samples.
+
+    Args:
+        measure: class or function that a card names.
+        samples: `[N, …]`.
+        dataset: the real items; the samples are compared with their first key.
+        facts: facts of the data.
+        asked: what each sample was asked for (default: the classes of the facts in turn, if there are any).
+        at_once: number of samples in a part.
+    """
+    if asked is None:
+        classes = facts.get("num_classes")
+        asked = {} if classes is None else {"label": torch.arange(len(samples)) % classes}
+    key = next(key for key in dataset[0] if key != "label")
+    taken = measure(Subject(_Nobody(), dataset, facts, len(samples), 0, key))
+    with torch.no_grad():
+        for start in range(0, len(samples), at_once):
+            rows = slice(start, start + at_once)
+            taken.update(Part(start, samples[rows], {name: values[rows] for name, values in asked.items()}))
+        return dict(taken.figures())

@@ -1,0 +1,365 @@
+"""Evaluations of samples and results: one pass in constant memory, metrics that see the game, and trivial baselines."""
+
+import math
+import re
+import sys
+import weakref
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_core import metrics
+from gan_core.data import (
+    ArraySpec,
+    FittedData,
+    FixedSource,
+    Paired,
+    Source,
+    Spec,
+    TensorDataset,
+    TensorSource,
+    Unpaired,
+)
+from gan_core.domain import ExtractorCard, MetricCard
+from gan_core.errors import InputError
+from gan_core.evaluation import Evaluation
+from gan_core.features import FEATURE_METRICS, Extractor, Features
+from gan_core.game import Game
+from gan_core.measures import PairPart, Part, Subject, copied
+
+
+class Values(Extractor):
+    """Features that are the samples' values."""
+
+    def __init__(self, letter: str = "i"):
+        self.name, self.letter, self.protocol = "values", letter, {"extractor": "values"}
+
+    def __call__(self, samples: Tensor) -> Features:
+        return Features(samples.flatten(1), None)
+
+
+class Sampler(Game):
+    """Normal points `[N, 2]` around the class's number, with a deviation that is learnt."""
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.generator = nn.Linear(1, 1)
+        self.num_classes = num_classes
+
+    def players(self) -> tuple[()]:
+        return ()
+
+    def sample(self, count: int, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
+        centre = 0.0 if label is None else label[:, None].float()
+        return centre + (truncation or 1.0) * torch.randn(count, 2)
+
+
+class Normal(Sampler):
+    """A sampler whose density is known."""
+
+    def log_likelihood(self, batch: dict[str, Tensor]) -> Tensor:
+        return -batch["points"].square().sum(dim=1) / 2 - math.log(2 * math.pi)
+
+
+class Adder(Game):
+    """A translator that adds a number to its source."""
+
+    results: ClassVar = {"added": "source"}
+    compared: ClassVar = {"added": "target"}
+
+    def __init__(self, number: float):
+        super().__init__()
+        self.generator, self.number = nn.Linear(1, 1), number
+
+    def players(self) -> tuple[()]:
+        return ()
+
+    def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"added": batch["source"] + self.number}
+
+
+class BothWays(Adder):
+    """Unpaired translators that add or subtract a number."""
+
+    paired = False
+    results: ClassVar = {"to_target": "source", "to_source": "target"}
+    compared: ClassVar = {"to_target": "target", "to_source": "source"}
+
+    def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        (key,) = batch  # of unpaired data, one part
+        return {"to_target": batch[key] + self.number} if key == "source" else {"to_source": batch[key] - self.number}
+
+
+# Metrics as they are written in a domain.
+
+
+class CopyBaseline:
+    """The error of the results, and that of copying the input."""
+
+    def __init__(self, subject: Subject):
+        self.source, self.sums, self.count = subject.source, [0.0, 0.0], 0
+
+    def update(self, part: PairPart) -> None:
+        for place, made in enumerate((part.made, part.batch[self.source])):
+            self.sums[place] += float((made - part.real).square().sum())
+        self.count += part.real.numel()
+
+    def figures(self) -> dict[str, float]:
+        error, of_copy = (total / self.count for total in self.sums)
+        return {"error": error, "error_of_copy": of_copy}
+
+
+class AttributeAccuracy:
+    """The share of points that are nearest to the number that they were asked for."""
+
+    def __init__(self, subject: Subject):
+        self.right, self.count = 0, 0
+
+    def update(self, part: Part) -> None:
+        self.right += int((part.samples.mean(dim=1).round() == part.asked["label"]).sum())
+        self.count += len(part.samples)
+
+    def figures(self) -> dict[str, float]:
+        return {"attribute_accuracy": self.right / self.count}
+
+
+class NegativeLogLikelihood:
+    """The mean of the real items under the model."""
+
+    def __init__(self, subject: Subject):
+        self.subject = subject
+
+    def update(self, part: Part) -> None:
+        pass
+
+    def figures(self) -> dict[str, float]:
+        found = torch.cat([-self.subject.game.log_likelihood(batch) for batch in self.subject.real()])
+        return {"nll": float(found.mean())}
+
+
+class Sweep:
+    """The deviation of samples at several temperatures."""
+
+    def __init__(self, subject: Subject):
+        self.subject = subject
+
+    def update(self, part: Part) -> None:
+        pass
+
+    def figures(self) -> dict[str, float]:
+        game, seed = self.subject.game, self.subject.seed
+        return {f"std_at_{t}": float(game.generate(64, seed=seed, truncation=t).std()) for t in (0.5, 1.0)}
+
+
+class Sums:
+    """Counts the parts that are alive when another arrives."""
+
+    alive: ClassVar = weakref.WeakSet()
+    most = 0
+
+    def __init__(self, subject: Subject):
+        Sums.most = 0
+
+    def update(self, part: Part) -> None:
+        Sums.alive.add(part.samples)
+        Sums.most = max(Sums.most, len(Sums.alive))
+
+    def figures(self) -> dict[str, float]:
+        return {"most": Sums.most}
+
+
+CARDS = (
+    MetricCard("copy", "error beside copying", "test_measures:CopyBaseline", pairs=True),
+    MetricCard("attributes", "share that is as asked", "test_measures:AttributeAccuracy", asks=("label",)),
+    MetricCard("nll", "of real items", "test_measures:NegativeLogLikelihood", methods=("log_likelihood",)),
+    MetricCard("sweep", "deviation by temperature", "test_measures:Sweep"),
+    MetricCard("sums", "parts alive", "test_measures:Sums"),
+    MetricCard("pair_sums", "parts alive", "test_measures:Sums", pairs=True),
+    MetricCard("similarity", "of pairs", "gan_core.similarity:Similarity", pairs=True),
+    *FEATURE_METRICS,
+)
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch):
+    """Measures a game with the metrics above."""
+    module = ModuleType("test_measures")
+    vars(module).update(
+        CopyBaseline=CopyBaseline, AttributeAccuracy=AttributeAccuracy, NegativeLogLikelihood=NegativeLogLikelihood,
+        Sweep=Sweep, Sums=Sums, values=lambda *_: Values(), videos=lambda *_: Values("v"), METRICS=CARDS,
+        EXTRACTORS=(ExtractorCard("values", "values", "embedded", "test_measures:values"),
+                    ExtractorCard("videos", "values of videos", "embedded", "test_measures:videos")),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "test_measures", module)
+    domain: Any = SimpleNamespace(module=lambda name: module)
+
+    def call(game: Game, source: Source, **options: Any) -> tuple[dict, dict]:
+        return Evaluation(domain, FittedData(source, Spec()), game, **options).measure(game)
+
+    return call
+
+
+def points(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def cloud(count: int = 300) -> TensorSource:
+    return TensorSource({"points": points(count), "label": torch.arange(count) % 3}, name="cloud")
+
+
+def images(count: int, channels: int = 1, seed: int = 0) -> Tensor:
+    return torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed)) - 0.5
+
+
+# --- metrics that see the game, the batch and what was asked
+
+
+def test_a_metric_of_pairs_puts_copying_the_input_beside_its_figure(evaluate):
+    source = images(70)
+    figures, _ = evaluate(Adder(0.25), Paired(source=source, target=source + 0.5), metrics=["copy"])
+    assert figures["copy"] == pytest.approx({"error": 0.25**2, "error_of_copy": 0.5**2}, rel=1e-5)
+
+
+def test_a_metric_knows_what_each_sample_was_asked_for(evaluate):
+    figures, _ = evaluate(Sampler(num_classes=3), cloud(), metrics=["attributes"], count=2000)
+    expected = math.erf(0.5)  # the mean of two has the variance 1/2, and may be off by 1/2
+    assert figures["attributes"]["attribute_accuracy"] == pytest.approx(expected, abs=0.05)
+    with pytest.raises(
+        InputError, match=r"^the metric `attributes` needs samples by class, and this model was trained"
+    ):
+        evaluate(Sampler(), cloud(), metrics=["attributes"])
+
+
+def test_the_likelihood_of_data_under_the_model_is_a_metric(evaluate):
+    figures, _ = evaluate(Normal(), cloud(), metrics=["nll"], count=100)
+    some = points(300)[torch.randperm(300, generator=torch.Generator().manual_seed(0))[:100]]
+    assert figures["nll"]["nll"] == pytest.approx(float(some.square().sum(1).mean() / 2 + math.log(2 * math.pi)))
+    with pytest.raises(InputError, match=r"^the metric `nll` needs a model with `log_likelihood`$"):
+        evaluate(Sampler(), cloud(), metrics=["nll"])
+
+
+def test_a_metric_may_generate_with_other_settings(evaluate):
+    figures, _ = evaluate(Sampler(), cloud(), metrics=["sweep"], count=10)
+    assert figures["sweep"]["std_at_0.5"] == pytest.approx(figures["sweep"]["std_at_1.0"] / 2)
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("count", [500, 4000])
+def test_parts_are_released_however_many_samples_there_are(evaluate, count):
+    figures, _ = evaluate(Sampler(), cloud(), metrics=["sums", "fid"], count=count)
+    assert figures["sums"]["most"] <= 2
+    source = images(count)
+    figures, _ = evaluate(Adder(0.5), Paired(source=source, target=source), metrics=["pair_sums"], count=count)
+    assert figures["pair_sums"]["most"] <= 2
+
+
+def test_all_metrics_see_the_samples_of_one_pass(evaluate, monkeypatch):
+    calls = []
+    sample = Sampler.sample
+    monkeypatch.setattr(Sampler, "sample", lambda self, count, *a, **k: calls.append(count) or sample(self, count))
+    evaluate(Sampler(), cloud(), metrics=["sums", "fid"], count=150)
+    assert calls == [64, 64, 22]
+
+
+# --- results of `apply`
+
+
+def frechet(real: Tensor, fake: Tensor) -> float:
+    return metrics.frechet_distance(*(metrics.Moments.of(x.flatten(1).double().numpy()) for x in (real, fake)))
+
+
+def test_translations_are_compared_with_their_targets_beside_copies_of_their_sources(evaluate):
+    source, target = images(200), images(200, seed=1) + 1.0
+    figures, protocols = evaluate(Adder(0.75), Paired(source=source, target=target), count=1000)
+    assert list(figures) == ["copy", "pair_sums", "similarity", "fid", "precision_recall", "density_coverage"]
+    assert figures["fid"]["fid"] == pytest.approx(frechet(target, source + 0.75), rel=1e-4)
+    assert figures["fid"]["fid_of_source"] == pytest.approx(frechet(target, source), rel=1e-4)
+    errors = {"psnr": source + 0.75, "psnr_of_source": source, "psnr_of_mean": target.mean(0).expand_as(target)}
+    for name, made in errors.items():
+        expected = -10 * ((made - target) / 2).square().flatten(1).mean(1).log10()
+        assert figures["similarity"][name] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert (protocols["fid"]["samples"], protocols["fid"]["real samples"]) == (200, 200)
+
+
+def test_a_translation_into_colour_is_compared_with_the_grey_source(evaluate):
+    source, target = images(40), images(40, channels=3, seed=1)
+
+    class Colourer(Adder):
+        def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"added": batch["source"].expand(-1, 3, -1, -1)}
+
+    figures, _ = evaluate(Colourer(0.0), Paired(source=source, target=target), metrics=["similarity", "fid"])
+    assert figures["similarity"]["psnr"] == pytest.approx(figures["similarity"]["psnr_of_source"])
+    assert figures["fid"]["fid"] == pytest.approx(figures["fid"]["fid_of_source"], abs=1e-6)
+    assert copied(target, torch.Size([1, 4, 4])) is None
+    assert copied(images(2), torch.Size([1, 8, 8])) is None
+    assert copied(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.Size([1, 4, 4])) is None
+
+
+def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_directions(evaluate):
+    source, target = images(200), images(90, seed=1) + 1.0
+    figures, protocols = evaluate(BothWays(0.75), Unpaired(source=source, target=target), count=1000)
+    assert list(figures) == ["fid", "precision_recall", "density_coverage"]
+    assert figures["fid"] == pytest.approx({
+        "fid_to_target": frechet(target, source + 0.75), "fid_of_source_to_target": frechet(target, source),
+        "fid_to_source": frechet(source, target - 0.75), "fid_of_target_to_source": frechet(source, target),
+    }, rel=1e-4)  # fmt: skip
+    assert protocols["fid"]["samples"] == "200 to_target, 90 to_source"
+    with pytest.raises(InputError, match=r"^the metric `similarity` compares what is made of an item"):
+        evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])
+
+
+def test_results_of_another_model_or_other_data_are_not_taken_from_what_is_kept(evaluate, tmp_path):
+    source, target = images(100), images(100, seed=1)
+    pairs = Paired(source=source, target=target)
+    options = {"metrics": ["fid"], "keep": tmp_path / "kept"}
+    first, _ = evaluate(Adder(0.5), pairs, **options)
+    assert evaluate(Adder(0.5), pairs, **options)[0] == first
+    other, _ = evaluate(Adder(0.5), Paired(source=source + 1, target=target), **options)
+    assert other["fid"]["fid"] == pytest.approx(frechet(target, source + 1.5), rel=1e-4)
+
+
+def test_what_a_game_draws_in_apply_follows_the_seed(evaluate):
+    class Noisy(Adder):
+        def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"added": batch["source"] + torch.randn_like(batch["source"])}
+
+    pairs = Paired(source=images(100), target=images(100, seed=1))
+    first, again, other = (evaluate(Noisy(0), pairs, metrics=["copy"], seed=seed)[0] for seed in (0, 0, 1))
+    assert first == again != other
+
+
+# --- names of figures, and what does not fit
+
+
+def test_the_extractor_names_the_figures_of_its_field(evaluate):
+    figures, _ = evaluate(Sampler(), cloud(1200), metrics=["fid", "kid"], extractor="videos", count=1100)
+    assert {metric: list(found) for metric, found in figures.items()} == {"fid": ["fvd"], "kid": ["kvd", "kvd_std"]}
+    assert list(evaluate(Sampler(), cloud(), metrics=["fid"])[0]["fid"]) == ["fid"]
+
+
+def test_samples_are_compared_with_the_games_own_key(evaluate):
+    class Pointed(Sampler):
+        def data_spec(self) -> Any:
+            return ArraySpec()
+
+    dataset = TensorDataset({"mask": torch.zeros(100, 5), "points": points(100)})
+    figures, protocols = evaluate(Pointed(), FixedSource(dataset, name="masked"), metrics=["fid"], count=50)
+    assert protocols["fid"]["shape"] == [2]
+    assert np.isfinite(figures["fid"]["fid"])
+
+
+def test_metrics_of_the_other_kind_of_game_are_refused(evaluate):
+    pairs = Paired(source=images(20), target=images(20))
+    for game, data, metric, why in (
+        (Adder(1), pairs, "sweep", "measures samples that are made from nothing, and this model makes none"),
+        (Sampler(), cloud(), "copy", "compares what is made of an item with what should be, and this model has no"),
+    ):
+        with pytest.raises(InputError, match=f"^the metric `{metric}` {re.escape(why)}"):
+            evaluate(game, data, metrics=[metric])
