@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from gan_core.blocks import CONVOLUTIONS, TRANSPOSED
 from gan_core.errors import InputError
-from gan_core.nn.tiling import spans, tiled
+from gan_core.nn.tiling import Needs, Tiling, spans, tiled
 from gan_core.translators import ResNetTranslator, UNetTranslator
 
 
@@ -43,7 +43,7 @@ def whole(network: nn.Module, x: Tensor, multiple: int) -> Tensor:
 
 @pytest.mark.parametrize("blend", [0, 1, 4])
 @pytest.mark.parametrize(
-    ("shape", "tile"), [((101,), 24), ((64,), 24), ((50, 37), 24), ((48, 10), (24, 30)), ((30, 26, 9), (26, 24, 22))]
+    ("shape", "tile"), [((101,), 24), ((64,), 24), ((50, 37), 24), ((48, 10), (24, 30)), ((42, 44, 9), (20, 22, 22))]
 )
 def test_tiles_with_margins_give_what_the_whole_gives(shape: tuple[int, ...], tile: Any, blend: int) -> None:
     network, x = strided(len(shape)), noise(2, 2, *shape)
@@ -53,12 +53,12 @@ def test_tiles_with_margins_give_what_the_whole_gives(shape: tuple[int, ...], ti
         seen.append(tuple(part.shape[2:]))
         return network(part)
 
-    found = tiled(watched, x, tile=tile, margin=4, blend=blend, multiple=2)
+    found = tiled(watched, x, Tiling(tile, margin=4, blend=blend, multiple=2))
     assert len(seen) > 1
     most = [tile] * len(shape) if isinstance(tile, int) else tile
     assert all(side <= limit for sides in seen for side, limit in zip(sides, most, strict=True))
     assert_close(found, whole(network, x, 2), atol=1e-5, rtol=1e-4)
-    apart = tiled(network, x, tile=tile, margin=2, blend=0, multiple=2)  # which is less than its reach
+    apart = tiled(network, x, Tiling(tile, margin=2, multiple=2))  # which is less than its reach
     assert not torch.allclose(apart, whole(network, x, 2), atol=1e-3)
 
 
@@ -79,8 +79,10 @@ def test_translators_whose_reach_is_known_are_the_same_in_tiles(
             part.weight.data.mul_(10)  # so that the outputs differ from place to place
     network.eval()
     x = noise(1, 1, *(93, 61)[:ndim])
-    options = {"tile": tile, "multiple": network.multiple, "least": network.least}
-    found, wanted = tiled(network, x, margin=network.reach, **options), whole(network, x, network.multiple)
+    tiling = Needs.of([network]).tiling(tile)
+    assert tiling.divides(x.shape[2:])
+    assert (tiling.margin, tiling.blend) == (network.reach, 0)
+    found, wanted = tiled(network, x, tiling), whole(network, x, network.multiple)
     assert wanted.std() > 0.01
     assert_close(found, wanted, atol=1e-3 * float(wanted.std()), rtol=0)
 
@@ -90,7 +92,7 @@ def test_instance_normalization_differs_in_tiles_and_has_no_reach() -> None:
     network = ResNetTranslator(in_channels=1, out_channels=1, width=4, blocks=1).eval()
     assert network.reach is None
     x = noise(1, 1, 96, 96) * torch.linspace(0.1, 1, 96)
-    found, wanted = tiled(network, x, tile=64, margin=20, blend=8, multiple=4), whole(network, x, 4)
+    found, wanted = tiled(network, x, Needs.of([network]).tiling(64)), whole(network, x, 4)
     assert (found - wanted).abs().mean() > 0.1 * wanted.std()
 
 
@@ -104,7 +106,7 @@ def test_larger_results_have_their_place(scale: tuple[int, ...], blend: int) -> 
             part = part.repeat_interleave(factor, dim=axis)
         return part
 
-    assert_close(tiled(larger, x, tile=16, margin=1, blend=blend), larger(x))
+    assert_close(tiled(larger, x, Tiling(16, margin=1, blend=blend)), larger(x))
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
@@ -120,7 +122,7 @@ def test_tiles_that_differ_are_faded_linearly_into_each_other(ndim: int) -> None
             total += 10**axis * known.setdefault(start, len(known))
         return torch.full_like(part[:, :1], total)
 
-    found = tiled(numbered, x, tile=20, blend=4)[0, 0]  # two tiles on each axis: the cut is at 16
+    found = tiled(numbered, x, Tiling(20, blend=4))[0, 0]  # two tiles on each axis: the cut is at 16
     line = torch.tensor([0.0] * 14 + [0.125, 0.375, 0.625, 0.875] + [1.0] * 14)
     wanted = sum(
         10**axis * line.view([-1 if k == axis else 1 for k in range(ndim)]).expand([32] * ndim) for axis in range(ndim)
@@ -138,6 +140,7 @@ def test_all_tiles_start_at_multiples_cover_the_axis_and_are_large_enough() -> N
         for span in found:
             assert span.start % multiple == span.stop % multiple == 0
             assert least <= span.stop - span.start <= tile
+            assert span.stop - span.start == found[0].stop  # so that memory is used again
             assert span.start == 0 or span.first - span.start >= margin
             assert span.stop == size or span.stop - span.last >= margin
         for one, after in itertools.pairwise(found):
@@ -164,9 +167,9 @@ def test_an_item_that_is_smaller_than_the_network_takes_is_extended_by_reflectio
         return part
 
     x = torch.tensor([[[1.0, 2.0, 3.0]]])
-    assert torch.equal(tiled(kept, x, tile=16, multiple=4, least=8), x)
+    assert torch.equal(tiled(kept, x, Tiling(16, multiple=4, least=8)), x)
     assert seen[0].flatten().tolist() == [1, 2, 3, 2, 1, 2, 3, 2]
-    assert tiled(kept, x[..., :1], tile=16, multiple=4).flatten().tolist() == [1]
+    assert tiled(kept, x[..., :1], Tiling(16, multiple=4)).flatten().tolist() == [1]
     assert seen[1].flatten().tolist() == [1, 1, 1, 1]
 
 
@@ -177,7 +180,7 @@ def test_a_file_is_read_and_written_part_by_part(tmp_path: Path) -> None:
     shown: list[tuple[int, int]] = []
     out[:] = np.nan  # what a buffer holds before does not matter
     doubled = tiled(
-        lambda part: F.interpolate(part, scale_factor=2), source, tile=16, blend=4, out=out.reshape,
+        lambda part: F.interpolate(part, scale_factor=2), source, Tiling(16, blend=4), out=out.reshape,
         show=lambda number, total: shown.append((number, total)),
     )  # fmt: skip
     assert_close(torch.from_numpy(np.array(doubled)), F.interpolate(torch.tensor(np.array(source)), scale_factor=2))
@@ -185,5 +188,22 @@ def test_a_file_is_read_and_written_part_by_part(tmp_path: Path) -> None:
 
 
 def test_results_of_a_size_that_cannot_be_put_together_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^the network turns 13 into 11; only whole multiples of the size can be"):
-        tiled(nn.Conv1d(1, 1, 3), noise(1, 1, 40), tile=16)
+    with pytest.raises(InputError, match=r"^the network turns 14 into 12; only whole multiples of the size can be"):
+        tiled(nn.Conv1d(1, 1, 3), noise(1, 1, 40), Tiling(16))
+
+
+def test_tiles_fit_what_the_networks_need() -> None:
+    resnet, unet = ResNetTranslator(width=2, blocks=9, norm="batch"), UNetTranslator(width=2, depth=4)
+    assert Needs.of([resnet]) == Needs(4, 8, 84)
+    assert Needs.of([resnet, unet]) == Needs(16, 16, 84)
+    assert Needs.of([resnet, nn.Conv2d(3, 3, 3)]) == Needs(4, 8, None)
+    assert Needs.of([resnet]).tiling() == Tiling(512, margin=84, multiple=4, least=8)
+    exact = Needs.of([resnet]).exact_from
+    assert exact == 184
+    assert Needs.of([resnet]).tiling(exact).margin == 84
+    assert len(Needs.of([resnet]).tiling(exact).spans([1000])[0]) > 1
+    assert Needs.of([resnet]).tiling(exact - 1) == Tiling(183, margin=11, blend=22, multiple=4, least=8)
+    for depth in range(1, 11):  # the default fits to every U-Net
+        tiling = Needs(2**depth, 2**depth, 3 * (2**depth - 1)).tiling()
+        assert tiling.divides([4096, 100])
+        assert not tiling.divides([512, 100])

@@ -88,6 +88,7 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that generate samples; their weights are averaged over the steps (EMA).
         reads: keys of the batch that its losses read (default: see `data_keys`).
         paired: whether the parts of an item belong together; False if they come from unpaired datasets.
+        results: names of the results of `apply`, and the key of the batch that each is made from.
         stagers: names of the players whose gradients reach the networks through `stage`; for other players, its
             results are constants.
         unmeasured: reason why the domain's metrics do not apply to its samples; None if they do.
@@ -102,6 +103,7 @@ class Game(nn.Module, ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     sampling: ClassVar[tuple[str, ...]] = ("generator",)
     paired: ClassVar[bool] = True
+    results: ClassVar[Mapping[str, str]] = {}
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     images: ClassVar[bool] = True
@@ -272,6 +274,13 @@ class Game(nn.Module, ABC):
             return super().apply(batch)
         other = "; use `generate`" if type(self).sample is not Game.sample else ": it does not define `apply`"
         raise RecipeError(f"{type(self).__name__} does not transform data{other}")
+
+    def networks_of(self, result: str) -> tuple[nn.Module, ...]:
+        """Returns the networks that make a result of `apply` (default: those in `sampling`).
+
+        Their attributes `multiple`, `least` and `reach` say how large items are divided, see `gan_core.nn.tiling`.
+        """
+        return tuple(self.get_submodule(name) for name in self.sampling)
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns target items `[N, …]` and the game's results for them, of the same shape, for paired metrics.

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from gan_core.adversary import Adversary, prefixed, weighted
@@ -99,6 +99,7 @@ class Pix2Pix(Game):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
+    results: ClassVar[Mapping[str, str]] = {"translated": "source"}
     example: ClassVar[str] = 'target = game.apply({"source": source})["translated"]  # [B, C, H, W] in [-1, 1]'
 
     def __init__(self, generator: PairTranslator, discriminator: Adversary, *, reconstruction_weight: Weight = 100.0):
@@ -214,6 +215,7 @@ class CycleGAN(Game):
 
     reads: ClassVar[tuple[str, ...]] = ("source", "target")
     paired: ClassVar[bool] = False
+    results: ClassVar[Mapping[str, str]] = {"to_target": "source", "to_source": "target"}
     sampling: ClassVar[tuple[str, ...]] = ("a_to_b", "b_to_a")
     example: ClassVar[str] = 'targets = game.apply({"source": source})["to_target"]  # [B, C, H, W] in [-1, 1]'
 
@@ -261,6 +263,9 @@ class CycleGAN(Game):
     def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         made = {"to_target": ("source", self.a_to_b), "to_source": ("target", self.b_to_a)}
         return {name: translate(batch[key]) for name, (key, translate) in made.items() if key in batch}
+
+    def networks_of(self, result: str) -> tuple[nn.Module, ...]:
+        return ({"to_target": self.a_to_b, "to_source": self.b_to_a}[result],)
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         judged = {"discriminator_a": batch["source"], "discriminator_b": batch["target"]}

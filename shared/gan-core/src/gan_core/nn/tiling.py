@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_core.errors import InputError
 
+TILE = 512
+"""Default maximum side of a tile."""
+UNKNOWN_REACH = "an output may depend on the whole input (instance and layer normalization use its statistics)"
+"""Reason why tiles may differ from the whole item where the reach is None."""
 PerAxis = int | Sequence[int]
 """A number for all axes, or one for each."""
 
@@ -63,7 +67,7 @@ class Span:
 
 
 def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: int = 1, least: int = 1) -> list[Span]:
-    """Divides an axis into tiles of nearly equal size that start and end at multiples.
+    """Divides an axis into tiles of one length, which start and end at multiples and keep parts of nearly equal length.
 
     Args:
         size: length of the axis, a multiple of `multiple`.
@@ -79,44 +83,127 @@ def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: in
     if size <= tile:
         return [Span(0, size, 0, size, (False, False))]
     halo = _upward(margin + -(-blend // 2), multiple)
-    shortest = max(blend, least)
-    needed = _upward(2 * shortest, multiple) if shortest > multiple else multiple
+    needed = _needed(multiple, max(blend, least))
     core = (tile - 2 * halo) // multiple * multiple
     if core < needed:
         raise InputError(f"a tile of {tile} is too small for a margin of {margin}, an overlap of {blend} and multiples "
                          f"of {multiple}; make it {2 * halo + needed} or more")  # fmt: skip
     number = -(-size // core)
     cuts = [k * (size // multiple) // number * multiple for k in range(number + 1)]  # core / 2 or more apart
+    length = min(size, 2 * halo + max(stop - start for start, stop in itertools.pairwise(cuts)))
+    starts = [min(max(0, cut - halo), size - length) for cut in cuts[:-1]]
     return [
         Span(
-            max(0, start - halo), min(size, stop + halo), start - blend // 2 * (start > 0),
-            stop + (blend - blend // 2) * (stop < size), (start > 0, stop < size),
+            start, start + length, first - blend // 2 * (first > 0), last + (blend - blend // 2) * (last < size),
+            (first > 0, last < size),
         )
-        for start, stop in itertools.pairwise(cuts)
+        for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
     ]  # fmt: skip
 
 
-@torch.no_grad()
-def tiled(
-    function: Callable[[Tensor], Tensor], source: Sliceable, *, tile: PerAxis, margin: PerAxis = 0, blend: PerAxis = 0,
-    multiple: PerAxis = 1, least: PerAxis = 1, out: Callable[[list[int]], Buffer] | None = None,
-    show: Callable[[int, int], None] | None = None,
-) -> Any:  # fmt: skip
-    """Applies a function to an item tile by tile.
+@dataclass(frozen=True)
+class Tiling:
+    """How an item is divided; every number is for all axes, or one for each.
 
-    Only one tile is held in floating point: parts of the source are read when they are needed, and results are written
-    to the output at once. Axes whose size is not a multiple are extended at their end by reflection, and the result is
-    cropped. All settings may be given for each axis.
-
-    Args:
-        function: maps `[B, C, …]` to `[B, C', …]`, whose axes are as long, or longer by whole factors (as in
-            super-resolution).
-        source: `[B, C, …]`.
+    Attributes:
         tile: maximum length of a tile, margins included; shorter axes are not divided.
         margin: context on each side of a tile that is dropped from its result.
         blend: width of the overlap in which neighbours are cross-faded.
         multiple: number by which the function's inputs must be divisible; tiles start at multiples.
         least: minimum length of the function's inputs.
+    """
+
+    tile: PerAxis
+    margin: PerAxis = 0
+    blend: PerAxis = 0
+    multiple: PerAxis = 1
+    least: PerAxis = 1
+
+    def spans(self, sizes: Sequence[int]) -> list[list[Span]]:
+        """Divides every axis of an item, extended to the next length that the function takes.
+
+        Raises:
+            InputError: `tile` is too small for the margin and the overlap.
+        """
+        settings = (self.tile, self.margin, self.blend, self.multiple, self.least)
+        return [
+            spans(_upward(max(size, least), multiple), tile=tile, margin=margin, blend=blend, multiple=multiple,
+                  least=least)
+            for size, tile, margin, blend, multiple, least in zip(
+                sizes, *(_each(setting, len(sizes)) for setting in settings), strict=True
+            )
+        ]  # fmt: skip
+
+    def divides(self, sizes: Sequence[int]) -> bool:
+        """Returns whether an item has more than one tile."""
+        return any(len(axis) > 1 for axis in self.spans(sizes))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What networks need of the parts of an item that they are given.
+
+    Networks declare it by attributes of these names; without them, any size is taken and the reach is unknown.
+
+    Attributes:
+        multiple: number by which all sides must be divisible.
+        least: shortest side.
+        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it is unknown,
+            or if an output depends on the whole item.
+    """
+
+    multiple: int = 1
+    least: int = 1
+    reach: int | None = None
+
+    @classmethod
+    def of(cls, networks: Iterable[nn.Module]) -> Needs:
+        """Returns what every one of some networks needs, none of which takes the results of another."""
+        few = list(networks)
+        reaches = [getattr(network, "reach", None) for network in few]
+        return cls(
+            math.lcm(*(getattr(network, "multiple", 1) for network in few)),
+            max((getattr(network, "least", 1) for network in few), default=1),
+            max((reach for reach in reaches if reach is not None), default=0) if None not in reaches else None,
+        )
+
+    def tiling(self, tile: int | None = None) -> Tiling:
+        """Returns tiles whose results are those of the whole item, if they are large enough for the reach.
+
+        Otherwise their margin is a sixteenth of a tile, and they are blended over an eighth.
+
+        Args:
+            tile: maximum side of a tile (default: `TILE`, or 3 times `multiple` if that is more).
+        """
+        tile = max(TILE, 3 * self.multiple) if tile is None else tile
+        if self.exact_from is not None and tile >= self.exact_from:
+            return Tiling(tile, margin=self.reach or 0, multiple=self.multiple, least=self.least)
+        return Tiling(tile, margin=tile // 16, blend=tile // 8, multiple=self.multiple, least=self.least)
+
+    @property
+    def exact_from(self) -> int | None:
+        """The smallest tile whose results are those of the whole item; None if there is none."""
+        if self.reach is None:
+            return None
+        return 2 * _upward(self.reach, self.multiple) + _needed(self.multiple, self.least)
+
+
+@torch.no_grad()
+def tiled(
+    function: Callable[[Tensor], Tensor], source: Sliceable, tiling: Tiling, *,
+    out: Callable[[list[int]], Buffer] | None = None, show: Callable[[int, int], None] | None = None,
+) -> Any:  # fmt: skip
+    """Applies a function to an item tile by tile.
+
+    Only one tile is held in floating point: parts of the source are read when they are needed, and results are written
+    to the output at once. Axes whose size is not a multiple are extended at their end by reflection, and the result is
+    cropped.
+
+    Args:
+        function: maps `[B, C, …]` to `[B, C', …]`, whose axes are as long, or longer by whole factors (as in
+            super-resolution).
+        source: `[B, C, …]`.
+        tiling: size, margin and overlap of the tiles.
         out: makes the output, given its shape; it is filled and returned (default: a tensor like the first result).
         show: called with the number of finished tiles and of all.
 
@@ -124,18 +211,10 @@ def tiled(
         The output, `[B, C', …]`.
 
     Raises:
-        InputError: `tile` is too small for the margin and the overlap, or the function's results have another size.
+        InputError: the tiles are too small for their margin and overlap, or the function's results have another size.
     """
     sizes = list(source.shape[2:])
-    tiles, margins, blends, multiples, leasts = (
-        _each(value, len(sizes)) for value in (tile, margin, blend, multiple, least)
-    )
-    axes = [
-        spans(_upward(max(size, shortest), m), tile=length, margin=dropped, blend=faded, multiple=m, least=shortest)
-        for size, length, dropped, faded, m, shortest in zip(
-            sizes, tiles, margins, blends, multiples, leasts, strict=True
-        )
-    ]
+    axes, blends = tiling.spans(sizes), _each(tiling.blend, len(sizes))
     result, total = None, math.prod(map(len, axes))
     for number, place in enumerate(itertools.product(*axes), start=1):
         made = function(_read(source, place, sizes))
@@ -151,6 +230,11 @@ def tiled(
 
 def _each(value: PerAxis, number: int) -> list[int]:
     return [value] * number if isinstance(value, int) else list(value)
+
+
+def _needed(multiple: int, least: int) -> int:
+    """Length of the largest kept part from which equal parts are at least `least` long: they may be half as long."""
+    return _upward(2 * least, multiple) if least > multiple else multiple
 
 
 def _upward(size: int, multiple: int) -> int:
