@@ -175,6 +175,20 @@ def test_what_cannot_be_read_in_a_folder_is_named_and_skipped(gan, tmp_path, cap
     assert "in/empty.wav (the file is empty)" in said
 
 
+@pytest.mark.parametrize("words", [("mel",), ("vocode", "MODEL"), ("resynthesize", "MODEL")])
+def test_two_shards_make_the_files_of_the_whole_job(gan, refused, models, tmp_path, words):
+    words = [models / "melgan" if word == "MODEL" else word for word in words]
+    for number, name in enumerate(("a", "b/c", "b/d", "e")):
+        save(tmp_path / f"in/{name}.wav", noise(3000, seed=number))
+    gan(*words, "in", "--out", "whole")
+    parts = [json.loads(gan(*words, "in", "--out", "parts", "--shard", f"{k}/2", "--json")[1])["files"] for k in (1, 2)]
+    assert [len(part) for part in parts] == [2, 2]
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    for file in (tmp_path / "whole").rglob("*.*"):
+        assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes()
+    assert refused(*words, "in", "--out", "more", "--shard", "3/2").startswith("`--shard` is 3/2; write K/N ")
+
+
 # --- sound of mels
 
 

@@ -729,7 +729,7 @@ def test_a_discriminator_alone_makes_no_samples(gan, refused, tmp_path):
     save_file(state | {"main.8.weight": torch.zeros(1, 16, 4, 4)}, tmp_path / "d.safetensors")
     assert gan("import", "dcgan/discriminator", "d.safetensors", "--out", "m")[0] == 0
     words = refused("generate", "m", "--out", "s")
-    assert words == "m: holds discriminator alone; samples are made with generator"
+    assert words == "this model does not hold the network `generator`; load one that does"
 
 
 # --- the program itself

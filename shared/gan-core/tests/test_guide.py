@@ -154,3 +154,16 @@ def test_a_derived_preset_keeps_what_it_does_not_change(guide: dict[str, Any]) -
     assert recipe.objective == "wasserstein"
     assert recipe.players["discriminator"].turns == 5
     assert guide["MINE"].recipe().objective == "non_saturating"
+
+
+def test_the_task_cleans_volumes_in_tiles_and_names_the_damaged_one(guide: dict[str, Any]) -> None:
+    made = sorted(str(path) for path in guide["outcome"].files)
+    assert made == ["cleaned/new/a.npy", "cleaned/new/b.npy", "cleaned/new/c.npy"]
+    assert list(guide["outcome"].skipped) == ["scans/damaged.npy"]
+    assert len(guide["part"].files) + len(guide["part"].skipped) == 2
+    network, load = guide["network"], guide["np"].load
+    with torch.no_grad():
+        whole = network(torch.tensor(load(guide["folder"] / "scans/new/a.npy"))[None, None, :68])
+    found = torch.tensor(load(guide["folder"] / "cleaned/new/a.npy"))
+    assert found.shape == (70, 20, 20)
+    torch.testing.assert_close(found[:50], whole[0, 0, :50], atol=1e-5, rtol=0)

@@ -152,3 +152,29 @@ def test_the_shortest_sides_are_accepted(settings, norm):
     for network in (small(ResNetTranslator, norm=norm, blocks=1), small(UNetTranslator, norm=norm, depth=1),
                     small(UNetTranslator, norm=norm, depth=3)):  # fmt: skip
         assert network(torch.zeros(1, 3, network.least, network.least)).shape == (1, 3, network.least, network.least)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize(
+    ("network", "settings", "reach"),
+    [(ResNetTranslator, {"blocks": 0}, 12), (ResNetTranslator, {"blocks": 3}, 36), (UNetTranslator, {"depth": 1}, 3),
+     (UNetTranslator, {"depth": 3}, 21), (UNetTranslator, {"depth": 4}, 45)],
+)  # fmt: skip
+def test_the_reach_is_how_far_an_output_depends_on_inputs(network, settings, reach, norm):
+    translator = small(network, norm=norm, in_channels=1, out_channels=1, ndim=1, dropout=0.0, **settings).eval()
+    assert translator.reach == reach
+    for parameter in translator.parameters():  # positive, so that no two paths cancel
+        parameter.data.abs_().add_(0.001)
+    translator.double()
+    source = torch.ones(1, 1, 256, dtype=torch.double, requires_grad=True)
+    far = 0
+    for place in range(120, 120 + translator.multiple):
+        (gradient,) = torch.autograd.grad(translator(source)[0, 0, place], source)
+        far = max(far, int((gradient[0, 0].nonzero().flatten() - place).abs().max()))
+    assert far == reach
+
+
+@pytest.mark.parametrize("norm", ["instance", "layer"])
+def test_there_is_no_reach_where_a_norm_uses_the_whole_sample(norm):
+    assert small(ResNetTranslator, norm=norm).reach is None
+    assert small(UNetTranslator, norm=norm, depth=3).reach is None

@@ -6,13 +6,10 @@ No sound is held whole. A mel is, with a third of the numbers: those of an hour 
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,85 +17,20 @@ from torch import Tensor
 from gan_audio.files import SUFFIXES, WavWriter, open_wav
 from gan_audio.mel import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
 from gan_audio.mel import SUFFIX as MEL_SUFFIX
-from gan_audio.pipes import (
-    FileSound,
-    GivenMel,
-    PipedSound,
-    Raw,
-    StandardOutput,
-    receive,
-    send,
-    standard_input,
-    standard_output,
-)
+from gan_audio.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive
 from gan_audio.systems.vocoder import Vocoder
 from gan_core.errors import DataError, InputError
-from gan_core.files import NAMED, count, names_ending, nothing_readable, open_files, refuse_existing, skip
+from gan_core.files import NAMED, count
 from gan_core.game import Game
+from gan_core.jobs import PIPE, FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
 
-PIPE = "-"
-"""In the place of a file: standard input, or standard output."""
-STANDARD_INPUT = "standard input"
+SOUNDS = FileKind("sound", SUFFIXES)
+SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
 
 logger = logging.getLogger("gan_audio")
 
 
 # --- what is given
-
-
-@dataclass(frozen=True)
-class Input:
-    """One file that was given, or standard input.
-
-    Attributes:
-        name: for messages.
-        path: the file; None is standard input.
-        stem: of what is made of it, below the output folder.
-        folder: that it was found in, where a folder was given; what cannot be read there is skipped.
-    """
-
-    name: str
-    path: Path | None
-    stem: str
-    folder: Path | None = None
-
-
-def find_inputs(given: Sequence[str], *, mels: bool = False) -> list[Input]:
-    """The files that are named, those in folders that are, and standard input for `-`.
-
-    Args:
-        given: files, folders and `-`.
-        mels: whether mel files in folders count besides sounds.
-
-    Raises:
-        DataError: there is no such file or folder, or nothing in it.
-        InputError: `-` is given twice.
-    """
-    suffixes = (*SUFFIXES, MEL_SUFFIX) if mels else SUFFIXES
-    found: list[Input] = []
-    for text in given:
-        path = Path(text)
-        if text == PIPE:
-            found.append(Input(STANDARD_INPUT, None, "stdin"))
-        elif path.is_dir():
-            names, seen = names_ending(open_files(path), suffixes)
-            if not names:
-                raise nothing_readable(text, seen, {}, thing="sound", suffixes=suffixes)
-            found += [Input(str(path / name), path / name, _stem(name), path) for name in names]
-        elif path.exists():
-            found.append(Input(text, path, _stem(path.name)))
-        else:
-            raise DataError(f"{text}: no such file or folder")
-    if sum(one.path is None for one in found) > 1:
-        raise InputError("`-` is given twice, and standard input can be read once")
-    return found
-
-
-def _stem(name: str) -> str:
-    if name.endswith(MEL_SUFFIX):
-        return name.removesuffix(MEL_SUFFIX)
-    return str(PurePosixPath(name).with_suffix(""))
-
 
 Source = FileSound | PipedSound | GivenMel
 
@@ -121,70 +53,20 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
     return FileSound(one.path)
 
 
-# --- one after the other
+def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> list[tuple[Input, Source]]:
+    """All that can be opened; nothing is made before all are checked.
 
-
-@dataclass
-class Outcome:
-    """What came of inputs: the files that were made, and why others were skipped, by name."""
-
-    files: list[Path] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-
-class Job:
-    """Inputs that are worked through: in a folder, what cannot be read is named, counted and skipped.
-
-    Args:
-        inputs: what is given.
+    Raises:
+        DataError: something cannot be opened and is of no folder, or `check` refuses it.
+        InputError: `raw` has no effect.
     """
-
-    def __init__(self, inputs: Sequence[Input]):
-        self.inputs = inputs
-        self.skipped: dict[Path, dict[str, str]] = {}
-
-    def open(self, raw: Raw | None, check: Callable[[Input, Source], None]) -> list[tuple[Input, Source]]:
-        """All that can be opened; nothing is made before all are checked.
-
-        Raises:
-            DataError: something cannot be opened and is of no folder, or `check` refuses it.
-            InputError: `raw` has no effect.
-        """
-        if raw is not None and all(one.path is not None for one in self.inputs):
-            raise InputError("`--raw` has no effect: it is of standard input, and no `-` is given; leave it out")
-        opened: list[tuple[Input, Source]] = []
-        for one in self.inputs:
-            with self.attempt(one):
-                opened.append((one, open_input(one, raw)))
-        for one, source in opened:
-            check(one, source)
-        _note(opened)
-        return opened
-
-    @contextmanager
-    def attempt(self, one: Input) -> Iterator[None]:
-        """Within it, an input is read."""
-        try:
-            yield
-        except DataError as error:
-            reason = str(error).removeprefix(f"{one.name}: ")
-            if one.folder is None:
-                raise DataError(f"{one.name}: {reason}") from error
-            self.skipped.setdefault(one.folder, {})[one.name] = reason
-
-    def close(self, files: list[Path]) -> Outcome:
-        """Names what was skipped.
-
-        Raises:
-            DataError: nothing is left.
-        """
-        reasons = {name: reason for some in self.skipped.values() for name, reason in some.items()}
-        if not files and reasons:
-            folder = next(iter(self.skipped))
-            raise nothing_readable(str(folder), len(self.inputs), reasons, thing="sound", suffixes=SUFFIXES)
-        for folder, some in self.skipped.items():
-            skip({}, some, where=str(folder), thing="file", strict=False, logger=logger)
-        return Outcome(files, reasons)
+    if raw is not None and all(one.path is not None for one in job.inputs):
+        raise InputError("`--raw` has no effect: it is of standard input, and no `-` is given; leave it out")
+    opened = job.open(lambda one: open_input(one, raw))
+    for one, source in opened:
+        check(one, source)
+    _note(opened)
+    return opened
 
 
 def _note(opened: Sequence[tuple[Input, Source]]) -> None:
@@ -201,61 +83,12 @@ def _note(opened: Sequence[tuple[Input, Source]]) -> None:
             logger.warning("%s %s: %s%s", count(len(names), "sound"), what, ", ".join(names[:NAMED]), more)
 
 
-def targets(inputs: Sequence[Input], out: str, suffix: str) -> list[Path | None]:
-    """The file that is made of each input, in a folder; None is standard output, for `-`.
-
-    Raises:
-        InputError: one is there already, two would be the same, or several would go to standard output, or it is
-            closed.
-    """
-    if out == PIPE:
-        if len(inputs) > 1:
-            raise InputError(f"`--out -` takes one at a time, and {len(inputs):,} are given; name a folder")
-        standard_output()
-        return [None]
-    folder, names = Path(out), dict[str, Input]()
-    for one in inputs:
-        other = names.setdefault(one.stem + suffix, one)
-        if other is not one:
-            raise InputError(f"{other.name} and {one.name} would both become {folder / (one.stem + suffix)}; "
-                             "write them to two folders")  # fmt: skip
-    refuse_existing(folder, names)
-    return [folder / name for name in names]
-
-
-def refuse_file(path: Path) -> None:
-    """Checks that a file would not be replaced.
-
-    Raises:
-        InputError: it is there.
-    """
-    if path.exists():
-        raise InputError(f"{path}: exists already; choose another name, or remove it")
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[str, float], None]]:
-    """Shows on standard error, if it is a terminal, which input is at work and how many seconds of it are done."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.completed}/{task.total} {task.description}")
-    hidden = sys.stderr is None or not sys.stderr.isatty()  # None is closed
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
-        task, last = bar.add_task("", total=total), ""
-
-        def show(name: str, seconds: float) -> None:
-            nonlocal last
-            bar.update(task, description=f"{name} {seconds:,.1f} s", advance=int(name != last))
-            last = name
-
-        yield show
-
-
 # --- the tasks
 
 
-def write_mels(given: Sequence[str], out: str, contract: MelContract, *, raw: Raw | None = None) -> Outcome:
+def write_mels(
+    given: Sequence[str], out: str, contract: MelContract, *, raw: Raw | None = None, shard: Shard | None = None
+) -> Outcome:
     """Mel files of sounds.
 
     Sounds are brought to the contract's rate, and several channels to their mean.
@@ -265,22 +98,21 @@ def write_mels(given: Sequence[str], out: str, contract: MelContract, *, raw: Ra
         out: a folder, where folders keep their structure, or `-`.
         contract: of the mels.
         raw: what `-` holds, where it is raw samples.
+        shard: the part of the files that is done (default: all).
 
     Raises:
         DataError: something cannot be read.
         InputError: a file would be replaced, or cannot be written.
         OutputClosed: standard output is closed.
     """
-    job, files = Job(inputs := find_inputs(given)), list[Path]()
-    places = dict(zip(inputs, targets(inputs, out, MEL_SUFFIX), strict=True))
-    opened, analysis = job.open(raw, _refuse_mel), MelSpectrogram(contract)
-    with progress(len(opened)) as show:
-        for one, source in opened:
-            assert not isinstance(source, GivenMel)
-            with job.attempt(one):
-                mel = _collected(analysed(analysis, source), partial(show, one.name), contract)
-                files += _put_mel(places[one], mel, contract)
-    return job.close(files)
+    job = Job(given, out, kind=SOUNDS, suffix=MEL_SUFFIX, shard=shard)
+    opened, analysis = _open(job, raw, _refuse_mel), MelSpectrogram(contract)
+
+    def make(source: Source, target: Path | None, show: Show) -> None:
+        assert not isinstance(source, GivenMel)
+        _put_mel(target, _collected(analysed(analysis, source), show, contract), contract)
+
+    return job.run(opened, make)
 
 
 def _refuse_mel(one: Input, source: Source) -> None:
@@ -288,25 +120,24 @@ def _refuse_mel(one: Input, source: Source) -> None:
         raise DataError(f"{one.name}: is a mel already; give a sound, or give the mel to `vocode`")
 
 
-def _collected(chunks: Iterable[Tensor], show: Callable[[float], None], contract: MelContract) -> Tensor:
+def _collected(chunks: Iterable[Tensor], show: Show, contract: MelContract) -> Tensor:
     held, frames = list[Tensor](), 0
     for chunk in chunks:
         held.append(chunk)
         frames += chunk.shape[2]
-        show(frames * contract.hop / contract.sample_rate)
+        show(f"{frames * contract.hop / contract.sample_rate:,.1f} s")
         if frames * contract.mels * 4 > MEL_BYTES:
             raise DataError(f"its mel is larger than {MEL_BYTES // 2**20:,} MiB, which is not read; cut it into parts")
     return torch.cat(held, dim=2)
 
 
-def _put_mel(path: Path | None, mel: Tensor, contract: MelContract) -> list[Path]:
+def _put_mel(path: Path | None, mel: Tensor, contract: MelContract) -> None:
     if path is not None:
         write_mel(path, mel, contract)
-        return [path]
+        return
     with tempfile.TemporaryDirectory() as folder:
         write_mel(file := Path(folder, "mel"), mel, contract)
         send(file.read_bytes())
-    return [Path(PIPE)]
 
 
 def analysed(analysis: MelSpectrogram, sound: FileSound | PipedSound) -> Iterator[Tensor]:
@@ -328,7 +159,7 @@ def as_vocoder(game: Game, name: str) -> Vocoder:
 
 def vocode(
     game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False,
-    convert: bool = False, mono: bool = False,
+    convert: bool = False, mono: bool = False, shard: Shard | None = None,
 ) -> Outcome:  # fmt: skip
     """Sound of mels, or of the mels of sounds: WAV files of 16-bit PCM at the model's rate.
 
@@ -342,6 +173,7 @@ def vocode(
         raw_out: whether standard output gets samples without a header.
         convert: whether mels of another contract are converted, where that is sound.
         mono: whether sounds of several channels are mixed to one.
+        shard: the part of the files that is done (default: all).
 
     Raises:
         DataError: something cannot be read, or is of another contract, which the message shows.
@@ -360,12 +192,13 @@ def vocode(
             return game.stream([source.contract.convert(source.read(), game.contract)])
         return game.stream(analysed(game.mel, source))
 
-    return _voice(game, find_inputs(given, mels=True), out, check, chunks, raw=raw, raw_out=raw_out)
+    return _voice(game, given, out, SOUNDS_AND_MELS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
 
 
 def resynthesize(
-    game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False, mono: bool = False
-) -> Outcome:
+    game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False,
+    mono: bool = False, shard: Shard | None = None,
+) -> Outcome:  # fmt: skip
     """Sounds to their mels and back, at their length: WAV files of 16-bit PCM at the model's rate; see `vocode`."""
 
     def check(one: Input, source: Source) -> None:
@@ -377,7 +210,7 @@ def resynthesize(
         assert not isinstance(source, GivenMel)
         return resynthesized(game, source.blocks(game.contract.sample_rate))
 
-    return _voice(game, find_inputs(given), out, check, chunks, raw=raw, raw_out=raw_out)
+    return _voice(game, given, out, SOUNDS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
 
 
 def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -406,27 +239,25 @@ def _check_channels(one: Input, sound: FileSound | PipedSound, mono: bool) -> No
 
 
 def _voice(
-    game: Vocoder, inputs: Sequence[Input], out: str, check: Callable[[Input, Source], None],
-    chunks: Callable[[Source], Iterator[Tensor]], *, raw: Raw | None, raw_out: bool,
+    game: Vocoder, given: Sequence[str], out: str, kind: FileKind, check: Callable[[Input, Source], None],
+    chunks: Callable[[Source], Iterator[Tensor]], *, raw: Raw | None, raw_out: bool, shard: Shard | None,
 ) -> Outcome:  # fmt: skip
     """What `chunks` makes of each input, written to its place."""
     if raw_out and out != PIPE:
         raise InputError("`--raw-out` has no effect on files, which are WAV; leave it out, or write to `--out -`")
-    rate, job, files = game.contract.sample_rate, Job(inputs), list[Path]()
-    places = dict(zip(inputs, targets(inputs, out, ".wav"), strict=True))
-    opened = job.open(raw, check)
+    rate, job = game.contract.sample_rate, Job(given, out, kind=kind, suffix=".wav", shard=shard)
+    opened = _open(job, raw, check)
     game.fold()
-    with progress(len(opened)) as show:
-        for one, source in opened:
-            samples = 0
-            with job.attempt(one):
-                with open_output(places[one], rate, raw=raw_out) as writer:
-                    for chunk in chunks(source):
-                        writer.write(chunk[0])
-                        samples += chunk.shape[2]
-                        show(one.name, samples / rate)
-                files.append(places[one] or Path(PIPE))
-    return job.close(files)
+
+    def make(source: Source, target: Path | None, show: Show) -> None:
+        samples = 0
+        with open_output(target, rate, raw=raw_out) as writer:
+            for chunk in chunks(source):
+                writer.write(chunk[0])
+                samples += chunk.shape[2]
+                show(f"{samples / rate:,.1f} s")
+
+    return job.run(opened, make)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from gan_audio.files import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE, UNKNOWN, 
 from gan_audio.mel import MEL_BYTES, MelContract, read_mel
 from gan_core.errors import DataError, InputError, writing
 from gan_core.files import Unreadable, count
+from gan_core.jobs import send
 
 PIPE_BYTES = 2**16
 """The most that is read from a pipe at a time, which is what a pipe holds; more than is there is not waited for."""
@@ -57,17 +57,6 @@ class Raw(NamedTuple):
 
 
 # --- in
-
-
-def standard_input() -> IO[bytes]:
-    """What comes in.
-
-    Raises:
-        InputError: it is closed.
-    """
-    if sys.stdin is None:  # closed before the program began
-        raise InputError("standard input is closed; pipe something into it, or name a file")
-    return sys.stdin.buffer
 
 
 class FileSound:
@@ -265,39 +254,6 @@ def _received_mel(head: bytes, file: IO[bytes]) -> GivenMel:
 
 
 # --- out
-
-
-class OutputClosed(Exception):
-    """Standard output is a pipe that nobody reads any more."""
-
-
-def standard_output() -> IO[bytes]:
-    """Where results go.
-
-    Raises:
-        InputError: it is closed.
-    """
-    if sys.stdout is None:
-        raise InputError("standard output is closed; pipe it into something, or name a folder")
-    return sys.stdout.buffer
-
-
-def send(data: bytes) -> None:
-    """Writes to standard output, at once.
-
-    Raises:
-        OutputClosed: nobody reads it any more.
-        InputError: it is closed, or cannot be written to.
-        GanError: the disk is full or broken.
-    """
-    output = standard_output()
-    with writing("standard output"):
-        try:
-            output.write(data)
-            output.flush()
-        except BrokenPipeError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # what is left is not complained of at exit
-            raise OutputClosed from error
 
 
 class StandardOutput:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Seed, asked_of
+from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-    from gan_audio.pipeline import Outcome
     from gan_audio.systems.vocoder import Vocoder
 
 CONTRACT = "hifigan-22k"
@@ -22,7 +21,6 @@ CONTRACT = "hifigan-22k"
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files, folders of them, or - (a WAV).")]
 Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders of them, or - (either).")]
-Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="A folder, or - for standard output.")]
 RawIn = Annotated[str | None, typer.Option(metavar="RATE:CHANNELS:s16", help="- holds raw samples of 16 bits.")]
 RawOut = Annotated[bool, typer.Option("--raw-out", help="`--out -` gets raw samples of 16 bits.")]
 Mono = Annotated[bool, typer.Option("--mono", help="Mixes the channels of sounds to one.")]
@@ -35,6 +33,7 @@ def mel(
         str, typer.Option(metavar="NAME", help="melgan-22k, hifigan-22k, tacotron2 or 24k.")
     ] = CONTRACT,
     raw: RawIn = None,
+    shard: Part = None,
 ) -> Answer | None:
     """Writes the mels of sounds, each with its contract; channels are mixed to one, and other rates converted."""
     from gan_audio.mel import CONTRACTS
@@ -45,7 +44,7 @@ def mel(
     if contract not in CONTRACTS:
         raise unknown("mel contract", contract, CONTRACTS)
     asked = Raw.parse(raw) if raw is not None else None
-    return _made(out, lambda place: write_mels(inputs, place, CONTRACTS[contract], raw=asked))
+    return made(out, lambda place: write_mels(inputs, place, CONTRACTS[contract], raw=asked, shard=shard))
 
 
 def vocode(
@@ -56,27 +55,33 @@ def vocode(
     raw_out: RawOut = False,
     convert: Annotated[bool, typer.Option("--convert", help="Converts mels of other contracts, if sound.")] = False,
     mono: Mono = False,
+    shard: Part = None,
 ) -> Answer | None:
     """Makes sound of mels, or of the mels of sounds: WAV files, or a stream."""
     from gan_audio.pipeline import vocode as work
     from gan_audio.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
-    return _made(
+    return made(
         out,
-        lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, mono=mono),
+        lambda place: work(
+            _vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, mono=mono, shard=shard
+        ),
     )
 
 
 def resynthesize(
-    model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, mono: Mono = False
-) -> Answer | None:
+    model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, mono: Mono = False,
+    shard: Part = None,
+) -> Answer | None:  # fmt: skip
     """Takes sounds to their mels and back: WAV files as long as they, or a stream."""
     from gan_audio.pipeline import resynthesize as work
     from gan_audio.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
-    return _made(out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, mono=mono))
+    return made(
+        out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, mono=mono, shard=shard)
+    )
 
 
 def inspect(
@@ -87,7 +92,7 @@ def inspect(
 ) -> Answer:
     """Says what is in files: rate, channels, length, level, clipping and silence; or a mel's contract."""
     from gan_audio.inspection import inspect_mel, inspect_sound
-    from gan_audio.pipeline import refuse_file
+    from gan_core.jobs import refuse_file
 
     mels = [file for file in files if file.suffix == ".safetensors"]
     if spectrogram is not None:
@@ -116,8 +121,8 @@ def interpolate(
     """
     from gan_audio import DOMAIN
     from gan_audio.media import write_joined
-    from gan_audio.pipeline import refuse_file
     from gan_core.interpolation import interpolated
+    from gan_core.jobs import refuse_file
 
     if out is None:
         raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")
@@ -128,23 +133,6 @@ def interpolate(
     given = asked_of(game, context, 1, game.latent, game.render)
     write_joined(interpolated(game, rows=1, steps=steps, seed=seed, **given), out, game)
     return Answer({"file": str(out), "sounds": steps, "seed": seed}, str(out))
-
-
-def _made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
-    """Does the work; where standard output is for sound, nothing else is said there."""
-    from gan_audio.pipes import OutputClosed
-    from gan_core.files import count
-
-    if out is None:
-        raise InputError("`--out` is missing: name a folder, or - for standard output")
-    try:
-        outcome = work(out)
-    except OutputClosed:
-        return None
-    if out == "-":
-        return None
-    document = {"files": [str(file) for file in outcome.files], "skipped": outcome.skipped}
-    return Answer(document, f"{count(len(outcome.files), 'file')} in {out}")
 
 
 def _vocoder(model: str) -> Vocoder:

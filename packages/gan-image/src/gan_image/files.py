@@ -142,6 +142,16 @@ def read_image(files: Files, name: str, *, spec: ImageSpec = NATIVE, half: str |
         return to_size(to_channels(upright, channels), spec)
 
 
+def read_upright(files: Files, name: str) -> Image.Image:
+    """Returns a decoded image, upright and in its own mode.
+
+    Raises:
+        Unreadable: see `opened`.
+    """
+    with opened(files, name) as image:
+        return ImageOps.exif_transpose(image)
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Returns the height and width of an image that is turned as its EXIF data say; nothing is decoded."""
     turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5

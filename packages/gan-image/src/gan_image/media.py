@@ -187,6 +187,11 @@ def _grid(images: dict[str, np.ndarray], columns: int | None, heads: Sequence[st
     return grid.reduce(math.ceil(longest / LARGEST)) if longest > LARGEST else grid
 
 
+def to_picture(image: Tensor) -> Image.Image:
+    """Returns an image `[C, H, W]` in [-1, 1] as 8-bit grey or RGB; other channels are shown by their mean."""
+    return _to_image(_to_pixels(image[None], 3 if len(image) == 3 else 1)[0])
+
+
 def _to_image(pixels: np.ndarray) -> Image.Image:
     from PIL import Image
 

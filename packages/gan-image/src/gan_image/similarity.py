@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import torch
 from torch import Tensor
 
 from gan_core.errors import DataError, InputError, unknown
-from gan_core.files import Files, Unreadable, count
+from gan_core.files import Files, LoneFile, Unreadable, count
 from gan_core.similarity import K1, K2, SCALES, SIGMA, WINDOW, load_lpips, ms_ssim, psnr, ssim
 from gan_image.files import SUFFIXES, image_names, open_files, read_image
 from gan_image.sources import to_tensor
@@ -97,17 +96,6 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
         names = {stem: (of_first[stem], of_second[stem]) for stem in sorted(of_first)}
     for name, (one, other) in names.items():
         yield name, *_pair(_read(first, one, a), _read(second, other, b), name)
-
-
-class LoneFile:
-    """One file by itself, as `gan_core.files.Files`."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.sizes: Mapping[str, int] = {path.name: path.stat().st_size}
-
-    def open(self, name: str) -> IO[bytes]:
-        return self.path.open("rb")
 
 
 def _looks_like_image(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What gan-image does besides training and generating: sheets, walks, the film of a training, and comparing images."""
+"""gan-image's own commands: translation, sheets, interpolations, the film of a training, and comparing images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ from typing import Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Seed, asked_of
+from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 OutFile = Annotated[Path, typer.Option(dir_okay=False, help="The picture, a .png.")]
+
+
+def translate(
+    model: Model,
+    inputs: Annotated[list[str], typer.Argument(metavar="IN…", help="Image files, folders of them, or -.")],
+    out: Out = None,
+    result: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Result of the model, such as to_source (default: its first).")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=16, metavar="N", help="Maximum side of a tile (default: 512 pixels, or more).")
+    ] = None,
+    shard: Part = None,
+) -> Answer | None:
+    """Turns images into images by a model such as pix2pix or CycleGAN: PNG files of the size of the originals."""
+    from gan_image import DOMAIN
+    from gan_image.pipeline import translate as work
+
+    return made(out, lambda place: work(DOMAIN.load(model), inputs, place, result=result, tile=tile, shard=shard))
 
 
 def sheet(
@@ -113,4 +132,4 @@ def _png(out: Path) -> Path:
     return out.with_suffix("")
 
 
-COMMANDS = {"sheet": sheet, "interpolate": interpolate, "film": film, "compare": compare}
+COMMANDS = {"translate": translate, "sheet": sheet, "interpolate": interpolate, "film": film, "compare": compare}

@@ -83,7 +83,7 @@ def singular_vectors(game: Game) -> Iterator[str]:
 def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
     """Names (as in the game's state) and tensors of the networks that samples are made with."""
     networks = dict(game.named_modules())
-    for network in game.sampling:
+    for network in (name for name in game.sampling if name not in game.absent):
         if network not in networks:
             raise RecipeError(
                 f"{type(game).__name__} has no network `{network}`; name in `sampling` those it samples with"

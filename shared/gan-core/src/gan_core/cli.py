@@ -26,6 +26,7 @@ import typer.core
 
 from gan_core.domain import Domain, find_domains
 from gan_core.errors import GanError, InputError, unknown
+from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
 
 if TYPE_CHECKING:
     from gan_core.game import Game
@@ -184,6 +185,11 @@ def data_sets(domain: Domain) -> Answer:
 Preset = Annotated[str, typer.Option(help="`paper` (the published scale), `small`, or another of the system's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting by its dotted key.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of what is drawn.")]
+Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="A folder, or - for standard output.")]
+Part = Annotated[
+    Shard | None,
+    typer.Option(parser=Shard.parse, metavar="K/N", help="Process the K-th of N parts of the files (default: all)."),
+]
 
 
 def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
@@ -555,6 +561,32 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         return Answer(document, "\n".join(lines))
 
     return export
+
+
+def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
+    """Runs a task on files and returns its answer; None if standard output is for the result.
+
+    Files that were skipped are in the answer's document and do not change the exit status.
+
+    Args:
+        out: the option `--out`.
+        work: does the task, given the output folder or `-`; see `gan_core.jobs.Job`.
+
+    Raises:
+        InputError: `--out` is missing.
+    """
+    from gan_core.files import count
+
+    if out is None:
+        raise InputError("`--out` is missing: name a folder, or - for standard output")
+    try:
+        outcome = work(out)
+    except OutputClosed:
+        return None
+    if out == PIPE:
+        return None
+    document = {"files": [str(file) for file in outcome.files], "skipped": outcome.skipped}
+    return Answer(document, f"{count(len(outcome.files), 'file')} in {out}")
 
 
 def demo_command(domain: Domain) -> Callable[..., Answer]:

@@ -78,7 +78,11 @@ class Evaluation:
         self.dataset = data.plain
         self.count, self.seed, self.keep, self.asked = count, seed, keep, metrics is not None
         self.samples = None if type(game).sample is Game.sample else Comparison(self._key(game))
-        self.results = [Comparison(key, result, game.results[result]) for result, key in game.compared.items()]
+        self.results = [
+            Comparison(key, result, game.results[result])
+            for result, key in game.compared.items()
+            if result in game.offered
+        ]
         self.paired = game.paired
         module = domain.module("metrics")
         cards: dict[str, MetricCard] = {card.name: card for card in module.METRICS}

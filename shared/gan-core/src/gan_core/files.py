@@ -116,16 +116,31 @@ class FolderFiles:
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return Sizes(self._names, self._size)
+        return Sizes(self._names, lambda name: _size_of(self.path / name))
 
     def open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")
 
-    def _size(self, name: str) -> int:
-        try:
-            return os.stat(self.path / name).st_size
-        except OSError:  # a link to nothing, or to itself; opening it says so
-            return 0
+
+class LoneFile:
+    """A single file.
+
+    Args:
+        file: its path, or its content.
+
+    Attributes:
+        name: its only name.
+    """
+
+    def __init__(self, file: Path | bytes):
+        self.file, self.name = file, file.name if isinstance(file, Path) else "content"
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {self.name: _size_of(self.file) if isinstance(self.file, Path) else len(self.file)}
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.file.open("rb") if isinstance(self.file, Path) else io.BytesIO(self.file)
 
 
 class ZipFiles:
@@ -517,6 +532,13 @@ def refuse_existing(folder: Path, names: Iterable[str]) -> None:
     there = next((name for name in names if (folder / name).exists()), None)
     if there is not None:
         raise InputError(f"{folder} already contains {there}; choose another folder, or empty this one")
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link to nothing, or to itself; opening it says so
+        return 0
 
 
 def _walk(root: Path) -> Iterator[str]:

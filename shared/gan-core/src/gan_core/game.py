@@ -334,6 +334,13 @@ class Game(nn.Module, ABC):
         other = "; use `generate`" if type(self).sample is not Game.sample else ": it does not define `apply`"
         raise RecipeError(f"{type(self).__name__} does not transform data{other}")
 
+    def networks_of(self, result: str) -> tuple[nn.Module, ...]:
+        """Returns the networks that make a result of `apply` (default: those in `sampling`).
+
+        Their attributes `multiple`, `least` and `reach` say how large items are divided, see `gan_core.nn.tiling`.
+        """
+        return tuple(self.get_submodule(name) for name in self.sampling)
+
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.
 
@@ -414,6 +421,12 @@ class Game(nn.Module, ABC):
     def absent(self) -> tuple[str, ...]:
         """Names of the networks whose weights the model does not hold; they are on torch's `meta` device."""
         return tuple(name for name, network in self.named_children() if any(p.is_meta for p in network.parameters()))
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Names of the `results` that the model holds the networks of, in their order."""
+        absent = {self.get_submodule(name) for name in self.absent}
+        return tuple(name for name in self.results if absent.isdisjoint(self.networks_of(name)))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves or converts the networks; absent ones stay where they are."""

@@ -36,6 +36,7 @@ from gan_core.checkpoint import (
 from gan_core.errors import CheckpointError, GanError, InputError, RecipeError, writing
 from gan_core.game import Game
 from gan_core.models.pretrained import check_helpers, helpers_of
+from gan_core.nn.tiling import UNKNOWN_REACH, Needs
 from gan_core.run import Run
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -251,8 +252,18 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
     settings = "" if recipe is None else f"\n## Recipe\n\n```yaml\n{recipe.to_yaml()}```\n"
     data = ModelCardData(library_name="gan-core", tags=["gan"])
     table = f"| network | parameters |\n|---|---|\n{parameters}\n"
-    body = f"# {title}\n\n```python\n{use}\n```\n\n{table}{classes}{settings}"
+    body = f"# {title}\n\n```python\n{use}\n```\n\n{table}{classes}{_tiles(game)}{settings}"
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _tiles(game: Game) -> str:
+    """Says of which results of `apply` tiles differ from the whole; empty if of none."""
+    differing = [name for name in game.results if Needs.of(game.networks_of(name)).reach is None]
+    if not differing:
+        return ""
+    names = ", ".join(differing)
+    return (f"\nItems larger than a tile are transformed in tiles that are blended. The result ({names}) then differs "
+            f"from that of the whole item, because {UNKNOWN_REACH}.\n")  # fmt: skip
 
 
 def parameter_counts(game: Game) -> dict[str, int]:

@@ -59,6 +59,10 @@ def initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+LOCAL_NORMS = frozenset({"batch", "none"})
+"""Norms that use no statistics of the sample in evaluation mode."""
+
+
 def fastest_layout(norm: str, ndim: int) -> torch.memory_format | None:
     """Returns the memory layout of the weights of a network: contiguous for images and instance normalization.
 
@@ -125,9 +129,12 @@ class ResNetTranslator(nn.Module):
     Attributes:
         multiple: number by which the sides of a sample must be divisible.
         least: shortest side; the padding at a quarter of the resolution needs two values.
+        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it depends on
+            the whole sample, through the statistics of `instance` or `layer`.
     """
 
     multiple, least = 4, 8
+    reach: int | None
 
     def __init__(self, *, in_channels: Size = 3, out_channels: Size = 3, width: Size = 64, blocks: Size = 9,
                  norm: str = "instance", dropout: Probability = 0.0, ndim: Axes = 2):  # fmt: skip
@@ -138,6 +145,8 @@ class ResNetTranslator(nn.Module):
             return Stage(layer, norm, channels, nn.ReLU(inplace=True), ndim)
 
         self.memory_format = fastest_layout(norm, ndim)
+        ends, halvings, block = 3 + 3, 1 + 2 + 2 + 1, 4 * 2  # a block's two convolutions are at a quarter
+        self.reach = ends + halvings + block * blocks if norm in LOCAL_NORMS else None
         bias = norm == "instance"
         wide = {"kernel_size": 7, "padding": 3, "padding_mode": "reflect"}
         self.enter = stage(conv(in_channels, width, bias=bias, **wide), width)
@@ -176,6 +185,8 @@ class UNetTranslator(nn.Module):
     Attributes:
         multiple: number by which the sides of a sample must be divisible, `2 ** depth`.
         least: shortest side, the same.
+        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it depends on
+            the whole sample, through the statistics of `instance` or `layer`.
         memory_format: contiguous for images; the paper's network is 10 % slower or more in channels-last on a CPU.
     """
 
@@ -184,6 +195,7 @@ class UNetTranslator(nn.Module):
         super().__init__()
         self.memory_format = torch.contiguous_format if ndim == 2 else None
         self.multiple = self.least = 2**depth
+        self.reach = 3 * (2**depth - 1) if norm in LOCAL_NORMS else None  # 1.5 values at each level, twice
         bias, innermost = norm == "instance", depth - 1
         halving = {"kernel_size": 4, "stride": 2, "padding": 1}
         widths = [in_channels, *[width * min(2**level, GROWTH) for level in range(depth)]]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from gan_core.adversary import Adversary, prefixed, weighted
@@ -281,6 +281,9 @@ class CycleGAN(Game):
     def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         made = {"to_target": ("source", self.a_to_b), "to_source": ("target", self.b_to_a)}
         return {name: translate(batch[key]) for name, (key, translate) in made.items() if key in batch}
+
+    def networks_of(self, result: str) -> tuple[nn.Module, ...]:
+        return ({"to_target": self.a_to_b, "to_source": self.b_to_a}[result],)
 
     def exports(self) -> dict[str, Exported]:
         spec = self.data_spec()

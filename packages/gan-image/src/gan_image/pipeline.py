@@ -1,0 +1,194 @@
+"""The tasks on pictures, in Python: from files, folders and pipes to PNG files and pipes.
+
+Of a picture, its pixels are held in 8 bits, and one tile in floating point.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from gan_core.data import ImageSpec, to_device
+from gan_core.errors import InputError, unknown
+from gan_core.files import Files, LoneFile, Unreadable, count, replacing
+from gan_core.game import Game, evaluating
+from gan_core.jobs import FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
+from gan_core.nn.tiling import UNKNOWN_REACH, Needs, Tiling, tiled
+from gan_image.files import (
+    MAX_BYTES,
+    SUFFIXES,
+    channels_of,
+    opened,
+    read_upright,
+    to_channels,
+    to_indices,
+    upright_size,
+)
+from gan_image.media import to_picture
+from gan_image.sources import to_tensor
+
+IMAGES = FileKind("image", SUFFIXES)
+
+logger = logging.getLogger("gan_image")
+
+
+class Given(NamedTuple):
+    """An image file whose header was read: the file, its name in `files`, and the picture's height and width."""
+
+    files: Files
+    name: str
+    size: tuple[int, int]
+
+
+def open_input(one: Input) -> Given:
+    """Reads the header of an image, from a file or from standard input.
+
+    Raises:
+        Unreadable: see `gan_image.files.opened`.
+        InputError: standard input is closed.
+    """
+    files = LoneFile(one.path or standard_input().read(MAX_BYTES + 1))
+    with opened(files, files.name) as image:
+        return Given(files, files.name, upright_size(image))
+
+
+class Pixels:
+    """A picture as an array `[1, C, H, W]` of uint8, of which the parts that are read are converted."""
+
+    def __init__(self, image: Image.Image, spec: ImageSpec):
+        self.image, self.interpolate = image, spec.interpolate
+        self.channels = spec.channels if isinstance(spec.channels, int) else channels_of(image)
+        self.shape = (1, self.channels, image.height, image.width)
+
+    def __getitem__(self, place: tuple[object, slice, slice]) -> Tensor:
+        part = self.image.crop(_box(place))
+        try:
+            return to_tensor(to_channels(part, self.channels) if self.interpolate else to_indices(part))[None]
+        except ValueError as error:
+            raise Unreadable(str(error)) from error
+
+
+class Canvas:
+    """A picture as an array `[1, C, H, W]` in [-1, 1], grey (C = 1) or RGB (3), to which results are written."""
+
+    def __init__(self, shape: Sequence[int]):
+        self.shape = shape
+        self.image = Image.new("RGB" if shape[1] == 3 else "L", (shape[3], shape[2]))
+
+    def __getitem__(self, place: tuple[object, slice, slice]) -> Tensor:
+        return to_tensor(self.image.crop(_box(place)))[None] / 127.5 - 1
+
+    def __setitem__(self, place: tuple[object, slice, slice], value: Tensor) -> None:
+        self.image.paste(to_picture(value[0]), _box(place)[:2])
+
+
+def _box(place: tuple[object, slice, slice]) -> tuple[int, int, int, int]:
+    _, rows, columns = place
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def translate(
+    game: Game, given: Sequence[str], out: str, *, result: str | None = None, tile: int | None = None,
+    shard: Shard | None = None,
+) -> Outcome:  # fmt: skip
+    """Transforms pictures by a game, into PNG files of 8 bits and of their size (or a multiple, if the game enlarges).
+
+    They are turned upright as their EXIF data say, and converted to the game's channels. Transparent pixels are shown
+    to the game on white, and the result has the picture's transparency. A picture that is larger than a tile is
+    transformed in tiles, see `gan_core.nn.tiling`.
+
+    Args:
+        game: the game; it defines `apply` and `results`.
+        given: files, folders and `-`.
+        out: a folder, where folders keep their structure, or `-`.
+        result: which result of the game is written (default: the first).
+        tile: maximum side of a tile in pixels (default: 512, or what the networks need).
+        shard: the part of the files that is done (default: all).
+
+    Raises:
+        DataError: a picture that was named cannot be read, or none can.
+        InputError: the game has no such result; a file would be replaced or cannot be written; or `tile` is too small.
+        OutputClosed: standard output is closed.
+    """
+    result, key = chosen_result(game, result)
+    spec, needs = game.spec.part(key), Needs.of(game.networks_of(result))
+    tiling = needs.tiling(tile)
+    if not isinstance(spec, ImageSpec):
+        raise InputError(f"this {game.title} takes {spec.thing}, not images")
+    job = Job(given, out, kind=IMAGES, suffix=".png", shard=shard)
+    ready = job.open(open_input)
+    _note_tiles([one for _, one in ready], tiling, needs)
+
+    def apply(part: Tensor) -> Tensor:
+        return game.apply(to_device({key: part}, game.device))[result].float().cpu()
+
+    def make(source: Given, target: Path | None, show: Show) -> None:
+        image = read_upright(source.files, source.name)
+        made = tiled(apply, Pixels(image, spec), tiling, out=Canvas, show=_shown(show)).image
+        if image.has_transparency_data:
+            made.putalpha(image.convert("RGBA").getchannel("A").resize(made.size))
+        write_png(made, target)
+
+    with evaluating(game):
+        return job.run(ready, make)
+
+
+def chosen_result(game: Game, name: str | None) -> tuple[str, str]:
+    """Returns a result of `game.apply` and the key of the batch that it is made from.
+
+    Args:
+        game: the game.
+        name: name of the result (default: the first that the model's networks make).
+
+    Raises:
+        InputError: the game transforms nothing, or has no such result, or the model lacks the networks that make it.
+    """
+    title, offered = game.title, game.offered
+    if not game.results:
+        raise InputError(f"{title} turns no images into images (it declares no `results`); give a translator's model")
+    if name is None and offered:
+        name = offered[0]
+    elif name not in offered:
+        if name is None or name in game.results:
+            held = f"it offers {', '.join(offered)}" if offered else "it offers no result"
+            raise InputError(f"this model of {title} has no weights for {name or ' and '.join(game.results)}; {held}")
+        raise unknown("result", name, offered, InputError)
+    return name, game.results[name]
+
+
+def _note_tiles(given: Sequence[Given], tiling: Tiling, needs: Needs) -> None:
+    """Warns if tiles of some pictures are not what the whole would be."""
+    larger = sum(tiling.divides(one.size) for one in given)
+    if larger and tiling.margin != needs.reach:
+        why = UNKNOWN_REACH
+        if needs.reach is not None:
+            why = f"outputs depend on inputs up to {needs.reach} pixels away; set `--tile {needs.exact_from}` or more"
+        logger.warning("%s larger than a tile of %s pixels: the tiles are blended, and the result differs from that of "
+                       "the whole, because %s", count(larger, "image"), tiling.tile, why)  # fmt: skip
+
+
+def _shown(show: Show) -> Callable[[int, int], None]:
+    return lambda number, total: show(f"tile {number} of {total}" if total > 1 else "")
+
+
+def write_png(image: Image.Image, path: Path | None) -> None:
+    """Writes a PNG file, or to standard output (None).
+
+    Raises:
+        OutputClosed: standard output is closed.
+        InputError: the path cannot be written.
+        GanError: the disk is full or broken.
+    """
+    if path is None:
+        content = io.BytesIO()
+        image.save(content, format="PNG")
+        send(content.getvalue())
+        return
+    with replacing(path) as partial:
+        image.save(partial, format="PNG")

@@ -1,0 +1,320 @@
+"""Tasks on files: inputs, their targets, progress, unreadable files, and pipes.
+
+A domain's task reads files, folders or standard input, and writes one file for each input, or standard output:
+
+1. `Job` finds the inputs and their targets, and refuses a job that would overwrite a file, before anything is read.
+2. `Job.open` opens all inputs. A file in a folder that cannot be read is skipped; one that was named is an error.
+3. `Job.run` makes the files one after the other and shows progress.
+
+The structure of folders is kept. A large job can be split over machines without coordination (`Shard`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, Self, TypeVar
+
+from gan_core.errors import DataError, InputError, writing
+from gan_core.files import names_ending, nothing_readable, open_files, printable, refuse_existing, skip
+
+PIPE = "-"
+"""Name of standard input among the inputs, and of standard output as the target."""
+STANDARD_INPUT = "standard input"
+
+Source = TypeVar("Source")
+Show = Callable[[str], None]
+"""Shows how far the work on an input is, for example `12.3 s` or `tile 3 of 12`."""
+
+logger = logging.getLogger("gan_core")
+
+
+class Shard(NamedTuple):
+    """One part of a job that is split into parts of about equal size.
+
+    The parts are disjoint and together are the whole job, if all machines are given the same inputs.
+
+    Attributes:
+        number: number of the part, from 1.
+        total: number of parts.
+    """
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `K/N`.
+
+        Raises:
+            InputError: the text has another form, or K is not from 1 to N.
+        """
+        number, slash, total = text.partition("/")
+        given = number.isdecimal() and slash and total.isdecimal()
+        if not given or not 1 <= int(number) <= int(total):
+            raise InputError(f"`--shard` is {text}; write K/N with K from 1 to N, for example 1/4")
+        return cls(int(number), int(total))
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """The files that a task reads.
+
+    Attributes:
+        thing: name of a file in messages, in the singular.
+        suffixes: suffixes with their dot, in lower case.
+    """
+
+    thing: str
+    suffixes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file, or standard input.
+
+    Attributes:
+        name: name in messages.
+        path: the file; None is standard input.
+        stem: path of the target below the output folder, without a suffix.
+        folder: the folder in which the file was found; None if the file itself was named.
+    """
+
+    name: str
+    path: Path | None
+    stem: str
+    folder: Path | None = None
+
+
+def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
+    """Returns the files that are named, those of the kind in folders, and standard input for `-`.
+
+    Raises:
+        DataError: a file or folder does not exist, or a folder has no file of the kind.
+        InputError: `-` is given twice.
+    """
+    found: list[Input] = []
+    for text in given:
+        path = Path(text)
+        if text == PIPE:
+            found.append(Input(STANDARD_INPUT, None, "stdin"))
+        elif path.is_dir():
+            names, seen = names_ending(open_files(path), kind.suffixes)
+            if not names:
+                raise nothing_readable(text, seen, {}, thing=kind.thing, suffixes=kind.suffixes)
+            found += [Input(str(path / name), path / name, _stem(name, kind), path) for name in names]
+        elif path.exists():
+            found.append(Input(text, path, _stem(path.name, kind)))
+        else:
+            raise DataError(f"{text}: no such file or folder")
+    if sum(one.path is None for one in found) > 1:
+        raise InputError("`-` is given twice, and standard input can be read once")
+    return found
+
+
+def _stem(name: str, kind: FileKind) -> str:
+    """Returns a name without its suffix, which may have several dots."""
+    suffix = max((suffix for suffix in kind.suffixes if name.lower().endswith(suffix)), key=len, default="")
+    return name[: -len(suffix)] if suffix else str(PurePosixPath(name).with_suffix(""))
+
+
+@dataclass
+class Outcome:
+    """The result of a job.
+
+    Attributes:
+        files: the files that were made.
+        skipped: reasons by name of the files that were skipped.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class Job:
+    """The work of one task on its inputs.
+
+    Args:
+        given: files, folders and `-`.
+        out: the output folder, or `-` for standard output.
+        kind: the files that the task reads.
+        suffix: suffix of the files that it makes.
+        shard: the part of the inputs that is done; None does all.
+
+    Attributes:
+        inputs: the inputs of this shard.
+        targets: the file that is made of each of them; None is standard output.
+
+    Raises:
+        DataError: a file or folder does not exist, or a folder has no file of the kind.
+        InputError: a target exists, or would be made of two inputs; several inputs would go to standard output;
+            standard output is closed; or standard input or output is used with a shard.
+    """
+
+    def __init__(self, given: Sequence[str], out: str, *, kind: FileKind, suffix: str, shard: Shard | None = None):
+        self.kind, self.shard, everything = kind, shard, find_inputs(given, kind)
+        self._skipped: dict[Path, dict[str, str]] = {}
+        if shard is not None and (out == PIPE or any(one.path is None for one in everything)):
+            raise InputError("`--shard` splits files between machines, and `-` is a single stream; leave `--shard` out")
+        self.inputs = everything if shard is None else _part(everything, shard)
+        self.targets: dict[Input, Path | None]
+        if out == PIPE:
+            if len(everything) > 1:
+                raise InputError(f"`--out -` takes one at a time, and {len(everything):,} are given; name a folder")
+            standard_output()
+            self.targets = dict.fromkeys(self.inputs)
+        else:
+            _refuse_collisions(everything, Path(out), suffix)
+            refuse_existing(Path(out), [one.stem + suffix for one in self.inputs])
+            self.targets = {one: Path(out, one.stem + suffix) for one in self.inputs}
+
+    def open(self, opener: Callable[[Input], Source]) -> list[tuple[Input, Source]]:
+        """Returns the inputs with their opened sources, without those that are skipped.
+
+        Args:
+            opener: opens and checks an input; it raises a `DataError` if the input cannot be read.
+
+        Raises:
+            DataError: an input that was named cannot be read.
+        """
+        opened: list[tuple[Input, Source]] = []
+        for one in self.inputs:
+            with self._attempt(one):
+                opened.append((one, opener(one)))
+        return opened
+
+    def run(self, opened: Sequence[tuple[Input, Source]], make: Callable[[Source, Path | None, Show], None]) -> Outcome:
+        """Makes a file of each source, logs what was skipped, and shows progress in a terminal.
+
+        Args:
+            opened: the result of `open`.
+            make: writes a source's file to its target (None is standard output, see `send`), whole or not at all (see
+                `gan_core.files.replacing`). It raises a `DataError` if the source turns out to be unreadable.
+
+        Raises:
+            DataError: an input that was named cannot be read, or no input can.
+        """
+        outcome = Outcome()
+        with _progress(len(opened)) as show:
+            for one, source in opened:
+                show(one.name, "")
+                with self._attempt(one):
+                    target = self.targets[one]
+                    make(source, target, lambda done, name=one.name: show(name, done))  # type: ignore[misc]
+                    outcome.files.append(target or Path(PIPE))
+        outcome.skipped = {name: reason for some in self._skipped.values() for name, reason in some.items()}
+        if outcome.skipped and not outcome.files and self.shard is None:
+            folder, few = next(iter(self._skipped)), outcome.skipped
+            raise nothing_readable(
+                str(folder), len(self.inputs), few, thing=self.kind.thing, suffixes=self.kind.suffixes
+            )
+        for folder, reasons in self._skipped.items():
+            skip({}, reasons, where=str(folder), thing="file", strict=False, logger=logger)
+        return outcome
+
+    @contextmanager
+    def _attempt(self, one: Input) -> Iterator[None]:
+        """Within the context, a file of a folder is skipped if it cannot be read."""
+        try:
+            yield
+        except DataError as error:
+            reason = str(error).removeprefix(f"{one.name}: ")
+            if one.folder is None:
+                raise DataError(f"{one.name}: {reason}") from error
+            self._skipped.setdefault(one.folder, {})[one.name] = reason
+
+
+def _refuse_collisions(inputs: Iterable[Input], folder: Path, suffix: str) -> None:
+    """Checks, over all shards, that no two inputs have the same target."""
+    by_stem = dict[str, Input]()
+    for one in inputs:
+        other = by_stem.setdefault(one.stem, one)
+        if other is not one:
+            target = folder / (one.stem + suffix)
+            raise InputError(f"{other.name} and {one.name} would both become {target}; write them to two folders")
+
+
+def _part(inputs: Iterable[Input], shard: Shard) -> list[Input]:
+    """Returns every N-th input in sorted order: neighbours are often of similar size and are spread over the parts."""
+    return sorted(inputs, key=lambda one: one.stem)[shard.number - 1 :: shard.total]
+
+
+def refuse_file(path: Path) -> None:
+    """Checks that a file would not be overwritten.
+
+    Raises:
+        InputError: it exists.
+    """
+    if path.exists():
+        raise InputError(f"{path}: exists already; choose another name, or remove it")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str, str], None]]:
+    """Shows on standard error, if it is a terminal, the current input and how far the work on it is."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.completed}/{task.total} {task.description}", markup=False)
+    hidden = sys.stderr is None or not sys.stderr.isatty()  # None is closed
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task, last = bar.add_task("", total=total), ""
+
+        def show(name: str, done: str) -> None:
+            nonlocal last
+            bar.update(task, description=f"{printable(name)} {done}", advance=int(name != last))
+            last = name
+
+        yield show
+
+
+# --- pipes
+
+
+class OutputClosed(Exception):
+    """The reader of standard output has closed the pipe."""
+
+
+def standard_input() -> IO[bytes]:
+    """Returns standard input.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdin is None:  # closed before the program began
+        raise InputError("standard input is closed; pipe something into it, or name a file")
+    return sys.stdin.buffer
+
+
+def standard_output() -> IO[bytes]:
+    """Returns standard output.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdout is None:
+        raise InputError("standard output is closed; pipe it into something, or name a folder")
+    return sys.stdout.buffer
+
+
+def send(data: bytes) -> None:
+    """Writes to standard output and flushes it.
+
+    Raises:
+        OutputClosed: the reader has closed the pipe.
+        InputError: standard output is closed, or cannot be written to.
+        GanError: the disk is full or broken.
+    """
+    output = standard_output()
+    with writing("standard output"):
+        try:
+            output.write(data)
+            output.flush()
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # so that flushing at exit does not fail
+            raise OutputClosed from error

@@ -1,0 +1,1 @@
+"""Tools for networks of any modality: sequences, images and volumes."""

@@ -1,0 +1,307 @@
+"""Networks on items that are too large to be transformed as a whole: tile by tile, along any number of axes.
+
+The kept parts of the tiles cover the item. Two numbers say how they are joined:
+
+- `margin`: context around the kept part that is transformed too, and dropped. If it is at least the network's reach
+  (the distance from which an input can change an output), and the network uses no statistics of the whole item, the
+  result is that of the whole item, up to rounding.
+- `blend`: width of the overlap in which neighbouring tiles are cross-faded linearly, so that no seams show where the
+  results of tiles differ.
+
+At the item's own borders there is no margin: the network's own padding acts there as it would on the whole item.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.errors import InputError
+
+TILE = 512
+"""Default maximum side of a tile."""
+UNKNOWN_REACH = "an output may depend on the whole input (instance and layer normalization use its statistics)"
+"""Reason why tiles may differ from the whole item where the reach is None."""
+PerAxis = int | Sequence[int]
+"""A number for all axes, or one for each."""
+
+
+class Sliceable(Protocol):
+    """An array `[B, C, …]` that is read by slices: a tensor, a memory-mapped NumPy array, or an object that decodes."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, place: Any, /) -> Any: ...
+
+
+class Buffer(Sliceable, Protocol):
+    """An array `[B, C, …]` that is also written by slices."""
+
+    def __setitem__(self, place: Any, value: Any, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis; positions in the input.
+
+    Attributes:
+        start: where its input begins, margin included.
+        stop: where its input ends.
+        first: where its kept part begins, half of the overlap included.
+        last: where its kept part ends.
+        fades: whether it is cross-faded with the tile before and with the tile after.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    fades: tuple[bool, bool]
+
+
+def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: int = 1, least: int = 1) -> list[Span]:
+    """Divides an axis into tiles of one length, which start and end at multiples and keep parts of nearly equal length.
+
+    Args:
+        size: length of the axis, a multiple of `multiple`.
+        tile: maximum length of a tile's input.
+        margin: context on each side.
+        blend: width of the overlap of neighbours.
+        multiple: number by which starts and lengths of the inputs are divisible.
+        least: minimum length of an input.
+
+    Raises:
+        InputError: `tile` is too small for the margin and the overlap.
+    """
+    if size <= tile:
+        return [Span(0, size, 0, size, (False, False))]
+    halo = _upward(margin + -(-blend // 2), multiple)
+    needed = _needed(multiple, max(blend, least))
+    core = (tile - 2 * halo) // multiple * multiple
+    if core < needed:
+        raise InputError(f"a tile of {tile} is too small for a margin of {margin}, an overlap of {blend} and multiples "
+                         f"of {multiple}; make it {2 * halo + needed} or more")  # fmt: skip
+    number = -(-size // core)
+    cuts = [k * (size // multiple) // number * multiple for k in range(number + 1)]  # core / 2 or more apart
+    length = min(size, 2 * halo + max(stop - start for start, stop in itertools.pairwise(cuts)))
+    starts = [min(max(0, cut - halo), size - length) for cut in cuts[:-1]]
+    return [
+        Span(
+            start, start + length, first - blend // 2 * (first > 0), last + (blend - blend // 2) * (last < size),
+            (first > 0, last < size),
+        )
+        for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an item is divided; every number is for all axes, or one for each.
+
+    Attributes:
+        tile: maximum length of a tile, margins included; shorter axes are not divided.
+        margin: context on each side of a tile that is dropped from its result.
+        blend: width of the overlap in which neighbours are cross-faded.
+        multiple: number by which the function's inputs must be divisible; tiles start at multiples.
+        least: minimum length of the function's inputs.
+    """
+
+    tile: PerAxis
+    margin: PerAxis = 0
+    blend: PerAxis = 0
+    multiple: PerAxis = 1
+    least: PerAxis = 1
+
+    def spans(self, sizes: Sequence[int]) -> list[list[Span]]:
+        """Divides every axis of an item, extended to the next length that the function takes.
+
+        Raises:
+            InputError: `tile` is too small for the margin and the overlap.
+        """
+        settings = (self.tile, self.margin, self.blend, self.multiple, self.least)
+        return [
+            spans(_upward(max(size, least), multiple), tile=tile, margin=margin, blend=blend, multiple=multiple,
+                  least=least)
+            for size, tile, margin, blend, multiple, least in zip(
+                sizes, *(_each(setting, len(sizes)) for setting in settings), strict=True
+            )
+        ]  # fmt: skip
+
+    def divides(self, sizes: Sequence[int]) -> bool:
+        """Returns whether an item has more than one tile."""
+        return any(len(axis) > 1 for axis in self.spans(sizes))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What networks need of the parts of an item that they are given.
+
+    Networks declare it by attributes of these names; without them, any size is taken and the reach is unknown.
+
+    Attributes:
+        multiple: number by which all sides must be divisible.
+        least: shortest side.
+        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it is unknown,
+            or if an output depends on the whole item.
+    """
+
+    multiple: int = 1
+    least: int = 1
+    reach: int | None = None
+
+    @classmethod
+    def of(cls, networks: Iterable[nn.Module]) -> Needs:
+        """Returns what every one of some networks needs, none of which takes the results of another."""
+        few = list(networks)
+        reaches = [getattr(network, "reach", None) for network in few]
+        return cls(
+            math.lcm(*(getattr(network, "multiple", 1) for network in few)),
+            max((getattr(network, "least", 1) for network in few), default=1),
+            max((reach for reach in reaches if reach is not None), default=0) if None not in reaches else None,
+        )
+
+    def tiling(self, tile: int | None = None) -> Tiling:
+        """Returns tiles whose results are those of the whole item, if they are large enough for the reach.
+
+        Otherwise their margin is a sixteenth of a tile, and they are blended over an eighth.
+
+        Args:
+            tile: maximum side of a tile (default: `TILE`, or 3 times `multiple` if that is more).
+        """
+        tile = max(TILE, 3 * self.multiple) if tile is None else tile
+        if self.exact_from is not None and tile >= self.exact_from:
+            return Tiling(tile, margin=self.reach or 0, multiple=self.multiple, least=self.least)
+        return Tiling(tile, margin=tile // 16, blend=tile // 8, multiple=self.multiple, least=self.least)
+
+    @property
+    def exact_from(self) -> int | None:
+        """The smallest tile whose results are those of the whole item; None if there is none."""
+        if self.reach is None:
+            return None
+        return 2 * _upward(self.reach, self.multiple) + _needed(self.multiple, self.least)
+
+
+@torch.no_grad()
+def tiled(
+    function: Callable[[Tensor], Tensor], source: Sliceable, tiling: Tiling, *,
+    out: Callable[[list[int]], Buffer] | None = None, show: Callable[[int, int], None] | None = None,
+) -> Any:  # fmt: skip
+    """Applies a function to an item tile by tile.
+
+    Only one tile is held in floating point: parts of the source are read when they are needed, and results are written
+    to the output at once. Axes whose size is not a multiple are extended at their end by reflection, and the result is
+    cropped.
+
+    Args:
+        function: maps `[B, C, …]` to `[B, C', …]`, whose axes are as long, or longer by whole factors (as in
+            super-resolution).
+        source: `[B, C, …]`.
+        tiling: size, margin and overlap of the tiles.
+        out: makes the output, given its shape; it is filled and returned (default: a tensor like the first result).
+        show: called with the number of finished tiles and of all.
+
+    Returns:
+        The output, `[B, C', …]`.
+
+    Raises:
+        InputError: the tiles are too small for their margin and overlap, or the function's results have another size.
+    """
+    sizes = list(source.shape[2:])
+    axes, blends = tiling.spans(sizes), _each(tiling.blend, len(sizes))
+    result, total = None, math.prod(map(len, axes))
+    for number, place in enumerate(itertools.product(*axes), start=1):
+        made = function(_read(source, place, sizes))
+        scales = _scales(made, place)
+        if result is None:
+            shape = [*made.shape[:2], *(size * scale for size, scale in zip(sizes, scales, strict=True))]
+            result = made.new_empty(shape) if out is None else out(shape)
+        _write(result, made, place, scales, sizes, blends)
+        if show is not None:
+            show(number, total)
+    return result
+
+
+def _each(value: PerAxis, number: int) -> list[int]:
+    return [value] * number if isinstance(value, int) else list(value)
+
+
+def _needed(multiple: int, least: int) -> int:
+    """Length of the largest kept part from which equal parts are at least `least` long: they may be half as long."""
+    return _upward(2 * least, multiple) if least > multiple else multiple
+
+
+def _upward(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _read(source: Sliceable, place: Sequence[Span], sizes: Sequence[int]) -> Tensor:
+    """Returns a tile's input; beyond the end of an axis its values are reflected."""
+    wanted = [_reflected(torch.arange(span.start, span.stop), size) for span, size in zip(place, sizes, strict=True)]
+    part = source[(..., *(slice(int(index.min()), int(index.max()) + 1) for index in wanted))]
+    read = part if isinstance(part, Tensor) else torch.tensor(part)
+    for axis, (index, span, size) in enumerate(zip(wanted, place, sizes, strict=True), start=2):
+        if span.stop > size:
+            read = read.index_select(axis, (index - index.min()).to(read.device))
+    return read
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """Positions on an axis without end that is reflected at both of its ends, which are not repeated."""
+    if size == 1:
+        return torch.zeros_like(index)
+    return (size - 1) - ((size - 1) - index % (2 * (size - 1))).abs()
+
+
+def _scales(made: Tensor, place: Sequence[Span]) -> list[int]:
+    given = [span.stop - span.start for span in place]
+    if any(after % before or not after for before, after in zip(given, made.shape[2:], strict=True)):
+        before, after = ("x".join(map(str, sizes)) for sizes in (given, made.shape[2:]))
+        raise InputError(f"the network turns {before} into {after}; only whole multiples of the size can be tiled")
+    return [after // before for before, after in zip(given, made.shape[2:], strict=True)]
+
+
+def _write(
+    out: Buffer, made: Tensor, place: Sequence[Span], scales: Sequence[int], sizes: Sequence[int], blends: Sequence[int]
+) -> None:
+    """Writes the kept part of a tile, cross-faded with the tiles that were written before it.
+
+    A position's result is the sum of its tiles' results times their weights w, which are products of ramps and add up
+    to 1. Written one after the other, a tile is mixed in with w / (sum of the weights so far).
+    """
+    before: Tensor = torch.zeros(())  # sum of the weights so far, without and with this tile
+    weight: Tensor = torch.ones(())
+    kept, target = [slice(None), slice(None)], list[slice]()
+    for axis, (span, scale, size, blend) in enumerate(zip(place, scales, sizes, blends, strict=True)):
+        last = min(span.last, size)
+        kept.append(slice((span.first - span.start) * scale, (last - span.start) * scale))
+        target.append(slice(span.first * scale, last * scale))
+        own, earlier = _ramps(span, blend, scale)
+        length, shape = (last - span.first) * scale, [-1, *[1] * (len(place) - axis - 1)]
+        own, earlier = own[:length].view(shape), earlier[:length].view(shape)
+        before, weight = before + weight * earlier, weight * own
+    made = made[tuple(kept)]
+    where = (..., *target)
+    if any(span.fades[0] for span in place) and any(blends):
+        share = (weight / (before + weight)).to(made)
+        made = torch.where(share < 1, torch.lerp(torch.as_tensor(out[where]).to(made), made, share), made)
+    out[where] = made
+
+
+def _ramps(span: Span, blend: int, scale: int) -> tuple[Tensor, Tensor]:
+    """Returns a tile's weights along an axis, and the weights of all tiles before it."""
+    own, earlier = torch.ones((2, (span.last - span.first) * scale))
+    earlier.zero_()
+    width = blend * scale
+    ramp = (torch.arange(width) + 0.5) / width
+    if span.fades[0]:
+        own[:width], earlier[:width] = ramp, 1 - ramp
+    if span.fades[1]:
+        own[len(own) - width :] = 1 - ramp
+    return own, earlier
