@@ -50,10 +50,9 @@ class Steps(Trainer):
     def seconds(self) -> Iterator[float]:
         """Of the processor, step by step without end."""
         while True:
-            self._enter_stretch()
+            self.enter_due()
             start = time.process_time()
-            self._round()
-            self.step += 1
+            self.play_step()
             yield time.process_time() - start
 
 

@@ -31,7 +31,7 @@ class Moment:
 
     Attributes:
         step: number of completed steps.
-        progress: completed fraction of the current phase, in [0, 1).
+        progress: completed fraction of the current phase, in [0, 1].
         batch_size: global batch size, over all processes.
         optimizers: optimizers of the phase's players, by name; empty when no training is running.
     """

@@ -21,6 +21,7 @@ from gan_core.model import local_folder, read_config, read_weights
 from gan_core.preset import Preset, check_players, completed
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
 from gan_core.run import Run
+from gan_core.schedule import lengths
 from gan_core.trainer import Evaluate, Trainer, WriteSamples
 
 Where = str | Path | Mapping[str, str | Path]
@@ -200,7 +201,10 @@ def resume(
         check_players(game, recipe)
     where, source = _named(data) if data is not None else (recipe.data.source, None)
     source = source or _source_of(recipe.but({"data.source": where}), home, type(game))
-    trainer = _trainer(game, recipe, _fitted(game, recipe, source), run, home, shown)
+    fitted = _fitted(game, recipe, source)
+    if recipe.train.epochs != run.recipe.train.epochs:
+        recipe = measured(game, recipe, fitted)
+    trainer = _trainer(game, recipe, fitted, run, home, shown)
     run.problems = trainer.restore()
     finished = trainer.finished()
     if finished and run.is_rounded_off():
@@ -305,9 +309,9 @@ def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: 
     run = Run(out)
     run.check_free()
     check_players(game, recipe)
-    trainer = _trainer(game, recipe, data, run, domain, shown)
+    trainer = _trainer(game, measured(game, recipe, data), data, run, domain, shown)
     if trainer.processes.first:
-        Run.create(out, recipe)
+        Run.create(out, trainer.recipe)
     trainer.processes.wait()
     try:
         return _finish(trainer, run)
@@ -315,6 +319,12 @@ def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: 
         if trainer.step == 0 and trainer.processes.first:  # nothing was trained, and the folder can be used again
             shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def measured(game: Game, recipe: Recipe, data: FittedData) -> Recipe:
+    """Returns the recipe with the number of steps that `train.epochs` and the game's phases make with these data."""
+    _, steps = lengths(game, recipe, data)
+    return recipe.but({"train.steps": steps, "train.epochs": recipe.train.epochs})
 
 
 def _trainer(game: Game, recipe: Recipe, data: FittedData, run: Run, domain: Domain | None, shown: bool) -> Trainer:
@@ -351,7 +361,8 @@ def _finish(trainer: Trainer, run: Run) -> Run:
 def _round_off(trainer: Trainer, run: Run) -> None:
     if trainer.average is not None:
         trainer.average.swap()
-    trainer.game.eval().requires_grad_(True)
+    trainer.release()
+    trainer.game.eval()
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)
         run.report()

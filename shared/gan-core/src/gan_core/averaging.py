@@ -29,8 +29,13 @@ class Average:
         self.follow(game)
 
     def follow(self, game: Game) -> None:
-        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself."""
-        self.weights, old = dict(sampling_state(game)), self.average
+        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself.
+
+        Parameters that require no gradients are left out: they stay as they are.
+        """
+        fixed = {name for name, p in game.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        self.weights = {name: tensor for name, tensor in sampling_state(game) if name not in fixed}
+        old = self.average
         self.average = {
             name: old[name] if name in old and old[name].shape == tensor.shape else tensor.clone()
             for name, tensor in self.weights.items()
@@ -81,7 +86,11 @@ def singular_vectors(game: Game) -> Iterator[str]:
 
 
 def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
-    """Names (as in the game's state) and tensors of the networks that samples are made with."""
+    """Yields names (as in the game's state) and tensors of the networks that generate samples.
+
+    Raises:
+        RecipeError: the game has no network of a name in `sampling`.
+    """
     networks = dict(game.named_modules())
     for network in game.sampling:
         if network not in networks:

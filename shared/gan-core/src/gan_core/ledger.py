@@ -82,10 +82,11 @@ class Display:
     ) -> None:
         self.bar.stop()
 
-    def step(self, step: int) -> None:
-        """Moves the bar."""
+    def step(self, step: int, progress: float) -> None:
+        """Moves the bar to a step, and its end to the step that the run's completed fraction points to."""
+        self.steps = max(step, round(step / progress))
         if self.live:
-            self.bar.update(self.task, completed=step)
+            self.bar.update(self.task, completed=step, total=self.steps)
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Shows a line of the log."""

@@ -99,9 +99,10 @@ Optimizer = Annotated[Adam | RMSprop | SGD, Field(discriminator="name")]
 
 
 class PlayerSettings(Settings):
-    """What a recipe changes for one player: its turns a round, and settings laid over its optimizer's."""
+    """Changes for one player: its turns in a step, the steps between its turns, and its optimizer's settings."""
 
     turns: int | None = Field(default=None, ge=1)
+    every: int | None = Field(default=None, ge=1)
     optimizer: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -144,9 +145,12 @@ class TrainSettings(Settings):
     """How long, in what steps, and what is kept.
 
     Attributes:
-        steps: rounds of the game: every player has its turns in each.
-        samples: stop after so many samples of data, where that comes first.
-        minutes: stop after so much time, where that comes first.
+        steps: number of steps. A run ends at the first of `steps`, `samples` and `minutes`; with one of the latter,
+            phases and learning-rate schedules stretch to the limit that comes first.
+        epochs: passes over the training items, counted in samples read. It replaces `steps`, which is computed from it
+            and the size of the data and written to the run's recipe.
+        samples: number of samples read, over all processes.
+        minutes: minutes of training.
         batch_size: of all processes together.
         accumulate: parts that a batch is worked in, one after the other, to save memory.
         seed: of weights, data order and noise.
@@ -166,6 +170,7 @@ class TrainSettings(Settings):
     """
 
     steps: int = Field(default=10_000, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     samples: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
@@ -234,7 +239,7 @@ class Recipe(Settings):
     train: TrainSettings = TrainSettings()
 
     def but(self, changes: Mapping[str, Any]) -> Recipe:
-        """This recipe with some settings changed, validated anew.
+        """This recipe with some settings changed, validated anew. A change of `train.steps` removes `train.epochs`.
 
         Args:
             changes: dotted keys (`train.steps`) or nested mappings to values; None takes a mapping's entry out.
@@ -248,6 +253,10 @@ class Recipe(Settings):
             if "" in path:
                 raise RecipeError(f"`{key}` is no setting; write keys with dots between them, such as `train.steps`")
             _lay(fields, path, changes[key], key)
+        train = changes.get("train", {})
+        named = changes.keys() | {f"train.{key}" for key in (train if isinstance(train, Mapping) else {})}
+        if "train.steps" in named and "train.epochs" not in named:
+            fields["train"]["epochs"] = None
         return parse(fields)
 
     def player_optimizer(self, player: str, own: Adam | RMSprop | SGD | None) -> Adam | RMSprop | SGD:

@@ -15,7 +15,7 @@ from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
 from gan_core.judgement import total
 from gan_core.optimizers import make_optimizer, rate_factor
-from gan_core.recipe import Recipe
+from gan_core.recipe import PlayerSettings, Recipe
 
 LOSS_RETURNS = 'a loss returns named scalars, such as {"adversarial": loss.mean()}'
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,7 +41,8 @@ class Seat:
 
     Attributes:
         player: who sits here.
-        turns: how often it moves in a round.
+        turns: number of its turns in a step in which it moves.
+        every: steps between those steps.
         parameters: what it changes.
         optimizer: torch's.
         watched: whether the next turns measure `gradient_norm`, which costs a pass over the gradients.
@@ -57,9 +58,9 @@ class Seat:
         self.player, self.processes = player, processes
         self.parameters = player.parameters()
         self.settings = recipe.player_optimizer(player.name, player.optimizer)
-        turns = recipe.players[player.name].turns if player.name in recipe.players else None
-        self.turns = player.turns if turns is None else turns
-        self.allow(True)
+        self.turns, self.every = turns_of(player, recipe)
+        if not self.parameters:
+            raise RecipeError(f"the player `{player.name}` has nothing to train: all its parameters are frozen")
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.precision = PRECISIONS.get(recipe.train.precision)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
@@ -75,9 +76,9 @@ class Seat:
         for parameter in self.parameters:
             parameter.requires_grad_(moves)
 
-    def set_rate(self, step: int, steps: int) -> None:
-        """Sets the learning rate for a step of a phase of so many steps."""
-        rate = self.settings.learning_rate * rate_factor(self.settings.schedule, step, steps)
+    def set_rate(self, progress: float, step: int) -> None:
+        """Sets the learning rate for a place in the phase; see `rate_factor`."""
+        rate = self.settings.learning_rate * rate_factor(self.settings.schedule, progress, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -140,6 +141,12 @@ class Seat:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+
+
+def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:
+    """Returns a player's turns in a step and the steps between them: the recipe's, or else its own."""
+    settings = recipe.players.get(player.name, PlayerSettings())
+    return settings.turns or player.turns, settings.every or player.every
 
 
 def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:

@@ -12,14 +12,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_core.allocator import keep_freed_memory
 from gan_core.averaging import Average
@@ -31,8 +30,9 @@ from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknow
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
-from gan_core.recipe import Recipe
+from gan_core.recipe import Recipe, TrainSettings
 from gan_core.run import EVALUATION, WATCH, Run
+from gan_core.schedule import Limits, Reached, Schedule, lengths
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
 from gan_core.watch import Watch
 
@@ -87,9 +87,11 @@ class Progress(BaseModel):
         step: rounds played.
         seen: samples read, all processes together.
         elapsed: seconds.
-        position: samples read in this phase.
-        stretch: the phase's number.
-        ends: the step that each phase ends before.
+        position: position in the phase's data.
+        starts: completed steps at which each phase began, up to the current one.
+        start_seen: samples read when the current phase began.
+        start_elapsed: seconds of training when the current phase began.
+        ends: completed steps at which each phase is planned to end.
         game: what modules keep beside their tensors.
         optimizers: settings of each player's.
         ledger: the log's interval that has begun.
@@ -100,21 +102,14 @@ class Progress(BaseModel):
     seen: int = Field(ge=0)
     elapsed: float = Field(ge=0, allow_inf_nan=False)
     position: int = Field(ge=0)
-    stretch: int = Field(ge=0)
+    starts: list[int]
+    start_seen: int = Field(ge=0)
+    start_elapsed: float = Field(ge=0, allow_inf_nan=False)
     ends: list[int]
     game: dict[str, Any]
     optimizers: dict[str, list[dict[str, Any]]]
     ledger: dict[str, tuple[list[float], int]]
     scalers: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A phase and the steps that it takes: from `start` to before `end`."""
-
-    phase: Phase
-    start: int
-    end: int
 
 
 class Trainer:
@@ -143,12 +138,12 @@ class Trainer:
         self.processes = Processes(self.settings.device)
         self._check(game)
         self.game = game.to(self.processes.device)
-        self.stages = type(game).stage is not Game.stage
-        self.stretches = stretches(game.phases(), self.settings.steps)
+        self.frozen = frozen(game)
+        self.schedule = Schedule(lengths(game, recipe, data)[0], Limits.of(self.settings))
         self.ledger = Ledger()
         self.step = self.seen = 0
         self.elapsed, self._mark = 0.0, (time.perf_counter(), 0)
-        self.stretch: Stretch | None = None
+        self.reached = Reached()
         self.seats: list[Seat] = []
         self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
         self.interrupted: str | None = None
@@ -189,11 +184,10 @@ class Trainer:
             self._mark = (time.perf_counter(), self.seen)
             self.over = self._is_over()
             while not self.over:
-                self._enter_stretch()
-                self._round()
-                self.step += 1
+                self.enter_due()
+                self.play_step()
                 self.over = self._is_over()
-                display.step(self.step)
+                display.step(self.step, self.schedule.limits.progress(self.reached))
                 self._log(display, trackers)
                 self._show()
                 self._evaluate(trackers)
@@ -201,17 +195,17 @@ class Trainer:
             if self.interrupted:
                 display.interrupted(self.interrupted, self.step)
 
-    def _round(self) -> None:
-        """One round of the game: every player's turns."""
-        assert self.stretch is not None
-        length = self.stretch.end - self.stretch.start
-        done = self.step - self.stretch.start
-        moment = self.game.moment
-        moment.step, moment.progress = self.step, done / length
-        staged = self._stage() if self.stages else None
+    def play_step(self) -> None:
+        """One step of the game: every player's turns."""
+        done = self.schedule.done(self.reached)
+        moving = [seat for seat in self.seats if done % seat.every == 0]
+        staged = self._stage(moving) if self.staging else None
+        line = self.step + self.log_every - self.step % self.log_every  # the step of the next line of the log
         for place, seat in enumerate(self.seats, start=1):
-            seat.set_rate(done, length)
-            seat.watched, seat.gradient_norm = (self.step + 1) % self.settings.log_every == 0, None
+            if seat not in moving:
+                continue
+            seat.set_rate(self.game.progress, done)
+            seat.watched, seat.gradient_norm = self.step + seat.every >= line, None
             self._give_turn_to([seat])
             for turn in range(seat.turns):
                 seed = self._seed(place, turn)
@@ -224,6 +218,14 @@ class Trainer:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
             self.average.update(self.step)
+        self.step += 1
+        elapsed = 0.0 if self.settings.minutes is None else self.processes.highest(round(self._seconds() * 1e6)) / 1e6
+        self._reach(Reached(self.step, self.seen, elapsed))
+
+    def _reach(self, reached: Reached) -> None:
+        """Notes how far the training has come, the same in every process, for the game too."""
+        self.reached, moment = reached, self.game.moment
+        moment.step, moment.progress = reached.step, self.schedule.progress(reached)
 
     def _over_processes(self, values: Terms) -> Terms:
         """The means over the processes, in each of them."""
@@ -232,9 +234,9 @@ class Trainer:
         means = self.processes.mean(torch.stack(list(values.values())))
         return dict(zip(values, means.unbind(), strict=True))
 
-    def _stage(self) -> tuple[set[str], list[Batch]]:
-        """The round's shared batch, with what the game made of it while the stagers may change."""
-        self._give_turn_to([seat for seat in self.seats if seat.player.name in self.game.stagers])
+    def _stage(self, moving: Sequence[Seat]) -> tuple[set[str], list[Batch]]:
+        """The step's shared batch, with what the game made of it while the stagers that move may change."""
+        self._give_turn_to([seat for seat in moving if seat.player.name in self.game.stagers])
         seed = self._seed(0, 0)
         batches = self._next_batches()
         staged = []
@@ -279,20 +281,24 @@ class Trainer:
 
     # Phases.
 
-    def _enter_stretch(self) -> None:
-        """Starts the next phase where one is due: its players, with fresh optimizers, and its data from the start."""
-        if self.stretch is None or self.step >= self.stretch.end:
-            stretch = next(stretch for stretch in self.stretches if self.step < stretch.end)
-            self._enter(stretch, position=0)
+    def enter_due(self) -> None:
+        """Begins the next phase where one is due, with its data from the start."""
+        if self.schedule.due(self.reached):
+            self.schedule.enter(self.reached)
+            self._enter(position=0)
 
-    def _enter(self, stretch: Stretch, position: int) -> None:
-        self.stretch = stretch
-        phase = self.game.phase = stretch.phase
+    def _enter(self, position: int) -> None:
+        """Begins or resumes the schedule's phase: its players, with fresh optimizers, and its data from a position."""
+        number, phase = self.schedule.number, self.schedule.phase
+        self.game.phase = phase
         batch_size = self.game.batch_size = phase.batch_size or self.settings.batch_size
-        number = self.stretches.index(stretch)
+        self.log_every, self.sample_every, self.checkpoint_every = intervals(phase, self.settings)
+        self._reach(self.reached)
         # Of new weights: the same in all processes, and when the run is resumed.
         seed_torch(mix(self.settings.seed, number), self.processes.device)
+        self.release()
         self.game.enter(phase)
+        self.frozen = frozen(self.game)
         self._lay_out()
         self._seat_players(phase)
         training, held_out = hold_out(self.data.for_training(phase.spec), self.recipe.data.held_out)
@@ -305,6 +311,11 @@ class Trainer:
             rank=self.processes.rank, processes=self.processes.count, device=self.processes.device,
         )  # fmt: skip
 
+    def release(self) -> None:
+        """Lets gradients reach all parameters of the game, except those that its author froze."""
+        for parameter in self.game.parameters():
+            parameter.requires_grad_(parameter not in self.frozen)
+
     def _lay_out(self) -> None:
         """Moves the game to the device, in the memory layout in which it runs fastest; the average follows."""
         lay_out(self.game.to(self.processes.device))
@@ -314,23 +325,26 @@ class Trainer:
     def _seat_players(self, phase: Phase) -> None:
         """Everyone who plays in the phase takes a seat; networks that nobody there owns are frozen."""
         players = cast_of(self.game)
+        if self.game.shares_samples(self.game.stagers) and not any(name in players for name in self.game.stagers):
+            given = f"`stagers` names {', '.join(self.game.stagers)}, and the players are {', '.join(players)}"
+            raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
         for name in phase.players or ():
             if name not in players:
                 raise unknown(f"player in phase `{phase.name}`", name, players)
         playing = [p for name, p in players.items() if phase.players is None or name in phase.players]
-        self.game.requires_grad_(False).eval()
-        for player in playing:
-            for network in player.networks:
-                network.train()
         if self.processes.count > 1:
             share_batch_statistics(self.game)
         self.seats = [Seat(player, self.recipe, self.processes) for player in playing]
+        self.game.eval()
+        for network in (network for player in playing for network in player.networks):
+            train_mode(network)
+        self.game.requires_grad_(False)
         self.game.optimizers = {seat.player.name: seat.optimizer for seat in self.seats}
-        if self.stages and not any(seat.player.name in self.game.stagers for seat in self.seats):
-            given = f"`stagers` names {', '.join(self.game.stagers)}, and {', '.join(p.name for p in playing)} play"
-            raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
-        if self.stages and any(seat.turns > 1 for seat in self.seats):
-            raise RecipeError(f"{self.recipe.system} shares its samples among a round's players: `turns` must be 1")
+        self.staging = self.game.shares_samples(seat.player.name for seat in self.seats)
+        for seat in self.seats:
+            if self.staging and seat.player.name in self.game.stagers and seat.turns > 1:
+                what = f"`{seat.player.name}` of {self.recipe.system} trains through the samples that a step shares"
+                raise RecipeError(f"{what}; its `turns` must be 1")
         if self.settings.compile:
             for network in {network: None for player in playing for network in player.networks}:
                 network.compile()
@@ -339,7 +353,7 @@ class Trainer:
 
     def _log(self, display: Display, trackers: Trackers) -> None:
         """A line for the interval; one that has only begun at the end stays open, for the run that goes on."""
-        due = self.step % self.settings.log_every == 0
+        due = self.step % self.log_every == 0
         if not (due or self.over):
             return
         figures = self._finite(self.ledger.means(self.processes))
@@ -348,9 +362,8 @@ class Trainer:
         now, (then, seen) = time.perf_counter(), self._mark
         self._mark = (now, self.seen)
         self.elapsed += now - then
-        assert self.stretch is not None
         speed = round((self.seen - seen) / (now - then), 1)
-        line = {"step": self.step, "phase": self.stretch.phase.name, **figures, "samples_per_second": speed}
+        line = {"step": self.step, "phase": self.schedule.phase.name, **figures, "samples_per_second": speed}
         if self.processes.first:
             self.run.append_log(line)
             trackers.log(line)
@@ -358,7 +371,7 @@ class Trainer:
 
     def _show(self) -> None:
         """A picture of samples, and a look at them for the doctor."""
-        every = self.settings.sample_every
+        every = self.sample_every
         if not ((every and self.step % every == 0) or self.over):
             return
         if self.processes.first:
@@ -388,7 +401,7 @@ class Trainer:
         self._mark = (then + time.perf_counter() - began, seen)
 
     def _save(self) -> None:
-        every = self.settings.checkpoint_every
+        every = self.checkpoint_every
         if (every and self.step % every == 0) or self.over:
             self._finite(self.ledger.means(self.processes))
             self.save()
@@ -407,10 +420,10 @@ class Trainer:
         wrong = self._not_finite(files)
         if wrong:
             raise NonFiniteError(wrong)
-        assert self.stretch is not None
+        start = self.schedule.start
         progress = Progress(
             step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
-            stretch=self.stretches.index(self.stretch), ends=[stretch.end for stretch in self.stretches],
+            starts=self.schedule.starts, start_seen=start.seen, start_elapsed=start.elapsed, ends=self.schedule.ends,
             game=plain, optimizers=groups, ledger=self.ledger.state(),
             scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
         )  # fmt: skip
@@ -460,10 +473,10 @@ class Trainer:
         self.processes.wait()  # until all have read: the first now tidies up
         if self.processes.first:
             before = self.run.recipe.train  # a resumed run may have got other intervals
+            log_every, sample_every, _ = intervals(self.schedule.phase, before)
             self.run.rewind(
-                self.step, log_every=before.log_every, sample_every=before.sample_every,
-                evaluate_every=before.evaluate_every,
-            )  # fmt: skip
+                self.step, log_every=log_every, sample_every=sample_every, evaluate_every=before.evaluate_every
+            )
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
 
     def _load(self, folder: Path, files: dict[str, Tensors], saved: Progress) -> None:
@@ -473,11 +486,11 @@ class Trainer:
             CheckpointError: it is of another game, or of other phases or players.
         """
         try:
-            ends = [*saved.ends[:-1], self.settings.steps]
-            starts = [0, *ends[:-1]]
-            self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
+            start = Reached(saved.starts[-1], saved.start_seen, saved.start_elapsed)
+            self.schedule.load(saved.starts, start, saved.ends)
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
-            self._enter(self.stretches[saved.stretch], saved.position)
+            self.reached = Reached(saved.step, saved.seen, saved.elapsed)
+            self._enter(saved.position)
             load_state(self.game, files[GAME], saved.game, folder)
             if self.average is not None:  # where there was none, it begins here
                 self.average.load(files.get(AVERAGE, self.average.weights))
@@ -513,13 +526,8 @@ class Trainer:
     # When to stop, and what is wrong.
 
     def finished(self) -> bool:
-        """Whether it has played all the steps, seen all the samples or taken all the time that it was given."""
-        settings = self.settings
-        return (
-            self.step >= settings.steps
-            or (settings.samples is not None and self.seen >= settings.samples)
-            or (settings.minutes is not None and self._seconds() / 60 >= settings.minutes)
-        )
+        """Returns whether the run has reached one of its limits."""
+        return self.schedule.over(self.reached)
 
     def _is_over(self) -> bool:
         """Whether the training ends here; asked once a step of all processes, so that they agree on it and on why."""
@@ -651,22 +659,27 @@ class Trainer:
             yield
 
 
-def stretches(phases: Sequence[Phase] | Any, steps: int) -> list[Stretch]:
-    """The phases' shares of so many steps, every phase at least one.
+def intervals(phase: Phase, settings: TrainSettings) -> tuple[int, int | None, int | None]:
+    """Returns the steps between lines of the log, pictures and checkpoints in a phase."""
+    return (
+        phase.log_every or settings.log_every,
+        phase.sample_every or settings.sample_every,
+        phase.checkpoint_every or settings.checkpoint_every,
+    )
 
-    Raises:
-        RecipeError: there are fewer steps than phases.
-    """
-    phases = list(phases)
-    if steps < len(phases):
-        raise RecipeError(f"`train.steps` is {steps}; this game has {len(phases)} phases and needs a step for each")
-    total, done, start, cut = sum(phase.share for phase in phases), 0.0, 0, []
-    for left, phase in zip(range(len(phases) - 1, -1, -1), phases, strict=True):
-        done += phase.share
-        end = max(start + 1, min(round(steps * done / total), steps - left))
-        cut.append(Stretch(phase, start, end))
-        start = end
-    return cut
+
+def frozen(game: Game) -> set[nn.Parameter]:
+    """Returns the parameters that require no gradients, while all others do: those that the game's author froze."""
+    return {parameter for parameter in game.parameters() if not parameter.requires_grad}
+
+
+def train_mode(network: nn.Module) -> None:
+    """Sets a network to training mode, except the parts of it that are wholly frozen."""
+    network.train()
+    for part in network.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
 
 
 def _picture(show: int, classes: int | None) -> tuple[int, int | None]:

@@ -55,14 +55,17 @@ def check_players(game: Game, recipe: Recipe, data: FittedData) -> None:
         game.phase = phase
         game.enter(phase)
         players = [p for p in game.players() if phase.players is None or p.name in phase.players]
-        for player in players:
+        seats = [Seat(player, recipe, Processes("cpu")) for player in players]
+        for seat in seats:
             game.requires_grad_(False)
-            seat = Seat(player, recipe, Processes("cpu"))
+            seat.allow(True)
             before = {name: tensor.clone() for name, tensor in game.named_parameters()}
             for name, term in seat.move([_staged(game, batch)], seed=1).items():
-                assert term.ndim == 0, f"{player.name}/{name} has the shape {tuple(term.shape)}"
-                assert torch.isfinite(term), f"{player.name}/{name} is {float(term)}"
+                assert term.ndim == 0, f"{seat.player.name}/{name} has the shape {tuple(term.shape)}"
+                assert torch.isfinite(term), f"{seat.player.name}/{name} is {float(term)}"
             _check_moved(game, before, seat)
+        for seat in seats:
+            seat.allow(True)
 
 
 def _staged(game: Game, batch: Batch) -> Batch:
