@@ -15,7 +15,6 @@ from gan_core.game import Game
 from gan_core.recipe import parse
 from gan_core.schedule import Limits, Reached, Schedule, cut, in_steps, lengths
 
-
 BEGUN = Reached()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from gan_core.errors import RecipeError, unknown
 
@@ -141,6 +141,32 @@ class DataSettings(Settings):
     held_out: float = Field(default=0.0, ge=0, lt=1)
 
 
+class HalfLife(Settings):
+    """Averaging of weights by a half-life in samples (Karras et al. 2020, arXiv:2006.06676, and their code).
+
+    A step counts as one batch of samples, however many turns it has. With B samples in a batch, the decay of a step is
+    0.5^(B / h), where h is `half_life`, but at most `ramp_up` times the samples so far.
+
+    Attributes:
+        half_life: number of samples after which a weight counts half in the average (StyleGAN2: 10,000).
+        ramp_up: half-life in the beginning, as a fraction of the samples so far; None for `half_life` from the start.
+    """
+
+    half_life: float = Field(default=10_000, gt=0)
+    ramp_up: float | None = Field(default=0.05, gt=0)
+
+
+def _kind_of_average(value: Any) -> str:
+    return "half_life" if isinstance(value, Mapping | HalfLife) else "decay"
+
+
+Averaging = Annotated[
+    Annotated[Annotated[float, Field(gt=0, lt=1)], Tag("decay")] | Annotated[HalfLife, Tag("half_life")],
+    Discriminator(_kind_of_average),
+]
+"""Decay of an average at every step, or its half-life."""
+
+
 class TrainSettings(Settings):
     """How long, in what steps, and what is kept.
 
@@ -154,7 +180,8 @@ class TrainSettings(Settings):
         batch_size: of all processes together.
         accumulate: parts that a batch is worked in, one after the other, to save memory.
         seed: of weights, data order and noise.
-        ema: decay of the average over steps that samples are made with; None makes them with the last weights.
+        ema: moving average of the weights, with which samples are generated: its decay per step, or its half-life in
+            samples (`HalfLife`); None generates with the last weights.
         precision: of the networks' arithmetic; weights and penalties stay in fp32.
         compile: compiles the networks.
         device: `auto` takes the accelerator where there is one.
@@ -176,7 +203,7 @@ class TrainSettings(Settings):
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
     accumulate: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    ema: float | None = Field(default=None, gt=0, lt=1)
+    ema: Averaging | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     device: str = "auto"
@@ -378,9 +405,9 @@ def _names_first(key: str) -> tuple[bool, int]:
 def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     """Lays one value over nested fields: mappings are merged, None takes an optional mapping out."""
     *outer, last = path
-    for name in outer:
+    for depth, name in enumerate(outer, start=1):
         inner = fields.setdefault(name, {})
-        if inner is None:
+        if inner is None or (outer[:depth] == ["train", "ema"] and isinstance(inner, float)):
             inner = fields[name] = {}
         if not isinstance(inner, dict):
             raise RecipeError(f"`{key}`: `{name}` is {inner!r}, a value without keys of its own")
@@ -496,7 +523,6 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 def _without_tags(kind: type[BaseModel], place: list[str]) -> list[str]:
     """A place without the tags that pydantic puts between a union's key and its member's."""
-    tags = {"adam", "rmsprop", "sgd", "constant", "linear", "cosine", "step"}
-    return [
-        part for i, part in enumerate(place) if not (i and part in tags and place[i - 1] in ("optimizer", "schedule"))
-    ]
+    tags = {"adam", "rmsprop", "sgd", "constant", "linear", "cosine", "step", "decay", "half_life"}
+    unions = ("optimizer", "schedule", "ema")
+    return [part for i, part in enumerate(place) if not (i and part in tags and place[i - 1] in unions)]

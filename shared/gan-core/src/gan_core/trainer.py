@@ -92,6 +92,7 @@ class Progress(BaseModel):
         start_seen: samples read when the current phase began.
         start_elapsed: seconds of training when the current phase began.
         ends: completed steps at which each phase is planned to end.
+        averaged: samples by which the average's half-life is counted.
         game: what modules keep beside their tensors.
         optimizers: settings of each player's.
         ledger: the log's interval that has begun.
@@ -106,6 +107,7 @@ class Progress(BaseModel):
     start_seen: int = Field(ge=0)
     start_elapsed: float = Field(ge=0, allow_inf_nan=False)
     ends: list[int]
+    averaged: int = Field(ge=0)
     game: dict[str, Any]
     optimizers: dict[str, list[dict[str, Any]]]
     ledger: dict[str, tuple[list[float], int]]
@@ -217,7 +219,7 @@ class Trainer:
                 if self.game.steers:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
-            self.average.update(self.step)
+            self.average.update(self.step, self.game.batch_size)
         self.step += 1
         elapsed = 0.0 if self.settings.minutes is None else self.processes.highest(round(self._seconds() * 1e6)) / 1e6
         self._reach(Reached(self.step, self.seen, elapsed))
@@ -424,7 +426,8 @@ class Trainer:
         progress = Progress(
             step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
             starts=self.schedule.starts, start_seen=start.seen, start_elapsed=start.elapsed, ends=self.schedule.ends,
-            game=plain, optimizers=groups, ledger=self.ledger.state(),
+            averaged=0 if self.average is None else self.average.samples, game=plain, optimizers=groups,
+            ledger=self.ledger.state(),
             scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
         )  # fmt: skip
         if self.processes.first:
@@ -494,6 +497,7 @@ class Trainer:
             load_state(self.game, files[GAME], saved.game, folder)
             if self.average is not None:  # where there was none, it begins here
                 self.average.load(files.get(AVERAGE, self.average.weights))
+                self.average.samples = saved.averaged
             for seat in self.seats:
                 self._check_kind(seat)
                 seat.optimizer.load_state_dict(_optimizer_state(seat, files[OPTIMIZERS], saved.optimizers))
