@@ -13,18 +13,16 @@ from gan_core.data import FittedData, Spec
 from gan_core.errors import RecipeError
 from gan_core.game import Game
 from gan_core.recipe import parse
-from gan_core.schedule import Limits, Reached, Schedule, cut, in_steps, lengths
+from gan_core.schedule import Limits, Point, Schedule, cut, in_steps, lengths
 
-BEGUN = Reached()
+BEGUN = Point()
 
 
 def shares(*values: float) -> list[Phase]:
     return [Phase(f"phase {number}", share=value) for number, value in enumerate(values)]
 
 
-def played(
-    schedule: Schedule, each: Callable[[int], tuple[int, float]], at: Reached = BEGUN
-) -> list[tuple[int, float]]:
+def played(schedule: Schedule, each: Callable[[int], tuple[int, float]], at: Point = BEGUN) -> list[tuple[int, float]]:
     """Plays to the end; returns for each step its phase and the phase's progress after it.
 
     `each` returns the samples and seconds of a step of a phase.
@@ -35,7 +33,7 @@ def played(
             schedule.enter(at)
             assert schedule.progress(at) == 0.0
         samples, seconds = each(schedule.number)
-        at = Reached(at.step + 1, at.seen + samples, at.elapsed + seconds)
+        at = Point(at.step + 1, at.seen + samples, at.elapsed + seconds)
         steps.append((schedule.number, schedule.progress(at)))
     return steps
 
@@ -197,7 +195,7 @@ def test_a_longer_limit_prolongs_the_phase_that_is_going_on_and_those_to_come() 
     played(before, lambda phase: (1, 1.0))
     after = Schedule(shares(1, 1), Limits(10**6, minutes=30))
     after.load(before.starts, before.start, before.ends)
-    at = Reached(600, 600, 600.0)
+    at = Point(600, 600, 600.0)
     assert not after.over(at)
     assert after.progress(at) == pytest.approx(5 / 25)
     assert counts(played(after, lambda phase: (1, 1.0), at))[-1] == 1200
@@ -208,10 +206,10 @@ def test_more_steps_prolong_the_last_phase() -> None:
     played(before, lambda phase: (1, 1.0))
     after = Schedule(shares(1, 1), Limits(20))
     after.load(before.starts, before.start, before.ends)
-    assert (after.ends, after.number, after.progress(Reached(10, 10, 10.0))) == ([5, 20], 1, 5 / 15)
+    assert (after.ends, after.number, after.progress(Point(10, 10, 10.0))) == ([5, 20], 1, 5 / 15)
 
 
 @pytest.mark.parametrize("starts", [[], [0, 1, 2]])
 def test_a_plan_of_other_phases_is_refused(starts: list[int]) -> None:
     with pytest.raises(ValueError, match="phases"):
-        Schedule(shares(1, 1), Limits(10)).load(starts, Reached(), [5, 10])
+        Schedule(shares(1, 1), Limits(10)).load(starts, Point(), [5, 10])

@@ -317,7 +317,9 @@ def resnet_translator(state: StateDict) -> Published:
                 "norm": norm, "dropout": 0.5 if dropout else 0.0}  # fmt: skip
     arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "n_blocks": blocks,
                  "use_dropout": dropout, "padding_type": "reflect"}  # fmt: skip
-    return Published(translation.Forth, settings, renamed(state, names), arguments, place="a_to_b")
+    back = {"b_to_a": {"source_channels": out_channels, "target_channels": in_channels}}
+    weights = renamed(state, names)
+    return Published(translation.Forth, settings, weights, arguments, place="a_to_b", elsewhere=back)
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
@@ -349,7 +351,9 @@ def target_discriminator(state: StateDict) -> Published:
     """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, NLayerDiscriminator, of images."""
     channels, settings, weights, arguments = _patchgan(state)
     network, place = translation.TargetDiscriminator, "discriminator_b"
-    return Published(network, {"target_channels": channels, **settings}, weights, arguments, place=place)
+    other = {"discriminator_a": {"source_channels": channels}}
+    own = {"target_channels": channels, **settings}
+    return Published(network, own, weights, arguments, place=place, elsewhere=other)
 
 
 def pair_discriminator(state: StateDict) -> Published:

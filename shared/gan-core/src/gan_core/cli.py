@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gan_core.domain import Domain, find_domains
-from gan_core.errors import GanError, InputError
+from gan_core.errors import GanError, InputError, unknown
 
 if TYPE_CHECKING:
     from gan_core.game import Game
@@ -38,6 +38,10 @@ INTERRUPTED = 130
 DATA_HELP = (
     "A named dataset, or a folder or archive of files (default: embedded data). Where items have several parts, give "
     "one for each: --data source=DIR --data target=DIR. Parts of a dataset or sub-folders: NAME:test, DIR:masks."
+)
+START_HELP = (
+    "Weights that a network starts with: a run, a model folder or a hub id (with :NETWORK if it has another name "
+    "there), or a published checkpoint, SYSTEM/NETWORK:FILE. May be given for several networks."
 )
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
 EXTRACTOR_HELP = "Whose features are compared. Left out: a small classifier of the data's labels."
@@ -179,14 +183,13 @@ def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
 
     def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
         """A system's recipe as YAML, and its parameter counts."""
-        import torch
-
         from gan_core.model import parameter_counts
+        from gan_core.preset import on_meta
 
         chosen = domain.preset(system, preset)
         recipe = chosen.recipe(domain=domain.name, system=system, preset=preset).but(read_settings(set_))
         recipe = chosen.complete(recipe)
-        with torch.device("meta"):
+        with on_meta():
             counts = parameter_counts(chosen.build(recipe))
         lines = [f"# {name}: {count:,} parameters" for name, count in counts.items()]
         text = "\n".join([f"# {domain.card(system).title} ({chosen.paper})", *lines, recipe.to_yaml().rstrip()])
@@ -206,6 +209,7 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
         batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
         seed: Annotated[int | None, typer.Option(help="Of weights, data order and noise.")] = None,
         preset: Annotated[str | None, typer.Option(help="`paper` or `small` (the default), or another.")] = None,
+        start: Annotated[list[str] | None, typer.Option(metavar="NETWORK=WHERE", help=START_HELP)] = None,
         set_: Set = None,
         recipe: Annotated[Path | None, typer.Option(help="A recipe file; other options change it.")] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = None,
@@ -216,17 +220,18 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
         """Trains a system into a run folder."""
         if out is None:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
-        start = starting_recipe(domain, system, preset, recipe)
+        chosen = starting_recipe(domain, system, preset, recipe)
         given = {
             "data.source": read_data(data), "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
             "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
         }  # fmt: skip
-        start = start.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
-        if start.data.source is None:
-            start = start.but({"data.source": domain.card(start.system).data})
+        chosen = chosen.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
+        chosen = chosen.but({f"start.{network}": where for network, where in read_starts(start).items()})
+        if chosen.data.source is None:
+            chosen = chosen.but({"data.source": domain.card(chosen.system).data})
         from gan_core.api import train_recipe
 
-        return trained(domain, train_recipe(start, out))
+        return trained(domain, train_recipe(chosen, out))
 
     return train
 
@@ -377,6 +382,9 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
         file: Path,
         out: Annotated[Path | None, typer.Option(file_okay=False, help="The model folder.")] = None,
+        as_: Annotated[
+            str | None, typer.Option("--as", metavar="NETWORK", help="The game's network that it becomes.")
+        ] = None,
         argument: Annotated[
             list[str] | None, typer.Option(metavar="KEY=VALUE", help="What no shape tells; may be given again.")
         ] = None,
@@ -391,35 +399,53 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder")
-        network = name.partition("/")[2]
         told = read_settings(argument, "--argument")
-        game = game_around(domain, name, read_reference(domain, name, read_published(file), told))
+        published = read_reference(domain, name, read_published(file), told)
+        game = game_around(domain, name, published, as_)
         if fold:
             take_out = getattr(type(game), "fold", None)
             if take_out is None:
                 raise InputError(f"{name} has no weight normalisation that is taken out; leave `--fold` out")
             take_out(game)
-        save_model(game, out, networks=[network])
-        return Answer({"model": str(out), "networks": [network]}, f"{name} in {out}")
+        save_model(game, out)
+        held = [each for each, _ in game.named_children() if each not in game.absent]
+        return Answer({"model": str(out), "networks": held}, f"{name} in {out}")
 
     return import_
 
 
-def game_around(domain: Domain, name: str, published: Published) -> Game:
-    """A game at the paper's scale with a published network in its place; the others are as large as they must be."""
+def game_around(domain: Domain, name: str, published: Published, place: str | None = None) -> Game:
+    """Returns a game with the paper's settings and one published network; the others are absent.
+
+    Args:
+        domain: the system's domain.
+        name: `SYSTEM/NETWORK`, the importer's name.
+        published: the network.
+        place: name of the game's network that it becomes (default: the importer's).
+
+    Raises:
+        RecipeError: the game has no such network.
+        CheckpointError: the network does not fit in that place.
+    """
+    from gan_core.checkpoint import load_state, split_state
+
     system, _, importer = name.partition("/")
-    network = published.place or importer
+    own = published.place or importer
+    network = place or own
+    if network != own and network not in published.elsewhere:
+        raise unknown(f"network of {system} that {name} can become", network, [own, *published.elsewhere])
     chosen = domain.preset(system, "paper")
     recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
-    own = recipe.network.get(network, {})
+    separate = recipe.network.get(network, {})
+    settings = {**published.settings, **published.elsewhere.get(network, {})}
     recipe = recipe.but({
-        f"network.{network}.{key}" if key in own else f"network.{key}": value
-        for key, value in published.settings.items()
+        f"network.{network}.{key}" if key in separate else f"network.{key}": value for key, value in settings.items()
     } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
-    game = chosen.build(recipe)
+    game = chosen.build(recipe, absent=[other for other in chosen.networks if other != network])
+    game.enter_phase(len(list(game.phases())) - 1, 1.0)  # a published network is trained
     adversaries = game.adversaries
-    place = adversaries[network].network if network in adversaries else game.get_submodule(network)
-    place.load_state_dict(published.build().state_dict())
+    into = adversaries[network].network if network in adversaries else game.get_submodule(network)
+    load_state(into, *split_state(published.build()), f"{name} as `{network}`")
     return game
 
 
@@ -507,6 +533,23 @@ def read_data(given: list[str] | None) -> str | dict[str, str] | None:
             "`--data` is given several times; name a part for each, such as --data source=A --data target=B"
         )
     return dict(parts)
+
+
+def read_starts(given: list[str] | None) -> dict[str, str]:
+    """Returns where networks start from, by the network's name, of `--start NETWORK=WHERE`.
+
+    Raises:
+        InputError: one has no `=`, or a network is given twice.
+    """
+    starts: dict[str, str] = {}
+    for text in given or ():
+        network, _, where = text.partition("=")
+        if not network or not where:
+            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for instance --start generator=runs/first")
+        if network in starts:
+            raise InputError(f"`--start` is given twice for `{network}`; give it once")
+        starts[network] = where
+    return starts
 
 
 def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, Any]:

@@ -124,7 +124,8 @@ class Game(nn.Module, ABC):
         num_classes: number of classes; None if the game is not class-conditional.
         images: whether samples `[B, C, H, W]` are images and `[B, C, T, H, W]` clips; see `Adversary`.
         moment: step, progress, batch size and optimizers, shared with its adversaries and set by the trainer.
-        phase: the current phase, set by the trainer.
+        phase: the current phase; see `enter_phase`.
+        phase_number: its number among `phases`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -139,7 +140,7 @@ class Game(nn.Module, ABC):
         super().__init__()
         self.recipe: Recipe | None = None
         self.num_classes: int | None = None
-        self.moment, self.phase = Moment(), Phase()
+        self.moment, self.phase, self.phase_number = Moment(), Phase(), 0
         self._notes: dict[str, list[Tensor]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -233,7 +234,38 @@ class Game(nn.Module, ABC):
         return (Phase(),)
 
     def enter(self, phase: Phase) -> None:
-        """Called before `players` at the start of a phase and when a run is resumed; override it to grow networks."""
+        """Called at the start of a phase, and when a run is resumed or a model loaded; override it to grow networks.
+
+        It is called before `players`, for the current phase alone: it must bring the game into that phase from any
+        other one.
+        """
+
+    def enter_phase(self, number: int, progress: float = 0.0) -> None:
+        """Brings the game into one of its phases: sets `phase`, `phase_number` and `progress`, and calls `enter`.
+
+        The phase and the progress in it are saved with a model. A game that was loaded is where its training ended.
+
+        Args:
+            number: number of the phase, from 0.
+            progress: completed fraction of the phase, in [0, 1].
+
+        Raises:
+            RecipeError: the game has no such phase.
+        """
+        phases = list(self.phases())
+        if not 0 <= number < len(phases):
+            raise RecipeError(f"{type(self).__name__} has {len(phases)} phases, and none with the number {number}")
+        self.phase, self.phase_number, self.progress = phases[number], number, progress
+        self.enter(self.phase)
+
+    def save_files(self, folder: Path) -> None:
+        """Writes what belongs to the model and is no tensor, such as a tokenizer, as files of a folder.
+
+        They lie beside the weights in a model folder, and in checkpoints. Override it together with `load_files`.
+        """
+
+    def load_files(self, folder: Path) -> None:
+        """Reads what `save_files` wrote. Called before the weights are loaded, after `enter`."""
 
     def study(self, training: Dataset[Batch]) -> None:
         """Called once with the training data before the first step; override it to store statistics in buffers.
@@ -341,7 +373,16 @@ class Game(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return next(self.parameters()).device
+        return next(parameter.device for parameter in self.parameters() if not parameter.is_meta)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Names of the networks whose weights the model does not hold; they are on torch's `meta` device."""
+        return tuple(name for name, network in self.named_children() if any(p.is_meta for p in network.parameters()))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves or converts the networks; absent ones stay where they are."""
+        return super()._apply(lambda tensor: tensor if tensor.is_meta else fn(tensor), recurse)  # type: ignore[no-untyped-call]
 
     def generate(
         self, count: int, *, seed: int | None = None, label: int | Tensor | None = None, truncation: float | None = None
@@ -411,7 +452,10 @@ class Game(nn.Module, ABC):
         return conditions | {"label": labels.to(self.device)}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes a model folder: `config.json`, `model.safetensors` and a model card."""
+        """Writes a model folder: `config.json`, `model.safetensors`, a model card, and the game's own files.
+
+        The state of a training is left out: modules whose attribute `of_training` is true, such as replay pools.
+        """
         from gan_core.model import save_model
 
         return save_model(self, Path(folder))

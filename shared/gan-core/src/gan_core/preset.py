@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -116,14 +118,19 @@ class Preset:
         with torch.device("meta"):
             return completed(self.build(recipe), recipe, facts)
 
-    def build(self, recipe: Recipe | None = None) -> Game:
+    def build(self, recipe: Recipe | None = None, *, absent: Collection[str] = ()) -> Game:
         """Builds the game of a recipe (default: the preset's own), with weights drawn from torch's global generator.
+
+        Args:
+            recipe: the recipe.
+            absent: networks that are built on torch's `meta` device, without weights. Their use raises a
+                `CheckpointError`.
 
         Raises:
             RecipeError: a setting is unknown or out of range, or a regularizer does not apply.
         """
         recipe = self.check(recipe or self.recipe())
-        networks = {name: self._network(name, recipe) for name in self.networks}
+        networks = {name: self._network(name, recipe, absent=name in absent) for name in self.networks}
         wrapped = self._wrapped()
         adversaries = {name: self._adversary(name, networks[name], recipe) for name in wrapped}
         rules = {} if wrapped else self._rules("discriminator", recipe)
@@ -154,8 +161,10 @@ class Preset:
     def _signatures(self) -> dict[str, dict[str, inspect.Parameter]]:
         return {name: _keywords(make) for name, make in self.networks.items()}
 
-    def _network(self, name: str, recipe: Recipe) -> nn.Module:
+    def _network(self, name: str, recipe: Recipe, *, absent: bool) -> nn.Module:
         try:
+            if absent:
+                return without_weights(name, self.networks[name], **self._for(name, recipe.network))
             return self.networks[name](**self._for(name, recipe.network))
         except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -275,6 +284,29 @@ class Preset:
             for key, fields in over.regularizers.items()
         }
         return AdversarySettings(objective=over.objective, regularizers=regularizers)
+
+
+def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) -> nn.Module:
+    """Returns a network on torch's `meta` device that refuses to be used, because a model does not hold it."""
+
+    def refuse(*_: object) -> None:
+        raise CheckpointError(f"this model does not hold the network `{name}`; load one that does")
+
+    with on_meta():
+        network = make(**settings)
+    network.register_forward_pre_hook(refuse)
+    return network
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Context in which networks are built on torch's `meta` device: with shapes and without weights.
+
+    torch's warnings that weights loaded by a constructor are not copied there are silenced.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
+        yield
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:

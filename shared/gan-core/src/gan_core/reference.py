@@ -32,6 +32,7 @@ class Published:
         spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
             where the paper's preset may have other values.
         place: name of the network in the system's game; None if it is the importer's.
+        elsewhere: other networks of the game that it can become, by name, with the settings that differ there.
     """
 
     network: Callable[..., nn.Module]
@@ -40,6 +41,7 @@ class Published:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     place: str | None = None
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Our network with the published weights.

@@ -2,7 +2,7 @@
 
 A run ends at the first of its limits (`Limits`). With steps as the only limit, phases begin and end at fixed steps.
 With `samples` or `minutes`, phases take their shares of the progress towards whichever limit comes first, so that the
-last phase and the end of every learning-rate schedule are reached.
+last phase and the end of every learning-rate schedule are point.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gan_core.seat import turns_of
 
 
 @dataclass(frozen=True)
-class Reached:
-    """Progress of a run in absolute numbers.
+class Point:
+    """A point in a run.
 
     Attributes:
         step: completed steps.
@@ -35,7 +35,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a run; it ends at the first that is reached.
+    """Limits of a run; it ends at the first that is point.
 
     Attributes:
         steps: number of steps.
@@ -57,11 +57,11 @@ class Limits:
         """Whether the number of steps is the only limit."""
         return self.samples is None and self.minutes is None
 
-    def progress(self, reached: Reached) -> float:
+    def progress(self, point: Point) -> float:
         """Returns the completed fraction of the run, by the limit that is nearest; 1 or more at its end."""
-        by_samples = 0.0 if self.samples is None else reached.seen / self.samples
-        by_minutes = 0.0 if self.minutes is None else reached.elapsed / 60 / self.minutes
-        return max(reached.step / self.steps, by_samples, by_minutes)
+        by_samples = 0.0 if self.samples is None else point.seen / self.samples
+        by_minutes = 0.0 if self.minutes is None else point.elapsed / 60 / self.minutes
+        return max(point.step / self.steps, by_samples, by_minutes)
 
 
 class Schedule:
@@ -87,7 +87,7 @@ class Schedule:
         self.phases, self.limits = tuple(phases), limits
         self.ends = cut(self.phases, limits.steps)
         self.starts: list[int] = []
-        self.start = Reached()
+        self.start = Point()
 
     @property
     def number(self) -> int:
@@ -104,12 +104,12 @@ class Schedule:
         """Whether the current phase is the last."""
         return len(self.starts) == len(self.phases)
 
-    def enter(self, reached: Reached) -> None:
+    def enter(self, point: Point) -> None:
         """Begins the next phase."""
-        self.starts.append(reached.step)
-        self.start = reached
+        self.starts.append(point.step)
+        self.start = point
 
-    def load(self, starts: Sequence[int], start: Reached, ends: Sequence[int]) -> None:
+    def load(self, starts: Sequence[int], start: Point, ends: Sequence[int]) -> None:
         """Continues a plan that was saved. Phases that ended keep their steps; the last one ends at the present limit.
 
         Raises:
@@ -119,49 +119,49 @@ class Schedule:
             raise ValueError(f"it has {len(ends)} phases and is in phase {len(starts)}, not one of {len(self.phases)}")
         self.starts, self.start, self.ends = list(starts), start, [*ends[:-1], self.limits.steps]
 
-    def over(self, reached: Reached) -> bool:
+    def over(self, point: Point) -> bool:
         """Returns whether the run has reached a limit; every phase has had a step then."""
-        if reached.step >= self.limits.steps:
+        if point.step >= self.limits.steps:
             return True
-        return self.in_last and self.limits.progress(reached) >= 1
+        return self.in_last and self.limits.progress(point) >= 1
 
-    def due(self, reached: Reached) -> bool:
+    def due(self, point: Point) -> bool:
         """Returns whether the next phase begins now."""
         if self.in_last or not self.starts:
             return not self.starts
         if self.limits.only_steps:
-            return reached.step >= self.ends[self.number]
+            return point.step >= self.ends[self.number]
         left = len(self.phases) - len(self.starts)
-        if reached.step >= self.limits.steps - left:
+        if point.step >= self.limits.steps - left:
             return True
-        progress, fixed = self.limits.progress(reached), self.phase.steps
+        progress, fixed = self.limits.progress(point), self.phase.steps
         if fixed is not None:
-            return progress >= 1 or reached.step - self.start.step >= fixed
-        return progress >= self._end(reached)
+            return progress >= 1 or point.step - self.start.step >= fixed
+        return progress >= self._end(point)
 
-    def done(self, reached: Reached) -> int:
+    def done(self, point: Point) -> int:
         """Returns the completed steps of the current phase."""
-        return reached.step - self.start.step
+        return point.step - self.start.step
 
-    def progress(self, reached: Reached) -> float:
+    def progress(self, point: Point) -> float:
         """Returns the completed fraction of the current phase, in [0, 1]."""
         if self.limits.only_steps:
-            return min(1.0, self.done(reached) / max(1, self.ends[self.number] - self.start.step))
+            return min(1.0, self.done(point) / max(1, self.ends[self.number] - self.start.step))
         if self.phase.steps is not None:
-            return min(1.0, self.done(reached) / self.phase.steps)
+            return min(1.0, self.done(point) / self.phase.steps)
         began = self.limits.progress(self.start)
-        share = self._end(reached) - began
+        share = self._end(point) - began
         if share <= 0:  # nothing is left of the run: the phase has a single step
-            return float(self.done(reached) > 0)
-        return min(1.0, (self.limits.progress(reached) - began) / share)
+            return float(self.done(point) > 0)
+        return min(1.0, (self.limits.progress(point) - began) / share)
 
-    def _end(self, reached: Reached) -> float:
+    def _end(self, point: Point) -> float:
         """Returns the progress of the run at which the current phase ends: its share of what is left of the run.
 
         Later phases of a fixed number of steps are expected to take them at the pace of the run so far.
         """
         began, later = self.limits.progress(self.start), self.phases[self.number :]
-        pace = self.limits.progress(reached) / max(1, reached.step)
+        pace = self.limits.progress(point) / max(1, point.step)
         fixed = sum(phase.steps for phase in later if phase.steps is not None) * pace
         shares = sum(phase.share for phase in later if phase.share is not None)
         return began + max(0.0, 1 - began - fixed) * (self.phase.share or 0.0) / shares

@@ -22,7 +22,17 @@ from torch import Tensor, nn
 
 from gan_core.allocator import keep_freed_memory
 from gan_core.averaging import Average
-from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
+from gan_core.checkpoint import (
+    AVERAGE,
+    EXTRA,
+    GAME,
+    OPTIMIZERS,
+    Tensors,
+    load_state,
+    read_checkpoint,
+    split_state,
+    write_checkpoint,
+)
 from gan_core.data import BatchStream, FittedData, hold_out, length
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
@@ -30,9 +40,10 @@ from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknow
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
+from gan_core.models.pretrained import check_helpers, helpers_of
 from gan_core.recipe import Recipe, TrainSettings
 from gan_core.run import EVALUATION, WATCH, Run
-from gan_core.schedule import Limits, Reached, Schedule, lengths
+from gan_core.schedule import Limits, Point, Schedule, lengths
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
 from gan_core.watch import Watch
 
@@ -52,8 +63,6 @@ COLUMNS_BY_CLASS = 16
 
 GRADIENT_NORM = "gradient_norm"
 """What the log calls the norm of a player's gradient, in the steps that a line ends with."""
-GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
-"""The files of a checkpoint."""
 CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights"}
 NAMED = 3
 """So many values that are not finite are named; the others are counted."""
@@ -88,6 +97,8 @@ class Progress(BaseModel):
         seen: samples read, all processes together.
         elapsed: seconds.
         position: position in the phase's data.
+        phase: index of the phase.
+        progress: completed fraction of the phase.
         starts: completed steps at which each phase began, up to the current one.
         start_seen: samples read when the current phase began.
         start_elapsed: seconds of training when the current phase began.
@@ -97,12 +108,15 @@ class Progress(BaseModel):
         optimizers: settings of each player's.
         ledger: the log's interval that has begun.
         scalers: of each player's loss.
+        pretrained: SHA-256 of the weights of the game's frozen helpers, by name.
     """
 
     step: int = Field(ge=0)
     seen: int = Field(ge=0)
     elapsed: float = Field(ge=0, allow_inf_nan=False)
     position: int = Field(ge=0)
+    phase: int = Field(ge=0)
+    progress: float = Field(ge=0, le=1)
     starts: list[int]
     start_seen: int = Field(ge=0)
     start_elapsed: float = Field(ge=0, allow_inf_nan=False)
@@ -112,6 +126,7 @@ class Progress(BaseModel):
     optimizers: dict[str, list[dict[str, Any]]]
     ledger: dict[str, tuple[list[float], int]]
     scalers: dict[str, dict[str, Any]]
+    pretrained: dict[str, str]
 
 
 class Trainer:
@@ -145,7 +160,7 @@ class Trainer:
         self.ledger = Ledger()
         self.step = self.seen = 0
         self.elapsed, self._mark = 0.0, (time.perf_counter(), 0)
-        self.reached = Reached()
+        self.point = Point()
         self.seats: list[Seat] = []
         self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
         self.interrupted: str | None = None
@@ -189,7 +204,7 @@ class Trainer:
                 self.enter_due()
                 self.play_step()
                 self.over = self._is_over()
-                display.step(self.step, self.schedule.limits.progress(self.reached))
+                display.step(self.step, self.schedule.limits.progress(self.point))
                 self._log(display, trackers)
                 self._show()
                 self._evaluate(trackers)
@@ -199,7 +214,7 @@ class Trainer:
 
     def play_step(self) -> None:
         """One step of the game: every player's turns."""
-        done = self.schedule.done(self.reached)
+        done = self.schedule.done(self.point)
         moving = [seat for seat in self.seats if done % seat.every == 0]
         staged = self._stage(moving) if self.staging else None
         line = self.step + self.log_every - self.step % self.log_every  # the step of the next line of the log
@@ -222,12 +237,12 @@ class Trainer:
             self.average.update(self.step, self.game.batch_size)
         self.step += 1
         elapsed = 0.0 if self.settings.minutes is None else self.processes.highest(round(self._seconds() * 1e6)) / 1e6
-        self._reach(Reached(self.step, self.seen, elapsed))
+        self._reach(Point(self.step, self.seen, elapsed))
 
-    def _reach(self, reached: Reached) -> None:
+    def _reach(self, point: Point) -> None:
         """Notes how far the training has come, the same in every process, for the game too."""
-        self.reached, moment = reached, self.game.moment
-        moment.step, moment.progress = reached.step, self.schedule.progress(reached)
+        self.point, moment = point, self.game.moment
+        moment.step, moment.progress = point.step, self.schedule.progress(point)
 
     def _over_processes(self, values: Terms) -> Terms:
         """The means over the processes, in each of them."""
@@ -285,21 +300,20 @@ class Trainer:
 
     def enter_due(self) -> None:
         """Begins the next phase where one is due, with its data from the start."""
-        if self.schedule.due(self.reached):
-            self.schedule.enter(self.reached)
+        if self.schedule.due(self.point):
+            self.schedule.enter(self.point)
             self._enter(position=0)
 
     def _enter(self, position: int) -> None:
         """Begins or resumes the schedule's phase: its players, with fresh optimizers, and its data from a position."""
         number, phase = self.schedule.number, self.schedule.phase
-        self.game.phase = phase
         batch_size = self.game.batch_size = phase.batch_size or self.settings.batch_size
         self.log_every, self.sample_every, self.checkpoint_every = intervals(phase, self.settings)
-        self._reach(self.reached)
+        self._reach(self.point)
         # Of new weights: the same in all processes, and when the run is resumed.
         seed_torch(mix(self.settings.seed, number), self.processes.device)
         self.release()
-        self.game.enter(phase)
+        self.game.enter_phase(number, self.schedule.progress(self.point))
         self.frozen = frozen(self.game)
         self._lay_out()
         self._seat_players(phase)
@@ -425,13 +439,17 @@ class Trainer:
         start = self.schedule.start
         progress = Progress(
             step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
+            phase=self.schedule.number, progress=self.game.progress,
             starts=self.schedule.starts, start_seen=start.seen, start_elapsed=start.elapsed, ends=self.schedule.ends,
             averaged=0 if self.average is None else self.average.samples, game=plain, optimizers=groups,
             ledger=self.ledger.state(),
             scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
+            pretrained={name: helper.sha256 for name, helper in helpers_of(self.game).items()},
         )  # fmt: skip
         if self.processes.first:
-            write_checkpoint(self.run.checkpoint(self.step), files, progress.model_dump())
+            write_checkpoint(
+                self.run.checkpoint(self.step), files, progress.model_dump(), save_files=self.game.save_files
+            )
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
         self.processes.wait()
 
@@ -489,11 +507,14 @@ class Trainer:
             CheckpointError: it is of another game, or of other phases or players.
         """
         try:
-            start = Reached(saved.starts[-1], saved.start_seen, saved.start_elapsed)
+            start = Point(saved.starts[-1], saved.start_seen, saved.start_elapsed)
             self.schedule.load(saved.starts, start, saved.ends)
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
-            self.reached = Reached(saved.step, saved.seen, saved.elapsed)
+            self.point = Point(saved.step, saved.seen, saved.elapsed)
             self._enter(saved.position)
+            check_helpers(self.game, saved.pretrained, folder)
+            if (folder / EXTRA).is_dir():
+                self.game.load_files(folder / EXTRA)
             load_state(self.game, files[GAME], saved.game, folder)
             if self.average is not None:  # where there was none, it begins here
                 self.average.load(files.get(AVERAGE, self.average.weights))
@@ -531,7 +552,7 @@ class Trainer:
 
     def finished(self) -> bool:
         """Returns whether the run has reached one of its limits."""
-        return self.schedule.over(self.reached)
+        return self.schedule.over(self.point)
 
     def _is_over(self) -> bool:
         """Whether the training ends here; asked once a step of all processes, so that they agree on it and on why."""
