@@ -97,6 +97,11 @@ class Display:
             speed = f"{line['samples_per_second']:.0f} samples/s"
             print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
 
+    def ended(self, sentence: str, step: int) -> None:
+        """Says why the training ended before its limits."""
+        if self.shown:
+            self.bar.console.print(f"{self.title}: ended at step {step}: {sentence}", markup=False)
+
     def interrupted(self, why: str, step: int) -> None:
         """Says what ended the training early."""
         if self.shown:

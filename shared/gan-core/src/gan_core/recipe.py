@@ -264,6 +264,8 @@ class Recipe(Settings):
         start: weights with which networks start, by the network's name: `{generator: runs/a}`.
         data: where the data come from.
         train: how long, in what steps, and what is kept.
+        regime: training regime (`gan_core.regime`): its `name`, an entry point of `gan.regimes` or `MODULE:CLASS`, and
+            its settings; None for plain training.
     """
 
     domain: str | None = None
@@ -279,6 +281,7 @@ class Recipe(Settings):
     start: dict[str, Start] = Field(default_factory=dict)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    regime: dict[str, Any] | None = None
 
     @field_validator("start", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -42,6 +43,7 @@ from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.models.pretrained import check_helpers, helpers_of
 from gan_core.recipe import Recipe, TrainSettings
+from gan_core.regime import Regime
 from gan_core.run import EVALUATION, WATCH, Run
 from gan_core.schedule import Limits, Point, Schedule, lengths
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
@@ -63,7 +65,9 @@ COLUMNS_BY_CLASS = 16
 
 GRADIENT_NORM = "gradient_norm"
 """What the log calls the norm of a player's gradient, in the steps that a line ends with."""
-CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights"}
+REGIME = "regime.safetensors"
+"""File of a checkpoint with the state of the regime."""
+CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights", REGIME: "regime's state"}
 NAMED = 3
 """So many values that are not finite are named; the others are counted."""
 
@@ -108,6 +112,7 @@ class Progress(BaseModel):
         optimizers: settings of each player's.
         ledger: the log's interval that has begun.
         scalers: of each player's loss.
+        regime: plain values of the regime.
         pretrained: SHA-256 of the weights of the game's frozen helpers, by name.
     """
 
@@ -126,6 +131,7 @@ class Progress(BaseModel):
     optimizers: dict[str, list[dict[str, Any]]]
     ledger: dict[str, tuple[list[float], int]]
     scalers: dict[str, dict[str, Any]]
+    regime: dict[str, Any]
     pretrained: dict[str, str]
 
 
@@ -138,6 +144,7 @@ class Trainer:
         data: the data, fitted to what the game needs.
         run: where everything is written.
         write_samples: the domain's.
+        regime: changes to plain training; the recipe names it.
         evaluate: the game's figures as they are logged; None where none are asked for.
         shown: whether progress is shown on standard error.
 
@@ -147,13 +154,15 @@ class Trainer:
     """
 
     def __init__(
-        self, game: Game, recipe: Recipe, data: FittedData, run: Run, *, write_samples: WriteSamples,
+        self, game: Game, recipe: Recipe, data: FittedData, run: Run, *, write_samples: WriteSamples, regime: Regime,
         evaluate: Evaluate | None = None, shown: bool = True,
     ) -> None:  # fmt: skip
         self.recipe, self.settings, self.data, self.run = recipe, recipe.train, data, run
         self.write_samples, self.evaluate, self.shown = write_samples, evaluate, shown
         self.processes = Processes(self.settings.device)
         self._check(game)
+        regime.prepare(game, recipe)
+        self.regime = regime.to(self.processes.device)
         self.game = game.to(self.processes.device)
         self.frozen = frozen(game)
         self.schedule = Schedule(lengths(game, recipe, data)[0], Limits.of(self.settings))
@@ -164,6 +173,7 @@ class Trainer:
         self.seats: list[Seat] = []
         self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
         self.interrupted: str | None = None
+        self.ended: str | None = None
         self.recovered = False
         self._signal = 0
         self._check_split()
@@ -211,6 +221,8 @@ class Trainer:
                 self._save()
             if self.interrupted:
                 display.interrupted(self.interrupted, self.step)
+            elif self.ended:
+                display.ended(self.ended, self.step)
 
     def play_step(self) -> None:
         """One step of the game: every player's turns."""
@@ -226,7 +238,8 @@ class Trainer:
             self._give_turn_to([seat])
             for turn in range(seat.turns):
                 seed = self._seed(place, turn)
-                batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
+                read = self._next_batches if staged is None else partial(self._as_seen_by, seat, staged)
+                batches = self.regime.batches(seat.player, read)
                 values = seat.move(batches, seed) | self.game.take_notes()
                 self.ledger.add(seat.player.name, values)
                 if seat.gradient_norm is not None:
@@ -279,7 +292,7 @@ class Trainer:
         self.seen += self.stream.batch_size
         if self.settings.accumulate == 1:
             return [batch]
-        parts = {key: value.chunk(self.settings.accumulate) for key, value in batch.items()}
+        parts = {key: value.tensor_split(self.settings.accumulate) for key, value in batch.items()}
         return [{key: parts[key][i] for key in parts} for i in range(self.settings.accumulate)]
 
     def _give_turn_to(self, movers: Sequence[Seat]) -> None:
@@ -321,7 +334,7 @@ class Trainer:
         if self.step == 0:
             self.game.study(training)
         self.watch = Watch(self.game, training, held_out)
-        self.stream = BatchStream(
+        self.stream = self.regime.stream(
             training, batch_size,
             seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
             rank=self.processes.rank, processes=self.processes.count, device=self.processes.device,
@@ -350,7 +363,7 @@ class Trainer:
         playing = [p for name, p in players.items() if phase.players is None or name in phase.players]
         if self.processes.count > 1:
             share_batch_statistics(self.game)
-        self.seats = [Seat(player, self.recipe, self.processes) for player in playing]
+        self.seats = [Seat(self.regime.player(player), self.recipe, self.processes) for player in playing]
         self.game.eval()
         for network in (network for player in playing for network in player.networks):
             train_mode(network)
@@ -372,7 +385,7 @@ class Trainer:
         due = self.step % self.log_every == 0
         if not (due or self.over):
             return
-        figures = self._finite(self.ledger.means(self.processes))
+        figures = self._finite(self.ledger.means(self.processes) | self.regime.figures())
         if due:
             self.ledger.clear()
         now, (then, seen) = time.perf_counter(), self._mark
@@ -430,7 +443,8 @@ class Trainer:
         """
         tensors, plain = split_state(self.game)
         optimizers, groups = self._optimizer_state()
-        files: dict[str, Tensors] = {GAME: tensors, OPTIMIZERS: optimizers}
+        kept, kept_plain = split_state(self.regime)
+        files: dict[str, Tensors] = {GAME: tensors, OPTIMIZERS: optimizers} | ({REGIME: kept} if kept else {})
         if self.average is not None:
             files[AVERAGE] = self.average.average
         wrong = self._not_finite(files)
@@ -443,7 +457,7 @@ class Trainer:
             starts=self.schedule.starts, start_seen=start.seen, start_elapsed=start.elapsed, ends=self.schedule.ends,
             averaged=0 if self.average is None else self.average.samples, game=plain, optimizers=groups,
             ledger=self.ledger.state(),
-            scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
+            scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats}, regime=kept_plain,
             pretrained={name: helper.sha256 for name, helper in helpers_of(self.game).items()},
         )  # fmt: skip
         if self.processes.first:
@@ -511,6 +525,7 @@ class Trainer:
             self.schedule.load(saved.starts, start, saved.ends)
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
             self.point = Point(saved.step, saved.seen, saved.elapsed)
+            load_state(self.regime, files.get(REGIME, {}), saved.regime, folder)  # the stream may depend on it
             self._enter(saved.position)
             check_helpers(self.game, saved.pretrained, folder)
             if (folder / EXTRA).is_dir():
@@ -551,8 +566,9 @@ class Trainer:
     # When to stop, and what is wrong.
 
     def finished(self) -> bool:
-        """Returns whether the run has reached one of its limits."""
-        return self.schedule.over(self.point)
+        """Returns whether the run has reached one of its limits, or ends by its regime, whose sentence is `ended`."""
+        self.ended = self.regime.over()
+        return self.ended is not None or self.schedule.over(self.point)
 
     def _is_over(self) -> bool:
         """Whether the training ends here; asked once a step of all processes, so that they agree on it and on why."""
