@@ -28,10 +28,14 @@ class Ledger:
 
     def add(self, player: str, terms: Mapping[str, Tensor]) -> None:
         """Adds a turn's terms and notes, as `player/term`."""
-        for term, value in terms.items():
-            name = f"{player}/{term}"
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        named = {f"{player}/{term}": value for term, value in terms.items()}
+        for name in named:
             self.counts[name] = self.counts.get(name, 0) + 1
+        new = {name: value.clone() for name, value in named.items() if name not in self.sums}
+        old = [name for name in named if name not in new]
+        if old:  # one operation for all terms
+            torch._foreach_add_([self.sums[name] for name in old], [named[name] for name in old])
+        self.sums |= new
 
     def means(self, processes: Processes) -> dict[str, float]:
         """The mean of every term, over the steps and the processes."""

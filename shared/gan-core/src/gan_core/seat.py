@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +64,7 @@ class Seat:
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.precision = PRECISIONS.get(recipe.train.precision)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
-        self._loss: nn.Module = _Loss(player)
-        if processes.count > 1:
-            self._loss = DistributedDataParallel(self._loss)
+        self._loss = player.loss if processes.count == 1 else DistributedDataParallel(_Loss(player))
         self._seed = 0
         self.watched = False
         self.gradient_norm: Tensor | None = None
@@ -95,14 +93,15 @@ class Seat:
         self._seed = seed
         return (self.player.step or descend)(self, batches)
 
-    @contextmanager
-    def part(self, index: int, count: int, batch: Batch) -> Iterator[None]:
+    def part(self, index: int, count: int, batch: Batch) -> AbstractContextManager[object]:
         """Around the loss and the backward pass of one part: its rows of the draws, and no exchange before the last."""
-        with ExitStack() as stack:
-            stack.enter_context(share_of_draws(self._seed, self.processes, index, count, batch))
-            if isinstance(self._loss, DistributedDataParallel) and index + 1 < count:
-                stack.enter_context(self._loss.no_sync())
-            yield
+        drawing = share_of_draws(self._seed, self.processes, index, count, batch)
+        if not isinstance(self._loss, DistributedDataParallel) or index + 1 == count:
+            return drawing
+        both = ExitStack()
+        both.enter_context(drawing)
+        both.enter_context(self._loss.no_sync())
+        return both
 
     def loss(self, batch: Batch) -> Terms:
         """The player's terms on a batch, in the recipe's precision."""
@@ -131,15 +130,18 @@ class Seat:
 
     def update(self) -> None:
         """Moves the parameters along their gradients, and clears them."""
-        if self.watched or self.settings.clip_norm is not None:
+        if self.scaler.is_enabled() and (self.watched or self.settings.clip_norm is not None):
             self.scaler.unscale_(self.optimizer)
         if self.watched:
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad()
 
 
@@ -169,12 +171,8 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
 
 
-@contextmanager
-def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> Iterator[None]:
-    """Draws for one part of `count` of this process's share of the batch."""
+def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> draws.drawing:
+    """Returns a context with the draws for one part of `count` of this process's share of the batch."""
     rows = len(next(iter(batch.values())))
-    parts = count * processes.count
-    with draws.drawing(
-        seed, processes.device, start=(processes.rank * count + index) * rows, rows=rows, total=parts * rows
-    ):
-        yield
+    start, total = (processes.rank * count + index) * rows, count * processes.count * rows
+    return draws.drawing(seed, processes.device, start=start, rows=rows, total=total)

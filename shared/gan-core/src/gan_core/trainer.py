@@ -244,7 +244,7 @@ class Trainer:
                 self.ledger.add(seat.player.name, values)
                 if seat.gradient_norm is not None:
                     self.ledger.add(seat.player.name, {GRADIENT_NORM: seat.gradient_norm})
-                if self.game.steers:
+                if self.steers:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
             self.average.update(self.step, self.game.batch_size)
@@ -369,6 +369,7 @@ class Trainer:
             train_mode(network)
         self.game.requires_grad_(False)
         self.game.optimizers = {seat.player.name: seat.optimizer for seat in self.seats}
+        self.steers = self.game.steers
         self.staging = self.game.shares_samples(seat.player.name for seat in self.seats)
         for seat in self.seats:
             if self.staging and seat.player.name in self.game.stagers and seat.turns > 1:

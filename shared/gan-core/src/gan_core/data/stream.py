@@ -198,14 +198,16 @@ class BatchStream:
         # An item's number in the stream, from which it draws. A batch whose size varies has at most all the items.
         numbers = (position * items, items) if indices.varies else (position, batch_size)
         places: Iterable[Any] = zip(count(*numbers), indices)  # both are endless
-        loader = DataLoader(
-            _Placed(dataset, seed, rank=rank, row=indices.rows.start), batch_sampler=places, num_workers=workers,
-            pin_memory=device.type == "cuda", collate_fn=_unchanged, worker_init_fn=_ignore_interrupts,
-            generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
-        )  # fmt: skip
-        self.batches = iter(loader)
-        if workers:
-            _with_workers.add(self)
+        placed, pin = _Placed(dataset, seed, rank=rank, row=indices.rows.start), device.type == "cuda"
+        self.batches: Iterator[Any]
+        if not workers:  # without a DataLoader, which costs more than a small batch
+            self.batches = (_pinned(batch) if pin else batch for batch in map(placed.__getitems__, places))
+            return
+        self.batches = iter(DataLoader(
+            placed, batch_sampler=places, num_workers=workers, pin_memory=pin, collate_fn=_unchanged,
+            worker_init_fn=_ignore_interrupts, generator=torch.Generator().manual_seed(seed), persistent_workers=True,
+        ))  # fmt: skip
+        _with_workers.add(self)
 
     def __next__(self) -> Batch:
         read = next(self.batches)
@@ -265,6 +267,11 @@ def collate(items: Any) -> Batch:
 def _unchanged(batch: Any) -> Any:
     """Returns what `_Placed` has collated already."""
     return batch
+
+
+def _pinned(batch: Any) -> Any:
+    """Returns a batch in page-locked memory, from which it is copied to a GPU asynchronously."""
+    return {key: value.pin_memory() for key, value in batch.items()} if isinstance(batch, dict) else batch
 
 
 def _is_numeric(value: Any) -> bool:
