@@ -318,8 +318,9 @@ def resnet_translator(state: StateDict) -> Published:
     arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "n_blocks": blocks,
                  "use_dropout": dropout, "padding_type": "reflect"}  # fmt: skip
     back = {"b_to_a": {"source_channels": out_channels, "target_channels": in_channels}}
-    weights = renamed(state, names)
-    return Published(translation.Forth, settings, weights, arguments, place="a_to_b", elsewhere=back)
+    rules = {} if in_channels == out_channels else {"identity_weight": 0.0}
+    return Published(translation.Forth, settings, renamed(state, names), arguments, game=rules, place="a_to_b",
+                     elsewhere=back)  # fmt: skip
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:

@@ -54,7 +54,8 @@ def state_of_training(module: nn.Module) -> Iterator[str]:
 
     A module marks it with the attribute `of_training = True`.
     """
-    return (f"{name}." for name, part in module.named_modules() if name and getattr(part, "of_training", False))
+    parts = module.named_modules(remove_duplicate=False)
+    return (f"{name}." for name, part in parts if name and getattr(part, "of_training", False))
 
 
 def load_state(
@@ -131,10 +132,11 @@ def write_checkpoint(
         temporary.rename(folder)
         _flush(folder.parent)
     except (OSError, SafetensorError, TypeError) as error:  # a TypeError: a game's extra state is not plain
-        shutil.rmtree(temporary, ignore_errors=True)
         raise GanError(
             f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_checkpoint(

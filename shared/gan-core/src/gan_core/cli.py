@@ -6,6 +6,7 @@ request or its input was wrong. Nothing here imports torch before a command need
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import os
@@ -15,11 +16,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from gan_core.domain import Domain, find_domains
 from gan_core.errors import GanError, InputError, unknown
@@ -33,6 +36,10 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What a malformed command line raises: click's class, which typer has a copy of since 0.27 and does not name."""
 LONGEST_MESSAGE = 500
 FLAGS = ("--json", "--debug")
+FURTHER = "gan_core.cli.further"
+"""Key of a command's further options in its context: texts by option."""
+NEAR = 0.8
+"""Similarity from which an option that the model does not have is a misspelling of the command's own."""
 INTERRUPTED = 130
 """The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
 DATA_HELP = (
@@ -120,7 +127,8 @@ def build(domain: Domain | None) -> typer.Typer:
         pass
 
     for name, command in commands(domain).items():
-        app.command(name)(command)
+        takes_more = "context" in inspect.signature(command).parameters
+        app.command(name, cls=ModelCommand if takes_more else None)(command)
     return app
 
 
@@ -289,24 +297,94 @@ def trained(domain: Domain, run: Any) -> Answer:
     return Answer(document, text, [f"passed over: {problem}" for problem in run.problems])
 
 
+class ModelCommand(typer.core.TyperCommand):
+    """A command with further options, `--NAME VALUE`, that depend on its model: see `asked_of`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name: parameter for parameter in self.params for name in parameter.opts}
+        left, further, rest = list[str](), dict[str, list[str]](), iter(args)
+        for word in rest:
+            name, equals, value = word.partition("=")
+            if word == "--":
+                left += [word, *rest]
+            elif not name.startswith("--") or name in ctx.help_option_names:
+                left.append(word)
+            elif name in own:
+                left.append(word)
+                if not equals and not getattr(own[name], "is_flag", False):
+                    left += itertools.islice(rest, 1)
+            else:
+                value = value if equals else next(rest, "--")
+                if value.startswith("--") and not equals:
+                    raise UsageError(f"Option '{name}' requires an argument.")
+                further.setdefault(name, []).append(value)
+        ctx.meta[FURTHER] = further
+        return super().parse_args(ctx, left)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[--CONDITION VALUE]…"]
+
+
+def asked_of(game: Game, context: typer.Context, count: int, *functions: Callable[..., Any]) -> dict[str, Any]:
+    """Returns what a command's further options ask of a game: its conditions and keywords of its methods, by name.
+
+    A condition that is given several times is used in turn: for the first sample, the second …
+
+    Args:
+        game: the game.
+        context: context of the command.
+        count: number of samples.
+        functions: methods of the game that take a first argument and the keywords.
+
+    Raises:
+        InputError: an option is misspelt, or given too often.
+        RecipeError: a value cannot be read.
+    """
+    from gan_core.signature import read_text
+
+    conditions, takes = game.conditions, game.parameters_of(*functions)
+    known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+    given: dict[str, Any] = {}
+    for option, texts in context.meta[FURTHER].items():
+        name = option.removeprefix("--").replace("-", "_")
+        if name not in conditions and name not in takes and get_close_matches(option, known, cutoff=NEAR):
+            raise unknown("option", option, known, InputError)
+        if len(texts) > (count if name in conditions else 1):
+            most = f"one for each of {count}" if name in conditions else "one value"
+            raise InputError(f"`{option}` is given {len(texts)} times; give {most} at most")
+        if name in conditions:
+            values = conditions[name].read(name, texts)
+            given[name] = [values[k % len(values)] for k in range(count)]
+        else:
+            given[name] = read_text(functions, name, texts[0]) if name in takes else texts[0]
+    return given
+
+
 def generate_command(domain: Domain) -> Callable[..., Answer]:
     """The command `generate` of a domain."""
 
     def generate(
+        context: typer.Context,
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-        count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
-        out: Annotated[Path | None, typer.Option(file_okay=False, help="The folder for the samples.")] = None,
+        count: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 16,
+        out: Annotated[Path | None, typer.Option(file_okay=False, help="Output folder.")] = None,
         seed: Seed = 0,
-        truncation: Annotated[float | None, typer.Option(metavar="PSI", help="Above 0, at most 1.")] = None,
-        label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, all in turn.")] = None,
     ) -> Answer:
-        """Writes new samples, a file each."""
+        """Writes new samples, a file each, and `labels.csv` if the model has conditions.
+
+        Further options are the model's conditions and parameters, such as --label NAME|K (default: all classes in
+        turn), --caption TEXT or --truncation PSI (above 0, at most 1). A condition given several times is used in turn.
+        """
         if out is None:
             raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
-        media = domain.module("media")
-        game = domain.load(model)
-        samples = game.generate(count, seed=seed, truncation=truncation, label=label)
-        files = media.write_items(samples, out, game=game)
+        media, game = domain.module("media"), domain.load(model)
+        given = asked_of(game, context, count, game.sample)
+        asked = game.asked(count, **given)
+        labels = {name: game.conditions[name].describe(values) for name, values in asked.items()}
+        files = media.write_items(
+            game.generated(count, seed=seed, **given), out, count=count, game=game,
+            labels={name: texts for name, texts in labels.items() if texts},
+        )  # fmt: skip
         return Answer({"files": [str(file) for file in files], "seed": seed}, f"{count} samples in {out}")
 
     return generate
@@ -441,7 +519,8 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     settings = {**published.settings, **published.elsewhere.get(network, {})}
     recipe = recipe.but({
         f"network.{network}.{key}" if key in separate else f"network.{key}": value for key, value in settings.items()
-    } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
+    } | {f"data.spec.{key}": value for key, value in published.spec.items()}
+      | {f"game.{key}": value for key, value in published.game.items()})  # fmt: skip
     game = chosen.build(recipe, absent=[other for other in chosen.networks if other != network])
     game.enter_phase(len(list(game.phases())) - 1, 1.0)  # a published network is trained
     adversaries = game.adversaries
@@ -457,17 +536,24 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         format: Annotated[str, typer.Option(help="onnx")] = "onnx",
         out: Annotated[Path | None, typer.Option(dir_okay=False, help="The file.")] = None,
+        network: Annotated[str | None, typer.Option(help="A network, if the model offers several.")] = None,
     ) -> Answer:
-        """Writes the generator for other runtimes, checked against torch."""
+        """Writes a network for other runtimes, checked against torch at a second size."""
         from gan_core.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; only onnx is known")
         if out is None:
             raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
-        difference = export_onnx(domain.load(model), out)
-        text = f"{out}: largest difference from torch {difference:.2g}"
-        return Answer({"file": str(out), "largest_difference": difference}, text)
+        made = export_onnx(domain.load(model), out, network)
+        lines = [f"{out}: {made.network}"]
+        for kind, values in (("input", made.inputs), ("output", made.outputs)):
+            lines += [f"  {kind} {name}: {value}" for name, value in values.items()]
+        lines += [f"  {name}: {axis}" for name, axis in made.axes.items()]
+        lines.append(f"  largest difference from torch: {made.difference:.2g}")
+        document = {"file": str(out), **asdict(made)}
+        document["largest_difference"] = document.pop("difference")
+        return Answer(document, "\n".join(lines))
 
     return export
 

@@ -20,8 +20,8 @@ from gan_core.data import BatchStream
 from gan_core.domain import find_domains, resolve
 from gan_core.errors import RecipeError, unknown
 from gan_core.game import Batch, Game, Player
-from gan_core.preset import _checked, _keywords
 from gan_core.recipe import Recipe
+from gan_core.signature import checked, keywords
 
 ENTRY_POINT_GROUP = "gan.regimes"
 """Entry point group in which packages name their regimes."""
@@ -94,8 +94,8 @@ def regime_of(recipe: Recipe, given: Regime | None = None) -> tuple[Regime, Reci
         return Regime(), recipe
     kind = find_regime(str(recipe.regime.get("name")))
     settings = {key: value for key, value in recipe.regime.items() if key != "name"}
-    takes = {key: parameter for key, parameter in _keywords(kind).items() if key != "self"}
-    settings = _checked({kind: None}, takes, settings, "regime")
+    takes = {key: parameter for key, parameter in keywords(kind).items() if key != "self"}
+    settings = checked([kind], takes, settings, "regime")
     return kind(**settings), recipe.model_copy(update={"regime": {"name": recipe.regime["name"], **settings}})
 
 
