@@ -145,6 +145,17 @@ class Seat:
         self.optimizer.zero_grad()
 
 
+def frozen(game: nn.Module) -> set[nn.Parameter]:
+    """Returns the parameters that require no gradients; before anybody moves, these are those that the author froze."""
+    return {parameter for parameter in game.parameters() if not parameter.requires_grad}
+
+
+def release(game: nn.Module, fixed: set[nn.Parameter]) -> None:
+    """Lets gradients reach all parameters of a game except the fixed ones."""
+    for parameter in game.parameters():
+        parameter.requires_grad_(parameter not in fixed)
+
+
 def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:
     """Returns a player's turns in a step and the steps between them: the recipe's, or else its own."""
     settings = recipe.players.get(player.name, PlayerSettings())

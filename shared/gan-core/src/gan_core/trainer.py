@@ -46,7 +46,7 @@ from gan_core.recipe import Recipe, TrainSettings
 from gan_core.regime import Regime
 from gan_core.run import EVALUATION, WATCH, Run
 from gan_core.schedule import Limits, Point, Schedule, lengths
-from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
+from gan_core.seat import PRECISIONS, Seat, autocast, frozen, release, share_of_draws
 from gan_core.watch import Watch
 
 Evaluate = Callable[[Game], Mapping[str, Any]]
@@ -342,8 +342,7 @@ class Trainer:
 
     def release(self) -> None:
         """Lets gradients reach all parameters of the game, except those that its author froze."""
-        for parameter in self.game.parameters():
-            parameter.requires_grad_(parameter not in self.frozen)
+        release(self.game, self.frozen)
 
     def _lay_out(self) -> None:
         """Moves the game to the device, in the memory layout in which it runs fastest; the average follows."""
@@ -708,11 +707,6 @@ def intervals(phase: Phase, settings: TrainSettings) -> tuple[int, int | None, i
         phase.sample_every or settings.sample_every,
         phase.checkpoint_every or settings.checkpoint_every,
     )
-
-
-def frozen(game: Game) -> set[nn.Parameter]:
-    """Returns the parameters that require no gradients, while all others do: those that the game's author froze."""
-    return {parameter for parameter in game.parameters() if not parameter.requires_grad}
 
 
 def train_mode(network: nn.Module) -> None:
