@@ -3,14 +3,16 @@
 The bare loop makes its fakes as often, and has the trainer's memory layout (channels last for images) and its fused
 Adam. Both run in one process and take turns: the training reads its data from a dataset that plays a bare step once a
 round. One thread; processor times, which other work on the machine affects little. A step's ratio is the trainer's
-time, logging included, over that of the bare step beside it; a run's figure is the median of its steps' ratios, and
-each run has a process of its own. The trainer lets glibc keep freed memory, which makes both loops faster; with
-"glibc's limits", the environment keeps it from that, and either loop pays page faults by what lies at the heap's end.
+time, logging included, over that of the bare step beside it, and its fixed cost is the difference of the two times; a
+run's figures are the medians over its steps, and each run has a process of its own. The trainer lets glibc keep freed
+memory, which makes both loops faster; with "glibc's limits", the environment keeps it from that, and either loop pays
+page faults by what lies at the heap's end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import tempfile
@@ -32,6 +34,10 @@ import gan_image
 from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
+    "dense 8x8, width 32, batch 16": {
+        "system": "gan", "preset": "small", "batch": 16, "steps": 2000,
+        "network": {"shape": (1, 8, 8), "width": 32, "latent_dim": 8},
+    },
     "dcgan 64x64, width 64, batch 64": {"system": "dcgan", "preset": "paper", "batch": 64, "steps": 24, "network": {}},
     "dcgan 16x16, width 32, batch 288": {
         "system": "dcgan", "preset": "small", "batch": 288, "steps": 120, "network": {"image_size": 16, "channels": 1},
@@ -49,7 +55,7 @@ WARM = 4
 """The number of first steps that are not counted."""
 
 
-def bare_dcgan(game: TwoPlayerGame, pixels: Tensor, batch: int) -> Iterator[float]:
+def bare_images(game: TwoPlayerGame, pixels: Tensor, batch: int) -> Iterator[float]:
     """Seconds of each step of the loop that one would write by hand: a discriminator's step, a generator's step."""
     game.train().to(memory_format=torch.channels_last)
     generator, discriminator = game.generator, game.discriminator.network
@@ -116,16 +122,17 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, batch: int, turns: int) ->
         yield time.process_time() - start
 
 
-def compare(case: dict[str, Any]) -> tuple[float, float]:
-    """The median of a training's ratios to the bare loop, step by step, and the bare loop's seconds a step."""
+def compare(case: dict[str, Any]) -> tuple[float, float, float]:
+    """Returns medians over a training's steps: the ratio to the bare loop, the difference, and the bare loop, in s."""
     torch.set_num_threads(1)
     system, network, batch = case["system"], case["network"], case["batch"]
-    package: Any = gan_image if system == "dcgan" else gan_audio
+    package: Any = gan_audio if system == "wavegan" else gan_image
     ours, theirs = (package.create(system, preset=case["preset"], **network) for _ in range(2))
-    if system == "dcgan":
-        size, channels, turns = network.get("image_size", 64), network.get("channels", 3), 1
-        samples = {"image": torch.randint(256, (512, channels, size, size)).byte()}
-        loop = bare_dcgan(theirs, samples["image"], batch)
+    if system != "wavegan":
+        size, turns = network.get("image_size", 64), 1
+        shape = network.get("shape", (network.get("channels", 3), size, size))
+        samples = {"image": torch.randint(256, (512, *shape)).byte()}
+        loop = bare_images(theirs, samples["image"], batch)
     else:
         turns = ours.recipe.players["discriminator"].turns or 1
         samples = {"audio": torch.rand(512, 1, ours.recipe.network["samples"]).mul_(2).sub_(1)}
@@ -138,10 +145,10 @@ def compare(case: dict[str, Any]) -> tuple[float, float]:
             changes={"train.sample_every": None, "train.checkpoint_every": None},
         )  # fmt: skip
     pairs = data.pairs(WARM)
-    return median(a / b for a, b in pairs), median(b for _, b in pairs)
+    return median(a / b for a, b in pairs), median(a - b for a, b in pairs), median(b for _, b in pairs)
 
 
-def alone(case: dict[str, Any], environment: dict[str, str]) -> tuple[float, float]:
+def alone(case: dict[str, Any], environment: dict[str, str]) -> tuple[float, float, float]:
     """Returns `compare(case)` from a new process, since glibc reads its environment at the start."""
     os.environ.update(environment)
     try:
@@ -156,16 +163,22 @@ def main() -> None:
     """Measures every case, several times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--only", default="", help="part of the names of the cases to measure; nothing is recorded")
     options = parser.parse_args()
     figures = {}
-    for (name, case), (suffix, environment) in product(CASES.items(), ALLOCATORS.items()):
-        ratios, seconds = zip(*sorted(alone(case, environment) for _ in range(options.times)), strict=True)
+    cases = {name: case for name, case in CASES.items() if options.only in name}
+    for (name, case), (suffix, environment) in product(cases.items(), ALLOCATORS.items()):
+        ratios, costs, seconds = zip(*sorted(alone(case, environment) for _ in range(options.times)), strict=True)
         figures[name + suffix] = {
             "ratio_median": round(median(ratios), 4), "ratio_min": round(ratios[0], 4),
-            "ratio_max": round(ratios[-1], 4), "times": options.times, "steps_each": case["steps"] - WARM - 1,
+            "ratio_max": round(ratios[-1], 4), "fixed_cost_ms": round(1000 * median(costs), 3),
+            "times": options.times, "steps_each": case["steps"] - WARM - 1,
             "bare_seconds_a_step": round(median(seconds), 5),
         }  # fmt: skip
-    record("overhead", figures, " ".join((__doc__ or "").split()))
+    if options.only:
+        print(json.dumps(figures, indent=2))
+    else:
+        record("overhead", figures, " ".join((__doc__ or "").split()))
 
 
 if __name__ == "__main__":

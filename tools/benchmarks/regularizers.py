@@ -24,6 +24,7 @@ from _tables import markdown, show
 import gan_image
 from gan_core.api import open_data, write_arrays
 from gan_core.data import FittedData
+from gan_core.regime import Regime
 from gan_core.regularizers import REGULARIZERS, Lazy
 from gan_core.run import Run
 from gan_core.trainer import Trainer
@@ -50,10 +51,9 @@ class Steps(Trainer):
     def seconds(self) -> Iterator[float]:
         """Of the processor, step by step without end."""
         while True:
-            self._enter_stretch()
+            self.enter_due()
             start = time.process_time()
-            self._round()
-            self.step += 1
+            self.play_step()
             yield time.process_time() - start
 
 
@@ -65,7 +65,7 @@ def training(changes: Mapping[str, Any], folder: Path) -> Steps:
     torch.manual_seed(0)
     game = preset.build(recipe)
     data = FittedData(source, game.spec)
-    return Steps(game, recipe, data, Run(folder), write_samples=write_arrays, shown=False)
+    return Steps(game, recipe, data, Run(folder), write_samples=write_arrays, regime=Regime(), shown=False)
 
 
 def interval(steps: Steps) -> int:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 from torch.testing import assert_close
 
-from gan_core import Game, Phase, Player, train
+from gan_core import Game, Phase, Player, resume, train
 from gan_core.averaging import Average
 from gan_core.checkpoint import read_checkpoint
+from gan_core.recipe import HalfLife
 
 
 class Network(nn.Module):
@@ -52,13 +53,13 @@ def play(game: Game, out: Path, **settings: object) -> None:
 
 def test_the_average_of_three_steps_has_its_closed_form() -> None:
     game = Toy()
-    average = Average(game, decay=0.15)
+    average = Average(game, 0.15)
     for step, value in enumerate((10.0, 20.0, 30.0)):
         with torch.no_grad():
             game.generator.weight.fill_(value)
             game.generator.mean.fill_(-value)
             game.generator.count.fill_(step + 1)
-        average.update(step)
+        average.update(step, 1)
     # The decay is the smaller of (1 + t) / (10 + t) and 0.15: 1/10, 0.15 (not 2/11), 0.15 (not 3/12).
     expected = 0.15 * (0.15 * (0.1 * 0 + 0.9 * 10) + 0.85 * 20) + 0.85 * 30
     assert_close(average.average["generator.weight"], torch.full((2,), expected))
@@ -69,17 +70,69 @@ def test_the_average_of_three_steps_has_its_closed_form() -> None:
 
 def test_the_decay_warms_up() -> None:
     game = Toy()
-    average = Average(game, decay=0.999)
+    average = Average(game, 0.999)
     with torch.no_grad():
         game.generator.weight.fill_(1.0)
     for step, left in ((0, 1 / 10), (1, 1 / 10 * 2 / 11), (2, 1 / 10 * 2 / 11 * 3 / 12)):
-        average.update(step)
+        average.update(step, 1)
         assert_close(average.average["generator.weight"], torch.full((2,), 1 - left))
+
+
+def test_a_half_life_is_in_samples_and_grows_with_them() -> None:
+    """As in StyleGAN2-ADA: `0.5 ** (batch / max(min(half_life, samples · ramp_up), 1e-8))`, samples before the step."""
+    game, plain = Toy(), Toy()
+    average = Average(game, HalfLife(half_life=100, ramp_up=0.5))
+    fixed = Average(plain, HalfLife(half_life=100, ramp_up=None))
+    expected, expected_fixed = 0.0, 0.0
+    for step, (value, batch) in enumerate(((10.0, 40), (20.0, 40), (30.0, 20), (40.0, 300), (50.0, 50))):
+        samples = (0, 40, 80, 100, 400)[step]
+        decay = 0.5 ** (batch / max(min(100, samples * 0.5), 1e-8))
+        expected = decay * expected + (1 - decay) * value
+        expected_fixed += (1 - 0.5 ** (batch / 100)) * (value - expected_fixed)
+        with torch.no_grad():
+            game.generator.weight.fill_(value)
+            plain.generator.weight.fill_(value)
+        average.update(step, batch)
+        fixed.update(step, batch)
+        assert_close(average.average["generator.weight"], torch.full((2,), expected))
+        assert_close(fixed.average["generator.weight"], torch.full((2,), expected_fixed))
+    assert average.samples == 450
+
+
+def test_a_run_with_a_half_life_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    rule = {"half_life": 6, "ramp_up": 0.5}
+    whole, game = Toy(), Toy()
+    play(whole, tmp_path / "whole", steps=8, ema=rule)
+    play(Toy(), tmp_path / "run", steps=4, ema=rule)
+    run = resume(tmp_path / "run", steps=8, game=game, data={"rows": torch.zeros(4, 1)}, shown=False)
+    assert torch.equal(game.generator.weight, whole.generator.weight)
+    assert run.recipe.train.ema == HalfLife(half_life=6, ramp_up=0.5)
+    expected, samples = 0.0, 0
+    for step in range(8):  # of two samples; the weight is the step's number
+        decay = 0.5 ** (2 / max(min(6, samples * 0.5), 1e-8))
+        expected, samples = decay * expected + (1 - decay) * (step + 1), samples + 2
+    assert whole.generator.weight.tolist() == pytest.approx([expected] * 2)
+
+
+def test_frozen_weights_are_in_no_average(tmp_path: Path) -> None:
+    game = Toy()
+    game.generator.fixed = nn.Linear(2, 2).requires_grad_(False)
+    average = Average(game, 0.5)
+    assert not any("fixed" in name for name in average.average)
+    before = game.generator.fixed.weight.clone()
+    with average.in_place():
+        assert torch.equal(game.generator.fixed.weight, before)
+
+
+def test_an_average_of_frozen_weights_alone_changes_nothing() -> None:
+    game = Toy()
+    game.generator = nn.Linear(2, 2).requires_grad_(False)
+    Average(game, 0.5).update(0, 1)
 
 
 def test_in_the_place_of_the_weights_and_back_no_bit_changes() -> None:
     game = Toy()
-    average = Average(game, decay=0.9)
+    average = Average(game, 0.9)
     with torch.no_grad():
         game.generator.weight.copy_(torch.tensor([1 / 3, 1e-30]))
         game.generator.count.fill_(7)
@@ -99,7 +152,7 @@ def test_a_weight_with_two_names_is_exchanged_once() -> None:
     game.generator.other = nn.Linear(1, 2, bias=False)
     game.generator.again = nn.Linear(1, 2, bias=False)
     game.generator.again.weight = game.generator.other.weight
-    average = Average(game, decay=0.9)
+    average = Average(game, 0.9)
     before = game.generator.other.weight.detach().clone()
     with torch.no_grad():
         game.generator.other.weight.fill_(5.0)
@@ -111,14 +164,14 @@ def test_a_weight_with_two_names_is_exchanged_once() -> None:
 
 def test_the_average_follows_networks_that_move_in_memory_and_grow() -> None:
     game = Toy()
-    average = Average(game, decay=0.5)
+    average = Average(game, 0.5)
     game.generator.weight.data = game.generator.weight.data.clone()  # as a change of the memory layout does
     game.generator.grown = nn.Linear(1, 1)
     average.follow(game)
     with torch.no_grad():
         game.generator.weight.fill_(1.0)
     grown = game.generator.grown.weight.detach().clone()
-    average.update(100)
+    average.update(100, 1)
     assert average.average["generator.weight"].tolist() == [0.5, 0.5]
     assert torch.equal(average.average["generator.grown.weight"], grown)
 
@@ -126,13 +179,13 @@ def test_the_average_follows_networks_that_move_in_memory_and_grow() -> None:
 def test_the_average_of_a_spectrally_normalised_layer_is_normalised() -> None:
     game = Toy()
     layer = game.generator.layer = spectral_norm(nn.Linear(2, 2, bias=False))
-    average = Average(game, decay=0.5)
+    average = Average(game, 0.5)
     for step, rows in enumerate(([[9.0, 0.1], [0.1, 1.0]], [[1.0, 0.1], [0.1, 20.0]])):  # the largest changes places
         with torch.no_grad():
             layer.weight_orig.copy_(torch.tensor(rows))
         for _ in range(50):
             layer(torch.zeros(1, 2))
-        average.update(100 + step)
+        average.update(100 + step, 1)
     with average.in_place():
         game.eval()
         layer(torch.zeros(1, 2))

@@ -78,14 +78,14 @@ def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
 
     from gan_core.trainer import Trainer
 
-    played = Trainer._round
+    played = Trainer.play_step
 
     def interrupted(self):
         played(self)
-        if self.step == 1:
+        if self.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, "_round", interrupted)
+    monkeypatch.setattr(Trainer, "play_step", interrupted)
     status, out, _ = gan("train", "plain", "--out", "my run", "--steps", 9)
     assert (status, out) == (0, "interrupted by SIGTERM at step 2; go on with: gan-toy resume 'my run'\n")
     assert gan("resume", "my run")[:2] == (0, "trained to step 9: my run (look at my run/report.html)\n")
@@ -96,14 +96,14 @@ def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_propos
 
     from gan_core.trainer import Trainer
 
-    played, broken = Trainer._round, []
+    played, broken = Trainer.play_step, []
 
     def breaking(self):
         played(self)
-        if self.step == 5 and not broken:
+        if self.step == 6 and not broken:
             broken.append(self.game.generator.out.bias.data.fill_(float("nan")))
 
-    monkeypatch.setattr(Trainer, "_round", breaking)
+    monkeypatch.setattr(Trainer, "play_step", breaking)
     every = ["--set", "train.checkpoint_every=2", "--set", "train.log_every=1"]
     status, out, err = gan("train", "plain", "--out", "my run", "--steps", 9, *every)
     assert (status, out) == (1, "")

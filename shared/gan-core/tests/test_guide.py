@@ -37,6 +37,7 @@ def test_every_sketch_leaves_a_run_with_a_report(guide: dict[str, Any]) -> None:
     assert runs == sorted(
         [
             "attngan",
+            "brief",
             "captioned",
             "cyclegan",
             "f-anogan",
@@ -49,8 +50,20 @@ def test_every_sketch_leaves_a_run_with_a_report(guide: dict[str, Any]) -> None:
             "progan",
             "second",
             "seqgan",
+            "warm",
         ]
     )
+
+
+def test_a_warm_up_of_an_epoch_comes_before_a_run_of_epochs(guide: dict[str, Any]) -> None:
+    lines = log(guide, "warm")
+    assert [line["step"] for line in lines if line["phase"] == "warm-up"] == [5, 10, 15]
+    assert (lines[-1]["phase"], lines[-1]["step"]) == ("adversarial", 48)
+
+
+def test_a_regime_ends_a_run_by_its_sentence(guide: dict[str, Any]) -> None:
+    assert guide["brief"].ended == "20 batches have been read"
+    assert log(guide, "brief")[-1]["regime/batches"] == 20
 
 
 def test_the_ten_lines_learn_where_the_points_are(guide: dict[str, Any]) -> None:

@@ -54,12 +54,19 @@ def test_an_interval_of_two_processes_goes_on_in_one_with_their_mean() -> None:
 
 def test_off_a_terminal_every_line_of_the_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with Display("toy/gan", 10, shown=True) as display:
-        display.step(1)
+        display.step(2, 0.2)
         display.line({"step": 2, "phase": "warm", "generator/adversarial": 0.123456, "samples_per_second": 812.4})
     assert capsys.readouterr().err == "toy/gan 2/10 [warm] generator/adversarial 0.123  812 samples/s\n"
     with Display("toy/gan", 10, shown=False) as display:
         display.line({"step": 2, "phase": "warm", "generator/adversarial": 0.1, "samples_per_second": 812.4})
     assert capsys.readouterr().err == ""
+
+
+def test_the_number_of_steps_is_what_the_progress_of_the_run_points_to(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display("toy/gan", 10**6, shown=True) as display:
+        display.step(30, 0.25)
+        display.line({"step": 30, "phase": "warm", "samples_per_second": 812.4})
+    assert capsys.readouterr().err == "toy/gan 30/120 [warm]   812 samples/s\n"
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def test_a_huge_config_is_not_read(toy, model):
          "paper, small"),
         ({"recipe__system": 3}, "M: cannot be built as its recipe says: `system` is 3; expected text"),
         ({"recipe__evil": 3}, "M: cannot be built as its recipe says: unknown setting `evil`; known: adversaries, "
-         "data, domain, game, network, objective, optimizer, players, preset, regularizers, start, system, train"),
+         "data, domain, game, network, objective, optimizer, players, preset, regime, "
+         "regularizers, start, system, train"),
         ({"recipe__network__evil": "__import__('os')"}, "M: cannot be built as its recipe says: unknown setting "
          "`network.evil`; known: network.latent_dim, network.num_classes, network.shape, network.slope, network.width"),
         ({"recipe__network__width": "8; import os"}, "M: cannot be built as its recipe says: `network.width` is "

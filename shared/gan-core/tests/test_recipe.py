@@ -11,6 +11,7 @@ from gan_core.recipe import (
     SGD,
     Adam,
     Cosine,
+    HalfLife,
     Linear,
     Recipe,
     RMSprop,
@@ -139,6 +140,24 @@ def test_a_value_has_no_keys_of_its_own():
         changed({"network.width.deep": 1}, network={"width": 3})
 
 
+def test_an_average_has_a_decay_or_a_half_life():
+    assert changed({"train.ema": 0.5}).train.ema == 0.5
+    rule = HalfLife(half_life=1000, ramp_up=0.05)
+    assert changed({"train.ema.half_life": 1000}, train={"ema": 0.5}).train.ema == rule
+    assert changed({"train.ema": {"half_life": 1000}}, train={"ema": 0.5}).train.ema == rule
+    assert changed({"train.ema.ramp_up": None}, train={"ema": rule}).train.ema == HalfLife(half_life=1000, ramp_up=None)
+    assert changed({"train.ema": 0.5}, train={"ema": rule}).train.ema == 0.5
+    written = changed({"train.ema.half_life": 1000})
+    assert parse(yaml.safe_load(written.to_yaml())) == written
+
+
+def test_a_number_of_steps_takes_epochs_out():
+    assert changed({"train.steps": 5}, train={"epochs": 3}).train.epochs is None
+    assert changed({"train": {"steps": 5}}, train={"epochs": 3}).train.epochs is None
+    assert changed({"train.steps": 5, "train.epochs": 2}).train.epochs == 2
+    assert changed({"train.seed": 5}, train={"epochs": 3}).train.epochs == 3
+
+
 # --- what is refused
 
 
@@ -158,6 +177,11 @@ def test_a_value_has_no_keys_of_its_own():
          "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3"),
         ({"train": {"seed": -1}}, "`train.seed` is -1; expected greater than or equal to 0"),
         ({"train": {"ema": 1.0}}, "`train.ema` is 1.0; expected less than 1"),
+        ({"train": {"ema": "slow"}}, "`train.ema` is 'slow'; expected a number"),
+        ({"train": {"ema": {"half_life": 0}}}, "`train.ema.half_life` is 0; expected greater than 0"),
+        ({"train": {"ema": {"half_live": 9}}}, "unknown setting `train.ema.half_live`; did you mean "
+         "`train.ema.half_life`?"),
+        ({"train": {"epochs": 0}}, "`train.epochs` is 0; expected greater than 0"),
         ({"train": {"minutes": float("nan")}}, "`train.minutes` is nan; expected a finite number"),
         ({"train": {"compile": "maybe"}}, "`train.compile` is 'maybe'; expected true or false"),
         ({"train": {"precision": "fp8"}}, "`train.precision` is 'fp8'; expected 'fp32', 'bf16' or 'fp16'"),

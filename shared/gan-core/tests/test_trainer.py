@@ -25,7 +25,6 @@ from gan_core.data import Source, Spec, TensorDataset, hold_out
 from gan_core.errors import NonFiniteError, RecipeError
 from gan_core.objectives import wasserstein
 from gan_core.run import Run
-from gan_core.trainer import stretches
 
 
 def fit(game: Game, out: Path, data: Any = None, **settings: Any) -> Run:
@@ -183,6 +182,66 @@ def test_after_training_everything_may_change_and_is_in_evaluation_mode(tmp_path
     assert not any(module.training for module in game.modules())
 
 
+class Frozen(Watched):
+    """Its discriminator has an encoder that its author froze, with statistics of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fixed = nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3)).requires_grad_(False)
+        self.discriminator = nn.Sequential(fixed, nn.Linear(3, 3), nn.Linear(3, 1))
+        self.generator[2].bias.requires_grad_(False)
+
+
+def test_what_its_author_froze_is_nobody_s_and_keeps_every_bit(tmp_path: Path) -> None:
+    game = Frozen()
+    before = {name: tensor.clone() for name, tensor in game.state_dict().items()}
+    run = fit(game, tmp_path, steps=4, ema=0.9, checkpoint_every=2)
+    still = {name for name, tensor in game.state_dict().items() if torch.equal(tensor, before[name])}
+    fixed = {f"discriminator.0.{name}" for name in game.discriminator[0].state_dict()} | {"generator.2.bias"}
+    assert fixed <= still
+    assert not still & {"discriminator.1.weight", "discriminator.2.weight", "generator.0.weight", "generator.2.weight"}
+    assert {name for name, p in game.named_parameters() if not p.requires_grad} == (
+        {"discriminator.0.0.weight", "discriminator.0.0.bias", "discriminator.0.1.weight", "discriminator.0.1.bias"}
+        | {"generator.2.bias"}
+    )
+    files, state = read_checkpoint(run.checkpoints()[-1])
+    assert len(state["optimizers"]["discriminator"][0]["params"]) == 4  # of two layers
+    assert not any(tuple(tensor.shape) == (3, 1) for name, tensor in files["optimizers.safetensors"].items()
+                   if name.startswith("discriminator/"))  # fmt: skip
+    assert "generator.2.bias" not in files["average.safetensors"]
+    assert "generator.2.weight" in files["average.safetensors"]
+    resumed = Frozen()
+    resumed.load_state_dict(before)
+    resume(tmp_path, steps=6, game=resumed, data={"rows": torch.arange(12.0)[:, None]}, shown=False)
+    assert all(torch.equal(resumed.state_dict()[name], before[name]) for name in fixed)
+
+
+def test_a_phase_may_freeze_and_thaw(tmp_path: Path) -> None:
+    class Thawing(Watched):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("frozen", steps=2), Phase("free", steps=2)]
+
+        def enter(self, phase: Phase) -> None:
+            self.generator[0].requires_grad_(phase.name == "free")
+
+        def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.trained.append(self.generator[0].weight.requires_grad)
+            return super().generator_loss(batch)
+
+    game = Thawing()
+    game.trained = []
+    fit(game, tmp_path, steps=4)
+    assert game.trained == [False, False, True, True]
+    assert all(parameter.requires_grad for parameter in game.parameters())
+
+
+def test_a_player_without_anything_to_train_is_refused(tmp_path: Path) -> None:
+    game = Watched()
+    game.generator.requires_grad_(False)
+    with pytest.raises(RecipeError, match="the player `generator` has nothing to train: all its parameters are frozen"):
+        fit(game, tmp_path)
+
+
 # Turns and batches.
 
 
@@ -218,6 +277,40 @@ def test_unknown_players_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"unknown player of Slopes `secnd`; did you mean `second`\?"):
         fit(Slopes(), tmp_path / "recipe", changes={"players.secnd.turns": 2})
     assert not (tmp_path / "recipe").exists()
+
+
+def test_a_player_moves_in_every_nth_step_of_a_phase_from_its_first_on(tmp_path: Path) -> None:
+    class Rare(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("one", steps=4), Phase("two", steps=5)]
+
+        def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.moved.append(self.step)
+            return super().second_loss(batch)
+
+    game = Rare()
+    game.moved = []
+    changes = {"players.second.every": 3, "players.second.turns": 2, **DESCENT}
+    run = fit(game, tmp_path, steps=9, log_every=3, changes=changes)
+    assert game.moved == [0, 0, 3, 3, 4, 4, 7, 7]
+    assert game.generator.value.item() == -4.5
+    # A line has the gradient of the last move before it: of the steps 0, 4 and 7.
+    assert ["second/gradient_norm" in line for line in run.log()] == [True, True, True]
+    steps = [line for line in run.log() if "second/slope" in line]
+    assert len(steps) == 3
+
+
+def test_a_resumed_player_keeps_its_rhythm(tmp_path: Path) -> None:
+    class Rare(Slopes):
+        def players(self) -> Iterable[Player]:
+            yield Player("first", (self.generator,), self.first_loss, every=4)
+            yield Player("second", (self.discriminator,), self.second_loss)
+
+    fit(Rare(), tmp_path, steps=6, changes=DESCENT)
+    game = Rare()
+    resume(tmp_path, steps=9, game=game, data={"rows": torch.zeros(12, 1)}, shown=False)
+    assert [name for name, _ in game.events] == ["second", "second", "first", "second"]
+    assert game.generator.value.item() == -1.5
 
 
 # How far.
@@ -294,17 +387,6 @@ def test_the_learning_rate_follows_its_schedule(tmp_path: Path, schedule: dict[s
 # Phases.
 
 
-def test_phases_share_the_steps_and_each_has_one() -> None:
-    def cut(steps: int, *shares: float) -> list[tuple[int, int]]:
-        return [(s.start, s.end) for s in stretches([Phase(share=share) for share in shares], steps)]
-
-    assert cut(10, 1, 1) == [(0, 5), (5, 10)]
-    assert cut(100, 2, 1, 2) == [(0, 40), (40, 60), (60, 100)]
-    assert cut(3, 1, 1000, 1) == [(0, 1), (1, 2), (2, 3)]
-    with pytest.raises(RecipeError, match=r"`train.steps` is 2; this game has 3 phases and needs a step for each"):
-        cut(2, 1, 1, 1)
-
-
 class RowSpec(Spec):
     size: int = 1
 
@@ -351,6 +433,7 @@ def test_a_phase_brings_its_players_its_data_and_fresh_optimizers(tmp_path: Path
     run = fit(game, tmp_path, data=Sizes(), steps=4, log_every=1, changes=adam)
     assert [name for name, _ in game.entered] == ["narrow", "wide"]
     assert game.places == [("narrow", 0.0), ("narrow", 1 / 3), ("narrow", 2 / 3), ("wide", 0.0)]
+    assert game.progress == 1.0
     assert [(name, tuple(batch.shape)) for name, batch in game.events] == (
         [("first", (4, 1)), ("second", (4, 1))] * 3 + [("first", (2, 2))]
     )
@@ -474,9 +557,53 @@ def test_staging_trains_what_a_stager_shares_with_a_later_player(tmp_path: Path)
     assert not torch.equal(game.encoder.weight, Shared().encoder.weight)
 
 
-def test_several_turns_on_one_staged_batch_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"Staged shares its samples among a round's players: `turns` must be 1"):
-        fit(Staged(), tmp_path, data=pairs(8), changes={"players.discriminator.turns": 2})
+def test_a_stager_has_one_turn(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"`generator` of Staged trains through .* shares; its `turns` must be 1"):
+        fit(Staged(), tmp_path, data=pairs(8), changes={"players.generator.turns": 2})
+
+
+def test_who_is_no_stager_has_all_its_turns_on_the_staged_batch(tmp_path: Path) -> None:
+    class Several(Staged):
+        def __init__(self) -> None:
+            super().__init__()
+            self.judged: list[Tensor] = []
+
+        def discriminator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.judged.append(batch["fake"])
+            return super().discriminator_loss(batch)
+
+    game = Several()
+    run = fit(game, tmp_path, data=pairs(12), steps=4, changes={"players.discriminator.turns": 3})
+    assert game.staged == [0, 1, 2, 3]
+    for one, two, three in zip(*[iter(game.judged)] * 3, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    assert not torch.equal(game.judged[0], game.judged[3])
+    assert read_checkpoint(run.checkpoints()[-1])[1]["seen"] == 4 * 4
+
+
+def test_a_phase_without_stagers_is_not_staged_and_reads_a_batch_each_turn(tmp_path: Path) -> None:
+    class Warm(Staged):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("warm", ("discriminator",), steps=2), Phase("joint", steps=3)]
+
+        def discriminator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if "fake" in batch:
+                return super().discriminator_loss(batch)
+            return {"adversarial": self.discriminator(batch["target"]).square().mean()}
+
+    game = Warm()
+    run = fit(game, tmp_path, data=pairs(12), steps=5, changes={"players.discriminator.turns": 2})
+    assert game.staged == [2, 3, 4]
+    assert read_checkpoint(run.checkpoints()[-1])[1]["seen"] == 4 * (2 * 2 + 3)
+
+
+def test_stagers_that_are_no_players_are_refused(tmp_path: Path) -> None:
+    class Misnamed(Staged):
+        stagers = ("painter",)
+
+    with pytest.raises(RecipeError, match=r"`stagers` names painter, and the players are discriminator, generator;"):
+        fit(Misnamed(), tmp_path, data=pairs(8))
 
 
 # What is logged.
@@ -639,6 +766,93 @@ def test_training_stops_after_so_many_minutes_those_before_an_interruption_inclu
     _, state = read_checkpoint(run.checkpoints()[-1])
     assert 0.5 <= state["elapsed"] < 0.5 + 0.2  # and one step more at the most
     assert time.perf_counter() - started < 0.5 + 2.0
+
+
+class Timed(Slopes):
+    """Two phases of a game whose first player has a linear schedule, and notes its progress and its rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.course: list[tuple[str, float, float]] = []
+
+    def phases(self) -> Iterable[Phase]:
+        return [Phase("one"), Phase("two")]
+
+    def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        time.sleep(0.005)
+        self.course.append((self.phase.name, self.progress, self.optimizers["first"].param_groups[0]["lr"]))
+        return super().first_loss(batch)
+
+
+LINEAR = DESCENT | {"optimizer.schedule": {"name": "linear", "start": 0.5}}
+
+
+def test_a_run_limited_by_minutes_reaches_its_last_phase_and_the_end_of_its_schedule(tmp_path: Path) -> None:
+    game = Timed()
+    run = fit(game, tmp_path, steps=10**6, minutes=0.6 / 60, log_every=1, changes=LINEAR)
+    one, two = (([entry for entry in game.course if entry[0] == name]) for name in ("one", "two"))
+    assert 0.5 < len(one) / len(two) < 2
+    for course in (one, two):
+        assert course[0][1:] == (0.0, 0.5)
+        assert course[-1][1] > 0.8
+        assert course[-1][2] == pytest.approx(0.5 * (1 - (course[-1][1] - 0.5) / 0.5))
+    assert game.progress == 1.0
+    assert {line["phase"] for line in run.log()} == {"one", "two"}
+
+
+def test_a_run_limited_by_samples_stretches_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    class Stopped(Timed):
+        def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if self.step == 7:
+                signal.raise_signal(signal.SIGTERM)
+            return super().second_loss(batch)
+
+    settings = {"steps": 10**6, "samples": 80, "changes": LINEAR}  # 10 steps of 2 batches of 4
+    whole, stopped, resumed = Timed(), Stopped(), Timed()
+    fit(whole, tmp_path / "whole", **settings)
+    assert [name for name, _, _ in whole.course] == ["one"] * 5 + ["two"] * 5
+    assert [progress for _, progress, _ in whole.course] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8] * 2)
+    fit(stopped, tmp_path / "run", **settings)
+    resume(tmp_path / "run", game=resumed, data={"rows": torch.arange(12.0)[:, None]}, shown=False)
+    assert stopped.course + resumed.course == whole.course
+    assert torch.equal(resumed.generator.value, whole.generator.value)
+
+
+def test_more_minutes_go_to_the_last_phase(tmp_path: Path) -> None:
+    fit(Timed(), tmp_path, steps=10**6, minutes=0.2 / 60, changes=DESCENT)
+    game = Timed()
+    run = resume(tmp_path, minutes=0.5 / 60, game=game, data={"rows": torch.zeros(12, 1)}, shown=False)
+    assert {name for name, _, _ in game.course} == {"two"}
+    assert 0.15 < game.course[0][1] < 0.5  # 0.2 s are over; the phase takes from 0.1 s to 0.5 s
+    assert read_checkpoint(run.checkpoints()[-1])[1]["elapsed"] >= 0.5
+
+
+def test_epochs_become_steps_in_the_recipe(tmp_path: Path) -> None:
+    game = Slopes()
+    run = fit(game, tmp_path, data={"rows": torch.zeros(40, 1)}, epochs=3, changes={"data.held_out": 0.1})
+    assert run.recipe.train.epochs == 3
+    assert run.recipe.train.steps == 14  # 3 · 36 / (2 · 4), rounded up
+    assert run.log()[-1]["step"] == 14
+    data = {"rows": torch.zeros(40, 1)}
+    assert resume(tmp_path, steps=20, game=Slopes(), data=data, shown=False).log()[-1]["step"] == 20
+    assert run.recipe.train.epochs is None
+    again = resume(tmp_path, changes={"train.epochs": 5}, game=Slopes(), data=data, shown=False)
+    assert again.log()[-1]["step"] == 23  # 5 · 36 / 8
+
+
+def test_phases_have_intervals_of_their_own(tmp_path: Path) -> None:
+    class Intervals(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            quick = {"log_every": 1, "sample_every": 2, "checkpoint_every": 2}
+            return [Phase("slow", steps=12), Phase("quick", steps=4, **quick)]
+
+    settings = {"log_every": 5, "sample_every": 6, "checkpoint_every": 6, "keep_checkpoints": 9}
+    run = fit(Intervals(), tmp_path, steps=16, **settings)
+    assert [line["step"] for line in run.log()] == [5, 10, 13, 14, 15, 16]
+    assert [path.stem for path in run.samples()] == ["00000006", "00000012", "00000014", "00000016"]
+    assert [int(path.name) for path in run.checkpoints()] == [6, 12, 14, 16]
+    resume(tmp_path, steps=17, game=Intervals(), data={"rows": torch.zeros(12, 1)}, shown=False)
+    assert [line["step"] for line in run.log()] == [5, 10, 13, 14, 15, 16, 17]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

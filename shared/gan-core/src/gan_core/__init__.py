@@ -27,6 +27,7 @@ _PUBLIC = {
     "Preset": "gan_core.preset",
     "RMSprop": "gan_core.recipe",
     "Recipe": "gan_core.recipe",
+    "Regime": "gan_core.regime",
     "Regularizer": "gan_core.regularizers",
     "ReplayPool": "gan_core.replay",
     "Run": "gan_core.run",

@@ -129,12 +129,12 @@ class Adversary(nn.Module):
             penalties |= regularizer.discriminator_terms(turn)
         judged = turn.real_judgement, turn.fake_judgement
         adversarial = discriminator_adversarial(self.objective, *judged)
-        real_logits, fake_logits = (joined(judgement) for judgement in judged)
+        real_logits, fake_logits = (joined(judgement).detach() for judgement in judged)
         self.note("real_logits", real_logits.mean())
         self.note("fake_logits", fake_logits.mean())
         self.note("real_sign", real_logits.sign().mean())
         if self.objective.guessing:
-            self.note("of_guessing", adversarial / (self.objective.guessing * len(turn.real_judgement.logits)))
+            self.note("of_guessing", adversarial.detach() / (self.objective.guessing * len(turn.real_judgement.logits)))
         return {"adversarial": adversarial} | penalties
 
     def generator_terms(self, fake: Tensor, real: Tensor | None = None, **condition: Any) -> Terms:

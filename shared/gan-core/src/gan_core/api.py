@@ -20,7 +20,9 @@ from gan_core.hub_data import is_hub_dataset
 from gan_core.model import local_folder, read_config, read_weights
 from gan_core.preset import Preset, check_players, completed, on_meta
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
+from gan_core.regime import Regime, regime_of
 from gan_core.run import Run
+from gan_core.schedule import lengths
 from gan_core.start import check_whole, start_networks
 from gan_core.trainer import Evaluate, Trainer, WriteSamples
 
@@ -80,7 +82,7 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
 def train(
     game: Game | str, *, data: Data | Where, out: str | Path,
     domain: Domain | None = None, preset: str | None = None, start: Mapping[str, str | Path] | None = None,
-    changes: Mapping[str, Any] | None = None, shown: bool = True, **settings: Any,
+    changes: Mapping[str, Any] | None = None, regime: Regime | None = None, shown: bool = True, **settings: Any,
 ) -> Run:  # fmt: skip
     """Trains a game into a run folder. Afterwards the game makes samples with the averaged weights.
 
@@ -92,6 +94,7 @@ def train(
         preset: of a system given by name; None is `small`.
         start: weights with which networks start, by the network's name; see `gan_core.recipe.Start`.
         changes: to the recipe, by dotted key: `{"optimizer.learning_rate": 1e-4}`.
+        regime: training regime that was built in Python; None takes the recipe's.
         shown: whether progress is shown on standard error.
         **settings: of the training: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
 
@@ -118,16 +121,18 @@ def train(
     where, source = _named(data)
     recipe = recipe.but({"data.source": where})
     if isinstance(game, str):
-        return train_recipe(recipe, out, source=source, shown=shown)
+        return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
     if _rules(recipe) != rules:
         raise RecipeError("`changes` name what the game is built from; create it with them, or give its system's name")
     Run(out).check_free()
     source = source or _source_of(recipe, domain, type(game))
     recipe = completed(game, recipe, source.facts)
-    return _fit(game, recipe, _fitted(game, recipe, source), out, domain, shown)
+    return _fit(game, recipe, _fitted(game, recipe, source), out, domain, regime, shown)
 
 
-def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = None, shown: bool = True) -> Run:
+def train_recipe(
+    recipe: Recipe, out: str | Path, *, source: Source | None = None, regime: Regime | None = None, shown: bool = True
+) -> Run:
     """Trains the system that a recipe describes.
 
     Raises:
@@ -143,7 +148,7 @@ def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = Non
         blank = chosen.build(recipe)
     data = _fitted(blank, recipe, source)
     torch.manual_seed(recipe.train.seed)
-    return _fit(chosen.build(recipe), recipe, data, out, domain, shown)
+    return _fit(chosen.build(recipe), recipe, data, out, domain, regime, shown)
 
 
 def open_recipe(path: Path, domain: Domain) -> Recipe:
@@ -170,7 +175,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
 def resume(
     path: str | Path, *, steps: int | None = None, samples: int | None = None, minutes: float | None = None,
     changes: Mapping[str, Any] | None = None, game: Game | None = None, data: Data | Where | None = None,
-    domain: Domain | None = None, shown: bool = True,
+    domain: Domain | None = None, regime: Regime | None = None, shown: bool = True,
 ) -> Run:  # fmt: skip
     """Goes on with a run from its newest checkpoint that is whole and finite.
 
@@ -183,6 +188,7 @@ def resume(
         game: built as it was, where it was put together by hand.
         data: where the run did not name its data.
         domain: that the run must be of; None is any.
+        regime: the training regime, where it was built in Python.
         shown: whether progress is shown on standard error.
 
     Raises:
@@ -203,12 +209,17 @@ def resume(
         check_players(game, recipe)
     where, source = _named(data) if data is not None else (recipe.data.source, None)
     source = source or _source_of(recipe.but({"data.source": where}), home, type(game))
-    trainer = _trainer(game, recipe, _fitted(game, recipe, source), run, home, shown)
+    fitted = _fitted(game, recipe, source)
+    if recipe.train.epochs != run.recipe.train.epochs:
+        recipe = measured(game, recipe, fitted)
+    regime, recipe = regime_of(recipe, regime)
+    trainer = _trainer(game, recipe, fitted, run, home, regime, shown)
     run.problems = trainer.restore()
     finished = trainer.finished()
     if finished and run.is_rounded_off():
         limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
-        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; give more {limit} to train on")
+        reason = trainer.ended or f"give more {limit} to train on"
+        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
     if not finished:
         trainer.rewind()
     if trainer.processes.first:
@@ -303,15 +314,19 @@ def _fitted(game: Game, recipe: Recipe, source: Source) -> FittedData:
     return FittedData(source, game.spec_with(recipe.data.spec))
 
 
-def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: Domain | None, shown: bool) -> Run:
+def _fit(
+    game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: Domain | None, regime: Regime | None,
+    shown: bool,
+) -> Run:  # fmt: skip
     run = Run(out)
     run.check_free()
     check_players(game, recipe)
     check_whole(game)
-    recipe = start_networks(game, recipe, domain)
-    trainer = _trainer(game, recipe, data, run, domain, shown)
+    recipe = measured(game, start_networks(game, recipe, domain), data)
+    regime, recipe = regime_of(recipe, regime)
+    trainer = _trainer(game, recipe, data, run, domain, regime, shown)
     if trainer.processes.first:
-        Run.create(out, recipe)
+        Run.create(out, trainer.recipe)
     trainer.processes.wait()
     try:
         return _finish(trainer, run)
@@ -321,10 +336,18 @@ def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: 
         raise
 
 
-def _trainer(game: Game, recipe: Recipe, data: FittedData, run: Run, domain: Domain | None, shown: bool) -> Trainer:
+def measured(game: Game, recipe: Recipe, data: FittedData) -> Recipe:
+    """Returns the recipe with the number of steps that `train.epochs` and the game's phases make with these data."""
+    _, steps = lengths(game, recipe, data)
+    return recipe.but({"train.steps": steps, "train.epochs": recipe.train.epochs})
+
+
+def _trainer(
+    game: Game, recipe: Recipe, data: FittedData, run: Run, domain: Domain | None, regime: Regime, shown: bool
+) -> Trainer:
     write: WriteSamples = write_arrays if domain is None else domain.module("media").write_samples
     evaluate = None if recipe.train.evaluate_every is None else _evaluator(game, recipe, data, domain)
-    return Trainer(game, recipe, data, run, write_samples=write, evaluate=evaluate, shown=shown)
+    return Trainer(game, recipe, data, run, write_samples=write, regime=regime, evaluate=evaluate, shown=shown)
 
 
 def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | None) -> Evaluate:
@@ -341,7 +364,7 @@ def _finish(trainer: Trainer, run: Run) -> Run:
     if trainer.game.recipe is not None:
         trainer.game.recipe = trainer.recipe
     try:
-        run.interrupted = trainer.fit()
+        run.interrupted, run.ended = trainer.fit(), trainer.ended
     except NonFiniteError:
         if trainer.recovered:
             _round_off(trainer, run)
@@ -355,7 +378,8 @@ def _finish(trainer: Trainer, run: Run) -> Run:
 def _round_off(trainer: Trainer, run: Run) -> None:
     if trainer.average is not None:
         trainer.average.swap()
-    trainer.game.eval().requires_grad_(True)
+    trainer.release()
+    trainer.game.eval()
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)
         run.report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -11,44 +12,64 @@ from torch import Tensor
 from gan_core.blocks import spectral_layers
 from gan_core.errors import RecipeError
 from gan_core.game import Game
+from gan_core.recipe import HalfLife
 
 
 class Average:
-    """Weights averaged over the steps (Karras et al. 2018, arXiv:1710.10196, section 2).
+    """Moving average of the weights (Karras et al. 2018, arXiv:1710.10196, section 2).
 
-    The decay warms up as (1 + t) / (10 + t), so that the first weights, which are noise, are soon forgotten.
+    Attributes:
+        average: averaged tensors by name.
+        samples: samples so far, of which a step counts one batch.
 
     Args:
         game: whose `sampling` networks are averaged.
-        decay: of the average at every step, once warm.
+        rule: decay per step, or half-life in samples. A decay t steps after the start is at most (1 + t) / (10 + t), so
+            that the first weights, which are noise, are soon forgotten.
     """
 
-    def __init__(self, game: Game, decay: float):
-        self.decay = decay
+    def __init__(self, game: Game, rule: float | HalfLife):
+        self.rule, self.samples = rule, 0
         self.average: dict[str, Tensor] = {}
         self.follow(game)
 
     def follow(self, game: Game) -> None:
-        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself."""
-        self.weights, old = dict(sampling_state(game)), self.average
+        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself.
+
+        Parameters that require no gradients are left out: they stay as they are.
+        """
+        fixed = {name for name, p in game.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        self.weights = {name: tensor for name, tensor in sampling_state(game) if name not in fixed}
+        old = self.average
         self.average = {
             name: old[name] if name in old and old[name].shape == tensor.shape else tensor.clone()
             for name, tensor in self.weights.items()
         }
-        self._smooth: list[tuple[Tensor, Tensor]] = []
-        self._copied: list[tuple[Tensor, Tensor]] = []
         vectors = set(singular_vectors(game))
-        for name, tensor in self.weights.items():
-            smooth = tensor.is_floating_point() and name not in vectors
-            (self._smooth if smooth else self._copied).append((self.average[name], tensor))
+        smooth = [name for name, t in self.weights.items() if t.is_floating_point() and name not in vectors]
+        copied = [name for name in self.weights if name not in set(smooth)]
+        self._smooth = ([self.average[name] for name in smooth], [self.weights[name] for name in smooth])
+        self._copied = [(self.average[name], self.weights[name]) for name in copied]
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Moves the average towards the weights; buffers that count and singular vectors are copied."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([average for average, _ in self._smooth], [now for _, now in self._smooth], weight)
+    def update(self, step: int, batch_size: int) -> None:
+        """Moves the average towards the weights; buffers that count and singular vectors are copied.
+
+        Args:
+            step: number of steps before this one.
+            batch_size: number of samples by which the step counts.
+        """
+        if self._smooth[0]:
+            torch._foreach_lerp_(*self._smooth, 1 - self._decay(step, batch_size))
         for average, now in self._copied:
             average.copy_(now)
+        self.samples += batch_size
+
+    def _decay(self, step: int, batch_size: int) -> float:
+        if not isinstance(self.rule, HalfLife):
+            return min(self.rule, (1 + step) / (10 + step))
+        ramp = math.inf if self.rule.ramp_up is None else self.samples * self.rule.ramp_up
+        return 0.5 ** (batch_size / max(min(self.rule.half_life, ramp), 1e-8))
 
     @torch.no_grad()
     def load(self, average: Mapping[str, Tensor]) -> None:
@@ -81,7 +102,11 @@ def singular_vectors(game: Game) -> Iterator[str]:
 
 
 def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
-    """Names (as in the game's state) and tensors of the networks that samples are made with."""
+    """Yields names (as in the game's state) and tensors of the networks that generate samples.
+
+    Raises:
+        RecipeError: the game has no network of a name in `sampling`.
+    """
     networks = dict(game.named_modules())
     for network in (name for name in game.sampling if name not in game.absent):
         if network not in networks:

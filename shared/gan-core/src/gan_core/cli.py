@@ -291,14 +291,15 @@ def trained(domain: Domain, run: Any) -> Answer:
     log = run.log()
     step = log[-1]["step"] if log else 0
     document = {
-        "run": str(run.path), "step": step, "interrupted": run.interrupted,
+        "run": str(run.path), "step": step, "interrupted": run.interrupted, "ended": run.ended,
         "report": str(run.path / "report.html"), "model": str(run.model),
     }  # fmt: skip
     if run.interrupted:
         command = f"gan-{domain.name} resume {shlex.quote(str(run.path))}"
         text = f"interrupted by {run.interrupted} at step {step}; go on with: {command}"
     else:
-        text = f"trained to step {step}: {run.path} (look at {run.path / 'report.html'})"
+        why = f" ({run.ended})" if run.ended else ""
+        text = f"trained to step {step}{why}: {run.path} (look at {run.path / 'report.html'})"
     return Answer(document, text, [f"passed over: {problem}" for problem in run.problems])
 
 

@@ -53,24 +53,30 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-@contextmanager
-def drawing(seed: int, device: torch.device, *, start: int = 0, rows: int = 1, total: int = 1) -> Iterator[None]:
+class drawing:
     """Within it, draws come from the stream of `seed`, for the `rows` from `start` on of a batch of `total`."""
-    token = _stream.set(_Stream(torch.Generator(device).manual_seed(seed), start, rows, total))
-    try:
-        yield
-    finally:
-        _stream.reset(token)
+
+    def __init__(self, seed: int, device: torch.device, *, start: int = 0, rows: int = 1, total: int = 1):
+        self.seed, self.device, self.rows = seed, device, (start, rows, total)
+
+    def __enter__(self) -> None:
+        self.token = _stream.set(_Stream(torch.Generator(self.device).manual_seed(self.seed), *self.rows))
+
+    def __exit__(self, *error: object) -> None:
+        _stream.reset(self.token)
 
 
-@contextmanager
-def reading(seed: int, first: int) -> Iterator[None]:
+class reading:
     """Within it, a batch of items is read whose first one has this place among all that are read of a stream."""
-    token = _reading.set((seed, first))
-    try:
-        yield
-    finally:
-        _reading.reset(token)
+
+    def __init__(self, seed: int, first: int):
+        self.place = seed, first
+
+    def __enter__(self) -> None:
+        self.token = _reading.set(self.place)
+
+    def __exit__(self, *error: object) -> None:
+        _reading.reset(self.token)
 
 
 def of_items(count: int, numbers: int = 1) -> Tensor:

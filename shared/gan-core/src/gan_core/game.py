@@ -44,7 +44,9 @@ class Player:
         name: name in logs and recipes (`players.<name>.optimizer …`).
         networks: networks that it trains. Its loss must depend on all of their parameters.
         loss: maps a batch to scalars by name, already weighted; their sum is minimised.
-        turns: number of turns in a step, each on a new batch.
+        turns: number of turns in a step, each on a new batch, or on the staged batch if the game has one.
+        every: steps between its turns, counted from the start of the phase: it moves in the phase's first step and in
+            every `every`-th step after it.
         optimizer: settings of its optimizer; None uses the recipe's.
         step: replaces the usual backward pass and update: takes the seat and the batches of a turn, computes the
             gradients, calls `seat.update()` and returns scalars by name (for example for differential privacy).
@@ -54,32 +56,59 @@ class Player:
     networks: tuple[nn.Module, ...]
     loss: Callable[[Batch], Terms]
     turns: int = 1
+    every: int = 1
     optimizer: Optimizer | None = None
     step: Callable[[Seat, Sequence[Batch]], Terms] | None = None
 
     def parameters(self) -> list[nn.Parameter]:
-        """Returns the parameters of its networks, without duplicates."""
-        return list(dict.fromkeys(parameter for network in self.networks for parameter in network.parameters()))
+        """Returns the parameters of its networks that require gradients, without duplicates."""
+        own = dict.fromkeys(parameter for network in self.networks for parameter in network.parameters())
+        return [parameter for parameter in own if parameter.requires_grad]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training run.
+    """A part of a training run. Its length is one of `share` (default: 1), `steps` and `epochs`.
 
     Attributes:
         name: name in logs.
         players: names of the players that take part (default: all). Networks that none of them trains are frozen and in
             evaluation mode.
-        share: share of the steps, relative to the other phases' shares.
+        share: share of the run that phases with `steps` or `epochs` leave, relative to the other phases' shares.
         spec: values of the data specification's fields that the phase changes: `{"image_size": 16}`.
         batch_size: global batch size; None uses the recipe's.
+        steps: number of steps.
+        epochs: number of passes over the training items, counted in samples read.
+        log_every: steps between lines in the log; None uses the recipe's.
+        sample_every: steps between pictures; None uses the recipe's.
+        checkpoint_every: steps between checkpoints; None uses the recipe's.
+
+    Raises:
+        RecipeError: a value is not positive, or the length is given twice.
     """
 
     name: str = "adversarial"
     players: tuple[str, ...] | None = None
-    share: float = 1.0
+    share: float | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    log_every: int | None = None
+    sample_every: int | None = None
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {name: getattr(self, name) for name in ("share", "steps", "epochs")}
+        given = {name: value for name, value in lengths.items() if value is not None}
+        if len(given) > 1:
+            raise RecipeError(f"the phase `{self.name}` has {' and '.join(given)}; give one of share, steps and epochs")
+        if not given:
+            object.__setattr__(self, "share", 1.0)
+        whole = ("batch_size", "log_every", "sample_every", "checkpoint_every")
+        for name, value in (given | {name: getattr(self, name) for name in whole}).items():
+            if value is not None and not value > 0:
+                raise RecipeError(f"`{name}` of the phase `{self.name}` is {value}; it must be positive")
 
 
 class Game(nn.Module, ABC):
@@ -145,7 +174,7 @@ class Game(nn.Module, ABC):
 
     @property
     def progress(self) -> float:
-        """Completed fraction of the current phase, in [0, 1]."""
+        """Completed fraction of the current phase, in [0, 1]; updated after every step."""
         return self.moment.progress
 
     @progress.setter
@@ -257,9 +286,14 @@ class Game(nn.Module, ABC):
     def stage(self, batch: Batch) -> Batch:
         """Returns the batch with samples that all players of a step share; override it to generate them once.
 
-        It is called once per step. If a game overrides it, all players share one batch and have one turn per step.
+        It is called once per step, in phases in which one of the `stagers` plays. All turns of the step are then on
+        the batch that it returns, and stagers have one turn per step. In other phases each turn gets a batch of data.
         """
         return batch
+
+    def shares_samples(self, playing: Iterable[str]) -> bool:
+        """Whether a phase with these players is played on the batches that `stage` returns."""
+        return type(self).stage is not Game.stage and any(name in self.stagers for name in playing)
 
     @property
     def conditions(self) -> Mapping[str, Condition]:

@@ -28,10 +28,14 @@ class Ledger:
 
     def add(self, player: str, terms: Mapping[str, Tensor]) -> None:
         """Adds a turn's terms and notes, as `player/term`."""
-        for term, value in terms.items():
-            name = f"{player}/{term}"
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        named = {f"{player}/{term}": value for term, value in terms.items()}
+        for name in named:
             self.counts[name] = self.counts.get(name, 0) + 1
+        new = {name: value.clone() for name, value in named.items() if name not in self.sums}
+        old = [name for name in named if name not in new]
+        if old:  # one operation for all terms
+            torch._foreach_add_([self.sums[name] for name in old], [named[name] for name in old])
+        self.sums |= new
 
     def means(self, processes: Processes) -> dict[str, float]:
         """The mean of every term, over the steps and the processes."""
@@ -82,10 +86,11 @@ class Display:
     ) -> None:
         self.bar.stop()
 
-    def step(self, step: int) -> None:
-        """Moves the bar."""
+    def step(self, step: int, progress: float) -> None:
+        """Moves the bar to a step, and its end to the step that the run's completed fraction points to."""
+        self.steps = max(step, round(step / progress))
         if self.live:
-            self.bar.update(self.task, completed=step)
+            self.bar.update(self.task, completed=step, total=self.steps)
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Shows a line of the log."""
@@ -95,6 +100,11 @@ class Display:
         elif self.shown:
             speed = f"{line['samples_per_second']:.0f} samples/s"
             print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
+
+    def ended(self, sentence: str, step: int) -> None:
+        """Says why the training ended before its limits."""
+        if self.shown:
+            self.bar.console.print(f"{self.title}: ended at step {step}: {sentence}", markup=False)
 
     def interrupted(self, why: str, step: int) -> None:
         """Says what ended the training early."""

@@ -320,7 +320,7 @@ def read_weights(folder: Path) -> Weights:
     for checkpoint in reversed(run.checkpoints()):
         try:
             files, state = read_checkpoint(checkpoint, (GAME, AVERAGE))
-            phase = Reached(number=state.get("stretch", 0), progress=state.get("progress", 0.0))
+            phase = Reached(number=state.get("phase", 0), progress=state.get("progress", 0.0))
         except CheckpointError as error:
             problem = problem or error
             continue

@@ -24,19 +24,18 @@ def make_optimizer(settings: Adam | RMSprop | SGD, parameters: Iterable[nn.Param
     return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum, fused=fused)
 
 
-def rate_factor(schedule: Constant | Linear | Cosine | Step, step: int, steps: int) -> float:
-    """What the learning rate is multiplied by.
+def rate_factor(schedule: Constant | Linear | Cosine | Step, progress: float, step: int) -> float:
+    """Returns the factor by which the learning rate is multiplied.
 
     Args:
         schedule: its settings.
-        step: of the phase, from 0.
-        steps: that the phase has in all.
+        progress: completed fraction of the phase, in [0, 1].
+        step: completed steps of the phase.
     """
-    done = step / steps
     if isinstance(schedule, Linear):
-        return 1 + (schedule.end - 1) * max(0.0, (done - schedule.start) / (1 - schedule.start))
+        return 1 + (schedule.end - 1) * max(0.0, (progress - schedule.start) / (1 - schedule.start))
     if isinstance(schedule, Cosine):
-        return schedule.end + (1 - schedule.end) * (1 + math.cos(math.pi * done)) / 2
+        return schedule.end + (1 - schedule.end) * (1 + math.cos(math.pi * progress)) / 2
     if isinstance(schedule, Step):
         return schedule.factor ** (step // schedule.every)
     return 1.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from gan_core.errors import RecipeError, unknown
 
@@ -99,9 +99,10 @@ Optimizer = Annotated[Adam | RMSprop | SGD, Field(discriminator="name")]
 
 
 class PlayerSettings(Settings):
-    """What a recipe changes for one player: its turns a round, and settings laid over its optimizer's."""
+    """Changes for one player: its turns in a step, the steps between its turns, and its optimizer's settings."""
 
     turns: int | None = Field(default=None, ge=1)
+    every: int | None = Field(default=None, ge=1)
     optimizer: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -153,17 +154,47 @@ class DataSettings(Settings):
     held_out: float = Field(default=0.0, ge=0, lt=1)
 
 
+class HalfLife(Settings):
+    """Averaging of weights by a half-life in samples (Karras et al. 2020, arXiv:2006.06676, and their code).
+
+    A step counts as one batch of samples, however many turns it has. With B samples in a batch, the decay of a step is
+    0.5^(B / h), where h is `half_life`, but at most `ramp_up` times the samples so far.
+
+    Attributes:
+        half_life: number of samples after which a weight counts half in the average (StyleGAN2: 10,000).
+        ramp_up: half-life in the beginning, as a fraction of the samples so far; None for `half_life` from the start.
+    """
+
+    half_life: float = Field(default=10_000, gt=0)
+    ramp_up: float | None = Field(default=0.05, gt=0)
+
+
+def _kind_of_average(value: Any) -> str:
+    return "half_life" if isinstance(value, Mapping | HalfLife) else "decay"
+
+
+Averaging = Annotated[
+    Annotated[Annotated[float, Field(gt=0, lt=1)], Tag("decay")] | Annotated[HalfLife, Tag("half_life")],
+    Discriminator(_kind_of_average),
+]
+"""Decay of an average at every step, or its half-life."""
+
+
 class TrainSettings(Settings):
     """How long, in what steps, and what is kept.
 
     Attributes:
-        steps: rounds of the game: every player has its turns in each.
-        samples: stop after so many samples of data, where that comes first.
-        minutes: stop after so much time, where that comes first.
+        steps: number of steps. A run ends at the first of `steps`, `samples` and `minutes`; with one of the latter,
+            phases and learning-rate schedules stretch to the limit that comes first.
+        epochs: passes over the training items, counted in samples read. It replaces `steps`, which is computed from it
+            and the size of the data and written to the run's recipe.
+        samples: number of samples read, over all processes.
+        minutes: minutes of training.
         batch_size: of all processes together.
         accumulate: parts that a batch is worked in, one after the other, to save memory.
         seed: of weights, data order and noise.
-        ema: decay of the average over steps that samples are made with; None makes them with the last weights.
+        ema: moving average of the weights, with which samples are generated: its decay per step, or its half-life in
+            samples (`HalfLife`); None generates with the last weights.
         precision: of the networks' arithmetic; weights and penalties stay in fp32.
         compile: compiles the networks.
         device: `auto` takes the accelerator where there is one.
@@ -179,12 +210,13 @@ class TrainSettings(Settings):
     """
 
     steps: int = Field(default=10_000, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     samples: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
     accumulate: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    ema: float | None = Field(default=None, gt=0, lt=1)
+    ema: Averaging | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     device: str = "auto"
@@ -232,6 +264,8 @@ class Recipe(Settings):
         start: weights with which networks start, by the network's name: `{generator: runs/a}`.
         data: where the data come from.
         train: how long, in what steps, and what is kept.
+        regime: training regime (`gan_core.regime`): its `name`, an entry point of `gan.regimes` or `MODULE:CLASS`, and
+            its settings; None for plain training.
     """
 
     domain: str | None = None
@@ -247,6 +281,7 @@ class Recipe(Settings):
     start: dict[str, Start] = Field(default_factory=dict)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    regime: dict[str, Any] | None = None
 
     @field_validator("start", mode="before")
     @classmethod
@@ -256,7 +291,7 @@ class Recipe(Settings):
         return {name: {"source": each} if isinstance(each, str) else each for name, each in start.items()}
 
     def but(self, changes: Mapping[str, Any]) -> Recipe:
-        """This recipe with some settings changed, validated anew.
+        """This recipe with some settings changed, validated anew. A change of `train.steps` removes `train.epochs`.
 
         Args:
             changes: dotted keys (`train.steps`) or nested mappings to values; None takes a mapping's entry out.
@@ -270,6 +305,10 @@ class Recipe(Settings):
             if "" in path:
                 raise RecipeError(f"`{key}` is no setting; write keys with dots between them, such as `train.steps`")
             _lay(fields, path, changes[key], key)
+        train = changes.get("train", {})
+        named = changes.keys() | {f"train.{key}" for key in (train if isinstance(train, Mapping) else {})}
+        if "train.steps" in named and "train.epochs" not in named:
+            fields["train"]["epochs"] = None
         return parse(fields)
 
     def player_optimizer(self, player: str, own: Adam | RMSprop | SGD | None) -> Adam | RMSprop | SGD:
@@ -391,9 +430,9 @@ def _names_first(key: str) -> tuple[bool, int]:
 def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     """Lays one value over nested fields: mappings are merged, None takes an optional mapping out."""
     *outer, last = path
-    for name in outer:
+    for depth, name in enumerate(outer, start=1):
         inner = fields.setdefault(name, {})
-        if inner is None:
+        if inner is None or (outer[:depth] == ["train", "ema"] and isinstance(inner, float)):
             inner = fields[name] = {}
         if not isinstance(inner, dict):
             raise RecipeError(f"`{key}`: `{name}` is {inner!r}, a value without keys of its own")
@@ -509,7 +548,6 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 def _without_tags(kind: type[BaseModel], place: list[str]) -> list[str]:
     """A place without the tags that pydantic puts between a union's key and its member's."""
-    tags = {"adam", "rmsprop", "sgd", "constant", "linear", "cosine", "step"}
-    return [
-        part for i, part in enumerate(place) if not (i and part in tags and place[i - 1] in ("optimizer", "schedule"))
-    ]
+    tags = {"adam", "rmsprop", "sgd", "constant", "linear", "cosine", "step", "decay", "half_life"}
+    unions = ("optimizer", "schedule", "ema")
+    return [part for i, part in enumerate(place) if not (i and part in tags and place[i - 1] in unions)]

@@ -25,12 +25,14 @@ class Run:
     Attributes:
         path: the folder.
         interrupted: the signal that ended the training early in this process, or None.
+        ended: sentence with which a training regime ended the training in this process, or None.
         problems: what was wrong with checkpoints that were passed over when it was resumed.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.interrupted: str | None = None
+        self.ended: str | None = None
         self.problems: list[str] = []
 
     @classmethod

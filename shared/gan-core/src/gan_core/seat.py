@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
 from gan_core.judgement import total
 from gan_core.optimizers import make_optimizer, rate_factor
-from gan_core.recipe import Recipe
+from gan_core.recipe import PlayerSettings, Recipe
 
 LOSS_RETURNS = 'a loss returns named scalars, such as {"adversarial": loss.mean()}'
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,7 +41,8 @@ class Seat:
 
     Attributes:
         player: who sits here.
-        turns: how often it moves in a round.
+        turns: number of its turns in a step in which it moves.
+        every: steps between those steps.
         parameters: what it changes.
         optimizer: torch's.
         watched: whether the next turns measure `gradient_norm`, which costs a pass over the gradients.
@@ -57,15 +58,13 @@ class Seat:
         self.player, self.processes = player, processes
         self.parameters = player.parameters()
         self.settings = recipe.player_optimizer(player.name, player.optimizer)
-        turns = recipe.players[player.name].turns if player.name in recipe.players else None
-        self.turns = player.turns if turns is None else turns
-        self.allow(True)
+        self.turns, self.every = turns_of(player, recipe)
+        if not self.parameters:
+            raise RecipeError(f"the player `{player.name}` has nothing to train: all its parameters are frozen")
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.precision = PRECISIONS.get(recipe.train.precision)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
-        self._loss: nn.Module = _Loss(player)
-        if processes.count > 1:
-            self._loss = DistributedDataParallel(self._loss)
+        self._loss = player.loss if processes.count == 1 else DistributedDataParallel(_Loss(player))
         self._seed = 0
         self.watched = False
         self.gradient_norm: Tensor | None = None
@@ -75,9 +74,9 @@ class Seat:
         for parameter in self.parameters:
             parameter.requires_grad_(moves)
 
-    def set_rate(self, step: int, steps: int) -> None:
-        """Sets the learning rate for a step of a phase of so many steps."""
-        rate = self.settings.learning_rate * rate_factor(self.settings.schedule, step, steps)
+    def set_rate(self, progress: float, step: int) -> None:
+        """Sets the learning rate for a place in the phase; see `rate_factor`."""
+        rate = self.settings.learning_rate * rate_factor(self.settings.schedule, progress, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -94,14 +93,15 @@ class Seat:
         self._seed = seed
         return (self.player.step or descend)(self, batches)
 
-    @contextmanager
-    def part(self, index: int, count: int, batch: Batch) -> Iterator[None]:
+    def part(self, index: int, count: int, batch: Batch) -> AbstractContextManager[object]:
         """Around the loss and the backward pass of one part: its rows of the draws, and no exchange before the last."""
-        with ExitStack() as stack:
-            stack.enter_context(share_of_draws(self._seed, self.processes, index, count, batch))
-            if isinstance(self._loss, DistributedDataParallel) and index + 1 < count:
-                stack.enter_context(self._loss.no_sync())
-            yield
+        drawing = share_of_draws(self._seed, self.processes, index, count, batch)
+        if not isinstance(self._loss, DistributedDataParallel) or index + 1 == count:
+            return drawing
+        both = ExitStack()
+        both.enter_context(drawing)
+        both.enter_context(self._loss.no_sync())
+        return both
 
     def loss(self, batch: Batch) -> Terms:
         """The player's terms on a batch, in the recipe's precision."""
@@ -130,16 +130,36 @@ class Seat:
 
     def update(self) -> None:
         """Moves the parameters along their gradients, and clears them."""
-        if self.watched or self.settings.clip_norm is not None:
+        if self.scaler.is_enabled() and (self.watched or self.settings.clip_norm is not None):
             self.scaler.unscale_(self.optimizer)
         if self.watched:
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def frozen(game: nn.Module) -> set[nn.Parameter]:
+    """Returns the parameters that require no gradients; before anybody moves, these are those that the author froze."""
+    return {parameter for parameter in game.parameters() if not parameter.requires_grad}
+
+
+def release(game: nn.Module, fixed: set[nn.Parameter]) -> None:
+    """Lets gradients reach all parameters of a game except the fixed ones."""
+    for parameter in game.parameters():
+        parameter.requires_grad_(parameter not in fixed)
+
+
+def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:
+    """Returns a player's turns in a step and the steps between them: the recipe's, or else its own."""
+    settings = recipe.players.get(player.name, PlayerSettings())
+    return settings.turns or player.turns, settings.every or player.every
 
 
 def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:
@@ -162,12 +182,8 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
 
 
-@contextmanager
-def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> Iterator[None]:
-    """Draws for one part of `count` of this process's share of the batch."""
+def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> draws.drawing:
+    """Returns a context with the draws for one part of `count` of this process's share of the batch."""
     rows = len(next(iter(batch.values())))
-    parts = count * processes.count
-    with draws.drawing(
-        seed, processes.device, start=(processes.rank * count + index) * rows, rows=rows, total=parts * rows
-    ):
-        yield
+    start, total = (processes.rank * count + index) * rows, count * processes.count * rows
+    return draws.drawing(seed, processes.device, start=start, rows=rows, total=total)

@@ -129,7 +129,7 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
         raise CheckpointError(f"{source}: has no weight of the same name as `{name}`; it is another network")
-    for key in used.keys() & tensors.keys():
+    for key in sorted(used.keys() & tensors.keys()):
         if used[key].shape != tensors[key].shape:
             sizes = f"{list(used[key].shape)} in {source}, and {list(tensors[key].shape)} here"
             raise CheckpointError(f"`start.{name}`: `{key}` is {sizes}; give the networks the same settings")

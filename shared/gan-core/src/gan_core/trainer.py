@@ -12,14 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_core.allocator import keep_freed_memory
 from gan_core.averaging import Average
@@ -42,9 +42,11 @@ from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
 from gan_core.models.pretrained import check_helpers, helpers_of
-from gan_core.recipe import Recipe
+from gan_core.recipe import Recipe, TrainSettings
+from gan_core.regime import Regime
 from gan_core.run import EVALUATION, WATCH, Run
-from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
+from gan_core.schedule import Limits, Point, Schedule, lengths
+from gan_core.seat import PRECISIONS, Seat, autocast, frozen, release, share_of_draws
 from gan_core.watch import Watch
 
 Evaluate = Callable[[Game], Mapping[str, Any]]
@@ -63,7 +65,9 @@ COLUMNS_BY_CLASS = 16
 
 GRADIENT_NORM = "gradient_norm"
 """What the log calls the norm of a player's gradient, in the steps that a line ends with."""
-CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights"}
+REGIME = "regime.safetensors"
+"""File of a checkpoint with the state of the regime."""
+CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights", REGIME: "regime's state"}
 NAMED = 3
 """So many values that are not finite are named; the others are counted."""
 
@@ -96,14 +100,19 @@ class Progress(BaseModel):
         step: rounds played.
         seen: samples read, all processes together.
         elapsed: seconds.
-        position: samples read in this phase.
-        stretch: the phase's number.
+        position: position in the phase's data.
+        phase: index of the phase.
         progress: completed fraction of the phase.
-        ends: the step that each phase ends before.
+        starts: completed steps at which each phase began, up to the current one.
+        start_seen: samples read when the current phase began.
+        start_elapsed: seconds of training when the current phase began.
+        ends: completed steps at which each phase is planned to end.
+        averaged: samples by which the average's half-life is counted.
         game: what modules keep beside their tensors.
         optimizers: settings of each player's.
         ledger: the log's interval that has begun.
         scalers: of each player's loss.
+        regime: plain values of the regime.
         pretrained: SHA-256 of the weights of the game's frozen helpers, by name.
     """
 
@@ -111,23 +120,19 @@ class Progress(BaseModel):
     seen: int = Field(ge=0)
     elapsed: float = Field(ge=0, allow_inf_nan=False)
     position: int = Field(ge=0)
-    stretch: int = Field(ge=0)
+    phase: int = Field(ge=0)
     progress: float = Field(ge=0, le=1)
+    starts: list[int]
+    start_seen: int = Field(ge=0)
+    start_elapsed: float = Field(ge=0, allow_inf_nan=False)
     ends: list[int]
+    averaged: int = Field(ge=0)
     game: dict[str, Any]
     optimizers: dict[str, list[dict[str, Any]]]
     ledger: dict[str, tuple[list[float], int]]
     scalers: dict[str, dict[str, Any]]
+    regime: dict[str, Any]
     pretrained: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A phase and the steps that it takes: from `start` to before `end`."""
-
-    phase: Phase
-    start: int
-    end: int
 
 
 class Trainer:
@@ -139,6 +144,7 @@ class Trainer:
         data: the data, fitted to what the game needs.
         run: where everything is written.
         write_samples: the domain's.
+        regime: changes to plain training; the recipe names it.
         evaluate: the game's figures as they are logged; None where none are asked for.
         shown: whether progress is shown on standard error.
 
@@ -148,23 +154,26 @@ class Trainer:
     """
 
     def __init__(
-        self, game: Game, recipe: Recipe, data: FittedData, run: Run, *, write_samples: WriteSamples,
+        self, game: Game, recipe: Recipe, data: FittedData, run: Run, *, write_samples: WriteSamples, regime: Regime,
         evaluate: Evaluate | None = None, shown: bool = True,
     ) -> None:  # fmt: skip
         self.recipe, self.settings, self.data, self.run = recipe, recipe.train, data, run
         self.write_samples, self.evaluate, self.shown = write_samples, evaluate, shown
         self.processes = Processes(self.settings.device)
         self._check(game)
+        regime.prepare(game, recipe)
+        self.regime = regime.to(self.processes.device)
         self.game = game.to(self.processes.device)
-        self.stages = type(game).stage is not Game.stage
-        self.stretches = stretches(game.phases(), self.settings.steps)
+        self.frozen = frozen(game)
+        self.schedule = Schedule(lengths(game, recipe, data)[0], Limits.of(self.settings))
         self.ledger = Ledger()
         self.step = self.seen = 0
         self.elapsed, self._mark = 0.0, (time.perf_counter(), 0)
-        self.stretch: Stretch | None = None
+        self.point = Point()
         self.seats: list[Seat] = []
         self.average = None if self.settings.ema is None else Average(game, self.settings.ema)
         self.interrupted: str | None = None
+        self.ended: str | None = None
         self.recovered = False
         self._signal = 0
         self._check_split()
@@ -202,47 +211,51 @@ class Trainer:
             self._mark = (time.perf_counter(), self.seen)
             self.over = self._is_over()
             while not self.over:
-                self._enter_stretch()
-                self._round()
-                self.step += 1
-                self.game.progress = self._progress()
+                self.enter_due()
+                self.play_step()
                 self.over = self._is_over()
-                display.step(self.step)
+                display.step(self.step, self.schedule.limits.progress(self.point))
                 self._log(display, trackers)
                 self._show()
                 self._evaluate(trackers)
                 self._save()
             if self.interrupted:
                 display.interrupted(self.interrupted, self.step)
+            elif self.ended:
+                display.ended(self.ended, self.step)
 
-    def _round(self) -> None:
-        """One round of the game: every player's turns."""
-        assert self.stretch is not None
-        length = self.stretch.end - self.stretch.start
-        done = self.step - self.stretch.start
-        moment = self.game.moment
-        moment.step, moment.progress = self.step, done / length
-        staged = self._stage() if self.stages else None
+    def play_step(self) -> None:
+        """One step of the game: every player's turns."""
+        done = self.schedule.done(self.point)
+        moving = [seat for seat in self.seats if done % seat.every == 0]
+        staged = self._stage(moving) if self.staging else None
+        line = self.step + self.log_every - self.step % self.log_every  # the step of the next line of the log
         for place, seat in enumerate(self.seats, start=1):
-            seat.set_rate(done, length)
-            seat.watched, seat.gradient_norm = (self.step + 1) % self.settings.log_every == 0, None
+            if seat not in moving:
+                continue
+            seat.set_rate(self.game.progress, done)
+            seat.watched, seat.gradient_norm = self.step + seat.every >= line, None
             self._give_turn_to([seat])
             for turn in range(seat.turns):
                 seed = self._seed(place, turn)
-                batches = self._next_batches() if staged is None else self._as_seen_by(seat, staged)
+                read = self._next_batches if staged is None else partial(self._as_seen_by, seat, staged)
+                batches = self.regime.batches(seat.player, read)
                 values = seat.move(batches, seed) | self.game.take_notes()
                 self.ledger.add(seat.player.name, values)
                 if seat.gradient_norm is not None:
                     self.ledger.add(seat.player.name, {GRADIENT_NORM: seat.gradient_norm})
-                if self.game.steers:
+                if self.steers:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
-            self.average.update(self.step)
+            self.average.update(self.step, self.game.batch_size)
+        self.step += 1
+        elapsed = 0.0 if self.settings.minutes is None else self.processes.highest(round(self._seconds() * 1e6)) / 1e6
+        self._reach(Point(self.step, self.seen, elapsed))
 
-    def _progress(self) -> float:
-        """Returns the completed fraction of the phase."""
-        assert self.stretch is not None
-        return (self.step - self.stretch.start) / (self.stretch.end - self.stretch.start)
+    def _reach(self, point: Point) -> None:
+        """Notes how far the training has come, the same in every process, for the game too."""
+        self.point, moment = point, self.game.moment
+        moment.step, moment.progress = point.step, self.schedule.progress(point)
 
     def _over_processes(self, values: Terms) -> Terms:
         """The means over the processes, in each of them."""
@@ -251,9 +264,9 @@ class Trainer:
         means = self.processes.mean(torch.stack(list(values.values())))
         return dict(zip(values, means.unbind(), strict=True))
 
-    def _stage(self) -> tuple[set[str], list[Batch]]:
-        """The round's shared batch, with what the game made of it while the stagers may change."""
-        self._give_turn_to([seat for seat in self.seats if seat.player.name in self.game.stagers])
+    def _stage(self, moving: Sequence[Seat]) -> tuple[set[str], list[Batch]]:
+        """The step's shared batch, with what the game made of it while the stagers that move may change."""
+        self._give_turn_to([seat for seat in moving if seat.player.name in self.game.stagers])
         seed = self._seed(0, 0)
         batches = self._next_batches()
         staged = []
@@ -279,7 +292,7 @@ class Trainer:
         self.seen += self.stream.batch_size
         if self.settings.accumulate == 1:
             return [batch]
-        parts = {key: value.chunk(self.settings.accumulate) for key, value in batch.items()}
+        parts = {key: value.tensor_split(self.settings.accumulate) for key, value in batch.items()}
         return [{key: parts[key][i] for key in parts} for i in range(self.settings.accumulate)]
 
     def _give_turn_to(self, movers: Sequence[Seat]) -> None:
@@ -298,31 +311,38 @@ class Trainer:
 
     # Phases.
 
-    def _enter_stretch(self) -> None:
-        """Starts the next phase where one is due: its players, with fresh optimizers, and its data from the start."""
-        if self.stretch is None or self.step >= self.stretch.end:
-            stretch = next(stretch for stretch in self.stretches if self.step < stretch.end)
-            self._enter(stretch, position=0)
+    def enter_due(self) -> None:
+        """Begins the next phase where one is due, with its data from the start."""
+        if self.schedule.due(self.point):
+            self.schedule.enter(self.point)
+            self._enter(position=0)
 
-    def _enter(self, stretch: Stretch, position: int) -> None:
-        self.stretch = stretch
-        phase = stretch.phase
+    def _enter(self, position: int) -> None:
+        """Begins or resumes the schedule's phase: its players, with fresh optimizers, and its data from a position."""
+        number, phase = self.schedule.number, self.schedule.phase
         batch_size = self.game.batch_size = phase.batch_size or self.settings.batch_size
-        number = self.stretches.index(stretch)
+        self.log_every, self.sample_every, self.checkpoint_every = intervals(phase, self.settings)
+        self._reach(self.point)
         # Of new weights: the same in all processes, and when the run is resumed.
         seed_torch(mix(self.settings.seed, number), self.processes.device)
-        self.game.enter_phase(number, self._progress())
+        self.release()
+        self.game.enter_phase(number, self.schedule.progress(self.point))
+        self.frozen = frozen(self.game)
         self._lay_out()
         self._seat_players(phase)
         training, held_out = hold_out(self.data.for_training(phase.spec), self.recipe.data.held_out)
         if self.step == 0:
             self.game.study(training)
         self.watch = Watch(self.game, training, held_out)
-        self.stream = BatchStream(
+        self.stream = self.regime.stream(
             training, batch_size,
             seed=mix(self.settings.seed, number) >> 32, position=position, workers=self.recipe.data.workers,
             rank=self.processes.rank, processes=self.processes.count, device=self.processes.device,
         )  # fmt: skip
+
+    def release(self) -> None:
+        """Lets gradients reach all parameters of the game, except those that its author froze."""
+        release(self.game, self.frozen)
 
     def _lay_out(self) -> None:
         """Moves the game to the device, in the memory layout in which it runs fastest; the average follows."""
@@ -333,23 +353,27 @@ class Trainer:
     def _seat_players(self, phase: Phase) -> None:
         """Everyone who plays in the phase takes a seat; networks that nobody there owns are frozen."""
         players = cast_of(self.game)
+        if self.game.shares_samples(self.game.stagers) and not any(name in players for name in self.game.stagers):
+            given = f"`stagers` names {', '.join(self.game.stagers)}, and the players are {', '.join(players)}"
+            raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
         for name in phase.players or ():
             if name not in players:
                 raise unknown(f"player in phase `{phase.name}`", name, players)
         playing = [p for name, p in players.items() if phase.players is None or name in phase.players]
-        self.game.requires_grad_(False).eval()
-        for player in playing:
-            for network in player.networks:
-                network.train()
         if self.processes.count > 1:
             share_batch_statistics(self.game)
-        self.seats = [Seat(player, self.recipe, self.processes) for player in playing]
+        self.seats = [Seat(self.regime.player(player), self.recipe, self.processes) for player in playing]
+        self.game.eval()
+        for network in (network for player in playing for network in player.networks):
+            train_mode(network)
+        self.game.requires_grad_(False)
         self.game.optimizers = {seat.player.name: seat.optimizer for seat in self.seats}
-        if self.stages and not any(seat.player.name in self.game.stagers for seat in self.seats):
-            given = f"`stagers` names {', '.join(self.game.stagers)}, and {', '.join(p.name for p in playing)} play"
-            raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
-        if self.stages and any(seat.turns > 1 for seat in self.seats):
-            raise RecipeError(f"{self.recipe.system} shares its samples among a round's players: `turns` must be 1")
+        self.steers = self.game.steers
+        self.staging = self.game.shares_samples(seat.player.name for seat in self.seats)
+        for seat in self.seats:
+            if self.staging and seat.player.name in self.game.stagers and seat.turns > 1:
+                what = f"`{seat.player.name}` of {self.recipe.system} trains through the samples that a step shares"
+                raise RecipeError(f"{what}; its `turns` must be 1")
         if self.settings.compile:
             for network in {network: None for player in playing for network in player.networks}:
                 network.compile()
@@ -358,18 +382,17 @@ class Trainer:
 
     def _log(self, display: Display, trackers: Trackers) -> None:
         """A line for the interval; one that has only begun at the end stays open, for the run that goes on."""
-        due = self.step % self.settings.log_every == 0
+        due = self.step % self.log_every == 0
         if not (due or self.over):
             return
-        figures = self._finite(self.ledger.means(self.processes))
+        figures = self._finite(self.ledger.means(self.processes) | self.regime.figures())
         if due:
             self.ledger.clear()
         now, (then, seen) = time.perf_counter(), self._mark
         self._mark = (now, self.seen)
         self.elapsed += now - then
-        assert self.stretch is not None
         speed = round((self.seen - seen) / (now - then), 1)
-        line = {"step": self.step, "phase": self.stretch.phase.name, **figures, "samples_per_second": speed}
+        line = {"step": self.step, "phase": self.schedule.phase.name, **figures, "samples_per_second": speed}
         if self.processes.first:
             self.run.append_log(line)
             trackers.log(line)
@@ -377,7 +400,7 @@ class Trainer:
 
     def _show(self) -> None:
         """A picture of samples, and a look at them for the doctor."""
-        every = self.settings.sample_every
+        every = self.sample_every
         if not ((every and self.step % every == 0) or self.over):
             return
         if self.processes.first:
@@ -407,7 +430,7 @@ class Trainer:
         self._mark = (then + time.perf_counter() - began, seen)
 
     def _save(self) -> None:
-        every = self.settings.checkpoint_every
+        every = self.checkpoint_every
         if (every and self.step % every == 0) or self.over:
             self._finite(self.ledger.means(self.processes))
             self.save()
@@ -420,19 +443,21 @@ class Trainer:
         """
         tensors, plain = split_state(self.game)
         optimizers, groups = self._optimizer_state()
-        files: dict[str, Tensors] = {GAME: tensors, OPTIMIZERS: optimizers}
+        kept, kept_plain = split_state(self.regime)
+        files: dict[str, Tensors] = {GAME: tensors, OPTIMIZERS: optimizers} | ({REGIME: kept} if kept else {})
         if self.average is not None:
             files[AVERAGE] = self.average.average
         wrong = self._not_finite(files)
         if wrong:
             raise NonFiniteError(wrong)
-        assert self.stretch is not None
+        start = self.schedule.start
         progress = Progress(
             step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
-            stretch=self.stretches.index(self.stretch), progress=self.game.progress,
-            ends=[stretch.end for stretch in self.stretches],
-            game=plain, optimizers=groups, ledger=self.ledger.state(),
-            scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
+            phase=self.schedule.number, progress=self.game.progress,
+            starts=self.schedule.starts, start_seen=start.seen, start_elapsed=start.elapsed, ends=self.schedule.ends,
+            averaged=0 if self.average is None else self.average.samples, game=plain, optimizers=groups,
+            ledger=self.ledger.state(),
+            scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats}, regime=kept_plain,
             pretrained={name: helper.sha256 for name, helper in helpers_of(self.game).items()},
         )  # fmt: skip
         if self.processes.first:
@@ -483,10 +508,10 @@ class Trainer:
         self.processes.wait()  # until all have read: the first now tidies up
         if self.processes.first:
             before = self.run.recipe.train  # a resumed run may have got other intervals
+            log_every, sample_every, _ = intervals(self.schedule.phase, before)
             self.run.rewind(
-                self.step, log_every=before.log_every, sample_every=before.sample_every,
-                evaluate_every=before.evaluate_every,
-            )  # fmt: skip
+                self.step, log_every=log_every, sample_every=sample_every, evaluate_every=before.evaluate_every
+            )
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
 
     def _load(self, folder: Path, files: dict[str, Tensors], saved: Progress) -> None:
@@ -496,17 +521,19 @@ class Trainer:
             CheckpointError: it is of another game, or of other phases or players.
         """
         try:
-            ends = [*saved.ends[:-1], self.settings.steps]
-            starts = [0, *ends[:-1]]
-            self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
+            start = Point(saved.starts[-1], saved.start_seen, saved.start_elapsed)
+            self.schedule.load(saved.starts, start, saved.ends)
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
-            self._enter(self.stretches[saved.stretch], saved.position)
+            self.point = Point(saved.step, saved.seen, saved.elapsed)
+            load_state(self.regime, files.get(REGIME, {}), saved.regime, folder)  # the stream may depend on it
+            self._enter(saved.position)
             check_helpers(self.game, saved.pretrained, folder)
             if (folder / EXTRA).is_dir():
                 self.game.load_files(folder / EXTRA)
             load_state(self.game, files[GAME], saved.game, folder)
             if self.average is not None:  # where there was none, it begins here
                 self.average.load(files.get(AVERAGE, self.average.weights))
+                self.average.samples = saved.averaged
             for seat in self.seats:
                 self._check_kind(seat)
                 seat.optimizer.load_state_dict(_optimizer_state(seat, files[OPTIMIZERS], saved.optimizers))
@@ -539,13 +566,9 @@ class Trainer:
     # When to stop, and what is wrong.
 
     def finished(self) -> bool:
-        """Whether it has played all the steps, seen all the samples or taken all the time that it was given."""
-        settings = self.settings
-        return (
-            self.step >= settings.steps
-            or (settings.samples is not None and self.seen >= settings.samples)
-            or (settings.minutes is not None and self._seconds() / 60 >= settings.minutes)
-        )
+        """Returns whether the run has reached one of its limits, or ends by its regime, whose sentence is `ended`."""
+        self.ended = self.regime.over()
+        return self.ended is not None or self.schedule.over(self.point)
 
     def _is_over(self) -> bool:
         """Whether the training ends here; asked once a step of all processes, so that they agree on it and on why."""
@@ -677,22 +700,22 @@ class Trainer:
             yield
 
 
-def stretches(phases: Sequence[Phase] | Any, steps: int) -> list[Stretch]:
-    """The phases' shares of so many steps, every phase at least one.
+def intervals(phase: Phase, settings: TrainSettings) -> tuple[int, int | None, int | None]:
+    """Returns the steps between lines of the log, pictures and checkpoints in a phase."""
+    return (
+        phase.log_every or settings.log_every,
+        phase.sample_every or settings.sample_every,
+        phase.checkpoint_every or settings.checkpoint_every,
+    )
 
-    Raises:
-        RecipeError: there are fewer steps than phases.
-    """
-    phases = list(phases)
-    if steps < len(phases):
-        raise RecipeError(f"`train.steps` is {steps}; this game has {len(phases)} phases and needs a step for each")
-    total, done, start, cut = sum(phase.share for phase in phases), 0.0, 0, []
-    for left, phase in zip(range(len(phases) - 1, -1, -1), phases, strict=True):
-        done += phase.share
-        end = max(start + 1, min(round(steps * done / total), steps - left))
-        cut.append(Stretch(phase, start, end))
-        start = end
-    return cut
+
+def train_mode(network: nn.Module) -> None:
+    """Sets a network to training mode, except the parts of it that are wholly frozen."""
+    network.train()
+    for part in network.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            part.eval()
 
 
 def _picture(show: int, classes: int | None) -> tuple[int, int | None]:

@@ -104,7 +104,7 @@ class TensorDataset(Dataset[Batch]):
         return {key: tensor[index] for key, tensor in self.tensors.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = torch.as_tensor(indices)
+        rows = torch.as_tensor(indices, dtype=torch.int64)
         return {key: tensor[rows] for key, tensor in self.tensors.items()}
 
 

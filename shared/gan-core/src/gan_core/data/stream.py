@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 from weakref import WeakSet
@@ -38,7 +38,7 @@ class Part(Dataset[Batch]):
         return self.dataset[int(self.indices[index])]
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        return fetch(self.dataset, self.indices[torch.as_tensor(indices)].tolist())
+        return fetch(self.dataset, self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist())
 
 
 def pixels_of(dataset: Dataset[Batch]) -> frozenset[str]:
@@ -101,7 +101,13 @@ class IndexStream(Sampler[list[int]]):
     """Endless batches of indices, in a new seeded order in each epoch, from any position. Batches may span epochs.
 
     Each process reads its own rows of the global batch, so the global batches do not depend on the number of processes.
+
+    Attributes:
+        varies: whether the sizes of the batches vary, in a subclass. The position of a stream then counts batches
+            instead of samples.
     """
+
+    varies = False
 
     def __init__(
         self, length: int, batch_size: int, *, seed: int, position: int = 0, rank: int = 0, processes: int = 1
@@ -149,6 +155,8 @@ class _Placed(Dataset[Any]):
             seed_torch(mix(mix(self.seed, self.rank), place), CPU)
         try:
             with reading(self.seed, place + self.row):
+                if not indices:  # no rows, in the shape of an item
+                    return {key: value[:0] for key, value in collate(fetch(self.dataset, [0])).items()}
                 return collate(fetch(self.dataset, indices))
         except GanError as error:  # raised by the stream; a worker would wrap it in its own traceback
             return error
@@ -164,40 +172,48 @@ class BatchStream:
     """An endless iterator over batches on a device, with pixels as floating point in [-1, 1].
 
     Attributes:
-        position: number of samples returned so far, over all processes; the only state needed to resume.
+        position: number of samples returned so far, over all processes, or of batches if their sizes vary; the only
+            state needed to resume.
 
     Args:
         dataset: the items.
         batch_size: global batch size, over all processes.
         seed: seed of the order and of the items' random numbers.
-        position: number of samples to skip.
+        position: position at which to start.
         workers: number of worker processes that read; 0 reads in the main process.
         rank: rank of this process.
         processes: number of training processes.
         device: device of the batches.
+        order: returns the stream of indices.
     """
 
     def __init__(
         self, dataset: Dataset[Batch], batch_size: int, *, seed: int, position: int = 0, workers: int = 0,
-        rank: int = 0, processes: int = 1, device: torch.device = CPU,
+        rank: int = 0, processes: int = 1, device: torch.device = CPU, order: Callable[..., IndexStream] = IndexStream,
     ) -> None:  # fmt: skip
         self.position, self.batch_size, self.device, self.pixels = position, batch_size, device, pixels_of(dataset)
-        indices = IndexStream(length(dataset), batch_size, seed=seed, position=position, rank=rank, processes=processes)
-        places: Iterable[Any] = zip(count(position, batch_size), indices)  # both are endless
-        loader = DataLoader(
-            _Placed(dataset, seed, rank=rank, row=indices.rows.start), batch_sampler=places, num_workers=workers,
-            pin_memory=device.type == "cuda", collate_fn=_unchanged, worker_init_fn=_ignore_interrupts,
-            generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
-        )  # fmt: skip
-        self.batches = iter(loader)
-        if workers:
-            _with_workers.add(self)
+        items = length(dataset)
+        indices = order(items, batch_size, seed=seed, position=position, rank=rank, processes=processes)
+        self.advance = 1 if indices.varies else batch_size
+        # An item's number in the stream, from which it draws. A batch whose size varies has at most all the items.
+        numbers = (position * items, items) if indices.varies else (position, batch_size)
+        places: Iterable[Any] = zip(count(*numbers), indices)  # both are endless
+        placed, pin = _Placed(dataset, seed, rank=rank, row=indices.rows.start), device.type == "cuda"
+        self.batches: Iterator[Any]
+        if not workers:  # without a DataLoader, which costs more than a small batch
+            self.batches = (_pinned(batch) if pin else batch for batch in map(placed.__getitems__, places))
+            return
+        self.batches = iter(DataLoader(
+            placed, batch_sampler=places, num_workers=workers, pin_memory=pin, collate_fn=_unchanged,
+            worker_init_fn=_ignore_interrupts, generator=torch.Generator().manual_seed(seed), persistent_workers=True,
+        ))  # fmt: skip
+        _with_workers.add(self)
 
     def __next__(self) -> Batch:
         read = next(self.batches)
         if isinstance(read, GanError):
             raise read
-        self.position += self.batch_size
+        self.position += self.advance
         return to_device(read, self.device, self.pixels)
 
     def stop_workers(self) -> None:
@@ -257,6 +273,11 @@ def collate(items: Any) -> Batch:
 def _unchanged(batch: Any) -> Any:
     """Returns what `_Placed` has collated already."""
     return batch
+
+
+def _pinned(batch: Any) -> Any:
+    """Returns a batch in page-locked memory, from which it is copied to a GPU asynchronously."""
+    return {key: value.pin_memory() for key, value in batch.items()} if isinstance(batch, dict) else batch
 
 
 def _is_numeric(value: Any) -> bool:

@@ -15,7 +15,7 @@ from gan_core.draws import drawing
 from gan_core.game import Batch, Game, Phase
 from gan_core.preset import on_meta
 from gan_core.recipe import Recipe
-from gan_core.seat import Seat
+from gan_core.seat import Seat, frozen, release
 
 BATCH = 8
 
@@ -56,14 +56,17 @@ def check_players(game: Game, recipe: Recipe, data: FittedData) -> None:
         game.enter_phase(number)
         batch = _batch(data, phase)
         players = [p for p in game.players() if phase.players is None or p.name in phase.players]
-        for player in players:
+        fixed, seats = frozen(game), [Seat(player, recipe, Processes("cpu")) for player in players]
+        shared = game.shares_samples(player.name for player in players)
+        for seat in seats:
             game.requires_grad_(False)
-            seat = Seat(player, recipe, Processes("cpu"))
+            seat.allow(True)
             before = {name: tensor.clone() for name, tensor in game.named_parameters()}
-            for name, term in seat.move([_staged(game, batch)], seed=1).items():
-                assert term.ndim == 0, f"{player.name}/{name} has the shape {tuple(term.shape)}"
-                assert torch.isfinite(term), f"{player.name}/{name} is {float(term)}"
+            for name, term in seat.move([_staged(game, batch) if shared else batch], seed=1).items():
+                assert term.ndim == 0, f"{seat.player.name}/{name} has the shape {tuple(term.shape)}"
+                assert torch.isfinite(term), f"{seat.player.name}/{name} is {float(term)}"
             _check_moved(game, before, seat)
+        release(game, fixed)
 
 
 def _staged(game: Game, batch: Batch) -> Batch:
