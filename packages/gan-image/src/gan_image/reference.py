@@ -420,7 +420,7 @@ def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[floa
     Its `alpha`, the weight of the smaller image, belongs to a call and not to the checkpoint. The network is fully
     grown; setting `network.moment.progress` fades the last block out.
     """
-    widths, scales = _widths_of_scales(state, part=1)
+    widths, scales = _widths_of_scales(state, "groupScale0.0")
     channels, latent_dim = len(state["toRGBLayers.0.module.weight"]), state["formatLayer.module.weight"].shape[1]
     names = {"formatLayer.module": "blocks.0.1", "groupScale0.0.module": "blocks.0.5"}
     for scale in range(scales + 1):
@@ -439,7 +439,7 @@ def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[
     `alpha` as in `progan_generator`; with one added scale, the published code ignores it. The published deviation is
     unbiased, and its groups are consecutive samples: the same as ours for batches of 4, where the factor is √(4/3).
     """
-    widths, scales = _widths_of_scales(state, part=0)
+    widths, scales = _widths_of_scales(state, "groupScaleZero.0")
     channels = state["fromRGBLayers.0.module.weight"].shape[1]
     names = {"groupScaleZero.0.module": "blocks.0.1", "groupScaleZero.1.module": "blocks.0.4",
              "decisionLayer.module": "judge"}  # fmt: skip
@@ -457,17 +457,16 @@ def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[
     return Published(network, settings, weights, arguments, place="discriminator")
 
 
-def _widths_of_scales(state: StateDict, part: int) -> tuple[tuple[int, ...], int]:
+def _widths_of_scales(state: StateDict, first: str) -> tuple[tuple[int, ...], int]:
     """Returns the channels at 4 pixels, 8 and so on, and the number of scales above 4 pixels.
 
     Args:
         state: weights under their published names.
-        part: index of each scale's convolution that keeps the scale's own number of channels.
+        first: name of the convolution at 4 pixels.
     """
-    (first,) = {len(tensor) for key, tensor in state.items() if key in ("groupScale0.0.module.bias",
-                                                                        "groupScaleZero.0.module.bias")}  # fmt: skip
     scales = sum(key.startswith("scaleLayers.") and key.endswith(".0.module.bias") for key in state)
-    return (first, *(len(state[f"scaleLayers.{scale}.{part}.module.bias"]) for scale in range(scales))), scales
+    layers = [first, *(f"scaleLayers.{scale}.0" for scale in range(scales))]
+    return tuple(len(state[f"{layer}.module.bias"]) for layer in layers), scales
 
 
 def _scale_arguments(widths: Sequence[int]) -> dict[str, Any]:
