@@ -278,11 +278,11 @@ PROGAN = Preset(
 """800,000 images at 4 pixels, and twice as many at each further size."""
 SMALL = PROGAN.but(
     objective="relativistic",
-    regularizers=[R1(weight=0.5), R2(weight=0.5)],
+    regularizers=[R1(weight=0.2), R2(weight=0.2)],
     settings={"drift": 0.0, "batch_sizes": ()},
-    optimizer=Adam(learning_rate=2e-3, betas=(0.0, 0.99)),
-    network={"image_size": 16, "latent_dim": 64, "widths": (64, 64, 32, 16)},
-    train={"batch_size": 32, "steps": 1500, "ema": 0.99, "sample_every": 250, "checkpoint_every": 250},
+    optimizer=Adam(learning_rate=3e-3, betas=(0.0, 0.99)),
+    network={"image_size": 16, "latent_dim": 64, "widths": (64, 32, 16, 16)},
+    train={"batch_size": 32, "steps": 1500, "ema": 0.995, "sample_every": 150, "checkpoint_every": 150},
 )
 
 PRESETS = {"progan": {"paper": PROGAN, "small": SMALL}}
