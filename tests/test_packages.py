@@ -84,7 +84,7 @@ def test_importing_a_domain_loads_nothing_heavy(domain):
     assert loaded_by(f"import gan_{domain}") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["systems"], ["data"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["systems"], ["data"]], ids=" ".join)
 @pytest.mark.parametrize("package", PACKAGES)
 def test_help_and_lists_load_nothing_heavy(package, arguments):
     if package == "core" and arguments != ["--help"]:

@@ -29,10 +29,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gan_image
-from gan_core.checkpoint import load_state, read_checkpoint
+from gan_core.checkpoint import GAME, load_state, read_checkpoint
 from gan_core.data import FittedData, TensorSource
 from gan_core.evaluation import Evaluation, protocol_id
-from gan_core.trainer import GAME
 from gan_image.media import write_samples
 
 BUDGET = 256_000

@@ -199,8 +199,8 @@ def test_items_are_read_back_as_they_were(tmp_path):
 
 
 def test_labels_are_written_beside(tmp_path):
-    write_items(steps(2), tmp_path, labels=torch.tensor([7, 3]), game=Maker())
-    assert (tmp_path / "labels.csv").read_text() == "item,label\n00000,7\n00001,3\n"
+    write_items(steps(2), tmp_path, labels={"label": ["seven", "3"]}, game=Maker())
+    assert (tmp_path / "labels.csv").read_text() == "file,label\n00000.wav,seven\n00001.wav,3\n"
     assert len(read_items(tmp_path)["audio"]) == 2
 
 

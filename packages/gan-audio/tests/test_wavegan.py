@@ -17,6 +17,7 @@ from gan_audio.systems.wavegan import PhaseShuffle, SameConvolution, SameTranspo
 from gan_core import draws, train
 from gan_core.data import TensorDataset
 from gan_core.errors import DataError, RecipeError
+from gan_core.interpolation import interpolate
 from gan_core.metrics import sliced_wasserstein
 
 CPU = torch.device("cpu")
@@ -225,6 +226,20 @@ def test_latents_are_uniform_up_to_the_truncation():
     assert_close(z.var(), torch.tensor(1 / 3), rtol=0.01, atol=0)
     assert truncated.abs().max() <= 0.5 < 1.001 * truncated.abs().max()
     assert not torch.equal(game.generate(2, seed=0, truncation=0.5), game.generate(2, seed=0))
+
+
+@torch.no_grad()
+def test_interpolated_sounds_are_renderings_of_latents_on_the_line():
+    game = WaveGAN(wavegan.Generator(**SMALL), wavegan.Discriminator(**SMALL)).eval()
+    made = interpolate(game, rows=3, steps=5, seed=2)
+    with draws.drawing(2, game.device, rows=6, total=6):
+        start, end = game.latent(6).chunk(2)
+    latents = game.between(start, end, torch.linspace(0, 1, 5))
+    assert latents.abs().max() <= 1
+    assert_close(latents[:, 2], (start + end) / 2)
+    assert_close(made.flatten(0, 1), game.render(latents.flatten(0, 1)))
+    assert_close(made[:, 0], game.render(start))
+    assert_close(made[:, -1], game.render(end))
 
 
 def test_the_papers_training():

@@ -293,6 +293,10 @@ def test_a_file_where_a_folder_is_meant_and_the_other_way_round(refused, tmp_pat
     assert refused("sheet", trained / "plain", "--out", "a.jpg") == "`--out` is a.jpg; the picture is a .png"
     assert refused("film", trained / "plain", "--out", "a.mp4") == "`--out` is a.mp4; the animation is a .gif"
     assert (
+        refused("export", trained / "plain", "--out", "a", "--network", "discriminator")
+        == "`discriminator` of dcgan cannot be exported; choose --network generator"
+    )
+    assert (
         refused("export", trained / "plain", "--out", "a", "--format", "tf") == "`--format` is tf; only onnx is known"
     )
 
@@ -414,7 +418,7 @@ def test_samples_that_cannot_be_made(refused, trained, words, message):
 def test_walks_that_cannot_be_made(refused, trained):
     assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; it must be from 0 to 9"
     assert refused("interpolate", trained / "plain", "--label", 1) == (
-        "the model was trained without classes; leave `label` out"
+        "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"
     )
 
 
@@ -629,8 +633,12 @@ def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
     for library in ("onnx", "onnxscript"):
         pytest.importorskip(library)
     answer = json.loads(gan("export", trained / "labelled", "--out", "g.onnx", "--json")[1])
-    assert answer["file"] == "g.onnx"
+    assert (answer["file"], answer["network"]) == ("g.onnx", "generator")
+    assert answer["inputs"]["label"] == {"type": "int64", "shape": ["batch"], "values": "class, from 0 to 9"}
     assert answer["largest_difference"] < 1e-3
+    text = gan("export", trained / "labelled", "--network", "generator", "--out", "g.onnx")[1].splitlines()
+    assert text[:2] == ["g.onnx: generator", "  input z: float32 [batch, 4], standard normal"]
+    assert text[-1].startswith("  largest difference from torch: ")
     session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
     z, label = torch.randn(3, 4), torch.tensor([9, 0, 4])
     (ours,) = session.run(None, {"z": z.numpy(), "label": label.numpy()})

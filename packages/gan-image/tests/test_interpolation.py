@@ -1,104 +1,67 @@
-"""Walks along the great circle."""
-
-import math
+"""Interpolations of systems whose latents are normal, uniform, and partly categories."""
 
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
-from gan_core.errors import InputError
-from gan_core.game import Game
-from gan_core.two_player import TwoPlayerGame
-from gan_image.interpolation import great_circle, strips
+import gan_image
+from gan_core import draws
+from gan_core.interpolation import interpolate
+
+SMALL = {
+    "dcgan": {"image_size": 16, "width": 4, "latent_dim": 8, "num_classes": 3},
+    "began": {"image_size": 16, "width": 4, "latent_dim": 8},
+    "infogan": {"image_size": 16, "width": 4, "noise": 6},
+}
+ROWS, STEPS = 5, 7
 
 
-class Latent(nn.Module):
-    """Shows its latent, and its class, as an image of one row."""
-
-    latent_dim = 3
-
-    def __init__(self, num_classes=None):
-        super().__init__()
-        self.num_classes = num_classes
-        self.scale, self.norm = nn.Parameter(torch.ones(1)), nn.BatchNorm1d(3, affine=False)
-
-    def forward(self, z, label=None):
-        shown = self.norm(self.scale * z) if self.training else self.scale * z
-        return (shown if label is None else torch.cat([shown, label[:, None].to(z)], dim=1))[:, None, None]
+@pytest.fixture(params=SMALL)
+def game(request):
+    torch.manual_seed(0)
+    return gan_image.create(request.param, **SMALL[request.param]).eval()
 
 
-class Judge(nn.Module):
-    def __init__(self, num_classes=None):
-        super().__init__()
-        self.num_classes = num_classes
+def ends(game):
+    with draws.drawing(3, game.device, rows=2 * ROWS, total=2 * ROWS):
+        return game.latent(2 * ROWS).chunk(2)
 
 
-def game(num_classes=None):
-    return TwoPlayerGame(Latent(num_classes), Judge(num_classes))
+def way(game):
+    start, end = ends(game)
+    return game.between(start, end, torch.linspace(0, 1, STEPS))
 
 
-def test_a_quarter_turn_by_hand():
-    start, end = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    points = great_circle(start, end, torch.tensor([0.0, 1 / 3, 0.5, 1.0]))
-    angles = torch.tensor([0.0, math.pi / 6, math.pi / 4, math.pi / 2])
-    assert_close(points, torch.stack([angles.cos(), angles.sin()], dim=1)[None])
+@torch.no_grad()
+def test_samples_are_renderings_of_the_latents_on_the_way(game):
+    made = interpolate(game, rows=ROWS, steps=STEPS, seed=3)
+    label = {} if game.num_classes is None else {"label": torch.arange(ROWS) % 3}
+    start, end = ends(game)
+    assert_close(made[:, 0], game.render(start, **label))
+    latents = way(game)
+    if not hasattr(game, "categories"):
+        assert_close(latents[:, -1], end)
+    assert_close(made[:, -1], game.render(latents[:, -1], **label))
+    assert not torch.isclose(made[:, 0], made[:, -1]).all()
 
 
-def test_a_walk_begins_and_ends_where_it_should_and_keeps_its_length():
-    start, end = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))
-    walk = great_circle(start, end, torch.linspace(0, 1, 9))
-    assert walk.shape == (5, 9, 64)
-    assert_close(walk[:, 0], start)
-    assert_close(walk[:, -1], end)
-    unit = great_circle(*(x / x.norm(dim=1, keepdim=True) for x in (start, end)), torch.linspace(0, 1, 9))
-    assert_close(unit.norm(dim=2), torch.ones(5, 9))
+def test_latents_stay_in_the_distribution(game):
+    latents, (start, end) = way(game), ends(game)
+    if type(game).__name__ == "TwoPlayerGame":  # normal: as long as the ends are
+        lengths = torch.stack([start.norm(dim=1), end.norm(dim=1)]).sort(dim=0).values
+        assert (latents.norm(dim=2) >= lengths[0, :, None] - 1e-4).all()
+    else:
+        assert latents.min() >= -1
+        assert latents.max() <= 1
 
 
-def test_a_walk_back_is_the_walk_reversed():
-    start, end = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
-    share = torch.linspace(0, 1, 7)
-    assert_close(great_circle(end, start, share), great_circle(start, end, share).flip(1))
-
-
-@pytest.mark.parametrize("end", [[2.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 1e-8]])
-def test_latents_on_one_line_have_a_walk_too(end):
-    start, stop, share = torch.tensor([1.0, 0.0]), torch.tensor(end), torch.linspace(0, 1, 5)
-    assert_close(great_circle(start[None], stop[None], share)[0], torch.lerp(start, stop, share[:, None]))
-
-
-def test_strips_are_rows_of_walks_that_depend_on_the_seed_alone():
-    images = strips(game(), rows=3, steps=5, label=None, seed=1)
-    assert images.shape == (15, 1, 1, 3)
-    rows = images.unflatten(0, (3, 5)).flatten(2)
-    assert_close(great_circle(rows[:, 0], rows[:, -1], torch.linspace(0, 1, 5)), rows)
-    assert torch.equal(images, strips(game(), rows=3, steps=5, label=None, seed=1))
-    assert not torch.equal(images, strips(game(), rows=3, steps=5, label=None, seed=2))
-
-
-def test_a_strip_stays_in_its_class():
-    classes = [strips(game(3), rows=4, steps=2, label=label, seed=0)[:, 0, 0, 3].tolist() for label in (None, 2)]
-    assert classes == [[0, 0, 1, 1, 2, 2, 0, 0], [2] * 8]
-
-
-def test_strips_are_made_in_evaluation_mode_and_leave_the_game_as_it_was():
-    trained = game().train()
-    assert torch.equal(strips(trained, rows=2, steps=3, label=None, seed=0),
-                       strips(game().eval(), rows=2, steps=3, label=None, seed=0))  # fmt: skip
-    assert trained.generator.training
-
-
-def test_what_has_no_walk_says_why():
-    class Other(Game):
-        def players(self):
-            return ()
-
-    for asked, label, words in (
-        (game(3), 3, "`label` is 3; it must be from 0 to 2"),
-        (game(3), -1, "`label` is -1; it must be from 0 to 2"),
-        (game(), 0, "the model was trained without classes; leave `label` out"),
-        (Other(), None, "Other has no generator that takes a latent"),
-    ):
-        with pytest.raises(InputError) as error:
-            strips(asked, rows=2, steps=2, label=label, seed=0)
-        assert str(error.value) == words
+def test_infogan_keeps_its_category_and_moves_the_other_codes():
+    torch.manual_seed(0)
+    game = gan_image.create("infogan", **SMALL["infogan"]).eval()
+    latents, (start, end) = way(game), ends(game)
+    noise, category, continuous = latents.split([game.noise, game.categories, game.continuous], dim=2)
+    assert torch.equal(category, start[:, None, game.noise : -game.continuous].expand_as(category))
+    assert (category.sum(dim=2) == 1).all()
+    assert (category[:, -1] != end[:, game.noise : -game.continuous]).any()  # some ends had another one
+    assert_close(noise[:, -1], end[:, : game.noise])
+    assert_close(continuous[:, -1], end[:, -game.continuous :])

@@ -166,15 +166,31 @@ def test_samples_of_one_kind_need_no_name(tmp_path):
 
 
 def test_labels_are_written_beside(tmp_path):
-    write_items({"image": flat(0.0, 0.0)}, tmp_path / "images", labels=torch.tensor([7, 3]))
-    assert (tmp_path / "images" / "labels.csv").read_text() == "item,label\n00000,7\n00001,3\n"
-    write_items({"points": torch.tensor([[0.5], [1.5]])}, tmp_path / "points", labels=torch.tensor([7, 3]))
-    assert (tmp_path / "points" / "points.csv").read_text() == "x0,label\n0.5,7\n1.5,3\n"
+    labels = {"label": ["7", "red, round"]}
+    write_items({"image": flat(0.0, 0.0)}, tmp_path / "images", labels=labels)
+    words = 'file,label\n00000.png,7\n00001.png,"red, round"\n'
+    assert (tmp_path / "images" / "labels.csv").read_text() == words
+    write_items({"points": torch.tensor([[0.5], [1.5]])}, tmp_path / "points", labels=labels)
+    assert (tmp_path / "points" / "points.csv").read_text() == 'x0,label\n0.5,7\n1.5,"red, round"\n'
     assert read_items(tmp_path / "points")["points"].tolist() == [[0.5], [1.5]]
 
 
+@pytest.mark.parametrize("samples", [torch.rand(7, 1, 4, 4), torch.rand(7, 2)])
+def test_parts_are_written_like_the_whole(tmp_path, samples):
+    labels = {"label": [str(k % 3) for k in range(7)], "caption": ["a bird"] * 7}
+    whole = write_items(samples, tmp_path / "whole", labels=labels)
+    parts = write_items(iter(samples.split(3)), tmp_path / "parts", count=7, labels=labels)
+    assert [path.name for path in parts] == [path.name for path in whole]
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "parts").iterdir())
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
 def test_an_item_of_several_images_has_several_files(tmp_path):
-    paths = write_items({"source": flat(0.0, size=4), "target": flat(0.0, size=8)}, tmp_path)
+    samples = {"source": flat(0.0, size=4), "target": flat(0.0, size=8)}
+    paths = write_items(samples, tmp_path, labels={"label": ["cat"]})
+    assert (tmp_path / "labels.csv").read_text() == "file,label\n00000_source.png,cat\n00000_target.png,cat\n"
     assert [path.name for path in paths] == ["00000_source.png", "00000_target.png"]
 
 

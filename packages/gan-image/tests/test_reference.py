@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gan_core.blocks import SelfAttention
-from gan_core.errors import CheckpointError
+from gan_core.cli import game_around
+from gan_core.errors import CheckpointError, RecipeError
 from gan_core.reference import read_reference
 from gan_core.testing import find_fixtures
 from gan_image import DOMAIN
@@ -369,3 +370,50 @@ def test_nothing_larger_than_the_checkpoint_is_allocated_for_one_that_does_not_f
         CheckpointError, match=r"^the checkpoint does not fit: Error.* size mismatch for features\.0\.0\.bias"
     ):
         DOMAIN.load_reference("cyclegan/patchgan_discriminator", state)
+
+
+@pytest.mark.parametrize(("place", "key", "result"), [(None, "source", "to_target"), ("b_to_a", "target", "to_source")])
+def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp_path, place, key, result):
+    name = "cyclegan/resnet_generator"
+    state = resnet_generator(in_channels=3, out_channels=1)
+    game = game_around(DOMAIN, name, read_reference(DOMAIN, name, state, {}), place)
+    folder = game.save_pretrained(tmp_path / "model")
+    loaded = DOMAIN.load(folder)
+    channels = {"source": 3, "target": 1} if place is None else {"source": 1, "target": 3}
+    assert loaded.data_spec().channels == channels
+    assert set(loaded.absent) == {"a_to_b", "b_to_a", "discriminator_a", "discriminator_b"} - {place or "a_to_b"}
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made = loaded.apply({key: picture})
+        assert made.keys() == {result}
+        assert torch.equal(made[result], DOMAIN.load_reference(name, state).eval()(picture))
+        other = "b_to_a" if place is None else "a_to_b"
+        with pytest.raises(CheckpointError, match=f"this model does not hold the network `{other}`"):
+            loaded.apply({"target" if key == "source" else "source": picture[:, :1]})
+
+
+def test_a_place_that_a_published_network_cannot_take_is_refused():
+    name = "cyclegan/resnet_generator"
+    published = read_reference(DOMAIN, name, resnet_generator(in_channels=3, out_channels=3), {})
+    with pytest.raises(RecipeError, match="that cyclegan/resnet_generator can become `discriminator_a`"):
+        game_around(DOMAIN, name, published, "discriminator_a")
+
+
+def resnet_generator(*, in_channels, out_channels, width=4, blocks=2):
+    """A published checkpoint of a translator with instance norm."""
+    drawn = torch.Generator().manual_seed(0)
+
+    def layer(key, *shape):
+        bias = shape[1] if key in ("model.12", "model.15") else shape[0]  # transposed convolutions
+        return {
+            f"{key}.weight": 0.1 * torch.randn(shape, generator=drawn),
+            f"{key}.bias": torch.randn(bias, generator=drawn),
+        }
+
+    state = layer("model.1", width, in_channels, 7, 7) | layer("model.4", 2 * width, width, 3, 3)
+    state |= layer("model.7", 4 * width, 2 * width, 3, 3)
+    for block in range(blocks):
+        for part in (1, 5):
+            state |= layer(f"model.{10 + block}.conv_block.{part}", 4 * width, 4 * width, 3, 3)
+    state |= layer("model.12", 4 * width, 2 * width, 3, 3) | layer("model.15", 2 * width, width, 3, 3)
+    return state | layer("model.19", out_channels, width, 7, 7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from gan_core.data import Source, Spec, TensorSource
 from gan_core.domain import Card, DataCard, Demo, Domain, MetricCard
 from gan_core.errors import DataError
 from gan_core.game import Game
+from gan_core.media import Samples, split_samples, write_each
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
 from gan_core.reference import Published
@@ -84,10 +85,13 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
     return path
 
 
-def write_items(samples: Tensor, folder: Path, *, game: Game) -> list[Path]:
-    folder.mkdir(parents=True)
-    torch.Tensor.numpy(samples).tofile(folder / "points.bin")
-    return [folder / "points.bin"]
+def write_items(
+    samples: Samples, folder: Path, *, count: int, labels: Mapping[str, Sequence[str]] | None = None, game: Game
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    _, parts = split_samples(samples)
+    rows = ({key: tensor.tolist() for key, tensor in part.items()} for part in parts)
+    return write_each(rows, folder, ".txt", lambda path, row: path.write_text(str(row)), count=count, labels=labels)
 
 
 def spread(samples: Tensor, dataset: Any, facts: Mapping[str, Any]) -> dict[str, float]:

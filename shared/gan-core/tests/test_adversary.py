@@ -254,10 +254,10 @@ class Mapped(nn.Module):
 class StyleGame(TwoPlayerGame):
     """Path lengths are measured in the space of styles."""
 
-    def styles(self, count: int, **condition: Any) -> Tensor:
-        return self.generator.styles(self.latent(count), **condition)
+    def styles(self, latent: Tensor, **condition: Any) -> Tensor:
+        return self.generator.styles(latent, **condition)
 
-    def render(self, styles: Tensor, **condition: Any) -> Tensor:
+    def synthesize(self, styles: Tensor, **condition: Any) -> Tensor:
         return self.generator.render(styles)
 
 

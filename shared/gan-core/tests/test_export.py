@@ -1,6 +1,5 @@
-"""A generator for other runtimes computes what ours does."""
+"""Networks for other runtimes compute what ours do."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,36 +8,37 @@ from torch.testing import assert_close
 
 import gan_core.export
 from gan_core.blocks import ConditionalBatchNorm, SelfAttention, spectral_layers
-from gan_core.errors import GanError, InputError, MissingDependency, RecipeError
-from gan_core.export import export_onnx
+from gan_core.errors import DataError, GanError, InputError, MissingDependency
+from gan_core.export import Value, export_onnx
+from gan_core.exported import BATCH, Axis, Exported, Input
 from gan_core.game import Game, Player
+from gan_core.testing.onnx import read_metadata, run_onnx
 from gan_core.two_player import TwoPlayerGame
 
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
+for library in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(library)
 
 
-def run(path, **inputs):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (samples,) = session.run(["samples"], {name: np.asarray(value) for name, value in inputs.items()})
-    return torch.from_numpy(samples)
-
-
-def test_the_exported_generator_computes_the_same_for_any_number_of_samples(toy, tmp_path):
-    game = toy.create("plain")
-    assert export_onnx(game, tmp_path / "new" / "g.onnx") < 1e-6
+def test_an_exported_generator_computes_the_same_for_any_number_of_samples_and_tells_how_it_is_fed(toy, tmp_path):
+    game, path = toy.create("plain", num_classes=3), tmp_path / "new" / "g.onnx"
+    game.recipe = game.recipe.but({"data.classes": ["cat", "dog", "eel"]})
+    file = export_onnx(game, path)
+    assert [path.name for path in path.parent.iterdir()] == ["g.onnx"]
+    assert file.difference < 1e-6
     for count in (1, 3, 17):
-        z = torch.randn(count, 4)
-        assert_close(run(tmp_path / "new" / "g.onnx", z=z), game.generator(z).detach(), atol=1e-5, rtol=1e-4)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["g.onnx"]
-
-
-def test_classes_are_an_input_of_their_own(toy, tmp_path):
-    game = toy.create("plain", num_classes=3)
-    export_onnx(game, tmp_path / "g.onnx")
-    z, label = torch.randn(5, 4), torch.tensor([2, 0, 1, 2, 2])
-    assert_close(run(tmp_path / "g.onnx", z=z, label=label), game.generator(z, label).detach(), atol=1e-5, rtol=1e-4)
+        z, label = torch.randn(count, 4), torch.arange(count) % 3
+        assert_close(run_onnx(path, z=z, label=label)[0], game.generator(z, label).detach(), atol=1e-5, rtol=1e-4)
+    assert file.network == "generator"
+    assert file.inputs == {
+        "z": Value("float32", ("batch", 4), "standard normal"),
+        "label": Value("int64", ("batch",), "class, from 0 to 2"),
+    }
+    assert file.outputs == {"samples": Value("float32", ("batch", 2), "as in the data")}
+    assert read_metadata(path) == {
+        "system": "plain", "network": "generator", "input.z": "float32 [batch, 4], standard normal",
+        "input.label": "int64 [batch], class, from 0 to 2", "output.samples": "float32 [batch, 2], as in the data",
+        "axis.batch": "any size", "classes": '["cat", "dog", "eel"]',
+    }  # fmt: skip
 
 
 def test_an_export_leaves_the_game_as_it_was(toy, tmp_path):
@@ -76,13 +76,13 @@ def test_the_blocks_of_a_generator_can_be_exported_amid_its_training(tmp_path):
     assert all(torch.equal(tensor, state[name]) for name, tensor in game.state_dict().items())
     assert len(list(spectral_layers(game.generator))) == 5
     expected = game.eval().generator(z, label).detach()
-    assert_close(run(tmp_path / "g.onnx", z=z, label=label), expected, atol=1e-5, rtol=1e-4)
+    assert_close(run_onnx(tmp_path / "g.onnx", z=z, label=label)[0], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_existing_file_is_replaced(toy, tmp_path):
     (tmp_path / "g.onnx").write_text("old")
     export_onnx(toy.create("plain"), tmp_path / "g.onnx")
-    assert run(tmp_path / "g.onnx", z=torch.zeros(1, 4)).shape == (1, 2)
+    assert run_onnx(tmp_path / "g.onnx", z=torch.zeros(1, 4))[0].shape == (1, 2)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(toy, tmp_path):
@@ -105,20 +105,140 @@ def test_a_missing_library_is_named(toy, tmp_path, monkeypatch):
         export_onnx(toy.create("plain"), tmp_path / "g.onnx")
 
 
-def test_a_game_without_a_generator_of_latents_is_refused(tmp_path):
-    class Other(Game):
-        def __init__(self, **networks):
-            super().__init__()
-            for name, network in networks.items():
-                setattr(self, name, network)
+class Styles(nn.Module):
+    """A generator of the style-based kind: normalised latents, a style for each layer, a constant for the batch."""
 
-        def players(self):
-            yield Player("other", (), lambda batch: {})
+    latent_dim = 4
 
-    with pytest.raises(InputError, match=r"^Other has no generator that takes a latent; only such can be exported$"):
-        export_onnx(Other(translator=nn.Linear(2, 2)), tmp_path / "g.onnx")
-    with pytest.raises(RecipeError, match=r"^Linear has no attribute `latent_dim`"):
-        export_onnx(Other(generator=nn.Linear(2, 2)), tmp_path / "g.onnx")
-    with pytest.raises(InputError, match=r"^the generator of Other is told input2 besides its latent; only one of"):
-        export_onnx(Other(generator=nn.Bilinear(2, 2, 2)), tmp_path / "g.onnx")
+    def __init__(self):
+        super().__init__()
+        self.mapping, self.constant = nn.Linear(4, 4), nn.Parameter(torch.randn(1, 4, 4))
+        self.scales, self.weight = nn.ModuleList(nn.Linear(4, 4) for _ in range(2)), nn.Parameter(torch.randn(4, 4, 3))
+
+    def forward(self, z):
+        z = z * z.square().mean(dim=1, keepdim=True).add(1e-8).rsqrt()
+        styles = self.mapping(z).unsqueeze(1).repeat(1, len(self.scales), 1)
+        x = self.constant.expand(len(z), -1, -1)
+        for scale, style in zip(self.scales, styles.unbind(1), strict=True):
+            s = scale(style).unsqueeze(2)
+            demodulated = (self.weight * s.transpose(1, 2).unsqueeze(3)).square().sum(dim=(2, 3)).add(1e-8).rsqrt()
+            x = nn.functional.conv1d(x * s, self.weight, padding=1) * demodulated.unsqueeze(2)
+        return x
+
+
+def test_a_generator_that_counts_its_batch_takes_any_other(tmp_path):
+    game = TwoPlayerGame(Styles(), nn.Linear(4, 1))
+    file = export_onnx(game, tmp_path / "g.onnx")
+    assert file.inputs["z"].shape == ("batch", 4)
+    for count in (1, 2, 5):
+        z = torch.randn(count, 4)
+        assert_close(run_onnx(tmp_path / "g.onnx", z=z)[0], game.generator(z).detach(), atol=1e-5, rtol=1e-4)
+
+
+class Broken(nn.Linear):
+    """A generator of three kinds: for one size of batch alone, with a branch by values, or of no numbers."""
+
+    latent_dim = 4
+
+    def __init__(self, kind):
+        super().__init__(4, 4)
+        self.kind = kind
+        self.register_buffer("three", torch.randn(3, 4))
+
+    def forward(self, z):
+        if self.kind == "batch":
+            return super().forward(z) + self.three
+        if self.kind == "branch":
+            return super().forward(z) if z.sum() > 0 else z
+        return super().forward(z) * torch.nan
+
+
+@pytest.mark.parametrize(("kind", "message"), [
+    ("batch", r"`generator` of .* cannot be converted to ONNX \(it works for one size of `batch` alone, 3\)"),
+    ("branch", r"`generator` of .* cannot be converted to ONNX \(.*branching.*\)"),
+    ("nan", r".*g.onnx: differs from torch by nan; nothing was written"),
+])  # fmt: skip
+def test_a_network_that_cannot_be_exported_is_one_line_and_no_file(tmp_path, capfd, kind, message):
+    with pytest.raises(GanError, match=f"^{message}$"):
+        export_onnx(TwoPlayerGame(Broken(kind), nn.Linear(4, 1)), tmp_path / "g.onnx")
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
+class Halves(nn.Module):
+    """Images with even sides to images twice as large, and to their means `[B]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(1, 2, 2, stride=2)
+
+    def forward(self, source):
+        if source.shape[2] % 2 or source.shape[3] % 2:
+            raise DataError("odd")
+        return nn.functional.interpolate(self.down(source), scale_factor=4.0), source.mean(dim=(1, 2, 3))
+
+
+class Several(Game):
+    """Offers networks of images and of pairs of them."""
+
+    def __init__(self, **networks):
+        super().__init__()
+        for name, network in networks.items():
+            setattr(self, name, network)
+
+    def players(self):
+        yield Player("other", (), lambda batch: {})
+
+    def exports(self):
+        height, width = (Axis(name, multiple=2, least=4) for name in ("height", "width"))
+        inputs = {"source": Input((BATCH, 1, height, width), "[-1, 1]")}
+        outputs = {"images": "unbounded", "means": "[-1, 1]"}
+        return {name: Exported(one, inputs, outputs, {"rate": 3}) for name, one in self.named_children()}
+
+
+def test_axes_keep_their_names_through_a_network(tmp_path):
+    game, path = Several(halves=Halves()), tmp_path / "g.onnx"
+    file = export_onnx(game, path)
+    assert file.inputs["source"].shape == ("batch", 1, "height", "width")
+    assert {name: value.shape for name, value in file.outputs.items()} == {
+        "images": ("batch", 2, "4*(height / 2)", "4*(width / 2)"), "means": ("batch",)
+    }  # fmt: skip
+    for shape in ((1, 1, 4, 4), (2, 1, 6, 10), (5, 1, 32, 8)):
+        source = torch.randn(shape)
+        for one, expected in zip(run_onnx(path, source=source), game.halves(source), strict=True):
+            assert_close(one, expected.detach(), atol=1e-5, rtol=1e-4)
+    assert read_metadata(path) | {"axis.height": "a multiple of 2, at least 4", "rate": "3"} == read_metadata(path)
+
+
+def test_one_of_several_networks_is_chosen_by_its_name(tmp_path):
+    game = Several(one=Halves(), two=Halves())
+    with pytest.raises(
+        InputError, match=r"^Several offers several networks for export; choose one: --network one or two$"
+    ):
+        export_onnx(game, tmp_path / "g.onnx")
+    with pytest.raises(InputError, match=r"^`three` of Several cannot be exported; choose --network one or two$"):
+        export_onnx(game, tmp_path / "g.onnx", "three")
+    assert export_onnx(game, tmp_path / "g.onnx", "two").network == "two"
+
+
+def test_a_network_without_weights_is_not_offered(tmp_path):
+    game = Several(one=Halves(), two=Halves().to("meta"))
+    assert export_onnx(game, tmp_path / "g.onnx").network == "one"
+    with pytest.raises(InputError, match=r"^`two` of Several cannot be exported; choose --network one$"):
+        export_onnx(game, tmp_path / "g.onnx", "two")
+
+
+def test_a_game_that_offers_nothing_is_refused(toy, tmp_path):
+    class Other(TwoPlayerGame):
+        def exports(self):
+            return {}
+
+    class Pairs(nn.Bilinear):
+        latent_dim = 2
+
+    with pytest.raises(InputError, match=r"^Other offers no network for export; override `exports` in Other$"):
+        export_onnx(Other(Styles(), nn.Linear(4, 1)), tmp_path / "g.onnx")
+    message = r"^`generator` of TwoPlayerGame needs input2 besides z; override `exports`$"
+    with pytest.raises(InputError, match=message):
+        export_onnx(TwoPlayerGame(Pairs(2, 2, 2), nn.Linear(2, 1)), tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -12,10 +12,10 @@ from torch import Tensor
 from gan_core import api, features, metrics
 from gan_core.data import FittedData, Spec, TensorSource
 from gan_core.domain import ExtractorCard
+from gan_core.draws import BLOCK
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation, protocol_id
 from gan_core.features import FEATURE_METRICS, Extractor, Features, see
-from gan_core.game import GENERATE_AT_ONCE
 
 
 class Twice(Extractor):
@@ -291,8 +291,8 @@ def test_evaluations_that_cannot_be_had_are_refused_before_the_training(seeing, 
 
 
 def test_samples_in_parts_are_the_samples(toy, seeing):
-    game, count = toy.load(seeing), 2 * GENERATE_AT_ONCE + 5
+    game, count = toy.load(seeing), 2 * BLOCK + 5
     whole = game.generate(count, seed=3)
     assert torch.equal(torch.cat(list(game.generated(count, seed=3))), whole)
-    assert torch.equal(torch.cat(list(game.generated(count, seed=3, start=GENERATE_AT_ONCE))), whole[GENERATE_AT_ONCE:])
-    assert not torch.equal(whole[:5], whole[GENERATE_AT_ONCE : GENERATE_AT_ONCE + 5])
+    assert torch.equal(torch.cat(list(game.generated(count, seed=3, start=BLOCK))), whole[BLOCK:])
+    assert not torch.equal(whole[:5], whole[BLOCK : BLOCK + 5])

@@ -35,7 +35,21 @@ def log(guide: dict[str, Any], run: str) -> list[dict[str, Any]]:
 def test_every_sketch_leaves_a_run_with_a_report(guide: dict[str, Any]) -> None:
     runs = sorted(path.parent.name for path in guide["folder"].glob("runs/*/report.html"))
     assert runs == sorted(
-        ["attngan", "cyclegan", "f-anogan", "infogan", "mine", "pix2pixhd", "points", "private", "progan", "seqgan"]
+        [
+            "attngan",
+            "captioned",
+            "cyclegan",
+            "f-anogan",
+            "infogan",
+            "mine",
+            "perceptual",
+            "pix2pixhd",
+            "points",
+            "private",
+            "progan",
+            "second",
+            "seqgan",
+        ]
     )
 
 
@@ -58,7 +72,8 @@ def test_each_of_cyclegans_adversaries_has_its_own_regularizers_and_their_state(
 def test_progan_grows(guide: dict[str, Any]) -> None:
     lines = log(guide, "progan")
     assert lines[-1]["phase"] == "8 numbers"
-    assert guide["ProGAN"]().restore(guide["folder"] / "runs/progan").stages == 1  # weights alone are restored
+    assert guide["trained"].stages == 3
+    assert guide["of_last_phase"].shape == (2, 8)
 
 
 def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(guide: dict[str, Any]) -> None:
@@ -69,6 +84,14 @@ def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(g
     assert share > 0.5  # 2 sentences of 4096: chance is 0.0005
     assert "policy/reward" in log(guide, "seqgan")[-1]
     assert "policy/policy" not in log(guide, "seqgan")[0]
+
+
+def test_points_are_where_their_caption_says(guide: dict[str, Any]) -> None:
+    game, left = guide["told"], guide["on_the_left"]
+    right = game.generate(100, seed=0, caption="near right")
+    assert (left < 0).float().mean() > 0.8  # the data: -2 and 2 on both axes
+    assert (right > 0).float().mean() > 0.8
+    assert (guide["ways"][0].mean() < 0) & (guide["ways"][1].mean() > 0)
 
 
 def test_attngan_leaves_its_encoder_as_it_was(guide: dict[str, Any]) -> None:

@@ -11,10 +11,14 @@ from torch.testing import assert_close
 
 import gan_core
 import gan_core.model
-from gan_core import api
-from gan_core.errors import CheckpointError, InputError
-from gan_core.game import Game, Player
+from gan_core import api, draws
+from gan_core.checkpoint import read_checkpoint, read_published, sha256
+from gan_core.errors import CheckpointError, GanError, InputError
+from gan_core.game import Game, Phase, Player
 from gan_core.model import CONFIG, WEIGHTS, model_card, parameter_counts, read_config, save_model
+from gan_core.models.pretrained import Pretrained
+from gan_core.preset import on_meta
+from gan_core.regularizers import Replay
 from gan_core.two_player import TwoPlayerGame
 
 
@@ -200,7 +204,7 @@ def test_a_huge_config_is_not_read(toy, model):
          "paper, small"),
         ({"recipe__system": 3}, "M: cannot be built as its recipe says: `system` is 3; expected text"),
         ({"recipe__evil": 3}, "M: cannot be built as its recipe says: unknown setting `evil`; known: adversaries, "
-         "data, domain, game, network, objective, optimizer, players, preset, regularizers, system, train"),
+         "data, domain, game, network, objective, optimizer, players, preset, regularizers, start, system, train"),
         ({"recipe__network__evil": "__import__('os')"}, "M: cannot be built as its recipe says: unknown setting "
          "`network.evil`; known: network.latent_dim, network.num_classes, network.shape, network.slope, network.width"),
         ({"recipe__network__width": "8; import os"}, "M: cannot be built as its recipe says: `network.width` is "
@@ -308,15 +312,253 @@ def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
     assert_close(toy.load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
 
 
-def test_a_part_that_makes_no_samples_is_not_loaded_with_a_generator_that_learnt_nothing(toy, tmp_path):
+def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
+    game = toy.create("plain")
+    save_model(game, tmp_path / "part", networks=["generator"])
+    config(tmp_path / "part", recipe__network__discriminator={"width": 65_536, "shape": [65_536]})  # 16 GiB
+    loaded = toy.load(tmp_path / "part").to("cpu").double()
+    assert loaded.absent == ("discriminator",)
+    assert all(parameter.is_meta for parameter in loaded.discriminator.parameters())
+    assert_close(loaded.float().generate(3, seed=0), game.generate(3, seed=0))
+    again = loaded.save_pretrained(tmp_path / "again")
+    assert load_file(again / WEIGHTS).keys() == load_file(tmp_path / "part" / WEIGHTS).keys()
+    assert read_config(again).networks == ["generator"]
+
+
+def test_a_network_that_a_model_does_not_hold_says_so_when_it_is_used(toy, tmp_path):
     save_model(toy.create("plain"), tmp_path / "part", networks=["discriminator"])
-    assert refusal(tmp_path / "part") == "M: holds discriminator alone; samples are made with generator"
+    game = toy.load(tmp_path / "part")
+    words = "this model does not hold the network `generator`; load one that does"
+    assert refusal(tmp_path / "part", lambda _: game.generator(torch.zeros(1, 4))) == words
+    assert refusal(tmp_path / "part", lambda _: game.generate(2)) == words
+    with pytest.raises(InputError, match="the model does not hold `generator`; create a new game, and start its other"):
+        toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_part_that_claims_a_huge_rest_is_refused(toy, tmp_path):
-    save_model(toy.create("plain"), tmp_path / "part", networks=["generator"])
-    config(tmp_path / "part", recipe__network__discriminator={"width": 65_536, "shape": [65_536]})
-    assert refusal(tmp_path / "part") == "M: its recipe has 4,295,098,369 parameters that it does not hold"
+# --- phases, files and helpers
+
+
+class Growing(Game):
+    """A game whose network grows in its second phase."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.ModuleList([nn.Linear(2, 2)])
+
+    def phases(self):
+        return [Phase("small", share=1), Phase("large", share=1)]
+
+    def enter(self, phase):
+        more = [nn.Linear(2, 2)] if phase.name == "large" else []
+        self.generator = nn.ModuleList([self.generator[0], *more])
+
+    def players(self):
+        yield Player("generator", (self.generator,), lambda batch: {"loss": self.sample(4).square().mean()})
+
+    def sample(self, count):
+        x = draws.normal(count, 2, like=self.generator[0].weight)
+        for layer in self.generator:
+            x = layer(x)
+        return self.progress * x
+
+
+@pytest.mark.parametrize("steps", [5, 6])
+def test_a_game_is_loaded_in_the_phase_that_its_training_reached(tmp_path, steps):
+    game = Growing()
+    run = gan_core.train(game, data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False, steps=steps,
+                         device="cpu", batch_size=4, changes={"train.sample_every": 1})  # fmt: skip
+    samples = game.generate(5, seed=0)
+    assert (game.phase.name, game.phase_number, game.progress) == ("large", 1, 1.0)
+    for folder in (run.path, run.model):
+        loaded = Growing().restore(folder)
+        assert (loaded.phase_number, loaded.progress) == (1, 1.0)
+        assert torch.equal(loaded.generate(5, seed=0), samples)
+
+
+def test_a_model_within_a_phase_keeps_its_progress(tmp_path):
+    game = Growing()
+    game.enter_phase(0, 0.25)
+    folder = game.save_pretrained(tmp_path / "model")
+    assert torch.equal(Growing().restore(folder).generate(5, seed=0), game.generate(5, seed=0))
+    config(folder, phase__number=2)
+    assert refusal(folder, Growing().restore) == (
+        "M: is of another game (Growing has 2 phases, and none with the number 2)"
+    )
+    config(folder, phase__progress=1.5)
+    assert "is not a model's config (`phase`: `progress`: Input" in refusal(folder, Growing().restore)
+
+
+class Wordy(Alone):
+    """A game with a file of words beside its weights."""
+
+    def __init__(self, words=()):
+        super().__init__()
+        self.words = list(words)
+
+    def save_files(self, folder):
+        (folder / "tokens").mkdir()
+        (folder / "tokens" / "words.txt").write_text("\n".join(self.words))
+
+    def load_files(self, folder):
+        self.words = (folder / "tokens" / "words.txt").read_text().split("\n")
+
+
+def test_files_beside_the_weights_are_kept_in_models_and_checkpoints(tmp_path):
+    words = [f"word-{number}" for number in range(200_000)]  # 2.3 MB
+    game = Wordy(words)
+    folder = game.save_pretrained(tmp_path / "model")
+    assert Wordy().restore(folder).words == words
+    run = gan_core.train(Showing(words), data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False,
+                         steps=2, device="cpu", batch_size=4)  # fmt: skip
+    assert Wordy().restore(run.path).words == words
+    resumed = Showing()
+    gan_core.resume(run.path, game=resumed, data={"points": torch.zeros(8, 2)}, steps=3, shown=False)
+    assert resumed.words == words
+
+
+class Showing(Wordy):
+    def preview(self, batch):
+        return {"weight": self.generator.layer.weight.detach()}
+
+
+def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
+    folder = Wordy(["a"]).save_pretrained(tmp_path / "model")
+    (folder / "tokens" / "words.txt").write_text("b")
+    assert refusal(folder, Wordy().restore) == (
+        "M/tokens/words.txt: missing or damaged (its SHA-256 is not the one in config.json)"
+    )
+    for name in ("../words.txt", "/etc/passwd", "a\\..\\b", "c:d"):
+        config(folder, files={name: "0" * 64})
+        assert "which is not below its folder; it is damaged" in refusal(folder, Wordy().restore)
+
+
+def test_files_that_would_replace_the_models_own_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / CONFIG).write_text("{}"))
+    with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a file of every model folder"):
+        Wordy().save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_extra_state_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(Counter, "get_extra_state", lambda self: {"count": 0, "words": ["word"] * 200_000})
+    with pytest.raises(GanError, match="at most 1,000,000 bytes are read; write it as a file with `save_files`"):
+        Alone().save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_state_of_a_training_is_not_in_the_model(tmp_path):
+    game = TwoPlayerGame(Counter(), nn.Linear(2, 1), regularizers=[Replay(size=10)])
+    game.secret = Counter()
+    game.secret.of_training = True
+    game.secret.count = 7
+    run = gan_core.train(game, data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False, steps=2,
+                         device="cpu", batch_size=4)  # fmt: skip
+    held, text = load_file(run.model / WEIGHTS), (run.model / CONFIG).read_text()
+    assert not any(name.startswith(("discriminator.memory", "secret")) for name in held)
+    assert "secret" not in text
+    kept, state = read_checkpoint(run.checkpoints()[-1])
+    assert kept["game.safetensors"]["discriminator.memory.replay.pool"].numel()
+    assert state["game"]["secret._extra_state"] == {"count": 7}
+    other = TwoPlayerGame(Counter(), nn.Linear(2, 1), regularizers=[Replay(size=10)])
+    other.secret = Counter()
+    other.secret.of_training = True
+    assert torch.equal(other.restore(run.model).generate(2, seed=0), game.generate(2, seed=0))
+    assert other.secret.count == 0
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+        self.register_buffer("shift", torch.zeros(3))
+
+    def forward(self, x):
+        return self.layer(x) + self.shift
+
+
+class Perceptual(Alone):
+    """A game with a frozen network whose weights are in a file."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.encoder = Pretrained(Encoder, weights)
+
+    def players(self):
+        yield Player("generator", (self.generator,), self.loss)
+
+    def loss(self, batch):
+        return {"features": self.encoder(self.generator(batch["points"])).square().mean()}
+
+    preview = Showing.preview
+
+
+def test_a_frozen_helper_stays_as_it_is_and_is_written_nowhere(tmp_path):
+    torch.manual_seed(0)
+    torch.save(Encoder().state_dict(), tmp_path / "encoder.pt")
+    game, before = Perceptual(tmp_path / "encoder.pt"), read_published(tmp_path / "encoder.pt")
+    game.train()
+    assert not game.encoder.network.training
+    weight = game.generator.layer.weight.detach().clone()
+    run = gan_core.train(game, data={"points": torch.ones(8, 2)}, out=tmp_path / "run", shown=False, steps=2,
+                         device="cpu", batch_size=4, changes={"train.ema": 0.9})  # fmt: skip
+    assert not torch.equal(game.generator.layer.weight, weight)  # gradients pass through the helper
+    assert torch.equal(game.encoder.network.layer.weight, before["layer.weight"])
+    for file in run.path.rglob("*.safetensors"):
+        assert not any("encoder" in name for name in load_file(file)), file
+    loaded = Perceptual(tmp_path / "encoder.pt").restore(run.model)
+    assert torch.equal(loaded.encoder.network.layer.weight, before["layer.weight"])
+    assert read_config(run.model).pretrained == {"encoder": sha256(tmp_path / "encoder.pt")}
+    gan_core.resume(run.path, game=Perceptual(tmp_path / "encoder.pt"), data={"points": torch.ones(8, 2)}, steps=3,
+                    shown=False)  # fmt: skip
+
+
+def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
+    for name in ("encoder.pt", "other.pt"):
+        torch.save(Encoder().state_dict(), tmp_path / name)
+    folder = Perceptual(tmp_path / "encoder.pt").save_pretrained(tmp_path / "model")
+    words = refusal(folder, Perceptual(tmp_path / "other.pt").restore)
+    assert words.startswith("M: was trained with weights of `encoder` whose SHA-256 is ")
+    assert words.endswith("; give the file that it was trained with")
+
+
+def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
+    with on_meta():
+        game = Perceptual(tmp_path / "missing.pt")
+    assert game.encoder.network.layer.weight.is_meta
+    with pytest.raises(CheckpointError, match="there is no such file of weights; put it there"):
+        Perceptual(tmp_path / "missing.pt")
+
+
+def test_weights_of_a_helper_are_checked(tmp_path):
+    torch.save(Encoder().state_dict(), tmp_path / "encoder.pt")
+    digest = sha256(tmp_path / "encoder.pt")
+    assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
+    for weights, given, words in [
+        (tmp_path / "encoder.pt", "0123", "and it should begin with 0123; it is another file"),
+        ("https://example.org/a.pt", None, "give the `sha256` of the weights"),
+        ("http://example.org/a.pt", "01", "weights are downloaded by https alone"),
+    ]:
+        with pytest.raises(CheckpointError, match=words):
+            Pretrained(Encoder, weights, sha256=given)
+    torch.save({"layer.weight": torch.zeros(4, 2)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="does not fit Encoder"):
+        Pretrained(Encoder, tmp_path / "other.pt")
+    named = Pretrained(Encoder, tmp_path / "encoder.pt", select=lambda t: {**t, "layer.bias": torch.ones(3)})
+    assert named.network.layer.bias.sum() == 3
+
+
+def test_a_constructor_that_loads_weights_can_be_built_without_memory():
+    class Loads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            self.load_state_dict(
+                {"layer.weight": torch.zeros(2, 2, device="cpu"), "layer.bias": torch.zeros(2, device="cpu")}
+            )
+
+    with on_meta():
+        assert Loads().layer.weight.is_meta
 
 
 # --- runs and the hub
@@ -351,8 +593,11 @@ def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
         return str(model)
 
     monkeypatch.setattr(gan_core.model, "snapshot_download", download)
+    (model / "tokens[1].json").write_text("{}")
+    config(model, files={"tokens[1].json": sha256(model / "tokens[1].json")})
     assert toy.load("someone/points").recipe.system == "plain"
-    assert asked == [("someone/points", ["config.json", "model.safetensors", "README.md"])]
+    whole = ["config.json", "model.safetensors", "README.md", "tokens[[]1].json"]
+    assert asked == [("someone/points", ["config.json"]), ("someone/points", whole)]
 
 
 @pytest.mark.parametrize("path", ["./none/here", "/none/here", "none", "a/b/c", "~/none"])

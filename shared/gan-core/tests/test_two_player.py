@@ -8,7 +8,6 @@ from torch.testing import assert_close
 
 from gan_core import draws
 from gan_core.errors import RecipeError
-from gan_core.game import GENERATE_AT_ONCE
 from gan_core.objectives import wasserstein
 from gan_core.regularizers import GradientPenalty
 from gan_core.two_player import TwoPlayerGame, latent_dim
@@ -112,11 +111,8 @@ def test_a_generator_says_how_long_its_latent_is():
 class Doubled(TwoPlayerGame):
     """Users get twice what the discriminator judges."""
 
-    def fakes(self, count, **condition):
-        return super().sample(count, **condition)
-
-    def sample(self, count, *, label=None):
-        return 2 * self.fakes(count, label=label)
+    def finish(self, fakes):
+        return 2 * fakes
 
 
 def test_turns_judge_fakes_and_users_get_samples():
@@ -141,7 +137,7 @@ def test_a_seed_repeats_and_another_differs():
 
 
 @pytest.mark.parametrize("truncation", [None, 0.5])
-@pytest.mark.parametrize("count", [1, 7, GENERATE_AT_ONCE, GENERATE_AT_ONCE + 1])
+@pytest.mark.parametrize("count", [1, 7, draws.BLOCK, draws.BLOCK + 1])
 def test_the_first_samples_do_not_depend_on_how_many_are_asked_for(count, truncation):
     plain = game()
     most = plain.generate(150, seed=3, truncation=truncation)
@@ -194,7 +190,7 @@ def test_truncation_bounds_the_latent():
         (3, {"count": 2, "label": -1}, "`label` is -1; it must be from 0 to 2"),
         (None, {"count": 2, "truncation": 0.0}, "`truncation` is 0.0; it must be above 0 and at most 1"),
         (None, {"count": 2, "truncation": 1.5}, "`truncation` is 1.5; it must be above 0 and at most 1"),
-        (None, {"count": 2, "truncation": float("nan")}, "`truncation` is nan; it must be above 0 and at most 1"),
+        (None, {"count": 2, "truncation": float("nan")}, "`truncation` is nan; expected a finite number"),
     ],
 )
 def test_what_cannot_be_generated_says_why(classes, asked, words):
@@ -215,7 +211,7 @@ def test_labels_of_another_number_are_refused():
 def test_a_game_without_truncation_says_so():
     class Plain(TwoPlayerGame):
         def sample(self, count, *, label=None):
-            return super().sample(count, label=label)
+            return super().sample(count, **({} if label is None else {"label": label}))
 
-    with pytest.raises(RecipeError, match=r"^Plain has no truncation; leave it out$"):
+    with pytest.raises(RecipeError, match=r"^Plain takes no `truncation`; leave it out$"):
         Plain(Latent(), Total()).generate(2, truncation=0.5)

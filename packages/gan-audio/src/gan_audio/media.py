@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.errors import DataError, InputError
-from gan_core.files import (
-    Files,
-    Unreadable,
-    count,
-    open_files,
-    printable,
-    read_member,
-    refuse_existing,
-    replacing,
-    write_rows,
-)
+from gan_core.files import Files, Unreadable, open_files, printable, read_member, replacing
+from gan_core.files import count as plural
+from gan_core.media import split_samples, write_each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +24,7 @@ if TYPE_CHECKING:
 
     from gan_audio.mel import MelContract
     from gan_core.game import Game
+    from gan_core.media import Samples
 
     Array = NDArray[np.float64]
 
@@ -97,18 +90,20 @@ def write_samples(
 
 
 def write_items(
-    samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None, game: Game | None = None
-) -> list[Path]:
+    samples: Samples, folder: Path, *, count: int | None = None, labels: Mapping[str, Sequence[str]] | None = None,
+    game: Game | None = None,
+) -> list[Path]:  # fmt: skip
     """Writes each item to a file of its own.
 
     Sounds are written as `00000.wav`, …, or as `00000_NAME.wav`, … if an item has several; tunes as `00000.mid`, …; and
     the mels of a game with a `contract` as `00000.mel.safetensors`, ….
 
     Args:
-        samples: one tensor, or tensors by name: sounds `[N, channels, samples]` in [-1, 1], mels `[N, mels, frames]` or
-            tunes `[N, 2, steps]`.
+        samples: one tensor, tensors by name, or an iterable of tensors, which are written part by part: sounds
+            `[N, channels, samples]` in [-1, 1], mels `[N, mels, frames]` or tunes `[N, 2, steps]`.
         folder: output folder, created if needed. Existing files are not overwritten.
-        labels: class indices `[N]`, written to `labels.csv`.
+        count: total number of items (default: those of the first part).
+        labels: texts by column, one for each item, written to `labels.csv`.
         game: game that generated the samples; its data specification defines the sample rate.
 
     Returns:
@@ -118,50 +113,71 @@ def write_items(
         InputError: one of the files exists already, or the sample rate is not known.
         DataError: none of the samples can be written.
     """
+    first, parts = split_samples(samples)
+    number = count or len(next(iter(first.values())))
+    if _tunes(first) is not None:
+        from gan_audio.midi import write_midi
+
+        tunes = (tensor.cpu().numpy() for part in parts for tensor in [_tunes(part)] if tensor is not None)
+        return write_each(({"tune": part} for part in tunes), folder, ".mid", write_midi, count=number, labels=labels)
+    if (contract := contract_of(game)) is not None and len(first) == 1 and not is_sound(next(iter(first.values()))):
+        from gan_audio.mel import SUFFIX, write_mel
+
+        return write_each(
+            parts, folder, SUFFIX, lambda path, mel: write_mel(path, mel, contract), count=number, labels=labels
+        )
+    return _write_sounds(parts, folder, known_rate_of(game, folder), count=number, labels=labels)
+
+
+def _write_sounds(
+    parts: Iterable[Mapping[str, Tensor]], folder: Path, rate: int, *, count: int,
+    labels: Mapping[str, Sequence[str]] | None,
+) -> list[Path]:  # fmt: skip
     from gan_audio.files import write_wav
 
-    samples = samples if isinstance(samples, Mapping) else {"generated": samples}
-    if (tunes := _tunes(samples)) is not None:
-        return _write_tune_items(tunes, folder)
-    if (contract := contract_of(game)) is not None and len(samples) == 1:
-        (mels,) = samples.values()
-        if not is_sound(mels):
-            return _write_mels(mels, contract, folder, labels)
-    sounds = {key: tensor for key, tensor in samples.items() if is_sound(tensor) and len(tensor)}
-    number = _number(sounds, samples)
-    rate = known_rate_of(game, folder)
-    items = _item_names(number)
-    names = [f"{item}.wav" if len(sounds) == 1 else f"{item}_{key}.wav" for item in items for key in sounds]
-    _begin(folder, names, labels)
-    every = (tensor[i] for i in range(number) for tensor in sounds.values())
-    clipped = sum(write_wav(folder / name, audio, rate) for name, audio in zip(names, every, strict=True))
+    clipped = 0
+
+    def write(path: Path, audio: Tensor) -> None:
+        nonlocal clipped
+        clipped += write_wav(path, audio, rate)
+
+    files = write_each(map(_sounds, parts), folder, ".wav", write, count=count, labels=labels)
     if clipped:
-        logger.warning("%s: %s beyond [-1, 1] were cut there", folder, count(clipped, "sample"))
-    _write_labels(items, labels, folder)
-    return [folder / name for name in names]
-
-
-def _write_mels(mels: Tensor, contract: MelContract, folder: Path, labels: Tensor | None) -> list[Path]:
-    """Writes mels `[N, mels, frames]`, each with its contract."""
-    from gan_audio.mel import SUFFIX, write_mel
-
-    items = _item_names(len(mels))
-    files = [folder / f"{item}{SUFFIX}" for item in items]
-    _begin(folder, [file.name for file in files], labels)
-    for file, mel in zip(files, mels, strict=True):
-        write_mel(file, mel, contract)
-    _write_labels(items, labels, folder)
+        logger.warning("%s: %s beyond [-1, 1] were cut there", folder, plural(clipped, "sample"))
     return files
 
 
-def _begin(folder: Path, names: list[str], labels: Tensor | None) -> None:
-    """Checks that no existing file would be overwritten."""
-    refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
+def _sounds(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the sounds among some samples."""
+    sounds = {key: tensor for key, tensor in samples.items() if is_sound(tensor) and len(tensor)}
+    _number(sounds, samples)
+    return sounds
 
 
-def _write_labels(items: list[str], labels: Tensor | None, folder: Path) -> None:
-    if labels is not None:
-        write_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
+def write_joined(parts: Iterable[Tensor], path: Path, game: Game) -> None:
+    """Writes sounds one after the other, with a little silence between, as one WAV file.
+
+    Args:
+        parts: sounds `[N, channels, samples]`, part by part.
+        path: output file.
+        game: game that generated the sounds; its data specification defines the sample rate.
+
+    Raises:
+        InputError: the file cannot be written, the samples are not sounds, or their sample rate is not known.
+    """
+    from torch.nn.functional import pad
+
+    from gan_audio.files import open_wav
+
+    sounds = (sound for part in parts for sound in part)
+    first = next(sounds)
+    if not is_sound(first[None]):
+        raise InputError(f"{path}: samples of {game.title} are not sounds; give a model of sounds")
+    rate = known_rate_of(game, path)
+    with open_wav(path, sample_rate=rate, channels=len(first)) as writer:
+        writer.write(first)
+        for sound in sounds:
+            writer.write(pad(sound, (round(SILENCE * rate), 0)))
 
 
 def read_items(folder: Path) -> dict[str, Tensor]:
@@ -227,10 +243,6 @@ def is_sound(tensor: Tensor) -> bool:
 def is_tune(tensor: Tensor) -> bool:
     """Returns whether a tensor holds tunes `[N, 2, steps]`."""
     return tensor.ndim == 3 and not tensor.is_floating_point() and tensor.shape[1] == 2
-
-
-def _item_names(number: int) -> list[str]:
-    return [f"{i:0{max(5, len(str(number - 1)))}d}" for i in range(number)]
 
 
 # --- the picture
@@ -394,16 +406,6 @@ def _write_tunes(tunes: Tensor, path: Path, columns: int | None) -> Path:
     sounds += [torch.from_numpy(synthesize(tune)) for tune in every[1 : MOST_BYTES // bytes_of_one]]
     _write_all([torch.stack(sounds)], path.with_suffix(".wav"), RATE)
     return path
-
-
-def _write_tune_items(tunes: Tensor, folder: Path) -> list[Path]:
-    from gan_audio.midi import write_midi
-
-    names = [f"{item}.mid" for item in _item_names(len(tunes))]
-    refuse_existing(folder, names)
-    for name, tune in zip(names, tunes.cpu().numpy(), strict=True):
-        write_midi(folder / name, tune)
-    return [folder / name for name in names]
 
 
 def _read_tune_items(folder: Path, files: Files, names: list[str]) -> Tensor:

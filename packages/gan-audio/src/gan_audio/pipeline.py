@@ -16,10 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from gan_audio.files import SUFFIXES, WavWriter, open_wav
-from gan_audio.media import SILENCE, known_rate_of
 from gan_audio.mel import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
 from gan_audio.mel import SUFFIX as MEL_SUFFIX
 from gan_audio.pipes import (
@@ -33,20 +31,14 @@ from gan_audio.pipes import (
     standard_input,
     standard_output,
 )
-from gan_audio.systems.melspec import MelSpec
-from gan_audio.systems.specgan import SpecGAN
 from gan_audio.systems.vocoder import Vocoder
-from gan_audio.systems.wavegan import WaveGAN
-from gan_core import draws
 from gan_core.errors import DataError, InputError
 from gan_core.files import NAMED, count, names_ending, nothing_readable, open_files, refuse_existing, skip
-from gan_core.game import Game, evaluating
+from gan_core.game import Game
 
 PIPE = "-"
 """In the place of a file: standard input, or standard output."""
 STANDARD_INPUT = "standard input"
-AT_ONCE = 16
-"""Sounds that are generated at a time."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -330,7 +322,7 @@ def as_vocoder(game: Game, name: str) -> Vocoder:
     """
     if isinstance(game, Vocoder):
         return game
-    raise InputError(f"{name}: is a model of {_system(game)}, which makes sounds of noise and not of mels; "
+    raise InputError(f"{name}: is a model of {game.title}, which makes sounds of noise and not of mels; "
                      "give a vocoder's, or use `generate`")  # fmt: skip
 
 
@@ -435,64 +427,6 @@ def _voice(
                         show(one.name, samples / rate)
                 files.append(places[one] or Path(PIPE))
     return job.close(files)
-
-
-def interpolation(game: Game, name: str, *, steps: int, label: int | None, seed: int) -> Iterator[Tensor]:
-    """Sounds along the straight line between two latents, `[N, channels, samples]`, all of them `steps`.
-
-    Latents are uniform in [-1, 1], and what lies between two of them is within.
-
-    Args:
-        game: of latents.
-        name: of the model, for messages.
-        steps: sounds, both ends among them.
-        label: their class; None is the first.
-        seed: of the ends.
-
-    Raises:
-        InputError: the game has no latents, or no such class.
-    """
-    if not isinstance(game, WaveGAN) or isinstance(game, MelSpec):
-        lacks = "no sound to write" if isinstance(game, MelSpec) else "no latents to go between"
-        raise InputError(f"{name}: is a model of {_system(game)}, which has {lacks}; give one of wavegan or specgan")
-    classes = game.num_classes
-    if label is not None and not 0 <= label < (classes or 0):
-        there = "the model was trained without classes (`network.num_classes`); leave it out"
-        if classes is not None:
-            there = f"it must be from 0 to {classes - 1}"
-        raise InputError(f"`--label` is {label}; {there}")
-    with draws.drawing(seed, game.device, rows=2, total=2):
-        start, end = game.latent(2)
-    line = torch.lerp(start, end, torch.linspace(0, 1, steps, device=game.device)[:, None])
-    labels = None if classes is None else torch.full((AT_ONCE,), label or 0, device=game.device)
-    return (_sounds(game, z, None if labels is None else labels[: len(z)]) for z in torch.split(line, AT_ONCE))
-
-
-@torch.no_grad()
-def _sounds(game: WaveGAN, z: Tensor, labels: Tensor | None) -> Tensor:
-    with evaluating(game):
-        made: Tensor = game.generator(z, labels)
-        if isinstance(game, SpecGAN):
-            return game.spectrogram.inverse(made, iterations=game.iterations)
-        return made.clamp(-1, 1)
-
-
-def write_interpolation(sounds: Iterable[Tensor], path: Path, game: Game) -> None:
-    """Writes sounds `[N, channels, samples]` one after the other, with a little silence between, as one WAV file.
-
-    Raises:
-        InputError: it cannot be written, or the sample rate is not known.
-    """
-    rate, every = known_rate_of(game, path), (sound for some in sounds for sound in some)
-    first = next(every)
-    with open_wav(path, sample_rate=rate, channels=len(first)) as writer:
-        writer.write(first)
-        for sound in every:
-            writer.write(pad(sound, (round(SILENCE * rate), 0)))
-
-
-def _system(game: Game) -> str:
-    return type(game).__name__ if game.recipe is None else game.recipe.system
 
 
 @contextmanager

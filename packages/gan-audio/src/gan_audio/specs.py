@@ -36,6 +36,7 @@ class SoundSpec(Spec):
 
     key: ClassVar[str | None] = "audio"
     thing: ClassVar[str] = "sounds"
+    values: ClassVar[str] = "[-1, 1]"
     samples: Samples | None = None
     sample_rate: SampleRate | None = None
     channels: Channels | None = None

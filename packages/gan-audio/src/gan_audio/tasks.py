@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Seed
+from gan_core.cli import MODEL_HELP, Answer, Seed, asked_of
 from gan_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,15 +104,20 @@ def inspect(
 
 
 def interpolate(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path | None, typer.Option(dir_okay=False, help="The sound, a .wav.")] = None,
-    steps: Annotated[int, typer.Option(min=2, max=1024, help="Sounds, both ends among them.")] = 8,
-    label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, the first.")] = None,
+    steps: Annotated[int, typer.Option(min=2, max=1024, help="Number of sounds, both ends included.")] = 8,
     seed: Seed = 0,
 ) -> Answer:
-    """Writes sounds along the line from one latent to another, one after the other."""
+    """Writes sounds from one latent to another, as the model draws them, one after the other.
+
+    Further options are the model's conditions, such as --label NAME|K (default: the first class), and --truncation PSI.
+    """
     from gan_audio import DOMAIN
-    from gan_audio.pipeline import interpolation, refuse_file, write_interpolation
+    from gan_audio.media import write_joined
+    from gan_audio.pipeline import refuse_file
+    from gan_core.interpolation import interpolated
 
     if out is None:
         raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")
@@ -120,7 +125,8 @@ def interpolate(
         raise InputError(f"`--out` is {out}; the sound is a .wav")
     refuse_file(out)
     game = DOMAIN.load(model)
-    write_interpolation(interpolation(game, model, steps=steps, label=label, seed=seed), out, game)
+    given = asked_of(game, context, 1, game.latent, game.render)
+    write_joined(interpolated(game, rows=1, steps=steps, seed=seed, **given), out, game)
     return Answer({"file": str(out), "sounds": steps, "seed": seed}, str(out))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gan_core.errors import DataError, InputError
 from gan_core.files import printable, refuse_existing, replacing, write_rows
+from gan_core.media import split_samples, write_each
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_core.game import Game
+    from gan_core.media import Samples
 
 GAP, WIDE_GAP = 2, 8
 """Pixels between the images of one item, and between items that have several."""
@@ -53,33 +55,34 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
     return path
 
 
-def write_items(samples: Tensor | Mapping[str, Tensor], folder: Path, *, labels: Tensor | None = None,
-                game: Game | None = None) -> list[Path]:  # fmt: skip
-    """Every item as a file of its own: `00000.png`, … (`00000_source.png` if it has several images); or `points.csv`.
+def write_items(
+    samples: Samples, folder: Path, *, count: int | None = None, labels: Mapping[str, Sequence[str]] | None = None,
+    game: Game | None = None,
+) -> list[Path]:  # fmt: skip
+    """Writes each item to a file of its own: `00000.png`, … (`00000_source.png` if it has several); or `points.csv`.
 
     Args:
-        samples: as `write_samples` takes them, or one tensor of them.
-        folder: where to; it is made if needed, and no file in it is replaced.
-        labels: `[N]`, written to `labels.csv`, or beside the points.
-        game: what made them; not looked at.
+        samples: one tensor, tensors by name as `write_samples` takes them, or an iterable of tensors, which are written
+            part by part.
+        folder: output folder, created if needed. Existing files are not overwritten.
+        count: total number of items (default: those of the first part).
+        labels: texts by column, one for each item, written to `labels.csv`, or beside the points.
+        game: game that generated the samples; not used.
+
+    Returns:
+        The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: a file of one of the names is there already.
-        DataError: there is nothing that can be written.
+        InputError: one of the files exists already.
+        DataError: none of the samples can be written.
     """
-    samples = samples if isinstance(samples, Mapping) else {"generated": samples}
-    if points := _points(samples):
-        return [_write_points(next(iter(points.values())), folder / "points.csv", labels)]
-    images = _images(samples)
-    count = len(next(iter(images.values())))
-    items = [f"{i:0{max(5, len(str(count - 1)))}d}" for i in range(count)]
-    names = [f"{item}.png" if len(images) == 1 else f"{item}_{key}.png" for item in items for key in images]
-    refuse_existing(folder, [*names, "labels.csv"] if labels is not None else names)
-    for name, array in zip(names, (images[key][i] for i in range(count) for key in images), strict=True):
-        _save(_to_image(array), folder / name)
-    if labels is not None:
-        write_rows([("item", "label"), *zip(items, labels.tolist(), strict=True)], folder / "labels.csv")
-    return [folder / name for name in names]
+    first, parts = split_samples(samples)
+    if points := _points(first):
+        name = next(iter(points))
+        rows = [row for part in parts for row in part[name].detach().float().cpu().tolist()]
+        return [_write_points(rows, folder / "points.csv", labels or {})]
+    images, number = map(_images, parts), len(next(iter(first.values())))
+    return write_each(images, folder, ".png", _write_image, count=count or number, labels=labels)
 
 
 def read_items(folder: Path) -> dict[str, Tensor]:
@@ -313,14 +316,17 @@ def _save(image: Image.Image, path: Path, *, format: str = "PNG", **options: obj
         image.save(partial, format=format, **options)
 
 
-def _write_points(points: Tensor, path: Path, labels: Tensor | None) -> Path:
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    _save(_to_image(pixels), path)
+
+
+def _write_points(points: Sequence[Sequence[float]], path: Path, labels: Mapping[str, Sequence[str]]) -> Path:
     """A header, then nine significant digits a coordinate: enough for 32-bit numbers to be read back as they were."""
     refuse_existing(path.parent, [path.name])
-    rows = [[f"{value:.9g}" for value in point] for point in points.detach().float().cpu().tolist()]
-    header = [f"x{k}" for k in range(points[0].numel())]
-    if labels is not None:
-        header, rows = [*header, "label"], [[*row, str(k)] for row, k in zip(rows, labels.tolist(), strict=True)]
-    write_rows([header, *rows], path)
+    rows = [[f"{value:.9g}" for value in point] for point in points]
+    beside = zip(rows, *labels.values(), strict=True) if labels else ((row,) for row in rows)
+    header = [*(f"x{k}" for k in range(len(rows[0]))), *labels]
+    write_rows([header, *([*row, *texts] for row, *texts in beside)], path)
     return path
 
 

@@ -318,7 +318,10 @@ def resnet_translator(state: StateDict) -> Published:
                 "norm": norm, "dropout": 0.5 if dropout else 0.0}  # fmt: skip
     arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "n_blocks": blocks,
                  "use_dropout": dropout, "padding_type": "reflect"}  # fmt: skip
-    return Published(translation.Forth, settings, renamed(state, names), arguments, place="a_to_b")
+    back = {"b_to_a": {"source_channels": out_channels, "target_channels": in_channels}}
+    rules = {} if in_channels == out_channels else {"identity_weight": 0.0}
+    return Published(translation.Forth, settings, renamed(state, names), arguments, game=rules, place="a_to_b",
+                     elsewhere=back)  # fmt: skip
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
@@ -350,7 +353,9 @@ def target_discriminator(state: StateDict) -> Published:
     """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, NLayerDiscriminator, of images."""
     channels, settings, weights, arguments = _patchgan(state)
     network, place = translation.TargetDiscriminator, "discriminator_b"
-    return Published(network, {"target_channels": channels, **settings}, weights, arguments, place=place)
+    other = {"discriminator_a": {"source_channels": channels}}
+    own = {"target_channels": channels, **settings}
+    return Published(network, own, weights, arguments, place=place, elsewhere=other)
 
 
 def pair_discriminator(state: StateDict) -> Published:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Seed
+from gan_core.cli import MODEL_HELP, Answer, Seed, asked_of
 from gan_core.errors import InputError
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
@@ -15,37 +15,50 @@ OutFile = Annotated[Path, typer.Option(dir_okay=False, help="The picture, a .png
 
 
 def sheet(
+    context: typer.Context,
     model: Model,
     count: Annotated[int, typer.Option("-n", min=1, max=4096, help="How many samples.")] = 64,
     out: OutFile = Path("samples.png"),
     columns: Annotated[int | None, typer.Option(min=1, help="Left out: one a class, else as many as rows.")] = None,
     seed: Seed = 0,
 ) -> Answer:
-    """One picture of many samples; of a class-conditional system, a column a class."""
+    """One picture of many samples; of a class-conditional system, a column a class.
+
+    Further options are the model's conditions and parameters, as `generate` takes them.
+    """
     from gan_image import DOMAIN
     from gan_image.media import write_samples
 
     stem, game = _png(out), DOMAIN.load(model)
-    path = write_samples({"generated": game.generate(count, seed=seed)}, stem, columns=columns or game.num_classes)
+    given = asked_of(game, context, count, game.sample)
+    by_class = "label" not in given
+    columns = columns or (game.num_classes if by_class else None)
+    samples = {"generated": game.generate(count, seed=seed, **given)}
+    path = write_samples(samples, stem, columns=columns, game=game if by_class else None)
     return Answer({"file": str(path), "seed": seed}, str(path))
 
 
 def interpolate(
+    context: typer.Context,
     model: Model,
-    rows: Annotated[int, typer.Option(min=1, max=256, help="Strips.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, max=256, help="Number of strips.")] = 8,
     steps: Annotated[int, typer.Option(min=2, max=256, help="Images in a strip.")] = 10,
     out: OutFile = Path("interpolation.png"),
-    label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, all in turn.")] = None,
     seed: Seed = 0,
 ) -> Answer:
-    """Strips from one latent to another, along the great circle between them."""
+    """Strips of images from one latent to another, as the model draws them.
+
+    Further options are the model's conditions, such as --label NAME|K (default: all classes in turn, one for each
+    strip), and --truncation PSI. A condition given several times is used in turn.
+    """
+    from gan_core.interpolation import interpolate as work
     from gan_image import DOMAIN
-    from gan_image.interpolation import strips
     from gan_image.media import write_samples
 
-    stem = _png(out)
-    images = strips(DOMAIN.load(model), rows=rows, steps=steps, label=label, seed=seed)
-    path = write_samples({"generated": images}, stem, columns=steps)
+    stem, game = _png(out), DOMAIN.load(model)
+    given = asked_of(game, context, rows, game.latent, game.render)
+    images = work(game, rows=rows, steps=steps, seed=seed, **given)
+    path = write_samples({"generated": images.flatten(0, 1)}, stem, columns=steps)
     return Answer({"file": str(path), "seed": seed}, str(path))
 
 

@@ -31,7 +31,7 @@ class Moment:
 
     Attributes:
         step: number of completed steps.
-        progress: completed fraction of the current phase, in [0, 1).
+        progress: completed fraction of the current phase, in [0, 1].
         batch_size: global batch size, over all processes.
         optimizers: optimizers of the phase's players, by name; empty when no training is running.
     """
@@ -65,7 +65,7 @@ class Adversary(nn.Module):
         generation: the generator; required by `path_length`, and also regularized by `orthogonal` if given.
 
     Attributes:
-        memory: state of the regularizers, by name.
+        memory: state of the regularizers, by name; it belongs to a training and is not saved with a model.
         moment: step, progress, batch size and optimizers; shared with the game.
 
     Raises:
@@ -92,6 +92,7 @@ class Adversary(nn.Module):
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
         self.memory = nn.ModuleDict()
+        self.memory.of_training = True  # type: ignore[assignment]  # a mark, see `checkpoint.state_of_training`
         for regularizer in self.regularizers:
             kept = regularizer.prepare(self)
             if kept is not None:

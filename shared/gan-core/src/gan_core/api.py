@@ -18,9 +18,10 @@ from gan_core.files import is_url, split_part
 from gan_core.game import Game
 from gan_core.hub_data import is_hub_dataset
 from gan_core.model import local_folder, read_config, read_weights
-from gan_core.preset import Preset, check_players, completed
+from gan_core.preset import Preset, check_players, completed, on_meta
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
 from gan_core.run import Run
+from gan_core.start import check_whole, start_networks
 from gan_core.trainer import Evaluate, Trainer, WriteSamples
 
 Where = str | Path | Mapping[str, str | Path]
@@ -78,8 +79,8 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
 
 def train(
     game: Game | str, *, data: Data | Where, out: str | Path,
-    domain: Domain | None = None, preset: str | None = None, changes: Mapping[str, Any] | None = None,
-    shown: bool = True, **settings: Any,
+    domain: Domain | None = None, preset: str | None = None, start: Mapping[str, str | Path] | None = None,
+    changes: Mapping[str, Any] | None = None, shown: bool = True, **settings: Any,
 ) -> Run:  # fmt: skip
     """Trains a game into a run folder. Afterwards the game makes samples with the averaged weights.
 
@@ -89,6 +90,7 @@ def train(
         out: the run folder; new or empty.
         domain: whose data sets, media and metrics are used.
         preset: of a system given by name; None is `small`.
+        start: weights with which networks start, by the network's name; see `gan_core.recipe.Start`.
         changes: to the recipe, by dotted key: `{"optimizer.learning_rate": 1e-4}`.
         shown: whether progress is shown on standard error.
         **settings: of the training: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
@@ -112,6 +114,7 @@ def train(
         if name not in TrainSettings.model_fields:
             raise unknown("training setting", name, TrainSettings.model_fields)
     recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
+    recipe = recipe.but({f"start.{name}": str(weights) for name, weights in (start or {}).items()})
     where, source = _named(data)
     recipe = recipe.but({"data.source": where})
     if isinstance(game, str):
@@ -136,7 +139,7 @@ def train_recipe(recipe: Recipe, out: str | Path, *, source: Source | None = Non
     Run(out).check_free()
     source = source or _source_of(recipe, domain, chosen.game)
     recipe = chosen.complete(recipe, source.facts)  # networks that cannot be built are refused before the data are read
-    with torch.device("meta"):
+    with on_meta():
         blank = chosen.build(recipe)
     data = _fitted(blank, recipe, source)
     torch.manual_seed(recipe.train.seed)
@@ -224,16 +227,15 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
     try:
         recipe = parse(fields)
         chosen = _preset_of(recipe, _domain_of(recipe, path, domain))
-        with torch.device("meta"):
+        with on_meta():
             blank = chosen.build(recipe)
     except RecipeError as error:
         raise CheckpointError(f"{path}: cannot be built as its recipe says: {error}") from error
     weights = read_weights(folder)
+    with on_meta():
+        weights.enter_phase(blank)
     weights.check_sizes(blank)
-    if weights.networks is not None and not set(blank.sampling) <= set(weights.networks):
-        held = " and ".join(weights.networks) or "no network"
-        raise CheckpointError(f"{path}: holds {held} alone; samples are made with {' and '.join(blank.sampling)}")
-    game = chosen.build(recipe)
+    game = chosen.build(recipe, absent=weights.absent(chosen.networks))
     weights.put_into(game)
     return game.eval()
 
@@ -305,6 +307,8 @@ def _fit(game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: 
     run = Run(out)
     run.check_free()
     check_players(game, recipe)
+    check_whole(game)
+    recipe = start_networks(game, recipe, domain)
     trainer = _trainer(game, recipe, data, run, domain, shown)
     if trainer.processes.first:
         Run.create(out, recipe)

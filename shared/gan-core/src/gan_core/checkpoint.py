@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, checked by their sums when they are read. No pickle, ever.
 
-A checkpoint is a folder of safetensors files and `state.json`, which holds every plain value and the SHA-256 of each
-file and of itself.
+A checkpoint is a folder of safetensors files, a folder `files` with what a game keeps besides (`Game.save_files`), and
+`state.json`, which holds every plain value and the SHA-256 of each file and of itself.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -25,31 +25,68 @@ STATE = "state.json"
 STATE_BYTES = 64_000_000
 """The largest `state.json` that is read."""
 
+GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
+"""Files of tensors of a training's checkpoint."""
+EXTRA = "files"
+"""The folder of a checkpoint that holds a game's own files."""
+
 Tensors = dict[str, Tensor]
 
 
-def split_state(module: nn.Module) -> tuple[Tensors, dict[str, Any]]:
-    """A module's state as tensors, and the plain values that modules keep beside them (`get_extra_state`)."""
-    state = module.state_dict()
+def split_state(module: nn.Module, *, model: bool = False) -> tuple[Tensors, dict[str, Any]]:
+    """Returns a module's state as tensors, and the plain values that modules keep beside them (`get_extra_state`).
+
+    Networks on torch's `meta` device have no values and are left out.
+
+    Args:
+        module: the module.
+        model: whether to leave out the state of a training, that is, of modules whose attribute `of_training` is true.
+    """
+    left_out = tuple(state_of_training(module)) if model else ()
+    state = {key: value for key, value in module.state_dict().items() if not key.startswith(left_out)}
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    return tensors, {key: value for key, value in state.items() if key not in tensors}
+    plain = {key: value for key, value in state.items() if key not in tensors}
+    return {key: value for key, value in tensors.items() if not value.is_meta}, plain
 
 
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], where: object) -> None:
-    """Puts back what `split_state` took.
+def state_of_training(module: nn.Module) -> Iterator[str]:
+    """Yields the prefixes of the state that belongs to a training and not to a model: replay pools, secrets, copies.
+
+    A module marks it with the attribute `of_training = True`.
+    """
+    parts = module.named_modules(remove_duplicate=False)
+    return (f"{name}." for name, part in parts if name and getattr(part, "of_training", False))
+
+
+def load_state(
+    module: nn.Module, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], where: object, *,
+    optional: Collection[str] = (),
+) -> None:  # fmt: skip
+    """Loads what `split_state` returned.
+
+    Args:
+        module: the module.
+        tensors: its tensors by name.
+        plain: its other values by name.
+        where: where they are from, for messages.
+        optional: prefixes of names that may be missing; what is missing stays as it is.
 
     Raises:
         CheckpointError: the names or shapes are not the module's.
     """
+    given = {**tensors, **plain}
+    kept = {} if not optional else {
+        key: value for key, value in module.state_dict().items() if key.startswith(tuple(optional)) and key not in given
+    }  # fmt: skip
     try:
-        module.load_state_dict({**tensors, **plain})
+        module.load_state_dict(kept | given)
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise CheckpointError(f"{where}: does not fit {type(module).__name__}: {detail[:300]}") from error
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of names, shapes and values, in the order of the names."""
+    """Returns the first 12 hexadecimal digits of the SHA-256 of names, shapes and values, in the order of the names."""
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
@@ -57,13 +94,17 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()[:12]
 
 
-def write_checkpoint(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any], *,
+    save_files: Callable[[Path], None] | None = None,
+) -> None:  # fmt: skip
     """Writes a checkpoint under a temporary name, flushes it, reads its sums back, and renames it.
 
     Args:
         folder: the checkpoint; replaced if it exists.
         files: tensors by file name.
         state: plain values.
+        save_files: writes further files into an empty folder (`Game.save_files`).
 
     Raises:
         GanError: it could not be written (a full disk …); nothing is left of it, and what was there before is.
@@ -74,35 +115,100 @@ def write_checkpoint(folder: Path, files: Mapping[str, Tensors], state: Mapping[
         temporary.mkdir(parents=True)
         for name, tensors in files.items():
             write_tensors(temporary / name, tensors)
-        sums = {name: _sum(temporary / name) for name in files}
-        (temporary / STATE).write_text(_sealed({**state, "files": sums}), encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
+        sums = {name: sha256(temporary / name) for name in files}
+        extra: dict[str, str] = {}
+        if save_files is not None:
+            (temporary / EXTRA).mkdir()
+            save_files(temporary / EXTRA)
+            extra = sums_of(temporary / EXTRA)
+            if not extra:
+                (temporary / EXTRA).rmdir()
+        sealed = _sealed({**state, "files": sums, "extra": extra})
+        (temporary / STATE).write_text(sealed, encoding="utf-8")
+        for path in (*temporary.rglob("*"), temporary):
             _flush(path)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
         _flush(folder.parent)
     except (OSError, SafetensorError, TypeError) as error:  # a TypeError: a game's extra state is not plain
-        shutil.rmtree(temporary, ignore_errors=True)
         raise GanError(
             f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """The tensors by file name and the plain values of a checkpoint whose sums are right.
+def read_checkpoint(
+    folder: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, Tensors], dict[str, Any]]:  # fmt: skip
+    """Returns the tensors by file name and the plain values of a checkpoint whose sums are right.
+
+    Args:
+        folder: the checkpoint.
+        names: files of tensors to read and check, if they are there (default: all).
 
     Raises:
         CheckpointError: something is missing or damaged.
     """
     state = _unsealed(folder)
+    wanted = {name: total for name, total in state["files"].items() if names is None or name in names}
     files = {}
-    for name, digest in state["files"].items():
-        path = folder / Path(name).name
-        if not path.is_file() or _sum(path) != digest:
-            raise CheckpointError(f"{path}: missing or damaged (its SHA-256 is not the one in {STATE})")
-        files[name] = read_tensors(path)
+    for name, total in wanted.items():
+        check_sum(folder / Path(name).name, total, STATE)
+        files[name] = read_tensors(folder / Path(name).name)
+    check_sums(folder / EXTRA, state.get("extra", {}), STATE)
     return files, state
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file in a folder, by its path below it.
+
+    Raises:
+        GanError: there is something that is neither a file nor a folder.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    for path in paths:
+        if path.is_symlink() or not path.is_file():
+            raise GanError(f"{path}: `save_files` may write plain files and folders alone")
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+
+
+def check_sums(folder: Path, sums: Mapping[str, str], where: str) -> None:
+    """Checks that the files of a folder are those that are recorded.
+
+    Args:
+        folder: where the files are.
+        sums: SHA-256 by path below it.
+        where: the file that records them, for messages.
+
+    Raises:
+        CheckpointError: a path leads out of the folder, or a file is missing or damaged.
+    """
+    for name, total in sums.items():
+        check_sum(folder / inside(name, where), total, where)
+
+
+def inside(name: str, where: str) -> str:
+    """Returns a recorded path if it leads to a place below its folder.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in name or "\0" in name or ":" in name:
+        raise CheckpointError(f"{where}: names the file {name!r}, which is not below its folder; it is damaged")
+    return name
+
+
+def check_sum(path: Path, total: str, where: str) -> None:
+    """Checks that a file is the one that is recorded.
+
+    Raises:
+        CheckpointError: it is missing, or its SHA-256 is another.
+    """
+    if not path.is_file() or sha256(path) != total:
+        raise CheckpointError(f"{path}: missing or damaged (its SHA-256 is not the one in {where})")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -185,7 +291,8 @@ def _unsealed(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _sum(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -6,6 +6,7 @@ request or its input was wrong. Nothing here imports torch before a command need
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import os
@@ -15,14 +16,16 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from gan_core.domain import Domain, find_domains
-from gan_core.errors import GanError, InputError
+from gan_core.errors import GanError, InputError, unknown
 
 if TYPE_CHECKING:
     from gan_core.game import Game
@@ -33,11 +36,19 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What a malformed command line raises: click's class, which typer has a copy of since 0.27 and does not name."""
 LONGEST_MESSAGE = 500
 FLAGS = ("--json", "--debug")
+FURTHER = "gan_core.cli.further"
+"""Key of a command's further options in its context: texts by option."""
+NEAR = 0.8
+"""Similarity from which an option that the model does not have is a misspelling of the command's own."""
 INTERRUPTED = 130
 """The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
 DATA_HELP = (
     "A named dataset, or a folder or archive of files (default: embedded data). Where items have several parts, give "
     "one for each: --data source=DIR --data target=DIR. Parts of a dataset or sub-folders: NAME:test, DIR:masks."
+)
+START_HELP = (
+    "Weights that a network starts with: a run, a model folder or a hub id (with :NETWORK if it has another name "
+    "there), or a published checkpoint, SYSTEM/NETWORK:FILE. May be given for several networks."
 )
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
 EXTRACTOR_HELP = "Whose features are compared. Left out: a small classifier of the data's labels."
@@ -116,7 +127,8 @@ def build(domain: Domain | None) -> typer.Typer:
         pass
 
     for name, command in commands(domain).items():
-        app.command(name)(command)
+        takes_more = "context" in inspect.signature(command).parameters
+        app.command(name, cls=ModelCommand if takes_more else None)(command)
     return app
 
 
@@ -179,14 +191,13 @@ def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
 
     def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
         """A system's recipe as YAML, and its parameter counts."""
-        import torch
-
         from gan_core.model import parameter_counts
+        from gan_core.preset import on_meta
 
         chosen = domain.preset(system, preset)
         recipe = chosen.recipe(domain=domain.name, system=system, preset=preset).but(read_settings(set_))
         recipe = chosen.complete(recipe)
-        with torch.device("meta"):
+        with on_meta():
             counts = parameter_counts(chosen.build(recipe))
         lines = [f"# {name}: {count:,} parameters" for name, count in counts.items()]
         text = "\n".join([f"# {domain.card(system).title} ({chosen.paper})", *lines, recipe.to_yaml().rstrip()])
@@ -206,6 +217,7 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
         batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
         seed: Annotated[int | None, typer.Option(help="Of weights, data order and noise.")] = None,
         preset: Annotated[str | None, typer.Option(help="`paper` or `small` (the default), or another.")] = None,
+        start: Annotated[list[str] | None, typer.Option(metavar="NETWORK=WHERE", help=START_HELP)] = None,
         set_: Set = None,
         recipe: Annotated[Path | None, typer.Option(help="A recipe file; other options change it.")] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = None,
@@ -216,17 +228,18 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
         """Trains a system into a run folder."""
         if out is None:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
-        start = starting_recipe(domain, system, preset, recipe)
+        chosen = starting_recipe(domain, system, preset, recipe)
         given = {
             "data.source": read_data(data), "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
             "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
         }  # fmt: skip
-        start = start.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
-        if start.data.source is None:
-            start = start.but({"data.source": domain.card(start.system).data})
+        chosen = chosen.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
+        chosen = chosen.but({f"start.{network}": where for network, where in read_starts(start).items()})
+        if chosen.data.source is None:
+            chosen = chosen.but({"data.source": domain.card(chosen.system).data})
         from gan_core.api import train_recipe
 
-        return trained(domain, train_recipe(start, out))
+        return trained(domain, train_recipe(chosen, out))
 
     return train
 
@@ -283,24 +296,94 @@ def trained(domain: Domain, run: Any) -> Answer:
     return Answer(document, text, [f"passed over: {problem}" for problem in run.problems])
 
 
+class ModelCommand(typer.core.TyperCommand):
+    """A command with further options, `--NAME VALUE`, that depend on its model: see `asked_of`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name: parameter for parameter in self.params for name in parameter.opts}
+        left, further, rest = list[str](), dict[str, list[str]](), iter(args)
+        for word in rest:
+            name, equals, value = word.partition("=")
+            if word == "--":
+                left += [word, *rest]
+            elif not name.startswith("--") or name in ctx.help_option_names:
+                left.append(word)
+            elif name in own:
+                left.append(word)
+                if not equals and not getattr(own[name], "is_flag", False):
+                    left += itertools.islice(rest, 1)
+            else:
+                value = value if equals else next(rest, "--")
+                if value.startswith("--") and not equals:
+                    raise UsageError(f"Option '{name}' requires an argument.")
+                further.setdefault(name, []).append(value)
+        ctx.meta[FURTHER] = further
+        return super().parse_args(ctx, left)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[--CONDITION VALUE]…"]
+
+
+def asked_of(game: Game, context: typer.Context, count: int, *functions: Callable[..., Any]) -> dict[str, Any]:
+    """Returns what a command's further options ask of a game: its conditions and keywords of its methods, by name.
+
+    A condition that is given several times is used in turn: for the first sample, the second …
+
+    Args:
+        game: the game.
+        context: context of the command.
+        count: number of samples.
+        functions: methods of the game that take a first argument and the keywords.
+
+    Raises:
+        InputError: an option is misspelt, or given too often.
+        RecipeError: a value cannot be read.
+    """
+    from gan_core.signature import read_text
+
+    conditions, takes = game.conditions, game.parameters_of(*functions)
+    known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+    given: dict[str, Any] = {}
+    for option, texts in context.meta[FURTHER].items():
+        name = option.removeprefix("--").replace("-", "_")
+        if name not in conditions and name not in takes and get_close_matches(option, known, cutoff=NEAR):
+            raise unknown("option", option, known, InputError)
+        if len(texts) > (count if name in conditions else 1):
+            most = f"one for each of {count}" if name in conditions else "one value"
+            raise InputError(f"`{option}` is given {len(texts)} times; give {most} at most")
+        if name in conditions:
+            values = conditions[name].read(name, texts)
+            given[name] = [values[k % len(values)] for k in range(count)]
+        else:
+            given[name] = read_text(functions, name, texts[0]) if name in takes else texts[0]
+    return given
+
+
 def generate_command(domain: Domain) -> Callable[..., Answer]:
     """The command `generate` of a domain."""
 
     def generate(
+        context: typer.Context,
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-        count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 16,
-        out: Annotated[Path | None, typer.Option(file_okay=False, help="The folder for the samples.")] = None,
+        count: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 16,
+        out: Annotated[Path | None, typer.Option(file_okay=False, help="Output folder.")] = None,
         seed: Seed = 0,
-        truncation: Annotated[float | None, typer.Option(metavar="PSI", help="Above 0, at most 1.")] = None,
-        label: Annotated[int | None, typer.Option(metavar="K", help="A class; left out, all in turn.")] = None,
     ) -> Answer:
-        """Writes new samples, a file each."""
+        """Writes new samples, a file each, and `labels.csv` if the model has conditions.
+
+        Further options are the model's conditions and parameters, such as --label NAME|K (default: all classes in
+        turn), --caption TEXT or --truncation PSI (above 0, at most 1). A condition given several times is used in turn.
+        """
         if out is None:
             raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
-        media = domain.module("media")
-        game = domain.load(model)
-        samples = game.generate(count, seed=seed, truncation=truncation, label=label)
-        files = media.write_items(samples, out, game=game)
+        media, game = domain.module("media"), domain.load(model)
+        given = asked_of(game, context, count, game.sample)
+        asked = game.asked(count, **given)
+        labels = {name: game.conditions[name].describe(values) for name, values in asked.items()}
+        files = media.write_items(
+            game.generated(count, seed=seed, **given), out, count=count, game=game,
+            labels={name: texts for name, texts in labels.items() if texts},
+        )  # fmt: skip
         return Answer({"files": [str(file) for file in files], "seed": seed}, f"{count} samples in {out}")
 
     return generate
@@ -377,6 +460,9 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
         file: Path,
         out: Annotated[Path | None, typer.Option(file_okay=False, help="The model folder.")] = None,
+        as_: Annotated[
+            str | None, typer.Option("--as", metavar="NETWORK", help="The game's network that it becomes.")
+        ] = None,
         argument: Annotated[
             list[str] | None, typer.Option(metavar="KEY=VALUE", help="What no shape tells; may be given again.")
         ] = None,
@@ -391,35 +477,54 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder")
-        network = name.partition("/")[2]
         told = read_settings(argument, "--argument")
-        game = game_around(domain, name, read_reference(domain, name, read_published(file), told))
+        published = read_reference(domain, name, read_published(file), told)
+        game = game_around(domain, name, published, as_)
         if fold:
             take_out = getattr(type(game), "fold", None)
             if take_out is None:
                 raise InputError(f"{name} has no weight normalisation that is taken out; leave `--fold` out")
             take_out(game)
-        save_model(game, out, networks=[network])
-        return Answer({"model": str(out), "networks": [network]}, f"{name} in {out}")
+        save_model(game, out)
+        held = [each for each, _ in game.named_children() if each not in game.absent]
+        return Answer({"model": str(out), "networks": held}, f"{name} in {out}")
 
     return import_
 
 
-def game_around(domain: Domain, name: str, published: Published) -> Game:
-    """A game at the paper's scale with a published network in its place; the others are as large as they must be."""
+def game_around(domain: Domain, name: str, published: Published, place: str | None = None) -> Game:
+    """Returns a game with the paper's settings and one published network; the others are absent.
+
+    Args:
+        domain: the system's domain.
+        name: `SYSTEM/NETWORK`, the importer's name.
+        published: the network.
+        place: name of the game's network that it becomes (default: the importer's).
+
+    Raises:
+        RecipeError: the game has no such network.
+        CheckpointError: the network does not fit in that place.
+    """
+    from gan_core.checkpoint import load_state, split_state
+
     system, _, importer = name.partition("/")
-    network = published.place or importer
+    own = published.place or importer
+    network = place or own
+    if network != own and network not in published.elsewhere:
+        raise unknown(f"network of {system} that {name} can become", network, [own, *published.elsewhere])
     chosen = domain.preset(system, "paper")
     recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
-    own = recipe.network.get(network, {})
+    separate = recipe.network.get(network, {})
+    settings = {**published.settings, **published.elsewhere.get(network, {})}
     recipe = recipe.but({
-        f"network.{network}.{key}" if key in own else f"network.{key}": value
-        for key, value in published.settings.items()
-    } | {f"data.spec.{key}": value for key, value in published.spec.items()})  # fmt: skip
-    game = chosen.build(recipe)
+        f"network.{network}.{key}" if key in separate else f"network.{key}": value for key, value in settings.items()
+    } | {f"data.spec.{key}": value for key, value in published.spec.items()}
+      | {f"game.{key}": value for key, value in published.game.items()})  # fmt: skip
+    game = chosen.build(recipe, absent=[other for other in chosen.networks if other != network])
+    game.enter_phase(len(list(game.phases())) - 1, 1.0)  # a published network is trained
     adversaries = game.adversaries
-    place = adversaries[network].network if network in adversaries else game.get_submodule(network)
-    place.load_state_dict(published.build().state_dict())
+    into = adversaries[network].network if network in adversaries else game.get_submodule(network)
+    load_state(into, *split_state(published.build()), f"{name} as `{network}`")
     return game
 
 
@@ -430,17 +535,24 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         format: Annotated[str, typer.Option(help="onnx")] = "onnx",
         out: Annotated[Path | None, typer.Option(dir_okay=False, help="The file.")] = None,
+        network: Annotated[str | None, typer.Option(help="A network, if the model offers several.")] = None,
     ) -> Answer:
-        """Writes the generator for other runtimes, checked against torch."""
+        """Writes a network for other runtimes, checked against torch at a second size."""
         from gan_core.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; only onnx is known")
         if out is None:
             raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
-        difference = export_onnx(domain.load(model), out)
-        text = f"{out}: largest difference from torch {difference:.2g}"
-        return Answer({"file": str(out), "largest_difference": difference}, text)
+        made = export_onnx(domain.load(model), out, network)
+        lines = [f"{out}: {made.network}"]
+        for kind, values in (("input", made.inputs), ("output", made.outputs)):
+            lines += [f"  {kind} {name}: {value}" for name, value in values.items()]
+        lines += [f"  {name}: {axis}" for name, axis in made.axes.items()]
+        lines.append(f"  largest difference from torch: {made.difference:.2g}")
+        document = {"file": str(out), **asdict(made)}
+        document["largest_difference"] = document.pop("difference")
+        return Answer(document, "\n".join(lines))
 
     return export
 
@@ -507,6 +619,23 @@ def read_data(given: list[str] | None) -> str | dict[str, str] | None:
             "`--data` is given several times; name a part for each, such as --data source=A --data target=B"
         )
     return dict(parts)
+
+
+def read_starts(given: list[str] | None) -> dict[str, str]:
+    """Returns where networks start from, by the network's name, of `--start NETWORK=WHERE`.
+
+    Raises:
+        InputError: one has no `=`, or a network is given twice.
+    """
+    starts: dict[str, str] = {}
+    for text in given or ():
+        network, _, where = text.partition("=")
+        if not network or not where:
+            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for instance --start generator=runs/first")
+        if network in starts:
+            raise InputError(f"`--start` is given twice for `{network}`; give it once")
+        starts[network] = where
+    return starts
 
 
 def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, Any]:

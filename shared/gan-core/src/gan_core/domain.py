@@ -117,9 +117,9 @@ class Domain:
     """One package's systems, data sets, media, metrics and tasks.
 
     `package` is the import name. A domain whose systems are not written yet has no `cards`, and then none of the
-    modules that serve them: `data` (`DATASETS`, `open_folder`), `media` (`write_samples`, `write_items`, which are
-    given the `game` that made the samples), `metrics` (`METRICS`, `EXTRACTORS`), `reference` (`IMPORTERS`), `tasks`
-    (`COMMANDS`).
+    modules that serve them: `data` (`DATASETS`, `open_folder`), `media` (`write_samples` and `write_items`, which are
+    given the `game` that made the samples; `write_items` takes them in parts, with their `count` and `labels`),
+    `metrics` (`METRICS`, `EXTRACTORS`), `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
     """
 
     name: str

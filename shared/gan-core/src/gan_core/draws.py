@@ -21,6 +21,9 @@ ROWS = 16
 """Draws are made for a multiple of this many samples: torch fills whole vectors of 16, and then a longer draw from the
 same seed begins with the shorter one (on the CPU)."""
 
+BLOCK = 64
+"""Number of generated samples for which noise is drawn from one seed, however many run through the networks at once."""
+
 WITHIN_TWO = math.erf(math.sqrt(2))
 """The share of a standard normal distribution that lies within ±2."""
 

@@ -20,9 +20,10 @@ from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
 from gan_core.data import FittedData, Source, length, read, shuffled, to_device
 from gan_core.domain import Domain, ExtractorCard, MetricCard, resolve
+from gan_core.draws import BLOCK
 from gan_core.errors import InputError, unknown
 from gan_core.features import Extractor, Seen, see
-from gan_core.game import GENERATE_AT_ONCE, Game, evaluating
+from gan_core.game import Game, evaluating
 
 Figures = dict[str, dict[str, Any]]
 
@@ -187,7 +188,7 @@ class Evaluation:
         pairs: list[tuple[Tensor, Tensor]] = []
         with torch.random.fork_rng(devices=[]), evaluating(game):
             torch.manual_seed(self.seed)
-            for batch in read(self.dataset, order, GENERATE_AT_ONCE):
+            for batch in read(self.dataset, order, BLOCK):
                 real, made = game.reconstruct(to_device(batch, game.device, frozenset()))  # pixels are scaled already
                 pairs.append((real.cpu(), made.cpu()))
         reals, mades = zip(*pairs, strict=True)
@@ -206,7 +207,7 @@ class Evaluation:
     def _real(self, start: int) -> Iterator[Tensor]:
         """Real samples from one on, in parts."""
         order = shuffled(length(self.dataset))[start : self.real_count]
-        for batch in read(self.dataset, order, GENERATE_AT_ONCE):
+        for batch in read(self.dataset, order, BLOCK):
             keys = ["target", self.key, *(key for key in batch if key != "label")]
             yield next(batch[key] for key in keys if key in batch)
 

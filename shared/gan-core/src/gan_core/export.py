@@ -1,98 +1,275 @@
-"""A generator for other runtimes."""
+"""Networks for other runtimes, as ONNX."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
+from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import remove_spectral_norm
 
 from gan_core import draws
 from gan_core.blocks import spectral_layers
 from gan_core.errors import GanError, InputError, MissingDependency, writing
+from gan_core.exported import Axis, Exported
 from gan_core.game import Game, evaluating
-from gan_core.two_player import latent_dim
 
 TOLERANCE = 1e-3
-"""The largest difference between torch and onnxruntime that is accepted; samples span 2."""
+"""Maximum difference between the outputs of torch and onnxruntime; most outputs are in [-1, 1]."""
+
+FIXED = re.compile(r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)")
+"""torch's message for an axis that a network's code fixes."""
 
 
-def export_onnx(game: Game, path: Path) -> float:
-    """Writes the generator as ONNX (inputs `z [B, latent_dim]` and, with classes, `label [B]`) and checks it.
+@dataclass(frozen=True)
+class Value:
+    """An input or output of an ONNX file.
+
+    Attributes:
+        type: type of its elements, such as `float32`.
+        shape: sizes of the axes; a name, or an expression of names, where the size may change.
+        values: description of the values.
+    """
+
+    type: str
+    shape: tuple[int | str, ...]
+    values: str
+
+    def __str__(self) -> str:
+        return f"{self.type} [{', '.join(map(str, self.shape))}], {self.values}"
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A network that was written as ONNX.
+
+    Attributes:
+        network: name of the network.
+        inputs: inputs by name.
+        outputs: outputs by name.
+        axes: axes whose sizes may change, by name.
+        difference: largest difference from torch, measured with onnxruntime at sizes other than those of the export.
+    """
+
+    network: str
+    inputs: Mapping[str, Value]
+    outputs: Mapping[str, Value]
+    axes: Mapping[str, Axis]
+    difference: float
+
+
+def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
+    """Writes a network as ONNX and checks with onnxruntime that it computes the same at other sizes.
+
+    The file's metadata name the system, the network, the values of inputs and outputs, the axes whose sizes may change,
+    the classes, and the facts that the game adds, such as the sample rate.
 
     Args:
-        game: with a `generator`.
+        game: a game that offers networks (`Game.exports`).
         path: the file; replaced if it exists.
-
-    Returns:
-        The largest difference from torch, measured with onnxruntime on a batch of another size.
+        network: name of the network; may be left out if the game offers one.
 
     Raises:
         MissingDependency: onnx, onnxscript or onnxruntime is not installed.
-        InputError: the game has no generator of a latent alone, or the file cannot be written.
-        GanError: the exported network computes something else.
+        InputError: the game does not offer the network, or several and none was named, or the file cannot be written.
+        GanError: the network cannot be converted, or the exported one computes something else.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install 'gan-core[onnx]'")
-    generator = _generator(game)
-    names = ["z"] if game.num_classes is None else ["z", "label"]
+    title = type(game).__name__ if game.recipe is None else game.recipe.system
+    name, exported = _chosen(game, network, title)
+    _check_arguments(exported, f"`{name}` of {title}")
+    plain = _inference_copy(exported.network)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / "generator.onnx"
-            torch.onnx.export(
-                generator, _inputs(game, generator, 2), temporary, input_names=names, output_names=["samples"],
-                dynamo=True, dynamic_shapes=_batches_of_any_size(names), external_data=False, verbose=False,
-            )  # fmt: skip
-            difference = _difference(game, generator, temporary, names)
-            if difference > TOLERANCE:
-                raise GanError(f"{path}: differs from torch by {difference:.2g}; nothing was written")
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
+            temporary = Path(folder) / "network.onnx"
+            program = _converted(exported, plain, _examples(exported, game.device, 1), f"`{name}` of {title}")
+            inputs, outputs = _described(program, exported)
+            metadata = {"system": title, "network": name}
+            metadata |= {f"input.{key}": str(value) for key, value in inputs.items()}
+            metadata |= {f"output.{key}": str(value) for key, value in outputs.items()}
+            metadata |= {f"axis.{key}": str(axis) for key, axis in exported.axes.items()}
+            classes = None if game.recipe is None else game.recipe.data.classes
+            facts = {**exported.facts, **({} if classes is None else {"classes": classes})}
+            metadata |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+            program.model.metadata_props.update(metadata)
+            program.save(temporary, external_data=False)
+            difference = _difference(exported, plain, _examples(exported, game.device, 0), temporary, path)
             temporary.replace(path)
-    return difference
+    return OnnxFile(name, inputs, outputs, exported.axes, difference)
 
 
-def _batches_of_any_size(names: list[str]) -> tuple[dict[int, Any], ...]:
-    """The first axis of each input; torch finds by itself that all are one, and warns of a second name for it."""
-    return tuple({0: torch.export.Dim("batch") if name == "z" else torch.export.Dim.AUTO} for name in names)
+def _chosen(game: Game, network: str | None, title: str) -> tuple[str, Exported]:
+    """Returns the network that is named, or the only one; networks without weights are not offered."""
+    offered = {
+        name: exported
+        for name, exported in game.exports().items()
+        if not any(parameter.is_meta for parameter in exported.network.parameters())
+    }
+    names = " or ".join(offered)
+    if not offered:
+        raise InputError(f"{title} offers no network for export; override `exports` in {type(game).__name__}")
+    if network is None and len(offered) > 1:
+        raise InputError(f"{title} offers several networks for export; choose one: --network {names}")
+    chosen = next(iter(offered)) if network is None else network
+    if chosen not in offered:
+        raise InputError(f"`{chosen}` of {title} cannot be exported; choose --network {names}")
+    return chosen, offered[chosen]
 
 
-def _generator(game: Game) -> nn.Module:
-    """A copy of the generator on the CPU, in evaluation mode, its weights spectrally normalised once for all."""
-    if "generator" not in dict(game.named_children()):
-        raise InputError(f"{type(game).__name__} has no generator that takes a latent; only such can be exported")
-    generator = game.get_submodule("generator")
-    takes = list(inspect.signature(generator.forward).parameters.values())[1 if game.num_classes is None else 2 :]
-    besides = [p.name for p in takes if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+def _check_arguments(exported: Exported, title: str) -> None:
+    """Checks that the network needs no more than the inputs."""
+    parameters = list(inspect.signature(exported.network.forward).parameters.values())[len(exported.inputs) :]
+    besides = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     if besides:
-        told = f"the generator of {type(game).__name__} is told {' and '.join(besides)} besides its latent"
-        raise InputError(f"{told}; only one of latents can be exported")
-    with evaluating(generator), torch.no_grad():
-        for _, layer, hook in spectral_layers(generator):
+        raise InputError(f"{title} needs {', '.join(besides)} besides {', '.join(exported.inputs)}; override `exports`")
+
+
+def _inference_copy(network: nn.Module) -> nn.Module:
+    """Returns a copy on the CPU, in evaluation mode, with spectral normalization applied to its weights for good."""
+    with evaluating(network), torch.no_grad():
+        for _, layer, hook in spectral_layers(network):
             hook(layer, ())  # a weight that still has its gradient's history cannot be copied
-    copied = deepcopy(generator).cpu().eval()
+    copied = deepcopy(network).cpu().eval()
     for _, layer, hook in list(spectral_layers(copied)):
         remove_spectral_norm(layer, hook.name)
     return copied
 
 
-def _inputs(game: Game, generator: nn.Module, count: int) -> tuple[torch.Tensor, ...]:
-    with draws.drawing(0, torch.device("cpu"), rows=count, total=count):
-        z = draws.normal(count, latent_dim(generator), like=torch.empty(0))
-    return (z,) if game.num_classes is None else (z, torch.arange(count) % game.num_classes)
+def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Tensor, ...]:
+    """Returns inputs whose changing axes all differ in size, and differ from those for another `extra`."""
+    sizes = {
+        name: axis.multiple * (max(2, -(-axis.least // axis.multiple)) + number + extra)
+        for number, (name, axis) in enumerate(exported.axes.items())
+    }
+    tensors = []
+    for one in exported.inputs.values():
+        shape = tuple(sizes[size.name] if isinstance(size, Axis) else size for size in one.shape)
+        with torch.random.fork_rng([]), draws.drawing(0, device, rows=shape[0], total=shape[0]):
+            torch.manual_seed(0)
+            tensors.append(one.draw(shape).cpu())
+    return tuple(tensors)
 
 
-@torch.no_grad()
-def _difference(game: Game, generator: nn.Module, path: Path, names: list[str]) -> float:
+def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], title: str) -> Any:
+    """Returns the network as an ONNX program whose changing axes have their names.
+
+    torch is asked for the graph first, since its ONNX exporter fixes an axis in silence where the graph needs that.
+    Its faster way of capturing one takes `len(tensor)` as a constant; the strict one does not.
+    """
+    dims = {
+        name: torch.export.Dim(name, min=axis.least) if axis.multiple == 1
+        else axis.multiple * torch.export.Dim(f"{name}_units", min=-(-axis.least // axis.multiple))
+        for name, axis in exported.axes.items()
+    }  # fmt: skip
+    shapes = tuple(
+        {number: dims[size.name] for number, size in enumerate(one.shape) if isinstance(size, Axis)}
+        for one in exported.inputs.values()
+    )
+    try:
+        with _quiet():
+            try:
+                graph = torch.export.export(network, examples, dynamic_shapes=shapes)
+            except GanError:
+                raise
+            except Exception:  # noqa: BLE001  of many kinds, which torch does not document
+                graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=True)
+            program = torch.onnx.export(
+                graph, input_names=list(exported.inputs), output_names=list(exported.outputs), dynamo=True,
+                verbose=False,
+            )  # fmt: skip
+    except GanError:
+        raise
+    except Exception as error:
+        raise GanError(f"{title} cannot be converted to ONNX ({_reason(error)})") from error
+    assert program is not None
+    names: dict[str, str] = {}
+    for value, one in zip(program.model.graph.inputs, exported.inputs.values(), strict=True):
+        assert value.shape is not None
+        for symbol, size in zip(value.shape, one.shape, strict=True):
+            if isinstance(size, Axis):
+                whole = str(getattr(symbol, "value", symbol))
+                names[whole] = size.name
+                names.setdefault(whole.removeprefix(f"{size.multiple}*"), f"({size.name} / {size.multiple})")
+    program.rename_axes(names)  # type: ignore[arg-type]  # a dictionary of names to names is one of those it takes
+    return program
+
+
+def _reason(error: Exception) -> str:
+    """Returns the axis that was fixed, or the first line of the innermost cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]
+    fixed = FIXED.search(str(error))
+    if fixed is not None:
+        return f"it works for one size of `{fixed[1]}` alone, {fixed[2]}"
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it nothing is logged or written to standard error: torch shows the graphs that it fails to capture."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _described(program: Any, exported: Exported) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Returns the inputs and the outputs of a program by name."""
+
+    def described(value: Any, values: str) -> Value:
+        sizes = tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
+        return Value(value.dtype.numpy().name, sizes, values)
+
+    graph = program.model.graph
+    inputs = zip(graph.inputs, exported.inputs.items(), strict=True)
+    outputs = zip(graph.outputs, exported.outputs.items(), strict=True)
+    return (
+        {name: described(value, one.values) for value, (name, one) in inputs},
+        {name: described(value, values) for value, (name, values) in outputs},
+    )
+
+
+def _difference(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], file: Path, path: Path) -> float:
+    """Returns the largest difference between onnxruntime's and torch's outputs.
+
+    Raises:
+        GanError: it is too large, or onnxruntime cannot run the file.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
     import onnxruntime
 
-    inputs = _inputs(game, generator, 5)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (ours,) = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
-    return float((torch.from_numpy(ours) - generator(*inputs)).abs().max())
+    expected = network(*examples)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    fed = {name: value.numpy() for name, value in zip(exported.inputs, examples, strict=True)}
+    try:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        computed = [torch.from_numpy(output) for output in session.run(list(exported.outputs), fed)]
+    except Exception as error:
+        raise GanError(f"{path}: onnxruntime cannot run it ({_reason(error)}); nothing was written") from error
+    pairs = list(zip(computed, expected, strict=True))
+    if any(one.shape != other.shape for one, other in pairs):
+        shapes = f"{[list(one.shape) for one in computed]} instead of {[list(one.shape) for one in expected]}"
+        raise GanError(f"{path}: onnxruntime returns {shapes}; nothing was written")
+    difference = max(float((one - other).abs().max()) for one, other in pairs)
+    if not difference <= TOLERANCE:  # not a number is not either
+        raise GanError(f"{path}: differs from torch by {difference:.2g}; nothing was written")
+    return difference

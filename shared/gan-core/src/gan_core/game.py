@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,18 +21,19 @@ from torch.utils.data import Dataset
 from gan_core import draws
 from gan_core.adversary import Adversary, Moment, find_adversaries, means_of, prefixed
 from gan_core.blocks import evaluating as evaluating
+from gan_core.conditions import Classes, Condition, Text, Values
 from gan_core.data.spec import Spec
 from gan_core.errors import CheckpointError, RecipeError
+from gan_core.interpolation import great_circle
 from gan_core.objectives import Terms as Terms
 from gan_core.recipe import Optimizer, Recipe
+from gan_core.signature import checked, keywords
 
 if TYPE_CHECKING:
+    from gan_core.exported import Exported
     from gan_core.seat import Seat
 
 Batch = dict[str, Tensor]
-
-GENERATE_AT_ONCE = 64
-"""Maximum number of samples that `generate` makes in one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,11 @@ class Game(nn.Module, ABC):
         unmeasured: reason why the domain's metrics do not apply to its samples; None if they do.
         example: a line of Python for the model card that uses a loaded `game`.
         num_classes: number of classes; None if the game is not class-conditional.
+        at_once: number of samples that `generate` makes in one forward pass, a divisor of `draws.BLOCK`.
         images: whether samples `[B, C, H, W]` are images and `[B, C, T, H, W]` clips; see `Adversary`.
         moment: step, progress, batch size and optimizers, shared with its adversaries and set by the trainer.
-        phase: the current phase, set by the trainer.
+        phase: the current phase; see `enter_phase`.
+        phase_number: its number among `phases`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -104,13 +108,14 @@ class Game(nn.Module, ABC):
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     images: ClassVar[bool] = True
+    at_once: int = draws.BLOCK
     example: ClassVar[str] = "samples = game.generate(16, seed=0)"
 
     def __init__(self) -> None:
         super().__init__()
         self.recipe: Recipe | None = None
         self.num_classes: int | None = None
-        self.moment, self.phase = Moment(), Phase()
+        self.moment, self.phase, self.phase_number = Moment(), Phase(), 0
         self._notes: dict[str, list[Tensor]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -135,7 +140,7 @@ class Game(nn.Module, ABC):
 
     @property
     def progress(self) -> float:
-        """Completed fraction of the current phase, in [0, 1)."""
+        """Completed fraction of the current phase, in [0, 1]."""
         return self.moment.progress
 
     @progress.setter
@@ -204,7 +209,38 @@ class Game(nn.Module, ABC):
         return (Phase(),)
 
     def enter(self, phase: Phase) -> None:
-        """Called before `players` at the start of a phase and when a run is resumed; override it to grow networks."""
+        """Called at the start of a phase, and when a run is resumed or a model loaded; override it to grow networks.
+
+        It is called before `players`, for the current phase alone: it must bring the game into that phase from any
+        other one.
+        """
+
+    def enter_phase(self, number: int, progress: float = 0.0) -> None:
+        """Brings the game into one of its phases: sets `phase`, `phase_number` and `progress`, and calls `enter`.
+
+        The phase and the progress in it are saved with a model. A game that was loaded is where its training ended.
+
+        Args:
+            number: number of the phase, from 0.
+            progress: completed fraction of the phase, in [0, 1].
+
+        Raises:
+            RecipeError: the game has no such phase.
+        """
+        phases = list(self.phases())
+        if not 0 <= number < len(phases):
+            raise RecipeError(f"{type(self).__name__} has {len(phases)} phases, and none with the number {number}")
+        self.phase, self.phase_number, self.progress = phases[number], number, progress
+        self.enter(self.phase)
+
+    def save_files(self, folder: Path) -> None:
+        """Writes what belongs to the model and is no tensor, such as a tokenizer, as files of a folder.
+
+        They lie beside the weights in a model folder, and in checkpoints. Override it together with `load_files`.
+        """
+
+    def load_files(self, folder: Path) -> None:
+        """Reads what `save_files` wrote. Called before the weights are loaded, after `enter`."""
 
     def study(self, training: Dataset[Batch]) -> None:
         """Called once with the training data before the first step; override it to store statistics in buffers.
@@ -220,10 +256,62 @@ class Game(nn.Module, ABC):
         """
         return batch
 
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        """What a user may ask of each sample, by name; by default `label`, if the game has classes.
+
+        `sample` takes a keyword of each name: integers `[count]` for `Classes`, `count` strings for `Text`, a tensor
+        `[count, …]` for `Given`.
+        """
+        if self.num_classes is None:
+            return {}
+        names = None if self.recipe is None else self.recipe.data.classes
+        return {"label": Classes(self.num_classes, names or ())}
+
+    def conditions_in(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the conditions of a batch's items; a batch holds no texts."""
+        kinds = self.conditions
+        return {name: batch[name] for name in kinds if name in batch and not isinstance(kinds[name], Text)}
+
     def sample(self, count: int) -> Tensor:
-        """Generates `count` samples. A subclass may add the keywords `label` `[count]` and `truncation`."""
+        """Generates `count` samples.
+
+        A subclass may add a keyword for each of `conditions`, and others with a default (`frames: int = 16`), which
+        users give to `generate`; their values are validated against the annotations.
+        """
         other = "; use `game.apply(batch)`" if type(self).apply is not Game.apply else ""
         raise RecipeError(f"{type(self).__name__} cannot generate samples without input{other}")
+
+    def latent(self, count: int) -> Tensor:
+        """Draws the latents of `count` samples, `[count, …]`.
+
+        Raises:
+            RecipeError: the game's samples are not made of one latent each.
+        """
+        raise RecipeError(f"{self.title} has no latents to interpolate between")
+
+    def render(self, latent: Tensor, **condition: Any) -> Tensor:
+        """Generates the samples of some latents, as `sample` returns them.
+
+        Raises:
+            RecipeError: the game's samples are not made of one latent each.
+        """
+        raise RecipeError(f"{self.title} has no latents to interpolate between")
+
+    def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        """Returns latents on the way from one to another, which are as likely as those that `latent` draws.
+
+        By default that is the great circle, for normal latents.
+
+        Args:
+            start: latents `[B, …]`.
+            end: latents `[B, …]`.
+            share: shares of the way, `[S]` in [0, 1].
+
+        Returns:
+            `[B, S, …]`.
+        """
+        return great_circle(start, end, share)
 
     def apply(self, batch: Any) -> Any:
         """Transforms the items of a batch; override it in games such as translators.
@@ -252,14 +340,25 @@ class Game(nn.Module, ABC):
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.
 
-        By default these are the inputs and the results of `apply`, or else generated samples.
+        By default these are the inputs and the results of `apply`, or else samples generated with the batch's
+        conditions, but of all classes in turn.
 
         Args:
             batch: a batch of the data, the same throughout the run.
         """
         if type(self).apply is not Game.apply:
             return {key: batch[key] for key in self.data_keys if key != "label"} | self.apply(batch)
-        return {"generated": self.generate(len(next(iter(batch.values()))), seed=0)}
+        given = {name: value for name, value in self.conditions_in(batch).items() if name != "label"}
+        for name, kind in self.conditions.items():
+            if kind.required and name not in given:
+                raise RecipeError(
+                    f"{self.title} needs `{name}` for its previews; give it defaults, or define `preview`"
+                )
+        return {"generated": self.generate(len(next(iter(batch.values()))), seed=0, **given)}
+
+    def exports(self) -> Mapping[str, Exported]:
+        """Returns the networks that can be exported to other runtimes, by name; by default none."""
+        return {}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         """Returns each adversary's scores of a batch, `[N]`, higher for more realistic items; by default none."""
@@ -305,79 +404,143 @@ class Game(nn.Module, ABC):
     # For users.
 
     @property
+    def title(self) -> str:
+        """Name for messages: of its system, or else of its class."""
+        return type(self).__name__ if self.recipe is None else self.recipe.system
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return next(self.parameters()).device
+        return next(parameter.device for parameter in self.parameters() if not parameter.is_meta)
 
-    def generate(
-        self, count: int, *, seed: int | None = None, label: int | Tensor | None = None, truncation: float | None = None
-    ) -> Tensor:
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Names of the networks whose weights the model does not hold; they are on torch's `meta` device."""
+        return tuple(name for name, network in self.named_children() if any(p.is_meta for p in network.parameters()))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves or converts the networks; absent ones stay where they are."""
+        return super()._apply(lambda tensor: tensor if tensor.is_meta else fn(tensor), recurse)  # type: ignore[no-untyped-call]
+
+    def asked(self, count: int, **given: Any) -> dict[str, Values]:
+        """Returns the value of every condition for each of `count` samples: a tensor `[count, …]` or a list of texts.
+
+        Args:
+            count: number of samples, at least 1.
+            given: conditions, and keywords of `sample`, which are checked and left out.
+
+        Raises:
+            RecipeError: see `generate`.
+        """
+        return self.checked_given(count, given, (self.sample,))[0]
+
+    def checked_given(
+        self, count: int, given: Mapping[str, Any], functions: Sequence[Callable[..., Any]]
+    ) -> tuple[dict[str, Values], dict[str, Any]]:
+        """Returns the values of the conditions for each of `count` samples, and other keywords of some methods.
+
+        Args:
+            count: number of samples, at least 1.
+            given: conditions and keywords by name.
+            functions: methods that take a first argument, and the keywords.
+
+        Raises:
+            RecipeError: see `generate`.
+        """
+        if count < 1:
+            raise RecipeError(f"cannot generate {count} samples; ask for 1 or more")
+        conditions, takes = self.conditions, self.parameters_of(*functions)
+        for name in given:
+            if name not in conditions and name not in takes:
+                raise self._takes_no(name, [*conditions, *takes])
+        # None is the default of both kinds.
+        others = {name: value for name, value in given.items() if name in takes and value is not None}
+        asked = {name: kind.values(name, given.get(name), count) for name, kind in conditions.items()}
+        return asked, checked(functions, takes, others, fill=False) if others else {}
+
+    def parameters_of(self, *functions: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+        """Returns the keywords, other than conditions, of methods that take a first argument."""
+        named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        return {
+            name: parameter
+            for function in functions for name, parameter in list(keywords(function).items())[1:]
+            if parameter.kind in named and name not in self.conditions and name != "label"
+        }  # fmt: skip
+
+    def _takes_no(self, name: str, takes: Sequence[str]) -> RecipeError:
+        if name == "label":
+            without = f"this {self.title} was trained without classes"
+            return RecipeError(f"{without}; leave `label` out, or set `network.num_classes`")
+        known = f"it takes {', '.join(f'`{known}`' for known in takes)}" if takes else "leave it out"
+        return RecipeError(f"{self.title} takes no `{name}`; {known}")
+
+    def generate(self, count: int, *, seed: int | None = None, **given: Any) -> Tensor:
         """Generates samples in evaluation mode.
 
         Args:
             count: number of samples, at least 1.
             seed: random seed; the samples do not depend on `count` (default: a random seed).
-            label: class of all samples, or of each, `[count]` (default: all classes in turn).
-            truncation: truncation ψ in (0, 1]; lower values give more typical and less varied samples.
+            given: conditions by name (see `conditions`; `label` is a class name or number, a sequence of them, or a
+                tensor `[count]`), and keywords of `sample`, such as `truncation`.
 
         Returns:
             `[count, …]` in the data's range ([-1, 1] for images and audio).
 
         Raises:
-            RecipeError: `label` or `truncation` is not supported by the game, or a value is out of range.
+            RecipeError: the game has no such condition or keyword, a value is out of range, or a condition that has no
+                default is missing.
         """
-        if count < 1:
-            raise RecipeError(f"cannot generate {count} samples; ask for 1 or more")
         seed = int(torch.randint(2**31, ())) if seed is None else seed
-        conditions = self._conditions(count, label, truncation)
-        return torch.cat([self._part(part, count, seed, conditions) for part in range(-(-count // GENERATE_AT_ONCE))])
+        return torch.cat(list(self.generated(count, seed=seed, **given)))
 
-    def generated(self, count: int, *, seed: int, start: int = 0) -> Iterator[Tensor]:
-        """Yields the samples of `generate(count, seed=seed)` in parts, to save memory.
+    def generated(self, count: int, *, seed: int, start: int = 0, **given: Any) -> Iterator[Tensor]:
+        """Returns an iterator over the samples of `generate` in parts of `at_once`, to save memory.
 
         Args:
             count: total number of samples.
             seed: random seed.
-            start: index of the first sample to yield, a multiple of `GENERATE_AT_ONCE`.
+            start: index of the first sample, a multiple of `at_once`.
+            given: conditions and keywords of `sample`, as `generate` takes them.
+
+        Raises:
+            RecipeError: see `generate`; or `at_once` does not divide `draws.BLOCK`.
         """
-        conditions = self._conditions(count, None, None)
-        for part in range(start // GENERATE_AT_ONCE, -(-count // GENERATE_AT_ONCE)):
-            yield self._part(part, count, seed, conditions)
+        if self.at_once < 1 or draws.BLOCK % self.at_once:
+            raise RecipeError(f"`at_once` is {self.at_once}; it must divide {draws.BLOCK}")
+        asked, others = self.checked_given(count, given, (self.sample,))
+        return (
+            self._part(first, min(self.at_once, count - first), seed, asked, others)
+            for first in range(start, count, self.at_once)
+        )
 
     @torch.no_grad()
-    def _part(self, part: int, count: int, seed: int, conditions: Mapping[str, Any]) -> Tensor:
-        """Generates one part of at most `GENERATE_AT_ONCE` samples, which depends only on the seed and its number."""
-        rows = slice(part * GENERATE_AT_ONCE, min((part + 1) * GENERATE_AT_ONCE, count))
-        chosen = {key: value[rows] if isinstance(value, Tensor) else value for key, value in conditions.items()}
-        own, made = draws.mix(seed, part), rows.stop - rows.start
-        with evaluating(self), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            draws.seed_torch(own, self.device)  # of what `sample` draws from torch itself
-            with draws.drawing(own, self.device, rows=made, total=GENERATE_AT_ONCE):
-                return self.sample(made, **chosen)
+    def _part(self, first: int, rows: int, seed: int, asked: Mapping[str, Values], others: Mapping[str, Any]) -> Tensor:
+        """Generates `rows` samples, which depend on the seed and the index of the first one only."""
+        block, start = divmod(first, draws.BLOCK)
+        with self.seeded(draws.mix(seed, block), start=start, rows=rows, total=draws.BLOCK):
+            return self.sample(rows, **self.rows_of(asked, first, rows), **others)
 
-    def _conditions(self, count: int, label: int | Tensor | None, truncation: float | None) -> dict[str, Any]:
-        takes = inspect.signature(self.sample).parameters
-        title = type(self).__name__ if self.recipe is None else self.recipe.system
-        conditions: dict[str, Any] = {}
-        if truncation is not None:
-            if "truncation" not in takes:
-                raise RecipeError(f"{title} has no truncation; leave it out")
-            if not 0 < truncation <= 1:
-                raise RecipeError(f"`truncation` is {truncation}; it must be above 0 and at most 1")
-            conditions["truncation"] = truncation
-        if self.num_classes is None:
-            if label is not None:
-                raise RecipeError(
-                    f"this {title} was trained without classes; leave `label` out, or set `network.num_classes`"
-                )
-            return conditions
-        labels = torch.arange(count) % self.num_classes if label is None else _labels(label, count)
-        if labels.min() < 0 or labels.max() >= self.num_classes:
-            raise RecipeError(f"`label` is {label}; it must be from 0 to {self.num_classes - 1}")
-        return conditions | {"label": labels.to(self.device)}
+    def rows_of(self, asked: Mapping[str, Values], first: int, rows: int) -> dict[str, Values]:
+        """Returns the values of `rows` samples from `first` on; tensors are moved to the game's device."""
+        chosen = {name: values[first : first + rows] for name, values in asked.items()}
+        return {
+            name: values.to(self.device) if isinstance(values, Tensor) else values for name, values in chosen.items()
+        }
+
+    @contextmanager
+    def seeded(self, seed: int, *, start: int, rows: int, total: int) -> Iterator[None]:
+        """Context in evaluation mode in which draws come from `seed`, for `rows` from `start` on of `total` samples."""
+        own = draws.mix(seed, start) if start else seed  # of what torch draws itself, which differs between parts
+        with evaluating(self), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            draws.seed_torch(own, self.device)
+            with draws.drawing(seed, self.device, start=start, rows=rows, total=total):
+                yield
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes a model folder: `config.json`, `model.safetensors` and a model card."""
+        """Writes a model folder: `config.json`, `model.safetensors`, a model card, and the game's own files.
+
+        The state of a training is left out: modules whose attribute `of_training` is true, such as replay pools.
+        """
         from gan_core.model import save_model
 
         return save_model(self, Path(folder))
@@ -412,13 +575,3 @@ class Game(nn.Module, ABC):
         from gan_core.model import push
 
         return push(self, repository, private=private, token=token)
-
-
-def _labels(label: int | Tensor, count: int) -> Tensor:
-    labels = torch.as_tensor(label)
-    if labels.is_floating_point():
-        raise RecipeError(f"`label` is {label}; classes are whole numbers")
-    if labels.ndim and labels.shape != (count,):
-        given = f"`label` has the shape {list(labels.shape)}"
-        raise RecipeError(f"{given}; give one class, or one for each of {count} samples")
-    return labels.long().expand(count)

@@ -2,94 +2,161 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import BaseModel, Field, ValidationError
+from torch import nn
 
 import gan_core
-from gan_core.checkpoint import Tensors, load_state, read_checkpoint, read_tensors, split_state, write_tensors
-from gan_core.errors import CheckpointError, InputError, writing
+from gan_core.checkpoint import (
+    AVERAGE,
+    EXTRA,
+    GAME,
+    Tensors,
+    check_sums,
+    inside,
+    load_state,
+    read_checkpoint,
+    read_tensors,
+    split_state,
+    state_of_training,
+    sums_of,
+    write_tensors,
+)
+from gan_core.errors import CheckpointError, GanError, InputError, RecipeError, writing
 from gan_core.game import Game
+from gan_core.models.pretrained import check_helpers, helpers_of
 from gan_core.run import Run
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONFIG_BYTES = 1_000_000
-"""The largest `config.json` that is read."""
+"""Maximum size of a `config.json`."""
+FILES = 1000
+"""Maximum number of files that a game keeps beside its weights."""
+
+
+class Reached(BaseModel):
+    """Where a game's training ended.
+
+    Attributes:
+        number: number of the phase, from 0.
+        progress: completed fraction of it.
+    """
+
+    number: int = Field(default=0, ge=0)
+    progress: float = Field(default=0.0, ge=0, le=1)
 
 
 class Config(BaseModel):
-    """What `config.json` says of a model, as far as it is read.
+    """The fields of a model's `config.json` that are read.
 
     Attributes:
-        recipe: what it was built from; None for a game put together by hand.
-        networks: those that the folder holds; None is all.
-        plain_state: what modules keep beside their tensors.
+        recipe: recipe from which it was built; None for a game built by hand.
+        networks: networks that the folder holds; None if it holds all.
+        phase: where the training ended.
+        plain_state: values other than tensors that modules keep.
+        files: SHA-256 of the game's own files (`Game.save_files`), by path.
+        pretrained: SHA-256 of the weights of frozen helpers, which are not in the folder, by the helper's name.
     """
 
     recipe: dict[str, Any] | None
     networks: list[str] | None = None
+    phase: Reached | None = None
     plain_state: dict[str, Any] = Field(default_factory=dict)
-
-
-LARGEST_ABSENT = 2**30
-"""Parameters of networks that a model folder leaves out."""
+    files: dict[str, str] = Field(default_factory=dict, max_length=FILES)
+    pretrained: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a model folder, or a run, holds of a game's state.
+    """What a model folder or a run holds of a game's state.
 
     Attributes:
-        folder: where it is from.
-        tensors: by name.
+        folder: the model folder, or the run's checkpoint.
+        tensors: tensors by name.
         plain: other values that modules keep.
-        networks: those that the folder holds; None is all.
+        networks: networks that the folder holds; None if it holds all.
+        phase: where the training ended; None if that is unknown.
+        averaged: names of the tensors that are averages over the steps, in a file of their own.
+        files: folder of the game's own files; None if there are none.
+        pretrained: SHA-256 of the weights of frozen helpers, by name.
     """
 
     folder: Path
     tensors: Tensors
     plain: Mapping[str, Any]
-    networks: Sequence[str] | None
+    networks: Sequence[str] | None = None
+    phase: Reached | None = None
+    averaged: frozenset[str] = frozenset()
+    files: Path | None = None
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+
+    def file_of(self, network: str) -> Path:
+        """Returns the file that holds a network."""
+        if not (self.folder / GAME).is_file():
+            return self.folder / WEIGHTS
+        return self.folder / (AVERAGE if any(name.startswith(f"{network}.") for name in self.averaged) else GAME)
+
+    def enter_phase(self, game: Game) -> None:
+        """Brings a game into the phase in which it was saved.
+
+        Raises:
+            CheckpointError: the game has no such phase.
+        """
+        if self.phase is not None:
+            try:
+                game.enter_phase(self.phase.number, self.phase.progress)
+            except RecipeError as error:
+                raise CheckpointError(f"{self.folder}: is of another game ({error})") from error
+
+    def absent(self, networks: Iterable[str]) -> tuple[str, ...]:
+        """Returns those of the networks that the folder does not hold."""
+        return () if self.networks is None else tuple(name for name in networks if name not in self.networks)
 
     def check_sizes(self, blank: Game) -> None:
         """Compares the parameters with those of a game on torch's `meta` device, before one that needs memory is built.
 
         Raises:
-            CheckpointError: a parameter is missing or of another shape, or those left out are unreasonably many.
+            CheckpointError: a parameter is missing or has another shape.
         """
-        absent = 0
-        for name, parameter in blank.named_parameters():
+        for name, parameter in blank.state_dict(keep_vars=True).items():
             mine = self.networks is None or name.partition(".")[0] in self.networks
-            if mine and name not in self.tensors:
+            if not isinstance(parameter, nn.Parameter) or not mine:
+                continue
+            if name not in self.tensors:
                 raise CheckpointError(f"{self.folder}: has no `{name}`; it is damaged, or of another system")
-            if mine and self.tensors[name].shape != parameter.shape:
+            if self.tensors[name].shape != parameter.shape:
                 sizes = f"{list(self.tensors[name].shape)}, and its recipe's is {list(parameter.shape)}"
                 raise CheckpointError(f"{self.folder}: `{name}` is {sizes}; it is damaged, or of another system")
-            absent += 0 if mine else parameter.numel()
-        if absent > LARGEST_ABSENT:
-            raise CheckpointError(f"{self.folder}: its recipe has {absent:,} parameters that it does not hold")
 
     def put_into(self, game: Game) -> None:
-        """Loads them into a game of the same networks; networks that the folder leaves out stay as they are.
+        """Brings a game into its phase, and loads the files and the weights.
+
+        Networks that the folder leaves out stay as they are; so does the state of a training (see `split_state`).
 
         Raises:
             CheckpointError: they are not this game's.
         """
-        tensors, plain = self.tensors, self.plain
-        if self.networks is not None:
-            own, own_plain = split_state(game)
-            tensors, plain = own | tensors, {**own_plain, **plain}
+        self.enter_phase(game)
+        check_helpers(game, self.pretrained, self.folder)
         try:
-            load_state(game, tensors, plain, self.folder)
+            if self.files is not None:
+                game.load_files(self.files)
+            left_out = () if self.networks is None else tuple(
+                f"{name}." for name, _ in game.named_children() if name not in self.networks
+            )  # fmt: skip
+            optional = (*left_out, *state_of_training(game))
+            load_state(game, self.tensors, self.plain, self.folder, optional=optional)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise CheckpointError(f"{self.folder}: its state is not a {type(game).__name__}'s ({error})") from error
 
@@ -98,38 +165,66 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
     """Writes a model folder under a temporary name and renames it.
 
     Args:
-        game: whose weights are written as they are.
-        folder: replaced if it is a model folder already.
-        networks: those that are written; None is all. (An imported checkpoint may hold one of several.)
+        game: the game; its weights are written as they are.
+        folder: the model folder; replaced if it is one already.
+        networks: networks that are written (default: all that are not absent).
 
     Raises:
         InputError: the folder holds something else, or cannot be written.
+        GanError: the game writes a file with a reserved name, or its plain state is too large.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is no model folder; choose another")
-    tensors, plain = split_state(game)
+    tensors, plain = split_state(game, model=True)
+    if networks is None and game.absent:
+        networks = [name for name, _ in game.named_children() if name not in game.absent]
     networks = None if networks is None else sorted(networks)
     if networks is not None:
-        chosen = tuple(f"{name}." for name in networks)
-        tensors = {key: value for key, value in tensors.items() if key.startswith(chosen)}
+        left_out = tuple(f"{name}." for name, _ in game.named_children() if name not in networks)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(left_out)}
+        plain = {key: value for key, value in plain.items() if not key.startswith(left_out)}
     about = {"library_name": "gan-core", "library_version": gan_core.__version__, "game": type(game).__name__}
     config = Config(
         recipe=None if game.recipe is None else game.recipe.model_dump(mode="json"),
         networks=networks, plain_state=plain,
+        phase=Reached(number=game.phase_number, progress=game.progress),
+        pretrained={name: helper.sha256 for name, helper in helpers_of(game).items()},
     )  # fmt: skip
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         with writing(folder):
             temporary.mkdir(parents=True)
+            game.save_files(temporary)
+            config.files = sums_of(temporary)
+            text = json.dumps(about | config.model_dump(), indent=2) + "\n"
+            _check_written(game, config, text)
             write_tensors(temporary / WEIGHTS, tensors)
-            (temporary / CONFIG).write_text(json.dumps(about | config.model_dump(), indent=2) + "\n", encoding="utf-8")
+            (temporary / CONFIG).write_text(text, encoding="utf-8")
             (temporary / CARD).write_text(model_card(game, networks), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _check_written(game: Game, config: Config, text: str) -> None:
+    """Checks that a model folder can be read again.
+
+    Raises:
+        GanError: it could not be.
+    """
+    title = type(game).__name__
+    if taken := {CONFIG, WEIGHTS, CARD} & config.files.keys():
+        raise GanError(f"{title}.save_files writes {min(taken)}, a file of every model folder; choose another name")
+    if len(config.files) > FILES:
+        raise GanError(f"{title}.save_files writes {len(config.files):,} files; a model folder has at most {FILES:,}")
+    if len(text.encode()) > CONFIG_BYTES:
+        raise GanError(
+            f"the extra state of {title} makes a {CONFIG} of {len(text):,} characters, and at most {CONFIG_BYTES:,} "
+            "bytes are read; write it as a file with `save_files`"
+        )
 
 
 def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
@@ -196,30 +291,45 @@ def restore(game: Game, path: str | Path) -> None:
 
 
 def read_weights(folder: Path) -> Weights:
-    """A model's weights; of a run, its newest checkpoint's with the average in the place of what was averaged.
+    """Returns a model's weights; of a run, those of its newest checkpoint, averaged where an average is kept.
+
+    Only the files that hold them are read.
 
     Raises:
         CheckpointError: there are none, or they are damaged.
     """
     if not (folder / "recipe.yaml").is_file():
         config = read_config(folder)
-        return Weights(folder, read_tensors(folder / WEIGHTS), config.plain_state, config.networks)
+        check_sums(folder, config.files, CONFIG)
+        return Weights(
+            folder, read_tensors(folder / WEIGHTS), config.plain_state, config.networks, config.phase,
+            files=folder if config.files else None, pretrained=config.pretrained,
+        )  # fmt: skip
     run, problem = Run.open(folder), None
     for checkpoint in reversed(run.checkpoints()):
         try:
-            files, state = read_checkpoint(checkpoint)
+            files, state = read_checkpoint(checkpoint, (GAME, AVERAGE))
+            phase = Reached(number=state.get("stretch", 0), progress=state.get("progress", 0.0))
         except CheckpointError as error:
             problem = problem or error
             continue
-        tensors = files.get("game.safetensors", {}) | files.get("average.safetensors", {})
-        return Weights(checkpoint, tensors, state.get("game", {}), None)
+        except ValidationError:
+            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not of a training")
+            continue
+        average = files.get(AVERAGE, {})
+        return Weights(
+            checkpoint, files.get(GAME, {}) | average, state.get("game", {}), phase=phase, averaged=frozenset(average),
+            files=checkpoint / EXTRA if state.get("extra") else None, pretrained=state.get("pretrained", {}),
+        )  # fmt: skip
     if (run.model / CONFIG).is_file():
         return read_weights(run.model)
     raise problem or CheckpointError(f"{folder}: has no checkpoint and no model yet")
 
 
 def local_folder(path: str | Path) -> Path:
-    """The folder itself, or the hub repository of that id, downloaded.
+    """Returns the folder itself, or the downloaded hub repository of that id.
+
+    Only the files of a model folder are downloaded, those included that its config names.
 
     Raises:
         CheckpointError: it is neither on this machine nor on the hub, or the hub cannot be reached.
@@ -229,7 +339,9 @@ def local_folder(path: str | Path) -> Path:
     if folder.exists() or folder.parent.is_dir() or text.count("/") != 1 or text.startswith("~"):
         return folder
     try:
-        return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        config = read_config(Path(snapshot_download(text, allow_patterns=[CONFIG])))
+        files = [glob.escape(inside(name, f"{text}/{CONFIG}")) for name in config.files]
+        return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD, *files]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{text}: no such folder here, and the hub gave none ({reason})") from error

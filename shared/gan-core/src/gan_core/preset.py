@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 
 import torch
-from pydantic import ConfigDict, ValidationError, create_model
 from torch import nn
 
 from gan_core.adversary import Adversary
 from gan_core.errors import CheckpointError, RecipeError, unknown
 from gan_core.game import Game
 from gan_core.objectives import OBJECTIVES, Objective, non_saturating
-from gan_core.recipe import SGD, Adam, AdversarySettings, Recipe, RMSprop, explain, parse, parse_settings
+from gan_core.recipe import SGD, Adam, AdversarySettings, Recipe, RMSprop, parse, parse_settings
 from gan_core.regularizers import REGULARIZERS, Regularizer
+from gan_core.signature import checked, keywords
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 FIXED = ("self", "objective", "regularizers")
@@ -116,14 +118,19 @@ class Preset:
         with torch.device("meta"):
             return completed(self.build(recipe), recipe, facts)
 
-    def build(self, recipe: Recipe | None = None) -> Game:
+    def build(self, recipe: Recipe | None = None, *, absent: Collection[str] = ()) -> Game:
         """Builds the game of a recipe (default: the preset's own), with weights drawn from torch's global generator.
+
+        Args:
+            recipe: the recipe.
+            absent: networks that are built on torch's `meta` device, without weights. Their use raises a
+                `CheckpointError`.
 
         Raises:
             RecipeError: a setting is unknown or out of range, or a regularizer does not apply.
         """
         recipe = self.check(recipe or self.recipe())
-        networks = {name: self._network(name, recipe) for name in self.networks}
+        networks = {name: self._network(name, recipe, absent=name in absent) for name in self.networks}
         wrapped = self._wrapped()
         adversaries = {name: self._adversary(name, networks[name], recipe) for name in wrapped}
         rules = {} if wrapped else self._rules("discriminator", recipe)
@@ -152,10 +159,12 @@ class Preset:
         return self.build(parse(recipe)).restore(path)
 
     def _signatures(self) -> dict[str, dict[str, inspect.Parameter]]:
-        return {name: _keywords(make) for name, make in self.networks.items()}
+        return {name: keywords(make) for name, make in self.networks.items()}
 
-    def _network(self, name: str, recipe: Recipe) -> nn.Module:
+    def _network(self, name: str, recipe: Recipe, *, absent: bool) -> nn.Module:
         try:
+            if absent:
+                return without_weights(name, self.networks[name], **self._for(name, recipe.network))
             return self.networks[name](**self._for(name, recipe.network))
         except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -178,7 +187,7 @@ class Preset:
                 places = " and ".join(f"`network.{name}.{key}`" for name in own if key in own[name])
                 raise RecipeError(f"`network.{key}` would have no effect; set {places}")
         shared = {key: self._shared(key, names, plain) for key, names in takers.items() if names}
-        return _checked(dict.fromkeys(self.networks.values()), shared, plain, "network") | own
+        return checked(self.networks.values(), shared, plain, "network") | own
 
     def _own_settings(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Returns the settings that a recipe gives to single networks, by network name."""
@@ -188,7 +197,7 @@ class Preset:
                 continue
             if not isinstance(given[name], Mapping):
                 raise RecipeError(f"`network.{name}` is {given[name]!r}; expected a mapping of settings")
-            own[name] = _checked({self.networks[name]: None}, takes, given[name], f"network.{name}", fill=False)
+            own[name] = checked([self.networks[name]], takes, given[name], f"network.{name}", fill=False)
         return own
 
     def _takers(self, own: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -208,8 +217,8 @@ class Preset:
         return parameters[0]
 
     def _game_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        takes = {k: p for k, p in _keywords(self.game).items() if k not in FIXED and k not in self.networks}
-        return _checked({self.game: None}, takes, given, "game")
+        takes = {k: p for k, p in keywords(self.game).items() if k not in FIXED and k not in self.networks}
+        return checked([self.game], takes, given, "game")
 
     def _wrapped(self) -> tuple[str, ...]:
         """Returns the names of the networks that the game's constructor annotates with `Adversary`."""
@@ -218,7 +227,7 @@ class Preset:
 
     def _adversaries(self) -> tuple[str, ...]:
         """Returns the names of the adversaries that a recipe can configure."""
-        own = {"objective", "regularizers"} & _keywords(self.game).keys()
+        own = {"objective", "regularizers"} & keywords(self.game).keys()
         return self._wrapped() or (("discriminator",) if own else ())
 
     def _adversary(self, name: str, network: nn.Module, recipe: Recipe) -> Adversary:
@@ -237,14 +246,14 @@ class Preset:
         return rules | ({"regularizers": regularizers} if regularizers else {})
 
     def _objective(self, recipe: Recipe) -> str | None:
-        parameter = _keywords(self.game).get("objective")
+        parameter = keywords(self.game).get("objective")
         if recipe.objective is None:
             own = parameter.default if parameter else non_saturating if self._wrapped() else None
             return own.name if isinstance(own, Objective) else None
         return self._chosen_objective(recipe.objective, recipe)
 
     def _chosen_objective(self, objective: str, recipe: Recipe) -> str:
-        if "objective" not in _keywords(self.game) and not self._wrapped():
+        if "objective" not in keywords(self.game) and not self._wrapped():
             raise RecipeError(f"{recipe.system} has its own losses; leave out `objective`")
         if objective not in OBJECTIVES:
             raise unknown("objective", objective, OBJECTIVES)
@@ -256,7 +265,7 @@ class Preset:
         return {name: _regularizer(name, fields) for name, fields in recipe.regularizers.items()}
 
     def _check_place(self, recipe: Recipe) -> None:
-        if "regularizers" not in _keywords(self.game) and not self._wrapped():
+        if "regularizers" not in keywords(self.game) and not self._wrapped():
             raise RecipeError(f"{recipe.system} does not support `regularizers`; leave them out")
 
     def _adversary_settings(self, recipe: Recipe) -> dict[str, AdversarySettings]:
@@ -275,6 +284,29 @@ class Preset:
             for key, fields in over.regularizers.items()
         }
         return AdversarySettings(objective=over.objective, regularizers=regularizers)
+
+
+def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) -> nn.Module:
+    """Returns a network on torch's `meta` device that refuses to be used, because a model does not hold it."""
+
+    def refuse(*_: object) -> None:
+        raise CheckpointError(f"this model does not hold the network `{name}`; load one that does")
+
+    with on_meta():
+        network = make(**settings)
+    network.register_forward_pre_hook(refuse)
+    return network
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Context in which networks are built on torch's `meta` device: with shapes and without weights.
+
+    torch's warnings that weights loaded by a constructor are not copied there are silenced.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
+        yield
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
@@ -325,31 +357,3 @@ def _dumped(regularizers: Iterable[Regularizer] | Mapping[str, Any]) -> dict[str
 def _plain(over: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of one adversary as plain values."""
     return {key: _dumped(value) if key == "regularizers" else value for key, value in over.items()}
-
-
-def _keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(make).parameters)
-
-
-def _checked(
-    makers: Mapping[Callable[..., Any], None], takes: Mapping[str, inspect.Parameter], given: Mapping[str, Any],
-    where: str, *, fill: bool = True,
-) -> dict[str, Any]:  # fmt: skip
-    """Validates settings against the keywords and annotations of callables; `fill` adds the defaults."""
-    hints: dict[str, Any] = {}
-    for make in makers:
-        hints |= get_type_hints(make.__init__ if isinstance(make, type) else make, include_extras=True)  # type: ignore[misc]
-    for name in given:
-        if name not in takes:
-            raise unknown("setting", f"{where}.{name}", [f"{where}.{known}" for known in takes])
-    fields: dict[str, Any] = {
-        name: (hints[name], ... if p.default is p.empty else p.default)
-        for name, p in takes.items()
-        if fill or name in given
-    }
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
-    model = create_model("settings", __config__=config, **fields)
-    try:
-        return model.model_validate(given).model_dump()
-    except ValidationError as error:
-        raise explain(error, model, where) from error

@@ -117,6 +117,19 @@ class AdversarySettings(Settings):
     regularizers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
 
 
+class Start(Settings):
+    """Weights from elsewhere with which a network starts.
+
+    Attributes:
+        source: a run, a model folder or a hub repository id, with `:NETWORK` if its network has another name; or a
+            published checkpoint, `SYSTEM/NETWORK:FILE`.
+        sha256: SHA-256 of the file that holds them; recorded when the training starts.
+    """
+
+    source: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
 class DataSettings(Settings):
     """Where the data come from, and what items are made of them.
 
@@ -216,6 +229,7 @@ class Recipe(Settings):
         adversaries: changes for one adversary, by its name.
         optimizer: every player's, unless `players` says otherwise.
         players: what differs for one player, by its name.
+        start: weights with which networks start, by the network's name: `{generator: runs/a}`.
         data: where the data come from.
         train: how long, in what steps, and what is kept.
     """
@@ -230,8 +244,16 @@ class Recipe(Settings):
     adversaries: dict[str, AdversarySettings] = Field(default_factory=dict)
     optimizer: Optimizer = Adam()
     players: dict[str, PlayerSettings] = Field(default_factory=dict)
+    start: dict[str, Start] = Field(default_factory=dict)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _named_sources(cls, start: Any) -> Any:
+        if not isinstance(start, Mapping):
+            return start
+        return {name: {"source": each} if isinstance(each, str) else each for name, each in start.items()}
 
     def but(self, changes: Mapping[str, Any]) -> Recipe:
         """This recipe with some settings changed, validated anew.
@@ -381,7 +403,7 @@ def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
     if isinstance(value, Mapping) and isinstance(old, dict) and not whole and not _other_kind(old, value):
         for name, inner in value.items():
             _lay(old, [str(name)], inner, f"{key}.{name}")
-    elif value is None and outer in (["regularizers"], ["adversaries"]):
+    elif value is None and outer in (["regularizers"], ["adversaries"], ["start"]):
         fields.pop(last, None)
     else:
         _replace(fields, last, value)

@@ -31,7 +31,9 @@ class Published:
             caller gives all the same must agree.
         spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
             where the paper's preset may have other values.
+        game: settings of the game without which the network does not fit into it.
         place: name of the network in the system's game; None if it is the importer's.
+        elsewhere: other networks of the game that it can become, by name, with the settings that differ there.
     """
 
     network: Callable[..., nn.Module]
@@ -39,7 +41,9 @@ class Published:
     weights: StateDict
     arguments: Mapping[str, Any] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
+    game: Mapping[str, Any] = field(default_factory=dict)
     place: str | None = None
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Our network with the published weights.

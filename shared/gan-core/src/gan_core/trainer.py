@@ -23,7 +23,17 @@ from torch import Tensor
 
 from gan_core.allocator import keep_freed_memory
 from gan_core.averaging import Average
-from gan_core.checkpoint import Tensors, load_state, read_checkpoint, split_state, write_checkpoint
+from gan_core.checkpoint import (
+    AVERAGE,
+    EXTRA,
+    GAME,
+    OPTIMIZERS,
+    Tensors,
+    load_state,
+    read_checkpoint,
+    split_state,
+    write_checkpoint,
+)
 from gan_core.data import BatchStream, FittedData, hold_out, length
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
@@ -31,6 +41,7 @@ from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknow
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
+from gan_core.models.pretrained import check_helpers, helpers_of
 from gan_core.recipe import Recipe
 from gan_core.run import EVALUATION, WATCH, Run
 from gan_core.seat import PRECISIONS, Seat, autocast, share_of_draws
@@ -52,8 +63,6 @@ COLUMNS_BY_CLASS = 16
 
 GRADIENT_NORM = "gradient_norm"
 """What the log calls the norm of a player's gradient, in the steps that a line ends with."""
-GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
-"""The files of a checkpoint."""
 CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights"}
 NAMED = 3
 """So many values that are not finite are named; the others are counted."""
@@ -89,11 +98,13 @@ class Progress(BaseModel):
         elapsed: seconds.
         position: samples read in this phase.
         stretch: the phase's number.
+        progress: completed fraction of the phase.
         ends: the step that each phase ends before.
         game: what modules keep beside their tensors.
         optimizers: settings of each player's.
         ledger: the log's interval that has begun.
         scalers: of each player's loss.
+        pretrained: SHA-256 of the weights of the game's frozen helpers, by name.
     """
 
     step: int = Field(ge=0)
@@ -101,11 +112,13 @@ class Progress(BaseModel):
     elapsed: float = Field(ge=0, allow_inf_nan=False)
     position: int = Field(ge=0)
     stretch: int = Field(ge=0)
+    progress: float = Field(ge=0, le=1)
     ends: list[int]
     game: dict[str, Any]
     optimizers: dict[str, list[dict[str, Any]]]
     ledger: dict[str, tuple[list[float], int]]
     scalers: dict[str, dict[str, Any]]
+    pretrained: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -192,6 +205,7 @@ class Trainer:
                 self._enter_stretch()
                 self._round()
                 self.step += 1
+                self.game.progress = self._progress()
                 self.over = self._is_over()
                 display.step(self.step)
                 self._log(display, trackers)
@@ -224,6 +238,11 @@ class Trainer:
                     self.game.after_turn(seat.player.name, self._over_processes(values))
         if self.average is not None:
             self.average.update(self.step)
+
+    def _progress(self) -> float:
+        """Returns the completed fraction of the phase."""
+        assert self.stretch is not None
+        return (self.step - self.stretch.start) / (self.stretch.end - self.stretch.start)
 
     def _over_processes(self, values: Terms) -> Terms:
         """The means over the processes, in each of them."""
@@ -287,12 +306,12 @@ class Trainer:
 
     def _enter(self, stretch: Stretch, position: int) -> None:
         self.stretch = stretch
-        phase = self.game.phase = stretch.phase
+        phase = stretch.phase
         batch_size = self.game.batch_size = phase.batch_size or self.settings.batch_size
         number = self.stretches.index(stretch)
         # Of new weights: the same in all processes, and when the run is resumed.
         seed_torch(mix(self.settings.seed, number), self.processes.device)
-        self.game.enter(phase)
+        self.game.enter_phase(number, self._progress())
         self._lay_out()
         self._seat_players(phase)
         training, held_out = hold_out(self.data.for_training(phase.spec), self.recipe.data.held_out)
@@ -410,12 +429,16 @@ class Trainer:
         assert self.stretch is not None
         progress = Progress(
             step=self.step, seen=self.seen, elapsed=self._seconds(), position=self.stream.position,
-            stretch=self.stretches.index(self.stretch), ends=[stretch.end for stretch in self.stretches],
+            stretch=self.stretches.index(self.stretch), progress=self.game.progress,
+            ends=[stretch.end for stretch in self.stretches],
             game=plain, optimizers=groups, ledger=self.ledger.state(),
             scalers={seat.player.name: seat.scaler.state_dict() for seat in self.seats},
+            pretrained={name: helper.sha256 for name, helper in helpers_of(self.game).items()},
         )  # fmt: skip
         if self.processes.first:
-            write_checkpoint(self.run.checkpoint(self.step), files, progress.model_dump())
+            write_checkpoint(
+                self.run.checkpoint(self.step), files, progress.model_dump(), save_files=self.game.save_files
+            )
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
         self.processes.wait()
 
@@ -478,6 +501,9 @@ class Trainer:
             self.stretches = [Stretch(s.phase, a, b) for s, a, b in zip(self.stretches, starts, ends, strict=True)]
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
             self._enter(self.stretches[saved.stretch], saved.position)
+            check_helpers(self.game, saved.pretrained, folder)
+            if (folder / EXTRA).is_dir():
+                self.game.load_files(folder / EXTRA)
             load_state(self.game, files[GAME], saved.game, folder)
             if self.average is not None:  # where there was none, it begins here
                 self.average.load(files.get(AVERAGE, self.average.weights))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gan_core import draws
 from gan_core.adversary import Adversary
+from gan_core.conditions import Truncation
 from gan_core.data.spec import Spec
 from gan_core.errors import DataError, RecipeError
+from gan_core.exported import BATCH, Exported, Input
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.objectives import Objective, non_saturating
 from gan_core.regularizers import Generation, Regularizer
@@ -33,11 +35,14 @@ class TwoPlayerGame(Game):
         regularizers: penalties, augmentations and constraints; only with a plain network as discriminator.
 
     Attributes:
+        prior: distribution of the latents, in words.
         discriminator: the adversary; its network is `discriminator.network`.
 
     Raises:
         RecipeError: the networks have different numbers of classes, or the objective or a regularizer does not apply.
     """
+
+    prior: ClassVar[str] = "standard normal"
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, *, objective: Objective | str = non_saturating,
@@ -52,7 +57,7 @@ class TwoPlayerGame(Game):
         if not isinstance(discriminator, Adversary):
             discriminator = Adversary(
                 discriminator, objective=objective, regularizers=regularizers, images=self.images, example=self.probe,
-                generation=Generation(generator, self.styles, self.render),
+                generation=Generation(generator, self._drawn_styles, self.synthesize),
             )  # fmt: skip
         elif regularizers or objective is not non_saturating:
             raise RecipeError("the discriminator is an `Adversary`; give it the objective and the regularizers instead")
@@ -83,25 +88,34 @@ class TwoPlayerGame(Game):
         return {"discriminator": self.discriminator.realness(real, **condition)}
 
     def fakes(self, count: int, **condition: Any) -> Tensor:
-        """Generates `count` samples as the discriminator takes them; `sample` may postprocess them for users."""
-        return self.sample(count, **condition)
+        """Generates `count` samples as the discriminator takes them; for users, `finish` may convert them."""
+        return self.synthesize(self._drawn_styles(count, **condition), **condition)
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        z = self.latent(count, truncation=truncation)
-        return self.generator(z) if label is None else self.generator(z, label=label)
+    def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
+        return self.render(self.latent(count, truncation=truncation), **condition)
 
-    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
+    def latent(self, count: int, *, truncation: Truncation = None) -> Tensor:
         """Draws latents `[count, latent_dim]`, standard normal."""
         return draws.normal(count, latent_dim(self.generator), like=next(self.parameters()), truncation=truncation)
 
-    def styles(self, count: int, **condition: Any) -> Tensor:
-        """Returns the latents for path length regularization, z by default; override it for a mapping network."""
-        return self.latent(count)
+    def render(self, latent: Tensor, **condition: Any) -> Tensor:
+        return self.finish(self.synthesize(self.styles(latent, **condition), **condition))
 
-    def render(self, styles: Tensor, **condition: Any) -> Tensor:
-        """Generates samples from the latents that `styles` returns."""
+    def styles(self, latent: Tensor, **condition: Any) -> Tensor:
+        """Returns what path lengths are measured in, by default the latents; override it for a mapping network."""
+        return latent
+
+    def synthesize(self, styles: Tensor, **condition: Any) -> Tensor:
+        """Generates samples from what `styles` returns, as the discriminator takes them."""
         samples: Tensor = self.generator(styles, **condition)
         return samples
+
+    def finish(self, fakes: Tensor) -> Tensor:
+        """Converts samples as the discriminator takes them to those that users get; by default they are the same."""
+        return fakes
+
+    def _drawn_styles(self, count: int, **condition: Any) -> Tensor:
+        return self.styles(self.latent(count), **condition)
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         """Returns the batch's real samples, and the condition that is passed to both networks.
@@ -116,6 +130,15 @@ class TwoPlayerGame(Game):
             have = ", ".join(f"`{key}`" for key in sorted(keys))
             raise DataError(f"the data have the keys {have}; set `{type(self).__name__}.reads` to one")
         return batch[keys[0]], {"label": batch["label"]} if self.num_classes is not None else {}
+
+    def exports(self) -> Mapping[str, Exported]:
+        inputs = {"z": Input((BATCH, latent_dim(self.generator)), self.prior, lambda shape: self.latent(shape[0]))}
+        classes = self.num_classes
+        if classes is not None:
+            inputs["label"] = Input(
+                (BATCH,), f"class, from 0 to {classes - 1}", lambda shape: torch.arange(shape[0]) % classes
+            )
+        return {"generator": Exported(self.generator, inputs, {"samples": self.data_spec().values})}
 
     def data_spec(self) -> Spec:
         spec: Spec = getattr(self.generator, "data_spec", Spec())

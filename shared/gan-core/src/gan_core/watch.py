@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_core.data import BatchStream, length
-from gan_core.draws import seed_torch
-from gan_core.game import GENERATE_AT_ONCE, Batch, Game
+from gan_core.draws import BLOCK, seed_torch
+from gan_core.game import Batch, Game
 
 ITEMS = 128
 """That are looked at, of the data and of the samples."""
@@ -52,19 +52,19 @@ class Watch:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _diversity(self, real: Batch) -> dict[str, float]:
-        label = real.get("label") if self.game.num_classes is not None else None
-        count, chunks = len(next(iter(real.values()))), []
-        for number, start in enumerate(range(0, count, GENERATE_AT_ONCE)):
-            rows = min(GENERATE_AT_ONCE, count - start)
-            asked = None if label is None else label[start : start + rows].cpu()
-            made = self.game.generate(rows, seed=number, label=asked)
+        given, count, chunks = self.game.conditions_in(real), len(next(iter(real.values()))), []
+        if any(kind.required for name, kind in self.game.conditions.items() if name not in given):
+            return {}
+        for number, start in enumerate(range(0, count, BLOCK)):
+            rows = min(BLOCK, count - start)
+            made = self.game.generate(rows, seed=number, **self.game.rows_of(given, start, rows))
             shape = made.shape[1:]
             chunks.append(_rows(made))
         alike = [value for key, value in real.items() if key != "label" and value.shape[1:] == shape]
         if not alike:
             return {}
         (nearest, spread), (real_nearest, real_spread) = (
-            _distances(rows, label) for rows in (torch.cat(chunks), _rows(alike[0]))
+            _distances(rows, given.get("label")) for rows in (torch.cat(chunks), _rows(alike[0]))
         )
         found = {} if real_nearest == 0 else {"samples/nearest": nearest / real_nearest}
         return found if real_spread == 0 else found | {"samples/spread": spread / real_spread}

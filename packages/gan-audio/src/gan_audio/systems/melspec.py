@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gan_audio.mel import CONTRACTS, MelContract, MelSpectrogram
@@ -24,6 +25,7 @@ from gan_audio.systems.specgan import (
 )
 from gan_audio.systems.wavegan import Kernel, Upsampling
 from gan_core.errors import RecipeError
+from gan_core.exported import Exported
 from gan_core.objectives import Objective, non_saturating
 from gan_core.preset import Preset
 from gan_core.recipe import Size
@@ -117,6 +119,22 @@ class Discriminator(SpectrogramDiscriminator):
         return super().forward(pad(spectrograms, (0, -spectrograms.shape[-1] % STEP)), label)
 
 
+class MelSource(nn.Module):
+    """`z [B, latent_dim]` and a class to mels `[B, mels, frames]` of the contract, for export.
+
+    Args:
+        generator: of standardised mels.
+        mels: by what they are standardised.
+    """
+
+    def __init__(self, generator: nn.Module, mels: Mels):
+        super().__init__()
+        self.generator, self.mels = generator, mels
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.mels.inverse(self.generator(z, label))
+
+
 class MelSpec(SpectrogramGAN):
     """SpecGAN's game on mels: its samples are mels `[N, mels, frames]` of its contract.
 
@@ -142,8 +160,15 @@ class MelSpec(SpectrogramGAN):
         """Of the mels that it makes."""
         return self.spectrogram.contract
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        return self.spectrogram.inverse(self.fakes(count, label=label, truncation=truncation))
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator together with the way back from standardised mels."""
+        made = super().exports()["generator"]
+        facts = {**made.facts, "mel": self.contract.model_dump(mode="json")}
+        network = MelSource(made.network, self.spectrogram)
+        return {"generator": replace(made, network=network, outputs={"mel": self.contract.describe()}, facts=facts)}
+
+    def finish(self, fakes: Tensor) -> Tensor:
+        return self.spectrogram.inverse(fakes)
 
 
 MELSPEC = Preset(

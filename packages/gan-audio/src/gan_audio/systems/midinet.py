@@ -13,6 +13,7 @@ each of its two turns has a fresh one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -24,8 +25,10 @@ from torch.utils.data import Dataset
 from gan_audio.midi import PITCHES, SILENT, STEPS, in_key
 from gan_audio.specs import Bars, TuneSpec
 from gan_core import draws
+from gan_core.conditions import Truncation
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
+from gan_core.exported import BATCH, Exported, Input
 from gan_core.game import Batch, Terms, evaluating
 from gan_core.objectives import Objective, feature_matching, non_saturating
 from gan_core.precision import full_precision
@@ -264,9 +267,6 @@ class MidiNet(TwoPlayerGame):
         condition = {"chord": chord_vector(chords[rows, bar, 0]), "previous": piano_roll(previous)}
         return piano_roll(pitches[rows, bar]), condition
 
-    def fakes(self, count: int, **condition: Any) -> Tensor:
-        return self.generator(self.latent(count), **condition)
-
     def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
         network = cast(Discriminator, self.discriminator.network)
         features = [full_precision(network.features(bar, condition["chord"])) for bar in (real, fake)]
@@ -275,8 +275,11 @@ class MidiNet(TwoPlayerGame):
             "mean_bar": self.mean_bar_weight * feature_matching(real, full_precision(fake)) / 2,
         }
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        """Tunes `[count, 2, 16 bars]`, of no classes."""
+    def render(self, latent: Tensor, **condition: Any) -> Tensor:
+        raise RecipeError(f"{self.title} draws a latent for every bar of a tune, so none to interpolate between")
+
+    def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
+        """Tunes `[count, 2, 16 bars]`."""
         kept = draws.integers(KEPT, count, like=self.primers)
         chords, pitches = self.progressions[kept], [self.primers[kept]]
         for chord in chords.unbind(1):
@@ -284,6 +287,16 @@ class MidiNet(TwoPlayerGame):
             bar = self.generator(z, chord=chord_vector(chord), previous=piano_roll(pitches[-1]))
             pitches.append(bar.squeeze(1).argmax(dim=2))
         return torch.stack([torch.cat(pitches[1:], dim=1), chords.repeat_interleave(STEPS, dim=1)], dim=1)
+
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator of a bar; the bars of a tune are made one after the other."""
+        made = super().exports()["generator"]
+        inputs = {
+            **made.inputs,
+            "chord": Input((BATCH, CHORD), "the root as one of 12, then 1 if the chord is minor"),
+            "previous": Input((BATCH, 1, STEPS, PITCHES), "1 where a note of the bar before sounds, else 0"),
+        }
+        return {"generator": replace(made, inputs=inputs, outputs={"bar": "likelihood of each note, in [0, 1]"})}
 
     def probe(self, rows: int) -> tuple[Tensor, dict[str, Any]]:
         like = next(self.parameters())

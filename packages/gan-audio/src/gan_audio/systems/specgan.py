@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ from gan_audio.systems.wavegan import (
 from gan_core.blocks import one_hot
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
+from gan_core.exported import Exported
 from gan_core.game import Batch
 from gan_core.objectives import Objective, non_saturating
 from gan_core.preset import Preset
@@ -361,6 +363,12 @@ class SpectrogramGAN(WaveGAN):
         audio_of = super().real
         self.spectrogram.measure(audio_of(batch)[0] for batch in read(training, some, 64))
 
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator of standardised spectrograms; the way from there to sound is not part of it."""
+        made = super().exports()["generator"]
+        spectrograms = {"spectrograms": "[-1, 1], standardised by the training data"}
+        return {"generator": replace(made, outputs=spectrograms)}
+
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         audio, condition = super().real(batch)
         return self.spectrogram(audio), condition
@@ -387,9 +395,8 @@ class SpecGAN(SpectrogramGAN):
         super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
         self.iterations = iterations
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        made = self.fakes(count, label=label, truncation=truncation)
-        return self.spectrogram.inverse(made, iterations=self.iterations)
+    def finish(self, fakes: Tensor) -> Tensor:
+        return self.spectrogram.inverse(fakes, iterations=self.iterations)
 
 
 SPECGAN = WAVEGAN.but(game=SpecGAN, networks={"generator": Generator, "discriminator": Discriminator})

@@ -23,6 +23,7 @@ from gan_audio.systems.filtering import Convolution, MinimalConvolution, inferri
 from gan_core import draws
 from gan_core.adversary import Adversary, prefixed, weighted
 from gan_core.errors import DataError, RecipeError
+from gan_core.exported import BATCH, Axis, Exported, Input
 from gan_core.game import Batch, Game, Player, Terms, evaluating
 from gan_core.judgement import Judgement
 
@@ -337,6 +338,13 @@ class Vocoder(Game):
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch["audio"], self.resynthesize(batch["audio"])
+
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator with weight normalisation taken out, for mels of any number of frames."""
+        frames = Axis("frames", least=self.generator.least)
+        mel = {"mel": Input((BATCH, self.contract.mels, frames), self.contract.describe())}
+        facts = {"sample_rate": self.contract.sample_rate, "mel": self.contract.model_dump(mode="json")}
+        return {"generator": Exported(worked_out(self.generator, filtering=False), mel, {"audio": "[-1, 1]"}, facts)}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         real, made = self.reconstruct(batch)

@@ -9,8 +9,9 @@ discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3); the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -20,7 +21,10 @@ from gan_audio.specs import SoundSpec
 from gan_core import draws
 from gan_core.augment import reflected
 from gan_core.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, one_hot
+from gan_core.conditions import Truncation
 from gan_core.errors import RecipeError
+from gan_core.exported import Exported
+from gan_core.interpolation import straight_line
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
 from gan_core.regularizers import R1, R2, GradientPenalty
@@ -293,17 +297,23 @@ class Discriminator(nn.Module):
 class WaveGAN(TwoPlayerGame):
     """The plain game with latents that are uniform in [-1, 1] (Donahue et al. 2019, arXiv:1802.04208)."""
 
-    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
-        """What samples are made of: `[count, latent_dim]`, uniform in [-ψ, ψ], where ψ is the truncation, or 1."""
+    prior: ClassVar[str] = "uniform in [-1, 1]"
+
+    def latent(self, count: int, *, truncation: Truncation = None) -> Tensor:
+        """Draws latents `[count, latent_dim]`, uniform in [-ψ, ψ], where ψ is the truncation, or 1."""
         like = next(self.parameters())
         return draws.symmetric(count, latent_dim(self.generator), like=like, truncation=truncation)
 
-    def fakes(self, count: int, **condition: Any) -> Tensor:
-        return super().sample(count, **condition)
+    def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        return straight_line(start, end, share)
 
-    def sample(self, count: int, *, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
-        fakes = self.fakes(count, label=label, truncation=truncation)
-        return fakes.clamp(-1, 1)  # which a post-filter may pass
+    def finish(self, fakes: Tensor) -> Tensor:
+        return fakes.clamp(-1, 1)  # a post-filter's output may be outside
+
+    def exports(self) -> dict[str, Exported]:
+        """Returns the generator, whose samples are audio before they are clamped to [-1, 1]."""
+        made = super().exports()["generator"]
+        return {"generator": replace(made, facts={"sample_rate": cast(SoundSpec, self.spec).sample_rate})}
 
 
 WAVEGAN = Preset(

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gan_core import draws
 from gan_core.blocks import doublings, initialize_normal, same_convolution, xavier
+from gan_core.conditions import Truncation
 from gan_core.data import ImageSpec
 from gan_core.game import Batch, Terms
+from gan_core.interpolation import straight_line
 from gan_core.objectives import Objective, energy_objective
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size, Step
@@ -151,6 +154,8 @@ class BoundaryEquilibrium(TwoPlayerGame):
         gain: λ.
     """
 
+    prior: ClassVar[str] = "uniform in [-1, 1]"
+
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, *, regularizers: Sequence[Regularizer] = (),
         gamma: float = 0.5, gain: float = 0.001,
@@ -163,9 +168,12 @@ class BoundaryEquilibrium(TwoPlayerGame):
         self.register_buffer("k", torch.zeros(()))
         self.register_buffer("real_energy", torch.zeros(()))
 
-    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
+    def latent(self, count: int, *, truncation: Truncation = None) -> Tensor:
         like = next(self.parameters())
         return draws.symmetric(count, latent_dim(self.generator), like=like, truncation=truncation)
+
+    def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        return straight_line(start, end, share)
 
     def discriminator_energy(self, real: Tensor, fake: Tensor) -> Tensor:
         """L(x) - kₜ L(G(z)) of energies."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,11 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from gan_core import draws
 from gan_core.blocks import initialize_normal
+from gan_core.conditions import Truncation
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.game import Batch, Player, Terms
+from gan_core.interpolation import straight_line
 from gan_core.objectives import Objective, non_saturating
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Size
@@ -140,6 +143,8 @@ class InfoGAN(TwoPlayerGame):
         continuous_weight: λ of the continuous codes.
     """
 
+    prior: ClassVar[str] = "noise uniform in [-1, 1], then a one-hot category, then continuous codes uniform in [-1, 1]"
+
     def __init__(
         self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
         regularizers: Sequence[Regularizer] = (), categorical_weight: float = 1.0, continuous_weight: float = 0.1,
@@ -158,13 +163,20 @@ class InfoGAN(TwoPlayerGame):
         yield Player("discriminator", self.discriminator.trained, self.discriminator_loss)
         yield Player("generator", (self.generator, self.posterior), self.generator_loss)
 
-    def latent(self, count: int, *, truncation: float | None = None) -> Tensor:
+    def latent(self, count: int, *, truncation: Truncation = None) -> Tensor:
         like = next(self.parameters())
         category = draws.integers(self.categories, count, like=like)
         rest = draws.symmetric(count, self.noise + self.continuous, like=like, truncation=truncation)
         return torch.cat(
             [rest[:, : self.noise], one_hot(category, self.categories).to(rest), rest[:, self.noise :]], dim=1
         )
+
+    def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        """Returns latents on the straight line: noise and continuous codes move, the category stays the start's."""
+        latents = straight_line(start, end, share)
+        category = slice(self.noise, self.noise + self.categories)
+        latents[:, :, category] = start[:, None, category]
+        return latents
 
     def generator_loss(self, batch: Batch) -> Terms:
         real, _ = self.real(batch)

@@ -21,6 +21,7 @@ from torch.nn.functional import l1_loss
 from gan_core.adversary import Adversary, prefixed, weighted
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
+from gan_core.exported import BATCH, Axis, Exported, Input
 from gan_core.game import Batch, Game, Player, Terms
 from gan_core.preset import Preset
 from gan_core.recipe import Adam, Linear, Size
@@ -47,6 +48,21 @@ def fitting(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> Imag
         wanted = f"sides of {least} or more that are multiples of {multiple}"
         raise RecipeError(f"`data.spec.image_size` is {list(spec.size)}; these networks take {wanted}. Try {near}.")
     return spec
+
+
+def exported(network: ResNetTranslator | UNetTranslator, made: str, spec: ImageSpec) -> Exported:
+    """Returns a translator for export: images of any number and of any size that it takes.
+
+    Args:
+        network: translator between `source` and `target`.
+        made: the part that it generates; the other is its input.
+        spec: specification with the channels of both parts.
+    """
+    taken = "source" if made == "target" else "target"
+    height, width = (Axis(name, network.multiple, network.least) for name in ("height", "width"))
+    channels = spec.part(taken).channels
+    assert isinstance(channels, int)
+    return Exported(network, {taken: Input((BATCH, channels, height, width), spec.values)}, {made: spec.values})
 
 
 # pix2pix.
@@ -134,6 +150,9 @@ class Pix2Pix(Game):
 
     def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         return {"translated": self.generator(batch["source"])}
+
+    def exports(self) -> dict[str, Exported]:
+        return {"generator": exported(self.generator, "target", self.data_spec())}
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch["target"], self.generator(batch["source"])
@@ -261,6 +280,10 @@ class CycleGAN(Game):
     def apply(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
         made = {"to_target": ("source", self.a_to_b), "to_source": ("target", self.b_to_a)}
         return {name: translate(batch[key]) for name, (key, translate) in made.items() if key in batch}
+
+    def exports(self) -> dict[str, Exported]:
+        spec = self.data_spec()
+        return {"a_to_b": exported(self.a_to_b, "target", spec), "b_to_a": exported(self.b_to_a, "source", spec)}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         judged = {"discriminator_a": batch["source"], "discriminator_b": batch["target"]}

@@ -24,10 +24,12 @@ class Spec(Settings):
     Attributes:
         key: key of the samples in a batch; None if it is not specified.
         thing: name of the samples in messages, in the plural.
+        values: range of the values, in words.
     """
 
     key: ClassVar[str | None] = None
     thing: ClassVar[str] = "other data"
+    values: ClassVar[str] = "as in the data"
 
     def but(self, changes: Mapping[str, Any], where: str = "data.spec") -> Self:
         """Returns the specification with some fields changed.
@@ -104,6 +106,7 @@ class ImageSpec(Spec):
 
     key: ClassVar[str | None] = "image"
     thing: ClassVar[str] = "images"
+    values: ClassVar[str] = "[-1, 1]"
     image_size: Size | tuple[Size, Size] | None = None
     channels: PositiveInt | dict[str, PositiveInt] | None = None
     resize: Literal["cover", "stretch", "none"] = "cover"

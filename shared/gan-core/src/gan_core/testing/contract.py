@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_core.api import open_data
+from gan_core.api import open_data, train_recipe
 from gan_core.data import BatchStream, FittedData, require_keys
 from gan_core.distributed import Processes
 from gan_core.domain import Card, Domain
 from gan_core.draws import drawing
 from gan_core.game import Batch, Game, Phase
+from gan_core.preset import on_meta
 from gan_core.recipe import Recipe
 from gan_core.seat import Seat
 
@@ -32,7 +33,7 @@ def check_contract(domain: Domain, card: Card, folder: Path) -> None:
     """
     presets = domain.presets(card.name)
     assert {"paper", "small"} <= presets.keys(), f"{card.name} has the presets {sorted(presets)}"
-    with torch.device("meta"):
+    with on_meta():
         presets["paper"].build()
     small = presets["small"]
     source = open_data(domain, card.data)
@@ -45,15 +46,15 @@ def check_contract(domain: Domain, card: Card, folder: Path) -> None:
     check_players(game, recipe, data)
     check_sampling(_seeded(domain, recipe), data)
     check_saving(_seeded(domain, recipe), domain, folder)
+    check_phases(domain, recipe, data, folder)
 
 
 def check_players(game: Game, recipe: Recipe, data: FittedData) -> None:
     """Every player, in every phase, has gradients for all its own parameters, moves no others, by finite scalars."""
     require_keys(data.source, game.data_keys, recipe.system)
-    for phase in game.phases():
+    for number, phase in enumerate(game.phases()):
+        game.enter_phase(number)
         batch = _batch(data, phase)
-        game.phase = phase
-        game.enter(phase)
         players = [p for p in game.players() if phase.players is None or p.name in phase.players]
         for player in players:
             game.requires_grad_(False)
@@ -102,6 +103,24 @@ def check_saving(game: Game, domain: Domain, folder: Path) -> None:
     for name, tensor in game.state_dict().items():
         same = torch.equal(tensor, loaded[name]) if isinstance(tensor, Tensor) else tensor == loaded[name]
         assert same, f"{name} is not loaded as it was saved"
+
+
+def check_phases(domain: Domain, recipe: Recipe, data: FittedData, folder: Path) -> None:
+    """A game that was trained through its phases and loaded makes the samples that it made after its training."""
+    phases = list(_seeded(domain, recipe).phases())
+    steps = {"train.steps": len(phases), "train.ema": 0.5, "train.show": BATCH, "data.source": data.source.name}
+    run = train_recipe(recipe.but(steps), folder / "run", source=data.source, shown=False)
+    batch = _batch(data, phases[-1])
+    kept, loaded = domain.load(run.path), domain.load(run.model)
+    for game in (kept, loaded):
+        assert game.phase_number == len(phases) - 1, f"the game is in phase {game.phase_number} after it was loaded"
+        assert game.progress == 1, f"the game has the progress {game.progress} after it was loaded"
+    restored = _seeded(domain, recipe).restore(run.model)
+    with torch.no_grad():
+        previews = [game.preview(batch) for game in (kept, loaded, restored)]
+    for name, shown in previews[0].items():
+        for other in previews[1:]:
+            assert torch.equal(shown, other[name]), f"`{name}` of a loaded game differs from that of the trained one"
 
 
 def _seeded(domain: Domain, recipe: Recipe) -> Game:

@@ -1,0 +1,64 @@
+"""Networks of audio compute the same in other runtimes, at lengths other than those of the export."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.nn.utils.parametrize import is_parametrized
+from torch.testing import assert_close
+
+from gan_audio import DOMAIN
+from gan_audio.mel import MelContract
+from gan_core.export import export_onnx
+from gan_core.testing.onnx import read_metadata, run_onnx
+
+for library in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(library)
+
+
+@pytest.mark.parametrize("system", ["hifigan", "melgan", "bigvgan"])
+def test_vocoders_take_mels_of_any_length(system, tmp_path):
+    game, path = DOMAIN.create(system), tmp_path / "vocoder.onnx"
+    file = export_onnx(game, path)
+    bands, hop, least = game.contract.mels, game.contract.hop, game.generator.least
+    assert file.inputs["mel"].shape == ("batch", bands, "frames")
+    assert file.outputs["audio"].shape == ("batch", 1, f"{hop}*frames")
+    assert file.axes["frames"].least == least
+    for count, frames in ((1, least), (3, 50), (1, 131)):
+        mel = torch.randn(count, bands, frames)
+        assert_close(run_onnx(path, mel=mel)[0], game.vocode(mel), atol=1e-4, rtol=1e-3)
+    facts = read_metadata(path)
+    assert facts["sample_rate"] == str(game.contract.sample_rate)
+    assert MelContract.model_validate(json.loads(facts["mel"])) == game.contract
+    normalised = [any(map(is_parametrized, one.modules())) for one in (game.exports()["generator"].network, game)]
+    assert normalised == [False, True]  # weight normalisation is taken out of the copy alone
+
+
+def test_a_mel_generators_mels_are_a_vocoders(tmp_path):
+    game, path = DOMAIN.create("melspec", num_classes=4), tmp_path / "mels.onnx"
+    game.spectrogram.mean.normal_()
+    export_onnx(game, path)
+    z, label = game.latent(5), torch.tensor([3, 0, 1, 1, 2])
+    with torch.no_grad():
+        expected = game.eval().spectrogram.inverse(game.generator(z, label))
+    assert_close(run_onnx(path, z=z, label=label)[0], expected, atol=1e-4, rtol=1e-3)
+    assert MelContract.model_validate(json.loads(read_metadata(path)["mel"])) == game.contract
+
+
+def test_sounds_tell_their_rate(tmp_path):
+    file = export_onnx(DOMAIN.create("wavegan"), tmp_path / "sounds.onnx")
+    assert file.inputs["z"].values == "uniform in [-1, 1]"
+    assert file.outputs["samples"].shape == ("batch", 1, 4096)
+    assert read_metadata(tmp_path / "sounds.onnx")["sample_rate"] == "8000"
+
+
+def test_the_generator_of_bars_takes_a_chord_and_the_bar_before(tmp_path):
+    game, path = DOMAIN.create("midinet").eval(), tmp_path / "bars.onnx"
+    file = export_onnx(game, path)
+    assert list(file.inputs) == ["z", "chord", "previous"]
+    inputs = {"z": torch.randn(4, 32), "chord": torch.eye(13)[:4], "previous": torch.rand(4, 1, 16, 128).round()}
+    with torch.no_grad():
+        expected = game.generator(*inputs.values())
+    assert_close(run_onnx(path, **inputs)[0], expected, atol=1e-4, rtol=1e-3)

@@ -1,0 +1,165 @@
+"""Networks that start from weights of an earlier run, a model, or a published checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gan_core.adversary import Adversary
+from gan_core.checkpoint import load_state, read_published, sha256, split_state, state_of_training
+from gan_core.domain import Domain
+from gan_core.errors import CheckpointError, RecipeError, unknown
+from gan_core.files import NAMED, count
+from gan_core.game import Game
+from gan_core.model import local_folder, read_weights
+from gan_core.recipe import Recipe, Start
+from gan_core.reference import read_reference
+
+logger = logging.getLogger("gan_core")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Weights for one network.
+
+    Attributes:
+        tensors: tensors by name within the network.
+        plain: other values of its state, by name.
+        file: the file that holds them.
+    """
+
+    tensors: Mapping[str, Tensor]
+    plain: Mapping[str, Any]
+    file: Path
+
+
+def start_networks(game: Game, recipe: Recipe, domain: Domain | None) -> Recipe:
+    """Loads the weights that a recipe's `start` names into a game's networks.
+
+    What the weights lack stays as it is, and what the network lacks is not used; both are named in a warning.
+
+    Args:
+        game: the game; its networks are changed in place.
+        recipe: the recipe.
+        domain: the domain whose published checkpoints can be named.
+
+    Returns:
+        The recipe with the SHA-256 of each file that was used.
+
+    Raises:
+        RecipeError: the game has no network of a name.
+        CheckpointError: weights are missing or damaged, have another SHA-256 than the recipe's, or do not fit.
+    """
+    started: dict[str, Start] = {}
+    for name, start in recipe.start.items():
+        network = _network(game, name)
+        given = find_start(start.source, name, domain)
+        total = sha256(given.file)
+        if start.sha256 not in (None, total):
+            raise CheckpointError(
+                f"{given.file}: has changed since `start.{name}` was recorded (its SHA-256 is {total}); "
+                f"leave out `start.{name}.sha256` to take it as it is now"
+            )
+        _load(network, given, name, start.source)
+        started[name] = Start(source=start.source, sha256=total)
+    return recipe.model_copy(update={"start": started})
+
+
+def _network(game: Game, name: str) -> nn.Module:
+    """Returns the network of a game that weights are loaded into; of an adversary, its discriminator.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    networks = dict(game.named_modules())
+    if not name or name not in networks:
+        known = [child for child, network in game.named_children() if any(True for _ in network.parameters())]
+        raise unknown("network in `start`", name, known)
+    network = networks[name]
+    return network.network if isinstance(network, Adversary) else network
+
+
+def find_start(source: str, name: str, domain: Domain | None) -> Given:
+    """Returns the weights that a source names for a network.
+
+    Args:
+        source: see `gan_core.recipe.Start`.
+        name: name of the network, which the source's network has too unless it names another.
+        domain: the domain whose published checkpoints can be named.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    place, colon, rest = source.rpartition(":")
+    if colon and domain is not None and place in domain.module("reference").IMPORTERS:
+        published = read_reference(domain, place, read_published(Path(rest).expanduser()), {})
+        tensors, plain = split_state(published.build())
+        return Given(tensors, plain, Path(rest).expanduser())
+    other = colon and not Path(source).expanduser().exists()
+    folder, network = (place, rest) if other else (source, name)
+    weights = read_weights(local_folder(Path(folder).expanduser() if folder.startswith("~") else folder))
+    found = _of_network(weights.tensors, network)
+    if not found:
+        held = sorted({key.partition(".")[0] for key in weights.tensors})
+        raise CheckpointError(f"{folder}: holds no network `{network}`; it has {', '.join(held) or 'none'}")
+    return Given(found, _of_network(weights.plain, network), weights.file_of(network))
+
+
+def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Returns the state of one network, by its own names; of an adversary, that of its discriminator."""
+    own = {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
+    judged = {key.removeprefix("network."): value for key, value in own.items() if key.startswith("network.")}
+    return judged or own
+
+
+def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
+    """Loads weights into a network.
+
+    Raises:
+        CheckpointError: no weight has the network's names, or one has another shape.
+    """
+    tensors, plain = split_state(network)
+    own = {**tensors, **plain}
+    found = {**given.tensors, **given.plain}
+    used = {key: value for key, value in found.items() if key in own}
+    if not used.keys() & tensors.keys():
+        raise CheckpointError(f"{source}: has no weight of the same name as `{name}`; it is another network")
+    for key in used.keys() & tensors.keys():
+        if used[key].shape != tensors[key].shape:
+            sizes = f"{list(used[key].shape)} in {source}, and {list(tensors[key].shape)} here"
+            raise CheckpointError(f"`start.{name}`: `{key}` is {sizes}; give the networks the same settings")
+    of_training = tuple(state_of_training(network))
+    fresh = [key for key in own if key not in used and not (of_training and key.startswith(of_training))]
+    _warn(f"{source} does not have {{}} of `{name}`, which are new: {{}}", fresh)
+    _warn(f"{source} has {{}} that `{name}` does not have, which are left out: {{}}", found.keys() - own.keys())
+    try:
+        load_state(network, {**own, **used}, {}, source)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{source}: its state is not that of `{name}` ({error})") from error
+
+
+def _warn(text: str, names: Iterable[str]) -> None:
+    """Logs a warning that counts names and lists the first of them, if there are any."""
+    listed = sorted(names)
+    if listed:
+        more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
+        logger.warning(text.format(count(len(listed), "tensor"), ", ".join(listed[:NAMED]) + more))
+
+
+def check_whole(game: Game) -> None:
+    """Checks that a game that is to be trained has all its networks.
+
+    Raises:
+        RecipeError: the model that it was loaded from does not hold one.
+    """
+    if game.absent:
+        names = " and ".join(f"`{name}`" for name in game.absent)
+        raise RecipeError(
+            f"the model does not hold {names}; create a new game, and start its other networks from the model "
+            "(`start` in Python, `--start NETWORK=MODEL` on the command line)"
+        )
