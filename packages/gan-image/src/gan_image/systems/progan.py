@@ -221,7 +221,7 @@ class ProGAN(TwoPlayerGame):
         self.growing: tuple[Growing, ...] = (generator, discriminator)
         for network in self.growing:
             network.moment = self.moment
-        self.enter(next(iter(self.phases())))
+        self.enter_phase(0)
 
     def phases(self) -> Iterator[Phase]:
         for size, batch_size in zip(self.sizes, self.batch_sizes, strict=False):
@@ -246,13 +246,9 @@ class ProGAN(TwoPlayerGame):
             return images, condition
         return torch.lerp(doubled(avg_pool2d(images, 2)), images, network.fade), condition
 
-    def fakes(self, count: int, **condition: Any) -> Tensor:
-        return self.generator(self.latent(count))
-
-    def sample(self, count: int, *, truncation: float | None = None) -> Tensor:  # type: ignore[override]
-        """Returns images `[count, channels, H, W]` of the full size, enlarged if the networks are still growing."""
-        images = self.generator(self.latent(count, truncation=truncation))
-        return interpolate(images, size=self.sizes[-1])
+    def finish(self, fakes: Tensor) -> Tensor:
+        """Enlarges images of the current size to the full size."""
+        return interpolate(fakes, size=self.sizes[-1])
 
 
 def with_drift(objective: Objective, weight: float) -> Objective:
