@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import avg_pool2d
 from torch.testing import assert_close
 
 import gan_image
+from gan_core.checkpoint import read_tensors
 from gan_core.errors import RecipeError
 from gan_core.objectives import OBJECTIVES
 from gan_core.regularizers import Replay
@@ -153,6 +155,20 @@ def test_a_training_grows_through_all_phases(tmp_path: Path) -> None:
     assert len(pictures) == 5
     assert len(set(pictures)) == 1
     assert_close(gan_image.load(run.path).generate(4, seed=0), game.generate(4, seed=0))
+
+
+def test_a_training_is_resumed_in_the_middle_of_a_fade(tmp_path: Path) -> None:
+    changes = {"train.checkpoint_every": 3, "train.keep_checkpoints": 9, "train.sample_every": None}
+    whole = gan_image.train("progan", data="digits", out=tmp_path / "whole", steps=10, batch_size=8, shown=False,
+                            changes={f"network.{key}": value for key, value in SMALL.items()} | changes)  # fmt: skip
+    cut = Path(shutil.copytree(whole.path, tmp_path / "cut"))
+    shutil.rmtree(cut / "model")
+    for checkpoint in sorted((cut / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(checkpoint)
+    gan_image.resume(cut, shown=False)
+    weights, again = (read_tensors(path / "model" / "model.safetensors") for path in (whole.path, cut))
+    assert weights.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
 
 
 def test_earlier_fakes_are_forgotten_when_images_grow(tmp_path: Path) -> None:
