@@ -11,6 +11,7 @@ import torch
 from gan_core.regularizers import gradient_norm
 from gan_core.testing import Fixture, find_fixtures, run_fixture
 from gan_image import DOMAIN
+from gan_image.systems.progan import FADING
 from gan_image.systems.residual import info_nce
 
 
@@ -40,6 +41,26 @@ def first_in_training(network, inputs, arguments):
     return [*outputs, network.eval()(*inputs)] if network.training else outputs
 
 
+def faded(network, inputs, arguments):
+    """One output for each of the published alphas, which are the weights of the smaller image."""
+    outputs = []
+    for alpha in arguments["alphas"]:
+        network.moment.progress = FADING * (1 - alpha)
+        outputs.append(network(*inputs))
+    return outputs
+
+
+def judged_faded(network, inputs, arguments):
+    """The published discriminator does not fade from 4 to 8 pixels."""
+    alphas = arguments["alphas"] if len(arguments["added_scales"]) > 1 else [0.0] * len(arguments["alphas"])
+    return [logits[:, None] for logits in faded(network, inputs, {"alphas": alphas})]
+
+
+def judged_with_penalty(network, inputs, arguments):
+    (logits,) = judged_faded(network, inputs[:1], {"alphas": [arguments["alpha"]], **arguments})
+    return [logits, (gradient_norm(network, inputs[1]) - 1).square()]
+
+
 TRANSLATORS = (
     "cyclegan/resnet_generator",
     "cyclegan/patchgan_discriminator",
@@ -55,6 +76,9 @@ ADAPTERS = dict.fromkeys(TRANSLATORS, first_in_training) | {
     "infogan/discriminator_q": with_codes,
     "ssgan/discriminator": with_rotations,
     "infomax-gan/discriminator": with_contrast,
+    "progan/generator": faded,
+    "progan/discriminator": judged_faded,
+    "progan/gradient_penalty": judged_with_penalty,
     "dcgan/discriminator": lambda network, inputs, arguments: [network(*inputs).sigmoid()],
     "wgan-gp/discriminator": lambda network, inputs, arguments: [
         network(inputs[0])[:, None],

@@ -15,7 +15,7 @@ from gan_core.metrics import sliced_wasserstein
 
 STEPS = {
     "gan": 600, "cgan": 600, "pacgan": 400, "unrolled-gan": 200, "dcgan": 200, "lsgan": 200,
-    "ebgan": 60, "began": 100, "dragan": 50, "wgan-gp": 20, "sagan": 20, "ssgan": 30, "infomax-gan": 30,
+    "ebgan": 60, "began": 100, "dragan": 50, "wgan-gp": 20, "sagan": 20, "ssgan": 30, "infomax-gan": 30, "progan": 60,
 }  # fmt: skip
 """Where they are not 40: small networks are fast, and need more."""
 SMALLER = {"dcgan": {"image_size": 16}, "lsgan": {"image_size": 16}}

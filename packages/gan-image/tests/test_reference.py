@@ -127,15 +127,40 @@ def mimicry_sagan_discriminator(*, width=128, classes=3):
     return state
 
 
+def layers(shapes):
+    """Layers with weights of these shapes, by name."""
+    state = {f"{name}.module.weight": torch.randn(shape) for name, shape in shapes.items()}
+    return state | {f"{name}.module.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
+
+
+def progan_generator(widths, channels, *, latent_dim=9):
+    shapes = {"formatLayer": (16 * widths[0], latent_dim), "groupScale0.0": (widths[0], widths[0], 3, 3)}
+    shapes |= {f"toRGBLayers.{scale}": (channels, width, 1, 1) for scale, width in enumerate(widths)}
+    for scale, (inputs, outputs) in enumerate(pairwise(widths)):
+        shapes |= {f"scaleLayers.{scale}.{part}": (outputs, (inputs, outputs)[part], 3, 3) for part in (0, 1)}
+    return layers(shapes)
+
+
+def progan_discriminator(widths, channels):
+    first = widths[0]
+    shapes = {"groupScaleZero.0": (first, first + 1, 3, 3), "groupScaleZero.1": (first, 16 * first)}
+    shapes |= {"decisionLayer": (1, first)}
+    shapes |= {f"fromRGBLayers.{scale}": (width, channels, 1, 1) for scale, width in enumerate(widths)}
+    for scale, (outputs, inputs) in enumerate(pairwise(widths)):
+        shapes |= {f"scaleLayers.{scale}.{part}": ((inputs, outputs)[part], inputs, 3, 3) for part in (0, 1)}
+    return layers(shapes)
+
+
 def recorded(name, size=""):
     """A published checkpoint's keys and shapes, from its first fixture whose name ends so."""
     return next(f for f in FIXTURES if f.network == name and f.name.endswith(size)).state_dict()
 
 
 FIXTURES = [parameter.values[0] for parameter in find_fixtures("image", Path(__file__).parent / "conformance")]
-OF_THEIR_OWN = ("dcgan", "infogan", "sagan")
+OF_THEIR_OWN = ("dcgan", "infogan", "progan", "sagan")
 ALIKE = [{name for name in IMPORTERS if name.endswith("/generator") and not name.startswith(OF_THEIR_OWN)}]
 ALIKE.append({"cyclegan/patchgan_discriminator", "pix2pix/patchgan_discriminator"})
+ALIKE.append({"progan/discriminator", "progan/gradient_penalty"})
 """Importers that read the same published networks."""
 UNREAD = ("num_batches_tracked", "sn_sigma", "sv0")
 """Tensors that the first checkpoints of their kind lack, or that nothing is computed from."""
@@ -193,6 +218,19 @@ def test_a_sagan_of_biggan_pytorch_that_lacks_a_tensor_or_has_one_of_another_sha
             DOMAIN.load_reference(name, whole | {key: torch.zeros(7, 7, 7)})
 
 
+@pytest.mark.parametrize("scales", [0, 1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_sizes_of_a_progan_are_told_by_its_shapes(scales, channels):
+    widths = (5, 7, 4, 6)[: scales + 1]
+    both = {"image_size": 4 << scales, "channels": channels, "widths": widths}
+    generator, discriminator = progan_generator(widths, channels), progan_discriminator(widths, channels)
+    assert read_reference(DOMAIN, "progan/generator", generator, {}).settings == {**both, "latent_dim": 9}
+    assert read_reference(DOMAIN, "progan/discriminator", discriminator, {}).settings == both
+    images = DOMAIN.load_reference("progan/generator", generator)(torch.randn(4, 9))
+    assert images.shape == (4, channels, 4 << scales, 4 << scales)
+    assert DOMAIN.load_reference("progan/discriminator", discriminator)(images).shape == (4,)
+
+
 def test_the_place_of_attention_in_a_tapered_sagan_of_mimicry_is_told_by_its_channels():
     generator = DOMAIN.load_reference("sagan/generator", mimicry_sagan_generator())
     label = torch.tensor([0, 2])
@@ -204,7 +242,7 @@ def test_the_place_of_attention_in_a_tapered_sagan_of_mimicry_is_told_by_its_cha
         assert [isinstance(block, SelfAttention) for block in network.blocks].index(True) == after + 1
 
 
-@pytest.mark.parametrize("name", IMPORTERS)
+@pytest.mark.parametrize("name", [name for name in IMPORTERS if not name.startswith("progan/")])
 def test_every_weight_of_the_checkpoint_is_in_the_network(name):
     state = STATES[name]()
     ours = DOMAIN.load_reference(name, state).state_dict()
@@ -222,9 +260,10 @@ def test_the_published_arguments_may_be_given_where_they_agree(name):
     for key, value in arguments.items():
         if isinstance(value, str):
             continue
+        other = [*value, 1] if isinstance(value, list) else value + 1
         with pytest.raises(CheckpointError) as error:
-            DOMAIN.load_reference(name, STATES[name](), **{key: value + 1})
-        assert str(error.value) == f"{name}: `{key}` is {value + 1}, and the checkpoint's is {value}"
+            DOMAIN.load_reference(name, STATES[name](), **{key: other})
+        assert str(error.value) == f"{name}: `{key}` is {other}, and the checkpoint's is {value}"
 
 
 def test_an_argument_that_the_published_network_has_not_is_refused():
@@ -260,9 +299,8 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused
 def test_every_importer_is_of_a_system_and_one_of_its_networks():
     for name in IMPORTERS:
         system, _, network = name.partition("/")
-        if system in ("cyclegan", "pix2pix"):  # their importers say which
-            network = read_reference(DOMAIN, name, recorded(name), {}).place
-        assert network.removesuffix("_q") in DOMAIN.preset(system, "paper").networks
+        place = read_reference(DOMAIN, name, STATES[name](), {}).place or network
+        assert place.removesuffix("_q") in DOMAIN.preset(system, "paper").networks
 
 
 TRANSLATORS = [name for name in IMPORTERS if name.startswith(("cyclegan/", "pix2pix/"))]

@@ -86,6 +86,13 @@ def test_samples_of_any_shape_stay_whole():
     assert all(len(image.unique()) == 1 for image in [*passed, *pool.pool])
 
 
+def test_samples_of_another_shape_begin_the_pool_anew():
+    pool = full(4)
+    larger = torch.arange(6.0).view(3, 2)
+    assert torch.equal(shown(pool, larger), larger)
+    assert torch.equal(pool.pool, larger)
+
+
 def test_draws_are_the_streams():
     first, second = full(), full()
     for step in range(5):

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from gan_core import draws, train
 from gan_core.augment import reflected
-from gan_core.blocks import equalized, pack, unpack
+from gan_core.blocks import MinibatchDeviation, equalized, group_size, pack, unpack
 from gan_core.errors import RecipeError
 from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
 from gan_core.regularizers import (
@@ -39,7 +39,7 @@ from gan_core.regularizers import (
     Unrolled,
     WeightClipping,
 )
-from gan_core.regularizers.features import Nearness, Stddev, group_size
+from gan_core.regularizers.features import Nearness
 from gan_core.regularizers.views import flip_and_shift
 from gan_core.two_player import TwoPlayerGame
 
@@ -238,22 +238,22 @@ def test_a_packed_sample_is_judged_mixed_and_noised_as_one() -> None:
 
 def test_the_deviation_within_a_group_is_a_channel_more() -> None:
     features = torch.tensor([[0.0, 1.0], [5.0, 5.0], [2.0, 1.0], [5.0, 5.0]])  # groups of 2: rows 0 and 2, 1 and 3
-    told = Stddev(2)(features)
+    told = MinibatchDeviation(2)(features)
     assert_close(told[:, :2], features)
     assert_close(told[:, 2], torch.tensor([0.5, 0.0, 0.5, 0.0]), atol=2e-4, rtol=0)
-    assert Stddev(4)(torch.randn(6, 2, 3, 3)).shape == (6, 3, 3, 3)
+    assert MinibatchDeviation(4)(torch.randn(6, 2, 3, 3)).shape == (6, 3, 3, 3)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(8, 4), (6, 3), (25, 5), (7, 7), (1, 1)])
 def test_samples_are_compared_in_groups_of_two_or_more(rows: int, size: int) -> None:
     assert group_size(rows, 4) == size
     if size > 1:
-        assert Stddev(4)(torch.randn(rows, 3))[:, 3].min() > 0.01
+        assert MinibatchDeviation(4)(torch.randn(rows, 3))[:, 3].min() > 0.01
 
 
 def test_equal_features_have_a_gradient_in_half_precision() -> None:
     features = torch.full((4, 3), 0.5, dtype=torch.float16, requires_grad=True)
-    told = Stddev(4)(features)
+    told = MinibatchDeviation(4)(features)
     assert told.dtype is torch.float16
     told.sum().backward()
     assert features.grad is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gan_core.reference import Published, StateDict, renamed
-from gan_image.systems import convolutional, information, residual, translation
+from gan_image.systems import convolutional, information, progan, residual, translation
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 SN_EPS = 1e-8
@@ -418,6 +419,84 @@ def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key not in statistics}
 
 
+def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
+    """github.com/facebookresearch/pytorch_GAN_zoo, models/networks/progressive_conv_net.py, GNet.
+
+    Its `alpha`, the weight of the smaller image, belongs to a call and not to the checkpoint. The network is fully
+    grown; setting `network.moment.progress` fades the last block out.
+    """
+    widths, scales = _widths_of_scales(state, "groupScale0.0")
+    channels, latent_dim = len(state["toRGBLayers.0.module.weight"]), state["formatLayer.module.weight"].shape[1]
+    names = {"formatLayer.module": "blocks.0.1", "groupScale0.0.module": "blocks.0.5"}
+    for scale in range(scales + 1):
+        names[f"toRGBLayers.{scale}.module"] = f"rgb.{scale}"
+    for scale in range(scales):
+        names |= {f"scaleLayers.{scale}.{part}.module": f"blocks.{scale + 1}.{1 + 3 * part}" for part in (0, 1)}
+    gains = dict.fromkeys([f"rgb.{scale}" for scale in range(scales + 1)], 1.0) | {"blocks.0.1": math.sqrt(2) / 4}
+    settings = {"image_size": 4 << scales, "channels": channels, "latent_dim": latent_dim, "widths": widths}
+    arguments = {"dimLatent": latent_dim, "dimOutput": channels, "normalization": True, **_scale_arguments(widths)}
+    return Published(progan.Generator, settings, _equalized(renamed(state, names), gains), arguments)
+
+
+def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
+    """github.com/facebookresearch/pytorch_GAN_zoo, models/networks/progressive_conv_net.py, DNet.
+
+    `alpha` as in `progan_generator`; with one added scale, the published code ignores it. The published deviation is
+    unbiased, and its groups are consecutive samples: the same as ours for batches of 4, where the factor is √(4/3).
+    """
+    widths, scales = _widths_of_scales(state, "groupScaleZero.0")
+    channels = state["fromRGBLayers.0.module.weight"].shape[1]
+    names = {"groupScaleZero.0.module": "blocks.0.1", "groupScaleZero.1.module": "blocks.0.4",
+             "decisionLayer.module": "judge"}  # fmt: skip
+    for scale in range(scales + 1):
+        names[f"fromRGBLayers.{scale}.module"] = f"rgb.{scale}.0"
+    for scale in range(scales):
+        names |= {f"scaleLayers.{scale}.{part}.module": f"blocks.{scale + 1}.{2 * part}" for part in (0, 1)}
+    factors = torch.ones(widths[0] + 1, 1, 1)
+    factors[-1] = math.sqrt(4 / 3)
+    weights = renamed(state, names)
+    weights["blocks.0.1.weight"] = weights["blocks.0.1.weight"] * factors
+    settings = {"image_size": 4 << scales, "channels": channels, "widths": widths}
+    arguments = {"dimInput": channels, "miniBatchNormalization": True, **_scale_arguments(widths)}
+    network, weights = progan.Discriminator, _equalized(weights, {"judge": 1.0})
+    return Published(network, settings, weights, arguments, place="discriminator")
+
+
+def _widths_of_scales(state: StateDict, first: str) -> tuple[tuple[int, ...], int]:
+    """Returns the channels at 4 pixels, 8 and so on, and the number of scales above 4 pixels.
+
+    Args:
+        state: weights under their published names.
+        first: name of the convolution at 4 pixels.
+    """
+    scales = sum(key.startswith("scaleLayers.") and key.endswith(".0.module.bias") for key in state)
+    layers = [first, *(f"scaleLayers.{scale}.0" for scale in range(scales))]
+    return tuple(len(state[f"{layer}.module.bias"]) for layer in layers), scales
+
+
+def _scale_arguments(widths: Sequence[int]) -> dict[str, Any]:
+    """Returns the arguments that both published networks have."""
+    first, *added = widths
+    return {"depthScale0": first, "added_scales": added, "equalizedlR": True}
+
+
+def _equalized(state: StateDict, gains: Mapping[str, float]) -> dict[str, Tensor]:
+    """Returns weights and biases of equalized layers as ours; published ones all have the gain √2, biases included.
+
+    Args:
+        state: weights under our names.
+        gains: our gains by layer, where they are not √2.
+    """
+    ours = {}
+    for key, tensor in state.items():
+        layer, _, kind = key.rpartition(".")
+        if kind == "weight":
+            ours[f"{layer}.parametrizations.weight.original"] = tensor * (math.sqrt(2) / gains.get(layer, math.sqrt(2)))
+        else:
+            ours[key] = tensor * math.sqrt(2 / state[f"{layer}.weight"][0].numel())
+    return ours
+
+
 IMPORTERS = {
     "cyclegan/resnet_generator": resnet_translator,
     "cyclegan/patchgan_discriminator": target_discriminator,
@@ -436,6 +515,9 @@ IMPORTERS = {
     "sagan/discriminator": sagan_discriminator,
     "ssgan/generator": residual_generator,
     "ssgan/discriminator": ssgan_discriminator,
+    "progan/generator": progan_generator,
+    "progan/discriminator": progan_discriminator,
+    "progan/gradient_penalty": progan_discriminator,
     "infogan/generator": infogan_generator,
     "infogan/discriminator_q": infogan_discriminator,
     "infomax-gan/generator": residual_generator,

@@ -128,6 +128,33 @@ class PixelNorm(nn.Module):
         return (whole * (whole.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()).to(x.dtype)
 
 
+class MinibatchDeviation(nn.Module):
+    """Appends the mean standard deviation within the sample's group (Karras et al. 2018, arXiv:1710.10196, section 3).
+
+    `x [B, C, …]` to `[B, C + 1, …]`.
+
+    Args:
+        group: number of samples in a group; adjusted to a divisor of the batch size.
+    """
+
+    def __init__(self, group: int):
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, group = len(x), group_size(len(x), self.group)
+        grouped = full_precision(x).reshape(group, rows // group, *x.shape[1:])  # strided groups
+        deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt()  # in half precision 0 + 1e-8 is 0
+        spread = deviation.flatten(1).mean(dim=1).repeat(group).to(x.dtype)
+        return torch.cat([x, spread.view(-1, *[1] * (x.ndim - 1)).expand_as(x[:, :1])], dim=1)
+
+
+def group_size(rows: int, most: int) -> int:
+    """Returns the largest divisor of `rows` from 2 to `most`, or the smallest above it if there is none."""
+    divisors = [size for size in range(2, rows + 1) if rows % size == 0]
+    return max((size for size in divisors if size <= most), default=min(divisors, default=1))
+
+
 class AdaptiveInstanceNorm(nn.Module):
     """Instance normalization with gains and biases from a style (Huang & Belongie 2017, arXiv:1703.06868, eq. 8).
 

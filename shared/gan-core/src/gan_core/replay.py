@@ -16,7 +16,8 @@ class ReplayPool(nn.Module):
 
     Until it is full, samples are kept and passed on. From then on each is passed on itself, or, half of the time, put
     in the place of an earlier one that is passed on instead. It is part of its game's state. Several processes keep one
-    pool: all of them put all samples into it, and each passes on its own.
+    pool: all of them put all samples into it, and each passes on its own. Samples of another shape than those in the
+    pool, of networks that have grown, begin it anew.
 
     Args:
         size: samples that it holds.
@@ -34,9 +35,11 @@ class ReplayPool(nn.Module):
         chances, _ = rows_of_all(draws.uniform(len(samples), like=samples))
         places, _ = rows_of_all(draws.integers(self.size, len(samples), like=samples))
         passed, mine = rows_of_all(samples)
+        if self.pool.shape[1:] != passed.shape[1:]:
+            self.pool = passed[:0].clone()
         free = min(self.size - len(self.pool), len(passed))
         if free:
-            self.pool = torch.cat([self.pool, passed[:free]]) if len(self.pool) else passed[:free].clone()
+            self.pool = torch.cat([self.pool, passed[:free]])
         passed = passed.clone()
         for row in (
             slice(n, n + 1) for n in range(free, len(passed))

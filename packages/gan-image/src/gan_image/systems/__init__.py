@@ -33,6 +33,8 @@ CARDS = (
          "gan_image.systems.residual", "digits"),
     Card("cgan-pd", "Conditional GAN with a projection discriminator", 2018, "generation", "arXiv:1802.05637",
          "gan_image.systems.residual", "digits"),
+    Card("progan", "ProGAN: networks that grow with their images", 2018, "generation", "arXiv:1710.10196",
+         "gan_image.systems.progan", "digits"),
     Card("pacgan", "PacGAN: samples judged together", 2018, "generation", "arXiv:1712.04086",
          "gan_image.systems.dense", "ring"),
     Card("sagan", "Self-attention GAN (residual networks)", 2019, "generation", "arXiv:1805.08318",

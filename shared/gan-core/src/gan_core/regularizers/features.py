@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from gan_core.blocks import MinibatchDeviation
 from gan_core.errors import RecipeError
 from gan_core.judgement import feature_distance
 from gan_core.objectives import Terms, feature_matching, pull_away
@@ -141,7 +142,7 @@ class MinibatchStddev(Regularizer):
     group: int = Field(default=4, ge=2)
 
     def prepare(self, adversary: Regularized) -> None:
-        attach(self.name, adversary, Stddev(self.group), more=1)
+        attach(self.name, adversary, MinibatchDeviation(self.group), more=1)
 
 
 class MinibatchDiscrimination(Regularizer):
@@ -185,27 +186,6 @@ def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: in
     if isinstance(statistics, Nearness):
         statistics.size_for(name, adversary)
     discriminator.judge = MeetsBatch(statistics, widened(judge, more))
-
-
-class Stddev(nn.Module):
-    """Appends one channel to features `[B, C, …]`: the mean standard deviation within the sample's group."""
-
-    def __init__(self, group: int):
-        super().__init__()
-        self.group = group
-
-    def forward(self, features: Tensor) -> Tensor:
-        rows, group = len(features), group_size(len(features), self.group)
-        grouped = full_precision(features).reshape(group, rows // group, *features.shape[1:])  # strided groups
-        deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt()  # in half precision 0 + 1e-8 is 0
-        spread = deviation.flatten(1).mean(dim=1).repeat(group).to(features.dtype)
-        return torch.cat([features, spread.view(-1, *[1] * (features.ndim - 1)).expand_as(features[:, :1])], dim=1)
-
-
-def group_size(rows: int, most: int) -> int:
-    """Returns the largest divisor of `rows` from 2 to `most`, or the smallest above it if there is none."""
-    divisors = [size for size in range(2, rows + 1) if rows % size == 0]
-    return max((size for size in divisors if size <= most), default=min(divisors, default=1))
 
 
 class Nearness(nn.Module):
