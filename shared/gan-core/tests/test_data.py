@@ -16,6 +16,7 @@ from gan_core.data import (
     FixedSource,
     ImageSpec,
     IndexStream,
+    Paired,
     Spec,
     TensorDataset,
     TensorSource,
@@ -45,18 +46,50 @@ class Squares(Dataset):
 # --- sources
 
 
-def test_images_that_cannot_be_resized_are_cropped_alike_in_training_and_pictures(caplog):
-    source = TensorSource({"image": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)}, name="eight")
-    random = ImageSpec(image_size=4, channels=1, crop="random")
-    shapes = [list(source.fit(spec)[0]["image"].shape) for spec in (random, random.plain())]
-    assert shapes == [[1, 4, 4], [1, 4, 4]]
-    assert caplog.messages == ["eight: images of 8x8 pixels are cropped to 4x4"]
+QUARTERS = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).repeat_interleave(4, 0).repeat_interleave(4, 1)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_images_in_memory_are_resized_and_label_maps_keep_their_values(lazy):
+    tensors = {"image": QUARTERS.expand(3, 1, 8, 8), "mask": (QUARTERS // 100).expand(3, 1, 8, 8)}
+    dataset = TensorSource(tensors).dataset
+    source = FixedSource([dataset[k] for k in range(3)]) if lazy else FixedSource(dataset)
+    half = source.fit(ImageSpec(image_size=4, channels=1))[1]
+    assert half["image"].dtype is half["mask"].dtype is torch.uint8
+    assert half["image"][0, ::3, ::3].tolist() == [[0, 100], [200, 40]]
+    assert half["mask"][0, ::3, ::3].tolist() == [[0, 1], [2, 0]]
+    assert sorted(half["mask"].unique().tolist()) == [0, 1, 2]
+    double = source.fit(ImageSpec(image_size=16, channels=1))[1]
+    assert double["image"].shape == (1, 16, 16)
+    assert double["image"].float().mean().round() == QUARTERS.float().mean().round()
+    wide = source.fit(ImageSpec(image_size=(4, 8), channels=1))[1]["image"]
+    assert torch.equal(wide, QUARTERS[None, 2:6])  # covered, and cropped at the centre
+    flat = source.fit(ImageSpec(image_size=(4, 8), channels=1, resize="stretch"))[1]["image"]
+    assert flat[0, ::3, ::7].tolist() == [[0, 100], [200, 40]]
+    cut = source.fit(ImageSpec(image_size=4, channels=1, resize="none"))[1]["image"]
+    assert torch.equal(cut, QUARTERS[None, 2:6, 2:6])
+
+
+def test_enlarged_images_in_memory_are_cropped_at_random_in_training_alone():
+    source = TensorSource({"image": QUARTERS.expand(30, 1, 8, 8)})
+    spec = ImageSpec(image_size=8, channels=1, enlarge=1.5, crop="random")
+    assert source.fit(spec).__getitems__(list(range(30)))["image"].shape == (30, 1, 8, 8)
+    assert len({tuple(image["image"].flatten().tolist()) for image in map(source.fit(spec).__getitem__, range(30))}) > 5
+    assert torch.equal(source.fit(spec.plain())[0]["image"], QUARTERS[None])
+
+
+def test_parts_in_memory_are_resized_and_cropped_alike():
+    pair = Paired(image=QUARTERS.expand(3, 1, 8, 8), mask=(QUARTERS // 100).expand(3, 1, 8, 8))
+    item = pair.fit(ImageSpec(image_size=4, channels={"image": 1, "mask": 1}))[0]
+    assert item["image"].shape == item["mask"].shape == (1, 4, 4)
+    assert item["mask"][0, ::3, ::3].tolist() == [[0, 1], [2, 0]]
 
 
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (ImageSpec(image_size=16), "an item is 8x8 pixels, smaller than the crop of 16x16; enlarge it"),
+        (ImageSpec(image_size=16, resize="none"),
+         "an item is 8x8 pixels, smaller than the crop of 16x16; enlarge it"),
         (ImageSpec(channels=3), "eight: `image` has 1 channels, and the networks have 3; convert the data, or set the "
                                 "networks' channels"),
     ],

@@ -173,7 +173,7 @@ def test_augmentation_of_tensors_is_alike_for_all_parts():
     assert torch.equal(batch["source"], batch["mask"])
     assert len({tuple(image.flatten().tolist()) for image in batch["source"]}) > 10
     with pytest.raises(DataError, match=r"^an item is 8x8 pixels, smaller than the crop of 9x9; enlarge it$"):
-        source.fit(ImageSpec(image_size=9, crop="random"))[0]
+        source.fit(ImageSpec(image_size=9, resize="none", crop="random"))[0]
 
 
 # --- a source is fitted once

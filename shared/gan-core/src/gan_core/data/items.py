@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from gan_core import draws
-from gan_core.data.source import Batch, Source, TensorDataset, length
+from gan_core.data.source import Batch, Source, TensorDataset, length, named
 from gan_core.data.spec import LABEL_MAPS, ImageSpec, Spec
 from gan_core.data.stream import collate, fetch, pixels_of
 from gan_core.errors import DataError
@@ -25,6 +26,8 @@ from gan_core.files import Unreadable, nothing_readable, skip
 
 MEMORY_BYTES = 2**31
 """Maximum size of a dataset that is held in memory, in bytes."""
+RESIZED_AT_ONCE = 1024
+"""Number of images in memory that are resized at a time."""
 MEMORY_VALUES = 10**9
 """Maximum number of values that are decoded before training starts, about ten seconds of images."""
 
@@ -191,7 +194,80 @@ def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None 
     return HeldItems(items, pixels, groups)
 
 
-# --- augmentation
+# --- size and augmentation
+
+
+def sized(dataset: Dataset[Batch], spec: ImageSpec) -> Dataset[Batch]:
+    """Returns a dataset whose images are resized as a specification says; see `Resized`."""
+    images = pixels_of(dataset) | LABEL_MAPS
+    first = {key: tensor for key, tensor in named(dataset[0]).items() if key in images and tensor.ndim > 2}
+    if spec.loaded_size is None or all(tuple(x.shape[-2:]) == loaded_size(x, spec) for x in first.values()):
+        return dataset
+    resized = Resized(dataset, spec)
+    if not isinstance(dataset, TensorDataset):
+        return resized
+    starts = range(0, length(dataset), RESIZED_AT_ONCE)
+    parts = [resized.__getitems__(range(k, min(k + RESIZED_AT_ONCE, length(dataset)))) for k in starts]
+    tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    return TensorDataset(tensors, pixels=dataset.pixels, groups=dataset.groups)
+
+
+class Resized(Dataset[Batch]):
+    """Items whose images are resized as a specification says, before they are cropped.
+
+    Images are interpolated bilinearly, with antialiasing if they are reduced; label maps keep their values.
+
+    Args:
+        dataset: items whose images and label maps are `[…, H, W]`. Other tensors are left unchanged.
+        spec: size and kind of resizing.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], spec: ImageSpec):
+        self.dataset, self.spec, self.pixels = dataset, spec, pixels_of(dataset)
+        self.groups = getattr(dataset, "groups", None)
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._resized(named(self.dataset[index]))
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        fetched = fetch(self.dataset, indices)
+        if isinstance(fetched, dict):
+            return self._resized(fetched)
+        return [self._resized(named(item)) for item in fetched]
+
+    def _resized(self, items: Batch) -> Batch:
+        images = {key: x for key, x in items.items() if key in self.pixels | LABEL_MAPS and x.ndim > 2}
+        smooth = {key: self.spec.interpolate and key not in LABEL_MAPS for key in images}
+        return items | {key: resized(x, self.spec, interpolated=smooth[key]) for key, x in images.items()}
+
+
+def resized(images: Tensor, spec: ImageSpec, *, interpolated: bool) -> Tensor:
+    """Returns images `[…, H, W]` at the size that they have before the crop, of the same type."""
+    size = loaded_size(images, spec)
+    if tuple(images.shape[-2:]) == size:
+        return images
+    planes = images.reshape(-1, 1, *images.shape[-2:]).float()
+    if interpolated:
+        planes = interpolate(planes, size, mode="bilinear", align_corners=False, antialias=True)
+    else:
+        planes = interpolate(planes, size, mode="nearest-exact")
+    planes = planes if images.is_floating_point() else planes.round()
+    return planes.to(images.dtype).reshape(*images.shape[:-2], *size)
+
+
+def loaded_size(images: Tensor, spec: ImageSpec) -> tuple[int, int]:
+    """Returns the height and width to which images `[…, H, W]` are resized before the crop."""
+    height, width = images.shape[-2:]
+    if spec.loaded_size is None:
+        return height, width
+    rows, columns = spec.loaded_size
+    if spec.resize == "stretch":
+        return rows, columns
+    scale = max(rows / height, columns / width)
+    return max(rows, round(height * scale)), max(columns, round(width * scale))
 
 
 def augmented(dataset: Dataset[Batch], spec: Spec) -> Dataset[Batch]:

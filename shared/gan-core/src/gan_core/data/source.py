@@ -109,7 +109,7 @@ class TensorDataset(Dataset[Batch]):
 
 
 class FixedSource(Source):
-    """A source of a dataset whose items are not converted: larger images are only cropped, and flipped on request.
+    """A source of a dataset whose items are only converted in size: images are resized, cropped and flipped.
 
     Args:
         dataset: a map-style dataset with a length, whose items are `dict[str, Tensor]`.
@@ -133,35 +133,34 @@ class FixedSource(Source):
         return length(self.dataset)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns the items, cropped and flipped as the specification says; see `Source.fit`.
+        """Returns the items, resized, cropped and flipped as the specification says; see `Source.fit`.
 
         Raises:
-            DataError: the images are smaller than the specification's size, or have other channels.
+            DataError: the images have other channels, or are not resized and smaller than the specification's size.
         """
-        from gan_core.data.items import Augmented, augmented
+        from gan_core.data.items import Augmented, augmented, sized
 
         if not isinstance(spec, ImageSpec):
             return self.dataset
         first, pixels = named(self.dataset[0]), getattr(self.dataset, "pixels", PIXELS)
         require_channels(first, spec, pixels, self.name)
+        dataset = sized(self.dataset, spec)
+        first = dataset[0]
         sizes = {tuple(first[key].shape[-2:]) for key in pixels if key in first and first[key].ndim == 3}
         if spec.size is None or sizes <= {spec.size}:
-            return augmented(self.dataset, spec)
-        dataset = Augmented(self.dataset, spec)
+            return augmented(dataset, spec)
+        dataset = Augmented(dataset, spec)
         dataset[0]  # raises now if the images cannot be cropped
-        if spec.crop == "centre" and spec.resize != "none":
-            (height, width), size = next(iter(sizes)), spec.size
-            logger.warning("%s: images of %dx%d pixels are cropped to %dx%d", self.name, height, width, *size)
         return dataset
 
     def items(self, spec: Spec) -> Items:
-        """Returns the items as they are: a composed source crops all parts of an item alike."""
-        from gan_core.data.items import DatasetItems
+        """Returns the items, resized as the specification says: a composed source crops all parts of an item alike."""
+        from gan_core.data.items import DatasetItems, sized
 
-        if isinstance(spec, ImageSpec):
-            pixels = getattr(self.dataset, "pixels", PIXELS)
-            require_channels(named(self.dataset[0]), spec, pixels, self.name)
-        return DatasetItems(self.dataset)
+        if not isinstance(spec, ImageSpec):
+            return DatasetItems(self.dataset)
+        require_channels(named(self.dataset[0]), spec, getattr(self.dataset, "pixels", PIXELS), self.name)
+        return DatasetItems(sized(self.dataset, spec))
 
 
 class TensorSource(FixedSource):
