@@ -88,7 +88,9 @@ def test_a_stage_that_nobody_trains_through(tmp_path: Path) -> None:
             return batch | {"made": self.fit(batch)}
 
     words = refused(RecipeError, Stage(), tmp_path / "run")
-    assert words == "Stage: `stagers` names translator, and generator play; name the player that trains through `stage`"
+    assert words == (
+        "Stage: `stagers` names translator, and the players are generator; name the player that trains through `stage`"
+    )
 
 
 def test_an_average_of_a_network_that_is_not_there(tmp_path: Path) -> None:

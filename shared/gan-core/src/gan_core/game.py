@@ -448,8 +448,8 @@ class Game(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """The device of the parameters."""
-        return next(parameter.device for parameter in self.parameters() if not parameter.is_meta)
+        """The device of the parameters, apart from those of absent networks."""
+        return next((p.device for p in self.parameters() if not p.is_meta), torch.device("meta"))
 
     @property
     def absent(self) -> tuple[str, ...]:
