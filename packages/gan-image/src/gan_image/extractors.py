@@ -11,7 +11,6 @@ grey is repeated to RGB. The `protocol` says everything that a figure depends on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from gan_core.checkpoint import digest, load_state, read_published
+from gan_core.checkpoint import digest, load_state, read_published, sha256
 from gan_core.data import Batch, some
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
 from gan_core.features import Extractor, Features
-from gan_core.files import data_home
+from gan_core.models.pretrained import downloaded
 from gan_image.classifier import Classifier, learn_classes
-from gan_image.similarity import sha256
 
 INCEPTION = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The published weights; torch-fidelity's `weights-inception-2015-12-05-6726825d.pth` has the same."""
@@ -168,7 +166,7 @@ def inception(argument: str | None, weights: Path | None, dataset: object, facts
         return features, logits if judges else None
 
     protocol = {
-        "weights": f"{file.name} ({sha256(file)})",
+        "weights": f"{file.name} ({sha256(file)[:12]})",
         "resize": f"bilinear as TensorFlow 1, no antialias, to {SIDE}x{SIDE}",
         "scaling": "(pixel - 128) / 128",
         "features": "pool3, 2048",
@@ -205,7 +203,7 @@ def torchvision(argument: str | None, weights: Path | None, dataset: object, fac
         return taken[-1].flatten(1), logits
 
     protocol = {
-        "weights": f"{file.name} ({sha256(file)})",
+        "weights": f"{file.name} ({sha256(file)[:12]})",
         "resize": f"{prepare.interpolation.value} to {prepare.resize_size[0]}, antialias {prepare.antialias}, "
                   f"centre {prepare.crop_size[0]}",
         "scaling": f"mean {list(prepare.mean)}, deviation {list(prepare.std)} on [0, 1]",
@@ -273,27 +271,6 @@ def transformers(argument: str | None, weights: Path | None, dataset: object, fa
         "features": "pooled output, else the CLS token" if pooled else "the CLS token",
     }
     return ImageExtractor(f"transformers:{argument}", network, prepare, look, protocol)
-
-
-def downloaded(url: str, digest: str) -> Path:
-    """A published file in the folder of downloads; fetched if it is not there, and its SHA-256 checked by its start.
-
-    Raises:
-        CheckpointError: it cannot be fetched, or is another; the message says where to put it by hand.
-    """
-    file = data_home() / "weights" / url.rpartition("/")[2]
-    if file.is_file() and sha256(file).startswith(digest):
-        return file
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=digest, progress=False)
-    except (OSError, RuntimeError, HTTPException, EOFError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(
-            f"{url} cannot be downloaded; put {file.name} into {file.parent} by hand, or name it by `--weights FILE` "
-            f"({reason[:200]})"
-        ) from error
-    return file
 
 
 def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:

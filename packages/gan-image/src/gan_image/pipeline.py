@@ -9,7 +9,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -95,7 +95,7 @@ def _box(place: tuple[object, slice, slice]) -> tuple[int, int, int, int]:
 
 def translate(
     game: Game, given: Sequence[str], out: str, *, result: str | None = None, tile: int | None = None,
-    shard: Shard | None = None,
+    shard: Shard | None = None, **conditions: Any,
 ) -> Outcome:  # fmt: skip
     """Transforms pictures by a game, into PNG files of 8 bits and of their size (or a multiple, if the game enlarges).
 
@@ -110,8 +110,10 @@ def translate(
         result: which result of the game is written (default: the first).
         tile: maximum side of a tile in pixels (default: 512, or what the networks need).
         shard: the part of the files that is done (default: all).
+        conditions: values of the game's conditions other than the picture, the same for all files: `label="apple"`.
 
     Raises:
+        RecipeError: a condition is unknown, out of range, or missing.
         DataError: a picture that was named cannot be read, or none can.
         InputError: the game has no such result; a file would be replaced or cannot be written; or `tile` is too small.
         OutputClosed: standard output is closed.
@@ -121,12 +123,13 @@ def translate(
     tiling = needs.tiling(tile)
     if not isinstance(spec, ImageSpec):
         raise InputError(f"this {game.title} takes {spec.thing}, not images")
+    asked = game.rows_of(game.asked_besides(key, **conditions), 0, 1)
     job = Job(given, out, kind=IMAGES, suffix=".png", shard=shard)
     ready = job.open(open_input)
     _note_tiles([one for _, one in ready], tiling, needs)
 
     def apply(part: Tensor) -> Tensor:
-        return game.apply(to_device({key: part}, game.device))[result].float().cpu()
+        return game.apply(to_device({key: part}, game.device) | asked)[result].float().cpu()
 
     def make(source: Given, target: Path | None, show: Show) -> None:
         image = read_upright(source.files, source.name)

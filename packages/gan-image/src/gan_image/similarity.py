@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
+from gan_core.checkpoint import sha256
 from gan_core.errors import DataError, InputError, unknown
 from gan_core.files import Files, LoneFile, Unreadable, count
 from gan_core.similarity import K1, K2, SCALES, SIGMA, WINDOW, load_lpips, ms_ssim, psnr, ssim
@@ -53,7 +54,9 @@ def compare(a: Path, b: Path, *, measures: Sequence[str], weights: Sequence[Path
     taken = _measures(measures, weights)
     comparison = Comparison({name: {} for name in taken}, {name: PROTOCOLS[name] for name in taken})
     if "lpips" in taken:
-        comparison.protocol["lpips"] += f", weights {', '.join(f'{path.name} ({sha256(path)})' for path in weights)}"
+        comparison.protocol["lpips"] += (
+            f", weights {', '.join(f'{path.name} ({sha256(path)[:12]})' for path in weights)}"
+        )
     for name, first, second in read_pairs(a, b):
         for measure, take in taken.items():
             with torch.no_grad():
@@ -129,11 +132,3 @@ def _pair(a: Tensor, b: Tensor, name: str) -> tuple[Tensor, Tensor]:
     channels = max(a.shape[1], b.shape[1])
     a, b = (x.expand(-1, channels, -1, -1) / 127.5 - 1 for x in (a, b))
     return a, b
-
-
-def sha256(path: Path) -> str:
-    """The first 12 hexadecimal digits of a file's SHA-256."""
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
+if TYPE_CHECKING:
+    from gan_core.jobs import Outcome
+
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 OutFile = Annotated[Path, typer.Option(dir_okay=False, help="The picture, a .png.")]
 
 
 def translate(
+    context: typer.Context,
     model: Model,
     inputs: Annotated[list[str], typer.Argument(metavar="IN…", help="Image files, folders of them, or -.")],
     out: Out = None,
@@ -26,11 +30,19 @@ def translate(
     ] = None,
     shard: Part = None,
 ) -> Answer | None:
-    """Turns images into images by a model such as pix2pix or CycleGAN: PNG files of the size of the originals."""
+    """Turns images into images by a model such as pix2pix or CycleGAN: PNG files of the size of the originals.
+
+    Further options are the conditions of the model other than the image, such as --label NAME|K.
+    """
     from gan_image import DOMAIN
     from gan_image.pipeline import translate as work
 
-    return made(out, lambda place: work(DOMAIN.load(model), inputs, place, result=result, tile=tile, shard=shard))
+    def translated(place: str) -> Outcome:
+        game = DOMAIN.load(model)
+        given = asked_of(game, context, 1)
+        return work(game, inputs, place, result=result, tile=tile, shard=shard, **given)
+
+    return made(out, translated)
 
 
 def sheet(

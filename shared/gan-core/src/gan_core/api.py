@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_core.data import Data, FittedData, Paired, Source, Unpaired, as_source, require_classes, require_keys
 from gan_core.domain import Domain, find_domain, resolve
-from gan_core.errors import CheckpointError, DataError, NonFiniteError, RecipeError, unknown
+from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
 from gan_core.evaluation import Evaluation, log_line, protocol_id
 from gan_core.files import is_url, split_part
 from gan_core.game import Game
@@ -252,14 +252,14 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
 
 
 def evaluate(
-    path: str | Path, *, data: Data | Where, metrics: list[str] | None = None, count: int = 1000,
+    model: Game | str | Path, *, data: Data | Where, metrics: list[str] | None = None, count: int = 1000,
     seed: int = 0, extractor: str | None = None, weights: str | Path | None = None, keep: str | Path | None = None,
     domain: Domain | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measures generated samples against data.
+    """Measures a model's samples, or the results of its `apply`, against data.
 
     Args:
-        path: a run, a model folder or a hub repository id.
+        model: a run, a model folder or a hub repository id; or a game.
         data: a dataset's name, a folder or archive, one of them for each part of an item, a source, or tensors by key.
         metrics: by name; None takes all that fit the data.
         count: samples that are generated.
@@ -267,29 +267,32 @@ def evaluate(
         extractor: whose features are compared, `NAME` or `NAME:ARGUMENT`; None takes the domain's embedded one.
         weights: a file of the extractor's weights.
         keep: a folder where features are kept, so that an interrupted evaluation goes on.
-        domain: whose metrics are used; None is the model's own.
+        domain: whose metrics are used; None is the model's own. A game that was built by hand needs one.
 
     Returns:
         Figures by metric (`metrics`), the id of each metric's protocol (`protocol`), and what the ids stand for
         (`protocols`). Figures of different ids are not to be compared.
 
     Raises:
-        InputError: a metric or an extractor is unknown, or does not fit the data.
+        InputError: a metric or an extractor is unknown, or does not fit the data; or no domain is known.
         CheckpointError: the extractor's weights cannot be had.
     """
-    game = load(path, domain=domain)
-    assert game.recipe is not None
-    home = _domain_of(game.recipe)
+    game = model if isinstance(model, Game) else load(model, domain=domain)
+    recipe = game.recipe or Recipe(domain=None if domain is None else domain.name, system=game.title)
+    if recipe.domain is None:
+        raise InputError(f"measuring {game.title} needs a domain's metrics; use its package's `evaluate`")
+    home = _domain_of(recipe)
     where, source = _named(data)
     source = source or open_data(home, cast(Where, where), paired=game.paired)
     evaluation = Evaluation(
-        home, _fitted(game, game.recipe, source), game, metrics=metrics, count=count, seed=seed, extractor=extractor,
+        home, _fitted(game, recipe, source), game, metrics=metrics, count=count, seed=seed, extractor=extractor,
         weights=None if weights is None else Path(weights), keep=None if keep is None else Path(keep),
     )  # fmt: skip
     figures, protocols = evaluation.measure(game)
     ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
     return {
-        "model": str(path), "data": source.name, "samples": count, "seed": seed, "metrics": figures, "protocol": ids,
+        "model": game.title if isinstance(model, Game) else str(model), "data": source.name, "samples": count,
+        "seed": seed, "metrics": figures, "protocol": ids,
         "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
     }  # fmt: skip
 

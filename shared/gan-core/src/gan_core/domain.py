@@ -192,9 +192,9 @@ class Domain:
         """Continues a run of this domain from its latest valid checkpoint; see `gan_core.api.resume`."""
         return import_module("gan_core.api").resume(path, domain=self, **options)
 
-    def evaluate(self, path: str | Path, **options: Any) -> dict[str, Any]:
-        """Measures a model's samples against data; see `gan_core.api.evaluate`."""
-        return import_module("gan_core.api").evaluate(path, domain=self, **options)
+    def evaluate(self, model: Game | str | Path, **options: Any) -> dict[str, Any]:
+        """Measures a model's samples or results against data; see `gan_core.api.evaluate`."""
+        return import_module("gan_core.api").evaluate(model, domain=self, **options)
 
     def open_data(
         self, where: str | Path | Mapping[str, str | Path], *, strict: bool = False, paired: bool = True

@@ -478,6 +478,24 @@ class Game(nn.Module, ABC):
         """
         return self.checked_given(count, given, (self.sample,))[0]
 
+    def asked_besides(self, key: str, **given: Any) -> dict[str, Values]:
+        """Returns the values of the conditions for one item that `apply` transforms, other than the item itself.
+
+        Args:
+            key: key of the item in the batch.
+            given: conditions by name; all must be given.
+
+        Raises:
+            RecipeError: a condition is unknown, out of range, or missing.
+        """
+        kinds = {name: kind for name, kind in self.conditions.items() if name != key}
+        for name in given:
+            if name not in kinds:
+                raise self._takes_no(name, list(kinds))
+        if missing := next((name for name in kinds if given.get(name) is None), None):
+            raise RecipeError(f"`{missing}` is missing: {self.title} needs it beside `{key}`")
+        return {name: kind.values(name, given[name], 1) for name, kind in kinds.items()}
+
     def checked_given(
         self, count: int, given: Mapping[str, Any], functions: Sequence[Callable[..., Any]]
     ) -> tuple[dict[str, Values], dict[str, Any]]:

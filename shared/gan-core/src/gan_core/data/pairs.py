@@ -273,29 +273,37 @@ class Derived(Source):
     """Pairs whose `source` is computed from their `target`: `Derived(photos, degrade)`.
 
     Args:
-        data: data with exactly one key besides `label`; its samples become `target`. Labels are dropped.
+        data: data with exactly one key besides `label`; its samples become `target`.
         degrade: takes a sample after cropping and flipping (images: uint8 `[C, H, W]`) and a list of random numbers,
             and returns the `source`. All sources must have one shape. It also runs in worker processes; its random
             choices must depend only on the numbers.
         draws: length of the list, of numbers in [0, 1) that are drawn anew each time an item is read (default: 0).
+        labels: whether items keep their `label`, for class-conditional games.
         name: name of the source (default: that of the data).
 
     Raises:
-        DataError: the data do not have exactly one key besides `label`.
+        DataError: the data do not have exactly one key besides `label`, or no labels to keep.
     """
 
-    def __init__(self, data: Data | Tensor, degrade: Degrade, *, draws: int = 0, name: str | None = None):
+    def __init__(
+        self, data: Data | Tensor, degrade: Degrade, *, draws: int = 0, labels: bool = False, name: str | None = None
+    ) -> None:  # fmt: skip
         self.data, self.degrade, self.draws = as_part(data), degrade, draws
+        self.kept = ("label",) if labels else ()
+        if labels and "label" not in self.data.keys:
+            raise DataError(f"{self.data.name} has no labels to keep; give a folder with a sub-folder for each class")
         self.name = name or self.data.name
         self.inner = main_key(self.data)
         target = first_item(self.data)[self.inner]
         source = degrade(target, [0.0] * draws)
         samples = {"source": source, "target": target}
-        self.facts = joint_facts({part: facts_of({part: sample[None]}) for part, sample in samples.items()})
+        own = joint_facts({part: facts_of({part: sample[None]}) for part, sample in samples.items()})
+        of_classes = ("num_classes", "classes") if labels else ()
+        self.facts = {**own, **{fact: self.data.facts[fact] for fact in of_classes}}
 
     @property
     def keys(self) -> Collection[str]:
-        return ("source", "target")
+        return ("source", "target", *self.kept)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -320,8 +328,10 @@ class _Derived(Dataset[Batch]):
         return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        targets = collate(fetch(self.dataset, indices))[self.source.inner]
+        items = collate(fetch(self.dataset, indices))
+        targets = items[self.source.inner]
         with draws.apart("degrade"):
             numbers = draws.of_items(len(targets), self.source.draws).tolist()
         sources = [self.source.degrade(target, own) for target, own in zip(targets, numbers, strict=True)]
-        return {"source": default_collate(sources), "target": targets}
+        kept = {key: items[key] for key in self.source.kept}
+        return {"source": default_collate(sources), "target": targets} | kept
