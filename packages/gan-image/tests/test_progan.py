@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +17,11 @@ from torch.nn.functional import avg_pool2d
 from torch.testing import assert_close
 
 import gan_image
-from gan_core.checkpoint import read_tensors
+from gan_core.checkpoint import read_checkpoint, read_tensors, sha256
 from gan_core.errors import RecipeError
 from gan_core.objectives import OBJECTIVES
 from gan_core.regularizers import Replay
+from gan_core.run import Run
 from gan_image.systems.progan import Discriminator, Generator, ProGAN, doubled, with_drift
 
 SMALL = {"image_size": 16, "channels": 1, "widths": (8, 6, 4)}
@@ -185,3 +190,72 @@ def test_too_few_widths_or_batch_sizes_are_refused() -> None:
     with pytest.raises(RecipeError) as error:
         small(batch_sizes=(8, 8))
     assert str(error.value) == "`game.batch_sizes` has 2 values, but there are 3 phases; give one for each, or none"
+
+
+# --- killed at the borders of phases
+
+
+def test_a_run_that_started_from_another_is_killed_at_every_border_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    program = [sys.executable, __file__, str(tmp_path)]
+    ended = subprocess.run(program, timeout=300, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    whole, first = Run(tmp_path / "whole"), Run(tmp_path / "first")
+    start = whole.recipe.start["generator"]
+    assert (start.source, start.sha256) == (str(first.path), sha256(first.checkpoints()[-1] / "average.safetensors"))
+    before, after = gan_image.load(first.path).generator, gan_image.load(tmp_path / "unmoved").generator
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    for step in BORDERS:
+        killed = Run(tmp_path / f"killed-{step}")
+        assert killed.recipe.start == whole.recipe.start
+        files, others = (read_checkpoint(run.checkpoints()[-1])[0] for run in (killed, whole))
+        for file, tensors in others.items():
+            assert all(torch.equal(files[file][name], tensor) for name, tensor in tensors.items()), (step, file)
+        assert figures(killed) == figures(whole)
+
+
+def figures(run: Run) -> list[dict[str, object]]:
+    """The log without the speed."""
+    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in run.log()]
+
+
+BORDERS = (2, 3, 6, 7)
+"""The first two steps of the phases of 8 and of 16 pixels, of 10 steps in all."""
+
+
+def train(out: Path, **settings: object) -> None:
+    torch.manual_seed(0)
+    changes = {"train.log_every": 1, "train.checkpoint_every": 1, "train.ema": 0.9, "train.show": 4}
+    changes |= {f"network.{name}": value for name, value in SMALL.items()}
+    gan_image.train("progan", data="digits", out=out, batch_size=8, shown=False, changes=changes, **settings)
+
+
+def program(folder: Path) -> None:
+    """Trains a run, others that start from it, and some that kill themselves on the way and are resumed."""
+    torch.set_num_threads(1)
+    train(folder / "first", steps=4, seed=1)
+    start = {"generator": folder / "first"}
+    train(folder / "whole", steps=10, start=start)
+    still = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30, "train.ema": None}
+    gan_image.train("progan", data="digits", out=folder / "unmoved", batch_size=8, steps=3, shown=False, start=start,
+                    changes=still | {f"network.{name}": value for name, value in SMALL.items()})  # fmt: skip
+    loss = ProGAN.discriminator_loss
+
+    def kill_at(step: int) -> None:
+        def kill(self: ProGAN, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if self.step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loss(self, batch)
+
+        ProGAN.discriminator_loss = kill  # type: ignore[method-assign]
+
+    for step in BORDERS:
+        if (child := os.fork()) == 0:
+            kill_at(step)
+            train(folder / f"killed-{step}", steps=10, start=start)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        gan_image.resume(folder / f"killed-{step}", shown=False)
+
+
+if __name__ == "__main__":
+    program(Path(sys.argv[1]))

@@ -112,6 +112,7 @@ def train(
         raise RecipeError(f"`preset` is {preset}, and this game is made already; give its system's name instead")
     else:
         recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
+        recipe = recipe.model_copy(update={"start": {}})  # the game has its weights already
     rules = _rules(recipe)
     for name in settings:
         if name not in TrainSettings.model_fields:
@@ -364,8 +365,7 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
 
 def _finish(trainer: Trainer, run: Run) -> Run:
     """Trains, then leaves the averaged weights in the game and the model and the report in the run."""
-    if trainer.game.recipe is not None:
-        trainer.game.recipe = trainer.recipe
+    trainer.game.recipe = trainer.recipe
     try:
         run.interrupted, run.ended = trainer.fit(), trainer.ended
     except NonFiniteError:

@@ -37,6 +37,7 @@ from gan_core.errors import CheckpointError, GanError, InputError, RecipeError, 
 from gan_core.game import Game
 from gan_core.models.pretrained import check_helpers, helpers_of
 from gan_core.nn.tiling import UNKNOWN_REACH, Needs
+from gan_core.recipe import parse
 from gan_core.run import Run
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -296,8 +297,17 @@ def read_config(path: Path) -> Config:
 
 
 def restore(game: Game, path: str | Path) -> None:
-    """Loads the weights of a run or model folder into a game, in evaluation mode; see `Game.restore`."""
+    """Loads the weights of a run or model folder into a game, in evaluation mode; see `Game.restore`.
+
+    A game that was built by hand gets the recipe of the training of such a game, and with it the names of its classes.
+    """
     read_weights(Path(path)).put_into(game)
+    fields = read_config(Path(path)).recipe
+    if game.recipe is None and fields is not None and fields.get("system") == type(game).__name__:
+        try:
+            game.recipe = parse(fields)
+        except RecipeError as error:
+            raise CheckpointError(f"{path}: its recipe cannot be read ({error})") from error
     game.eval()
 
 
