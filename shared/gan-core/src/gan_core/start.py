@@ -111,10 +111,14 @@ def find_start(source: str, name: str, domain: Domain | None) -> Given:
 
 
 def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
-    """Returns the state of one network, by its own names; of an adversary, that of its discriminator."""
-    own = {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
-    judged = {key.removeprefix("network."): value for key, value in own.items() if key.startswith("network.")}
-    return judged or own
+    """Returns the state of one network, by its own names."""
+    return {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
+
+
+def _as_named(found: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a state by the names of a network's own: as it is, or, of an adversary, that of its discriminator."""
+    judged = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
+    return max(found, judged, key=lambda state: len(state.keys() & own.keys()))
 
 
 def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
@@ -125,7 +129,7 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     """
     tensors, plain = split_state(network)
     own = {**tensors, **plain}
-    found = {**given.tensors, **given.plain}
+    found = _as_named({**given.tensors, **given.plain}, own)
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
         raise CheckpointError(f"{source}: has no weight of the same name as `{name}`; it is another network")
