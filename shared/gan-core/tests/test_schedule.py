@@ -182,6 +182,16 @@ def test_fixed_phases_keep_their_steps_in_a_run_that_stretches() -> None:
     assert a + b + c + d == 600
     assert abs(a - c) <= 2
     assert abs(d - 100) <= 2
+    assert course[-1] == (3, 1.0)
+
+
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_a_fixed_last_phase_ends_its_schedules_with_the_run(steps: int) -> None:
+    """Of 60 steps that the time allows, the first phase has 20; the last would have had 10, or 1,000."""
+    phases = [Phase("a", steps=20), Phase("b", steps=steps)]
+    course = played(Schedule(phases, Limits(10**6, minutes=1)), lambda phase: (1, 1.0))
+    assert counts(course) == [20, 40]
+    assert [progress for phase, progress in course if phase] == pytest.approx([(k + 1) / 40 for k in range(40)])
 
 
 def test_a_fixed_phase_is_cut_short_where_the_run_is_over() -> None:

@@ -152,10 +152,10 @@ class Schedule:
         """Returns the completed fraction of the current phase, in [0, 1]."""
         if self.limits.only_steps:
             return min(1.0, self.done(point) / max(1, self.ends[self.number] - self.start.step))
-        if self.phase.steps is not None:
+        if self.phase.steps is not None and not self.in_last:
             return min(1.0, self.done(point) / self.phase.steps)
         began = self.limits.progress(self.start)
-        share = self._end(point) - began
+        share = (1.0 if self.in_last else self._end(point)) - began
         if share <= 0:  # nothing is left of the run: the phase has a single step
             return float(self.done(point) > 0)
         return min(1.0, (self.limits.progress(point) - began) / share)
