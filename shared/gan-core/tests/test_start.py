@@ -143,6 +143,8 @@ def test_a_network_within_another_is_started(tmp_path):
     [
         ({"generato": "RUN"}, "unknown network in `start` `generato`; did you mean `generator`?"),
         ({"generator": "none/at/all"}, "none/at/all: no such folder"),
+        ({"generator": "~no-such-user/run"}, "~no-such-user/run: no such folder"),
+        ({"generator": "plain/generator:~no-such-user/file.pt"}, "~no-such-user/file.pt: no such file"),
         ({"generator": "RUN:other"}, "RUN: holds no network `other`; it has discriminator, generator"),
         ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` is"),
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +96,15 @@ def find_start(source: str, name: str, domain: Domain | None) -> Given:
     Raises:
         CheckpointError: there are none, or they are damaged.
     """
+    source = os.path.expanduser(source)  # which leaves an unknown user's as it is
     place, colon, rest = source.rpartition(":")
     if colon and domain is not None and place in domain.module("reference").IMPORTERS:
-        published = read_reference(domain, place, read_published(Path(rest).expanduser()), {})
+        file = Path(os.path.expanduser(rest))
+        published = read_reference(domain, place, read_published(file), {})
         tensors, plain = split_state(published.build())
-        return Given(tensors, plain, Path(rest).expanduser())
-    other = colon and not Path(source).expanduser().exists()
-    folder, network = (place, rest) if other else (source, name)
-    weights = read_weights(local_folder(Path(folder).expanduser() if folder.startswith("~") else folder))
+        return Given(tensors, plain, file)
+    folder, network = (place, rest) if colon and not os.path.exists(source) else (source, name)
+    weights = read_weights(local_folder(folder))
     found = _of_network(weights.tensors, network)
     if not found:
         held = sorted({key.partition(".")[0] for key in weights.tensors})

@@ -6,6 +6,7 @@ model folder and a checkpoint record their SHA-256 alone.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -120,7 +121,7 @@ def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, 
             raise CheckpointError(f"{text}: `sha256` is {digest!r}; give at least 8 of its hexadecimal digits")
         file = downloaded(text, digest.lower())
         return file, sha256(file)
-    file = Path(text).expanduser()
+    file = Path(os.path.expanduser(text))
     if not file.is_file():
         expected = "" if digest is None else f" (its SHA-256 begins with {digest})"
         raise CheckpointError(f"{file}: there is no such file of weights{expected}; put it there")
