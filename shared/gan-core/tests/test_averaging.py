@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -122,6 +123,40 @@ def test_frozen_weights_are_in_no_average(tmp_path: Path) -> None:
     before = game.generator.fixed.weight.clone()
     with average.in_place():
         assert torch.equal(game.generator.fixed.weight, before)
+
+
+class Freezing(Toy):
+    """Its generator is trained in the middle one of three phases, and frozen before and after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator.requires_grad_(False)
+
+    def phases(self) -> Iterable[Phase]:
+        return [Phase("before", ("other",), steps=2), Phase("training", steps=3), Phase("after", ("other",), steps=2)]
+
+    def enter(self, phase: Phase) -> None:
+        self.generator.requires_grad_(phase.name == "training")
+
+    def players(self) -> Iterable[Player]:
+        yield Player("other", (self.discriminator,), lambda batch: {"slope": self.discriminator.weight.sum()})
+        if self.generator.weight.requires_grad:
+            yield Player("generator", (self.generator,), self.loss)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_the_average_of_what_a_later_phase_freezes_goes_on(tmp_path: Path, stop: int) -> None:
+    game, resumed = Freezing(), Freezing()
+    play(game, tmp_path / "whole", steps=7, ema=0.15, checkpoint_every=1, keep_checkpoints=9)
+    # The weight is 1, 2, 3, 3, 3 from the third step on, and the decay 0.15 there, as (1 + t) / (10 + t) is more.
+    expected = 0.0
+    for value in (1.0, 2.0, 3.0, 3.0, 3.0):
+        expected = 0.15 * expected + 0.85 * value
+    assert game.generator.weight.tolist() == pytest.approx([expected] * 2)
+    for folder in sorted((tmp_path / "whole" / "checkpoints").iterdir())[stop:]:
+        shutil.rmtree(folder)
+    resume(tmp_path / "whole", game=resumed, data={"rows": torch.zeros(4, 1)}, shown=False)
+    assert torch.equal(resumed.generator.weight, game.generator.weight)
 
 
 def test_an_average_of_frozen_weights_alone_changes_nothing() -> None:

@@ -20,6 +20,7 @@ class Average:
 
     Attributes:
         average: averaged tensors by name.
+        names: names of all that has been averaged so far.
         samples: samples so far, of which a step counts one batch.
 
     Args:
@@ -31,15 +32,19 @@ class Average:
     def __init__(self, game: Game, rule: float | HalfLife):
         self.rule, self.samples = rule, 0
         self.average: dict[str, Tensor] = {}
+        self.names: set[str] = set()
         self.follow(game)
 
     def follow(self, game: Game) -> None:
         """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself.
 
-        Parameters that require no gradients are left out: they stay as they are.
+        Parameters that require no gradients are left out, since they stay as they are; not so those that a phase froze
+        after they had been trained, whose average goes on.
         """
-        fixed = {name for name, p in game.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        parameters = game.named_parameters(remove_duplicate=False)
+        fixed = {name for name, p in parameters if not p.requires_grad} - self.names
         self.weights = {name: tensor for name, tensor in sampling_state(game) if name not in fixed}
+        self.names |= self.weights.keys()
         old = self.average
         self.average = {
             name: old[name] if name in old and old[name].shape == tensor.shape else tensor.clone()

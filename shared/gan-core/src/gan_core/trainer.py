@@ -525,6 +525,8 @@ class Trainer:
             self.step, self.seen, self.elapsed = saved.step, saved.seen, saved.elapsed
             self.point = Point(saved.step, saved.seen, saved.elapsed)
             load_state(self.regime, files.get(REGIME, {}), saved.regime, folder)  # the stream may depend on it
+            if self.average is not None:
+                self.average.names = set(files.get(AVERAGE, self.average.average))
             self._enter(saved.position)
             check_helpers(self.game, saved.pretrained, folder)
             if (folder / EXTRA).is_dir():
