@@ -369,11 +369,12 @@ class Game(nn.Module, ABC):
         raise RecipeError(f"{type(self).__name__} does not transform data{other}")
 
     def networks_of(self, result: str) -> tuple[nn.Module, ...]:
-        """Returns the networks that make a result of `apply` (default: those in `sampling`).
+        """Returns the networks that make a result of `apply` (default: those in `sampling` that the game has).
 
         Their attributes `multiple`, `least` and `reach` say how large items are divided, see `gan_core.nn.tiling`.
         """
-        return tuple(self.get_submodule(name) for name in self.sampling)
+        networks = dict(self.named_modules())
+        return tuple(networks[name] for name in self.sampling if name in networks)
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.

@@ -164,7 +164,7 @@ class Needs:
         return cls(
             math.lcm(*(getattr(network, "multiple", 1) for network in few)),
             max((getattr(network, "least", 1) for network in few), default=1),
-            max((reach for reach in reaches if reach is not None), default=0) if None not in reaches else None,
+            None if None in reaches or not reaches else max(reach for reach in reaches if reach is not None),
         )
 
     def tiling(self, tile: int | None = None) -> Tiling:
