@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core.cli import main
+from gan_core.conditions import Classes, Given
+from gan_core.data import ImageSpec
+from gan_core.errors import RecipeError
+from gan_core.game import Game
 from gan_core.model import model_card, save_model
 from gan_image import DOMAIN
 from gan_image.files import MAX_PIXELS
@@ -26,6 +31,49 @@ from gan_image.pipeline import translate
 from gan_image.sources import to_tensor
 
 Call = Callable[..., tuple[int, bytes, str]]
+
+
+class Painter(Game):
+    """Paints a grey picture in the colour of a class."""
+
+    results: ClassVar = {"painted": "source"}
+
+    def __init__(self):
+        super().__init__()
+        self.num_classes, self.generator = 2, nn.Embedding.from_pretrained(torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]]))
+
+    @property
+    def conditions(self):
+        return {"source": Given(), "label": Classes(2, ("red", "blue"))}
+
+    def data_spec(self):
+        return ImageSpec(channels={"source": 1})
+
+    def players(self):
+        return ()
+
+    def apply(self, batch):
+        colours = self.generator(batch["label"])[:, :, None, None]
+        return {"painted": torch.lerp(-torch.ones_like(colours), colours, (batch["source"] + 1) / 2)}
+
+
+def test_conditions_beside_the_picture_are_given_by_name(tmp_path: Path) -> None:
+    Image.new("L", (6, 5), 255).save(tmp_path / "a.png")
+    for label, colour in (("blue", (0, 0, 255)), (0, (255, 0, 0))):
+        (file,) = translate(Painter(), [str(tmp_path / "a.png")], str(tmp_path / str(label)), label=label).files
+        with Image.open(file) as image:
+            assert (image.size, image.getpixel((2, 2))) == ((6, 5), colour)
+    for given, words in [
+        ({}, "`label` is missing: Painter needs it beside `source`"),
+        ({"label": "green"}, "unknown label `green`; known: blue, red"),
+        ({"label": 0, "lable": 1}, "Painter takes no `lable`; it takes `label`"),
+    ]:
+        with pytest.raises(RecipeError) as error:
+            translate(Painter(), [str(tmp_path / "a.png")], str(tmp_path / "none"), **given)
+        assert str(error.value) == words
+    assert not (tmp_path / "none").exists()
+
+
 MEMORY = """
 import resource, sys
 from gan_image import DOMAIN

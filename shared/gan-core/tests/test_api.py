@@ -388,3 +388,35 @@ def test_a_model_that_nothing_measures_says_so(train, toy):
     assert refusal(InputError, api.evaluate, run.path, data="cloud", count=4) == (
         "no metric fits: `shares` needs samples by class, and this model was trained without; set `network.num_classes`"
     )
+
+
+def test_a_game_is_measured_as_it_is(toy, tmp_path):
+    game = toy.create("plain")
+    run = toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
+    figures, again = toy.evaluate(game, data="cloud", count=50), toy.evaluate(run.path, data="cloud", count=50)
+    assert (figures["model"], figures["metrics"]) == ("plain", again["metrics"])
+    own = TwoPlayerGame(game.generator, game.discriminator.network)
+    assert toy.evaluate(own, data="cloud", count=50)["metrics"] == again["metrics"]
+    with pytest.raises(InputError, match="measuring TwoPlayerGame needs a domain's metrics; use its package's"):
+        api.evaluate(own, data={"points": torch.zeros(8, 2)})
+
+
+def test_a_game_that_is_trained_again_goes_on_from_its_own_weights(toy, tmp_path):
+    first = toy.train("plain", data="cloud", out=tmp_path / "first", shown=False)
+    game = toy.create("plain")
+    toy.train(game, data="cloud", out=tmp_path / "second", start={"generator": first.path}, shown=False)
+    weight = game.generator.out.weight.detach().clone()
+    third = toy.train(game, data="cloud", out=tmp_path / "third", steps=1, shown=False,
+                      changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+    assert torch.equal(game.generator.out.weight, weight)
+    assert third.recipe.start == {}
+
+
+def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, tmp_path):
+    made = toy.create("plain", num_classes=3)
+    game = TwoPlayerGame(made.generator, made.discriminator.network)
+    run = toy.train(game, data=TensorSource({"points": torch.randn(8, 2), "label": torch.arange(8) % 3},
+                                            classes=["a", "b", "c"]), out=tmp_path / "run", shown=False)  # fmt: skip
+    again = TwoPlayerGame(made.generator, made.discriminator.network).restore(run.model)
+    for each in (game, again):
+        assert torch.equal(each.generate(2, seed=0, label="c"), each.generate(2, seed=0, label=2))
