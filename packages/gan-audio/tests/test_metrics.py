@@ -304,9 +304,9 @@ def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
 @pytest.mark.parametrize(
     ("game", "metric", "why"),
     [
-        (Halver(), "spectrum", "measures samples that are made from nothing, and this model makes none"),
+        (Halver(), "spectrum", "measures samples, and this model only transforms items"),
         (wavegan.SMALL.create(samples=128, width=1, latent_dim=2), "distances",
-         "compares what is made of an item with what should be, and this model has no such pairs"),
+         "compares results with their targets, and this model has no pairs of them"),
     ],
 )  # fmt: skip
 def test_a_metric_of_the_other_kind_of_model_is_refused(game, metric, why):

@@ -186,7 +186,7 @@ def test_two_shards_make_the_files_of_the_whole_job(gan, refused, models, tmp_pa
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     for file in (tmp_path / "whole").rglob("*.*"):
         assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes()
-    assert refused(*words, "in", "--out", "more", "--shard", "3/2").startswith("`--shard` is 3/2; write K/N ")
+    assert refused(*words, "in", "--out", "more", "--shard", "3/2").startswith("`--shard` is 3/2; expected K/N ")
 
 
 # --- sound of mels
@@ -458,9 +458,9 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     (tmp_path / "none").mkdir()
     assert refused("vocode", "text", "a.wav", "--out", "out").startswith("text: neither a run (it has no recipe.yaml)")
     assert refused("vocode", models / "wavegan", "a.wav", "--out", "out").endswith(
-        "is a model of wavegan, which makes sounds of noise and not of mels; give a vocoder's, or use `generate`"
+        "is a model of wavegan, which is not a vocoder; use the model of a vocoder, or `generate`"
     )
-    stereo = "stereo.wav: has 2 channels, and the model hears one; `--mono` mixes them"
+    stereo = "stereo.wav: has 2 channels, but the model takes one; `--mono` mixes them"
     assert refused("vocode", melgan, "stereo.wav", "--out", "out") == stereo
     assert refused("resynthesize", melgan, "a.wav", "stereo.wav", "--out", "out") == stereo
     assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; write ")
@@ -470,18 +470,19 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     assert refused("mel", "none", "--out", "out").startswith("none: no readable sounds among 0 files (looked for .wav")
     assert refused("mel", "short.wav", "--out", "out").startswith("short.wav: the audio is 100 samples long; one frame")
     assert refused("mel", "-", "--out", "out") == "standard input: is empty"
-    assert refused("mel", "-", "-", "--out", "out") == "`-` is given twice, and standard input can be read once"
+    assert refused("mel", "-", "-", "--out", "out") == "`-` is given twice, but standard input can only be read once"
     assert refused("mel", "a.wav", "--raw", "22050:1:s16", "--out", "out").startswith("`--raw` has no effect")
     assert refused("mel", "a.wav", "--contract", "24", "--out", "out").startswith("unknown mel contract `24`")
     assert refused("mel", "a.wav").startswith("`--out` is missing")
     assert refused("mel", "a.wav", "in", "--out", "out") == (
-        f"a.wav and {Path('in/a.flac')} would both become {Path('out/a.mel.safetensors')}; write them to two folders"
+        f"a.wav and {Path('in/a.flac')} would both be written to {Path('out/a.mel.safetensors')}; "
+        "use two output folders"
     )
     assert refused("resynthesize", melgan, "a.wav", "--out", "there").startswith("there already contains a.wav; ")
-    assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one at a time")
+    assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one input")
     assert refused("resynthesize", melgan, "a.wav", "--out", "out", "--raw-out").startswith("`--raw-out` has no effect")
     write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 9), TINY)
-    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith("a.mel.safetensors: is a mel already; ")
+    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith("a.mel.safetensors: is already a mel; ")
 
 
 def test_what_breaks_off_leaves_no_file(gan, models, tmp_path):

@@ -337,7 +337,7 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
 
     model = models / "cyclegan"
     assert refused(models / "dcgan", "a.png", "--out", "out") == (
-        "dcgan turns no images into images (it declares no `results`); give a translator's model"
+        "dcgan does not translate images (it declares no `results`); use the model of a translator"
     )
     assert refused(model, "a.png", "--out", "out", "--result", "to_sauce") == (
         "unknown result `to_sauce`; did you mean `to_source`?"
@@ -346,10 +346,12 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
     assert refused(model, "a.png").startswith("`--out` is missing: name a folder")
     assert refused(model, "b.png", "--out", "out") == "b.png: no such file or folder"
     assert refused(model, "empty", "--out", "out").startswith("empty: no readable images among 0 files (looked for .p")
-    assert refused(model, "a.png", "in", "--out", "out").startswith("a.png and in/a.jpg would both become out/a.png; ")
+    assert refused(model, "a.png", "in", "--out", "out").startswith(
+        "a.png and in/a.jpg would both be written to out/a.png; "
+    )
     assert refused(model, "a.png", "--out", "there").startswith("there already contains a.png; ")
-    assert refused(model, "a.png", "in", "--out", "-").startswith("`--out -` takes one at a time")
-    assert refused(model, "a.png", "--out", "out", "--shard", "0/2").startswith("`--shard` is 0/2; write K/N ")
+    assert refused(model, "a.png", "in", "--out", "-").startswith("`--out -` takes one input")
+    assert refused(model, "a.png", "--out", "out", "--shard", "0/2").startswith("`--shard` is 0/2; expected K/N ")
     assert refused(model, "bomb.png", "--out", "out").startswith("bomb.png: too many pixels, at most 89 million and ")
     assert refused(model, "a.png", "--out", "out", "--tile", 16) == (
         "a tile of 16 is too small for a margin of 1, an overlap of 2 and multiples of 4; make it 24 or more"

@@ -103,7 +103,7 @@ def test_data_that_were_not_named_are_not_named_in_the_recipe(train, toy, tmp_pa
     run = toy.train(game, data=POINTS, out=tmp_path / "other", shown=False)
     assert run.recipe.data.source is None
     assert refusal(DataError, api.resume, run.path, steps=9) == (
-        "plain: the data were not named; give them again as `data`"
+        "plain: the recipe does not name the data; pass them as `data`"
     )
 
 
@@ -152,7 +152,7 @@ def test_a_name_needs_a_domain(tmp_path):
 
 
 def test_changes_cannot_rebuild_a_game_that_is_made(toy, tmp_path):
-    words = "`changes` name what the game is built from; create it with them, or give its system's name"
+    words = "`changes` has settings of a built game; create it with them, or pass its system's name"
     for game in (toy.create("plain"), by_hand()):
         for changes in (
             {"objective": "wasserstein"},
@@ -257,7 +257,7 @@ def test_a_run_by_hand_is_resumed_with_its_game_and_data(tmp_path):
     api.resume(tmp_path / "b", steps=6, game=again, data=POINTS, shown=False)
     assert same(again, straight)
     assert refusal(RecipeError, api.resume, tmp_path / "b", steps=9) == (
-        f"{tmp_path / 'b'}: names no `domain`; a game put together by hand is trained from Python"
+        f"{tmp_path / 'b'}: has no `domain`; a game built by hand is trained from Python"
     )
 
 
@@ -318,9 +318,9 @@ def test_what_an_optimizer_is_set_to_anew_has_an_effect(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"network.width": 9}, "`network.width` is what the run is made of; train anew with it, from {}"),
-        ({"network": {"width": 9}}, "`network` is what the run is made of; train anew with it, from {}"),
-        ({"data.source": "plain-cloud"}, "`data.source` is what the run is made of; train anew with it, from {}"),
+        ({"network.width": 9}, "`network.width` cannot change when a run is resumed; start a new run from {}"),
+        ({"network": {"width": 9}}, "`network` cannot change when a run is resumed; start a new run from {}"),
+        ({"data.source": "plain-cloud"}, "`data.source` cannot change when a run is resumed; start a new run from {}"),
         ({"optimizer.epsilo": 1}, "unknown setting `optimizer.epsilo`; did you mean `optimizer.epsilon`?"),
         ({"players.genrator.turns": 2}, "unknown player of plain `genrator`; did you mean `generator`?"),
         ({"train.steps": 0}, "`train.steps` is 0; expected greater than or equal to 1"),
@@ -337,8 +337,8 @@ def test_an_optimizer_of_another_kind_is_refused(train):
     run = train(steps=2)
     changes = {"players.generator.optimizer": {"name": "sgd", "learning_rate": 0.1}}
     assert refusal(RecipeError, api.resume, run.path, steps=4, changes=changes) == (
-        f"{run.path}: the optimizer of `generator` is adam, and what it remembers is too; leave its `name`, or train "
-        "anew with sgd"
+        f"{run.path}: the state of the optimizer of `generator` is that of adam; keep its `name`, or start a new run "
+        "with sgd"
     )
 
 
@@ -346,7 +346,7 @@ def test_a_run_that_was_rolled_back_says_which_settings_to_go_on_with(train):
     wild = {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "step", "every": 1, "factor": 1e30}}
     changes = {"players.discriminator.optimizer": wild}
     message = refusal(NonFiniteError, train, steps=9, log_every=1, checkpoint_every=1, changes=changes)
-    assert re.search(r"; rolled back to step [12]; go on with gan-toy resume ", message)
+    assert re.search(r"; rolled back to step [12]; continue with gan-toy resume ", message)
     assert message.endswith(
         " --set players.discriminator.optimizer.learning_rate=0.05 --set optimizer.learning_rate=0.0005, or with "
         "--set optimizer.clip_norm=1"

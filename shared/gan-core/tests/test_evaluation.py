@@ -311,7 +311,7 @@ def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_direction
         "fid_to_source": frechet(source, target - 0.75), "fid_of_target_to_source": frechet(source, target),
     }, rel=1e-4)  # fmt: skip
     assert protocols["fid"]["samples"] == "200 to_target, 90 to_source"
-    with pytest.raises(InputError, match=r"^the metric `similarity` compares what is made of an item"):
+    with pytest.raises(InputError, match=r"^the metric `similarity` compares results with their targets"):
         evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])
 
 
@@ -358,8 +358,8 @@ def test_samples_are_compared_with_the_games_own_key(evaluate):
 def test_metrics_of_the_other_kind_of_game_are_refused(evaluate):
     pairs = Paired(source=images(20), target=images(20))
     for game, data, metric, why in (
-        (Adder(1), pairs, "sweep", "measures samples that are made from nothing, and this model makes none"),
-        (Sampler(), cloud(), "copy", "compares what is made of an item with what should be, and this model has no"),
+        (Adder(1), pairs, "sweep", "measures samples, and this model only transforms items"),
+        (Sampler(), cloud(), "copy", "compares results with their targets, and this model has no pairs"),
     ):
         with pytest.raises(InputError, match=f"^the metric `{metric}` {re.escape(why)}"):
             evaluate(game, data, metrics=[metric])

@@ -188,7 +188,7 @@ def test_a_file_is_read_and_written_part_by_part(tmp_path: Path) -> None:
 
 
 def test_results_of_a_size_that_cannot_be_put_together_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^the network turns 14 into 12; only whole multiples of the size can be"):
+    with pytest.raises(InputError, match=r"^the network maps 14 to 12; tiling needs outputs"):
         tiled(nn.Conv1d(1, 1, 3), noise(1, 1, 40), Tiling(16))
 
 

@@ -20,12 +20,12 @@ class Average:
 
     Attributes:
         average: averaged tensors by name.
-        samples: samples so far, of which a step counts one batch.
+        samples: number of samples so far; each step counts as one batch.
 
     Args:
-        game: whose `sampling` networks are averaged.
-        rule: decay per step, or half-life in samples. A decay t steps after the start is at most (1 + t) / (10 + t), so
-            that the first weights, which are noise, are soon forgotten.
+        game: game whose `sampling` networks are averaged.
+        rule: decay per step, or half-life in samples. The decay after t steps is at most (1 + t) / (10 + t), so that
+            the random initial weights are soon forgotten.
     """
 
     def __init__(self, game: Game, rule: float | HalfLife):
@@ -34,9 +34,9 @@ class Average:
         self.follow(game)
 
     def follow(self, game: Game) -> None:
-        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself.
+        """Follows a game whose networks have moved or grown; averages of new weights start at their values.
 
-        Parameters that require no gradients are left out: they stay as they are.
+        Parameters that require no gradients are not averaged.
         """
         fixed = {name for name, p in game.named_parameters(remove_duplicate=False) if not p.requires_grad}
         self.weights = {name: tensor for name, tensor in sampling_state(game) if name not in fixed}
@@ -53,11 +53,11 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
-        """Moves the average towards the weights; buffers that count and singular vectors are copied.
+        """Updates the average with the current weights; integer buffers and singular vectors are copied.
 
         Args:
             step: number of steps before this one.
-            batch_size: number of samples by which the step counts.
+            batch_size: number of samples that the step counts as.
         """
         if self._smooth[0]:
             torch._foreach_lerp_(*self._smooth, 1 - self._decay(step, batch_size))

@@ -2,7 +2,7 @@
 
 A run ends at the first of its limits (`Limits`). With steps as the only limit, phases begin and end at fixed steps.
 With `samples` or `minutes`, phases take their shares of the progress towards whichever limit comes first, so that the
-last phase and the end of every learning-rate schedule are point.
+last phase and the end of every learning-rate schedule are reached.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a run; it ends at the first that is point.
+    """Limits of a run; it ends at the first that is reached.
 
     Attributes:
         steps: number of steps.
@@ -110,7 +110,7 @@ class Schedule:
         self.start = point
 
     def load(self, starts: Sequence[int], start: Point, ends: Sequence[int]) -> None:
-        """Continues a plan that was saved. Phases that ended keep their steps; the last one ends at the present limit.
+        """Restores a saved plan. Phases that have ended keep their steps; the last one ends at the current limit.
 
         Raises:
             ValueError: the plan is for another number of phases.
@@ -120,7 +120,7 @@ class Schedule:
         self.starts, self.start, self.ends = list(starts), start, [*ends[:-1], self.limits.steps]
 
     def over(self, point: Point) -> bool:
-        """Returns whether the run has reached a limit; every phase has had a step then."""
+        """Returns whether the run has reached a limit and every phase has had a step."""
         if point.step >= self.limits.steps:
             return True
         return self.in_last and self.limits.progress(point) >= 1
@@ -151,12 +151,12 @@ class Schedule:
             return min(1.0, self.done(point) / self.phase.steps)
         began = self.limits.progress(self.start)
         share = self._end(point) - began
-        if share <= 0:  # nothing is left of the run: the phase has a single step
+        if share <= 0:  # the limit was reached before the phase began: it has a single step
             return float(self.done(point) > 0)
         return min(1.0, (self.limits.progress(point) - began) / share)
 
     def _end(self, point: Point) -> float:
-        """Returns the progress of the run at which the current phase ends: its share of what is left of the run.
+        """Returns the progress of the run at which the current phase ends: its share of the remaining run.
 
         Later phases of a fixed number of steps are expected to take them at the pace of the run so far.
         """
@@ -205,9 +205,9 @@ def in_steps(
     Args:
         phases: the phases in order.
         epochs: passes over the training items in the whole run, rounded up to whole steps; None for `steps`.
-        steps: number of steps where `epochs` is None. Phases that all have a length of their own need not use them up.
+        steps: number of steps if `epochs` is None. If all phases have a fixed length, their sum may be smaller.
         items: number of training items in each phase.
-        read: number of samples that a step of each phase reads.
+        read: number of samples that one step reads, for each phase.
     """
     lengths = [
         phase if phase.epochs is None else replace(phase, epochs=None, steps=max(1, round(phase.epochs * n / samples)))
@@ -232,9 +232,9 @@ def lengths(game: Game, recipe: Recipe, data: FittedData) -> tuple[list[Phase], 
     """Returns a game's phases with their `epochs` converted to steps by the size of the data, and the run's steps.
 
     Args:
-        game: its players' turns are those before the first phase.
-        recipe: whose `train.epochs` or `train.steps` hold.
-        data: the data, fitted to what the game needs.
+        game: the game; the turns of its players are read before the first phase is entered.
+        recipe: the recipe; `train.epochs` or `train.steps` sets the length.
+        data: the data, fitted to the game's specification.
     """
     phases, settings = list(game.phases()), recipe.train
     if settings.epochs is None and all(phase.epochs is None for phase in phases):

@@ -109,7 +109,7 @@ class TensorDataset(Dataset[Batch]):
 
 
 class FixedSource(Source):
-    """A source of a dataset whose items are only converted in size: images are resized, cropped and flipped.
+    """A source of a dataset whose images are resized, cropped and flipped, and otherwise unchanged.
 
     Args:
         dataset: a map-style dataset with a length, whose items are `dict[str, Tensor]`.
@@ -133,10 +133,10 @@ class FixedSource(Source):
         return length(self.dataset)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns the items, resized, cropped and flipped as the specification says; see `Source.fit`.
+        """Returns the items, resized, cropped and flipped to the specification; see `Source.fit`.
 
         Raises:
-            DataError: the images have other channels, or are not resized and smaller than the specification's size.
+            DataError: the number of channels differs, or images are too small and the specification does not resize.
         """
         from gan_core.data.items import Augmented, augmented, sized
 
@@ -154,7 +154,7 @@ class FixedSource(Source):
         return dataset
 
     def items(self, spec: Spec) -> Items:
-        """Returns the items, resized as the specification says: a composed source crops all parts of an item alike."""
+        """Returns the items resized but not cropped: composed sources apply the same crop to all parts of an item."""
         from gan_core.data.items import DatasetItems, sized
 
         if not isinstance(spec, ImageSpec):
