@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -199,8 +200,14 @@ def test_a_louder_sound_is_apart_by_its_gain(gain):
 def test_distances_are_means_over_sounds_and_channels():
     audio = noise(3, 2, 6000)
     other = audio * torch.tensor([0.5, 0.9, 1.5])[:, None, None]
-    alone = [log_spectral_distance(audio[k], other[k], sample_rate=8000) for k in range(3)]
-    assert log_spectral_distance(audio, other, sample_rate=8000) == pytest.approx(sum(alone) / 3)
+    audio = audio * torch.tensor([0.1, 1.0, 0.3])[:, None, None]  # a loud one does not count for more
+    other = other * torch.tensor([0.1, 1.0, 0.3])[:, None, None]
+    for distance in (
+        multi_resolution_stft_distance, partial(log_spectral_distance, sample_rate=8000),
+        partial(mel_cepstral_distortion, sample_rate=8000),
+    ):  # fmt: skip
+        alone = [distance(audio[k, c], other[k, c]) for k in range(3) for c in range(2)]
+        assert distance(audio, other) == pytest.approx(sum(alone) / 6)
 
 
 def test_the_cepstrum_is_that_of_the_bands_levels():

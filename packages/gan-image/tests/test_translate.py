@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -240,6 +241,26 @@ def test_pictures_are_upright_of_the_networks_channels_and_keep_their_transparen
     assert_alike(read(tmp_path / "colour/grey.png"), translated(models / "pix2pix", grey, "translated"))
 
 
+def test_grey_pictures_of_16_bits_may_be_transparent_and_of_either_byte_order(
+    gan: Call, models: Path, tmp_path: Path
+) -> None:
+    grey = pixels(16, 24, 1)
+    grey[:, :8] = 77
+    fine = Image.fromarray(grey.astype(np.uint16) * 257)
+    save(tmp_path / "fine.png", fine, transparency=77 * 257)
+    big = b"MM\0*\0\0\0\x08\0\x08" + b"".join(
+        struct.pack(">HHIHH" if kind == 3 else ">HHII", tag, kind, 1, value, *[0] * (kind == 3))
+        for tag, kind, value in ((256, 3, 24), (257, 3, 16), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 110),
+                                 (278, 3, 16), (279, 4, 768))
+    ) + bytes(4)  # fmt: skip
+    (tmp_path / "big.tiff").write_bytes(big + (grey.astype(">u2") * 257).tobytes())
+    assert gan("translate", models / "cyclegan", "fine.png", "big.tiff", "--out", "out")[0] == 0
+    made, shown = read(tmp_path / "out/fine.png"), np.where(grey == 77, 255, grey).astype(np.uint8)
+    assert np.array_equal(made[..., 3], np.where(grey == 77, 0, 255))
+    assert_alike(made[..., :3], translated(models / "cyclegan", np.dstack([shown] * 3)))
+    assert_alike(read(tmp_path / "out/big.png"), translated(models / "cyclegan", np.dstack([grey] * 3)))
+
+
 def test_each_direction_is_a_result(gan: Call, models: Path, tmp_path: Path) -> None:
     save(tmp_path / "a.png", pixels(16, 16))
     gan("translate", models / "cyclegan", "a.png", "--out", "there")
@@ -363,7 +384,7 @@ def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
     from gan_core.game import Batch, Game, Player
 
     class Doubled(Game):
-        results = {"large": "image"}  # noqa: RUF012
+        results = {"large": "sketch"}  # noqa: RUF012
 
         def __init__(self) -> None:
             super().__init__()
@@ -371,13 +392,13 @@ def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
             self.register_parameter("unused", nn.Parameter(torch.zeros(1)))
 
         def data_spec(self) -> ImageSpec:
-            return ImageSpec(channels=1)
+            return ImageSpec(channels={"sketch": 1})
 
         def players(self) -> list[Player]:
             return []
 
         def apply(self, batch: Batch) -> dict[str, torch.Tensor]:  # type: ignore[override]
-            return {"large": self.generator(batch["image"])}
+            return {"large": self.generator(batch["sketch"])}
 
     array = pixels(40, 70, 1)
     array[:, :35] //= 2
@@ -386,3 +407,5 @@ def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
     assert outcome.files == [tmp_path / "out/a.png"]
     with Image.open(tmp_path / "out/a.png") as image:
         assert (image.mode, image.size) == ("LA", (140, 80))
+    white = 255 - (255 - array.astype(float)) * array.T.reshape(40, 70) / 255
+    assert np.abs(read(tmp_path / "out/a.png")[::2, ::2, 0] - white).max() <= 2  # pixels of any key are scaled

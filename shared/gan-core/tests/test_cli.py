@@ -1,6 +1,7 @@
 """The program of any domain: lists, answers as text and as JSON, errors as one line."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gan_core.cli
-from gan_core.cli import main, table
+from gan_core.cli import Answer, main, table
 from gan_core.domain import Domain
 from gan_core.errors import GanError
 
@@ -141,6 +142,20 @@ def test_whatever_goes_wrong_is_one_line(gan, toy, monkeypatch, raised, status, 
 
     monkeypatch.setattr(Domain, "preset", fails)
     assert gan("show", "plain") == (status, "", f"gan-toy: {words}\n")
+
+
+def test_an_error_is_free_of_control_characters(gan):
+    status, _, err = gan("train", "pla\x1b[31min\x07", "--out", "r")
+    assert status == 2
+    assert err.startswith("gan-toy: unknown system `pla\\x1b[31min\\x07`; ")
+
+
+def test_a_document_has_null_where_json_has_no_number(gan, toy, monkeypatch):
+    answer = Answer({"figures": [math.inf, {"f0": math.nan}, (1.5, "NaN")]})
+    monkeypatch.setattr(toy.module("tasks"), "COMMANDS", {"measure": lambda: answer})
+    status, out, _ = gan("measure", "--json")
+    assert (status, json.loads(out)) == (0, {"figures": [None, {"f0": None}, [1.5, "NaN"]]})
+    assert "NaN" not in out.replace('"NaN"', "")
 
 
 def test_ctrl_c_is_no_crash(gan, monkeypatch):

@@ -79,6 +79,13 @@ def test_classes_that_there_are_not_are_refused(names, given, words):
     assert str(error.value) == words
 
 
+def test_a_text_is_no_number_of_a_class_where_names_are_numbers():
+    kind = Classes(3, ("1", "2", "10"))
+    assert kind.values("label", ["1", "10", 1], 3).tolist() == [0, 2, 1]
+    with pytest.raises(RecipeError, match=r"^unknown label `0`; "):
+        kind.values("label", "0", 3)
+
+
 def test_texts_are_one_for_all_or_one_for_each_or_the_defaults_in_turn():
     kind = Text(("a", "b"))
     assert kind.values("caption", "red", 2) == ["red", "red"]

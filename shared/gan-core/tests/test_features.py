@@ -73,10 +73,19 @@ def test_features_of_something_else_are_refused(tmp_path):
         (tmp_path / "real.json").write_text(content)
         with pytest.raises(InputError, match="features cannot be stored there"):
             see(Twice(), parts, 200, tmp_path / "real")
-    (tmp_path / "real.json").write_text('{"rows": 128}')
+    (tmp_path / "real.json").write_text('{"rows": 128, "arrays": ["features"]}')
     (tmp_path / "real.features.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match="features cannot be stored there"):
         see(Twice(), parts, 200, tmp_path / "real")
+
+
+@pytest.mark.parametrize("name", ["features", "logits"])
+def test_features_of_which_a_part_is_gone_are_not_gone_on_with(tmp_path, name):
+    with pytest.raises(KeyboardInterrupt):
+        see(Twice(fails_after=128), parts, 200, tmp_path / "part")
+    (tmp_path / f"part.{name}.npy").unlink()
+    with pytest.raises(InputError, match="features cannot be stored there"):
+        see(Twice(), parts, 200, tmp_path / "part")
 
 
 @pytest.mark.parametrize("block", [7, 64])

@@ -39,8 +39,8 @@ def multi_resolution_stft_distance(real: Tensor, fake: Tensor) -> float:
     Raises:
         InputError: the sounds are not alike in shape, or too short.
     """
-    a, b = _pair(real, fake)
-    return float(multi_resolution_stft(a, b).sum())
+    pairs = zip(*_pair(real, fake), strict=True)  # one by one: the convergence of a batch is no mean
+    return float(torch.stack([multi_resolution_stft(a, b).sum() for a, b in pairs]).mean())
 
 
 def log_spectral_distance(real: Tensor, fake: Tensor, *, sample_rate: int) -> float:

@@ -48,7 +48,7 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
     """
     if one.path is None:
         return receive(standard_input(), raw)
-    if one.path.suffix == ".safetensors":
+    if one.path.suffix.lower() == ".safetensors":
         return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
     return FileSound(one.path)
 

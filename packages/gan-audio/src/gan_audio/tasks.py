@@ -95,7 +95,7 @@ def inspect(
     from gan_audio.inspection import inspect_mel, inspect_sound
     from gan_core.jobs import refuse_file
 
-    mels = [file for file in files if file.suffix == ".safetensors"]
+    mels = [file for file in files if file.suffix.lower() == ".safetensors"]
     if spectrogram is not None:
         if len(files) > 1 or mels:
             raise InputError("`--spectrogram` needs exactly one sound file")

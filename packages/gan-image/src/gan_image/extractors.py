@@ -280,8 +280,9 @@ def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
 
 
 def _images(batch: Batch) -> Tensor:
-    """Returns the images of a batch, for pairs the targets, `[N, C, H, W]` in [-1, 1]."""
-    return batch["image"] if "image" in batch else batch["target"]
+    """Returns the images of a batch `[N, C, H, W]` in [-1, 1]; for pairs the targets, for other parts the last."""
+    keys = ("image", "target", *reversed(batch))
+    return next(batch[key] for key in keys if key in batch and batch[key].ndim == 4)
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:

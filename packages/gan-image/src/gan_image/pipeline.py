@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from gan_core.data import ImageSpec, to_device
+from gan_core.data import LABEL_MAPS, ImageSpec, to_device
 from gan_core.errors import InputError, unknown
 from gan_core.files import Files, LoneFile, Unreadable, count, replacing
 from gan_core.game import Game, evaluating
@@ -24,6 +24,7 @@ from gan_image.files import (
     MAX_BYTES,
     SUFFIXES,
     channels_of,
+    opacity_of,
     opened,
     read_upright,
     to_channels,
@@ -128,14 +129,16 @@ def translate(
     ready = job.open(open_input)
     _note_tiles([one for _, one in ready], tiling, needs)
 
+    pixels = frozenset({key}) - LABEL_MAPS
+
     def apply(part: Tensor) -> Tensor:
-        return game.apply(to_device({key: part}, game.device) | asked)[result].float().cpu()
+        return game.apply(to_device({key: part}, game.device, pixels) | asked)[result].float().cpu()
 
     def make(source: Given, target: Path | None, show: Show) -> None:
         image = read_upright(source.files, source.name)
         made = tiled(apply, Pixels(image, spec), tiling, out=Canvas, show=_shown(show)).image
-        if image.has_transparency_data:
-            made.putalpha(image.convert("RGBA").getchannel("A").resize(made.size))
+        if (opacity := opacity_of(image)) is not None:
+            made.putalpha(opacity.resize(made.size))
         write_png(made, target)
 
     with evaluating(game):

@@ -120,18 +120,12 @@ def compare(
     ] = None,
 ) -> Answer:
     """Computes the similarity of two images, or of two folders of images by pairs."""
-    import math
-
     from gan_core.cli import table
     from gan_image.similarity import compare as measure
 
     found = measure(a, b, measures=[name.strip() for name in metrics.split(",")], weights=weights or ())
 
-    def plain(figures: dict[str, float]) -> dict[str, float | None]:
-        return {name: value if math.isfinite(value) else None for name, value in figures.items()}
-
-    pairs = {name: plain(figures) for name, figures in found.figures.items()}
-    document = {"mean": plain(found.means()), "pairs": pairs, "protocol": found.protocol}
+    document = {"mean": found.means(), "pairs": found.figures, "protocol": found.protocol}
     rows = [(name, f"{mean:.6g}", f"mean of {len(found.figures[name])}: {found.protocol[name]}")
             for name, mean in found.means().items()]  # fmt: skip
     return Answer(document, table(rows))

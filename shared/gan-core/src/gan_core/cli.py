@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -97,7 +98,9 @@ def complain(program: str, error: Exception) -> int:
         message = (
             f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
         )
-    print(f"{program}: {textwrap.shorten(message, LONGEST_MESSAGE, placeholder=' …')}", file=sys.stderr)  # noqa: T201
+    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # with names of files and of a model's classes
+    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    print(f"{program}: {safe}", file=sys.stderr)  # noqa: T201
     return status
 
 
@@ -105,12 +108,21 @@ def show(answer: Answer, *, as_json: bool) -> None:
     """Prints an answer; a closed pipe is not an error."""
     for note in answer.notes:
         print(note, file=sys.stderr)  # noqa: T201
-    text = json.dumps(answer.document, ensure_ascii=False) if as_json else answer.text
+    text = json.dumps(_finite(answer.document), ensure_ascii=False, allow_nan=False) if as_json else answer.text
     try:
         if text:
             print(text, flush=True)  # noqa: T201
     except BrokenPipeError:
         sys.stderr.close()
+
+
+def _finite(document: Any) -> Any:
+    """Returns a document with None for numbers that JSON lacks: infinite ones, and what is not a number."""
+    if isinstance(document, dict):
+        return {key: _finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def build(domain: Domain | None) -> typer.Typer:

@@ -72,7 +72,7 @@ class Classes(Condition):
     Attributes:
         number: number of classes.
         names: names of the classes, in the order of their numbers; empty if they are not known. A text is matched
-            to the names first, and is otherwise read as a number.
+            to the names first, and is otherwise read as a number, unless the names are numbers themselves.
     """
 
     number: int
@@ -102,10 +102,12 @@ class Classes(Condition):
     def _number(self, name: str, text: str) -> int:
         if text in self.names:
             return self.names.index(text)
-        try:
-            return int(text)
-        except ValueError:
-            pass
+        numbered = bool(self.names) and all(name.isdecimal() for name in self.names)
+        if not numbered:  # of classes `1` to `9`, a text `0` would be the class `1`
+            try:
+                return int(text)
+            except ValueError:
+                pass
         if self.names:
             raise unknown(name, text, self.names)
         known = "this model has no class names"

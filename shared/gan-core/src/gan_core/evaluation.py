@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core import draws
 from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
 from gan_core.data import Batch, FittedData, length, read, shuffled, to_device
@@ -213,11 +212,14 @@ class Evaluation:
             names = " and ".join("class" if name == "label" else name for name in unasked)
             remedy = "; set `network.num_classes`" if "label" in unasked else ""
             return f"needs samples by {names}, and this model was trained without{remedy}"
+        if not card.pairs and self.samples and (needed := [n for n, kind in game.conditions.items() if kind.required]):
+            return f"measures samples, and this model makes none without {' and '.join(f'`{name}`' for name in needed)}"
         if card.extracts and seer is None:
             return f"needs an extractor of features: {', '.join(extractors) or 'the domain has none'}"
         if self.count < card.least:
             return f"needs {card.least:,} samples or more; {self.count:,} are generated"
-        if (items := min(length(self._set(each.key)) for each in self._compared_by(card))) < card.least:
+        sets = {key for each in self._compared_by(card) for key in (each.key, each.source or each.key)}
+        if (items := min(length(self._set(key)) for key in sets)) < card.least:
             return f"needs {card.least:,} samples or more; {self.source.name} has {items:,}"
         return ""
 
@@ -267,18 +269,18 @@ class Evaluation:
     ) -> Iterator[Sequence[Part]]:
         """Yields results in parts of `Game.at_once`; the game's random draws depend on the seed, as for samples."""
         for batch in self._real(source, start):
-            block, seed = start, draws.mix(self.seed, start // BLOCK)
-            for first in range(0, len(batch[source]), game.at_once):
+            for first in game.firsts(len(batch[source])):
                 part = {key: value[first : first + game.at_once] for key, value in batch.items()}
                 items, rows = to_device(part, game.device, frozenset()), len(part[source])  # pixels are already scaled
-                with game.seeded(seed, start=first, rows=rows, total=BLOCK):
+                with game.seeded_rows(self.seed, start, rows):
                     made = game.apply(items if self.paired else {source: items[source]})
                 results = [(made[each.result], each.key) for each in comparisons]
                 if self.paired:
-                    yield [PairPart(start, result, {}, items, items[key]) for result, key in results]
+                    asked = {name: value for name, value in game.conditions_in(part).items() if name != source}
+                    yield [PairPart(start, result, asked, items, items[key]) for result, key in results]
                 else:
                     yield [Part(start, result, {}) for result, _ in results]
-                start = block + first + rows
+                start += rows
 
     def _number(self, comparison: Comparison) -> int:
         """Returns the number of samples or results that are compared."""
@@ -339,7 +341,9 @@ class Evaluation:
         """Yields the features of samples or results; their files are removed afterwards unless they are kept."""
         of: list[object] = [comparison.result]
         if self.keep is not None:
-            of += [digest(dict(sampling_state(game))), self.seed, self.count]
+            settings = None if game.recipe is None else game.recipe.model_dump_json(include={"network", "game"})
+            of += [digest(dict(sampling_state(game))), game.phase_number, game.progress, settings]
+            of += [self.seed, self.count]
             of += [] if comparison.source is None else [self._content(comparison.source)]
         stem = self._stem("fake", *of)
         files = FeatureFiles(self._seer, self._number(comparison), stem)

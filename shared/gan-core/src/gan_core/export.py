@@ -91,17 +91,16 @@ def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install 'gan-core[onnx]'")
-    title = type(game).__name__ if game.recipe is None else game.recipe.system
-    name, exported = _chosen(game, network, title)
-    _check_arguments(exported, f"`{name}` of {title}")
+    name, exported = _chosen(game, network)
+    _check_arguments(exported, f"`{name}` of {game.title}")
     plain = _inference_copy(exported.network)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
             temporary = Path(folder) / "network.onnx"
-            program = _converted(exported, plain, _examples(exported, game.device, 1), f"`{name}` of {title}")
+            program = _converted(exported, plain, _examples(exported, game.device, 1), f"`{name}` of {game.title}")
             inputs, outputs = _described(program, exported)
-            metadata = {"system": title, "network": name}
+            metadata = {"system": game.title, "network": name}
             metadata |= {f"input.{key}": str(value) for key, value in inputs.items()}
             metadata |= {f"output.{key}": str(value) for key, value in outputs.items()}
             metadata |= {f"axis.{key}": str(axis) for key, axis in exported.axes.items()}
@@ -115,14 +114,14 @@ def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
     return OnnxFile(name, inputs, outputs, exported.axes, difference)
 
 
-def _chosen(game: Game, network: str | None, title: str) -> tuple[str, Exported]:
+def _chosen(game: Game, network: str | None) -> tuple[str, Exported]:
     """Returns the named network, or the only one; networks without weights are not offered."""
     offered = {
         name: exported
         for name, exported in game.exports().items()
         if not any(parameter.is_meta for parameter in exported.network.parameters())
     }
-    names = " or ".join(offered)
+    title, names = game.title, " or ".join(offered)
     if not offered:
         raise InputError(f"{title} offers no network for export; override `exports` in {type(game).__name__}")
     if network is None and len(offered) > 1:

@@ -114,17 +114,17 @@ class FeatureFiles:
         self._arrays: dict[str, Array] = {}
         with self._reported():
             if self._progress.exists():
-                self.done = int(json.loads(self._progress.read_text(encoding="utf-8"))["rows"])
-            if self.done:
+                progress = json.loads(self._progress.read_text(encoding="utf-8"))
+                self.done = int(progress["rows"])
                 self._arrays = {
                     name: np.load(self._file(name), mmap_mode="r+")
-                    for name in Features._fields if self._file(name).exists()
+                    for name in Features._fields if name in progress["arrays"]
                 }  # fmt: skip
         fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
         if not fits or not 0 <= self.done <= count:
             raise InputError(
-                f"{self._progress}: belongs to other features, or to another number than {count}; remove it, or choose "
-                "another folder"
+                f"{self._progress}: belongs to another number of samples than {count:,}; remove it, or choose another "
+                "folder"
             )
 
     def add(self, samples: Tensor) -> None:
@@ -146,7 +146,7 @@ class FeatureFiles:
                 self._arrays[name].flush()  # type: ignore[attr-defined]  # it is a `numpy.memmap`
             self.done += len(samples)
             temporary = self._progress.with_suffix(".part")
-            temporary.write_text(json.dumps({"rows": self.done}), encoding="utf-8")
+            temporary.write_text(json.dumps({"rows": self.done, "arrays": sorted(self._arrays)}), encoding="utf-8")
             os.replace(temporary, self._progress)
 
     def seen(self) -> Seen:

@@ -567,20 +567,29 @@ class Game(nn.Module, ABC):
         Raises:
             RecipeError: see `generate`; or `at_once` does not divide `draws.BLOCK`.
         """
-        if self.at_once < 1 or draws.BLOCK % self.at_once:
-            raise RecipeError(f"`at_once` is {self.at_once}; it must divide {draws.BLOCK}")
+        firsts = self.firsts(count, start)
         asked, others = self.checked_given(count, given, (self.sample,))
-        return (
-            self._part(first, min(self.at_once, count - first), seed, asked, others)
-            for first in range(start, count, self.at_once)
-        )
+        return (self._part(first, min(self.at_once, count - first), seed, asked, others) for first in firsts)
 
     @torch.no_grad()
     def _part(self, first: int, rows: int, seed: int, asked: Mapping[str, Values], others: Mapping[str, Any]) -> Tensor:
         """Generates `rows` samples, which depend only on the seed and the index of the first."""
-        block, start = divmod(first, draws.BLOCK)
-        with self.seeded(draws.mix(seed, block), start=start, rows=rows, total=draws.BLOCK):
+        with self.seeded_rows(seed, first, rows):
             return self.sample(rows, **self.rows_of(asked, first, rows), **others)
+
+    def firsts(self, count: int, start: int = 0) -> range:
+        """Returns the indices of the first samples of the parts of `at_once` that `count` samples are made in.
+
+        Args:
+            count: total number of samples.
+            start: index of the first sample, a multiple of `at_once`.
+
+        Raises:
+            RecipeError: `at_once` does not divide `draws.BLOCK`.
+        """
+        if self.at_once < 1 or draws.BLOCK % self.at_once:
+            raise RecipeError(f"`at_once` is {self.at_once}; it must divide {draws.BLOCK}")
+        return range(start, count, self.at_once)
 
     def rows_of(self, asked: Mapping[str, Values], first: int, rows: int) -> dict[str, Values]:
         """Returns the values for `rows` samples from index `first` on; tensors are moved to the game's device."""
@@ -588,6 +597,13 @@ class Game(nn.Module, ABC):
         return {
             name: values.to(self.device) if isinstance(values, Tensor) else values for name, values in chosen.items()
         }
+
+    @contextmanager
+    def seeded_rows(self, seed: int, first: int, rows: int) -> Iterator[None]:
+        """Context of `seeded` for `rows` samples from index `first` on, in blocks that have a seed of their own."""
+        block, start = divmod(first, draws.BLOCK)
+        with self.seeded(draws.mix(seed, block), start=start, rows=rows, total=draws.BLOCK):
+            yield
 
     @contextmanager
     def seeded(self, seed: int, *, start: int, rows: int, total: int) -> Iterator[None]:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gan_core import draws
-
 if TYPE_CHECKING:
     from gan_core.game import Game
 
@@ -40,6 +38,7 @@ def interpolate(game: Game, *, rows: int = 8, steps: int = 10, seed: int = 0, **
 
 def interpolated(game: Game, *, rows: int, steps: int, seed: int, **given: Any) -> Iterator[Tensor]:
     """Returns an iterator over the samples of `interpolate`, row by row, in parts of `game.at_once`, to save memory."""
+    firsts = game.firsts(rows * steps)
     asked, others = game.checked_given(rows, given, (game.latent, game.render))
     of_latent = {name: value for name, value in others.items() if name in game.parameters_of(game.latent)}
     of_render = {name: value for name, value in others.items() if name not in of_latent}
@@ -56,10 +55,10 @@ def interpolated(game: Game, *, rows: int, steps: int, seed: int, **given: Any) 
     def part(first: int) -> Tensor:
         latents = ways[first : first + game.at_once]
         count = len(latents)
-        with game.seeded(draws.mix(seed, first), start=0, rows=count, total=count):
+        with game.seeded_rows(seed, first, count):
             return game.render(latents, **game.rows_of(each, first, count), **of_render)
 
-    return (part(first) for first in range(0, len(ways), game.at_once))
+    return map(part, firsts)
 
 
 def great_circle(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
