@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import ClassVar
 
 import pytest
 import torch
@@ -129,7 +130,7 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
         "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
         "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
         "plain-cloud has no labels, but `network.num_classes` is 3; leave it out, or give a folder with a "
-            "sub-folder for each class":
+            "sub-folder for each class (pairs: `Derived(…, labels=True)`)":
             {"data": "plain-cloud", "changes": {"network.num_classes": 3}},
         "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
@@ -375,7 +376,7 @@ def test_a_measure_that_does_not_fit_says_why(train):
          "the metric `shares` needs samples by class, and this model was trained without; "
          "set `network.num_classes`"),
         (labelled.path, "plain-cloud", None, "plain-cloud has no labels, but `network.num_classes` is 3; "
-         "leave it out, or give a folder with a sub-folder for each class"),
+         "leave it out, or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"),
     ):  # fmt: skip
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words
 
@@ -410,6 +411,40 @@ def test_a_game_that_is_trained_again_goes_on_from_its_own_weights(toy, tmp_path
                       changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
     assert torch.equal(game.generator.out.weight, weight)
     assert third.recipe.start == {}
+
+
+class Coloured(Game):
+    """A game of one's own that transforms points by their class."""
+
+    num_classes = 3
+    reads = ("points", "label")
+    results: ClassVar = {"moved": "points"}
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Embedding(3, 2)
+
+    def players(self):
+        yield Player("generator", (self.generator,), lambda b: {"far": self.apply(b)["moved"].square().mean()})
+
+    def apply(self, batch):
+        return {"moved": batch["points"] + self.generator(batch["label"])}
+
+
+def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
+    game, data = Coloured(), TensorSource({"points": torch.randn(9, 2), "label": torch.arange(9) % 3},
+                                          classes=["a", "b", "c"])  # fmt: skip
+    run = toy.train(game, data=data, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", shown=False)
+    assert run.recipe.data.classes == ("a", "b", "c")
+    assert game.conditions["label"].names == ("a", "b", "c")
+    with pytest.raises(RecipeError, match=r"Coloured cannot generate samples without input; use `game.apply"):
+        game.generate(4)
+    card = (run.model / "README.md").read_text()
+    assert "# Coloured\n" in card
+    assert 'game = Coloured(…).restore("path/or/repository")  # built as for training' in card
+    assert 'moved = game.apply({"points": points})["moved"]' in card
+    with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; name the network that starts from it"):
+        toy.train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
 
 
 def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, tmp_path):

@@ -198,6 +198,7 @@ def test_tiles_fit_what_the_networks_need() -> None:
     assert Needs.of([resnet, unet]) == Needs(16, 16, 84)
     assert Needs.of([resnet, nn.Conv2d(3, 3, 3)]) == Needs(4, 8, None)
     assert Needs.of([]).reach is None
+    assert Needs.of([nn.Sequential(unet, nn.Tanh())]) == Needs(unet.multiple, unet.least, None)  # of its parts
     assert Needs.of([resnet]).tiling() == Tiling(512, margin=84, multiple=4, least=8)
     exact = Needs.of([resnet]).exact_from
     assert exact == 184

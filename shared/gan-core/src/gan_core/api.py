@@ -118,6 +118,8 @@ def train(
         if name not in TrainSettings.model_fields:
             raise unknown("training setting", name, TrainSettings.model_fields)
     recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
+    if isinstance(start, str | Path):
+        raise RecipeError(f"`start` is {str(start)!r}; name the network that starts from it: {{'generator': …}}")
     recipe = recipe.but({f"start.{name}": str(weights) for name, weights in (start or {}).items()})
     where, source = _named(data)
     recipe = recipe.but({"data.source": where})
@@ -415,8 +417,8 @@ def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None
 def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
     if recipe.preset is None and recipe.system not in domain.systems:
         raise RecipeError(
-            f"{recipe.system} is a game of your own: build it, then continue its training with "
-            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)`"
+            f"{recipe.system} is a game of your own: build it in Python, then continue its training with "
+            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use or measure it"
         )
     return domain.preset(recipe.system, recipe.preset or "small")
 

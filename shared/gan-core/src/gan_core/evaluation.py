@@ -199,7 +199,10 @@ class Evaluation:
     ) -> str:
         """Returns the reason why a metric does not apply to the game and the data; empty if it does."""
         if card.pairs and not (self.paired and self.results):
-            return "compares results with their targets, and this model has no pairs of them"
+            remedy = (
+                "; set `compared`, such as {result: key of the target}" if game.results and not game.compared else ""
+            )
+            return f"compares results with their targets, and this model has no pairs of them{remedy}"
         if not card.pairs and self.samples is None and not (card.extracts and self.results):
             return "measures samples, and this model only transforms items"
         if not card.pairs and game.unmeasured is not None:

@@ -71,7 +71,7 @@ class OnnxFile:
     difference: float
 
 
-def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
+def export_onnx(game: Game, path: str | Path, network: str | None = None) -> OnnxFile:
     """Exports a network to ONNX and checks its outputs with onnxruntime at other sizes.
 
     The file's metadata describe the system, the network, the inputs and outputs, the dynamic axes, the classes, and
@@ -88,9 +88,10 @@ def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
             written.
         GanError: the network cannot be converted, or the outputs of the exported network differ.
     """
+    path = Path(path)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install 'gan-core[onnx]'")
+        raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}")
     name, exported = _chosen(game, network)
     _check_arguments(exported, f"`{name}` of {game.title}")
     plain = _inference_copy(exported.network)

@@ -142,13 +142,13 @@ class Game(nn.Module, ABC):
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     images: ClassVar[bool] = True
+    num_classes: int | None = None
     at_once: int = draws.BLOCK
     example: ClassVar[str] = "samples = game.generate(16, seed=0)"
 
     def __init__(self) -> None:
         super().__init__()
         self.recipe: Recipe | None = None
-        self.num_classes: int | None = None
         self.moment, self.phase, self.phase_number = Moment(), Phase(), 0
         self._notes: dict[str, list[Tensor]] = {}
 
@@ -447,6 +447,11 @@ class Game(nn.Module, ABC):
         return type(self).__name__ if self.recipe is None else self.recipe.system
 
     @property
+    def own(self) -> bool:
+        """Whether the game was built by hand, and not from a preset of a domain's system."""
+        return self.recipe is None or self.recipe.domain is None or self.recipe.preset is None
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters, apart from those of absent networks."""
         return next((p.device for p in self.parameters() if not p.is_meta), torch.device("meta"))
@@ -532,7 +537,8 @@ class Game(nn.Module, ABC):
     def _takes_no(self, name: str, takes: Sequence[str]) -> RecipeError:
         if name == "label":
             without = f"this {self.title} was trained without classes"
-            return RecipeError(f"{without}; leave `label` out, or set `network.num_classes`")
+            setting = "num_classes" if self.own else "network.num_classes"
+            return RecipeError(f"{without}; leave `label` out, or set `{setting}`")
         known = f"it takes {', '.join(f'`{known}`' for known in takes)}" if takes else "leave it out"
         return RecipeError(f"{self.title} takes no `{name}`; {known}")
 
@@ -549,8 +555,8 @@ class Game(nn.Module, ABC):
             `[count, …]` in the data's range ([-1, 1] for images and audio).
 
         Raises:
-            RecipeError: the game has no such condition or keyword, a value is out of range, or a condition that has no
-                default is missing.
+            RecipeError: the game has no such condition or keyword, a value is out of range, a condition that has no
+                default is missing, or the game does not generate samples.
         """
         seed = int(torch.randint(2**31, ())) if seed is None else seed
         return torch.cat(list(self.generated(count, seed=seed, **given)))
@@ -567,6 +573,8 @@ class Game(nn.Module, ABC):
         Raises:
             RecipeError: see `generate`; or `at_once` does not divide `draws.BLOCK`.
         """
+        if type(self).sample is Game.sample:
+            self.sample(count)  # raises
         firsts = self.firsts(count, start)
         asked, others = self.checked_given(count, given, (self.sample,))
         return (self._part(first, min(self.at_once, count - first), seed, asked, others) for first in firsts)

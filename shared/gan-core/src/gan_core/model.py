@@ -237,11 +237,9 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
         networks: names of the networks in the folder; None for all.
     """
     recipe = game.recipe
-    if recipe is None or recipe.domain is None:
-        title, use = (
-            type(game).__name__,
-            f"game.restore(folder)  # a {type(game).__name__} built as for training",
-        )
+    if recipe is None or game.own:
+        title = type(game).__name__
+        use = f'game = {title}(…).restore("path/or/repository")  # built as for training\n{_example(game)}'
     else:
         package = f"gan_{recipe.domain}"
         title = f"{recipe.system} ({recipe.preset})"
@@ -255,6 +253,14 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
     table = f"| network | parameters |\n|---|---|\n{parameters}\n"
     body = f"# {title}\n\n```python\n{use}\n```\n\n{table}{classes}{_tiles(game)}{settings}"
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _example(game: Game) -> str:
+    """Returns a line of Python that uses a game that was built by hand."""
+    if type(game).sample is Game.sample and game.results:
+        name, key = next(iter(game.results.items()))
+        return f'{name} = game.apply({{"{key}": {key}}})["{name}"]'
+    return game.example
 
 
 def _tiles(game: Game) -> str:

@@ -250,10 +250,15 @@ def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None
     return facts
 
 
+LABELLED = "a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"
+PAIRS = (
+    "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)` or "
+    "`Derived(target, degrade)`"
+)
 PROVIDERS = {
-    "label": "give a folder with a sub-folder for each class",
-    "source": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
-    "target": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
+    "label": f"give {LABELLED}",
+    "source": PAIRS,
+    "target": PAIRS,
     "mask": "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`",
 }
 """Instruction in the error message for each missing key."""
@@ -314,7 +319,7 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
     have = source.facts.get("num_classes")
     if have is None:
         given = f"{source.name} has no labels, but `network.num_classes` is {num_classes}"
-        raise DataError(f"{given}; leave it out, or give a folder with a sub-folder for each class")
+        raise DataError(f"{given}; leave it out, or give {LABELLED}")
     if have != num_classes:
         raise DataError(
             f"{source.name} has {have} classes, but `network.num_classes` is {num_classes}; set it to {have}"

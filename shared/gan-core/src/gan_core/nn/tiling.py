@@ -26,7 +26,7 @@ from gan_core.errors import InputError
 
 TILE = 512
 """Default maximum side of a tile."""
-UNKNOWN_REACH = "an output may depend on the whole input (instance and layer normalization use its statistics)"
+UNKNOWN_REACH = "its networks have no finite `reach` (instance and layer normalization depend on the whole input)"
 """Reason why tiles may differ from the whole item if the reach is None."""
 PerAxis = int | Sequence[int]
 """A number for all axes, or one for each."""
@@ -158,12 +158,15 @@ class Needs:
 
     @classmethod
     def of(cls, networks: Iterable[nn.Module]) -> Needs:
-        """Returns the combined requirements of networks that run in parallel, not one after another."""
+        """Returns the combined requirements of networks that run in parallel, not one after another.
+
+        A network that declares no `multiple` or `least` has those of its parts. Its `reach` is then unknown.
+        """
         few = list(networks)
         reaches = [getattr(network, "reach", None) for network in few]
         return cls(
-            math.lcm(*(getattr(network, "multiple", 1) for network in few)),
-            max((getattr(network, "least", 1) for network in few), default=1),
+            math.lcm(*(number for network in few for number in _declared(network, "multiple"))),
+            max((number for network in few for number in _declared(network, "least")), default=1),
             None if None in reaches or not reaches else max(reach for reach in reaches if reach is not None),
         )
 
@@ -186,6 +189,12 @@ class Needs:
         if self.reach is None:
             return None
         return 2 * _upward(self.reach, self.multiple) + _needed(self.multiple, self.least)
+
+
+def _declared(network: nn.Module, name: str) -> list[int]:
+    """Returns the numbers that a network, or else its parts, declare by an attribute."""
+    parts = [network] if hasattr(network, name) else network.modules()
+    return [getattr(part, name) for part in parts if isinstance(getattr(part, name, None), int)]
 
 
 @torch.no_grad()
