@@ -147,10 +147,10 @@ def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
     (tmp_path / "there.pth").write_bytes(b"weights")
     url, digest = (tmp_path / "there.pth").as_uri(), hashlib.sha256(b"weights").hexdigest()[:8]
     file = downloaded(url, digest)
-    assert file == tmp_path / "home" / "weights" / "there.pth"
+    assert file == tmp_path / "home" / "weights" / f"there-{digest}.pth"
     (tmp_path / "there.pth").unlink()
     assert downloaded(url, digest).read_bytes() == b"weights"  # with no second download
-    with pytest.raises(CheckpointError, match=r"put there.pth into .* by hand, or give the file itself"):
+    with pytest.raises(CheckpointError, match=r"put there-00000000.pth into .* by hand, or give the file itself"):
         downloaded(url, "00000000")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import random
@@ -174,6 +175,33 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (folder / "state.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"state\.json: (missing or )?damaged"):
         read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("state", ['{"step": 1}', '{"files": [], "extra": {}}', '{"files": {}, "extra": 3}', "[]"])
+def test_a_state_that_names_no_files_is_refused(tmp_path: Path, state: str) -> None:
+    folder = written(tmp_path / "00000003")
+    body = json.dumps(json.loads(state), sort_keys=True)
+    sealed = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "state": json.loads(state)}
+    (folder / "state.json").write_text(json.dumps(sealed))
+    with pytest.raises(CheckpointError, match=r"state\.json: is not a checkpoint's \(it names no files\)"):
+        read_checkpoint(folder)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = written(tmp_path / "00000001")
+    for name in ("a:b", "a\\b"):
+        with pytest.raises(GanError, match="leave `:` and"):
+            write_checkpoint(before, {}, {}, save_files=lambda folder, name=name: (folder / name).touch())
+    monkeypatch.setattr("gan_core.checkpoint.STATE_BYTES", 1000)
+    with pytest.raises(GanError, match=r"extra state makes a state.json of 1,\d+ characters, and at most 1,000 are"):
+        write_checkpoint(before, {}, {"game": {"words": "x" * 1000}})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+    read_checkpoint(before)
+
+
+def test_folders_without_a_file_are_no_files_of_a_game(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "00000001", {}, {}, save_files=lambda folder: (folder / "empty").mkdir())
+    assert not (tmp_path / "00000001" / "files").exists()
 
 
 def test_what_is_not_plain_is_refused_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ SCENARIOS: dict[str, tuple[Callable[[], Game], dict[str, Tensor], dict[str, Any]
     "penalised": (lambda: dcgan(regularizers=[GradientPenalty(weight=0.1)]), PICTURES, {}),
     "staged": (Staged, PAIRS, {}),
     "shared": (Shared, POINTS, {}),
+    "rhythm": (
+        Staged,
+        PAIRS,
+        {
+            "changes": {"players.generator.every": 3, "players.judge.turns": 2},
+            "samples": 216,
+            "steps": 1000,
+            "ema": {"half_life": 50, "ramp_up": 0.5},
+        },
+    ),
     "bf16": (dcgan, PICTURES, {"precision": "bf16"}),
 }
 
@@ -235,7 +245,7 @@ def seen(two: Path) -> list[dict[str, Any]]:
     return [json.loads((two / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["wgan_gp", "parts", "dcgan", "penalised", "staged", "shared"])
+@pytest.mark.parametrize("name", ["wgan_gp", "parts", "dcgan", "penalised", "staged", "shared", "rhythm"])
 def test_two_processes_are_one_on_the_same_batch(tmp_path: Path, two: Path, name: str) -> None:
     game, run = play(tmp_path, name)
     mine, other = (read_tensors(two / f"{name}-{rank}.safetensors") for rank in (0, 1))

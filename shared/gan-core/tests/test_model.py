@@ -1,6 +1,7 @@
 """Model folders: there and back, and what an untrusted one may not do."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -12,11 +13,11 @@ from torch.testing import assert_close
 import gan_core
 import gan_core.model
 from gan_core import api, draws
-from gan_core.checkpoint import read_checkpoint, read_published, sha256
+from gan_core.checkpoint import read_checkpoint, read_published, sha256, write_checkpoint
 from gan_core.errors import CheckpointError, GanError, InputError
 from gan_core.game import Game, Phase, Player
-from gan_core.model import CONFIG, WEIGHTS, model_card, parameter_counts, read_config, save_model
-from gan_core.models.pretrained import Pretrained
+from gan_core.model import CONFIG, WEIGHTS, model_card, parameter_counts, read_config, read_weights, save_model
+from gan_core.models.pretrained import Pretrained, downloaded
 from gan_core.preset import on_meta
 from gan_core.regularizers import Replay
 from gan_core.two_player import TwoPlayerGame
@@ -388,8 +389,9 @@ def test_a_model_within_a_phase_keeps_its_progress(tmp_path):
     assert refusal(folder, Growing().restore) == (
         "M: does not belong to this game (Growing has 2 phases; there is no phase 2)"
     )
-    config(folder, phase__progress=1.5)
-    assert "is not a model's config (`phase`: `progress`: Input" in refusal(folder, Growing().restore)
+    for progress in (1.5, math.nan):
+        config(folder, phase__progress=progress)
+        assert "is not a model's config (`phase`: `progress`: Input" in refusal(folder, Growing().restore)
 
 
 class Wordy(Alone):
@@ -425,6 +427,18 @@ class Showing(Wordy):
         return {"weight": self.generator.layer.weight.detach()}
 
 
+def test_a_checkpoint_with_a_made_up_state_is_no_model(tmp_path):
+    run = gan_core.train(Showing(["a"]), data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False,
+                         steps=1, device="cpu", batch_size=4)  # fmt: skip
+    shutil.rmtree(run.model)
+    checkpoint = run.checkpoints()[-1]
+    files, state = read_checkpoint(checkpoint)
+    for change in ({"pretrained": [1]}, {"game": [1]}, {"phase": "last"}, {"progress": math.nan}):
+        write_checkpoint(checkpoint, files, state | change)
+        with pytest.raises(CheckpointError, match=r"its state.json is not of a training"):
+            read_weights(run.path)
+
+
 def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
     folder = Wordy(["a"]).save_pretrained(tmp_path / "model")
     (folder / "tokens" / "words.txt").write_text("b")
@@ -434,6 +448,13 @@ def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
     for name in ("../words.txt", "/etc/passwd", "a\\..\\b", "c:d"):
         config(folder, files={name: "0" * 64})
         assert "which is outside its folder; it is damaged" in refusal(folder, Wordy().restore)
+
+
+def test_a_file_whose_name_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / "words:en.txt").write_text("a"))
+    with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; leave `:` and `\\` out of the names"):
+        Wordy().save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_files_that_would_replace_the_models_own_are_refused(tmp_path, monkeypatch):
@@ -468,6 +489,21 @@ def test_the_state_of_a_training_is_not_in_the_model(tmp_path):
     other.secret.of_training = True
     assert torch.equal(other.restore(run.model).generate(2, seed=0), game.generate(2, seed=0))
     assert other.secret.count == 0
+
+
+def test_a_lagging_copy_is_not_missed_in_a_model(toy, tmp_path):
+    def lagging():
+        game = toy.create("plain")
+        game.lagging = nn.Linear(2, 2)
+        game.lagging.of_training = True
+        return game
+
+    folder = lagging().save_pretrained(tmp_path / "model")
+    with on_meta():
+        blank = lagging()
+    weights = read_weights(folder)
+    assert not any("lagging" in name for name in weights.tensors)
+    weights.check_sizes(blank)
 
 
 class Encoder(nn.Module):
@@ -525,6 +561,14 @@ def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
     assert words.endswith("; use the file from the training")
 
 
+def test_a_part_of_a_game_does_not_ask_for_the_helpers_of_the_rest(tmp_path):
+    for name in ("encoder.pt", "other.pt"):
+        torch.save(Encoder().state_dict(), tmp_path / name)
+    folder = save_model(Perceptual(tmp_path / "encoder.pt"), tmp_path / "part", networks=["generator"])
+    assert read_config(folder).pretrained == {}
+    Perceptual(tmp_path / "other.pt").restore(folder)
+
+
 def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
     with on_meta():
         game = Perceptual(tmp_path / "missing.pt")
@@ -539,6 +583,7 @@ def test_weights_of_a_helper_are_checked(tmp_path):
     assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
     for weights, given, words in [
         (tmp_path / "encoder.pt", "0123", "but should begin with 0123; it is another file"),
+        ("https://example.org/a.pt", "", "`sha256` is ''; give at least 8 of its hexadecimal digits"),
         ("https://example.org/a.pt", None, "`sha256` is required for weights from a URL"),
         ("http://example.org/a.pt", "01", "weights are only downloaded by https"),
     ]:
@@ -658,3 +703,16 @@ def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
         "token": "secret", "private": True, "files": ["README.md", "config.json", "model.safetensors"],
         "system": "plain",
     }  # fmt: skip
+
+
+def test_files_of_one_name_are_kept_apart(tmp_path, monkeypatch):
+    """On the hub, all weights are named `model.safetensors`."""
+    monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path / "home"))
+    kept = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / "model.safetensors"
+        file.write_text(name)
+        kept.append(downloaded(file.as_uri(), sha256(file)[:8]))
+    assert [file.read_text() for file in kept] == ["one", "two"]
+    assert kept[0].name == f"model-{sha256(kept[0])[:8]}.safetensors"

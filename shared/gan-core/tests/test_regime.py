@@ -295,13 +295,18 @@ class Brief(Regime):
         return f"{self.rounds} {self.kind} rounds are over" if self.played >= 2 * self.rounds else None
 
 
+def import_nothing() -> None:
+    raise ImportError("no opacus")
+
+
 @pytest.fixture
 def brief(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
     """The toy domain, with `Brief` in its package and as an entry point."""
     here = SimpleNamespace(Brief=Brief, Other=nn.Module)
     monkeypatch.setitem(sys.modules, "gan_toy.regimes", here)  # type: ignore[arg-type]
     point = SimpleNamespace(name="brief", load=lambda: Brief)
-    monkeypatch.setattr(gan_core.regime, "entry_points", lambda group: [point])
+    broken = SimpleNamespace(name="broken", load=import_nothing)
+    monkeypatch.setattr(gan_core.regime, "entry_points", lambda group: [point, broken])
     return toy
 
 
@@ -324,7 +329,8 @@ def test_a_recipe_names_a_regime_of_any_system(brief: Domain, tmp_path: Path, na
         ({"name": "brief", "round": 3}, r"unknown setting `regime.round`; did you mean `regime.rounds`\?"),
         ({"name": "brief", "rounds": "many"}, r"`regime.rounds` is 'many'; expected a whole number"),
         ({"name": "breif"}, r"unknown regime `breif`; did you mean `brief`\?"),
-        ({"rounds": 3}, r"unknown regime `None`; known: brief"),
+        ({"rounds": 3}, r"`regime.name` is missing; give an entry point of `gan.regimes`, or MODULE:CLASS"),
+        ({"name": "broken"}, r"`regime.name` is broken, which cannot be imported \(no opacus\)"),
         ({"name": "os:system"}, r"`regime.name` is os:system, which is in no domain package \(installed: gan_toy\)"),
         ({"name": "gan_toyish.regimes:Brief"}, r"is in no domain package"),
         ({"name": "gan_toy.regimes:Brie"}, r"gan_toy.regimes:Brie, which cannot be imported"),

@@ -182,6 +182,16 @@ def test_fixed_phases_keep_their_steps_in_a_run_that_stretches() -> None:
     assert a + b + c + d == 600
     assert abs(a - c) <= 2
     assert abs(d - 100) <= 2
+    assert course[-1] == (3, 1.0)
+
+
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_a_fixed_last_phase_ends_its_schedules_with_the_run(steps: int) -> None:
+    """Of 60 steps that the time allows, the first phase has 20; the last would have had 10, or 1,000."""
+    phases = [Phase("a", steps=20), Phase("b", steps=steps)]
+    course = played(Schedule(phases, Limits(10**6, minutes=1)), lambda phase: (1, 1.0))
+    assert counts(course) == [20, 40]
+    assert [progress for phase, progress in course if phase] == pytest.approx([(k + 1) / 40 for k in range(40)])
 
 
 def test_a_fixed_phase_is_cut_short_where_the_run_is_over() -> None:
@@ -213,3 +223,33 @@ def test_more_steps_prolong_the_last_phase() -> None:
 def test_a_plan_of_other_phases_is_refused(starts: list[int]) -> None:
     with pytest.raises(ValueError, match="phases"):
         Schedule(shares(1, 1), Limits(10)).load(starts, Point(), [5, 10])
+
+
+def test_fewer_steps_leave_one_to_each_phase_that_is_to_come() -> None:
+    before = Schedule(shares(1, 1, 1), Limits(30))
+    at = Point(5)
+    before.enter(BEGUN)
+    after = Schedule(shares(1, 1, 1), Limits(8))
+    after.load(before.starts, before.start, before.ends)
+    assert after.ends == [6, 7, 8]
+    assert [phase for phase, _ in played(after, lambda phase: (1, 1.0), at)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("players", "message"),
+    [
+        (("frist",), r"unknown player in phase `x` `frist`; did you mean `first`\?"),
+        ((), "nobody plays in the phase `x`"),
+    ],
+)
+def test_a_phase_in_which_nobody_plays_has_no_epochs(players: tuple[str, ...], message: str) -> None:
+    game = Toy()
+    game.phases = lambda: [Phase("x", players, epochs=1)]  # type: ignore[method-assign]
+    data = FittedData(TensorSource({"rows": torch.zeros(100, 1)}), Spec())
+    with pytest.raises(RecipeError, match=message):
+        lengths(game, parse({"system": "toy"}), data)
+
+
+def test_epochs_that_no_phase_would_take_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"`train.epochs` is 5, and all phases have a length of their own; leave it"):
+        in_steps([Phase(steps=3), Phase(epochs=1)], 5, 10_000, [8, 8], [4, 2])

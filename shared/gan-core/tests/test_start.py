@@ -12,7 +12,8 @@ from gan_core.checkpoint import sha256
 from gan_core.cli import build
 from gan_core.errors import CheckpointError, InputError, RecipeError
 from gan_core.game import Player
-from gan_core.recipe import read_recipe
+from gan_core.recipe import parse, read_recipe
+from gan_core.start import start_networks
 from gan_core.two_player import TwoPlayerGame
 
 
@@ -102,11 +103,48 @@ def test_what_is_missing_is_new_and_named(toy, first, tmp_path, caplog):
     ]
 
 
+class Wrapping(nn.Module):
+    """A network with a part that is named as that of an adversary."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_dim, self.network, self.out = 4, nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, z):
+        return self.out(self.network(z))
+
+
+def test_a_network_may_have_a_part_named_network(tmp_path):
+    games = [TwoPlayerGame(Wrapping(), Wrapping()) for _ in range(2)]
+    folder = games[0].save_pretrained(tmp_path / "model")
+    recipe = parse({"system": "x", "start": {"generator": str(folder), "discriminator": str(folder)}})
+    start_networks(games[1], recipe, None)
+    assert same(games[1], games[0])
+
+
+def test_a_network_within_another_is_started(tmp_path):
+    class Several(TwoPlayerGame):
+        def __init__(self):
+            super().__init__(Wrapping(), nn.Linear(2, 1))
+
+    first, second = Several(), Several()
+    folder = first.save_pretrained(tmp_path / "model")
+    rest = second.generator.out.weight.detach().clone()
+    run = gan_core.train(second, data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False, steps=1,
+                         batch_size=4, device="cpu", start={"generator.network": folder},
+                         changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+    assert same(second.generator.network, first.generator.network)
+    assert torch.equal(second.generator.out.weight, rest)
+    assert run.recipe.start["generator.network"].source == str(folder)
+
+
 @pytest.mark.parametrize(
     ("start", "words"),
     [
         ({"generato": "RUN"}, "unknown network in `start` `generato`; did you mean `generator`?"),
         ({"generator": "none/at/all"}, "none/at/all: no such folder"),
+        ({"generator": "~no-such-user/run"}, "~no-such-user/run: no such folder"),
+        ({"generator": "plain/generator:~no-such-user/file.pt"}, "~no-such-user/file.pt: no such file"),
         ({"generator": "RUN:other"}, "RUN: has no network `other`; it has discriminator, generator"),
         ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` is"),
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),

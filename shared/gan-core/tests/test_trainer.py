@@ -182,6 +182,25 @@ def test_after_training_everything_may_change_and_is_in_evaluation_mode(tmp_path
     assert not any(module.training for module in game.modules())
 
 
+def test_after_a_training_that_failed_or_was_refused_everything_may_change(tmp_path: Path) -> None:
+    class Failing(Watched):
+        def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if self.fails:
+                raise ArithmeticError
+            return super().generator_loss(batch)
+
+    game = Failing()
+    game.fails = True
+    with pytest.raises(ArithmeticError):
+        fit(game, tmp_path / "failed")
+    assert all(parameter.requires_grad for parameter in game.parameters())
+    game.fails = False
+    fit(game, tmp_path / "run")
+    with pytest.raises(RecipeError, match="is finished at step 3"):
+        resume(tmp_path / "run", game=game, data={"rows": torch.arange(12.0)[:, None]}, shown=False)
+    fit(game, tmp_path / "again")
+
+
 class Frozen(Watched):
     """Its discriminator has an encoder that its author froze, with statistics of a batch."""
 
@@ -732,6 +751,27 @@ def test_after_every_turn_a_game_is_told_the_means_of_what_was_logged(tmp_path: 
     assert told == [
         ("first", {"slope": 0.0}), ("second", {"slope": 0.0, "row": 5.5}), ("second", {"slope": -4.5, "row": 5.5})
     ]  # fmt: skip
+
+
+def test_a_loss_sees_the_rates_of_all_players_also_after_a_resume(tmp_path: Path) -> None:
+    class Seen(Slopes):
+        def __init__(self, stop_at: int | None = None) -> None:
+            super().__init__()
+            self.stop_at, self.rates = stop_at, []
+
+        def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            self.rates.append(self.optimizers["second"].param_groups[0]["lr"])
+            if self.step == self.stop_at:
+                signal.raise_signal(signal.SIGTERM)
+            return super().first_loss(batch)
+
+    settings = {"steps": 8, "changes": {**LINEAR, "players.second.every": 3}}
+    whole, stopped, resumed = Seen(), Seen(3), Seen()
+    fit(whole, tmp_path / "whole", **settings)
+    run = fit(stopped, tmp_path / "run", **settings)
+    resume(run.path, game=resumed, data={"rows": torch.arange(12.0)[:, None]}, shown=False)
+    assert stopped.rates + resumed.rates == whole.rates
+    assert len(set(whole.rates)) == 4  # they fall in the second half
 
 
 # When it ends.

@@ -120,7 +120,7 @@ def train(
     recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
     if isinstance(start, str | Path):
         raise RecipeError(f"`start` is {str(start)!r}; name the network that starts from it: {{'generator': …}}")
-    recipe = recipe.but({f"start.{name}": str(weights) for name, weights in (start or {}).items()})
+    recipe = recipe.but({"start": {name: str(weights) for name, weights in (start or {}).items()}})
     where, source = _named(data)
     recipe = recipe.but({"data.source": where})
     if isinstance(game, str):
@@ -221,6 +221,7 @@ def resume(
     finished = trainer.finished()
     if finished and run.is_rounded_off():
         limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
+        trainer.release()
         reason = trainer.ended or f"give more {limit} to train on"
         raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
     if not finished:
@@ -383,7 +384,6 @@ def _finish(trainer: Trainer, run: Run) -> Run:
 def _round_off(trainer: Trainer, run: Run) -> None:
     if trainer.average is not None:
         trainer.average.swap()
-    trainer.release()
     trainer.game.eval()
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)

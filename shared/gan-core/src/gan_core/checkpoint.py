@@ -122,8 +122,13 @@ def write_checkpoint(
             save_files(temporary / EXTRA)
             extra = sums_of(temporary / EXTRA)
             if not extra:
-                (temporary / EXTRA).rmdir()
+                shutil.rmtree(temporary / EXTRA)
         sealed = _sealed({**state, "files": sums, "extra": extra})
+        if len(sealed) > STATE_BYTES:
+            raise GanError(
+                f"{folder}: the game's extra state makes a {STATE} of {len(sealed):,} characters, and at most "
+                f"{STATE_BYTES:,} are read; keep it in buffers, or write it as a file with `save_files`"
+            )
         (temporary / STATE).write_text(sealed, encoding="utf-8")
         for path in (*temporary.rglob("*"), temporary):
             _flush(path)
@@ -157,7 +162,7 @@ def read_checkpoint(
     for name, total in wanted.items():
         check_sum(folder / Path(name).name, total, STATE)
         files[name] = read_tensors(folder / Path(name).name)
-    check_sums(folder / EXTRA, state.get("extra", {}), STATE)
+    check_sums(folder / EXTRA, state["extra"], STATE)
     return files, state
 
 
@@ -165,13 +170,17 @@ def sums_of(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file in a folder, by path relative to it.
 
     Raises:
-        GanError: an entry is neither a file nor a folder.
+        GanError: an entry is neither a file nor a folder, or a name could not be read again.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     for path in paths:
         if path.is_symlink() or not path.is_file():
             raise GanError(f"{path}: `save_files` may only write regular files and folders")
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    for name in names:
+        if not _is_inside(name):
+            raise GanError(f"{folder}: `save_files` writes {name!r}; leave `:` and `\\` out of the names of files")
+    return {name: sha256(path) for name, path in names.items()}
 
 
 def check_sums(folder: Path, sums: Mapping[str, str], where: str) -> None:
@@ -195,10 +204,14 @@ def inside(name: str, where: str) -> str:
     Raises:
         CheckpointError: the path leads out of the folder.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in name or "\0" in name or ":" in name:
+    if not _is_inside(name):
         raise CheckpointError(f"{where}: lists the file {name!r}, which is outside its folder; it is damaged")
     return name
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(name) & set("\\\0:")
 
 
 def check_sum(path: Path, total: str, where: str) -> None:
@@ -290,6 +303,8 @@ def _unsealed(folder: Path) -> dict[str, Any]:
     if not whole:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
     state: dict[str, Any] = sealed["state"]
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("files", "extra")):
+        raise CheckpointError(f"{path}: is not a checkpoint's (it names no files)")
     return state
 
 

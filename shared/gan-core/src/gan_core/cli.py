@@ -252,7 +252,7 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
             "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
         }  # fmt: skip
         chosen = chosen.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
-        chosen = chosen.but({f"start.{network}": where for network, where in read_starts(start).items()})
+        chosen = chosen.but({"start": read_starts(start)})
         if chosen.data.source is None:
             chosen = chosen.but({"data.source": domain.card(chosen.system).data})
         from gan_core.api import train_recipe

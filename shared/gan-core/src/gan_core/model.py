@@ -89,6 +89,7 @@ class Weights:
         plain: other values of the modules' state, by name.
         networks: networks that the folder holds; None if it holds all.
         phase: phase in which the training ended; None if it is not known.
+        file: name of the file of tensors.
         averaged: names of the moving averages, which are in a separate file.
         files: folder of the game's own files; None if there are none.
         pretrained: SHA-256 of the weights of frozen helpers, by name.
@@ -99,15 +100,14 @@ class Weights:
     plain: Mapping[str, Any]
     networks: Sequence[str] | None = None
     phase: Reached | None = None
+    file: str = WEIGHTS
     averaged: frozenset[str] = frozenset()
     files: Path | None = None
     pretrained: Mapping[str, str] = field(default_factory=dict)
 
     def file_of(self, network: str) -> Path:
         """Returns the file with the weights of a network."""
-        if not (self.folder / GAME).is_file():
-            return self.folder / WEIGHTS
-        return self.folder / (AVERAGE if any(name.startswith(f"{network}.") for name in self.averaged) else GAME)
+        return self.folder / (AVERAGE if any(name.startswith(f"{network}.") for name in self.averaged) else self.file)
 
     def enter_phase(self, game: Game) -> None:
         """Enters the phase in which the game was saved.
@@ -131,9 +131,10 @@ class Weights:
         Raises:
             CheckpointError: a parameter is missing or has another shape.
         """
+        of_training = tuple(state_of_training(blank))
         for name, parameter in blank.state_dict(keep_vars=True).items():
             mine = self.networks is None or name.partition(".")[0] in self.networks
-            if not isinstance(parameter, nn.Parameter) or not mine:
+            if not isinstance(parameter, nn.Parameter) or not mine or name.startswith(of_training):
                 continue
             if name not in self.tensors:
                 raise CheckpointError(f"{self.folder}: has no `{name}`; it is damaged, or of another system")
@@ -159,7 +160,7 @@ class Weights:
             )  # fmt: skip
             optional = (*left_out, *state_of_training(game))
             load_state(game, self.tensors, self.plain, self.folder, optional=optional)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (OSError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise CheckpointError(f"{self.folder}: its state does not fit {type(game).__name__} ({error})") from error
 
 
@@ -181,17 +182,19 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
     tensors, plain = split_state(game, model=True)
     if networks is None and game.absent:
         networks = [name for name, _ in game.named_children() if name not in game.absent]
+    helpers = {name: helper.sha256 for name, helper in helpers_of(game).items()}
     networks = None if networks is None else sorted(networks)
     if networks is not None:
         left_out = tuple(f"{name}." for name, _ in game.named_children() if name not in networks)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(left_out)}
         plain = {key: value for key, value in plain.items() if not key.startswith(left_out)}
+        helpers = {name: total for name, total in helpers.items() if not f"{name}.".startswith(left_out)}
     about = {"library_name": "gan-core", "library_version": gan_core.__version__, "game": type(game).__name__}
     config = Config(
         recipe=None if game.recipe is None else game.recipe.model_dump(mode="json"),
         networks=networks, plain_state=plain,
         phase=Reached(number=game.phase_number, progress=game.progress),
-        pretrained={name: helper.sha256 for name, helper in helpers_of(game).items()},
+        pretrained=helpers,
     )  # fmt: skip
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -337,6 +340,9 @@ def read_weights(folder: Path) -> Weights:
         try:
             files, state = read_checkpoint(checkpoint, (GAME, AVERAGE))
             phase = Reached(number=state.get("phase", 0), progress=state.get("progress", 0.0))
+            config = Config(
+                recipe=None, phase=phase, plain_state=state.get("game", {}), pretrained=state.get("pretrained", {})
+            )
         except CheckpointError as error:
             problem = problem or error
             continue
@@ -345,8 +351,9 @@ def read_weights(folder: Path) -> Weights:
             continue
         average = files.get(AVERAGE, {})
         return Weights(
-            checkpoint, files.get(GAME, {}) | average, state.get("game", {}), phase=phase, averaged=frozenset(average),
-            files=checkpoint / EXTRA if state.get("extra") else None, pretrained=state.get("pretrained", {}),
+            checkpoint, files.get(GAME, {}) | average, config.plain_state, phase=config.phase, file=GAME,
+            averaged=frozenset(average), files=checkpoint / EXTRA if state["extra"] else None,
+            pretrained=config.pretrained,
         )  # fmt: skip
     if (run.model / CONFIG).is_file():
         return read_weights(run.model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -92,11 +93,14 @@ def regime_of(recipe: Recipe, given: Regime | None = None) -> tuple[Regime, Reci
         return given, recipe.model_copy(update={"regime": {"name": name}})
     if recipe.regime is None:
         return Regime(), recipe
-    kind = find_regime(str(recipe.regime.get("name")))
+    named = recipe.regime.get("name")
+    if not isinstance(named, str):
+        raise RecipeError("`regime.name` is missing; give an entry point of `gan.regimes`, or MODULE:CLASS")
+    kind = find_regime(named)
     settings = {key: value for key, value in recipe.regime.items() if key != "name"}
     takes = {key: parameter for key, parameter in keywords(kind).items() if key != "self"}
     settings = checked([kind], takes, settings, "regime")
-    return kind(**settings), recipe.model_copy(update={"regime": {"name": recipe.regime["name"], **settings}})
+    return kind(**settings), recipe.model_copy(update={"regime": {"name": named, **settings}})
 
 
 def find_regime(name: str) -> type[Regime]:
@@ -109,20 +113,21 @@ def find_regime(name: str) -> type[Regime]:
     """
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name in points:
-        found = points[name].load()
+        load = points[name].load
     elif path := PATH.fullmatch(name):
         packages = {domain.package for domain in find_domains().values()}
         if path[1] not in packages:
             trusted = ", ".join(sorted(packages)) or "none"
             raise RecipeError(f"`regime.name` is {name}, which is in no domain package (installed: {trusted})")
-        try:
-            found = resolve(name)
-        except (ImportError, AttributeError) as error:
-            raise RecipeError(f"`regime.name` is {name}, which cannot be imported ({error})") from error
+        load = partial(resolve, name)
     elif "." in name:
         raise RecipeError(f"the regime of this recipe, {name}, was built in Python; pass it again as `regime`")
     else:
         raise unknown("regime", name, points)
+    try:
+        found = load()
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"`regime.name` is {name}, which cannot be imported ({error})") from error
     if not (isinstance(found, type) and issubclass(found, Regime)):
         raise RecipeError(f"`regime.name` is {name}, which is not a `gan_core.Regime`")
     return found

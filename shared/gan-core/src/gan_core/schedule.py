@@ -15,7 +15,7 @@ from gan_core.data import FittedData, hold_out, length
 from gan_core.errors import RecipeError
 from gan_core.game import Game, Phase
 from gan_core.recipe import Recipe, TrainSettings
-from gan_core.seat import turns_of
+from gan_core.seat import playing, turns_of
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,19 @@ class Schedule:
         self.start = point
 
     def load(self, starts: Sequence[int], start: Point, ends: Sequence[int]) -> None:
-        """Restores a saved plan. Phases that have ended keep their steps; the last one ends at the current limit.
+        """Restores a saved plan.
+
+        Phases that have ended keep their steps. The last one ends at the current limit; those before it end as planned,
+        or earlier, so that each later one has a step.
 
         Raises:
             ValueError: the plan is for another number of phases.
         """
         if len(ends) != len(self.phases) or not 0 < len(starts) <= len(ends):
             raise ValueError(f"it has {len(ends)} phases and is in phase {len(starts)}, not one of {len(self.phases)}")
-        self.starts, self.start, self.ends = list(starts), start, [*ends[:-1], self.limits.steps]
+        last = [self.limits.steps - left for left in range(len(ends) - 1, -1, -1)]
+        self.starts, self.start = list(starts), start
+        self.ends = [*(min(end, latest) for end, latest in zip(ends[:-1], last, strict=False)), self.limits.steps]
 
     def over(self, point: Point) -> bool:
         """Returns whether the run has reached a limit and every phase has had a step."""
@@ -147,11 +152,11 @@ class Schedule:
         """Returns the completed fraction of the current phase, in [0, 1]."""
         if self.limits.only_steps:
             return min(1.0, self.done(point) / max(1, self.ends[self.number] - self.start.step))
-        if self.phase.steps is not None:
+        if self.phase.steps is not None and not self.in_last:
             return min(1.0, self.done(point) / self.phase.steps)
         began = self.limits.progress(self.start)
-        share = self._end(point) - began
-        if share <= 0:  # the limit was reached before the phase began: it has a single step
+        share = (1.0 if self.in_last else self._end(point)) - began
+        if share <= 0:  # nothing is left of the run: the phase has a single step
             return float(self.done(point) > 0)
         return min(1.0, (self.limits.progress(point) - began) / share)
 
@@ -208,6 +213,9 @@ def in_steps(
         steps: number of steps if `epochs` is None. If all phases have a fixed length, their sum may be smaller.
         items: number of training items in each phase.
         read: number of samples that one step reads, for each phase.
+
+    Raises:
+        RecipeError: the phases leave none of the epochs.
     """
     lengths = [
         phase if phase.epochs is None else replace(phase, epochs=None, steps=max(1, round(phase.epochs * n / samples)))
@@ -215,8 +223,10 @@ def in_steps(
     ]
     fixed = sum(phase.steps for phase in lengths if phase.steps is not None)
     shares = sum(phase.share for phase in lengths if phase.share is not None)
+    if not shares and epochs is not None:
+        raise RecipeError(f"`train.epochs` is {epochs:g}, and all phases have a length of their own; leave it out")
     if not shares:
-        return lengths, min(steps, fixed) if epochs is None else fixed
+        return lengths, min(steps, fixed)
     if epochs is None:
         return lengths, steps
     each = list(zip(lengths, items, read, strict=True))
@@ -246,7 +256,7 @@ def lengths(game: Game, recipe: Recipe, data: FittedData) -> tuple[list[Phase], 
 
 def batches_read(game: Game, phase: Phase, recipe: Recipe) -> float:
     """Returns how many batches a step of a phase reads on average: one per turn, or one for all if the game stages."""
-    playing = [player for player in game.players() if phase.players is None or player.name in phase.players]
-    if game.shares_samples(player.name for player in playing):
+    players = playing(phase, game.players())
+    if game.shares_samples(player.name for player in players):
         return 1.0
-    return sum(turns / every for turns, every in (turns_of(player, recipe) for player in playing))
+    return sum(turns / every for turns, every in (turns_of(player, recipe) for player in players))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
@@ -11,8 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gan_core import draws
 from gan_core.distributed import Processes
-from gan_core.errors import RecipeError
-from gan_core.game import Batch, Player, Terms
+from gan_core.errors import RecipeError, unknown
+from gan_core.game import Batch, Phase, Player, Terms
 from gan_core.judgement import total
 from gan_core.optimizers import make_optimizer, rate_factor
 from gan_core.recipe import PlayerSettings, Recipe
@@ -154,6 +154,22 @@ def release(game: nn.Module, fixed: set[nn.Parameter]) -> None:
     """Lets all parameters of a game require gradients, except the fixed ones."""
     for parameter in game.parameters():
         parameter.requires_grad_(parameter not in fixed)
+
+
+def playing(phase: Phase, players: Iterable[Player]) -> list[Player]:
+    """Returns the players that take part in a phase, in the order of their turns.
+
+    Raises:
+        RecipeError: the phase names a player that there is not, or nobody takes part.
+    """
+    known = {player.name: player for player in players}
+    for name in known if phase.players is None else phase.players:
+        if name not in known:
+            raise unknown(f"player in phase `{phase.name}`", name, known)
+    found = [player for name, player in known.items() if phase.players is None or name in phase.players]
+    if not found:
+        raise RecipeError(f"nobody plays in the phase `{phase.name}`; name a player")
+    return found
 
 
 def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:

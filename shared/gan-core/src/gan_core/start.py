@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +96,15 @@ def find_start(source: str, name: str, domain: Domain | None) -> Given:
     Raises:
         CheckpointError: the weights are missing or damaged.
     """
+    source = os.path.expanduser(source)  # which leaves an unknown user's as it is
     place, colon, rest = source.rpartition(":")
     if colon and domain is not None and place in domain.module("reference").IMPORTERS:
-        published = read_reference(domain, place, read_published(Path(rest).expanduser()), {})
+        file = Path(os.path.expanduser(rest))
+        published = read_reference(domain, place, read_published(file), {})
         tensors, plain = split_state(published.build())
-        return Given(tensors, plain, Path(rest).expanduser())
-    other = colon and not Path(source).expanduser().exists()
-    folder, network = (place, rest) if other else (source, name)
-    weights = read_weights(local_folder(Path(folder).expanduser() if folder.startswith("~") else folder))
+        return Given(tensors, plain, file)
+    folder, network = (place, rest) if colon and not os.path.exists(source) else (source, name)
+    weights = read_weights(local_folder(folder))
     found = _of_network(weights.tensors, network)
     if not found:
         held = sorted({key.partition(".")[0] for key in weights.tensors})
@@ -111,10 +113,14 @@ def find_start(source: str, name: str, domain: Domain | None) -> Given:
 
 
 def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
-    """Returns the state of one network, with names relative to it; for an adversary, that of its discriminator."""
-    own = {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
-    judged = {key.removeprefix("network."): value for key, value in own.items() if key.startswith("network.")}
-    return judged or own
+    """Returns the state of one network, with names relative to it."""
+    return {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
+
+
+def _as_named(found: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a state with the names of a network: as it is, or for an adversary, that of its discriminator."""
+    judged = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
+    return max(found, judged, key=lambda state: len(state.keys() & own.keys()))
 
 
 def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
@@ -125,7 +131,7 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     """
     tensors, plain = split_state(network)
     own = {**tensors, **plain}
-    found = {**given.tensors, **given.plain}
+    found = _as_named({**given.tensors, **given.plain}, own)
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
         raise CheckpointError(f"{source}: no weight has a name of `{name}`; it is another network")

@@ -37,7 +37,7 @@ from gan_core.checkpoint import (
 from gan_core.data import BatchStream, FittedData, hold_out, length
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
-from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, unknown, writing
+from gan_core.errors import CheckpointError, NonFiniteError, RecipeError, writing
 from gan_core.game import Batch, Game, Phase, Player, Terms, evaluating
 from gan_core.layout import lay_out
 from gan_core.ledger import Display, Ledger, Trackers, check_trackers
@@ -46,7 +46,7 @@ from gan_core.recipe import Recipe, TrainSettings
 from gan_core.regime import Regime
 from gan_core.run import EVALUATION, WATCH, Run
 from gan_core.schedule import Limits, Point, Schedule, lengths
-from gan_core.seat import PRECISIONS, Seat, autocast, frozen, release, share_of_draws
+from gan_core.seat import PRECISIONS, Seat, autocast, frozen, playing, release, share_of_draws
 from gan_core.watch import Watch
 
 Evaluate = Callable[[Game], Mapping[str, Any]]
@@ -200,6 +200,7 @@ class Trainer:
             raise NonFiniteError(self._roll_back(str(error))) from None
         finally:
             self.game.optimizers = {}
+            self.release()
         return self.interrupted
 
     def _play(self) -> None:
@@ -231,10 +232,11 @@ class Trainer:
         moving = [seat for seat in self.seats if done % seat.every == 0]
         staged = self._stage(moving) if self.staging else None
         line = self.step + self.log_every - self.step % self.log_every  # step of the next line of the log
+        for seat in self.seats:  # before any turn: a game may read the rates of all
+            seat.set_rate(self.game.progress, done)
         for place, seat in enumerate(self.seats, start=1):
             if seat not in moving:
                 continue
-            seat.set_rate(self.game.progress, done)
             seat.watched, seat.gradient_norm = self.step + seat.every >= line, None
             self._give_turn_to([seat])
             for turn in range(seat.turns):
@@ -357,15 +359,12 @@ class Trainer:
         if self.game.shares_samples(self.game.stagers) and not any(name in players for name in self.game.stagers):
             given = f"`stagers` names {', '.join(self.game.stagers)}, and the players are {', '.join(players)}"
             raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
-        for name in phase.players or ():
-            if name not in players:
-                raise unknown(f"player in phase `{phase.name}`", name, players)
-        playing = [p for name, p in players.items() if phase.players is None or name in phase.players]
+        takers = playing(phase, players.values())
         if self.processes.count > 1:
             share_batch_statistics(self.game)
-        self.seats = [Seat(self.regime.player(player), self.recipe, self.processes) for player in playing]
+        self.seats = [Seat(self.regime.player(player), self.recipe, self.processes) for player in takers]
         self.game.eval()
-        for network in (network for player in playing for network in player.networks):
+        for network in (network for player in takers for network in player.networks):
             train_mode(network)
         self.game.requires_grad_(False)
         self.game.optimizers = {seat.player.name: seat.optimizer for seat in self.seats}
@@ -376,7 +375,7 @@ class Trainer:
                 what = f"`{seat.player.name}` of {self.recipe.system} trains through the samples that a step shares"
                 raise RecipeError(f"{what}; its `turns` must be 1")
         if self.settings.compile:
-            for network in {network: None for player in playing for network in player.networks}:
+            for network in {network: None for player in takers for network in player.networks}:
                 network.compile()
 
     # What is written.

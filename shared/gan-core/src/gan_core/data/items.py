@@ -26,8 +26,8 @@ from gan_core.files import Unreadable, nothing_readable, skip
 
 MEMORY_BYTES = 2**31
 """Maximum size of a dataset that is held in memory, in bytes."""
-RESIZED_AT_ONCE = 1024
-"""Number of images in memory that are resized at once."""
+RESIZED_AT_ONCE = 2**26
+"""Maximum number of values, after resizing, of the images in memory that are resized at once."""
 MEMORY_VALUES = 10**9
 """Maximum number of values that are decoded before training starts, about ten seconds of images."""
 
@@ -198,16 +198,20 @@ def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None 
 
 
 def sized(dataset: Dataset[Batch], spec: ImageSpec) -> Dataset[Batch]:
-    """Returns a dataset whose images are resized to a specification; see `Resized`."""
+    """Returns a dataset whose images are resized to a specification; see `Resized`.
+
+    Images in memory are resized in advance, unless they would then be larger than `MEMORY_BYTES`.
+    """
     images = pixels_of(dataset) | LABEL_MAPS
     first = {key: tensor for key, tensor in named(dataset[0]).items() if key in images and tensor.ndim > 2}
     if spec.loaded_size is None or all(tuple(x.shape[-2:]) == loaded_size(x, spec) for x in first.values()):
         return dataset
     resized = Resized(dataset, spec)
-    if not isinstance(dataset, TensorDataset):
+    items = length(dataset)
+    if not isinstance(dataset, TensorDataset) or items * sum(t.nbytes for t in resized[0].values()) > MEMORY_BYTES:
         return resized
-    starts = range(0, length(dataset), RESIZED_AT_ONCE)
-    parts = [resized.__getitems__(range(k, min(k + RESIZED_AT_ONCE, length(dataset)))) for k in starts]
+    rows = max(1, RESIZED_AT_ONCE // sum(tensor.numel() for tensor in resized[0].values()))
+    parts = [resized.__getitems__(range(k, min(k + rows, items))) for k in range(0, items, rows)]
     tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return TensorDataset(tensors, pixels=dataset.pixels, groups=dataset.groups)
 

@@ -6,11 +6,13 @@ folders and checkpoints only record their SHA-256.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ from torch import Tensor, nn
 from gan_core.checkpoint import load_state, read_published, sha256
 from gan_core.errors import CheckpointError
 from gan_core.files import data_home
+
+DIGITS = re.compile(r"[0-9a-fA-F]{8,64}")
+"""Digits of a SHA-256, enough to tell a file from all others by the same name."""
 
 
 class Pretrained(nn.Module):
@@ -114,9 +119,11 @@ def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, 
             )
         if digest is None:
             raise CheckpointError(f"{text}: `sha256` is required for weights from a URL")
-        file = downloaded(text, digest)
+        if not DIGITS.fullmatch(digest):
+            raise CheckpointError(f"{text}: `sha256` is {digest!r}; give at least 8 of its hexadecimal digits")
+        file = downloaded(text, digest.lower())
         return file, sha256(file)
-    file = Path(text).expanduser()
+    file = Path(os.path.expanduser(text))
     if not file.is_file():
         expected = "" if digest is None else f" (its SHA-256 begins with {digest})"
         raise CheckpointError(f"{file}: no such file of weights{expected}; put it there")
@@ -136,7 +143,9 @@ def downloaded(url: str, digest: str) -> Path:
     Raises:
         CheckpointError: the download failed, or the file has another SHA-256; the message says where to put the file.
     """
-    file = data_home() / "weights" / url.rpartition("/")[2]
+    file = data_home() / "weights" / PurePosixPath(urlsplit(url).path).name
+    if digest[:8] not in file.name:  # there are many a `model.safetensors`
+        file = file.with_name(f"{file.stem}-{digest[:8]}{file.suffix}")
     if file.is_file() and sha256(file).startswith(digest):
         return file
     try:

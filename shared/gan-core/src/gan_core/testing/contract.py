@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_core.api import open_data, train_recipe
+from gan_core.checkpoint import split_state
 from gan_core.data import BatchStream, FittedData, require_keys
 from gan_core.distributed import Processes
 from gan_core.domain import Card, Domain
@@ -103,8 +104,9 @@ def check_saving(game: Game, domain: Domain, folder: Path) -> None:
         if isinstance(tensor, Tensor) and tensor.is_floating_point():
             tensor.normal_()
     loaded = domain.load(game.save_pretrained(folder / "model")).state_dict()
-    for name, tensor in game.state_dict().items():
-        same = torch.equal(tensor, loaded[name]) if isinstance(tensor, Tensor) else tensor == loaded[name]
+    tensors, plain = split_state(game, model=True)
+    for name, value in {**tensors, **plain}.items():
+        same = torch.equal(value, loaded[name]) if isinstance(value, Tensor) else value == loaded[name]
         assert same, f"{name} is not loaded as it was saved"
 
 
