@@ -195,7 +195,7 @@ def test_two_shards_make_the_files_of_the_whole_job(gan, refused, models, tmp_pa
 def test_what_is_vocoded_block_by_block_is_what_the_whole_gives(gan, models, game, tmp_path):
     audio = read(save(tmp_path / "in/x/long.wav", noise(150_000)))
     mel = game.mel(audio[None])
-    write_mel(tmp_path / "in/y/long.mel.safetensors", mel, TINY)
+    write_mel(tmp_path / "in/y/long.MEL.SafeTensors", mel, TINY)  # suffixes are known in any case
     status, out, err = gan("vocode", models / "melgan", "in", "--out", "out")
     assert (status, out, err) == (0, b"2 files in out\n", "")
     wanted = game.vocode(mel)
@@ -504,8 +504,8 @@ def test_what_is_in_a_file_is_known(gan, tmp_path):
     save(tmp_path / "tone.wav", torch.stack([tone, tone]), 16_000, "PCM_24")
     save(tmp_path / "loud.wav", torch.cat([torch.zeros(1, 2400), torch.ones(1, 800)], dim=1), 8000)
     save(tmp_path / "silent.flac", torch.zeros(1, 800), 8000)
-    write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 441), TINY)
-    names = ["tone.wav", "loud.wav", "silent.flac", "a.mel.safetensors"]
+    write_mel(tmp_path / "a.mel.SAFETENSORS", torch.zeros(5, 441), TINY)
+    names = ["tone.wav", "loud.wav", "silent.flac", "a.mel.SAFETENSORS"]
     found = json.loads(gan("inspect", *names, "--json")[1])
     tone, loud, silent, mel = (found[name] for name in names)
     assert [tone[key] for key in ("format", "sample_rate", "channels", "bits", "seconds")] == [
@@ -527,7 +527,7 @@ def test_what_is_in_a_file_is_known(gan, tmp_path):
     lines = gan("inspect", *names)[1].decode().splitlines()
     assert lines[0] == ("tone.wav: WAV, 16,000 Hz, 2 channels, 24 bits (PCM_24), 1.000 s, peak -6.02 dBFS, "
                         "RMS -9.03 dBFS, 0 clipped, 0.0% silent")  # fmt: skip
-    assert lines[3] == f"a.mel.safetensors: mel, 441 frames, 0.160 s, {TINY.describe()}"
+    assert lines[3] == f"a.mel.SAFETENSORS: mel, 441 frames, 0.160 s, {TINY.describe()}"
 
 
 @pytest.mark.parametrize("seconds", [0.1, 20])

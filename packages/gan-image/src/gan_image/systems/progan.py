@@ -1,6 +1,7 @@
 """Progressive growing: networks start at 4 pixels, and every phase of the training doubles the size.
 
-- `progan`: Karras et al. 2018, arXiv:1710.10196.
+- `progan`: Karras et al. 2018, arXiv:1710.10196. The images of each size are the data reduced by Lanczos' filter, where
+  the authors average squares of pixels.
 """
 
 from __future__ import annotations
