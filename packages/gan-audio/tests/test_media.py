@@ -180,7 +180,7 @@ def test_a_sheet_of_many_items_is_no_larger_than_a_page(tmp_path):
 
 def test_samples_that_cannot_be_shown_are_refused(tmp_path):
     with pytest.raises(
-        DataError, match=r"^no samples to write: need sounds \[N, channels, samples\], and have {'label'"
+        DataError, match=r"^no samples to write: expected sounds \[N, channels, samples\], got {'label'"
     ):
         write_samples({"label": torch.zeros(3)}, tmp_path / "a")
     with pytest.raises(DataError, match=r"different numbers of items: {'a': 2, 'b': 3}$"):
@@ -213,7 +213,7 @@ def test_an_item_of_several_sounds_has_several_files(tmp_path):
 
 def test_what_was_cut_is_counted(tmp_path, caplog):
     write_items(torch.tensor([[[0.5, 1.5, -2.0] * 20]]), tmp_path, game=Maker())
-    assert caplog.messages == [f"{tmp_path}: 40 samples beyond [-1, 1] were cut there"]
+    assert caplog.messages == [f"{tmp_path}: 40 samples beyond [-1, 1] were clipped"]
 
 
 def test_no_file_is_replaced(tmp_path):

@@ -122,7 +122,7 @@ def test_mels_are_written_with_their_contract_and_vocoded(model, tmp_path, gan):
 def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
     status, _, err = gan("interpolate", model, "--out", tmp_path / "a.wav")
     assert (status, err.strip().splitlines()[-1]) == (
-        2, f"gan-audio: {tmp_path / 'a.wav'}: samples of melspec are not sounds; give a model of sounds"
+        2, f"gan-audio: {tmp_path / 'a.wav'}: samples of melspec are not sounds; use a model that generates sounds"
     )  # fmt: skip
     status, _, err = gan("evaluate", model, "--data", "drums", "-n", 4, "--metrics", "spectrum")
     assert status == 2

@@ -470,7 +470,7 @@ def test_measures_of_tunes_need_tunes_and_measures_of_sounds_a_rate():
     assert all(needs[name] == ("tunes",) for name in ("chord_fit", "notes", "repetition"))
     assert all("sample_rate" in needs[name] for name in ("recognition", "spectrum", "sliced_wasserstein"))
     source = load_tunes()
-    with pytest.raises(InputError, match=r"^the samples have the shape \[2, 1, 400\]; this measure is of tunes \["):
+    with pytest.raises(InputError, match=r"^the samples have the shape \[2, 1, 400\]; expected tunes \["):
         measured(ChordFit, torch.zeros(2, 1, 400), source.fit(TuneSpec(bars=2)), source.facts)
 
 

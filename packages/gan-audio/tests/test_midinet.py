@@ -310,7 +310,7 @@ def test_requests_that_make_no_sense_are_one_line(gan, tmp_path):
     tiny().save_pretrained(tmp_path / "by-hand")
     DOMAIN.create("midinet", **TINY).save_pretrained(tmp_path / "model")
     wrong = {
-        ("interpolate", "model", "--out", "a.wav"): "midinet draws a latent for every bar of a tune",
+        ("interpolate", "model", "--out", "a.wav"): "midinet draws a latent for every bar, so it has no latents",
         ("train", "midinet", "--data", "drums", "--out", "run"):
             "drums has `audio`, `label`, but midinet reads `tune`; give data whose items have `tune`",
         ("train", "wavegan", "--data", "tunes", "--out", "run"):

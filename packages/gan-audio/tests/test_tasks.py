@@ -186,7 +186,7 @@ def test_two_shards_make_the_files_of_the_whole_job(gan, refused, models, tmp_pa
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     for file in (tmp_path / "whole").rglob("*.*"):
         assert file.read_bytes() == (tmp_path / "parts" / file.relative_to(tmp_path / "whole")).read_bytes()
-    assert refused(*words, "in", "--out", "more", "--shard", "3/2").startswith("`--shard` is 3/2; write K/N ")
+    assert refused(*words, "in", "--out", "more", "--shard", "3/2").startswith("`--shard` is 3/2; expected K/N ")
 
 
 # --- sound of mels
@@ -195,7 +195,7 @@ def test_two_shards_make_the_files_of_the_whole_job(gan, refused, models, tmp_pa
 def test_what_is_vocoded_block_by_block_is_what_the_whole_gives(gan, models, game, tmp_path):
     audio = read(save(tmp_path / "in/x/long.wav", noise(150_000)))
     mel = game.mel(audio[None])
-    write_mel(tmp_path / "in/y/long.mel.safetensors", mel, TINY)
+    write_mel(tmp_path / "in/y/long.MEL.SafeTensors", mel, TINY)  # suffixes are known in any case
     status, out, err = gan("vocode", models / "melgan", "in", "--out", "out")
     assert (status, out, err) == (0, b"2 files in out\n", "")
     wanted = game.vocode(mel)
@@ -458,9 +458,9 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     (tmp_path / "none").mkdir()
     assert refused("vocode", "text", "a.wav", "--out", "out").startswith("text: neither a run (it has no recipe.yaml)")
     assert refused("vocode", models / "wavegan", "a.wav", "--out", "out").endswith(
-        "is a model of wavegan, which makes sounds of noise and not of mels; give a vocoder's, or use `generate`"
+        "is a model of wavegan, which is not a vocoder; use the model of a vocoder, or `generate`"
     )
-    stereo = "stereo.wav: has 2 channels, and the model hears one; `--mono` mixes them"
+    stereo = "stereo.wav: has 2 channels, but the model takes one; `--mono` mixes them"
     assert refused("vocode", melgan, "stereo.wav", "--out", "out") == stereo
     assert refused("resynthesize", melgan, "a.wav", "stereo.wav", "--out", "out") == stereo
     assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; write ")
@@ -470,18 +470,19 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     assert refused("mel", "none", "--out", "out").startswith("none: no readable sounds among 0 files (looked for .wav")
     assert refused("mel", "short.wav", "--out", "out").startswith("short.wav: the audio is 100 samples long; one frame")
     assert refused("mel", "-", "--out", "out") == "standard input: is empty"
-    assert refused("mel", "-", "-", "--out", "out") == "`-` is given twice, and standard input can be read once"
+    assert refused("mel", "-", "-", "--out", "out") == "`-` is given twice, but standard input can only be read once"
     assert refused("mel", "a.wav", "--raw", "22050:1:s16", "--out", "out").startswith("`--raw` has no effect")
     assert refused("mel", "a.wav", "--contract", "24", "--out", "out").startswith("unknown mel contract `24`")
     assert refused("mel", "a.wav").startswith("`--out` is missing")
     assert refused("mel", "a.wav", "in", "--out", "out") == (
-        f"a.wav and {Path('in/a.flac')} would both become {Path('out/a.mel.safetensors')}; write them to two folders"
+        f"a.wav and {Path('in/a.flac')} would both be written to {Path('out/a.mel.safetensors')}; "
+        "use two output folders"
     )
     assert refused("resynthesize", melgan, "a.wav", "--out", "there").startswith("there already contains a.wav; ")
-    assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one at a time")
+    assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one input")
     assert refused("resynthesize", melgan, "a.wav", "--out", "out", "--raw-out").startswith("`--raw-out` has no effect")
     write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 9), TINY)
-    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith("a.mel.safetensors: is a mel already; ")
+    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith("a.mel.safetensors: is already a mel; ")
 
 
 def test_what_breaks_off_leaves_no_file(gan, models, tmp_path):
@@ -503,8 +504,8 @@ def test_what_is_in_a_file_is_known(gan, tmp_path):
     save(tmp_path / "tone.wav", torch.stack([tone, tone]), 16_000, "PCM_24")
     save(tmp_path / "loud.wav", torch.cat([torch.zeros(1, 2400), torch.ones(1, 800)], dim=1), 8000)
     save(tmp_path / "silent.flac", torch.zeros(1, 800), 8000)
-    write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 441), TINY)
-    names = ["tone.wav", "loud.wav", "silent.flac", "a.mel.safetensors"]
+    write_mel(tmp_path / "a.mel.SAFETENSORS", torch.zeros(5, 441), TINY)
+    names = ["tone.wav", "loud.wav", "silent.flac", "a.mel.SAFETENSORS"]
     found = json.loads(gan("inspect", *names, "--json")[1])
     tone, loud, silent, mel = (found[name] for name in names)
     assert [tone[key] for key in ("format", "sample_rate", "channels", "bits", "seconds")] == [
@@ -526,7 +527,7 @@ def test_what_is_in_a_file_is_known(gan, tmp_path):
     lines = gan("inspect", *names)[1].decode().splitlines()
     assert lines[0] == ("tone.wav: WAV, 16,000 Hz, 2 channels, 24 bits (PCM_24), 1.000 s, peak -6.02 dBFS, "
                         "RMS -9.03 dBFS, 0 clipped, 0.0% silent")  # fmt: skip
-    assert lines[3] == f"a.mel.safetensors: mel, 441 frames, 0.160 s, {TINY.describe()}"
+    assert lines[3] == f"a.mel.SAFETENSORS: mel, 441 frames, 0.160 s, {TINY.describe()}"
 
 
 @pytest.mark.parametrize("seconds", [0.1, 20])

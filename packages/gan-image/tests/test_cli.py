@@ -258,7 +258,7 @@ def test_a_place_in_use_is_left_alone(refused, tmp_path, trained):
         "holds a run already; resume it, or choose another `--out`"
     )
     words = refused("import", "dcgan/generator", published(tmp_path / "g.safetensors"), "--out", "full")
-    assert words == f"{tmp_path / 'full'}: exists and is no model folder; choose another"
+    assert words == f"{tmp_path / 'full'}: exists and is not a model folder; choose another"
 
 
 @pytest.mark.parametrize("place", ["/proc/new", "file/new"])
@@ -290,15 +290,13 @@ def test_a_file_where_a_folder_is_meant_and_the_other_way_round(refused, tmp_pat
         assert (
             refused(command, trained / "plain", "--out", ".") == "Invalid value for '--out': file '.' is a directory."
         )
-    assert refused("sheet", trained / "plain", "--out", "a.jpg") == "`--out` is a.jpg; the picture is a .png"
-    assert refused("film", trained / "plain", "--out", "a.mp4") == "`--out` is a.mp4; the animation is a .gif"
+    assert refused("sheet", trained / "plain", "--out", "a.jpg") == "`--out` is a.jpg; expected a .png file"
+    assert refused("film", trained / "plain", "--out", "a.mp4") == "`--out` is a.mp4; expected a .gif file"
     assert (
         refused("export", trained / "plain", "--out", "a", "--network", "discriminator")
         == "`discriminator` of dcgan cannot be exported; choose --network generator"
     )
-    assert (
-        refused("export", trained / "plain", "--out", "a", "--format", "tf") == "`--format` is tf; only onnx is known"
-    )
+    assert refused("export", trained / "plain", "--out", "a", "--format", "tf") == "`--format` is tf; expected onnx"
 
 
 def test_samples_are_never_written_over(gan, refused, trained):
@@ -385,7 +383,7 @@ def test_a_file_that_is_no_recipe(refused, tmp_path, trained):
     missing = "none.yaml: cannot be read as a recipe (No such file or directory)"
     assert refused("train", "--recipe", "none.yaml", "--out", "new") == missing
     assert refused("train", "gan", "--recipe", trained / "plain" / "recipe.yaml", "--out", "new").endswith(
-        "is of dcgan (small); leave SYSTEM and --preset out"
+        "is a recipe of dcgan (small); omit SYSTEM and --preset"
     )
 
 
@@ -729,7 +727,7 @@ def test_a_discriminator_alone_makes_no_samples(gan, refused, tmp_path):
     save_file(state | {"main.8.weight": torch.zeros(1, 16, 4, 4)}, tmp_path / "d.safetensors")
     assert gan("import", "dcgan/discriminator", "d.safetensors", "--out", "m")[0] == 0
     words = refused("generate", "m", "--out", "s")
-    assert words == "this model does not hold the network `generator`; load one that does"
+    assert words == "this model has no weights for the network `generator`; load a model that has"
 
 
 # --- the program itself
@@ -765,7 +763,7 @@ def test_a_killed_training_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert training.returncode == 0, err
     (checkpoint,) = (tmp_path / "my run" / "checkpoints").iterdir()
     step = int(checkpoint.name)
-    assert out == f"interrupted by SIGTERM at step {step}; go on with: gan-image resume 'my run'\n"
+    assert out == f"interrupted by SIGTERM at step {step}; continue with: gan-image resume 'my run'\n"
     assert len(Run(tmp_path / "my run").log()) == step
 
 

@@ -25,6 +25,14 @@ def samples(*, channels: int = 3, size: int = 16, seed: int = 0) -> Tensor:
     return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def test_the_embedded_extractors_learn_the_images_of_any_key():
+    items = {"image": samples(channels=1), "target": samples(channels=1, seed=1)}
+    assert torch.equal(extractors._images(items), items["image"])
+    assert torch.equal(extractors._images({"source": samples(seed=2)} | {"target": items["target"]}), items["target"])
+    own = {"grey": samples(channels=1), "colour": samples(), "label": torch.arange(2)}
+    assert torch.equal(extractors._images(own), own["colour"])
+
+
 # --- Inception
 
 

@@ -78,7 +78,7 @@ def test_without_anything_to_draw_the_error_says_what_there_is(tmp_path):
     with pytest.raises(DataError) as error:
         write_samples({"label": torch.zeros(3)}, tmp_path / "a")
     assert str(error.value) == (
-        "no samples to write: need images [N, C, H, W] or points [N, D], and have {'label': [3]}"
+        "no samples to write: expected images [N, C, H, W] or points [N, D], got {'label': [3]}"
     )
     with pytest.raises(DataError, match=r"^the samples have different numbers of items: {'source': 2, 'target': 3}$"):
         write_samples({"source": flat(0.0, 0.0), "target": flat(0.0, 0.0, 0.0)}, tmp_path / "a")
@@ -210,9 +210,7 @@ def test_reading_items_says_what_is_wrong(tmp_path):
     with pytest.raises(DataError, match=r"no generated items \(looked for 00000.png, … and points.csv\)$"):
         read_items(tmp_path)
     write_items({"a": flat(0.0, size=4), "b": flat(0.0, size=8)}, tmp_path)
-    with pytest.raises(
-        DataError, match=r"the images have different sizes or channels, so they are not of one generator$"
-    ):
+    with pytest.raises(DataError, match=r"the images have different sizes or channels; use those of one generator$"):
         read_items(tmp_path)
     (tmp_path / "points.csv").write_text("x0,x1\n1,2\n3,four\n")
     with pytest.raises(DataError, match=r"points.csv: line 3 is not a point \(could not convert"):

@@ -388,7 +388,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
         assert made.keys() == {result}
         assert torch.equal(made[result], DOMAIN.load_reference(name, state).eval()(picture))
         other = "b_to_a" if place is None else "a_to_b"
-        with pytest.raises(CheckpointError, match=f"this model does not hold the network `{other}`"):
+        with pytest.raises(CheckpointError, match=f"this model has no weights for the network `{other}`"):
             loaded.apply({"target" if key == "source" else "source": picture[:, :1]})
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +21,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core.cli import main
+from gan_core.conditions import Classes, Given
+from gan_core.data import ImageSpec
+from gan_core.errors import RecipeError
+from gan_core.game import Game
 from gan_core.model import model_card, save_model
 from gan_image import DOMAIN
 from gan_image.files import MAX_PIXELS
@@ -26,6 +32,49 @@ from gan_image.pipeline import translate
 from gan_image.sources import to_tensor
 
 Call = Callable[..., tuple[int, bytes, str]]
+
+
+class Painter(Game):
+    """Paints a grey picture in the colour of a class."""
+
+    results: ClassVar = {"painted": "source"}
+
+    def __init__(self):
+        super().__init__()
+        self.num_classes, self.generator = 2, nn.Embedding.from_pretrained(torch.tensor([[1.0, -1, -1], [-1, -1, 1.0]]))
+
+    @property
+    def conditions(self):
+        return {"source": Given(), "label": Classes(2, ("red", "blue"))}
+
+    def data_spec(self):
+        return ImageSpec(channels={"source": 1})
+
+    def players(self):
+        return ()
+
+    def apply(self, batch):
+        colours = self.generator(batch["label"])[:, :, None, None]
+        return {"painted": torch.lerp(-torch.ones_like(colours), colours, (batch["source"] + 1) / 2)}
+
+
+def test_conditions_beside_the_picture_are_given_by_name(tmp_path: Path) -> None:
+    Image.new("L", (6, 5), 255).save(tmp_path / "a.png")
+    for label, colour in (("blue", (0, 0, 255)), (0, (255, 0, 0))):
+        (file,) = translate(Painter(), [str(tmp_path / "a.png")], str(tmp_path / str(label)), label=label).files
+        with Image.open(file) as image:
+            assert (image.size, image.getpixel((2, 2))) == ((6, 5), colour)
+    for given, words in [
+        ({}, "`label` is missing: Painter needs it beside `source`"),
+        ({"label": "green"}, "unknown label `green`; known: blue, red"),
+        ({"label": 0, "lable": 1}, "Painter takes no `lable`; it takes `label`"),
+    ]:
+        with pytest.raises(RecipeError) as error:
+            translate(Painter(), [str(tmp_path / "a.png")], str(tmp_path / "none"), **given)
+        assert str(error.value) == words
+    assert not (tmp_path / "none").exists()
+
+
 MEMORY = """
 import resource, sys
 from gan_image import DOMAIN
@@ -192,6 +241,26 @@ def test_pictures_are_upright_of_the_networks_channels_and_keep_their_transparen
     assert_alike(read(tmp_path / "colour/grey.png"), translated(models / "pix2pix", grey, "translated"))
 
 
+def test_grey_pictures_of_16_bits_may_be_transparent_and_of_either_byte_order(
+    gan: Call, models: Path, tmp_path: Path
+) -> None:
+    grey = pixels(16, 24, 1)
+    grey[:, :8] = 77
+    fine = Image.fromarray(grey.astype(np.uint16) * 257)
+    save(tmp_path / "fine.png", fine, transparency=77 * 257)
+    big = b"MM\0*\0\0\0\x08\0\x08" + b"".join(
+        struct.pack(">HHIHH" if kind == 3 else ">HHII", tag, kind, 1, value, *[0] * (kind == 3))
+        for tag, kind, value in ((256, 3, 24), (257, 3, 16), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 110),
+                                 (278, 3, 16), (279, 4, 768))
+    ) + bytes(4)  # fmt: skip
+    (tmp_path / "big.tiff").write_bytes(big + (grey.astype(">u2") * 257).tobytes())
+    assert gan("translate", models / "cyclegan", "fine.png", "big.tiff", "--out", "out")[0] == 0
+    made, shown = read(tmp_path / "out/fine.png"), np.where(grey == 77, 255, grey).astype(np.uint8)
+    assert np.array_equal(made[..., 3], np.where(grey == 77, 0, 255))
+    assert_alike(made[..., :3], translated(models / "cyclegan", np.dstack([shown] * 3)))
+    assert_alike(read(tmp_path / "out/big.png"), translated(models / "cyclegan", np.dstack([grey] * 3)))
+
+
 def test_each_direction_is_a_result(gan: Call, models: Path, tmp_path: Path) -> None:
     save(tmp_path / "a.png", pixels(16, 16))
     gan("translate", models / "cyclegan", "a.png", "--out", "there")
@@ -289,7 +358,7 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
 
     model = models / "cyclegan"
     assert refused(models / "dcgan", "a.png", "--out", "out") == (
-        "dcgan turns no images into images (it declares no `results`); give a translator's model"
+        "dcgan does not translate images (it declares no `results`); use the model of a translator"
     )
     assert refused(model, "a.png", "--out", "out", "--result", "to_sauce") == (
         "unknown result `to_sauce`; did you mean `to_source`?"
@@ -298,10 +367,12 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
     assert refused(model, "a.png").startswith("`--out` is missing: name a folder")
     assert refused(model, "b.png", "--out", "out") == "b.png: no such file or folder"
     assert refused(model, "empty", "--out", "out").startswith("empty: no readable images among 0 files (looked for .p")
-    assert refused(model, "a.png", "in", "--out", "out").startswith("a.png and in/a.jpg would both become out/a.png; ")
+    assert refused(model, "a.png", "in", "--out", "out").startswith(
+        "a.png and in/a.jpg would both be written to out/a.png; "
+    )
     assert refused(model, "a.png", "--out", "there").startswith("there already contains a.png; ")
-    assert refused(model, "a.png", "in", "--out", "-").startswith("`--out -` takes one at a time")
-    assert refused(model, "a.png", "--out", "out", "--shard", "0/2").startswith("`--shard` is 0/2; write K/N ")
+    assert refused(model, "a.png", "in", "--out", "-").startswith("`--out -` takes one input")
+    assert refused(model, "a.png", "--out", "out", "--shard", "0/2").startswith("`--shard` is 0/2; expected K/N ")
     assert refused(model, "bomb.png", "--out", "out").startswith("bomb.png: too many pixels, at most 89 million and ")
     assert refused(model, "a.png", "--out", "out", "--tile", 16) == (
         "a tile of 16 is too small for a margin of 1, an overlap of 2 and multiples of 4; make it 24 or more"
@@ -313,7 +384,7 @@ def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
     from gan_core.game import Batch, Game, Player
 
     class Doubled(Game):
-        results = {"large": "image"}  # noqa: RUF012
+        results = {"large": "sketch"}  # noqa: RUF012
 
         def __init__(self) -> None:
             super().__init__()
@@ -321,13 +392,13 @@ def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
             self.register_parameter("unused", nn.Parameter(torch.zeros(1)))
 
         def data_spec(self) -> ImageSpec:
-            return ImageSpec(channels=1)
+            return ImageSpec(channels={"sketch": 1})
 
         def players(self) -> list[Player]:
             return []
 
         def apply(self, batch: Batch) -> dict[str, torch.Tensor]:  # type: ignore[override]
-            return {"large": self.generator(batch["image"])}
+            return {"large": self.generator(batch["sketch"])}
 
     array = pixels(40, 70, 1)
     array[:, :35] //= 2
@@ -336,3 +407,5 @@ def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
     assert outcome.files == [tmp_path / "out/a.png"]
     with Image.open(tmp_path / "out/a.png") as image:
         assert (image.mode, image.size) == ("LA", (140, 80))
+    white = 255 - (255 - array.astype(float)) * array.T.reshape(40, 70) / 255
+    assert np.abs(read(tmp_path / "out/a.png")[::2, ::2, 0] - white).max() <= 2  # pixels of any key are scaled

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import ClassVar
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_data_that_were_not_named_are_not_named_in_the_recipe(train, toy, tmp_pa
     run = toy.train(game, data=POINTS, out=tmp_path / "other", shown=False)
     assert run.recipe.data.source is None
     assert refusal(DataError, api.resume, run.path, steps=9) == (
-        "plain: the data were not named; give them again as `data`"
+        "plain: the recipe does not name the data; pass them as `data`"
     )
 
 
@@ -129,7 +130,7 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
         "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
         "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
         "plain-cloud has no labels, but `network.num_classes` is 3; leave it out, or give a folder with a "
-            "sub-folder for each class":
+            "sub-folder for each class (pairs: `Derived(…, labels=True)`)":
             {"data": "plain-cloud", "changes": {"network.num_classes": 3}},
         "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
@@ -152,7 +153,7 @@ def test_a_name_needs_a_domain(tmp_path):
 
 
 def test_changes_cannot_rebuild_a_game_that_is_made(toy, tmp_path):
-    words = "`changes` name what the game is built from; create it with them, or give its system's name"
+    words = "`changes` has settings of a built game; create it with them, or pass its system's name"
     for game in (toy.create("plain"), by_hand()):
         for changes in (
             {"objective": "wasserstein"},
@@ -257,7 +258,7 @@ def test_a_run_by_hand_is_resumed_with_its_game_and_data(tmp_path):
     api.resume(tmp_path / "b", steps=6, game=again, data=POINTS, shown=False)
     assert same(again, straight)
     assert refusal(RecipeError, api.resume, tmp_path / "b", steps=9) == (
-        f"{tmp_path / 'b'}: names no `domain`; a game put together by hand is trained from Python"
+        f"{tmp_path / 'b'}: has no `domain`; a game built by hand is trained from Python"
     )
 
 
@@ -318,9 +319,9 @@ def test_what_an_optimizer_is_set_to_anew_has_an_effect(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"network.width": 9}, "`network.width` is what the run is made of; train anew with it, from {}"),
-        ({"network": {"width": 9}}, "`network` is what the run is made of; train anew with it, from {}"),
-        ({"data.source": "plain-cloud"}, "`data.source` is what the run is made of; train anew with it, from {}"),
+        ({"network.width": 9}, "`network.width` cannot change when a run is resumed; start a new run from {}"),
+        ({"network": {"width": 9}}, "`network` cannot change when a run is resumed; start a new run from {}"),
+        ({"data.source": "plain-cloud"}, "`data.source` cannot change when a run is resumed; start a new run from {}"),
         ({"optimizer.epsilo": 1}, "unknown setting `optimizer.epsilo`; did you mean `optimizer.epsilon`?"),
         ({"players.genrator.turns": 2}, "unknown player of plain `genrator`; did you mean `generator`?"),
         ({"train.steps": 0}, "`train.steps` is 0; expected greater than or equal to 1"),
@@ -337,8 +338,8 @@ def test_an_optimizer_of_another_kind_is_refused(train):
     run = train(steps=2)
     changes = {"players.generator.optimizer": {"name": "sgd", "learning_rate": 0.1}}
     assert refusal(RecipeError, api.resume, run.path, steps=4, changes=changes) == (
-        f"{run.path}: the optimizer of `generator` is adam, and what it remembers is too; leave its `name`, or train "
-        "anew with sgd"
+        f"{run.path}: the state of the optimizer of `generator` is that of adam; keep its `name`, or start a new run "
+        "with sgd"
     )
 
 
@@ -346,7 +347,7 @@ def test_a_run_that_was_rolled_back_says_which_settings_to_go_on_with(train):
     wild = {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "step", "every": 1, "factor": 1e30}}
     changes = {"players.discriminator.optimizer": wild}
     message = refusal(NonFiniteError, train, steps=9, log_every=1, checkpoint_every=1, changes=changes)
-    assert re.search(r"; rolled back to step [12]; go on with gan-toy resume ", message)
+    assert re.search(r"; rolled back to step [12]; continue with gan-toy resume ", message)
     assert message.endswith(
         " --set players.discriminator.optimizer.learning_rate=0.05 --set optimizer.learning_rate=0.0005, or with "
         "--set optimizer.clip_norm=1"
@@ -375,7 +376,7 @@ def test_a_measure_that_does_not_fit_says_why(train):
          "the metric `shares` needs samples by class, and this model was trained without; "
          "set `network.num_classes`"),
         (labelled.path, "plain-cloud", None, "plain-cloud has no labels, but `network.num_classes` is 3; "
-         "leave it out, or give a folder with a sub-folder for each class"),
+         "leave it out, or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"),
     ):  # fmt: skip
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words
 
@@ -388,3 +389,69 @@ def test_a_model_that_nothing_measures_says_so(train, toy):
     assert refusal(InputError, api.evaluate, run.path, data="cloud", count=4) == (
         "no metric fits: `shares` needs samples by class, and this model was trained without; set `network.num_classes`"
     )
+
+
+def test_a_game_is_measured_as_it_is(toy, tmp_path):
+    game = toy.create("plain")
+    run = toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
+    figures, again = toy.evaluate(game, data="cloud", count=50), toy.evaluate(run.path, data="cloud", count=50)
+    assert (figures["model"], figures["metrics"]) == ("plain", again["metrics"])
+    own = TwoPlayerGame(game.generator, game.discriminator.network)
+    assert toy.evaluate(own, data="cloud", count=50)["metrics"] == again["metrics"]
+    with pytest.raises(InputError, match="measuring TwoPlayerGame needs a domain's metrics; use its package's"):
+        api.evaluate(own, data={"points": torch.zeros(8, 2)})
+
+
+def test_a_game_that_is_trained_again_goes_on_from_its_own_weights(toy, tmp_path):
+    first = toy.train("plain", data="cloud", out=tmp_path / "first", shown=False)
+    game = toy.create("plain")
+    toy.train(game, data="cloud", out=tmp_path / "second", start={"generator": first.path}, shown=False)
+    weight = game.generator.out.weight.detach().clone()
+    third = toy.train(game, data="cloud", out=tmp_path / "third", steps=1, shown=False,
+                      changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+    assert torch.equal(game.generator.out.weight, weight)
+    assert third.recipe.start == {}
+
+
+class Coloured(Game):
+    """A game of one's own that transforms points by their class."""
+
+    num_classes = 3
+    reads = ("points", "label")
+    results: ClassVar = {"moved": "points"}
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.Embedding(3, 2)
+
+    def players(self):
+        yield Player("generator", (self.generator,), lambda b: {"far": self.apply(b)["moved"].square().mean()})
+
+    def apply(self, batch):
+        return {"moved": batch["points"] + self.generator(batch["label"])}
+
+
+def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
+    game, data = Coloured(), TensorSource({"points": torch.randn(9, 2), "label": torch.arange(9) % 3},
+                                          classes=["a", "b", "c"])  # fmt: skip
+    run = toy.train(game, data=data, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", shown=False)
+    assert run.recipe.data.classes == ("a", "b", "c")
+    assert game.conditions["label"].names == ("a", "b", "c")
+    with pytest.raises(RecipeError, match=r"Coloured cannot generate samples without input; use `game.apply"):
+        game.generate(4)
+    card = (run.model / "README.md").read_text()
+    assert "# Coloured\n" in card
+    assert 'game = Coloured(…).restore("path/or/repository")  # built as for training' in card
+    assert 'moved = game.apply({"points": points})["moved"]' in card
+    with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; name the network that starts from it"):
+        toy.train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
+
+
+def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, tmp_path):
+    made = toy.create("plain", num_classes=3)
+    game = TwoPlayerGame(made.generator, made.discriminator.network)
+    run = toy.train(game, data=TensorSource({"points": torch.randn(8, 2), "label": torch.arange(8) % 3},
+                                            classes=["a", "b", "c"]), out=tmp_path / "run", shown=False)  # fmt: skip
+    again = TwoPlayerGame(made.generator, made.discriminator.network).restore(run.model)
+    for each in (game, again):
+        assert torch.equal(each.generate(2, seed=0, label="c"), each.generate(2, seed=0, label=2))

@@ -273,7 +273,9 @@ def test_a_pickle_that_holds_code_is_refused_and_nothing_runs(tmp_path: Path, fo
         file.write_bytes(pickle.dumps({"bomb": Bomb(ran)}, protocol=2))
     else:
         torch.save(content, file, _use_new_zipfile_serialization=form == "torch")
-    with pytest.raises(CheckpointError, match=r"weights\.pt: is no torch file, or holds more") as error:
+    with pytest.raises(
+        CheckpointError, match=r"weights\.pt: not a torch file, or it has objects besides tensors"
+    ) as error:
         read_published(file)
     assert "\n" not in str(error.value)
     assert not ran.exists()
@@ -313,7 +315,7 @@ def test_safetensors_are_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"lr": 0.1}, torch.ones(2), {"a": {"b": {"w": torch.ones(1)}}}])
 def test_a_file_without_a_mapping_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"x\.pt: holds no mapping of names to tensors"):
+    with pytest.raises(CheckpointError, match=r"x\.pt: has no mapping of names to tensors"):
         read_published(tmp_path / "x.pt")
 
 

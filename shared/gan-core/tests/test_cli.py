@@ -1,6 +1,7 @@
 """The program of any domain: lists, answers as text and as JSON, errors as one line."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gan_core.cli
-from gan_core.cli import main, table
+from gan_core.cli import Answer, main, table
 from gan_core.domain import Domain
 from gan_core.errors import GanError
 
@@ -52,13 +53,13 @@ def test_a_domain_without_systems_says_so(gan):
     empty = Domain("none", "GANs for nothing", "gan_none")
     assert gan("systems", domain=empty) == (0, "", "gan-none has no systems yet\n")
     assert gan("systems", "--json", domain=empty)[1] == "[]\n"
-    assert gan("demo", domain=empty)[2] == "gan-none: gan-none has no systems yet, and so no demo\n"
+    assert gan("demo", domain=empty)[2] == "gan-none: gan-none has no systems yet, so there is no demo\n"
     assert gan("train", "x", "--out", "r", domain=empty)[0] == 2
 
 
 def test_a_training_leaves_a_run_and_says_where(gan, tmp_path):
     status, out, err = gan("train", "plain", "--out", "my run", "--steps", 2)
-    assert (status, out) == (0, "trained to step 2: my run (look at my run/report.html)\n")
+    assert (status, out) == (0, "trained to step 2: my run (see my run/report.html)\n")
     assert err.startswith("toy/plain 2/2 [adversarial] discriminator/adversarial ")
     assert (tmp_path / "my run" / "model" / "model.safetensors").is_file()
 
@@ -87,8 +88,8 @@ def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
 
     monkeypatch.setattr(Trainer, "play_step", interrupted)
     status, out, _ = gan("train", "plain", "--out", "my run", "--steps", 9)
-    assert (status, out) == (0, "interrupted by SIGTERM at step 2; go on with: gan-toy resume 'my run'\n")
-    assert gan("resume", "my run")[:2] == (0, "trained to step 9: my run (look at my run/report.html)\n")
+    assert (status, out) == (0, "interrupted by SIGTERM at step 2; continue with: gan-toy resume 'my run'\n")
+    assert gan("resume", "my run")[:2] == (0, "trained to step 9: my run (see my run/report.html)\n")
 
 
 def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_proposes(gan, monkeypatch):
@@ -110,9 +111,9 @@ def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_propos
     line = err.splitlines()[-1]
     assert line.startswith("gan-toy: step 6: the weights of generator.out.bias are not finite; rolled back to step 4; ")
     assert gan("doctor", "my run")[0] == 1
-    proposed = line.removesuffix(", or with --set optimizer.clip_norm=1").rpartition("go on with gan-toy ")[2]
+    proposed = line.removesuffix(", or with --set optimizer.clip_norm=1").rpartition("continue with gan-toy ")[2]
     assert proposed == "resume 'my run' --set optimizer.learning_rate=0.0005"
-    assert gan(*shlex.split(proposed))[:2] == (0, "trained to step 9: my run (look at my run/report.html)\n")
+    assert gan(*shlex.split(proposed))[:2] == (0, "trained to step 9: my run (see my run/report.html)\n")
     assert "and has gone past it since" in gan("doctor", "my run")[1]
     assert gan("resume", "my run", "--set", "network.width=9")[0] == 2
 
@@ -141,6 +142,20 @@ def test_whatever_goes_wrong_is_one_line(gan, toy, monkeypatch, raised, status, 
 
     monkeypatch.setattr(Domain, "preset", fails)
     assert gan("show", "plain") == (status, "", f"gan-toy: {words}\n")
+
+
+def test_an_error_is_free_of_control_characters(gan):
+    status, _, err = gan("train", "pla\x1b[31min\x07", "--out", "r")
+    assert status == 2
+    assert err.startswith("gan-toy: unknown system `pla\\x1b[31min\\x07`; ")
+
+
+def test_a_document_has_null_where_json_has_no_number(gan, toy, monkeypatch):
+    answer = Answer({"figures": [math.inf, {"f0": math.nan}, (1.5, "NaN")]})
+    monkeypatch.setattr(toy.module("tasks"), "COMMANDS", {"measure": lambda: answer})
+    status, out, _ = gan("measure", "--json")
+    assert (status, json.loads(out)) == (0, {"figures": [None, {"f0": None}, [1.5, "NaN"]]})
+    assert "NaN" not in out.replace('"NaN"', "")
 
 
 def test_ctrl_c_is_no_crash(gan, monkeypatch):

@@ -63,7 +63,7 @@ def test_classes_are_described_by_their_names_where_these_are_known():
     [
         (FRUIT, "aple", "unknown label `aple`; did you mean `apple`?"),
         (FRUIT, ["pear", "zzz"], "unknown label `zzz`; known: 7, apple, pear, quince"),
-        ((), "apple", "`label` is apple; the names of this model's classes are not known: give a number from 0 to 3"),
+        ((), "apple", "`label` is apple; this model has no class names: give a number from 0 to 3"),
         (FRUIT, 4, "`label` is 4; it must be from 0 to 3"),
         (FRUIT, [0, -1], "`label` is -1; it must be from 0 to 3"),
         (FRUIT, "4", "`label` is 4; it must be from 0 to 3"),
@@ -77,6 +77,13 @@ def test_classes_that_there_are_not_are_refused(names, given, words):
     with pytest.raises(RecipeError) as error:
         Classes(4, names).values("label", given, 2)
     assert str(error.value) == words
+
+
+def test_a_text_is_no_number_of_a_class_where_names_are_numbers():
+    kind = Classes(3, ("1", "2", "10"))
+    assert kind.values("label", ["1", "10", 1], 3).tolist() == [0, 2, 1]
+    with pytest.raises(RecipeError, match=r"^unknown label `0`; "):
+        kind.values("label", "0", 3)
 
 
 def test_texts_are_one_for_all_or_one_for_each_or_the_defaults_in_turn():
@@ -255,7 +262,9 @@ def test_previews_and_the_doctor_take_the_conditions_of_a_batch():
     assert torch.equal(game.preview(batch)["generated"][:, 5:], batch["source"])
     assert "samples/nearest" in Watch(game, TensorDataset(batch), None).figures()
     texts = Noisy({"caption": Text()})
-    with pytest.raises(RecipeError, match=r"^Noisy needs `caption` for its previews; give it defaults, or define "):
+    with pytest.raises(
+        RecipeError, match=r"^Noisy needs values of `caption` for previews; give it defaults, or override "
+    ):
         texts.preview(batch)
     assert Watch(texts, TensorDataset(batch), None).figures() == {}
 
@@ -332,7 +341,7 @@ def test_requests_that_do_not_fit_are_one_line_and_write_nothing(gan, written, l
 
 
 def test_a_tensor_is_given_in_python(gan):
-    with pytest.raises(RecipeError, match=r"^`source` is a tensor for each sample; generate in Python: "):
+    with pytest.raises(RecipeError, match=r"^`source` takes tensors, not text; use "):
         Given().read("source", ["file.png"])
 
 

@@ -201,7 +201,7 @@ def test_the_data_must_have_the_classes_of_the_networks():
         require_classes(plain, 3)
     assert str(error.value) == (
         "mine has no labels, but `network.num_classes` is 3; leave it out, "
-        "or give a folder with a sub-folder for each class"
+        "or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"
     )
     with pytest.raises(DataError) as error:
         require_classes(labelled, 2)
@@ -212,8 +212,9 @@ def test_the_data_must_have_the_classes_of_the_networks():
     ("reads", "remedy"),
     [
         (("source", "target"),
-         "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`"),
-        (("image", "label"), "give a folder with a sub-folder for each class"),
+         "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)` or "
+         "`Derived(target, degrade)`"),
+        (("image", "label"), "give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"),
         (("image", "mask"), "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`"),
         (("image", "depth"), "give data whose items have `depth`"),
     ],

@@ -295,7 +295,7 @@ def test_what_is_not_finite_in_one_process_rolls_both_back(two: Path, seen: list
 
 def test_a_batch_that_two_cannot_share_is_refused(seen: list[dict[str, Any]]) -> None:
     for process in seen:
-        assert process["odd"] == "a batch of 15 cannot be cut into 2 (processes × parts); use a multiple"
+        assert process["odd"] == "a batch size of 15 is not divisible by 2 (processes × parts)"
 
 
 def test_statistics_are_those_of_all_rows(seen: list[dict[str, Any]]) -> None:

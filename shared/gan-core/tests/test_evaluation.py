@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import metrics
+from gan_core.conditions import Text
 from gan_core.data import (
     ArraySpec,
     FittedData,
@@ -23,13 +24,15 @@ from gan_core.data import (
     TensorDataset,
     TensorSource,
     Unpaired,
+    shuffled,
 )
 from gan_core.domain import ExtractorCard, MetricCard
 from gan_core.errors import InputError
 from gan_core.evaluation import Evaluation
 from gan_core.features import FEATURE_METRICS, Extractor, Features
-from gan_core.game import Game
+from gan_core.game import Game, Phase
 from gan_core.measures import PairPart, Part, Subject, copied
+from gan_core.recipe import Recipe
 
 
 class Values(Extractor):
@@ -63,6 +66,12 @@ class Normal(Sampler):
 
     def log_likelihood(self, batch: dict[str, Tensor]) -> Tensor:
         return -batch["points"].square().sum(dim=1) / 2 - math.log(2 * math.pi)
+
+
+class Captioned(Sampler):
+    """A sampler that must be given captions."""
+
+    conditions: ClassVar = {"caption": Text()}
 
 
 class Adder(Game):
@@ -311,7 +320,7 @@ def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_direction
         "fid_to_source": frechet(source, target - 0.75), "fid_of_target_to_source": frechet(source, target),
     }, rel=1e-4)  # fmt: skip
     assert protocols["fid"]["samples"] == "200 to_target, 90 to_source"
-    with pytest.raises(InputError, match=r"^the metric `similarity` compares what is made of an item"):
+    with pytest.raises(InputError, match=r"^the metric `similarity` compares results with their targets"):
         evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])
 
 
@@ -323,6 +332,55 @@ def test_results_of_another_model_or_other_data_are_not_taken_from_what_is_kept(
     assert evaluate(Adder(0.5), pairs, **options)[0] == first
     other, _ = evaluate(Adder(0.5), Paired(source=source + 1, target=target), **options)
     assert other["fid"]["fid"] == pytest.approx(frechet(target, source + 1.5), rel=1e-4)
+
+
+def test_results_of_other_settings_or_another_phase_are_not_taken_from_what_is_kept(evaluate, tmp_path):
+    class Two(Adder):
+        def phases(self) -> tuple[Phase, ...]:
+            return Phase("first"), Phase("second")
+
+        def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"added": batch["source"] + self.number + 2 * self.phase_number + self.progress}
+
+    source, target = images(100), images(100, seed=1)
+    for number, phase, progress in ((0, 0, 0.0), (0, 0, 0.5), (0, 1, 0.0), (1, 0, 0.0)):
+        game = Two(number)
+        nn.init.zeros_(game.generator.weight)
+        nn.init.zeros_(game.generator.bias)
+        game.recipe = Recipe(system="two", game={"number": number})
+        game.enter_phase(phase, progress)
+        figures, _ = evaluate(
+            game, Paired(source=source, target=target), metrics=["fid"], keep=tmp_path / "kept", count=100
+        )
+        made = source + number + 2 * phase + progress
+        assert figures["fid"]["fid"] == pytest.approx(frechet(target, made), rel=1e-4)
+
+
+def test_metrics_that_a_set_is_too_small_for_do_not_stop_the_others(evaluate):
+    class OneWay(BothWays):
+        results: ClassVar = {"to_source": "target"}
+        compared: ClassVar = {"to_source": "source"}
+
+    sets = Unpaired(source=images(1000), target=images(90, seed=1))
+    figures, _ = evaluate(OneWay(0.5), sets, count=1000)
+    assert list(figures) == ["fid", "precision_recall", "density_coverage"]
+    with pytest.raises(InputError, match=r"^the metric `kid` needs 1,000 samples or more; .* has 90$"):
+        evaluate(OneWay(0.5), sets, metrics=["kid"], count=1000)
+
+
+def test_a_metric_of_pairs_knows_what_each_result_was_asked_for(evaluate, monkeypatch):
+    class Classed(Adder):
+        def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"added": batch["source"] + batch["label"][:, None, None, None]}
+
+    asked: list[Tensor] = []
+    monkeypatch.setattr(CopyBaseline, "update", lambda self, part: asked.append(part.asked["label"]))
+    monkeypatch.setattr(CopyBaseline, "figures", lambda self: {"error": 0.0})
+    game, label = Classed(0.0), torch.arange(100) % 3
+    game.num_classes = 3
+    pairs = TensorDataset({"source": images(100), "target": images(100), "label": label})
+    evaluate(game, FixedSource(pairs, name="pairs"), metrics=["copy"], count=100)
+    assert torch.equal(torch.cat(asked), label[shuffled(100)])
 
 
 def test_what_a_game_draws_in_apply_follows_the_seed(evaluate):
@@ -358,8 +416,9 @@ def test_samples_are_compared_with_the_games_own_key(evaluate):
 def test_metrics_of_the_other_kind_of_game_are_refused(evaluate):
     pairs = Paired(source=images(20), target=images(20))
     for game, data, metric, why in (
-        (Adder(1), pairs, "sweep", "measures samples that are made from nothing, and this model makes none"),
-        (Sampler(), cloud(), "copy", "compares what is made of an item with what should be, and this model has no"),
+        (Adder(1), pairs, "sweep", "measures samples, and this model only transforms items"),
+        (Sampler(), cloud(), "copy", "compares results with their targets, and this model has no pairs"),
+        (Captioned(), cloud(), "fid", "measures samples, and this model makes none without `caption`"),
     ):
         with pytest.raises(InputError, match=f"^the metric `{metric}` {re.escape(why)}"):
             evaluate(game, data, metrics=[metric])

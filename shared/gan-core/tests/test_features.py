@@ -71,12 +71,21 @@ def test_features_of_something_else_are_refused(tmp_path):
         see(Twice(), parts, 150, tmp_path / "real")
     for content in ("{", "[]", '{"rows": "many"}', "{}"):
         (tmp_path / "real.json").write_text(content)
-        with pytest.raises(InputError, match="features cannot be kept there"):
+        with pytest.raises(InputError, match="features cannot be stored there"):
             see(Twice(), parts, 200, tmp_path / "real")
-    (tmp_path / "real.json").write_text('{"rows": 128}')
+    (tmp_path / "real.json").write_text('{"rows": 128, "arrays": ["features"]}')
     (tmp_path / "real.features.npy").write_bytes(b"not an array")
-    with pytest.raises(InputError, match="features cannot be kept there"):
+    with pytest.raises(InputError, match="features cannot be stored there"):
         see(Twice(), parts, 200, tmp_path / "real")
+
+
+@pytest.mark.parametrize("name", ["features", "logits"])
+def test_features_of_which_a_part_is_gone_are_not_gone_on_with(tmp_path, name):
+    with pytest.raises(KeyboardInterrupt):
+        see(Twice(fails_after=128), parts, 200, tmp_path / "part")
+    (tmp_path / f"part.{name}.npy").unlink()
+    with pytest.raises(InputError, match="features cannot be stored there"):
+        see(Twice(), parts, 200, tmp_path / "part")
 
 
 @pytest.mark.parametrize("block", [7, 64])
@@ -242,7 +251,7 @@ def test_requests_of_features_that_cannot_be_met(seeing):
         ({"metrics": ["kid"]}, "the metric `kid` needs 1,000 samples or more; 100 are generated"),
         ({"metrics": ["kid"], "count": 1000}, "the metric `kid` needs 1,000 samples or more; cloud has 64"),
         ({"metrics": ["spread"], "extractor": "twice"},
-         "`--extractor` and `--weights` have no effect: no metric of features is asked for"),
+         "`--extractor` and `--weights` have no effect without a metric of features; omit them"),
         ({"metrics": ["inception_score"], "extractor": "mute"},
          "the metric `inception_score` needs logits, and the extractor twice has none"),
     ):  # fmt: skip

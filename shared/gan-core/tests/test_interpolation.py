@@ -115,6 +115,21 @@ def test_parts_are_made_in_evaluation_mode_and_leave_the_game_as_it_was():
     assert not interpolate(trained).requires_grad
 
 
+def test_what_is_drawn_on_the_way_does_not_depend_on_how_many_run_at_once():
+    class Noisy(TwoPlayerGame):
+        def synthesize(self, styles):
+            return draws.normal(len(styles), 2, like=styles)
+
+    noisy = Noisy(Latent(), Judge())
+    whole = interpolate(noisy, rows=10, steps=10)
+    assert len(whole.unique()) == 200
+    noisy.at_once = 8
+    assert torch.equal(interpolate(noisy, rows=10, steps=10), whole)
+    noisy.at_once = 7
+    with pytest.raises(RecipeError, match=r"^`at_once` is 7; it must divide 64$"):
+        interpolate(noisy)
+
+
 def test_samples_are_what_users_get_and_the_ends_are_truncated():
     class Doubled(TwoPlayerGame):
         def finish(self, fakes):

@@ -122,14 +122,14 @@ def test_targets_that_exist_are_refused_before_anything_is_made_within_the_shard
 @pytest.mark.parametrize("shard", [None, Shard(1, 2), Shard(2, 2)])
 def test_two_inputs_with_one_target_are_refused_in_every_shard(notes: Path, shard: Shard | None) -> None:
     (notes / "a.txt").write_text("other")
-    with pytest.raises(InputError, match=r"^notes/a.txt and a.txt would both become out/a.up; write them to two"):
+    with pytest.raises(InputError, match=r"^notes/a.txt and a.txt would both be written to out/a.up; use two"):
         shout(["notes", "a.txt"], "out", shard)
     assert not (notes / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "/2", "a/b", "1/2/3", "-1/2", "1/0", ""])
 def test_a_malformed_shard_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=rf"^`--shard` is {text}; write K/N with K from 1 to N, for example 1/4$"):
+    with pytest.raises(InputError, match=rf"^`--shard` is {text}; expected K/N with K from 1 to N, for example 1/4$"):
         Shard.parse(text)
 
 
@@ -146,10 +146,10 @@ def test_standard_input_and_output_take_one_item(
     assert capfdbinary.readouterr().out == b"A"
     with pytest.raises(InputError, match=r"^`-` is given twice"):
         shout(["-", "-"], "out")
-    with pytest.raises(InputError, match=r"^`--out -` takes one at a time, and 7 are given; name a folder$"):
+    with pytest.raises(InputError, match=r"^`--out -` takes one input, but there are 7; choose an output folder$"):
         shout(["notes"], "-")
     for given, out in ((["-"], "out"), (["notes/a.txt"], "-")):
-        with pytest.raises(InputError, match=r"^`--shard` splits files between machines"):
+        with pytest.raises(InputError, match=r"^`--shard` applies to files"):
             shout(given, out, Shard(1, 2))
 
 

@@ -117,10 +117,10 @@ def test_a_shift_moves_the_sliced_distance_by_its_mean_projection() -> None:
     ("call", "words"),
     [
         (lambda: Moments.of(np.zeros(3)), "`features` have the shape [3]; expected [samples, features]"),
-        (lambda: Moments.of(np.full((2, 2), np.nan)), "`features` hold values that are not finite"),
-        (lambda: Moments.of(np.zeros((1, 2))).covariance, "a covariance of 1 samples is none; give 2 or more"),
+        (lambda: Moments.of(np.full((2, 2), np.nan)), "`features` have non-finite values"),
+        (lambda: Moments.of(np.zeros((1, 2))).covariance, "a covariance needs 2 samples or more; there are 1"),
         (lambda: kernel_distance(np.zeros((5, 2)), np.zeros((9, 2)), size=6), "there are 5 real and 9 fake"),
-        (lambda: precision_recall(np.zeros((3, 2)), np.zeros((3, 2))), "3 samples have no neighbour number 3"),
+        (lambda: precision_recall(np.zeros((3, 2)), np.zeros((3, 2))), "3 samples are too few for 3 neighbours"),
         (lambda: sliced_wasserstein(np.zeros((3, 2)), np.zeros((4, 2))), "there are 3 real and 4 fake"),
     ],
 )

@@ -156,7 +156,7 @@ def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
     for name in ("other", "file"):
         with pytest.raises(InputError) as error:
             game.save_pretrained(model.parent / name)
-        assert str(error.value) == f"{model.parent / name}: exists and is no model folder; choose another"
+        assert str(error.value) == f"{model.parent / name}: exists and is not a model folder; choose another"
     with pytest.raises(InputError, match=r"cannot be written \(.*\); choose another place$"):
         game.save_pretrained(model.parent / "file" / "model")
     assert sorted(path.name for path in model.parent.iterdir()) == ["file", "model", "other"]
@@ -192,39 +192,39 @@ def test_a_config_that_is_none_is_refused(toy, model, content):
 
 def test_a_huge_config_is_not_read(toy, model):
     (model / CONFIG).write_bytes(b" " * 1_000_001)
-    assert refusal(model) == "M/config.json: larger than 1,000,000 bytes, which no model's config is"
+    assert refusal(model) == "M/config.json: larger than 1,000,000 bytes, the maximum for a config"
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"recipe__domain": "nope"}, "the domain `nope` is not installed: pip install gan-nope"),
-        ({"recipe__system": "../../etc"}, "M: cannot be built as its recipe says: unknown system `../../etc`; known: "
+        ({"recipe__system": "../../etc"}, "M: cannot be built from its recipe: unknown system `../../etc`; known: "
          "critic, plain"),
-        ({"recipe__preset": "tiny"}, "M: cannot be built as its recipe says: unknown preset of plain `tiny`; known: "
+        ({"recipe__preset": "tiny"}, "M: cannot be built from its recipe: unknown preset of plain `tiny`; known: "
          "paper, small"),
-        ({"recipe__system": 3}, "M: cannot be built as its recipe says: `system` is 3; expected text"),
-        ({"recipe__evil": 3}, "M: cannot be built as its recipe says: unknown setting `evil`; known: adversaries, "
+        ({"recipe__system": 3}, "M: cannot be built from its recipe: `system` is 3; expected text"),
+        ({"recipe__evil": 3}, "M: cannot be built from its recipe: unknown setting `evil`; known: adversaries, "
          "data, domain, game, network, objective, optimizer, players, preset, regime, "
          "regularizers, start, system, train"),
-        ({"recipe__network__evil": "__import__('os')"}, "M: cannot be built as its recipe says: unknown setting "
+        ({"recipe__network__evil": "__import__('os')"}, "M: cannot be built from its recipe: unknown setting "
          "`network.evil`; known: network.latent_dim, network.num_classes, network.shape, network.slope, network.width"),
-        ({"recipe__network__width": "8; import os"}, "M: cannot be built as its recipe says: `network.width` is "
+        ({"recipe__network__width": "8; import os"}, "M: cannot be built from its recipe: `network.width` is "
          "'8; import os'; expected a whole number"),
-        ({"recipe__network__width": 10**12}, "M: cannot be built as its recipe says: `network.width` is 1000000000000; "
+        ({"recipe__network__width": 10**12}, "M: cannot be built from its recipe: `network.width` is 1000000000000; "
          "expected less than or equal to 65536"),
-        ({"recipe__network__generator": {"forward": 3}}, "M: cannot be built as its recipe says: unknown setting "
+        ({"recipe__network__generator": {"forward": 3}}, "M: cannot be built from its recipe: unknown setting "
          "`network.generator.forward`; known: network.generator.latent_dim, network.generator.num_classes, "
          "network.generator.shape, network.generator.slope, network.generator.width"),
-        ({"recipe__game": {"__class__": "x"}}, "M: cannot be built as its recipe says: unknown setting "
+        ({"recipe__game": {"__class__": "x"}}, "M: cannot be built from its recipe: unknown setting "
          "`game.__class__`; there are none"),
-        ({"recipe__objective": "eval"}, "M: cannot be built as its recipe says: unknown objective `eval`; known: "
+        ({"recipe__objective": "eval"}, "M: cannot be built from its recipe: unknown objective `eval`; known: "
          "energy, hinge, least_squares, minimax, non_saturating, pearson, relativistic, relativistic_average, "
          "wasserstein"),
-        ({"recipe__regularizers": {"gradient_penalty": {"penalty": 1}}}, "M: cannot be built as its recipe says: "
+        ({"recipe__regularizers": {"gradient_penalty": {"penalty": 1}}}, "M: cannot be built from its recipe: "
          "unknown setting `regularizers.gradient_penalty.penalty`; known: regularizers.gradient_penalty.interval, "
          "regularizers.gradient_penalty.one_sided, regularizers.gradient_penalty.weight"),
-        ({"recipe__players": {"nobody": {"turns": 1}}}, "M: cannot be built as its recipe says: unknown player of "
+        ({"recipe__players": {"nobody": {"turns": 1}}}, "M: cannot be built from its recipe: unknown player of "
          "plain `nobody`; known: discriminator, generator"),
     ],
 )  # fmt: skip
@@ -330,10 +330,12 @@ def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
 def test_a_network_that_a_model_does_not_hold_says_so_when_it_is_used(toy, tmp_path):
     save_model(toy.create("plain"), tmp_path / "part", networks=["discriminator"])
     game = toy.load(tmp_path / "part")
-    words = "this model does not hold the network `generator`; load one that does"
+    words = "this model has no weights for the network `generator`; load a model that has"
     assert refusal(tmp_path / "part", lambda _: game.generator(torch.zeros(1, 4))) == words
     assert refusal(tmp_path / "part", lambda _: game.generate(2)) == words
-    with pytest.raises(InputError, match="the model does not hold `generator`; create a new game, and start its other"):
+    with pytest.raises(
+        InputError, match="the model has no weights for `generator`; create a new game, and start its other"
+    ):
         toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
     assert not (tmp_path / "run").exists()
 
@@ -385,7 +387,7 @@ def test_a_model_within_a_phase_keeps_its_progress(tmp_path):
     assert torch.equal(Growing().restore(folder).generate(5, seed=0), game.generate(5, seed=0))
     config(folder, phase__number=2)
     assert refusal(folder, Growing().restore) == (
-        "M: is of another game (Growing has 2 phases, and none with the number 2)"
+        "M: does not belong to this game (Growing has 2 phases; there is no phase 2)"
     )
     for progress in (1.5, math.nan):
         config(folder, phase__progress=progress)
@@ -445,7 +447,7 @@ def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
     )
     for name in ("../words.txt", "/etc/passwd", "a\\..\\b", "c:d"):
         config(folder, files={name: "0" * 64})
-        assert "which is not below its folder; it is damaged" in refusal(folder, Wordy().restore)
+        assert "which is outside its folder; it is damaged" in refusal(folder, Wordy().restore)
 
 
 def test_a_file_whose_name_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
@@ -556,7 +558,7 @@ def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
     folder = Perceptual(tmp_path / "encoder.pt").save_pretrained(tmp_path / "model")
     words = refusal(folder, Perceptual(tmp_path / "other.pt").restore)
     assert words.startswith("M: was trained with weights of `encoder` whose SHA-256 is ")
-    assert words.endswith("; give the file that it was trained with")
+    assert words.endswith("; use the file from the training")
 
 
 def test_a_part_of_a_game_does_not_ask_for_the_helpers_of_the_rest(tmp_path):
@@ -571,7 +573,7 @@ def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
     with on_meta():
         game = Perceptual(tmp_path / "missing.pt")
     assert game.encoder.network.layer.weight.is_meta
-    with pytest.raises(CheckpointError, match="there is no such file of weights; put it there"):
+    with pytest.raises(CheckpointError, match="no such file of weights; put it there"):
         Perceptual(tmp_path / "missing.pt")
 
 
@@ -580,10 +582,10 @@ def test_weights_of_a_helper_are_checked(tmp_path):
     digest = sha256(tmp_path / "encoder.pt")
     assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
     for weights, given, words in [
-        (tmp_path / "encoder.pt", "0123", "and it should begin with 0123; it is another file"),
+        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; it is another file"),
         ("https://example.org/a.pt", "", "`sha256` is ''; give at least 8 of its hexadecimal digits"),
-        ("https://example.org/a.pt", None, "give the `sha256` of the weights"),
-        ("http://example.org/a.pt", "01", "weights are downloaded by https alone"),
+        ("https://example.org/a.pt", None, "`sha256` is required for weights from a URL"),
+        ("http://example.org/a.pt", "01", "weights are only downloaded by https"),
     ]:
         with pytest.raises(CheckpointError, match=words):
             Pretrained(Encoder, weights, sha256=given)
@@ -675,7 +677,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(toy, monkeypatch):
     with pytest.raises(CheckpointError) as error:
         api.load("someone/points")
     assert str(error.value) == (
-        "someone/points: no such folder here, and the hub gave none (Name or service not known)"
+        "someone/points: no such folder, and it cannot be downloaded from the hub (Name or service not known)"
     )
 
 

@@ -145,6 +145,20 @@ def test_the_same_place_in_the_stream_is_the_same_item_in_any_number_of_processe
     assert len(set((whole["source"] - whole["target"])[:, 0, 0, 0].tolist())) > 3
 
 
+def test_derived_pairs_keep_their_labels_on_request():
+    labelled = TensorSource({"image": torch.arange(6).view(6, 1, 1, 1).float() / 3, "label": torch.arange(6) % 2},
+                            classes=["even", "odd"])  # fmt: skip
+    source = Derived(labelled, lambda image, numbers: -image, labels=True)
+    assert set(source.keys) == {"source", "target", "label"}
+    assert (source.facts["num_classes"], source.facts["classes"]) == (2, ["even", "odd"])
+    batch = source.fit(Spec()).__getitems__([1, 4])
+    assert batch["label"].tolist() == [1, 0]
+    assert torch.equal(batch["source"], -batch["target"])
+    assert set(Derived(labelled, lambda image, numbers: -image).fit(Spec())[0]) == {"source", "target"}
+    with pytest.raises(DataError, match="has no labels to keep; give a folder with a sub-folder for each class"):
+        Derived(LEVELS, lambda image, numbers: image, labels=True)
+
+
 def test_numbers_of_an_item_are_drawn_alike_again_and_apart_on_request():
     with draws.reading(5, 10):
         first, again = draws.of_items(4, 3), draws.of_items(4, 3)

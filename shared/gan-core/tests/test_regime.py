@@ -275,7 +275,7 @@ def test_a_run_under_a_regime_built_in_python_is_resumed_with_it_alone(tmp_path:
     assert run.recipe.regime == {"name": f"{__name__}.Private"}
     with pytest.raises(RecipeError, match=rf"{__name__}.Private, was built in Python; pass it again as `regime`"):
         resume(tmp_path, steps=6, game=Labelled(), data=DATA, shown=False)
-    with pytest.raises(RecipeError, match=rf"regime is `{__name__}.Private`, and `regime` is a gan_core.regime.Regime"):
+    with pytest.raises(RecipeError, match=rf"regime is `{__name__}.Private`, but `regime` is a gan_core.regime.Regime"):
         resume(tmp_path, steps=6, game=Labelled(), data=DATA, regime=Regime(), shown=False)
 
 
@@ -317,7 +317,7 @@ def test_a_recipe_names_a_regime_of_any_system(brief: Domain, tmp_path: Path, na
     assert run.ended == "2 short rounds are over"
     assert run.recipe.regime == {"name": name, "rounds": 2, "kind": "short"}
     assert run.log()[-1]["step"] == 2
-    with pytest.raises(RecipeError, match=r"`regime.rounds` is what the run is made of"):
+    with pytest.raises(RecipeError, match=r"`regime.rounds` cannot change when a run is resumed"):
         brief.resume(run.path, changes={"regime.rounds": 3}, shown=False)
     with pytest.raises(RecipeError, match=r"is finished at step 2; 2 short rounds are over"):
         brief.resume(run.path, steps=12, shown=False)

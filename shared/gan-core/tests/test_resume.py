@@ -257,11 +257,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": "soon"}, "its state.json is not a training's"),
-        ({"ends": None}, "its state.json is not a training's"),
-        ({"ledger": {"a/b": [1]}}, "its state.json is not a training's"),
-        ({"optimizers": {}}, "is not of this run's recipe"),
-        ({"starts": [0, 1, 2, 3]}, "is not of this run's recipe"),
+        ({"step": "soon"}, "its state.json is not that of a training"),
+        ({"ends": None}, "its state.json is not that of a training"),
+        ({"ledger": {"a/b": [1]}}, "its state.json is not that of a training"),
+        ({"optimizers": {}}, "does not fit this run's recipe"),
+        ({"starts": [0, 1, 2, 3]}, "does not fit this run's recipe"),
     ],
 )
 def test_a_state_that_was_made_up_is_one_line(halfway: Run, change: dict[str, Any], words: str) -> None:

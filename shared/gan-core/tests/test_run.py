@@ -44,7 +44,7 @@ def test_a_folder_in_use_is_refused(run, tmp_path):
         (run.path, "holds a run already; resume it, or choose another `--out`"),
         (tmp_path / "file", "is a file; choose another `--out`"),
         (tmp_path / "full", "is not empty; choose another `--out`"),
-        (tmp_path / "file" / "x", f"cannot be written ({tmp_path / 'file'} allows no writing); choose another `--out`"),
+        (tmp_path / "file" / "x", f"cannot be written ({tmp_path / 'file'} is not writable); choose another `--out`"),
     ):
         with pytest.raises(InputError) as error:
             Run.create(path, RECIPE)

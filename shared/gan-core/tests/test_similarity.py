@@ -170,7 +170,7 @@ def test_published_files_are_recognised_by_their_keys(tmp_path):
     [
         (heads(64, 192), "lpips needs its linear heads"),
         (heads(1, 2, 3, 4, 5), r"the heads have the widths \[1, 2, 3, 4, 5\]"),
-        (heads(64, 128, 256, 512, 512), "the heads are of vgg16, whose weights are missing"),
+        (heads(64, 128, 256, 512, 512), "the heads belong to vgg16, whose weights are missing"),
         (heads(64, 192, 384, 256, 256) | {"features.0.weight": torch.zeros(1)}, "does not fit"),
     ],
 )

@@ -98,8 +98,8 @@ def test_what_is_missing_is_new_and_named(toy, first, tmp_path, caplog):
     assert same(game.generator.hidden, toy.load(first.path).generator.hidden)
     assert torch.equal(game.generator.more.weight, before)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{first.path} does not have 2 tensors of `generator`, which are new: more.bias, more.weight",
-        f"{first.path} has 2 tensors that `generator` does not have, which are left out: out.bias, out.weight",
+        f"{first.path} does not have 2 tensors of `generator`, which keep their initial values: more.bias, more.weight",
+        f"{first.path} has 2 tensors that `generator` does not have, which are not used: out.bias, out.weight",
     ]
 
 
@@ -145,7 +145,7 @@ def test_a_network_within_another_is_started(tmp_path):
         ({"generator": "none/at/all"}, "none/at/all: no such folder"),
         ({"generator": "~no-such-user/run"}, "~no-such-user/run: no such folder"),
         ({"generator": "plain/generator:~no-such-user/file.pt"}, "~no-such-user/file.pt: no such file"),
-        ({"generator": "RUN:other"}, "RUN: holds no network `other`; it has discriminator, generator"),
+        ({"generator": "RUN:other"}, "RUN: has no network `other`; it has discriminator, generator"),
         ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` is"),
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),
     ],
@@ -160,7 +160,7 @@ def test_what_cannot_be_a_start_says_why_before_a_run_is_made(toy, first, tmp_pa
 
 
 def test_networks_of_other_sizes_are_no_start(toy, first, tmp_path):
-    with pytest.raises(CheckpointError, match=r"`hidden.bias` is \[8\] in .*, and \[6\] here; give the networks"):
+    with pytest.raises(CheckpointError, match=r"`hidden.bias` is \[8\] in .*, but \[6\] here; give the networks"):
         toy.train("plain", data="cloud", out=tmp_path / "run", start={"generator": first.path}, shown=False,
                   changes={"network.generator": {"width": 6}})  # fmt: skip
 

@@ -188,7 +188,7 @@ def test_a_file_is_read_and_written_part_by_part(tmp_path: Path) -> None:
 
 
 def test_results_of_a_size_that_cannot_be_put_together_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^the network turns 14 into 12; only whole multiples of the size can be"):
+    with pytest.raises(InputError, match=r"^the network maps 14 to 12; tiling needs outputs"):
         tiled(nn.Conv1d(1, 1, 3), noise(1, 1, 40), Tiling(16))
 
 
@@ -197,6 +197,8 @@ def test_tiles_fit_what_the_networks_need() -> None:
     assert Needs.of([resnet]) == Needs(4, 8, 84)
     assert Needs.of([resnet, unet]) == Needs(16, 16, 84)
     assert Needs.of([resnet, nn.Conv2d(3, 3, 3)]) == Needs(4, 8, None)
+    assert Needs.of([]).reach is None
+    assert Needs.of([nn.Sequential(unet, nn.Tanh())]) == Needs(unet.multiple, unet.least, None)  # of its parts
     assert Needs.of([resnet]).tiling() == Tiling(512, margin=84, multiple=4, least=8)
     exact = Needs.of([resnet]).exact_from
     assert exact == 184

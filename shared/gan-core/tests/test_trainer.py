@@ -473,7 +473,7 @@ def test_a_schedule_begins_anew_with_each_phase(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"a batch of 2 cannot be cut into 4 \(processes × parts\); use a multiple"):
+    with pytest.raises(RecipeError, match=r"a batch size of 2 is not divisible by 4 \(processes × parts\)"):
         fit(Growing(), tmp_path / "run", data=Sizes(), steps=4, accumulate=4)
     assert not (tmp_path / "run").exists()
 
@@ -482,7 +482,7 @@ def test_a_game_that_can_show_nothing_is_refused_before_anything_is_written(tmp_
     class Mute(Slopes):
         sample = Game.sample
 
-    with pytest.raises(RecipeError, match="Mute has nothing to show; define `sample`, `apply` or `preview`"):
+    with pytest.raises(RecipeError, match="Mute has no samples to show; define `sample`, `apply` or `preview`"):
         fit(Mute(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -968,7 +968,7 @@ def finite(run: Run) -> bool:
     [("loss", r"first/loss is -inf"), ("gradient", r"the weights of generator\.value are not finite")],
 )
 def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path: Path, term: str, what: str) -> None:
-    with pytest.raises(NonFiniteError, match=rf"^step 6: {what}; rolled back to step 4; go on with ") as error:
+    with pytest.raises(NonFiniteError, match=rf"^step 6: {what}; rolled back to step 4; continue with ") as error:
         fit(Breaking(5, term), tmp_path, steps=20, log_every=100, checkpoint_every=2, ema=0.9)
     assert "\n" not in str(error.value)
     run = Run(tmp_path)
@@ -979,7 +979,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path: Path, term
 def test_a_loss_that_is_not_finite_before_the_first_checkpoint_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         NonFiniteError,
-        match=r"^step 3: first/slope is nan, first/loss is nan; there is no good checkpoint to go back to",
+        match=r"^step 3: first/slope is nan, first/loss is nan; there is no valid checkpoint to return to",
     ):
         fit(Breaking(0, "loss"), tmp_path, steps=20, log_every=3)
     run = Run(tmp_path)
@@ -1056,7 +1056,7 @@ def test_a_game_that_has_grown_since_leaves_a_run_that_can_be_resumed(tmp_path: 
         def second_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             return super().second_loss(batch) | {"more": 0 * self.discriminator.value.sum()}
 
-    with pytest.raises(NonFiniteError, match=r"^step 6: .*; rolled back to step 4; go on with "):
+    with pytest.raises(NonFiniteError, match=r"^step 6: .*; rolled back to step 4; continue with "):
         fit(Growing(5, "loss"), tmp_path, steps=10, checkpoint_every=4, log_every=2, changes=DESCENT)
     run = Run(tmp_path)
     assert [line["step"] for line in run.log()] == [2, 4]

@@ -1,7 +1,7 @@
-"""How far a sound is from another of the same length: a vocoder's from the original, in the field's usual measures.
+"""Distances between sounds of equal length, such as a vocoder's output and the original.
 
-All take sounds `[T]`, `[channels, T]` or `[B, channels, T]` in [-1, 1], in step with each other, and give the mean over
-what comes before `T`. They are measures, not losses: computed in float64, and returned as floats.
+All take aligned sounds `[T]`, `[channels, T]` or `[B, channels, T]` in [-1, 1] and return the mean over all axes before
+`T`. They are metrics, not losses: computed in float64, and returned as floats.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def multi_resolution_stft_distance(real: Tensor, fake: Tensor) -> float:
     Raises:
         InputError: the sounds are not alike in shape, or too short.
     """
-    a, b = _pair(real, fake)
-    return float(multi_resolution_stft(a, b).sum())
+    pairs = zip(*_pair(real, fake), strict=True)  # one by one: the convergence of a batch is no mean
+    return float(torch.stack([multi_resolution_stft(a, b).sum() for a, b in pairs]).mean())
 
 
 def log_spectral_distance(real: Tensor, fake: Tensor, *, sample_rate: int) -> float:
@@ -93,12 +93,12 @@ def mel_cepstrum(audio: Tensor, *, sample_rate: int) -> Tensor:
 
 @dataclass(frozen=True)
 class F0Counts:
-    """Errors of the fundamental frequency, added up over frames.
+    """Errors of the fundamental frequency, summed over frames.
 
     Attributes:
         frames: number of frames.
         voiced: frames in which both sounds are voiced.
-        mismatched: frames in which one of them is.
+        mismatched: frames in which only one of them is voiced.
         squares: sum of the squared differences in cents (hundredths of a semitone) over the voiced frames.
     """
 
@@ -111,7 +111,7 @@ class F0Counts:
         return F0Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def figures(self) -> dict[str, float]:
-        """Returns `f0_rmse` in cents, not a number if no frame is voiced, and `voicing_error`, a share of frames."""
+        """Returns `f0_rmse` in cents (NaN if no frame is voiced) and `voicing_error`, a share of frames."""
         return {
             "f0_rmse": math.sqrt(self.squares / self.voiced) if self.voiced else math.nan,
             "voicing_error": self.mismatched / self.frames,
@@ -119,7 +119,7 @@ class F0Counts:
 
 
 def f0_counts(real: Tensor, fake: Tensor, *, sample_rate: int) -> F0Counts:
-    """Compares the fundamental frequencies of sounds, found by probabilistic YIN to a tenth of a semitone.
+    """Compares the fundamental frequencies of sounds, estimated by probabilistic YIN to a tenth of a semitone.
 
     See Mauch & Dixon 2014; the implementation is librosa's.
 
@@ -140,7 +140,7 @@ def f0_counts(real: Tensor, fake: Tensor, *, sample_rate: int) -> F0Counts:
 
 
 def f0_error(real: Tensor, fake: Tensor, *, sample_rate: int) -> dict[str, float]:
-    """Returns how far the fundamental frequency is off: `f0_rmse` in cents and `voicing_error`.
+    """Returns the error of the fundamental frequency: `f0_rmse` in cents, and `voicing_error`.
 
     The arguments and errors are those of `f0_counts`.
     """

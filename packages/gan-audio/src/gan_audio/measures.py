@@ -1,4 +1,4 @@
-"""Measures that only audio and tunes have; see `gan_core.measures`."""
+"""Metrics of audio and tunes; see `gan_core.measures`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gan_core.measures import PairPart, Part, SlicedWasserstein, Subject
 
 
 class Recognition:
-    """Whether samples sound like the class that they were asked for.
+    """Accuracy of a classifier of the real data on samples.
 
-    A small network learns three quarters of the real sounds (at most 4,000 are used) as log-mel spectrograms, and is
-    scored on the rest.
+    A small network is trained on log-mel spectrograms of three quarters of the real sounds (at most 4,000) and tested
+    on the rest.
 
-    Figures: `accuracy`, the share of samples that it takes for their class; `classes_found`, the classes of which at
-    least one sample is recognised; `accuracy_on_real`, its accuracy on held-out real sounds.
+    Figures: `accuracy`, the share of samples that are classified as their condition; `classes_found`, the number of
+    classes with at least one such sample; `accuracy_on_real`, the accuracy on held-out real sounds.
     """
 
     def __init__(self, subject: Subject):
@@ -44,10 +44,10 @@ class Recognition:
 
 
 class Spectrum:
-    """Root of the mean squared difference in dB of 64 mel bands' mean powers over all time.
+    """Root-mean-square difference in dB between mean powers of 64 mel bands.
 
-    Figures: `spectrum`, of samples and as many real sounds (or as there are); `spectrum_of_real`, of two halves of the
-    real sounds, a measure of chance. 64 numbers of each real sound are kept.
+    Figures: `spectrum`, between samples and up to as many real sounds; `spectrum_of_real`, between two halves of the
+    real sounds, a chance level. 64 numbers per real sound are kept.
     """
 
     def __init__(self, subject: Subject):
@@ -71,24 +71,24 @@ class Spectrum:
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    """Returns the root of the mean squared difference of powers `[bands]` in dB."""
+    """Returns the root-mean-square difference in dB between powers `[bands]`."""
     return float((10 * (a.log10() - b.log10())).square().mean().sqrt())
 
 
 def looking(subject: Subject) -> LogMel:
-    """Returns what maps a subject's sounds to log-mel spectrograms."""
+    """Returns the transform from a subject's sounds to log-mel spectrograms."""
     real = next(subject.real(1))[subject.key]
     return LogMel(real.shape[-1], rate_of(subject.dataset, subject.facts))
 
 
 def sliced_wasserstein(subject: Subject) -> SlicedWasserstein:
-    """Returns the measure of log-mel spectrograms along random directions."""
+    """Returns the sliced Wasserstein distance of log-mel spectrograms."""
     look = looking(subject)
     return SlicedWasserstein(subject, lambda sounds: look(checked(sounds)))
 
 
 class Distances:
-    """Distances of re-synthesised sounds from the originals, `[B, 1, samples]` each (`gan_audio.distances`).
+    """Distances between resynthesised sounds and the originals, `[B, 1, samples]` each (`gan_audio.distances`).
 
     Figures: `mel_cepstral_distortion` and `log_spectral_distance` in dB, and `stft_distance`, means over all sounds.
     """
@@ -115,7 +115,7 @@ class Distances:
 
 
 class F0:
-    """How far the fundamental frequency of re-synthesised sounds is off, `[B, 1, samples]` each.
+    """Error of the fundamental frequency of resynthesised sounds, `[B, 1, samples]` each.
 
     Figures: see `gan_audio.distances.f0_error`.
     """
@@ -132,10 +132,10 @@ class F0:
 
 
 class TuneMeasure:
-    """Base of measures of tunes `[B, 2, steps]`, which are so small that all are kept, in half a kilobyte each.
+    """Base class of metrics of tunes `[B, 2, steps]`. All tunes are kept, in half a kilobyte each.
 
     Args:
-        subject: what is measured.
+        subject: evaluated game and data.
 
     Raises:
         InputError: samples do not have the shape of the data's tunes.
@@ -148,7 +148,7 @@ class TuneMeasure:
     def update(self, part: Part) -> None:
         if part.samples.shape[1:] != self.real.shape[1:]:
             given, wanted = list(part.samples.shape), list(self.real.shape)
-            raise InputError(f"the samples have the shape {given}; this measure is of tunes {wanted}")
+            raise InputError(f"the samples have the shape {given}; expected tunes {wanted}")
         self.parts.append(part.samples.short())
 
     @property
@@ -158,10 +158,10 @@ class TuneMeasure:
 
 
 class ChordFit(TuneMeasure):
-    """How melodies go with their chords: shares of all steps.
+    """Agreement of melodies with their chords, as shares of all steps.
 
-    Figures: `chord_tones`, the note is the root, the third or the fifth of the chord; `scale_tones`, it is of the major
-    or the natural minor scale on the chord's root; both with `_of_real`.
+    Figures: `chord_tones`, steps whose note is the root, third or fifth of the chord; `scale_tones`, steps whose note
+    is in the major or natural minor scale on the chord's root; both also for the data (`_of_real`).
     """
 
     def figures(self) -> dict[str, float]:
@@ -173,14 +173,13 @@ class ChordFit(TuneMeasure):
 
 
 class Notes(TuneMeasure):
-    """How melodies move, beside the data's.
+    """Distributions of onsets, lengths, intervals and pitch classes in melodies, compared with the data.
 
-    Distances are of total variation, 0 for equal distributions and 1 for those that share nothing: of the steps of the
-    bar at which notes begin (`onset_distance`), of the notes' lengths, of the intervals between them, and of the pitch
-    classes that sound.
+    Distances are total variation, from 0 for equal to 1 for disjoint distributions: of onset positions in the bar
+    (`onset_distance`), note lengths, intervals between notes, and pitch classes.
 
-    Figures: `onsets_per_bar`, also of the data (`_of_real`), and the distances, also of two halves of the data
-    (`_of_real`), a measure of chance.
+    Figures: `onsets_per_bar`, also for the data (`_of_real`), and the distances, also between two halves of the data
+    (`_of_real`), a chance level.
     """
 
     def figures(self) -> dict[str, float]:
@@ -195,10 +194,10 @@ class Notes(TuneMeasure):
 
 
 class Repetition(TuneMeasure):
-    """Whether melodies go on.
+    """Repetition in melodies.
 
-    Figures: `repeated_bars`, the share of bars, except the first, whose notes are those of the bar before;
-    `distinct_bars`, different bars as a share of all; both with `_of_real`.
+    Figures: `repeated_bars`, the share of bars, except the first, that equal the previous bar; `distinct_bars`, the
+    number of distinct bars as a share of all bars; both also for the data (`_of_real`).
     """
 
     def figures(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""How this package's samples are written, shown and read back: sounds as WAV, tunes as MIDI, and pictures of both.
+"""Writing, drawing and reading of samples: sounds as WAV, tunes as MIDI, and pictures of both.
 
-Everything is written under a temporary name and renamed, and the same samples give the same bytes.
+Files are written atomically, and equal samples give equal bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST_CHANNELS = 8
 AREA, NARROWEST, WIDEST = 600_000, 72, 400
 """Pixels of all spectrograms in a picture, about, and the width of one."""
 SHAPE = 0.66
-"""A spectrogram's height over its width."""
+"""Aspect ratio of a spectrogram, height over width."""
 COLOURS, GREYS = 60, 4
 """In a picture, so that it takes few bytes: of spectrograms, 1.3 dB each, and of what is written beside them."""
 GAP, WIDE_GAP = 4, 12
@@ -41,10 +41,10 @@ GAP, WIDE_GAP = 4, 12
 LEFT, FOOT, HEAD, EDGE = 42, 22, 18, 8
 """Pixels of the margins: for frequencies, for times, for names, and for nothing."""
 FREQUENCIES_APART, TIMES_APART = 16, 44
-"""Pixels between two ticks at least."""
+"""Minimum distance of ticks, in pixels."""
 INK, PAPER = (90, 90, 90), (255, 255, 255)
 SILENCE = 0.1
-"""Seconds between the sounds of one file."""
+"""Silence between the sounds of one file, in seconds."""
 MOST_BYTES = 2**18
 """Of that file: further items are in the picture alone. A report then has room for the sounds of all its steps."""
 CHOSEN_RATE = 16_000
@@ -56,24 +56,24 @@ logger = logging.getLogger("gan_audio")
 def write_samples(
     samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None, game: Game | None = None
 ) -> Path:
-    """A picture of all samples, `stem` with the suffix `.png`, and beside it the sounds one after the other, `.wav`.
+    """Writes a picture of all samples to `stem` with the suffix `.png`, and the sounds one after the other as `.wav`.
 
-    Tunes are shown as piano rolls, and are beside it as `.mid`, a bar of silence after each.
+    Tunes are drawn as piano rolls and also written as `.mid`, with a bar of silence after each.
 
     Sounds are shown as spectrograms, over time and frequency (mel scale) from `spectrogram.LOWEST` to `HIGHEST` dB.
-    They are heard in the picture's order, as many whole items as `MOST_BYTES` hold.
+    The WAV file has them in the picture's order, limited to whole items within `MOST_BYTES`.
 
     Args:
         samples: by name, those of one item side by side: sounds `[N, channels, samples]` in [-1, 1]; or something else
             of two axes that is shown as it is, the first upwards: mels `[N, bands, frames]`, or rolls `[N, 1, H, W]`.
             Or tunes `[N, 2, steps]` under one name, whole numbers: pitches and chords (`gan_audio.midi`).
-        stem: where to, without a suffix; the folder is made.
-        columns: items in a row; about as many as rows if None.
-        game: the game that made them. If its data specification has no sample rate, the axes have no ticks and no WAV
-            file is written.
+        stem: output path without the suffix; its folder is created if needed.
+        columns: number of items in a row (default: a square picture).
+        game: game that generated the samples. If its data specification has no sample rate, the axes have no ticks and
+            no WAV file is written.
 
     Raises:
-        DataError: there is nothing that can be drawn.
+        DataError: none of the samples can be drawn.
     """
     path = stem.with_suffix(".png")
     if (tunes := _tunes(samples)) is not None:
@@ -143,7 +143,7 @@ def _write_sounds(
 
     files = write_each(map(_sounds, parts), folder, ".wav", write, count=count, labels=labels)
     if clipped:
-        logger.warning("%s: %s beyond [-1, 1] were cut there", folder, plural(clipped, "sample"))
+        logger.warning("%s: %s beyond [-1, 1] were clipped", folder, plural(clipped, "sample"))
     return files
 
 
@@ -172,7 +172,7 @@ def write_joined(parts: Iterable[Tensor], path: Path, game: Game) -> None:
     sounds = (sound for part in parts for sound in part)
     first = next(sounds)
     if not is_sound(first[None]):
-        raise InputError(f"{path}: samples of {game.title} are not sounds; give a model of sounds")
+        raise InputError(f"{path}: samples of {game.title} are not sounds; use a model that generates sounds")
     rate = known_rate_of(game, path)
     with open_wav(path, sample_rate=rate, channels=len(first)) as writer:
         writer.write(first)
@@ -249,7 +249,7 @@ def is_tune(tensor: Tensor) -> bool:
 
 
 def _drawn(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What can be drawn, as `[N, channels, samples]` or `[N, H, W]`."""
+    """Returns the samples that can be drawn, as `[N, channels, samples]` or `[N, H, W]`."""
     flat = {key: tensor.squeeze(1) if tensor.ndim == 4 and tensor.shape[1] == 1 else tensor
             for key, tensor in samples.items()}  # fmt: skip
     drawn = {key: tensor.detach().float().cpu() for key, tensor in flat.items() if tensor.ndim == 3 and tensor.numel()}
@@ -258,10 +258,10 @@ def _drawn(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _number(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> int:
-    """The number of items, which is one for all names."""
+    """Returns the number of items, which must be equal for all names."""
     if not chosen:
         shapes = {key: list(tensor.shape) for key, tensor in samples.items()}
-        raise DataError(f"no samples to write: need sounds [N, channels, samples], and have {shapes}")
+        raise DataError(f"no samples to write: expected sounds [N, channels, samples], got {shapes}")
     counts = {key: len(tensor) for key, tensor in chosen.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"the samples have different numbers of items: {counts}")
@@ -269,7 +269,7 @@ def _number(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> int:
 
 
 def _sheet(drawn: Mapping[str, Tensor], columns: int | None, rate: int | None) -> Image.Image:
-    """Items in rows, an item's pictures side by side; the axes are named at the left and at the foot."""
+    """Draws items in rows, with an item's pictures side by side; axes are labelled at the left and the bottom."""
     from PIL import Image, ImageDraw
 
     number, keys = len(next(iter(drawn.values()))), len(drawn)
@@ -319,7 +319,7 @@ def in_few_colours(picture: Image.Image) -> Image.Image:
 
 
 def _pictures(tensor: Tensor, width: int, height: int, rate: int, seconds: float) -> list[Any]:
-    """RGB pixels `[height, width, 3]` of every item."""
+    """Returns RGB pixels `[height, width, 3]` for every item."""
     import numpy as np
     from PIL import Image
 
@@ -335,7 +335,7 @@ def _pictures(tensor: Tensor, width: int, height: int, rate: int, seconds: float
 
 
 def name_frequencies(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rate: int) -> None:
-    """Frequencies in Hz beside a spectrogram, at their rows."""
+    """Draws the frequency axis of a spectrogram, with labels in Hz or kHz."""
     from gan_audio.spectrogram import frequency_ticks
 
     left, top, _, height = box
@@ -346,7 +346,7 @@ def name_frequencies(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], 
 
 
 def name_times(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], seconds: float) -> None:
-    """Ticks at round times, of which the last one has the unit."""
+    """Draws the time axis, with ticks at round times; the last label has the unit."""
     left, top, width, height = box
     power = 10.0 ** math.floor(math.log10(seconds * TIMES_APART / width))
     step = next(power * k for k in (1, 2, 5, 10) if power * k * width >= seconds * TIMES_APART)
@@ -362,7 +362,7 @@ def name_times(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], second
 
 
 def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
-    """Items one after the other, an item's sounds next to each other, with a little silence after each."""
+    """Writes sounds one after the other, grouped by item, with a short silence after each."""
     import torch
 
     from gan_audio.files import open_wav
@@ -384,12 +384,12 @@ def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
 
 
 def _tunes(samples: Mapping[str, Tensor]) -> Tensor | None:
-    """The tunes among some samples, if there are any."""
+    """Returns the tunes among some samples, if there are any."""
     return next((tensor for tensor in samples.values() if is_tune(tensor) and len(tensor)), None)
 
 
 def _write_tunes(tunes: Tensor, path: Path, columns: int | None) -> Path:
-    """The picture of tunes, and beside it all as one MIDI file, and as a sound those that `MOST_BYTES` hold."""
+    """Writes a picture of tunes, all tunes as one MIDI file, and those within `MOST_BYTES` as a WAV file."""
     import numpy as np
     import torch
 

@@ -1,6 +1,6 @@
-"""What the tasks do, in Python: sounds and mels from files and pipes to files and pipes, block by block.
+"""Audio tasks in Python: sounds and mels from files and pipes to files and pipes, block by block.
 
-No sound is held whole. A mel is, with a third of the numbers: those of an hour take 99 MB (at 22,050 Hz, 80 bands).
+Sounds are streamed. Mels, with a third of the values, are held in memory: an hour takes 99 MB (at 22,050 Hz, 80 bands).
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
 logger = logging.getLogger("gan_audio")
 
 
-# --- what is given
+# --- inputs
 
 Source = FileSound | PipedSound | GivenMel
 
 
 def open_input(one: Input, raw: Raw | None = None) -> Source:
-    """What was given, opened and checked.
+    """Opens and checks an input.
 
     Args:
         one: the file, or standard input.
-        raw: what standard input holds, where it is raw samples; else it is a WAV or a mel file.
+        raw: format of raw samples on standard input; None for a WAV or mel file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the input cannot be read.
         InputError: standard input is closed.
     """
     if one.path is None:
         return receive(standard_input(), raw)
-    if one.path.suffix == ".safetensors":
+    if one.path.suffix.lower() == ".safetensors":
         return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
     return FileSound(one.path)
 
 
 def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> list[tuple[Input, Source]]:
-    """All that can be opened; nothing is made before all are checked.
+    """Opens and checks all inputs of a job before anything is written; unreadable files in folders are skipped.
 
     Raises:
-        DataError: something cannot be opened and is of no folder, or `check` refuses it.
+        DataError: an input that was named directly cannot be opened, or `check` refuses it.
         InputError: `raw` has no effect.
     """
     if raw is not None and all(one.path is not None for one in job.inputs):
-        raise InputError("`--raw` has no effect: it is of standard input, and no `-` is given; leave it out")
+        raise InputError("`--raw` has no effect without standard input (`-`); omit it")
     opened = job.open(lambda one: open_input(one, raw))
     for one, source in opened:
         check(one, source)
@@ -70,7 +70,7 @@ def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> 
 
 
 def _note(opened: Sequence[tuple[Input, Source]]) -> None:
-    """Says what is lost, or was before, that one may not know of."""
+    """Warns about sounds that are mixed to one channel, and about the noise of 8-bit sounds."""
     sounds = [(one.name, source) for one, source in opened if not isinstance(source, GivenMel)]
     mixed = [name for name, sound in sounds if sound.channels > 1]
     coarse = [name for name, sound in sounds if sound.bits == 8]
@@ -89,20 +89,20 @@ def _note(opened: Sequence[tuple[Input, Source]]) -> None:
 def write_mels(
     given: Sequence[str], out: str, contract: MelContract, *, raw: Raw | None = None, shard: Shard | None = None
 ) -> Outcome:
-    """Mel files of sounds.
+    """Computes mels of sounds and writes them to files.
 
-    Sounds are brought to the contract's rate, and several channels to their mean.
+    Sounds are resampled to the contract's rate, and channels are averaged.
 
     Args:
         given: files, folders and `-`.
-        out: a folder, where folders keep their structure, or `-`.
-        contract: of the mels.
-        raw: what `-` holds, where it is raw samples.
-        shard: the part of the files that is done (default: all).
+        out: output folder, in which the folder structure is kept, or `-`.
+        contract: mel settings.
+        raw: format of raw samples on standard input; None for a WAV file.
+        shard: part of the files that is processed (default: all).
 
     Raises:
-        DataError: something cannot be read.
-        InputError: a file would be replaced, or cannot be written.
+        DataError: an input cannot be read.
+        InputError: a file exists or cannot be written.
         OutputClosed: standard output is closed.
     """
     job = Job(given, out, kind=SOUNDS, suffix=MEL_SUFFIX, shard=shard)
@@ -117,7 +117,7 @@ def write_mels(
 
 def _refuse_mel(one: Input, source: Source) -> None:
     if isinstance(source, GivenMel):
-        raise DataError(f"{one.name}: is a mel already; give a sound, or give the mel to `vocode`")
+        raise DataError(f"{one.name}: is already a mel; give a sound, or use `vocode`")
 
 
 def _collected(chunks: Iterable[Tensor], show: Show, contract: MelContract) -> Tensor:
@@ -141,43 +141,43 @@ def _put_mel(path: Path | None, mel: Tensor, contract: MelContract) -> None:
 
 
 def analysed(analysis: MelSpectrogram, sound: FileSound | PipedSound) -> Iterator[Tensor]:
-    """A sound's mel in chunks `[1, mels, frames]`."""
+    """Yields a sound's mel in chunks `[1, mels, frames]`."""
     return analysis.stream(block[None] for block in sound.blocks(analysis.contract.sample_rate))
 
 
 def as_vocoder(game: Game, name: str) -> Vocoder:
-    """The game, if it makes sound of mels.
+    """Returns the game, if it is a vocoder.
 
     Raises:
-        InputError: it does not.
+        InputError: it is not.
     """
     if isinstance(game, Vocoder):
         return game
-    raise InputError(f"{name}: is a model of {game.title}, which makes sounds of noise and not of mels; "
-                     "give a vocoder's, or use `generate`")  # fmt: skip
+    raise InputError(f"{name}: is a model of {game.title}, which is not a vocoder; "
+                     "use the model of a vocoder, or `generate`")  # fmt: skip
 
 
 def vocode(
     game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False,
     convert: bool = False, mono: bool = False, shard: Shard | None = None,
 ) -> Outcome:  # fmt: skip
-    """Sound of mels, or of the mels of sounds: WAV files of 16-bit PCM at the model's rate.
+    """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's rate.
 
-    What comes out is `game.vocode` of the whole: so many hops as the mel has frames.
+    The result equals that of `game.vocode` on the whole mel, one hop per frame.
 
     Args:
-        game: is folded.
+        game: vocoder; its weight normalisation is removed in place.
         given: mel files, sounds, folders and `-`.
-        out: a folder, where folders keep their structure, or `-`.
-        raw: what `-` holds, where it is raw samples.
+        out: output folder, in which the folder structure is kept, or `-`.
+        raw: format of raw samples on standard input; None for a WAV or mel file.
         raw_out: whether standard output gets samples without a header.
-        convert: whether mels of another contract are converted, where that is sound.
+        convert: whether mels of another contract are converted, if that is possible.
         mono: whether sounds of several channels are mixed to one.
-        shard: the part of the files that is done (default: all).
+        shard: part of the files that is processed (default: all).
 
     Raises:
-        DataError: something cannot be read, or is of another contract, which the message shows.
-        InputError: a file would be replaced or cannot be written, or a sound has several channels.
+        DataError: an input cannot be read, or has another contract.
+        InputError: a file exists or cannot be written, or a sound has several channels.
         OutputClosed: standard output is closed.
     """
 
@@ -199,11 +199,11 @@ def resynthesize(
     game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False,
     mono: bool = False, shard: Shard | None = None,
 ) -> Outcome:  # fmt: skip
-    """Sounds to their mels and back, at their length: WAV files of 16-bit PCM at the model's rate; see `vocode`."""
+    """Converts sounds to mels and back, to 16-bit WAV files of the same length at the model's rate; see `vocode`."""
 
     def check(one: Input, source: Source) -> None:
         if isinstance(source, GivenMel):
-            raise DataError(f"{one.name}: is a mel; give a sound, or give the mel to `vocode`")
+            raise DataError(f"{one.name}: is a mel; give a sound, or use `vocode`")
         _check_channels(one, source, mono)
 
     def chunks(source: Source) -> Iterator[Tensor]:
@@ -214,7 +214,7 @@ def resynthesize(
 
 
 def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """A sound in blocks `[1, n]` to its mel and back, in chunks `[1, 1, n]`: together, `game.resynthesize` of it."""
+    """Yields `game.resynthesize` of a sound, from blocks `[1, n]` in chunks `[1, 1, n]`."""
     heard = told = 0
 
     def filled() -> Iterator[Tensor]:
@@ -228,23 +228,25 @@ def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     held = torch.zeros(1, 1, 0)
     for chunk in game.stream(game.mel.stream(filled())):
         held = torch.cat([held, chunk.to(held)], dim=2)
-        ready = min(held.shape[2], heard - told)  # what lies beyond is kept, until it is known where the sound ends
+        ready = min(
+            held.shape[2], heard - told
+        )  # samples beyond the input so far are held back, since the sound may end there
         yield held[..., :ready]
         held, told = held[..., ready:], told + ready
 
 
 def _check_channels(one: Input, sound: FileSound | PipedSound, mono: bool) -> None:
     if sound.channels > 1 and not mono:
-        raise InputError(f"{one.name}: has {sound.channels} channels, and the model hears one; `--mono` mixes them")
+        raise InputError(f"{one.name}: has {sound.channels} channels, but the model takes one; `--mono` mixes them")
 
 
 def _voice(
     game: Vocoder, given: Sequence[str], out: str, kind: FileKind, check: Callable[[Input, Source], None],
     chunks: Callable[[Source], Iterator[Tensor]], *, raw: Raw | None, raw_out: bool, shard: Shard | None,
 ) -> Outcome:  # fmt: skip
-    """What `chunks` makes of each input, written to its place."""
+    """Writes the result of `chunks` for each input to its target."""
     if raw_out and out != PIPE:
-        raise InputError("`--raw-out` has no effect on files, which are WAV; leave it out, or write to `--out -`")
+        raise InputError("`--raw-out` has no effect on files, which are WAV; omit it, or write to `--out -`")
     rate, job = game.contract.sample_rate, Job(given, out, kind=kind, suffix=".wav", shard=shard)
     opened = _open(job, raw, check)
     game.fold()
@@ -262,11 +264,11 @@ def _voice(
 
 @contextmanager
 def open_output(path: Path | None, sample_rate: int, *, raw: bool) -> Iterator[WavWriter]:
-    """A writer of mono sound to a WAV file, or to standard output (None).
+    """Context with a writer of mono sound to a WAV file, or to standard output (None).
 
     Raises:
-        OutputClosed: nobody reads standard output any more.
-        InputError: nothing can be written there.
+        OutputClosed: the reader has closed standard output.
+        InputError: the output cannot be written.
         GanError: the disk is full or broken.
     """
     if path is None:

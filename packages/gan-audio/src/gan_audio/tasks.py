@@ -1,4 +1,4 @@
-"""What gan-audio does besides training and generating: mels, sound of mels, what is in a file, and walks."""
+"""Commands of gan-audio: mels, vocoding, resynthesis, inspection of files, and interpolations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from gan_audio.systems.vocoder import Vocoder
 
 CONTRACT = "hifigan-22k"
-"""The mels that most vocoders of speech are trained on."""
+"""Default mel settings, those of most speech vocoders."""
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
-Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files, folders of them, or - (a WAV).")]
-Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders of them, or - (either).")]
-RawIn = Annotated[str | None, typer.Option(metavar="RATE:CHANNELS:s16", help="- holds raw samples of 16 bits.")]
-RawOut = Annotated[bool, typer.Option("--raw-out", help="`--out -` gets raw samples of 16 bits.")]
-Mono = Annotated[bool, typer.Option("--mono", help="Mixes the channels of sounds to one.")]
+Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files, folders, or - (a WAV).")]
+Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders, or - (either).")]
+RawIn = Annotated[str | None, typer.Option(metavar="RATE:CHANNELS:s16", help="Read - as raw 16-bit samples.")]
+RawOut = Annotated[bool, typer.Option("--raw-out", help="Write raw 16-bit samples to `--out -`.")]
+Mono = Annotated[bool, typer.Option("--mono", help="Mix the channels of sounds to one.")]
 
 
 def mel(
@@ -35,7 +35,7 @@ def mel(
     raw: RawIn = None,
     shard: Part = None,
 ) -> Answer | None:
-    """Writes the mels of sounds, each with its contract; channels are mixed to one, and other rates converted."""
+    """Computes mels of sounds, stored with their settings; channels are mixed to one, and sounds are resampled."""
     from gan_audio.mel import CONTRACTS
     from gan_audio.pipeline import write_mels
     from gan_audio.pipes import Raw
@@ -53,11 +53,11 @@ def vocode(
     out: Out = None,
     raw: RawIn = None,
     raw_out: RawOut = False,
-    convert: Annotated[bool, typer.Option("--convert", help="Converts mels of other contracts, if sound.")] = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Convert mels of other settings, if possible.")] = False,
     mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:
-    """Makes sound of mels, or of the mels of sounds: WAV files, or a stream."""
+    """Converts mels, or the mels of sounds, to sound: WAV files or a stream."""
     from gan_audio.pipeline import vocode as work
     from gan_audio.pipes import Raw
 
@@ -74,7 +74,7 @@ def resynthesize(
     model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:  # fmt: skip
-    """Takes sounds to their mels and back: WAV files as long as they, or a stream."""
+    """Converts sounds to mels and back: WAV files of the same length, or a stream."""
     from gan_audio.pipeline import resynthesize as work
     from gan_audio.pipes import Raw
 
@@ -87,19 +87,20 @@ def resynthesize(
 def inspect(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Sound or mel files.")],
     spectrogram: Annotated[
-        Path | None, typer.Option(metavar="PNG", dir_okay=False, help="Draws the spectrogram of one sound.")
+        Path | None,
+        typer.Option(metavar="PNG", dir_okay=False, help="Output .png file for the spectrogram of one sound."),
     ] = None,
 ) -> Answer:
-    """Says what is in files: rate, channels, length, level, clipping and silence; or a mel's contract."""
+    """Describes files: rate, channels, length, level, clipping and silence; or the settings of a mel."""
     from gan_audio.inspection import inspect_mel, inspect_sound
     from gan_core.jobs import refuse_file
 
-    mels = [file for file in files if file.suffix == ".safetensors"]
+    mels = [file for file in files if file.suffix.lower() == ".safetensors"]
     if spectrogram is not None:
         if len(files) > 1 or mels:
-            raise InputError("`--spectrogram` is of one sound; give one sound file")
+            raise InputError("`--spectrogram` needs exactly one sound file")
         if spectrogram.suffix != ".png":
-            raise InputError(f"`--spectrogram` is {spectrogram}; the picture is a .png")
+            raise InputError(f"`--spectrogram` is {spectrogram}; expected a .png file")
         refuse_file(spectrogram)
     found = {
         str(file): inspect_mel(file) if file in mels else inspect_sound(file, picture=spectrogram) for file in files
@@ -111,11 +112,11 @@ def inspect(
 def interpolate(
     context: typer.Context,
     model: Model,
-    out: Annotated[Path | None, typer.Option(dir_okay=False, help="The sound, a .wav.")] = None,
-    steps: Annotated[int, typer.Option(min=2, max=1024, help="Number of sounds, both ends included.")] = 8,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Output .wav file.")] = None,
+    steps: Annotated[int, typer.Option(min=2, max=1024, help="Number of sounds, including both ends.")] = 8,
     seed: Seed = 0,
 ) -> Answer:
-    """Writes sounds from one latent to another, as the model draws them, one after the other.
+    """Writes sounds that interpolate between two latents, one after the other.
 
     Further options are the model's conditions, such as --label NAME|K (default: the first class), and --truncation PSI.
     """
@@ -127,7 +128,7 @@ def interpolate(
     if out is None:
         raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")
     if out.suffix != ".wav":
-        raise InputError(f"`--out` is {out}; the sound is a .wav")
+        raise InputError(f"`--out` is {out}; expected a .wav file")
     refuse_file(out)
     game = DOMAIN.load(model)
     given = asked_of(game, context, 1, game.latent, game.render)
@@ -143,7 +144,7 @@ def _vocoder(model: str) -> Vocoder:
 
 
 def _described(facts: Mapping[str, Any]) -> str:
-    """Facts of one file as one line."""
+    """Returns the facts of a file as one line."""
     if facts["format"] == "mel":
         return f"mel, {facts['frames']:,} frames, {facts['seconds']:.3f} s, {facts['described']}"
     peak, rms = ("silent" if facts[key] is None else f"{facts[key]:.2f} dBFS" for key in ("peak", "rms"))

@@ -26,4 +26,4 @@ DOMAIN = Domain(
     ),
 )
 
-__getattr__ = public_names(DOMAIN, {})
+__getattr__ = public_names(DOMAIN, {"translate": "gan_image.pipeline"})

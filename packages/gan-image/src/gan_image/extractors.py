@@ -1,11 +1,11 @@
-"""Networks whose features generated and real images are compared by.
+"""Feature extractors for images.
 
-A classifier of the data's own labels, a random network, FID's Inception, torchvision's classifiers and transformers'
-vision models.
+A classifier trained on the data's labels, a random network, FID's Inception, torchvision's classifiers and
+transformers' vision models.
 
-Each factory takes what `--extractor NAME[:ARGUMENT] --weights FILE` says and gives an extractor: samples in [-1, 1] in,
-features and logits out. Samples are first quantised to 8 bits, as in the published protocols, which read image files;
-grey is repeated to RGB. The `protocol` says everything that a figure depends on.
+Each factory takes the arguments of `--extractor NAME[:ARGUMENT] --weights FILE` and returns an extractor, which maps
+samples in [-1, 1] to features and logits. Samples are first quantised to 8 bits, as in the published protocols, which
+read image files; grey is repeated to RGB. The `protocol` describes everything that a figure depends on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_LEARNT = 20_000
 """Images that the embedded classifier learns and is tested on."""
 
 MOST_NORMALISED = 512
-"""Images whose statistics the extractor `random` is normalised with."""
+"""Maximum number of images for the normalisation statistics of the extractor `random`."""
 
 Prepare = Callable[[Tensor], Tensor]
 """Pixels, uint8 `[B, 3, H, W]`, to what the network takes."""
@@ -105,16 +105,16 @@ def classifier(
 
 
 def random(argument: str | None, weights: Path | None, dataset: Dataset[Any], facts: Mapping[str, Any]) -> Extractor:
-    """Convolutions with random weights, the same every time, for data without labels (Naeem et al. 2020).
+    """Convolutions with fixed random weights, for data without labels (Naeem et al. 2020, arXiv:2002.09797).
 
-    A random network tells sets of images apart that no pretrained one was made for (arXiv:2002.09797). It is that of
-    `classifier` on RGB images, its batch norms filled with the statistics of at most 512 real images.
+    A random network can distinguish sets of images outside the domain of pretrained networks. The architecture is that
+    of `classifier` for RGB images; batch normalization uses statistics of at most 512 real images.
 
     Raises:
-        InputError: there is an argument, or weights.
+        InputError: an argument or weights are given.
     """
     if argument is not None or weights is not None:
-        raise InputError("the extractor `random` draws its weights; it takes no argument and no `--weights`")
+        raise InputError("the extractor `random` has fixed random weights; it takes no argument and no `--weights`")
     pixels = to_pixels(_images(some(dataset, MOST_NORMALISED)))
 
     def prepare(pixels: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def random(argument: str | None, weights: Path | None, dataset: Dataset[Any], fa
         network = Classifier(3, pixels.shape[-1], num_classes=1).convolutions
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # the mean of all batches
+                module.momentum = None  # cumulative mean over all batches
         for part in torch.split(pixels, 64):
             network(prepare(part))
     protocol = {
@@ -274,14 +274,15 @@ def transformers(argument: str | None, weights: Path | None, dataset: object, fa
 
 
 def _learning_images(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
-    """Pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images, of pairs the targets."""
+    """Returns pixels `[N, C, S, S]` (uint8) and labels of at most `MOST_LEARNT` images; for pairs, of the targets."""
     batch = some(dataset, MOST_LEARNT)
     return _images(batch).add(1).mul(127.5).round().byte(), batch["label"]
 
 
 def _images(batch: Batch) -> Tensor:
-    """The images of a batch, of pairs the targets, `[N, C, H, W]` in [-1, 1]."""
-    return batch["image"] if "image" in batch else batch["target"]
+    """Returns the images of a batch `[N, C, H, W]` in [-1, 1]; for pairs the targets, for other parts the last."""
+    keys = ("image", "target", *reversed(batch))
+    return next(batch[key] for key in keys if key in batch and batch[key].ndim == 4)
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:

@@ -170,16 +170,28 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
         ValueError: its numbers have no stated range.
     """
     if image.mode.startswith("I"):  # 16 bits of grey
-        levels = np.asarray(image)
+        opacity, levels = opacity_of(image), np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError("32-bit pixels have no stated range; save it with 8 or 16 bits")
         image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+        if opacity is not None:
+            image.putalpha(opacity)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no stated range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("L" if channels == 1 else "RGB")
+
+
+def opacity_of(image: Image.Image) -> Image.Image | None:
+    """Returns the opacity of an image's pixels, 0 to 255 in 8 bits; None if it has no transparency."""
+    if not image.has_transparency_data:
+        return None
+    if image.mode.startswith("I"):  # Pillow does not convert these; one level of grey is transparent
+        seen = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(seen.astype(np.uint8) * 255)
+    return image.convert("RGBA").getchannel("A")
 
 
 def to_indices(image: Image.Image) -> Image.Image:

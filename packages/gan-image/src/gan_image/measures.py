@@ -1,4 +1,4 @@
-"""Measures that only images and toy points have; see `gan_core.measures`."""
+"""Metrics of images and toy points; see `gan_core.measures`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gan_core.measures import Part, Subject
 from gan_image.classifier import learn_classes, recognise
 
 MOST_LEARNT = 4000
-"""Largest number of images that `Recognition`'s classifier learns and is tested on."""
+"""Maximum number of images for training and testing the classifier of `Recognition`."""
 MOST_POINTS = 100_000
-"""Largest number of real points whose moments are taken."""
+"""Maximum number of real points for moments."""
 
 
 class Recognition:
-    """Whether samples show the class that they were asked for.
+    """Accuracy of a classifier of the real data on samples.
 
-    A support-vector classifier with a radial kernel learns three quarters of the real images (at most 4,000 are used)
-    at the samples' own size and is scored on the rest.
+    A support-vector classifier with a radial kernel is trained on three quarters of the real images (at most 4,000) at
+    the samples' size and tested on the rest.
 
-    Figures: `accuracy`, the share of samples that it takes for their class; `classes_found`, the classes of which at
-    least one sample is recognised; `accuracy_on_real`, its accuracy on held-out real images.
+    Figures: `accuracy`, the share of samples that are classified as their condition; `classes_found`, the number of
+    classes with at least one such sample; `accuracy_on_real`, the accuracy on held-out real images.
     """
 
     def __init__(self, subject: Subject):
@@ -58,7 +58,7 @@ class Modes:
 
     Figures: `modes_found`, the modes that are the nearest of at least one sample within 3 standard deviations; `modes`,
     the number of modes; `high_quality`, the share of such samples; `kl`, the reverse divergence KL(samples || data) in
-    nats of these samples' modes, the data's being even; if there is no such sample, the largest that is possible.
+    nats between the modes of these samples and a uniform distribution; its maximum if there are no such samples.
     """
 
     def __init__(self, subject: Subject):
@@ -82,15 +82,15 @@ class Modes:
 
 
 class StackedModes:
-    """Modes of stacked digits found, and how unevenly (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.2).
+    """Modes of stacked digits found, and their divergence (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.2).
 
-    A classifier of the single digits at the samples' own size names the digit in each channel; the three name one of
-    1000 modes. PacGAN scores 26,000 samples, of which a perfect sampler's divergence is 999 / 52,000 on average: give
-    as many to compare with it.
+    A classifier of single digits at the samples' size classifies each channel; the three digits give one of 1000 modes.
+    PacGAN uses 26,000 samples, for which a perfect sampler's divergence is 999 / 52,000 on average; use as many to
+    compare with it.
 
-    Figures: `modes_found`, the modes of at least one sample; `modes`, the number of modes; `kl`, the reverse divergence
-    KL(samples || data) in nats, the data's being the product of the single digits' frequencies, from which the channels
-    are drawn; `accuracy_on_real`, the classifier's accuracy on held-out digits.
+    Figures: `modes_found`, the number of modes with at least one sample; `modes`, the number of modes; `kl`, the
+    reverse divergence KL(samples || data) in nats, where the distribution of the data is the product of the digits'
+    frequencies; `accuracy_on_real`, the classifier's accuracy on held-out digits.
     """
 
     def __init__(self, subject: Subject):
@@ -118,7 +118,7 @@ class StackedModes:
 
 @lru_cache(maxsize=1)
 def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]:
-    """A classifier of the digits at a size, its accuracy on held-out ones, and how often each occurs; learnt once."""
+    """Returns a digit classifier for a size, its accuracy on held-out digits, and the digits' frequencies; cached."""
     real: Any = single.fit(ImageSpec(image_size=size, channels=1))
     every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
     network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)

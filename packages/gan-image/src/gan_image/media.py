@@ -1,6 +1,6 @@
-"""How this package's samples are written, shown and read back: images as PNG, points as CSV.
+"""Writing, drawing and reading of samples: images as PNG, points as CSV.
 
-Everything is written under a temporary name and renamed, and the same samples give the same bytes.
+Files are written atomically, and equal samples give equal bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GAP, WIDE_GAP = 2, 8
 """Pixels between the images of one item, and between items that have several."""
 SMALLEST, LARGEST = 512, 2048
-"""A picture is enlarged to about the one and reduced to about the other."""
+"""Approximate sizes in pixels to which a picture is enlarged and reduced."""
 HEAD = 14
 """Height of the names above the columns of a picture, in pixels."""
 CANVAS, MARGIN, BARS = 512, 32, 64
@@ -35,18 +35,18 @@ INK, PAPER, POINT = (90, 90, 90), (255, 255, 255), (31, 98, 168)
 
 def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None, game: Game | None = None,
                   limits: tuple[float, float] | None = None) -> Path:  # fmt: skip
-    """One picture of all samples, `stem` with the suffix `.png`.
+    """Writes one picture of all samples to `stem` with the suffix `.png`.
 
     Args:
-        samples: by name: images `[N, C, H, W]` in [-1, 1], those of one item side by side; or points `[N, D]`, a plot
-            for each name: a histogram (D = 1), or their first two coordinates.
-        stem: where to, without a suffix; the folder is made.
-        columns: items in a row; about as many as rows if None.
-        game: what made them; columns of generated samples are headed by the names of its classes.
-        limits: the range of the axes for points; round numbers around them if None.
+        samples: images `[N, C, H, W]` in [-1, 1] by name, drawn side by side for each item; or points `[N, D]` by name,
+            one plot each: a histogram (D = 1), or the first two coordinates.
+        stem: output path without the suffix; its folder is created if needed.
+        columns: number of items in a row (default: a square picture).
+        game: game that generated the samples; its class names are the headings of columns.
+        limits: range of the axes for points (default: round numbers around them).
 
     Raises:
-        DataError: there is nothing that can be drawn.
+        DataError: none of the samples can be drawn.
     """
     points = _points(samples)
     picture = _plots(points, limits) if points else _grid(_images(samples), columns, _heads(samples, columns, game))
@@ -86,10 +86,10 @@ def write_items(
 
 
 def read_items(folder: Path) -> dict[str, Tensor]:
-    """What `write_items` wrote of one image or point an item: `image` `[N, C, H, W]` in [-1, 1], or `points` `[N, D]`.
+    """Reads the files of `write_items`: `image` `[N, C, H, W]` in [-1, 1], or `points` `[N, D]`.
 
     Raises:
-        DataError: there is nothing of the kind, a file is damaged, or the images have different sizes.
+        DataError: there are no such files, a file is damaged, or the images have different sizes.
     """
     import torch
 
@@ -103,12 +103,12 @@ def read_items(folder: Path) -> dict[str, Tensor]:
     if not images:
         raise DataError(f"{folder}: no generated items (looked for 00000.png, … and points.csv)")
     if len({image.shape for image in images}) > 1:
-        raise DataError(f"{folder}: the images have different sizes or channels, so they are not of one generator")
+        raise DataError(f"{folder}: the images have different sizes or channels; use those of one generator")
     return {"image": torch.stack(images) / 127.5 - 1}
 
 
 def write_gif(frames: Sequence[Path], path: Path, *, milliseconds: int = 120) -> Path:
-    """The pictures of a training, one after the other, as an animation that repeats; the last one stays a second.
+    """Writes pictures as a GIF that repeats; the last frame lasts a second.
 
     Raises:
         InputError: there are no pictures.
@@ -129,11 +129,11 @@ def write_gif(frames: Sequence[Path], path: Path, *, milliseconds: int = 120) ->
 
 
 def _images(samples: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """The images among the samples as uint8 `[N, H, W, C]`; `C` is 1 or 3, and the same for all."""
+    """Returns the images among the samples as uint8 `[N, H, W, C]`; `C` is 1 or 3, and the same for all."""
     images = {key: tensor for key, tensor in samples.items() if tensor.ndim == 4 and len(tensor)}
     if not images:
         shapes = {key: list(tensor.shape) for key, tensor in samples.items()}
-        raise DataError(f"no samples to write: need images [N, C, H, W] or points [N, D], and have {shapes}")
+        raise DataError(f"no samples to write: expected images [N, C, H, W] or points [N, D], got {shapes}")
     counts = {key: len(tensor) for key, tensor in images.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"the samples have different numbers of items: {counts}")
@@ -142,7 +142,7 @@ def _images(samples: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _to_pixels(images: Tensor, channels: int) -> np.ndarray:
-    """[-1, 1] to 0 … 255, clamped and rounded; other channels than grey or RGB are shown by their mean."""
+    """Converts [-1, 1] to 0 … 255, clamped and rounded; channels other than grey or RGB are averaged."""
     images = images.detach().float().cpu().nan_to_num(0.0)
     if images.shape[1] not in (1, 3):
         images = images.mean(dim=1, keepdim=True)
@@ -151,7 +151,7 @@ def _to_pixels(images: Tensor, channels: int) -> np.ndarray:
 
 
 def _heads(samples: Mapping[str, Tensor], columns: int | None, game: Game | None) -> Sequence[str]:
-    """Returns the names of the columns where samples were generated for all classes in turn, else nothing."""
+    """Returns the headings of columns if samples were generated for all classes in turn, otherwise nothing."""
     classes = None if game is None or game.recipe is None else game.recipe.data.classes
     return classes if classes is not None and len(classes) == columns and "generated" in samples else ()
 
@@ -161,7 +161,7 @@ def _grid(images: dict[str, np.ndarray], columns: int | None, heads: Sequence[st
 
     Args:
         images: uint8 `[N, H, W, C]` by name.
-        columns: items in a row; about as many as rows if None.
+        columns: number of items in a row (default: a square picture).
         heads: names of the columns, cut to their width; none are drawn if empty.
     """
     from PIL import Image, ImageDraw
@@ -188,7 +188,7 @@ def _grid(images: dict[str, np.ndarray], columns: int | None, heads: Sequence[st
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """Returns an image `[C, H, W]` in [-1, 1] as 8-bit grey or RGB; other channels are shown by their mean."""
+    """Returns an image `[C, H, W]` in [-1, 1] as 8-bit grey or RGB; other channels are averaged."""
     return _to_image(_to_pixels(image[None], 3 if len(image) == 3 else 1)[0])
 
 
@@ -212,7 +212,7 @@ def _read_picture(path: Path) -> Image.Image:
 
 
 def _points(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The points among the samples, `[N, D]`."""
+    """Returns the points among the samples, `[N, D]`."""
     return {
         name: tensor
         for name, tensor in samples.items()
@@ -221,7 +221,7 @@ def _points(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _plots(points: Mapping[str, Tensor], limits: tuple[float, float] | None) -> Image.Image:
-    """One plot for each name, side by side and with the same axes."""
+    """Draws one plot for each name, side by side and with the same axes."""
     import numpy as np
     from PIL import Image
 
@@ -236,7 +236,7 @@ def _plots(points: Mapping[str, Tensor], limits: tuple[float, float] | None) -> 
 
 
 def _scatter(points: np.ndarray, low: float, high: float) -> Image.Image:
-    """Points as small discs that darken where they lie on each other; both axes have one scale, so a ring is round."""
+    """Draws points as small discs that darken where they overlap; both axes have the same scale."""
     import numpy as np
     from PIL import Image
 
@@ -265,7 +265,7 @@ def _histogram(values: np.ndarray, low: float, high: float) -> Image.Image:
 
 
 def _axes(low: float, high: float, *, vertical: bool = True) -> Image.Image:
-    """An empty plot with round numbers along its lower edge, and its left one too if the axes are alike."""
+    """Draws an empty plot with round numbers along its lower edge, and along its left edge if the axes are equal."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (CANVAS, CANVAS), PAPER)
@@ -289,7 +289,7 @@ def _tick(draw: ImageDraw.ImageDraw, at: tuple[int, int], step: tuple[int, int],
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """The ticks around all values and a tenth more; being round, they seldom change from picture to picture."""
+    """Returns ticks around all values and a tenth more; being round, they seldom change between pictures."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     more = 0.1 * (high - low) or 1.0
     step = _step(low - more, high + more)
@@ -297,7 +297,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _step(low: float, high: float) -> float:
-    """Between ticks: 1, 2 or 5 times a power of ten, so that there are some five to ten."""
+    """Returns the distance of ticks: 1, 2 or 5 times a power of ten, for about five to ten ticks."""
     rough = (high - low) / 8
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * k for k in (1, 2, 5, 10) if power * k >= rough)
@@ -309,7 +309,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _opacity(count: int) -> float:
-    """Of one point: 0.5 for a few hundred, less for more, so that dense places still differ."""
+    """Returns the opacity of a point: 0.5 for a few hundred points, less for more, so that densities are visible."""
     return min(0.5, max(0.02, 200 / max(count, 1)))
 
 
@@ -326,7 +326,7 @@ def _write_image(path: Path, pixels: np.ndarray) -> None:
 
 
 def _write_points(points: Sequence[Sequence[float]], path: Path, labels: Mapping[str, Sequence[str]]) -> Path:
-    """A header, then nine significant digits a coordinate: enough for 32-bit numbers to be read back as they were."""
+    """Writes a header and coordinates with nine significant digits, which preserve float32 values."""
     refuse_existing(path.parent, [path.name])
     rows = [[f"{value:.9g}" for value in point] for point in points]
     beside = zip(rows, *labels.values(), strict=True) if labels else ((row,) for row in rows)

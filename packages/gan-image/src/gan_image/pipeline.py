@@ -1,6 +1,6 @@
-"""The tasks on pictures, in Python: from files, folders and pipes to PNG files and pipes.
+"""Image tasks in Python: from files, folders and pipes to PNG files and pipes.
 
-Of a picture, its pixels are held in 8 bits, and one tile in floating point.
+An image is held in memory as 8-bit pixels, and only one tile of it in floating point.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from gan_core.data import ImageSpec, to_device
+from gan_core.data import LABEL_MAPS, ImageSpec, to_device
 from gan_core.errors import InputError, unknown
 from gan_core.files import Files, LoneFile, Unreadable, count, replacing
 from gan_core.game import Game, evaluating
@@ -24,6 +24,7 @@ from gan_image.files import (
     MAX_BYTES,
     SUFFIXES,
     channels_of,
+    opacity_of,
     opened,
     read_upright,
     to_channels,
@@ -39,7 +40,7 @@ logger = logging.getLogger("gan_image")
 
 
 class Given(NamedTuple):
-    """An image file whose header was read: the file, its name in `files`, and the picture's height and width."""
+    """An image file whose header was read: the file, its name in `files`, and the image's height and width."""
 
     files: Files
     name: str
@@ -59,7 +60,7 @@ def open_input(one: Input) -> Given:
 
 
 class Pixels:
-    """A picture as an array `[1, C, H, W]` of uint8, of which the parts that are read are converted."""
+    """An image as an array `[1, C, H, W]` of uint8 that converts to the game's channels when slices are read."""
 
     def __init__(self, image: Image.Image, spec: ImageSpec):
         self.image, self.interpolate = image, spec.interpolate
@@ -75,7 +76,7 @@ class Pixels:
 
 
 class Canvas:
-    """A picture as an array `[1, C, H, W]` in [-1, 1], grey (C = 1) or RGB (3), to which results are written."""
+    """An output image as an array `[1, C, H, W]` in [-1, 1], grey (C = 1) or RGB (C = 3)."""
 
     def __init__(self, shape: Sequence[int]):
         self.shape = shape
@@ -97,25 +98,25 @@ def translate(
     game: Game, given: Sequence[str], out: str, *, result: str | None = None, tile: int | None = None,
     shard: Shard | None = None, **conditions: Any,
 ) -> Outcome:  # fmt: skip
-    """Transforms pictures by a game, into PNG files of 8 bits and of their size (or a multiple, if the game enlarges).
+    """Transforms images with a game to 8-bit PNG files of the same size (or a multiple of it, if the game upscales).
 
-    They are turned upright as their EXIF data say, and converted to the game's channels. Transparent pixels are shown
-    to the game on white, and the result has the picture's transparency. A picture that is larger than a tile is
-    transformed in tiles, see `gan_core.nn.tiling`.
+    Images are rotated according to EXIF and converted to the game's channels. Transparent pixels are white for the
+    game, and the result keeps the image's transparency. Images larger than a tile are transformed in tiles; see
+    `gan_core.nn.tiling`.
 
     Args:
         game: the game; it defines `apply` and `results`.
         given: files, folders and `-`.
-        out: a folder, where folders keep their structure, or `-`.
-        result: which result of the game is written (default: the first).
+        out: output folder, in which the folder structure is kept, or `-`.
+        result: name of the game's result to write (default: the first).
         tile: maximum side of a tile in pixels (default: 512, or what the networks need).
-        shard: the part of the files that is done (default: all).
-        conditions: values of the game's conditions other than the picture, the same for all files: `label="apple"`.
+        shard: part of the files that is processed (default: all).
+        conditions: conditions of the game other than the image, the same for all files: `label="apple"`.
 
     Raises:
         RecipeError: a condition is unknown, out of range, or missing.
-        DataError: a picture that was named cannot be read, or none can.
-        InputError: the game has no such result; a file would be replaced or cannot be written; or `tile` is too small.
+        DataError: an image that was named directly cannot be read, or no image can.
+        InputError: the game has no such result, a file exists or cannot be written, or `tile` is too small.
         OutputClosed: standard output is closed.
     """
     result, key = chosen_result(game, result)
@@ -128,14 +129,16 @@ def translate(
     ready = job.open(open_input)
     _note_tiles([one for _, one in ready], tiling, needs)
 
+    pixels = frozenset({key}) - LABEL_MAPS
+
     def apply(part: Tensor) -> Tensor:
-        return game.apply(to_device({key: part}, game.device) | asked)[result].float().cpu()
+        return game.apply(to_device({key: part}, game.device, pixels) | asked)[result].float().cpu()
 
     def make(source: Given, target: Path | None, show: Show) -> None:
         image = read_upright(source.files, source.name)
         made = tiled(apply, Pixels(image, spec), tiling, out=Canvas, show=_shown(show)).image
-        if image.has_transparency_data:
-            made.putalpha(image.convert("RGBA").getchannel("A").resize(made.size))
+        if (opacity := opacity_of(image)) is not None:
+            made.putalpha(opacity.resize(made.size))
         write_png(made, target)
 
     with evaluating(game):
@@ -143,18 +146,18 @@ def translate(
 
 
 def chosen_result(game: Game, name: str | None) -> tuple[str, str]:
-    """Returns a result of `game.apply` and the key of the batch that it is made from.
+    """Returns a result of `game.apply` and the key of the batch that it is computed from.
 
     Args:
         game: the game.
-        name: name of the result (default: the first that the model's networks make).
+        name: name of the result (default: the first whose networks have weights).
 
     Raises:
-        InputError: the game transforms nothing, or has no such result, or the model lacks the networks that make it.
+        InputError: the game transforms nothing or has no such result, or the result's networks have no weights.
     """
     title, offered = game.title, game.offered
     if not game.results:
-        raise InputError(f"{title} turns no images into images (it declares no `results`); give a translator's model")
+        raise InputError(f"{title} does not translate images (it declares no `results`); use the model of a translator")
     if name is None and offered:
         name = offered[0]
     elif name not in offered:
@@ -166,7 +169,7 @@ def chosen_result(game: Game, name: str | None) -> tuple[str, str]:
 
 
 def _note_tiles(given: Sequence[Given], tiling: Tiling, needs: Needs) -> None:
-    """Warns if tiles of some pictures are not what the whole would be."""
+    """Warns about images whose tiles differ from the result of the whole image."""
     larger = sum(tiling.divides(one.size) for one in given)
     if larger and tiling.margin != needs.reach:
         why = UNKNOWN_REACH

@@ -422,7 +422,7 @@ def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
 def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
     """github.com/facebookresearch/pytorch_GAN_zoo, models/networks/progressive_conv_net.py, GNet.
 
-    Its `alpha`, the weight of the smaller image, belongs to a call and not to the checkpoint. The network is fully
+    `alpha`, the weight of the smaller image, is set at run time and not in the checkpoint. The network is fully
     grown; setting `network.moment.progress` fades the last block out.
     """
     widths, scales = _widths_of_scales(state, "groupScale0.0")
@@ -441,8 +441,9 @@ def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[floa
 def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
     """github.com/facebookresearch/pytorch_GAN_zoo, models/networks/progressive_conv_net.py, DNet.
 
-    `alpha` as in `progan_generator`; with one added scale, the published code ignores it. The published deviation is
-    unbiased, and its groups are consecutive samples: the same as ours for batches of 4, where the factor is √(4/3).
+    `alpha` is as in `progan_generator`; the published code ignores it if there is one added scale. The published
+    standard deviation is unbiased, and its groups are consecutive samples; for batches of 4, it equals ours times
+    √(4/3).
     """
     widths, scales = _widths_of_scales(state, "groupScaleZero.0")
     channels = state["fromRGBLayers.0.module.weight"].shape[1]
@@ -463,7 +464,7 @@ def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[
 
 
 def _widths_of_scales(state: StateDict, first: str) -> tuple[tuple[int, ...], int]:
-    """Returns the channels at 4 pixels, 8 and so on, and the number of scales above 4 pixels.
+    """Returns the channels at 4, 8, … pixels, and the number of scales above 4 pixels.
 
     Args:
         state: weights under their published names.
@@ -475,17 +476,17 @@ def _widths_of_scales(state: StateDict, first: str) -> tuple[tuple[int, ...], in
 
 
 def _scale_arguments(widths: Sequence[int]) -> dict[str, Any]:
-    """Returns the arguments that both published networks have."""
+    """Returns the arguments shared by both published networks."""
     first, *added = widths
     return {"depthScale0": first, "added_scales": added, "equalizedlR": True}
 
 
 def _equalized(state: StateDict, gains: Mapping[str, float]) -> dict[str, Tensor]:
-    """Returns weights and biases of equalized layers as ours; published ones all have the gain √2, biases included.
+    """Converts weights and biases of equalized layers; the published code scales all of them, including biases, by √2.
 
     Args:
         state: weights under our names.
-        gains: our gains by layer, where they are not √2.
+        gains: our gains by layer, if they are not √2.
     """
     ours = {}
     for key, tensor in state.items():

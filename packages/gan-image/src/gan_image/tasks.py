@@ -1,4 +1,4 @@
-"""gan-image's own commands: translation, sheets, interpolations, the film of a training, and comparing images."""
+"""Commands of gan-image: translation, sheets, interpolations, training films, and image comparison."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from gan_core.jobs import Outcome
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
-OutFile = Annotated[Path, typer.Option(dir_okay=False, help="The picture, a .png.")]
+OutFile = Annotated[Path, typer.Option(dir_okay=False, help="Output .png file.")]
 
 
 def translate(
     context: typer.Context,
     model: Model,
-    inputs: Annotated[list[str], typer.Argument(metavar="IN…", help="Image files, folders of them, or -.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IN…", help="Image files, folders, or - for standard input.")],
     out: Out = None,
     result: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Result of the model, such as to_source (default: its first).")
+        str | None, typer.Option(metavar="NAME", help="Result of the model, such as to_source (default: the first).")
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(min=16, metavar="N", help="Maximum side of a tile (default: 512 pixels, or more).")
+        int | None, typer.Option(min=16, metavar="N", help="Maximum side of a tile in pixels (default: 512 or more).")
     ] = None,
     shard: Part = None,
 ) -> Answer | None:
-    """Turns images into images by a model such as pix2pix or CycleGAN: PNG files of the size of the originals.
+    """Translates images with a model such as pix2pix or CycleGAN, to PNG files of the same size.
 
-    Further options are the conditions of the model other than the image, such as --label NAME|K.
+    Further options are the model's conditions other than the image, such as --label NAME|K.
     """
     from gan_image import DOMAIN
     from gan_image.pipeline import translate as work
@@ -48,12 +48,12 @@ def translate(
 def sheet(
     context: typer.Context,
     model: Model,
-    count: Annotated[int, typer.Option("-n", min=1, max=4096, help="How many samples.")] = 64,
+    count: Annotated[int, typer.Option("-n", min=1, max=4096, help="Number of samples.")] = 64,
     out: OutFile = Path("samples.png"),
-    columns: Annotated[int | None, typer.Option(min=1, help="Left out: one a class, else as many as rows.")] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Columns (default: one per class, or square).")] = None,
     seed: Seed = 0,
 ) -> Answer:
-    """One picture of many samples; of a class-conditional system, a column a class.
+    """Writes one image of many samples; class-conditional systems have one column per class.
 
     Further options are the model's conditions and parameters, as `generate` takes them.
     """
@@ -73,14 +73,14 @@ def interpolate(
     context: typer.Context,
     model: Model,
     rows: Annotated[int, typer.Option(min=1, max=256, help="Number of strips.")] = 8,
-    steps: Annotated[int, typer.Option(min=2, max=256, help="Images in a strip.")] = 10,
+    steps: Annotated[int, typer.Option(min=2, max=256, help="Number of images per strip.")] = 10,
     out: OutFile = Path("interpolation.png"),
     seed: Seed = 0,
 ) -> Answer:
-    """Strips of images from one latent to another, as the model draws them.
+    """Writes strips of images that interpolate between two latents.
 
     Further options are the model's conditions, such as --label NAME|K (default: all classes in turn, one for each
-    strip), and --truncation PSI. A condition given several times is used in turn.
+    strip), and --truncation PSI. The values of a repeated condition are used in turn.
     """
     from gan_core.interpolation import interpolate as work
     from gan_image import DOMAIN
@@ -94,11 +94,11 @@ def interpolate(
 
 
 def film(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The animation, a .gif.")] = Path("training.gif"),
-    milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="That each picture is shown.")] = 200,
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Output .gif file.")] = Path("training.gif"),
+    milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="Duration of each frame.")] = 200,
 ) -> Answer:
-    """The pictures that a training wrote, one after the other, as a GIF."""
+    """Writes the sample images of a training as an animated GIF."""
     from gan_core.run import Run
     from gan_image.media import write_gif
 
@@ -106,41 +106,35 @@ def film(
     if not pictures:
         raise InputError(f"{run}: has no sample pictures; train with `--set train.sample_every=100`")
     if out.suffix != ".gif":
-        raise InputError(f"`--out` is {out}; the animation is a .gif")
+        raise InputError(f"`--out` is {out}; expected a .gif file")
     path = write_gif(pictures, out, milliseconds=milliseconds)
     return Answer({"file": str(path), "pictures": len(pictures)}, str(path))
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="An image file, or a folder or archive of them.")],
-    b: Annotated[Path, typer.Argument(help="The same; images of one name are a pair.")],
-    metrics: Annotated[str, typer.Option(metavar="A,B", help="psnr, ssim, ms_ssim, lpips.")] = "psnr,ssim",
+    a: Annotated[Path, typer.Argument(help="Image file, folder or archive.")],
+    b: Annotated[Path, typer.Argument(help="Image file, folder or archive, matched by file name.")],
+    metrics: Annotated[str, typer.Option(metavar="A,B", help="Metrics: psnr, ssim, ms_ssim, lpips.")] = "psnr,ssim",
     weights: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="LPIPS's heads, and its backbone; may be given twice.")
+        list[Path] | None, typer.Option(metavar="FILE", help="Weights of LPIPS: heads and backbone; repeatable.")
     ] = None,
 ) -> Answer:
-    """Measures how alike two images are, or two folders of images pair by pair."""
-    import math
-
+    """Computes the similarity of two images, or of two folders of images by pairs."""
     from gan_core.cli import table
     from gan_image.similarity import compare as measure
 
     found = measure(a, b, measures=[name.strip() for name in metrics.split(",")], weights=weights or ())
 
-    def plain(figures: dict[str, float]) -> dict[str, float | None]:
-        return {name: value if math.isfinite(value) else None for name, value in figures.items()}
-
-    pairs = {name: plain(figures) for name, figures in found.figures.items()}
-    document = {"mean": plain(found.means()), "pairs": pairs, "protocol": found.protocol}
+    document = {"mean": found.means(), "pairs": found.figures, "protocol": found.protocol}
     rows = [(name, f"{mean:.6g}", f"mean of {len(found.figures[name])}: {found.protocol[name]}")
             for name, mean in found.means().items()]  # fmt: skip
     return Answer(document, table(rows))
 
 
 def _png(out: Path) -> Path:
-    """The path without the suffix that the writer adds."""
+    """Returns the path without the suffix, which the writer adds."""
     if out.suffix not in ("", ".png"):
-        raise InputError(f"`--out` is {out}; the picture is a .png")
+        raise InputError(f"`--out` is {out}; expected a .png file")
     return out.with_suffix("")
 
 

@@ -92,7 +92,7 @@ class Adversary(nn.Module):
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
         self.memory = nn.ModuleDict()
-        self.memory.of_training = True  # type: ignore[assignment]  # a mark, see `checkpoint.state_of_training`
+        self.memory.of_training = True  # type: ignore[assignment]  # see `checkpoint.state_of_training`
         for regularizer in self.regularizers:
             kept = regularizer.prepare(self)
             if kept is not None:

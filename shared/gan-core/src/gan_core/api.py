@@ -1,4 +1,4 @@
-"""What users call: create, train, resume, load, evaluate. The command line and every domain package go through here."""
+"""The public functions: create, train, resume, load, evaluate. The command line and the domain packages call them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from gan_core.start import check_whole, start_networks
 from gan_core.trainer import Evaluate, Trainer, WriteSamples
 
 Where = str | Path | Mapping[str, str | Path]
-"""Where data are: a named dataset, a folder or archive, or one of them for each part of an item."""
+"""Location of data: a named dataset, a folder, an archive, or a mapping with one of these per part of an item."""
 
 CHANGEABLE = ("optimizer", "players", "train")
-"""The parts of a recipe that a run may go on with other values of; the others say what its checkpoints hold."""
+"""Sections of a recipe that may change when a run is resumed; the others determine what its checkpoints contain."""
 
 
 def create(domain: Domain, system: str, *, preset: str = "small", **network: Any) -> Game:
-    """A game with a preset's networks; see `Domain.create`."""
+    """Creates a game with a preset's networks; see `Domain.create`."""
     chosen = domain.preset(system, preset)
     return chosen.build(chosen.recipe(domain=domain.name, system=system, preset=preset).but({"network": network}))
 
@@ -43,16 +43,16 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
     """Opens a named dataset of a domain, or a folder or archive of its files.
 
     Args:
-        domain: whose datasets and files.
+        domain: domain that defines the named datasets and the file types.
         where: `NAME`, `NAME:PART` (`mnist:test`), a path or URL (`s3://bucket/set.zip`), `PATH:PART`, where the part
-            is a sub-folder (`fruits:test`) or, of pictures that show two images side by side, `left` or `right`; or a
-            Hugging Face dataset, `hf:OWNER/NAME:SPLIT`. A mapping names a place for each part of an item:
+            is a sub-folder (`fruits:test`), or `left` or `right` of files that show two images side by side; or a
+            Hugging Face dataset, `hf:OWNER/NAME:SPLIT`. A mapping gives a location for each part of an item:
             `{"source": "nuclei:masks", "target": "nuclei:images"}`.
-        strict: whether a file that cannot be read is an error.
-        paired: whether the parts of a mapping belong together; otherwise they are sets without pairs.
+        strict: whether an unreadable file is an error; otherwise it is skipped.
+        paired: whether the parts of a mapping are matched item by item; otherwise they are unpaired datasets.
 
     Raises:
-        DataError: there is neither a dataset nor a path of that name, or nothing usable in it.
+        DataError: no dataset or path has that name, or it contains no readable items.
     """
     if domain is None:
         raise DataError(f"`{where}`: naming data needs a domain; use its package's `train`, or give tensors")
@@ -84,23 +84,23 @@ def train(
     domain: Domain | None = None, preset: str | None = None, start: Mapping[str, str | Path] | None = None,
     changes: Mapping[str, Any] | None = None, regime: Regime | None = None, shown: bool = True, **settings: Any,
 ) -> Run:  # fmt: skip
-    """Trains a game into a run folder. Afterwards the game makes samples with the averaged weights.
+    """Trains a game and writes everything to a run folder. Afterwards the game generates with the averaged weights.
 
     Args:
         game: a game, or the name of one of the domain's systems.
-        data: a dataset's name, a folder or archive, one of them for each part of an item, a source, or tensors by key.
-        out: the run folder; new or empty.
-        domain: whose data sets, media and metrics are used.
-        preset: of a system given by name; None is `small`.
-        start: weights with which networks start, by the network's name; see `gan_core.recipe.Start`.
-        changes: to the recipe, by dotted key: `{"optimizer.learning_rate": 1e-4}`.
-        regime: training regime that was built in Python; None takes the recipe's.
+        data: a dataset name, a folder, an archive, a mapping of these by part of an item, a source, or tensors by key.
+        out: run folder; new or empty.
+        domain: domain whose datasets, media and metrics are used.
+        preset: preset of a system given by name (default: `small`).
+        start: initial weights of networks, by network name; see `gan_core.recipe.Start`.
+        changes: changes to the recipe by dotted key: `{"optimizer.learning_rate": 1e-4}`.
+        regime: training regime that was built in Python (default: the recipe's).
         shown: whether progress is shown on standard error.
-        **settings: of the training: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
+        **settings: training settings: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
 
     Raises:
         RecipeError: a setting is unknown or out of range.
-        DataError: the data are missing or do not fit.
+        DataError: the data are missing or do not fit the game.
         InputError: `out` is in use or cannot be written.
     """
     if isinstance(game, str):
@@ -112,19 +112,21 @@ def train(
         raise RecipeError(f"`preset` is {preset}, and this game is made already; give its system's name instead")
     else:
         recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
-        recipe = recipe.model_copy(update={"start": {}})  # the game has its weights already
+        recipe = recipe.model_copy(update={"start": {}})  # a game that is passed in has its initial weights already
     rules = _rules(recipe)
     for name in settings:
         if name not in TrainSettings.model_fields:
             raise unknown("training setting", name, TrainSettings.model_fields)
     recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
+    if isinstance(start, str | Path):
+        raise RecipeError(f"`start` is {str(start)!r}; name the network that starts from it: {{'generator': …}}")
     recipe = recipe.but({"start": {name: str(weights) for name, weights in (start or {}).items()}})
     where, source = _named(data)
     recipe = recipe.but({"data.source": where})
     if isinstance(game, str):
         return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
     if _rules(recipe) != rules:
-        raise RecipeError("`changes` name what the game is built from; create it with them, or give its system's name")
+        raise RecipeError("`changes` has settings of a built game; create it with them, or pass its system's name")
     Run(out).check_free()
     source = source or _source_of(recipe, domain, type(game))
     recipe = completed(game, recipe, source.facts)
@@ -144,7 +146,7 @@ def train_recipe(
     chosen.check(recipe)
     Run(out).check_free()
     source = source or _source_of(recipe, domain, chosen.game)
-    recipe = chosen.complete(recipe, source.facts)  # networks that cannot be built are refused before the data are read
+    recipe = chosen.complete(recipe, source.facts)  # report invalid networks before the data are read
     with on_meta():
         blank = chosen.build(recipe)
     data = _fitted(blank, recipe, source)
@@ -153,10 +155,10 @@ def train_recipe(
 
 
 def open_recipe(path: Path, domain: Domain) -> Recipe:
-    """The recipe in a file; what it leaves out is as its system's preset has it (`small`, if it names none).
+    """Reads a recipe file; missing settings come from its system's preset (default: `small`).
 
     Raises:
-        RecipeError: it is no recipe, or of another domain, or a key is unknown or a value is out of range.
+        RecipeError: the file is not a recipe of this domain, a key is unknown, or a value is out of range.
     """
     fields = read_yaml(path)
     system, preset, home = fields.get("system"), fields.get("preset") or "small", fields.get("domain", domain.name)
@@ -166,7 +168,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
         if not isinstance(system, str):
             raise RecipeError("`system` is missing; give it a value")
         recipe = domain.preset(system, str(preset)).recipe(domain=domain.name, system=system, preset=str(preset))
-        named = {"regularizers", "adversaries"} & fields.keys()  # those that it names are all
+        named = {"regularizers", "adversaries"} & fields.keys()  # a recipe that names these lists all of them
         recipe = recipe.model_copy(update={name: {} for name in named})
         return recipe.but({**fields, "preset": str(preset)})
     except RecipeError as error:
@@ -178,28 +180,28 @@ def resume(
     changes: Mapping[str, Any] | None = None, game: Game | None = None, data: Data | Where | None = None,
     domain: Domain | None = None, regime: Regime | None = None, shown: bool = True,
 ) -> Run:  # fmt: skip
-    """Goes on with a run from its newest checkpoint that is whole and finite.
+    """Continues a run from its latest valid checkpoint: one that is complete and has only finite values.
 
     Args:
-        path: the run folder.
-        steps: in all, if it shall be another number than before; the last phase is made longer.
-        samples: in all, likewise.
-        minutes: in all, likewise.
-        changes: to the recipe, by dotted key: of `optimizer`, `players` and `train` alone.
-        game: built as it was, where it was put together by hand.
-        data: where the run did not name its data.
-        domain: that the run must be of; None is any.
-        regime: the training regime, where it was built in Python.
+        path: run folder.
+        steps: new total number of steps (default: unchanged); the last phase is extended.
+        samples: new total number of samples (default: unchanged).
+        minutes: new total training time in minutes (default: unchanged).
+        changes: changes to the recipe by dotted key; only settings of `optimizer`, `players` and `train`.
+        game: the game, built in the same way, if it was built by hand.
+        data: the data, if the recipe does not name them.
+        domain: domain that the run must belong to (default: any).
+        regime: training regime, if it was built in Python.
         shown: whether progress is shown on standard error.
 
     Raises:
-        CheckpointError: it is no run, of another domain, or has no whole checkpoint.
-        RecipeError: it is finished already, or a change is unknown, out of range, or to what the run is made of.
+        CheckpointError: the folder is not a run, belongs to another domain, or has no valid checkpoint.
+        RecipeError: the run is finished, or a change is unknown, out of range, or not allowed in a resumed run.
     """
     run = Run.open(path)
     for key in changes or ():
         if key.partition(".")[0] not in CHANGEABLE:
-            raise RecipeError(f"`{key}` is what the run is made of; train anew with it, from {run.recipe_file}")
+            raise RecipeError(f"`{key}` cannot change when a run is resumed; start a new run from {run.recipe_file}")
     limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
     recipe = run.recipe.but({key: value for key, value in limits.items() if value is not None} | dict(changes or {}))
     home = _domain_of(recipe, path, domain) if recipe.domain is not None or game is None else None
@@ -230,7 +232,7 @@ def resume(
 
 
 def load(path: str | Path, *, domain: Domain | None = None) -> Game:
-    """The game of a run folder, a model folder or a hub repository id, in evaluation mode; see `Domain.load`."""
+    """Loads the game of a run folder, a model folder or a hub repository id, in evaluation mode; see `Domain.load`."""
     folder = local_folder(path)
     fields = read_config(folder).recipe
     if fields is None or fields.get("domain") is None:
@@ -243,7 +245,7 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
         with on_meta():
             blank = chosen.build(recipe)
     except RecipeError as error:
-        raise CheckpointError(f"{path}: cannot be built as its recipe says: {error}") from error
+        raise CheckpointError(f"{path}: cannot be built from its recipe: {error}") from error
     weights = read_weights(folder)
     with on_meta():
         weights.enter_phase(blank)
@@ -263,21 +265,21 @@ def evaluate(
     Args:
         model: a run, a model folder or a hub repository id; or a game.
         data: a dataset's name, a folder or archive, one of them for each part of an item, a source, or tensors by key.
-        metrics: by name; None takes all that fit the data.
-        count: samples that are generated.
-        seed: of the samples.
-        extractor: whose features are compared, `NAME` or `NAME:ARGUMENT`; None takes the domain's embedded one.
-        weights: a file of the extractor's weights.
-        keep: a folder where features are kept, so that an interrupted evaluation goes on.
-        domain: whose metrics are used; None is the model's own. A game that was built by hand needs one.
+        metrics: names of metrics (default: all that fit the data).
+        count: number of generated samples.
+        seed: random seed of the samples.
+        extractor: feature extractor, `NAME` or `NAME:ARGUMENT` (default: the domain's embedded one).
+        weights: file of the extractor's weights.
+        keep: folder in which features are kept, so that an interrupted evaluation can continue.
+        domain: domain whose metrics are used (default: the model's). Required for a game built by hand.
 
     Returns:
-        Figures by metric (`metrics`), the id of each metric's protocol (`protocol`), and what the ids stand for
-        (`protocols`). Figures of different ids are not to be compared.
+        Figures by metric (`metrics`), the protocol id of each (`protocol`), and the protocols by id (`protocols`).
+        Only figures with the same protocol id are comparable.
 
     Raises:
-        InputError: a metric or an extractor is unknown, or does not fit the data; or no domain is known.
-        CheckpointError: the extractor's weights cannot be had.
+        InputError: a metric or an extractor is unknown or does not fit the data, or the domain is not known.
+        CheckpointError: the extractor's weights are missing or cannot be downloaded.
     """
     game = model if isinstance(model, Game) else load(model, domain=domain)
     recipe = game.recipe or Recipe(domain=None if domain is None else domain.name, system=game.title)
@@ -300,7 +302,7 @@ def evaluate(
 
 
 def _named(data: Data | Where) -> tuple[str | dict[str, str] | None, Source | None]:
-    """Returns where data are, as a recipe says it, or the source of data that are given themselves."""
+    """Returns the location of data as a recipe records it, or the source of data that are passed directly."""
     if isinstance(data, str | Path):
         return str(data), None
     if isinstance(data, Mapping) and data and all(isinstance(value, str | Path) for value in data.values()):
@@ -309,10 +311,10 @@ def _named(data: Data | Where) -> tuple[str | dict[str, str] | None, Source | No
 
 
 def _fitted(game: Game, recipe: Recipe, source: Source) -> FittedData:
-    """Returns a source fitted to what a game needs.
+    """Returns a source fitted to a game's specification.
 
     Raises:
-        DataError: the data lack the classes or a key that the game reads, or cannot be brought to its specification.
+        DataError: the data lack the classes or a key that the game reads, or cannot be converted to its specification.
     """
     require_classes(source, game.num_classes, recipe.data.classes)
     require_keys(source, game.data_keys, recipe.system)
@@ -336,13 +338,13 @@ def _fit(
     try:
         return _finish(trainer, run)
     except Exception:
-        if trainer.step == 0 and trainer.processes.first:  # nothing was trained, and the folder can be used again
+        if trainer.step == 0 and trainer.processes.first:  # no step was trained: the folder can be reused
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
 
 def measured(game: Game, recipe: Recipe, data: FittedData) -> Recipe:
-    """Returns the recipe with the number of steps that `train.epochs` and the game's phases make with these data."""
+    """Returns the recipe with `train.steps` computed from `train.epochs`, the phases and the size of the data."""
     _, steps = lengths(game, recipe, data)
     return recipe.but({"train.steps": steps, "train.epochs": recipe.train.epochs})
 
@@ -356,7 +358,7 @@ def _trainer(
 
 
 def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | None) -> Evaluate:
-    """What measures a game during its training, against the training's data."""
+    """Returns the function that evaluates a game during training, against the training data."""
     if domain is None:
         raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
     settings = recipe.train
@@ -365,7 +367,7 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
 
 
 def _finish(trainer: Trainer, run: Run) -> Run:
-    """Trains, then leaves the averaged weights in the game and the model and the report in the run."""
+    """Trains, loads the averaged weights into the game, and writes the model and the report."""
     trainer.game.recipe = trainer.recipe
     try:
         run.interrupted, run.ended = trainer.fit(), trainer.ended
@@ -391,7 +393,7 @@ def _round_off(trainer: Trainer, run: Run) -> None:
 
 
 def write_arrays(samples: dict[str, Tensor], stem: Path, *, columns: int | None, game: Game) -> Path:
-    """Samples where there is no domain to show them: a `.npz` of arrays."""
+    """Writes samples as a `.npz` file, for games without a domain."""
     import numpy as np
 
     path = stem.with_suffix(".npz")
@@ -404,9 +406,9 @@ def _rules(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None = None) -> Domain:
-    """The domain that a recipe names, which must be `only`, if that is given."""
+    """Returns the domain that a recipe names; it must be `only`, if that is given."""
     if recipe.domain is None:
-        raise RecipeError(f"{where}: names no `domain`; a game put together by hand is trained from Python")
+        raise RecipeError(f"{where}: has no `domain`; a game built by hand is trained from Python")
     if only is not None and recipe.domain != only.name:
         raise CheckpointError(f"{where}: is a system of gan-{recipe.domain} ({recipe.system}), not of gan-{only.name}")
     return only or find_domain(recipe.domain)
@@ -415,13 +417,13 @@ def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None
 def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
     if recipe.preset is None and recipe.system not in domain.systems:
         raise RecipeError(
-            f"{recipe.system} is a game of your own: build it, then `gan_core.resume(run, game=game)` goes on with its "
-            "training, and `game.restore(run)` loads its weights"
+            f"{recipe.system} is a game of your own: build it in Python, then continue its training with "
+            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use or measure it"
         )
     return domain.preset(recipe.system, recipe.preset or "small")
 
 
 def _source_of(recipe: Recipe, domain: Domain | None, game: type[Game]) -> Source:
     if recipe.data.source is None:
-        raise DataError(f"{recipe.system}: the data were not named; give them again as `data`")
+        raise DataError(f"{recipe.system}: the recipe does not name the data; pass them as `data`")
     return open_data(domain, recipe.data.source, strict=recipe.data.strict, paired=game.paired)

@@ -20,13 +20,13 @@ class Average:
 
     Attributes:
         average: averaged tensors by name.
-        names: names of all that has been averaged so far.
-        samples: samples so far, of which a step counts one batch.
+        names: names of all tensors that have been averaged so far.
+        samples: number of samples so far; each step counts as one batch.
 
     Args:
-        game: whose `sampling` networks are averaged.
-        rule: decay per step, or half-life in samples. A decay t steps after the start is at most (1 + t) / (10 + t), so
-            that the first weights, which are noise, are soon forgotten.
+        game: game whose `sampling` networks are averaged.
+        rule: decay per step, or half-life in samples. The decay after t steps is at most (1 + t) / (10 + t), so that
+            the random initial weights are soon forgotten.
     """
 
     def __init__(self, game: Game, rule: float | HalfLife):
@@ -36,10 +36,10 @@ class Average:
         self.follow(game)
 
     def follow(self, game: Game) -> None:
-        """Takes up the networks as they are now, wherever they are in memory; the average of what is new is itself.
+        """Follows a game whose networks have moved or grown; averages of new weights start at their values.
 
-        Parameters that require no gradients are left out, since they stay as they are; not so those that a phase froze
-        after they had been trained, whose average goes on.
+        Parameters that require no gradients are not averaged, except those that were averaged before a phase froze
+        them.
         """
         parameters = game.named_parameters(remove_duplicate=False)
         fixed = {name for name, p in parameters if not p.requires_grad} - self.names
@@ -58,11 +58,11 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
-        """Moves the average towards the weights; buffers that count and singular vectors are copied.
+        """Updates the average with the current weights; integer buffers and singular vectors are copied.
 
         Args:
             step: number of steps before this one.
-            batch_size: number of samples by which the step counts.
+            batch_size: number of samples that the step counts as.
         """
         if self._smooth[0]:
             torch._foreach_lerp_(*self._smooth, 1 - self._decay(step, batch_size))

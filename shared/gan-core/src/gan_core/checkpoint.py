@@ -1,7 +1,7 @@
-"""Checkpoints: written whole or not at all, checked by their sums when they are read. No pickle, ever.
+"""Checkpoints: written atomically, without pickle, and verified by SHA-256 when they are read.
 
-A checkpoint is a folder of safetensors files, a folder `files` with what a game keeps besides (`Game.save_files`), and
-`state.json`, which holds every plain value and the SHA-256 of each file and of itself.
+A checkpoint is a folder of safetensors files, a folder `files` with a game's other files (`Game.save_files`), and
+`state.json`, which has all plain values and the SHA-256 of each file and of itself.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from gan_core.errors import CheckpointError, GanError
 
 STATE = "state.json"
 STATE_BYTES = 64_000_000
-"""The largest `state.json` that is read."""
+"""Maximum size of a `state.json`, in bytes."""
 
 GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
-"""Files of tensors of a training's checkpoint."""
+"""Tensor files of a training checkpoint."""
 EXTRA = "files"
-"""The folder of a checkpoint that holds a game's own files."""
+"""Folder of a checkpoint for a game's own files."""
 
 Tensors = dict[str, Tensor]
 
 
 def split_state(module: nn.Module, *, model: bool = False) -> tuple[Tensors, dict[str, Any]]:
-    """Returns a module's state as tensors, and the plain values that modules keep beside them (`get_extra_state`).
+    """Returns a module's state: tensors by name, and other values by name (`get_extra_state`).
 
     Networks on torch's `meta` device have no values and are left out.
 
     Args:
         module: the module.
-        model: whether to leave out the state of a training, that is, of modules whose attribute `of_training` is true.
+        model: whether to omit training state, that is, modules whose attribute `of_training` is true.
     """
     left_out = tuple(state_of_training(module)) if model else ()
     state = {key: value for key, value in module.state_dict().items() if not key.startswith(left_out)}
@@ -50,9 +50,9 @@ def split_state(module: nn.Module, *, model: bool = False) -> tuple[Tensors, dic
 
 
 def state_of_training(module: nn.Module) -> Iterator[str]:
-    """Yields the prefixes of the state that belongs to a training and not to a model: replay pools, secrets, copies.
+    """Yields the prefixes of training state, such as replay pools, which is not part of a model.
 
-    A module marks it with the attribute `of_training = True`.
+    A module marks its state with the attribute `of_training = True`.
     """
     parts = module.named_modules(remove_duplicate=False)
     return (f"{name}." for name, part in parts if name and getattr(part, "of_training", False))
@@ -62,17 +62,17 @@ def load_state(
     module: nn.Module, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], where: object, *,
     optional: Collection[str] = (),
 ) -> None:  # fmt: skip
-    """Loads what `split_state` returned.
+    """Loads the state that `split_state` returned.
 
     Args:
         module: the module.
         tensors: its tensors by name.
         plain: its other values by name.
-        where: where they are from, for messages.
-        optional: prefixes of names that may be missing; what is missing stays as it is.
+        where: origin of the state, for messages.
+        optional: prefixes of names that may be missing; missing tensors keep their values.
 
     Raises:
-        CheckpointError: the names or shapes are not the module's.
+        CheckpointError: the names or shapes do not match the module.
     """
     given = {**tensors, **plain}
     kept = {} if not optional else {
@@ -98,7 +98,7 @@ def write_checkpoint(
     folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any], *,
     save_files: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
-    """Writes a checkpoint under a temporary name, flushes it, reads its sums back, and renames it.
+    """Writes a checkpoint under a temporary name, flushes it, verifies its sums, and renames it.
 
     Args:
         folder: the checkpoint; replaced if it exists.
@@ -107,7 +107,7 @@ def write_checkpoint(
         save_files: writes further files into an empty folder (`Game.save_files`).
 
     Raises:
-        GanError: it could not be written (a full disk …); nothing is left of it, and what was there before is.
+        GanError: it could not be written, for example because the disk is full; an existing one is unchanged.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -136,7 +136,7 @@ def write_checkpoint(
             shutil.rmtree(folder)
         temporary.rename(folder)
         _flush(folder.parent)
-    except (OSError, SafetensorError, TypeError) as error:  # a TypeError: a game's extra state is not plain
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a game's extra state is not JSON-serialisable
         raise GanError(
             f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
         ) from error
@@ -147,14 +147,14 @@ def write_checkpoint(
 def read_checkpoint(
     folder: Path, names: Collection[str] | None = None
 ) -> tuple[dict[str, Tensors], dict[str, Any]]:  # fmt: skip
-    """Returns the tensors by file name and the plain values of a checkpoint whose sums are right.
+    """Reads a checkpoint, verifies its sums, and returns its tensors by file name and its plain values.
 
     Args:
         folder: the checkpoint.
-        names: files of tensors to read and check, if they are there (default: all).
+        names: tensor files to read and verify, if they exist (default: all).
 
     Raises:
-        CheckpointError: something is missing or damaged.
+        CheckpointError: a file is missing or damaged.
     """
     state = _unsealed(folder)
     wanted = {name: total for name, total in state["files"].items() if names is None or name in names}
@@ -167,15 +167,15 @@ def read_checkpoint(
 
 
 def sums_of(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file in a folder, by its path below it.
+    """Returns the SHA-256 of every file in a folder, by path relative to it.
 
     Raises:
-        GanError: there is something that is neither a file nor a folder, or a name that could not be read again.
+        GanError: an entry is neither a file nor a folder, or a name could not be read again.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     for path in paths:
         if path.is_symlink() or not path.is_file():
-            raise GanError(f"{path}: `save_files` may write plain files and folders alone")
+            raise GanError(f"{path}: `save_files` may only write regular files and folders")
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     for name in names:
         if not _is_inside(name):
@@ -184,12 +184,12 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 def check_sums(folder: Path, sums: Mapping[str, str], where: str) -> None:
-    """Checks that the files of a folder are those that are recorded.
+    """Verifies the files of a folder against recorded sums.
 
     Args:
-        folder: where the files are.
-        sums: SHA-256 by path below it.
-        where: the file that records them, for messages.
+        folder: folder of the files.
+        sums: SHA-256 by path relative to it.
+        where: file that records the sums, for messages.
 
     Raises:
         CheckpointError: a path leads out of the folder, or a file is missing or damaged.
@@ -199,13 +199,13 @@ def check_sums(folder: Path, sums: Mapping[str, str], where: str) -> None:
 
 
 def inside(name: str, where: str) -> str:
-    """Returns a recorded path if it leads to a place below its folder.
+    """Returns the path of a recorded file.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: the path leads out of the folder.
     """
     if not _is_inside(name):
-        raise CheckpointError(f"{where}: names the file {name!r}, which is not below its folder; it is damaged")
+        raise CheckpointError(f"{where}: lists the file {name!r}, which is outside its folder; it is damaged")
     return name
 
 
@@ -215,17 +215,17 @@ def _is_inside(name: str) -> bool:
 
 
 def check_sum(path: Path, total: str, where: str) -> None:
-    """Checks that a file is the one that is recorded.
+    """Verifies a file against its recorded SHA-256.
 
     Raises:
-        CheckpointError: it is missing, or its SHA-256 is another.
+        CheckpointError: the file is missing or has another SHA-256.
     """
     if not path.is_file() or sha256(path) != total:
         raise CheckpointError(f"{path}: missing or damaged (its SHA-256 is not the one in {where})")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, from any device and memory layout; those that share memory are written each."""
+    """Writes tensors as safetensors, from any device and memory format; tensors that share memory are each written."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
@@ -236,14 +236,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
     path.touch()
     mode = path.stat().st_mode
     save_file(plain, path, metadata=None if metadata is None else dict(metadata))
-    path.chmod(mode)  # safetensors lets nobody else read it
+    path.chmod(mode)  # safetensors creates files readable only by the owner
 
 
 def read_tensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file.
+    """Returns the tensors of a safetensors file.
 
     Raises:
-        CheckpointError: it is missing or is none.
+        CheckpointError: the file is missing or is not safetensors.
     """
     try:
         return load_file(path)
@@ -252,25 +252,27 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def read_published(path: Path) -> Tensors:
-    """The tensors of a published checkpoint: safetensors, or a torch file read without running any code in it.
+    """Returns the tensors of a published checkpoint: safetensors, or a torch file, whose code is never run.
 
-    A mapping of tensors is taken as it is; where it is wrapped once (`{"state_dict": …}`), it is unwrapped.
+    A mapping of tensors may be wrapped once (`{"state_dict": …}`).
 
     Raises:
-        CheckpointError: it is missing, holds more than tensors and plain values, or holds no mapping of tensors.
+        CheckpointError: the file is missing, has objects other than tensors and plain values, or no mapping of tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors alone
-    except Exception as error:  # over damaged bytes torch's reader stumbles in any way there is
-        raise CheckpointError(f"{path}: is no torch file, or holds more than tensors and plain values") from error
+        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors only
+    except Exception as error:  # damaged files raise undocumented exceptions in torch's reader
+        raise CheckpointError(
+            f"{path}: not a torch file, or it has objects besides tensors and plain values"
+        ) from error
     found = [_tensors_in(candidate) for candidate in _mappings(loaded)]
     if not any(found):
-        raise CheckpointError(f"{path}: holds no mapping of names to tensors")
-    return max(found, key=len)  # a step or an accuracy beside the weights may be a tensor too
+        raise CheckpointError(f"{path}: has no mapping of names to tensors")
+    return max(found, key=len)  # a step or an accuracy next to the weights may be a tensor too
 
 
 def _mappings(loaded: Any) -> Iterator[Mapping[Any, Any]]:
@@ -299,7 +301,7 @@ def _unsealed(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({error})") from error
     if not whole:
-        raise CheckpointError(f"{path}: damaged (its SHA-256 is another)")
+        raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
     state: dict[str, Any] = sealed["state"]
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("files", "extra")):
         raise CheckpointError(f"{path}: is not a checkpoint's (it names no files)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -34,42 +35,42 @@ if TYPE_CHECKING:
     from gan_core.reference import Published
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""What a malformed command line raises: click's class, which typer has a copy of since 0.27 and does not name."""
+"""Exception of a malformed command line: click's class, of which typer has an unexported copy since 0.27."""
 LONGEST_MESSAGE = 500
 FLAGS = ("--json", "--debug")
 FURTHER = "gan_core.cli.further"
-"""Key of a command's further options in its context: texts by option."""
+"""Key under which a command's context holds the model's options: texts by option."""
 NEAR = 0.8
-"""Similarity from which an option that the model does not have is a misspelling of the command's own."""
+"""Similarity above which an option unknown to the model counts as a misspelling of one of the command's own."""
 INTERRUPTED = 130
-"""The exit status that shells give a program that Ctrl-C ended (a training ends in order instead, with 0)."""
+"""Exit status of a program ended by Ctrl-C (a training stops in order instead, with 0)."""
 DATA_HELP = (
-    "A named dataset, or a folder or archive of files (default: embedded data). Where items have several parts, give "
-    "one for each: --data source=DIR --data target=DIR. Parts of a dataset or sub-folders: NAME:test, DIR:masks."
+    "A named dataset, or a folder or archive of files (default: embedded data). If items have several parts, give one "
+    "for each: --data source=DIR --data target=DIR. Parts of a dataset and sub-folders: NAME:test, DIR:masks."
 )
 START_HELP = (
-    "Weights that a network starts with: a run, a model folder or a hub id (with :NETWORK if it has another name "
-    "there), or a published checkpoint, SYSTEM/NETWORK:FILE. May be given for several networks."
+    "Initial weights of a network: a run, a model folder or a hub repository id (with :NETWORK if it has another name "
+    "there), or a published checkpoint, SYSTEM/NETWORK:FILE. Can be repeated for several networks."
 )
 MODEL_HELP = "A run folder, a model folder, or a hub repository id."
-EXTRACTOR_HELP = "Whose features are compared. Left out: a small classifier of the data's labels."
-KEEP_HELP = "Keeps the features, so that an interrupted evaluation goes on."
+EXTRACTOR_HELP = "Feature extractor (default: a small classifier of the data's labels)."
+KEEP_HELP = "Folder for features, so that an interrupted evaluation can continue."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found or made: as a document for `--json`, and as text for people."""
+    """Result of a command: a document for `--json`, and text."""
 
     document: Any
     text: str = ""
     notes: list[str] = field(default_factory=list)
     """Lines for standard error."""
     status: int = 0
-    """The exit status."""
+    """Exit status."""
 
 
 def main(domain: Domain | None = None) -> NoReturn:
-    """Runs the command line of a domain (of all, as `gan`), and exits."""
+    """Runs the command line of a domain (default: `gan`, with all domains) and exits."""
     words = sys.argv[1:] or ["--help"]
     flags = {flag for flag in FLAGS if flag in words}
     program = "gan" if domain is None else f"gan-{domain.name}"
@@ -78,34 +79,36 @@ def main(domain: Domain | None = None) -> NoReturn:
         answer = app([word for word in words if word not in FLAGS], prog_name=program, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(INTERRUPTED) from None
-    except Exception as error:  # noqa: BLE001  a defect of ours is one line too, and `--debug` shows where it is
+    except Exception as error:  # noqa: BLE001  an internal error is one line too; `--debug` shows the traceback
         if "--debug" in flags:
             traceback.print_exc()
         raise SystemExit(complain(program, error)) from None
     if isinstance(answer, Answer):
-        if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+        if os.environ.get("RANK", "0") == "0":  # only the first process prints
             show(answer, as_json="--json" in flags)
         raise SystemExit(answer.status)
     raise SystemExit(answer)
 
 
 def complain(program: str, error: Exception) -> int:
-    """Prints an error as one line and returns the exit status that it means."""
+    """Prints an error as one line and returns its exit status."""
     status = error.exit_status if isinstance(error, GanError) else 2 if isinstance(error, UsageError) else 1
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not isinstance(error, GanError | UsageError):
         message = (
             f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
         )
-    print(f"{program}: {textwrap.shorten(message, LONGEST_MESSAGE, placeholder=' …')}", file=sys.stderr)  # noqa: T201
+    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # with names of files and of a model's classes
+    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    print(f"{program}: {safe}", file=sys.stderr)  # noqa: T201
     return status
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
-    """Prints an answer; a closed pipe is no error."""
+    """Prints an answer; a closed pipe is not an error."""
     for note in answer.notes:
         print(note, file=sys.stderr)  # noqa: T201
-    text = json.dumps(answer.document, ensure_ascii=False) if as_json else answer.text
+    text = json.dumps(_finite(answer.document), ensure_ascii=False, allow_nan=False) if as_json else answer.text
     try:
         if text:
             print(text, flush=True)  # noqa: T201
@@ -113,8 +116,17 @@ def show(answer: Answer, *, as_json: bool) -> None:
         sys.stderr.close()
 
 
+def _finite(document: Any) -> Any:
+    """Returns a document with None for numbers that JSON lacks: infinite ones, and what is not a number."""
+    if isinstance(document, dict):
+        return {key: _finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
 def build(domain: Domain | None) -> typer.Typer:
-    """The program of a domain, or of all installed ones."""
+    """Returns the program of a domain, or of all installed domains."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
     if domain is None:
@@ -134,7 +146,7 @@ def build(domain: Domain | None) -> typer.Typer:
 
 
 def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
-    """What a domain's program can do, by name: the same for all, and the domain's own tasks."""
+    """Returns a domain's commands by name: those of every domain, and the domain's own tasks."""
     common: dict[str, Callable[..., Answer]] = {
         "systems": lambda: systems(domain),
         "data": lambda: data_sets(domain),
@@ -149,14 +161,14 @@ def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
         "demo": demo_command(domain),
         "doctor": doctor_command,
     }
-    helps = {"systems": "What can be trained: name, year, task, paper.", "data": "Named data sets."}
+    helps = {"systems": "Lists the systems: name, year, task, paper.", "data": "Lists the named datasets."}
     for name, text in helps.items():
         common[name].__doc__ = text
     return common | (domain.module("tasks").COMMANDS if domain.cards else {})
 
 
 def table(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as aligned columns."""
+    """Returns rows as aligned columns."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
@@ -165,7 +177,7 @@ def table(rows: Iterable[Iterable[object]]) -> str:
 
 
 def systems(domain: Domain) -> Answer:
-    """What can be trained."""
+    """Returns the table of systems."""
     names = ("name", "year", "task", "paper", "title")
     document = [{name: getattr(card, name) for name in names} for card in domain.cards]
     if not document:
@@ -174,18 +186,18 @@ def systems(domain: Domain) -> Answer:
 
 
 def data_sets(domain: Domain) -> Answer:
-    """The named data sets."""
+    """Returns the table of named datasets."""
     names = ("name", "origin", "items", "title")
     cards = domain.module("data").DATASETS if domain.cards else ()
     document = [{name: getattr(card, name) for name in names} for card in cards]
-    notes = [] if document else [f"gan-{domain.name} has no named data sets yet"]
+    notes = [] if document else [f"gan-{domain.name} has no named datasets yet"]
     return Answer(document, table([names, *(entry.values() for entry in document)]) if document else "", notes)
 
 
-Preset = Annotated[str, typer.Option(help="`paper` (the published scale), `small`, or another of the system's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting by its dotted key.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of what is drawn.")]
-Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="A folder, or - for standard output.")]
+Preset = Annotated[str, typer.Option(help="Preset: `small`, `paper` (published scale), or another.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting by its dotted key.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")]
+Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="Output folder, or - for standard output.")]
 Part = Annotated[
     Shard | None,
     typer.Option(parser=Shard.parse, metavar="K/N", help="Process the K-th of N parts of the files (default: all)."),
@@ -196,7 +208,7 @@ def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
     """The command `show` of a domain."""
 
     def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
-        """A system's recipe as YAML, and its parameter counts."""
+        """Prints a system's recipe as YAML, and its parameter counts."""
         from gan_core.model import parameter_counts
         from gan_core.preset import on_meta
 
@@ -216,22 +228,22 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
     """The command `train` of a domain."""
 
     def train(
-        system: Annotated[str | None, typer.Argument(help="Left out where `--recipe` names it.")] = None,
+        system: Annotated[str | None, typer.Argument(help="Name of the system; omit it with `--recipe`.")] = None,
         data: Annotated[list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=DATA_HELP)] = None,
-        out: Annotated[Path | None, typer.Option(help="The run folder, new or empty.")] = None,
-        steps: Annotated[int | None, typer.Option(help="Rounds of the game.")] = None,
-        batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
-        seed: Annotated[int | None, typer.Option(help="Of weights, data order and noise.")] = None,
-        preset: Annotated[str | None, typer.Option(help="`paper` or `small` (the default), or another.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Run folder, new or empty.")] = None,
+        steps: Annotated[int | None, typer.Option(help="Number of steps.")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Global batch size, over all processes.")] = None,
+        seed: Annotated[int | None, typer.Option(help="Random seed of weights, data order and noise.")] = None,
+        preset: Annotated[str | None, typer.Option(help="`small` (default), `paper`, or another.")] = None,
         start: Annotated[list[str] | None, typer.Option(metavar="NETWORK=WHERE", help=START_HELP)] = None,
         set_: Set = None,
-        recipe: Annotated[Path | None, typer.Option(help="A recipe file; other options change it.")] = None,
+        recipe: Annotated[Path | None, typer.Option(help="Recipe file; other options override it.")] = None,
         device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = None,
         precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
         compile: Annotated[bool | None, typer.Option("--compile", help="Compiles the networks.")] = None,
-        strict: Annotated[bool | None, typer.Option("--strict", help="An unreadable file stops the training.")] = None,
+        strict: Annotated[bool | None, typer.Option("--strict", help="Fail on unreadable files.")] = None,
     ) -> Answer:
-        """Trains a system into a run folder."""
+        """Trains a system and writes the run folder."""
         if out is None:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
         chosen = starting_recipe(domain, system, preset, recipe)
@@ -251,13 +263,13 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def starting_recipe(domain: Domain, system: str | None, preset: str | None, file: Path | None) -> Recipe:
-    """The recipe of a preset or a file, which the other options change."""
+    """Returns the recipe of a preset or a file, before the other options are applied."""
     if file is not None:
         from gan_core.api import open_recipe
 
         recipe = open_recipe(file, domain)
         if system not in (None, recipe.system) or preset not in (None, recipe.preset):
-            raise InputError(f"{file}: is of {recipe.system} ({recipe.preset}); leave SYSTEM and --preset out")
+            raise InputError(f"{file}: is a recipe of {recipe.system} ({recipe.preset}); omit SYSTEM and --preset")
         return recipe
     if system is None:
         raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
@@ -270,12 +282,12 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
 
     def resume(
         run: Path,
-        steps: Annotated[int | None, typer.Option(help="In all; the last phase is made longer.")] = None,
-        samples: Annotated[int | None, typer.Option(help="In all, where the run has such a limit.")] = None,
-        minutes: Annotated[float | None, typer.Option(help="In all, where the run has such a limit.")] = None,
+        steps: Annotated[int | None, typer.Option(help="New total number of steps.")] = None,
+        samples: Annotated[int | None, typer.Option(help="New total number of samples.")] = None,
+        minutes: Annotated[float | None, typer.Option(help="New total training time in minutes.")] = None,
         set_: Set = None,
     ) -> Answer:
-        """Goes on with a run from its newest whole checkpoint."""
+        """Continues a run from its latest valid checkpoint."""
         from gan_core.api import resume as go_on
 
         changes = read_settings(set_)
@@ -287,7 +299,7 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def trained(domain: Domain, run: Any) -> Answer:
-    """What is said after a training."""
+    """Returns the answer after a training."""
     log = run.log()
     step = log[-1]["step"] if log else 0
     document = {
@@ -296,15 +308,15 @@ def trained(domain: Domain, run: Any) -> Answer:
     }  # fmt: skip
     if run.interrupted:
         command = f"gan-{domain.name} resume {shlex.quote(str(run.path))}"
-        text = f"interrupted by {run.interrupted} at step {step}; go on with: {command}"
+        text = f"interrupted by {run.interrupted} at step {step}; continue with: {command}"
     else:
         why = f" ({run.ended})" if run.ended else ""
-        text = f"trained to step {step}{why}: {run.path} (look at {run.path / 'report.html'})"
-    return Answer(document, text, [f"passed over: {problem}" for problem in run.problems])
+        text = f"trained to step {step}{why}: {run.path} (see {run.path / 'report.html'})"
+    return Answer(document, text, [f"skipped checkpoint: {problem}" for problem in run.problems])
 
 
 class ModelCommand(typer.core.TyperCommand):
-    """A command with further options, `--NAME VALUE`, that depend on its model: see `asked_of`."""
+    """A command with further options `--NAME VALUE` that depend on its model; see `asked_of`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name: parameter for parameter in self.params for name in parameter.opts}
@@ -332,19 +344,19 @@ class ModelCommand(typer.core.TyperCommand):
 
 
 def asked_of(game: Game, context: typer.Context, count: int, *functions: Callable[..., Any]) -> dict[str, Any]:
-    """Returns what a command's further options ask of a game: its conditions and keywords of its methods, by name.
+    """Converts a command's further options to a game's conditions and to keywords of its methods, by name.
 
-    A condition that is given several times is used in turn: for the first sample, the second …
+    The values of a condition that is given several times are assigned to the samples in turn.
 
     Args:
         game: the game.
         context: context of the command.
         count: number of samples.
-        functions: methods of the game that take a first argument and the keywords.
+        functions: methods of the game; their first argument is not an option.
 
     Raises:
-        InputError: an option is misspelt, or given too often.
-        RecipeError: a value cannot be read.
+        InputError: an option is misspelt or given too often.
+        RecipeError: a value cannot be converted.
     """
     from gan_core.signature import read_text
 
@@ -376,10 +388,10 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
         out: Annotated[Path | None, typer.Option(file_okay=False, help="Output folder.")] = None,
         seed: Seed = 0,
     ) -> Answer:
-        """Writes new samples, a file each, and `labels.csv` if the model has conditions.
+        """Generates samples: one file each, and `labels.csv` if the model has conditions.
 
         Further options are the model's conditions and parameters, such as --label NAME|K (default: all classes in
-        turn), --caption TEXT or --truncation PSI (above 0, at most 1). A condition given several times is used in turn.
+        turn), --caption TEXT or --truncation PSI (above 0, at most 1). Repeated conditions are used in turn.
         """
         if out is None:
             raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
@@ -402,19 +414,19 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
     def evaluate(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         data: Annotated[list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=DATA_HELP)] = None,
-        metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Left out: all that fit the data.")] = None,
-        count: Annotated[int, typer.Option("-n", min=2, help="How many samples are generated.")] = 1000,
+        metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Metrics (default: all that fit).")] = None,
+        count: Annotated[int, typer.Option("-n", min=2, help="Number of generated samples.")] = 1000,
         seed: Seed = 0,
         extractor: Annotated[str | None, typer.Option(metavar="NAME[:ARGUMENT]", help=EXTRACTOR_HELP)] = None,
-        weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Of the extractor.")] = None,
+        weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")] = None,
         keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help=KEEP_HELP)] = None,
     ) -> Answer:
-        """Measures generated samples against data."""
+        """Evaluates generated samples against data."""
         from gan_core.api import evaluate as measure
 
         where = read_data(data)
         if where is None:
-            raise InputError("`--data` is missing: name the data that the samples are measured against")
+            raise InputError("`--data` is missing: name the data that the samples are compared with")
         chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else None
         document = measure(
             model, data=where, metrics=chosen, count=count, seed=seed, extractor=extractor, weights=weights, keep=keep,
@@ -426,7 +438,7 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def figures_text(document: Mapping[str, Any]) -> str:
-    """Figures by metric, a line each, with the ids of their protocols, and what these are."""
+    """Returns the figures by metric, one line each, with their protocol ids, and a table of the protocols."""
     figures = table(
         (metric, name, value, document["protocol"][metric])
         for metric, values in document["metrics"].items() for name, value in values.items()
@@ -442,10 +454,10 @@ def figures_text(document: Mapping[str, Any]) -> str:
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="One run, or several to compare.")],
-    out: Annotated[Path | None, typer.Option(help="The page that compares several runs.")] = None,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folder, or several to compare.")],
+    out: Annotated[Path | None, typer.Option(help="Output page, if several runs are compared.")] = None,
 ) -> Answer:
-    """Writes RUN/report.html, one self-contained file; with several runs, a page that compares them."""
+    """Writes RUN/report.html, a self-contained file; for several runs, a page that compares them."""
     from gan_core.comparison import write_comparison
     from gan_core.run import Run
 
@@ -454,7 +466,7 @@ def report_command(
             raise InputError("`--out` is missing: name the page, for instance --out comparison.html")
         path = write_comparison([Run.open(run).path for run in runs], out)
     elif out is not None:
-        raise InputError("`--out` has no effect on one run: its report is written into it; leave it out")
+        raise InputError("`--out` has no effect for one run, whose report is RUN/report.html; omit it")
     else:
         path = Run.open(runs[0]).report()
     return Answer({"report": str(path)}, str(path))
@@ -466,18 +478,16 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
     def import_(
         name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
         file: Path,
-        out: Annotated[Path | None, typer.Option(file_okay=False, help="The model folder.")] = None,
+        out: Annotated[Path | None, typer.Option(file_okay=False, help="Output model folder.")] = None,
         as_: Annotated[
-            str | None, typer.Option("--as", metavar="NETWORK", help="The game's network that it becomes.")
+            str | None, typer.Option("--as", metavar="NETWORK", help="Network of the game to load it into.")
         ] = None,
         argument: Annotated[
-            list[str] | None, typer.Option(metavar="KEY=VALUE", help="What no shape tells; may be given again.")
+            list[str] | None, typer.Option(metavar="KEY=VALUE", help="Value not given by shapes; repeatable.")
         ] = None,
-        fold: Annotated[
-            bool, typer.Option("--fold", help="Take weight normalisation out: for use, not training.")
-        ] = False,
+        fold: Annotated[bool, typer.Option("--fold", help="Remove weight normalisation (inference only).")] = False,
     ) -> Answer:
-        """Makes a model folder of a published checkpoint."""
+        """Converts a published checkpoint to a model folder."""
         from gan_core.checkpoint import read_published
         from gan_core.model import save_model
         from gan_core.reference import read_reference
@@ -490,7 +500,7 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         if fold:
             take_out = getattr(type(game), "fold", None)
             if take_out is None:
-                raise InputError(f"{name} has no weight normalisation that is taken out; leave `--fold` out")
+                raise InputError(f"{name} has no weight normalisation to remove; omit `--fold`")
             take_out(game)
         save_model(game, out)
         held = [each for each, _ in game.named_children() if each not in game.absent]
@@ -506,11 +516,11 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
         domain: the system's domain.
         name: `SYSTEM/NETWORK`, the importer's name.
         published: the network.
-        place: name of the game's network that it becomes (default: the importer's).
+        place: name of the game's network that gets its weights (default: the importer's).
 
     Raises:
         RecipeError: the game has no such network.
-        CheckpointError: the network does not fit in that place.
+        CheckpointError: the weights do not fit that network.
     """
     from gan_core.checkpoint import load_state, split_state
 
@@ -528,7 +538,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     } | {f"data.spec.{key}": value for key, value in published.spec.items()}
       | {f"game.{key}": value for key, value in published.game.items()})  # fmt: skip
     game = chosen.build(recipe, absent=[other for other in chosen.networks if other != network])
-    game.enter_phase(len(list(game.phases())) - 1, 1.0)  # a published network is trained
+    game.enter_phase(len(list(game.phases())) - 1, 1.0)  # published networks are fully trained
     adversaries = game.adversaries
     into = adversaries[network].network if network in adversaries else game.get_submodule(network)
     load_state(into, *split_state(published.build()), f"{name} as `{network}`")
@@ -541,14 +551,14 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
     def export(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
         format: Annotated[str, typer.Option(help="onnx")] = "onnx",
-        out: Annotated[Path | None, typer.Option(dir_okay=False, help="The file.")] = None,
-        network: Annotated[str | None, typer.Option(help="A network, if the model offers several.")] = None,
+        out: Annotated[Path | None, typer.Option(dir_okay=False, help="Output file.")] = None,
+        network: Annotated[str | None, typer.Option(help="Network, if the model offers several.")] = None,
     ) -> Answer:
-        """Writes a network for other runtimes, checked against torch at a second size."""
+        """Exports a network to ONNX and checks its outputs against torch at other sizes."""
         from gan_core.export import export_onnx
 
         if format != "onnx":
-            raise InputError(f"`--format` is {format}; only onnx is known")
+            raise InputError(f"`--format` is {format}; expected onnx")
         if out is None:
             raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
         made = export_onnx(domain.load(model), out, network)
@@ -565,13 +575,13 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
-    """Runs a task on files and returns its answer; None if standard output is for the result.
+    """Runs a task on files and returns its answer; None if the result was written to standard output.
 
-    Files that were skipped are in the answer's document and do not change the exit status.
+    Skipped files are listed in the answer's document and do not change the exit status.
 
     Args:
         out: the option `--out`.
-        work: does the task, given the output folder or `-`; see `gan_core.jobs.Job`.
+        work: runs the task, given the output folder or `-`; see `gan_core.jobs.Job`.
 
     Raises:
         InputError: `--out` is missing.
@@ -594,15 +604,15 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
     """The command `demo` of a domain."""
 
     def demo(
-        out: Annotated[Path | None, typer.Option(help="The run folder; left out: runs/demo, runs/demo-2 …")] = None,
+        out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/demo, runs/demo-2 …).")] = None,
     ) -> Answer:
-        """Trains on embedded data for two minutes or less, and ends with samples and a report."""
+        """Trains on embedded data for at most two minutes, and writes samples and a report."""
         from gan_core.api import evaluate as measure
         from gan_core.api import train as fit
 
         plan = domain.demo
         if plan is None:
-            raise InputError(f"gan-{domain.name} has no systems yet, and so no demo")
+            raise InputError(f"gan-{domain.name} has no systems yet, so there is no demo")
         out = out or next(path for path in demo_folders() if not path.exists())
         run = fit(plan.system, data=plan.data, out=out, domain=domain, changes=plan.settings)
         answer = trained(domain, run)
@@ -617,15 +627,15 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def demo_folders() -> Iterator[Path]:
-    """Where demos go: `runs/demo`, `runs/demo-2` and so on."""
+    """Yields the run folders of demos: `runs/demo`, `runs/demo-2` and so on."""
     yield Path("runs/demo")
     yield from (Path(f"runs/demo-{number}") for number in itertools.count(2))
 
 
 def doctor_command(
-    run: Annotated[Path | None, typer.Argument(help="A run folder; left out: the installation.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run folder (default: check the installation).")] = None,
 ) -> Answer:
-    """The installation; with RUN, what is going wrong in it and what to try."""
+    """Checks the installation or, with RUN, diagnoses a run and suggests settings to try."""
     from gan_core.doctor import examine_installation, examine_run
 
     checks = examine_installation() if run is None else examine_run(run)
@@ -636,10 +646,10 @@ def doctor_command(
 
 
 def read_data(given: list[str] | None) -> str | dict[str, str] | None:
-    """Returns where the data are: one place, or a place for each part of an item (`--data source=A --data target=B`).
+    """Returns the location of the data, or one for each part of an item (`--data source=A --data target=B`).
 
     Raises:
-        InputError: several places are given without parts, or a part is given twice.
+        InputError: several locations are given without parts, or a part is given twice.
     """
     if not given:
         return None
@@ -655,7 +665,7 @@ def read_data(given: list[str] | None) -> str | dict[str, str] | None:
 
 
 def read_starts(given: list[str] | None) -> dict[str, str]:
-    """Returns where networks start from, by the network's name, of `--start NETWORK=WHERE`.
+    """Parses `--start NETWORK=WHERE` to sources of initial weights by network.
 
     Raises:
         InputError: one has no `=`, or a network is given twice.

@@ -1,6 +1,6 @@
-"""Conditions: what a user may ask of each sample, such as its class or its caption.
+"""Conditions of samples, which users choose, such as a class or a caption.
 
-A game declares its conditions by name and kind (`Game.conditions`). A kind checks what a user gives and returns one
+A game declares its conditions by name and kind (`Game.conditions`). A kind validates the user's value and returns one
 value per sample: an integer tensor for `Classes`, strings for `Text`, a tensor for `Given`.
 """
 
@@ -28,11 +28,11 @@ def _above_0_and_at_most_1(value: float) -> float:
 
 
 Truncation = Annotated[float, AfterValidator(_above_0_and_at_most_1)] | None
-"""Truncation ψ of a latent: lower values give more typical and less varied samples. None does not truncate."""
+"""Truncation ψ of a latent: lower values give more typical and less varied samples; None for no truncation."""
 
 
 class Condition(ABC):
-    """A kind of condition: what may be given, and one value per sample from it."""
+    """Base class of conditions: validates a user's value and returns one value per sample."""
 
     @property
     def required(self) -> bool:
@@ -54,10 +54,10 @@ class Condition(ABC):
 
     @abstractmethod
     def describe(self, values: Values) -> list[str]:
-        """Returns a short text for each value, as in `labels.csv`; an empty list if values have no short text."""
+        """Returns a short text for each value, for `labels.csv`; an empty list if values have no short text."""
 
     def read(self, name: str, texts: Sequence[str]) -> Any:
-        """Returns what `values` takes from the texts of command-line options, one for each sample.
+        """Converts the texts of command-line options to values for `values`, one for each sample.
 
         Raises:
             RecipeError: the condition cannot be given as text.
@@ -71,8 +71,8 @@ class Classes(Condition):
 
     Attributes:
         number: number of classes.
-        names: names of the classes, in the order of their numbers; empty if they are not known. A text is a name first;
-            if no class has that name, it may be a number.
+        names: names of the classes, in the order of their numbers; empty if they are not known. A text is matched
+            to the names first, and is otherwise read as a number, unless the names are numbers themselves.
     """
 
     number: int
@@ -102,13 +102,15 @@ class Classes(Condition):
     def _number(self, name: str, text: str) -> int:
         if text in self.names:
             return self.names.index(text)
-        try:
-            return int(text)
-        except ValueError:
-            pass
+        numbered = bool(self.names) and all(name.isdecimal() for name in self.names)
+        if not numbered:  # of classes `1` to `9`, a text `0` would be the class `1`
+            try:
+                return int(text)
+            except ValueError:
+                pass
         if self.names:
             raise unknown(name, text, self.names)
-        known = "the names of this model's classes are not known"
+        known = "this model has no class names"
         raise RecipeError(f"`{name}` is {text}; {known}: give a number from 0 to {self.number - 1}")
 
     def describe(self, values: Values) -> list[str]:
@@ -120,7 +122,7 @@ class Text(Condition):
     """A text, or a sequence of texts, one for each sample.
 
     Attributes:
-        default: texts that are used in turn if none is given; if empty, a text must be given.
+        default: texts that are used in turn if the user gives none; if empty, a text is required.
     """
 
     default: tuple[str, ...] = ()
@@ -150,11 +152,11 @@ class Text(Condition):
 
 @dataclass(frozen=True)
 class Given(Condition):
-    """A tensor for each sample, such as a source image; it must be given.
+    """A tensor for each sample, such as a source image; required.
 
     Attributes:
         shape: shape of one sample's tensor; None for any.
-        dtype: type that the values are converted to.
+        dtype: dtype to which the values are converted.
     """
 
     shape: tuple[int, ...] | None = None
@@ -181,4 +183,4 @@ class Given(Condition):
         return []
 
     def read(self, name: str, texts: Sequence[str]) -> Any:
-        raise RecipeError(f"`{name}` is a tensor for each sample; generate in Python: game.generate(…, {name}=…)")
+        raise RecipeError(f"`{name}` takes tensors, not text; use game.generate(…, {name}=…) in Python")

@@ -1,6 +1,6 @@
-"""What a domain package plugs into gan-core: names and dotted paths, nothing that needs torch.
+"""Interface between domain packages and gan-core: names and dotted paths, without torch.
 
-A domain announces itself by one entry point in the group `gan.domains` that names its `DOMAIN` object. Importing a
+A domain package declares an entry point in the group `gan.domains` that names its `DOMAIN` object. Importing a
 domain, listing its systems and data sets, and showing its help load no torch and no heavy dependency: everything
 else is a dotted path here and is imported when it is used.
 """
@@ -70,16 +70,15 @@ class MetricCard:
 
     Attributes:
         name: name in `--metrics`.
-        title: what it measures, in a line.
+        title: description in one line.
         measure: dotted path of a class or function that takes a `gan_core.measures.Subject` and returns a
-            `gan_core.measures.Measure`, which is given the samples or pairs part by part. If the metric `extracts`
-            something, it is a function `(real, fake) -> {figure: value}` of what an extractor saw
-            (`gan_core.features.Seen`).
+            `gan_core.measures.Measure`, which gets the samples or pairs part by part. If `extracts` is set, it is a
+            function `(real, fake) -> {figure: value}` of extracted features (`gan_core.features.Seen`).
         needs: facts that the data must have.
-        asks: conditions that the samples must have been asked for, such as `label`.
+        asks: conditions that the game must have, such as `label`.
         methods: names of methods that the game must have, such as `log_likelihood`.
-        least: smallest number of samples, real ones included.
-        extracts: `features` or `logits` if it compares these.
+        least: minimum number of samples, generated and real.
+        extracts: `features` or `logits`, if it compares these.
         pairs: whether it compares results with their targets (`Game.compared`).
     """
 
@@ -122,12 +121,12 @@ class Demo:
 
 @dataclass(frozen=True)
 class Domain:
-    """One package's systems, data sets, media, metrics and tasks.
+    """Systems, datasets, media, metrics and tasks of a package.
 
-    `package` is the import name. A domain whose systems are not written yet has no `cards`, and then none of the
-    modules that serve them: `data` (`DATASETS`, `open_folder`), `media` (`write_samples` and `write_items`, which are
-    given the `game` that made the samples; `write_items` takes them in parts, with their `count` and `labels`),
-    `metrics` (`METRICS`, `EXTRACTORS`), `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
+    `package` is the import name. A domain without `cards` has none of the modules that systems need: `data`
+    (`DATASETS`, `open_folder`), `media` (`write_samples` and `write_items`, which get the `game` that generated the
+    samples; `write_items` takes them in parts, with their `count` and `labels`), `metrics` (`METRICS`, `EXTRACTORS`),
+    `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
     """
 
     name: str
@@ -193,7 +192,7 @@ class Domain:
         return import_module("gan_core.api").resume(path, domain=self, **options)
 
     def evaluate(self, model: Game | str | Path, **options: Any) -> dict[str, Any]:
-        """Measures a model's samples or results against data; see `gan_core.api.evaluate`."""
+        """Evaluates a model's samples or results against data; see `gan_core.api.evaluate`."""
         return import_module("gan_core.api").evaluate(model, domain=self, **options)
 
     def open_data(
@@ -207,10 +206,10 @@ class Domain:
         return import_module("gan_core.api").open_data(self, where, strict=strict, paired=paired)
 
     def load(self, path: str | Path) -> Game:
-        """The game of a run folder, a model folder or a hub repository id.
+        """Loads the game of a run folder, a model folder or a hub repository id.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or it belongs to another domain.
+            CheckpointError: there is no model, it is damaged, or it belongs to another domain.
         """
         return import_module("gan_core.api").load(path, domain=self)
 

@@ -1,8 +1,8 @@
-"""Random draws that depend on the seed, the step and the sample's place in the global batch, and on nothing else.
+"""Random draws that depend only on the seed, the step and the sample's index in the global batch.
 
-Noise that belongs to a sample (its latent, its mixing weight) is drawn here. Inside a training every process and every
+Noise that belongs to a sample (its latent, its mixing weight) is drawn here. During training, every process and every
 part of an accumulated batch draws for the *whole* global batch from the same stream and keeps its own rows, so the
-number of processes and parts changes no number. Outside a training the draws come from torch's default generator.
+result does not depend on the number of processes and parts. Outside a training, torch's default generator is used.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 ROWS = 16
-"""Draws are made for a multiple of this many samples: torch fills whole vectors of 16, and then a longer draw from the
-same seed begins with the shorter one (on the CPU)."""
+"""Draws are padded to a multiple of this number of samples: torch fills vectors of 16 values, so that on the CPU a
+longer draw from the same seed starts with the shorter one."""
 
 BLOCK = 64
-"""Number of generated samples for which noise is drawn from one seed, however many run through the networks at once."""
+"""Number of generated samples that share a seed; independent of the number generated in one forward pass."""
 
 WITHIN_TWO = math.erf(math.sqrt(2))
-"""The share of a standard normal distribution that lies within ±2."""
+"""Probability that a standard normal variable lies within ±2."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ _reading: ContextVar[tuple[int, int] | None] = ContextVar("reading", default=Non
 
 
 def mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers; a change in any of them changes all of it."""
+    """Returns a 63-bit seed derived from several numbers; a change in any of them changes all bits."""
     digest = blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
-    """Seeds torch's own generators; `torch.manual_seed` would take a quarter of a millisecond to note who asked."""
+    """Seeds torch's default generators, without the 0.25 ms that `torch.manual_seed` takes to record its caller."""
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
 
 
 class drawing:
-    """Within it, draws come from the stream of `seed`, for the `rows` from `start` on of a batch of `total`."""
+    """Context in which draws come from the stream of `seed`, for samples `start` to `start + rows` of `total`."""
 
     def __init__(self, seed: int, device: torch.device, *, start: int = 0, rows: int = 1, total: int = 1):
         self.seed, self.device, self.rows = seed, device, (start, rows, total)
@@ -67,7 +67,7 @@ class drawing:
 
 
 class reading:
-    """Within it, a batch of items is read whose first one has this place among all that are read of a stream."""
+    """Context for reading a batch of items of a stream; `first` is the index of its first item in the stream."""
 
     def __init__(self, seed: int, first: int):
         self.place = seed, first
@@ -82,9 +82,9 @@ class reading:
 def of_items(count: int, numbers: int = 1) -> Tensor:
     """Returns numbers in [0, 1) for each item of a batch that a dataset reads, `[count, numbers]` in float64.
 
-    They are a function of the seed and the item's place in the stream, whichever process or worker reads it, and the
-    same when they are drawn again: parts of one item draw the same ones. Outside a stream, torch's default generator
-    draws them.
+    They depend only on the seed and the item's index in the stream, not on the process or worker that reads it.
+    Repeated calls return the same numbers, so that all parts of an item share them. Outside a stream, torch's default
+    generator is used.
     """
     stream = _reading.get()
     if stream is None:
@@ -96,7 +96,7 @@ def of_items(count: int, numbers: int = 1) -> Tensor:
 
 @contextmanager
 def apart(name: str) -> Iterator[None]:
-    """Context in which `of_items` draws other numbers than outside, for parts of an item that must not draw alike."""
+    """Context in which `of_items` draws other numbers, for parts of an item whose draws must be independent."""
     stream = _reading.get()
     token = _reading.set(None if stream is None else (mix(stream[0], *name.encode()), stream[1]))
     try:
@@ -106,11 +106,11 @@ def apart(name: str) -> Iterator[None]:
 
 
 def normal(count: int, *shape: int, like: Tensor, truncation: float | None = None) -> Tensor:
-    """Standard normal noise `[count, *shape]`, of the device and type of `like`.
+    """Returns standard normal noise `[count, *shape]`, with the device and dtype of `like`.
 
     Args:
-        count: samples in this process's part of the batch.
-        shape: of one sample.
+        count: number of samples in this process's part of the batch.
+        shape: shape of one sample.
         like: a floating-point tensor.
         truncation: ψ in (0, 1]: values lie within ±2 and are scaled by ψ (Brock et al. 2019, section 3.1).
     """
@@ -118,7 +118,7 @@ def normal(count: int, *shape: int, like: Tensor, truncation: float | None = Non
     def fill(z: Tensor, generator: torch.Generator | None) -> None:
         if truncation is None:
             z.normal_(generator=generator)
-        else:  # by the inverse of the distribution, as torch's own redraws, so that a longer draw begins otherwise
+        else:  # by the inverse CDF: torch's rejection sampling would make a longer draw start differently
             z.uniform_(-WITHIN_TWO, WITHIN_TWO, generator=generator).erfinv_().mul_(math.sqrt(2)).clamp_(-2, 2)
             z.mul_(truncation)
 
@@ -126,25 +126,25 @@ def normal(count: int, *shape: int, like: Tensor, truncation: float | None = Non
 
 
 def uniform(count: int, *shape: int, like: Tensor) -> Tensor:
-    """Noise `[count, *shape]`, uniform in [0, 1), of the device and type of `like`."""
+    """Returns noise `[count, *shape]`, uniform in [0, 1), with the device and dtype of `like`."""
     return _draw(lambda u, generator: u.uniform_(generator=generator), count, shape, like)
 
 
 def symmetric(count: int, *shape: int, like: Tensor, truncation: float | None = None) -> Tensor:
-    """A latent `[count, *shape]`, uniform in [-1, 1), or in [-ψ, ψ) where ψ is the truncation, as `like`."""
+    """Returns latents `[count, *shape]`, uniform in [-1, 1), or in [-ψ, ψ) if the truncation ψ is given."""
     latent = 2 * uniform(count, *shape, like=like) - 1
     return latent if truncation is None else truncation * latent
 
 
 def integers(high: int, count: int, *shape: int, like: Tensor) -> Tensor:
-    """Integers `[count, *shape]`, uniform in [0, high), on the device of `like`."""
+    """Returns integers `[count, *shape]`, uniform in [0, high), on the device of `like`."""
     return _draw(lambda k, generator: k.random_(high, generator=generator), count, shape, like, torch.int64)
 
 
 def shared_integers(high: int, count: int, *, like: Tensor) -> Tensor:
-    """Integers `[count]`, uniform in [0, high), on the device of `like`: those of no sample, but of the whole batch.
+    """Returns integers `[count]`, uniform in [0, high), on the device of `like`, for the whole batch.
 
-    Every process and every part of an accumulated batch draws the same ones.
+    They are equal in all processes and in all parts of an accumulated batch.
     """
     stream = _stream.get()
     drawn = torch.empty(count, dtype=torch.int64, device=like.device)

@@ -1,4 +1,4 @@
-"""Evaluation of a game's samples and results against data: the metrics that fit, their protocols and figures."""
+"""Evaluation of a game's samples and results against data: selection of metrics, figures and protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core import draws
 from gan_core.averaging import sampling_state
 from gan_core.checkpoint import digest
 from gan_core.data import Batch, FittedData, length, read, shuffled, to_device
@@ -33,12 +32,12 @@ Figures = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared with data: a game's samples, or one result of its `apply`.
+    """Output that is compared with data: a game's samples, or one result of its `apply`.
 
     Attributes:
         key: key of the data that it is compared with.
         result: name of the result; None for samples.
-        source: key of the data that the result is made from; None for samples.
+        source: key of the data that the result is computed from; None for samples.
     """
 
     key: str
@@ -47,24 +46,24 @@ class Comparison:
 
 
 class Evaluation:
-    """Metrics of a kind of game's samples or results, compared with data.
+    """Evaluates games of one kind against data.
 
-    As many real items are compared as there are samples, or all if there are fewer, in the order of a fixed shuffle.
-    Results of `Game.apply` are compared by `Game.compared`; beside their figures stand those of a copy of the input.
+    The number of real items equals that of samples, or is that of the dataset if it is smaller; their order is a fixed
+    shuffle. Results of `Game.apply` are compared by `Game.compared`; figures of a copy of the input are added.
 
     Args:
         domain: domain whose metrics and extractors are used.
         data: the data, fitted to the game's specification.
-        game: a game of the kind that is measured.
+        game: a game of the kind that is evaluated.
         metrics: names of metrics (default: all that fit).
-        count: number of samples; of results, the largest number.
+        count: number of samples, or maximum number of results.
         seed: random seed of the samples.
-        extractor: `NAME` or `NAME:ARGUMENT` (default: the domain's first embedded one that the data suit).
+        extractor: `NAME` or `NAME:ARGUMENT` (default: the domain's first embedded one that fits the data).
         weights: file of the extractor's weights, if it reads one.
-        keep: folder in which features are kept, so that an interrupted evaluation goes on; None keeps none.
+        keep: folder in which features are kept, so that an interrupted evaluation can continue; None keeps none.
 
     Raises:
-        InputError: a metric or an extractor is unknown, or does not fit.
+        InputError: a metric or an extractor is unknown or does not fit the game or the data.
         DataError: the data cannot be converted to the game's specification.
         CheckpointError: the extractor's weights are missing.
     """
@@ -105,7 +104,7 @@ class Evaluation:
             assert seer is not None
             self.extractor = resolve(seer.make)(argument, weights, self.dataset, source.facts)
         elif extractor is not None or weights is not None:
-            raise InputError("`--extractor` and `--weights` have no effect: no metric of features is asked for")
+            raise InputError("`--extractor` and `--weights` have no effect without a metric of features; omit them")
         self._folder = keep or Path(tempfile.mkdtemp(prefix="gan-features-"))
         if keep is None:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -114,10 +113,10 @@ class Evaluation:
     def measure(self, game: Game) -> tuple[Figures, dict[str, dict[str, Any]]]:
         """Returns the figures by metric, and the protocol of each metric.
 
-        If the game has several results, their names end those of their figures: `fid_to_target`.
+        If the game has several results, names of figures end with that of the result: `fid_to_target`.
 
         Raises:
-            InputError: the extractor gives no logits, and a metric needs them.
+            InputError: a metric needs logits, and the extractor has none.
         """
         figures: Figures = {card.name: {} for card in self.cards}
         with evaluating(game):
@@ -130,16 +129,16 @@ class Evaluation:
         )
 
     def _compared_by(self, card: MetricCard) -> list[Comparison]:
-        """Returns what a metric compares; features are those of samples if the game makes any."""
+        """Returns the outputs that a metric compares; features are taken from samples if the game generates any."""
         return self.results if card.pairs or self.samples is None else [self.samples]
 
     def _passes(self) -> list[list[Comparison]]:
-        """Returns what is made together: the samples, and the results that are made from the items of one set."""
+        """Returns the groups of outputs that are computed together: samples, and results from items of the same set."""
         together = [self.results] if self.paired else [[result] for result in self.results]
         return [comparisons for comparisons in ([self.samples] if self.samples else [], *together) if comparisons]
 
     def _measure(self, game: Game, comparisons: Sequence[Comparison], figures: Figures) -> None:
-        """Adds the figures of what is made in one pass."""
+        """Adds the figures of a group of outputs, computed in one pass."""
         cards = [card for card in self.cards if comparisons[0] in self._compared_by(card)]
         plain, extracting = ([card for card in cards if bool(card.extracts) is kind] for kind in (False, True))
         if not cards:
@@ -168,7 +167,7 @@ class Evaluation:
     def _compare_features(
         self, game: Game, comparison: Comparison, fake: Seen, cards: Sequence[MetricCard], figures: Figures
     ) -> None:
-        """Adds the figures of features, and those of a copy of the input beside a result's."""
+        """Adds the figures of features, and for results those of a copy of the input."""
         real, source, copy = self._see(game, comparison.key), comparison.source, None
         if source is not None and source != comparison.key:
             shape = self._shape(comparison.key)
@@ -177,18 +176,18 @@ class Evaluation:
         for card in self._served(cards, fake):
             measure = resolve(card.measure)
             self._put(figures[card.name], comparison, measure(real, fake))
-            if copy is not None:  # what is of real items is known already
+            if copy is not None:  # figures of real items alone are known already
                 found = {name: value for name, value in measure(real, copy).items() if "_of_" not in name}
                 named = {f"{name}_of_{source}": value for name, value in found.items()}
                 self._put(figures[card.name], comparison, named)
 
     def _put(self, figures: dict[str, Any], comparison: Comparison, found: Mapping[str, Any]) -> None:
-        """Adds figures under their names, with the result's if there are several."""
+        """Adds figures by name, with the result's name if there are several results."""
         several = comparison.result is not None and len(self.results) > 1
         figures |= {f"{name}_{comparison.result}" if several else name: value for name, value in found.items()}
 
     def _served(self, cards: Sequence[MetricCard], seen: Seen) -> Sequence[MetricCard]:
-        """Returns the metrics that can be computed from what was seen."""
+        """Returns the metrics that can be computed from the extracted features."""
         left = [card for card in cards if card.extracts == "features" or seen.logits is not None]
         if left != cards and (self.asked or not left):
             name = next(card.name for card in cards if card not in left)
@@ -198,11 +197,14 @@ class Evaluation:
     def _obstacle(
         self, card: MetricCard, game: Game, seer: ExtractorCard | None, extractors: Mapping[str, ExtractorCard]
     ) -> str:
-        """Returns why a game cannot be measured by a metric on these data; nothing if it can."""
+        """Returns the reason why a metric does not apply to the game and the data; empty if it does."""
         if card.pairs and not (self.paired and self.results):
-            return "compares what is made of an item with what should be, and this model has no such pairs"
+            remedy = (
+                "; set `compared`, such as {result: key of the target}" if game.results and not game.compared else ""
+            )
+            return f"compares results with their targets, and this model has no pairs of them{remedy}"
         if not card.pairs and self.samples is None and not (card.extracts and self.results):
-            return "measures samples that are made from nothing, and this model makes none"
+            return "measures samples, and this model only transforms items"
         if not card.pairs and game.unmeasured is not None:
             return game.unmeasured
         if missing := [name for name in card.methods if not hasattr(game, name)]:
@@ -213,16 +215,19 @@ class Evaluation:
             names = " and ".join("class" if name == "label" else name for name in unasked)
             remedy = "; set `network.num_classes`" if "label" in unasked else ""
             return f"needs samples by {names}, and this model was trained without{remedy}"
+        if not card.pairs and self.samples and (needed := [n for n, kind in game.conditions.items() if kind.required]):
+            return f"measures samples, and this model makes none without {' and '.join(f'`{name}`' for name in needed)}"
         if card.extracts and seer is None:
             return f"needs an extractor of features: {', '.join(extractors) or 'the domain has none'}"
         if self.count < card.least:
             return f"needs {card.least:,} samples or more; {self.count:,} are generated"
-        if (items := min(length(self._set(each.key)) for each in self._compared_by(card))) < card.least:
+        sets = {key for each in self._compared_by(card) for key in (each.key, each.source or each.key)}
+        if (items := min(length(self._set(key)) for key in sets)) < card.least:
             return f"needs {card.least:,} samples or more; {self.source.name} has {items:,}"
         return ""
 
     def _lacking(self, needs: Sequence[str]) -> list[str]:
-        """Returns the facts that the data lack, of all items or of every part that is compared."""
+        """Returns the facts that the data lack, for all items or for every part that is compared."""
         parts = [each.key for each in self.results]
 
         def known(fact: str) -> bool:
@@ -233,7 +238,7 @@ class Evaluation:
     def _chosen_extractor(
         self, extractors: Mapping[str, ExtractorCard], given: str | None
     ) -> tuple[ExtractorCard | None, str | None]:
-        """Returns the extractor of `NAME:ARGUMENT`, or the first embedded one that the data suit, if there is one."""
+        """Returns the extractor of `NAME:ARGUMENT`, or the first embedded one that fits the data, or None."""
         if given is None:
             suits = (c for c in extractors.values() if c.origin == "embedded" and not self._lacking(c.needs))
             return next(suits, None), None
@@ -246,10 +251,10 @@ class Evaluation:
             )
         return extractors[name], argument if colon else None
 
-    # What is made.
+    # Samples and results.
 
     def _made(self, game: Game, comparisons: Sequence[Comparison], done: int) -> Iterator[Sequence[Part]]:
-        """Yields the parts of each comparison on the game's device, except those that end with the first `done`."""
+        """Yields the parts of each comparison on the game's device, without those of the first `done` samples."""
         source, start = comparisons[0].source, done - done % BLOCK
         if done == self._number(comparisons[0]):
             return iter(())
@@ -265,26 +270,26 @@ class Evaluation:
     def _applied(
         self, game: Game, start: int, source: str, comparisons: Sequence[Comparison]
     ) -> Iterator[Sequence[Part]]:
-        """Yields results in parts of `Game.at_once`; what the game draws follows the seed, as that of samples does."""
+        """Yields results in parts of `Game.at_once`; the game's random draws depend on the seed, as for samples."""
         for batch in self._real(source, start):
-            block, seed = start, draws.mix(self.seed, start // BLOCK)
-            for first in range(0, len(batch[source]), game.at_once):
+            for first in game.firsts(len(batch[source])):
                 part = {key: value[first : first + game.at_once] for key, value in batch.items()}
-                items, rows = to_device(part, game.device, frozenset()), len(part[source])  # pixels are scaled already
-                with game.seeded(seed, start=first, rows=rows, total=BLOCK):
+                items, rows = to_device(part, game.device, frozenset()), len(part[source])  # pixels are already scaled
+                with game.seeded_rows(self.seed, start, rows):
                     made = game.apply(items if self.paired else {source: items[source]})
                 results = [(made[each.result], each.key) for each in comparisons]
                 if self.paired:
-                    yield [PairPart(start, result, {}, items, items[key]) for result, key in results]
+                    asked = {name: value for name, value in game.conditions_in(part).items() if name != source}
+                    yield [PairPart(start, result, asked, items, items[key]) for result, key in results]
                 else:
                     yield [Part(start, result, {}) for result, _ in results]
-                start = block + first + rows
+                start += rows
 
     def _number(self, comparison: Comparison) -> int:
-        """Returns how many samples or results are compared."""
+        """Returns the number of samples or results that are compared."""
         return self.count if comparison.source is None else self._number_of(comparison.source)
 
-    # What it is compared with.
+    # Real items.
 
     def _subject(self, game: Game, comparison: Comparison) -> Subject:
         return Subject(
@@ -293,21 +298,21 @@ class Evaluation:
         )  # fmt: skip
 
     def _set(self, key: str) -> Dataset[Batch]:
-        """Returns the items that have a key; of unpaired data, one of the two sets."""
+        """Returns the items with a key; for unpaired data, one of the two sets."""
         apart = None if self.paired else getattr(self.dataset, "apart", None)
         return self.dataset if apart is None else apart(key)
 
     def _number_of(self, key: str) -> int:
-        """Returns how many real items of a key are compared."""
+        """Returns the number of real items of a key that are compared."""
         return min(self.count, length(self._set(key)))
 
     def _real(self, key: str, start: int = 0) -> Iterator[Batch]:
-        """Yields real items in parts, from the one with an index on."""
+        """Yields real items in parts, from an index on."""
         items = self._set(key)
         return read(items, shuffled(length(items))[start : self._number_of(key)], BLOCK)
 
     def _key(self, game: Game) -> str:
-        """Returns the key of the data that samples are compared with: the game's own, or else the first."""
+        """Returns the key of the data that samples are compared with: that of the game's specification or the first."""
         keys = [key for key in next(read(self.dataset, [0], 1)) if key != "label"]
         return next(key for key in (game.data_spec().key, "target", *keys) if key in keys)
 
@@ -322,7 +327,7 @@ class Evaluation:
             content.update(batch[key].contiguous().numpy().data)
         return content.hexdigest()
 
-    # What the extractor sees.
+    # Features.
 
     @property
     def _seer(self) -> Extractor:
@@ -330,16 +335,18 @@ class Evaluation:
         return self.extractor
 
     def _stem(self, kind: str, *of: object) -> Path:
-        """Returns how names of files of features begin, which depends on everything that the features depend on."""
+        """Returns the stem of a file of features, which identifies everything that the features depend on."""
         content = json.dumps([dict(self._seer.protocol), *map(str, of)], sort_keys=True)
         return self._folder / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     @contextmanager
     def _files(self, game: Game, comparison: Comparison) -> Iterator[FeatureFiles]:
-        """Yields the files of the features of samples or results, which are removed afterwards unless they are kept."""
+        """Yields the features of samples or results; their files are removed afterwards unless they are kept."""
         of: list[object] = [comparison.result]
         if self.keep is not None:
-            of += [digest(dict(sampling_state(game))), self.seed, self.count]
+            settings = None if game.recipe is None else game.recipe.model_dump_json(include={"network", "game"})
+            of += [digest(dict(sampling_state(game))), game.phase_number, game.progress, settings]
+            of += [self.seed, self.count]
             of += [] if comparison.source is None else [self._content(comparison.source)]
         stem = self._stem("fake", *of)
         files = FeatureFiles(self._seer, self._number(comparison), stem)
@@ -350,12 +357,12 @@ class Evaluation:
                 files.remove()
 
     def _see(self, game: Game, key: str, shape: torch.Size | None = None) -> Seen:
-        """Returns what the extractor sees in real items, on the game's device; once for all games.
+        """Returns the features of real items, extracted on the game's device once for all games.
 
         Args:
-            game: the game that is measured.
+            game: game that is evaluated.
             key: key of the items.
-            shape: shape in which they are copied, if they stand for results.
+            shape: shape of the targets, if the items are copied as results.
         """
         known = key, shape
         if known not in self._seen:
@@ -374,7 +381,7 @@ class Evaluation:
         compared = self._compared_by(card)
 
         def number(of: Callable[[Comparison], int]) -> int | str:
-            """Returns the number of samples, or that of each of several results if they differ."""
+            """Returns the number of samples, or the numbers by result if they differ."""
             numbers = [of(each) for each in compared]
             named = ", ".join(f"{number} {each.result}" for number, each in zip(numbers, compared, strict=True))
             return numbers[0] if len(set(numbers)) == 1 else named
@@ -389,7 +396,7 @@ class Evaluation:
 
 
 def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Figures as they are logged: `evaluation/FIGURE`, and `protocol/FIGURE` beside each."""
+    """Returns figures as entries of the log: `evaluation/FIGURE`, and `protocol/FIGURE` for each."""
     ids = {metric: protocol_id(protocol) for metric, protocol in protocols.items()}
     named = [(name, value, ids[metric]) for metric, values in figures.items() for name, value in values.items()]
     return {f"evaluation/{name}": value for name, value, _ in named} | {
@@ -398,5 +405,5 @@ def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def protocol_id(protocol: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits; figures of one protocol can be compared."""
+    """Returns the id of a protocol, eight hexadecimal digits; only figures with the same id are comparable."""
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Networks for other runtimes, as ONNX."""
+"""Export of networks to ONNX."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from gan_core.exported import Axis, Exported
 from gan_core.game import Game, evaluating
 
 TOLERANCE = 1e-3
-"""Maximum difference between the outputs of torch and onnxruntime; most outputs are in [-1, 1]."""
+"""Maximum absolute difference between the outputs of torch and onnxruntime; most outputs are in [-1, 1]."""
 
 FIXED = re.compile(r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)")
-"""torch's message for an axis that a network's code fixes."""
+"""torch's message about a dynamic axis whose size the network fixes."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Value:
     """An input or output of an ONNX file.
 
     Attributes:
-        type: type of its elements, such as `float32`.
-        shape: sizes of the axes; a name, or an expression of names, where the size may change.
+        type: dtype, such as `float32`.
+        shape: sizes of the axes; a name, or an expression of names, for dynamic axes.
         values: description of the values.
     """
 
@@ -54,14 +54,14 @@ class Value:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A network that was written as ONNX.
+    """A network exported to ONNX.
 
     Attributes:
         network: name of the network.
         inputs: inputs by name.
         outputs: outputs by name.
-        axes: axes whose sizes may change, by name.
-        difference: largest difference from torch, measured with onnxruntime at sizes other than those of the export.
+        axes: dynamic axes by name.
+        difference: maximum absolute difference between onnxruntime and torch, at sizes other than those of the export.
     """
 
     network: str
@@ -71,36 +71,37 @@ class OnnxFile:
     difference: float
 
 
-def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
-    """Writes a network as ONNX and checks with onnxruntime that it computes the same at other sizes.
+def export_onnx(game: Game, path: str | Path, network: str | None = None) -> OnnxFile:
+    """Exports a network to ONNX and checks its outputs with onnxruntime at other sizes.
 
-    The file's metadata name the system, the network, the values of inputs and outputs, the axes whose sizes may change,
-    the classes, and the facts that the game adds, such as the sample rate.
+    The file's metadata describe the system, the network, the inputs and outputs, the dynamic axes, the classes, and
+    facts of the game such as the sample rate.
 
     Args:
         game: a game that offers networks (`Game.exports`).
-        path: the file; replaced if it exists.
-        network: name of the network; may be left out if the game offers one.
+        path: output file; replaced if it exists.
+        network: name of the network; optional if the game offers only one.
 
     Raises:
         MissingDependency: onnx, onnxscript or onnxruntime is not installed.
-        InputError: the game does not offer the network, or several and none was named, or the file cannot be written.
-        GanError: the network cannot be converted, or the exported one computes something else.
+        InputError: the game does not offer the network, it offers several and none is named, or the file cannot be
+            written.
+        GanError: the network cannot be converted, or the outputs of the exported network differ.
     """
+    path = Path(path)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install 'gan-core[onnx]'")
-    title = type(game).__name__ if game.recipe is None else game.recipe.system
-    name, exported = _chosen(game, network, title)
-    _check_arguments(exported, f"`{name}` of {title}")
+        raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    name, exported = _chosen(game, network)
+    _check_arguments(exported, f"`{name}` of {game.title}")
     plain = _inference_copy(exported.network)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
             temporary = Path(folder) / "network.onnx"
-            program = _converted(exported, plain, _examples(exported, game.device, 1), f"`{name}` of {title}")
+            program = _converted(exported, plain, _examples(exported, game.device, 1), f"`{name}` of {game.title}")
             inputs, outputs = _described(program, exported)
-            metadata = {"system": title, "network": name}
+            metadata = {"system": game.title, "network": name}
             metadata |= {f"input.{key}": str(value) for key, value in inputs.items()}
             metadata |= {f"output.{key}": str(value) for key, value in outputs.items()}
             metadata |= {f"axis.{key}": str(axis) for key, axis in exported.axes.items()}
@@ -114,14 +115,14 @@ def export_onnx(game: Game, path: Path, network: str | None = None) -> OnnxFile:
     return OnnxFile(name, inputs, outputs, exported.axes, difference)
 
 
-def _chosen(game: Game, network: str | None, title: str) -> tuple[str, Exported]:
-    """Returns the network that is named, or the only one; networks without weights are not offered."""
+def _chosen(game: Game, network: str | None) -> tuple[str, Exported]:
+    """Returns the named network, or the only one; networks without weights are not offered."""
     offered = {
         name: exported
         for name, exported in game.exports().items()
         if not any(parameter.is_meta for parameter in exported.network.parameters())
     }
-    names = " or ".join(offered)
+    title, names = game.title, " or ".join(offered)
     if not offered:
         raise InputError(f"{title} offers no network for export; override `exports` in {type(game).__name__}")
     if network is None and len(offered) > 1:
@@ -133,7 +134,7 @@ def _chosen(game: Game, network: str | None, title: str) -> tuple[str, Exported]
 
 
 def _check_arguments(exported: Exported, title: str) -> None:
-    """Checks that the network needs no more than the inputs."""
+    """Checks that the network has no required arguments besides the inputs."""
     parameters = list(inspect.signature(exported.network.forward).parameters.values())[len(exported.inputs) :]
     besides = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     if besides:
@@ -141,10 +142,10 @@ def _check_arguments(exported: Exported, title: str) -> None:
 
 
 def _inference_copy(network: nn.Module) -> nn.Module:
-    """Returns a copy on the CPU, in evaluation mode, with spectral normalization applied to its weights for good."""
+    """Returns a copy on the CPU, in evaluation mode, with spectral normalization folded into the weights."""
     with evaluating(network), torch.no_grad():
         for _, layer, hook in spectral_layers(network):
-            hook(layer, ())  # a weight that still has its gradient's history cannot be copied
+            hook(layer, ())  # deepcopy does not support weights with a gradient history
     copied = deepcopy(network).cpu().eval()
     for _, layer, hook in list(spectral_layers(copied)):
         remove_spectral_norm(layer, hook.name)
@@ -152,7 +153,7 @@ def _inference_copy(network: nn.Module) -> nn.Module:
 
 
 def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Tensor, ...]:
-    """Returns inputs whose changing axes all differ in size, and differ from those for another `extra`."""
+    """Returns example inputs; dynamic axes have different sizes, which also differ between values of `extra`."""
     sizes = {
         name: axis.multiple * (max(2, -(-axis.least // axis.multiple)) + number + extra)
         for number, (name, axis) in enumerate(exported.axes.items())
@@ -167,10 +168,10 @@ def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Ten
 
 
 def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], title: str) -> Any:
-    """Returns the network as an ONNX program whose changing axes have their names.
+    """Returns the network as an ONNX program with named dynamic axes.
 
-    torch is asked for the graph first, since its ONNX exporter fixes an axis in silence where the graph needs that.
-    Its faster way of capturing one takes `len(tensor)` as a constant; the strict one does not.
+    `torch.export` captures the graph first, because torch's ONNX exporter silently fixes dynamic axes that it cannot
+    keep. Its default mode treats `len(tensor)` as a constant; strict mode does not.
     """
     dims = {
         name: torch.export.Dim(name, min=axis.least) if axis.multiple == 1
@@ -187,7 +188,7 @@ def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, .
                 graph = torch.export.export(network, examples, dynamic_shapes=shapes)
             except GanError:
                 raise
-            except Exception:  # noqa: BLE001  of many kinds, which torch does not document
+            except Exception:  # noqa: BLE001  torch does not document its exceptions
                 graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=True)
             program = torch.onnx.export(
                 graph, input_names=list(exported.inputs), output_names=list(exported.outputs), dynamo=True,
@@ -206,23 +207,23 @@ def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, .
                 whole = str(getattr(symbol, "value", symbol))
                 names[whole] = size.name
                 names.setdefault(whole.removeprefix(f"{size.multiple}*"), f"({size.name} / {size.multiple})")
-    program.rename_axes(names)  # type: ignore[arg-type]  # a dictionary of names to names is one of those it takes
+    program.rename_axes(names)  # type: ignore[arg-type]  # a dictionary of names is accepted
     return program
 
 
 def _reason(error: Exception) -> str:
-    """Returns the axis that was fixed, or the first line of the innermost cause of an error."""
+    """Returns a message about the axis that was fixed, or the first line of an error's innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]
     fixed = FIXED.search(str(error))
     if fixed is not None:
-        return f"it works for one size of `{fixed[1]}` alone, {fixed[2]}"
+        return f"it only works for the size {fixed[2]} of `{fixed[1]}`"
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it nothing is logged or written to standard error: torch shows the graphs that it fails to capture."""
+    """Context without logging and standard error, where torch prints the graphs that it fails to capture."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:
@@ -233,7 +234,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _described(program: Any, exported: Exported) -> tuple[dict[str, Value], dict[str, Value]]:
-    """Returns the inputs and the outputs of a program by name."""
+    """Returns descriptions of a program's inputs and outputs, by name."""
 
     def described(value: Any, values: str) -> Value:
         sizes = tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
@@ -249,10 +250,10 @@ def _described(program: Any, exported: Exported) -> tuple[dict[str, Value], dict
 
 
 def _difference(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], file: Path, path: Path) -> float:
-    """Returns the largest difference between onnxruntime's and torch's outputs.
+    """Returns the maximum absolute difference between the outputs of onnxruntime and torch.
 
     Raises:
-        GanError: it is too large, or onnxruntime cannot run the file.
+        GanError: the difference is too large, or onnxruntime cannot run the file.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
     import onnxruntime
@@ -270,6 +271,6 @@ def _difference(exported: Exported, network: nn.Module, examples: tuple[Tensor, 
         shapes = f"{[list(one.shape) for one in computed]} instead of {[list(one.shape) for one in expected]}"
         raise GanError(f"{path}: onnxruntime returns {shapes}; nothing was written")
     difference = max(float((one - other).abs().max()) for one, other in pairs)
-    if not difference <= TOLERANCE:  # not a number is not either
+    if not difference <= TOLERANCE:  # also if it is NaN
         raise GanError(f"{path}: differs from torch by {difference:.2g}; nothing was written")
     return difference

@@ -1,4 +1,4 @@
-"""Descriptions of the networks that a game offers to other runtimes; `gan_core.export` writes them."""
+"""Descriptions of networks that a game offers for export; see `gan_core.export`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of an input whose size may change from call to call.
+    """A dynamic axis of an input.
 
     Attributes:
         name: name of the axis; axes of the same name have the same size.
         multiple: number by which the size must be divisible.
-        least: smallest size.
+        least: minimum size.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Axis:
 
 
 BATCH = Axis("batch")
-"""The first axis of every input."""
+"""Batch axis, the first of every input."""
 
 
 def signals(shape: tuple[int, ...]) -> Tensor:
@@ -44,9 +44,9 @@ class Input:
     """An input of an exported network.
 
     Attributes:
-        shape: sizes of the axes; an `Axis` where the size may change.
+        shape: sizes of the axes; an `Axis` if it is dynamic.
         values: description of the values, such as "[-1, 1]".
-        draw: returns example values of a shape, with which the export is checked.
+        draw: returns example values of a shape, used to check the export.
     """
 
     shape: tuple[int | Axis, ...]
@@ -56,13 +56,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network that a game offers to other runtimes.
+    """A network that a game offers for export.
 
     Attributes:
         network: maps the inputs, in their order, to the outputs.
         inputs: inputs by name.
-        outputs: names of the outputs, and descriptions of their values.
-        facts: further entries of the file's metadata, such as the sample rate.
+        outputs: descriptions of the outputs' values, by name.
+        facts: additional metadata of the file, such as the sample rate.
     """
 
     network: nn.Module
@@ -72,6 +72,6 @@ class Exported:
 
     @property
     def axes(self) -> dict[str, Axis]:
-        """The axes whose sizes may change, by name."""
+        """The dynamic axes by name."""
         sizes = (size for one in self.inputs.values() for size in one.shape)
         return {size.name: size for size in sizes if isinstance(size, Axis)}

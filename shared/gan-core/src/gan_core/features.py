@@ -1,7 +1,7 @@
-"""Features of samples: extractors, which see samples, what they saw, and the measures of it.
+"""Feature extractors, extracted features, and the metrics computed from them.
 
-Features lie on disk while they are measured, so that memory does not grow with the number of samples; where their
-folder is kept, an interrupted extraction goes on where it stopped. Importing this loads nothing heavy.
+Features are stored on disk, so that memory does not grow with the number of samples; if their folder is kept, an
+interrupted extraction continues where it stopped. Importing this module loads no heavy dependency.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32]
 
 SUBSET, SUBSETS = 1000, 100
-"""Rows of the kernel distance's subsets, and how many (Bińkowski et al. 2018, section 4; torch-fidelity)."""
+"""Size and number of the kernel distance's subsets (Bińkowski et al. 2018, section 4; torch-fidelity)."""
 SPLITS = 10
-"""Of the inception score (Salimans et al. 2016)."""
+"""Number of splits of the inception score (Salimans et al. 2016)."""
 NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
-"""Of precision and recall (Kynkäänniemi et al. 2019), and of density and coverage (Naeem et al. 2020)."""
+"""Neighbours of precision and recall (Kynkäänniemi et al. 2019), and of density and coverage (Naeem et al. 2020)."""
 
 FEATURE_METRICS = (
     MetricCard("fid", "Fréchet distance of features, in float64", "gan_core.features:fid", extracts="features"),
@@ -43,11 +43,11 @@ FEATURE_METRICS = (
     MetricCard("density_coverage", f"real neighbourhoods ({DENSITY_NEIGHBOURS} neighbours) that samples lie in",
                "gan_core.features:density_coverage", extracts="features", least=DENSITY_NEIGHBOURS + 1),
 )  # fmt: skip
-"""Metrics of any domain that has extractors."""
+"""Metrics of every domain with extractors."""
 
 
 class Features(NamedTuple):
-    """What a network sees in samples: features `[B, D]`, and logits `[B, K]` where it is a classifier."""
+    """Outputs of an extractor: features `[B, D]`, and logits `[B, K]` if it is a classifier."""
 
     features: Tensor
     logits: Tensor | None
@@ -58,10 +58,10 @@ class Extractor(ABC):
 
     Attributes:
         name: name in `--extractor`.
-        protocol: everything that its features depend on, by name.
-        letter: letter of its field in the names of the Fréchet and the kernel distance: `i` for `fid` and `kid`, `v`
-            for `fvd` and `kvd`, `a` for `fad` and `kad`. Another letter than `i` is for the network that the field
-            reports these figures with.
+        protocol: description of everything that its features depend on, by name.
+        letter: letter in the names of the Fréchet and the kernel distance: `i` for `fid` and `kid`, `v` for `fvd` and
+            `kvd`, `a` for `fad` and `kad`. Letters other than `i` are reserved for the network that the field uses for
+            these figures.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Extractor(ABC):
 
     @abstractmethod
     def __call__(self, samples: Tensor) -> Features:
-        """Features and logits of a batch."""
+        """Returns features and logits of a batch."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What an extractor saw in a set of samples, in arrays on disk.
+    """Features and logits of a set of samples, in arrays on disk.
 
     Attributes:
         features: `[N, D]`.
-        logits: `[N, K]`; None if the extractor is no classifier.
+        logits: `[N, K]`; None if the extractor is not a classifier.
         letter: the extractor's letter in names of figures.
     """
 
@@ -92,18 +92,18 @@ class Seen:
 
 
 class FeatureFiles:
-    """Files to which the features of a number of samples are written as they arrive, or were written before.
+    """Files of features that are written part by part; existing ones are continued.
 
     Args:
-        extractor: what extracts them.
+        extractor: the extractor.
         count: number of samples.
-        stem: how the files' names begin; it must depend on everything that the features depend on.
+        stem: path of the files without the end of their names; it must identify everything that the features depend on.
 
     Attributes:
-        done: number of samples whose features are there.
+        done: number of samples whose features are stored.
 
     Raises:
-        InputError: the files are of something else, or cannot be read.
+        InputError: the files belong to other features, or cannot be read.
     """
 
     def __init__(self, extractor: Extractor, count: int, stem: Path):
@@ -114,16 +114,17 @@ class FeatureFiles:
         self._arrays: dict[str, Array] = {}
         with self._reported():
             if self._progress.exists():
-                self.done = int(json.loads(self._progress.read_text(encoding="utf-8"))["rows"])
-            if self.done:
+                progress = json.loads(self._progress.read_text(encoding="utf-8"))
+                self.done = int(progress["rows"])
                 self._arrays = {
                     name: np.load(self._file(name), mmap_mode="r+")
-                    for name in Features._fields if self._file(name).exists()
+                    for name in Features._fields if name in progress["arrays"]
                 }  # fmt: skip
         fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
         if not fits or not 0 <= self.done <= count:
             raise InputError(
-                f"{self._progress}: is of {self.done} of other rows than {count}; name another folder, or remove it"
+                f"{self._progress}: belongs to another number of samples than {count:,}; remove it, or choose another "
+                "folder"
             )
 
     def add(self, samples: Tensor) -> None:
@@ -145,7 +146,7 @@ class FeatureFiles:
                 self._arrays[name].flush()  # type: ignore[attr-defined]  # it is a `numpy.memmap`
             self.done += len(samples)
             temporary = self._progress.with_suffix(".part")
-            temporary.write_text(json.dumps({"rows": self.done}), encoding="utf-8")
+            temporary.write_text(json.dumps({"rows": self.done, "arrays": sorted(self._arrays)}), encoding="utf-8")
             os.replace(temporary, self._progress)
 
     def seen(self) -> Seen:
@@ -166,27 +167,27 @@ class FeatureFiles:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Reports errors of files as those of the folder."""
+        """Converts file errors to input errors about the folder."""
         try:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"{self.stem.parent}: features cannot be kept there ({reason[:200]}); name another folder"
+                f"{self.stem.parent}: features cannot be stored there ({reason[:200]}); choose another folder"
             ) from error
 
 
 def see(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], count: int, stem: Path) -> Seen:
-    """Extracts the features of `count` samples into files whose names begin with `stem`, or goes on where they end.
+    """Extracts the features of `count` samples to files, continuing those that exist.
 
     Args:
-        extractor: what extracts them.
-        parts: takes the index of a sample, at which a part ended before, and yields the samples from it on in parts.
+        extractor: the extractor.
+        parts: yields samples in parts, from the given index on; the index is the end of an earlier part.
         count: number of samples.
-        stem: how the files' names begin; it must depend on everything that the features depend on.
+        stem: path of the files without the end of their names; it must identify everything that the features depend on.
 
     Raises:
-        InputError: the files are of something else, or cannot be read or written.
+        InputError: the files belong to other features, or cannot be read or written.
     """
     files = FeatureFiles(extractor, count, stem)
     for part in parts(files.done) if files.done < count else ():
@@ -202,9 +203,9 @@ def fid(real: Seen, fake: Seen) -> dict[str, float]:
 
 
 def kid(real: Seen, fake: Seen) -> dict[str, float]:
-    """Returns `kid`, or `kvd`, `kad` … by the extractor's letter, and its deviation over the subsets `kid_std`.
+    """Returns `kid`, or `kvd`, `kad` … by the extractor's letter, and its standard deviation over subsets, `kid_std`.
 
-    See `gan_core.metrics.kernel_distance`. If a subset holds all samples, the deviation says nothing and is left out.
+    See `gan_core.metrics.kernel_distance`. `kid_std` is omitted if a subset has all samples.
     """
     from gan_core.metrics import kernel_distance
 
@@ -214,7 +215,7 @@ def kid(real: Seen, fake: Seen) -> dict[str, float]:
 
 
 def inception_score(real: Seen, fake: Seen) -> dict[str, float]:
-    """`inception_score`, its deviation over the splits, and that of as many real samples, which a perfect model has."""
+    """Returns `inception_score`, its standard deviation over splits, and the score of equally many real samples."""
     from gan_core import metrics
 
     assert real.logits is not None
@@ -225,7 +226,7 @@ def inception_score(real: Seen, fake: Seen) -> dict[str, float]:
 
 
 def precision_recall(real: Seen, fake: Seen) -> dict[str, float]:
-    """`precision` and `recall`: see `gan_core.metrics.precision_recall`."""
+    """Returns `precision` and `recall`: see `gan_core.metrics.precision_recall`."""
     from gan_core import metrics
 
     found = metrics.precision_recall(real.features, fake.features, neighbours=NEIGHBOURS)
@@ -233,7 +234,7 @@ def precision_recall(real: Seen, fake: Seen) -> dict[str, float]:
 
 
 def density_coverage(real: Seen, fake: Seen) -> dict[str, float]:
-    """`density` and `coverage`: see `gan_core.metrics.density_coverage`."""
+    """Returns `density` and `coverage`: see `gan_core.metrics.density_coverage`."""
     from gan_core import metrics
 
     found = metrics.density_coverage(real.features, fake.features, neighbours=DENSITY_NEIGHBOURS)

@@ -126,10 +126,10 @@ class LoneFile:
     """A single file.
 
     Args:
-        file: its path, or its content.
+        file: path or content.
 
     Attributes:
-        name: its only name.
+        name: name of the file.
     """
 
     def __init__(self, file: Path | bytes):
@@ -537,7 +537,7 @@ def refuse_existing(folder: Path, names: Iterable[str]) -> None:
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # a link to nothing, or to itself; opening it says so
+    except OSError:  # a broken or circular link, which is reported when it is opened
         return 0
 
 

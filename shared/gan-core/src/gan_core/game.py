@@ -45,11 +45,10 @@ class Player:
         networks: networks that it trains. Its loss must depend on all of their parameters.
         loss: maps a batch to scalars by name, already weighted; their sum is minimised.
         turns: number of turns in a step, each on a new batch, or on the staged batch if the game has one.
-        every: steps between its turns, counted from the start of the phase: it moves in the phase's first step and in
-            every `every`-th step after it.
+        every: interval in steps: it moves in the first step of the phase and in every `every`-th step after it.
         optimizer: settings of its optimizer; None uses the recipe's.
-        step: replaces the usual backward pass and update: takes the seat and the batches of a turn, computes the
-            gradients, calls `seat.update()` and returns scalars by name (for example for differential privacy).
+        step: replaces the default backward pass and update, for example for differential privacy: takes the `Seat` and
+            the batches of a turn, computes gradients, calls `seat.update()` and returns scalars by name.
     """
 
     name: str
@@ -74,8 +73,8 @@ class Phase:
         name: name in logs.
         players: names of the players that take part (default: all). Networks that none of them trains are frozen and in
             evaluation mode.
-        share: share of the run that phases with `steps` or `epochs` leave, relative to the other phases' shares.
-        spec: values of the data specification's fields that the phase changes: `{"image_size": 16}`.
+        share: relative weight of the phase in dividing the steps that phases with `steps` or `epochs` leave.
+        spec: changed fields of the data specification: `{"image_size": 16}`.
         batch_size: global batch size; None uses the recipe's.
         steps: number of steps.
         epochs: number of passes over the training items, counted in samples read.
@@ -119,19 +118,20 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that generate samples; their weights are averaged over the steps (EMA).
         reads: keys of the batch that its losses read (default: see `data_keys`).
         paired: whether the parts of an item belong together; False if they come from unpaired datasets.
-        results: names of the results of `apply`, and the key of the batch that each is made from.
-        compared: names of the results that metrics compare with data, and the key of the data that each should match;
-            item by item if the game is `paired`, or else as a set. `apply` of an unpaired game takes either part alone.
+        results: results of `apply`: the key of the batch that each is computed from, by name of the result.
+        compared: results that metrics compare with data: the key of the data that each should match, by name; compared
+            item by item if the game is `paired`, otherwise as sets. `apply` of an unpaired game accepts either part
+            alone.
         stagers: names of the players whose gradients reach the networks through `stage`; for other players, its
             results are constants.
         unmeasured: reason why the domain's metrics do not apply to its samples; None if they do.
         example: a line of Python for the model card that uses a loaded `game`.
         num_classes: number of classes; None if the game is not class-conditional.
-        at_once: number of samples that `generate` makes in one forward pass, a divisor of `draws.BLOCK`.
+        at_once: number of samples per forward pass of `generate`, a divisor of `draws.BLOCK`.
         images: whether samples `[B, C, H, W]` are images and `[B, C, T, H, W]` clips; see `Adversary`.
         moment: step, progress, batch size and optimizers, shared with its adversaries and set by the trainer.
         phase: the current phase; see `enter_phase`.
-        phase_number: its number among `phases`.
+        phase_number: index of the current phase in `phases`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -142,13 +142,13 @@ class Game(nn.Module, ABC):
     stagers: ClassVar[tuple[str, ...]] = ("generator",)
     unmeasured: ClassVar[str | None] = None
     images: ClassVar[bool] = True
+    num_classes: int | None = None
     at_once: int = draws.BLOCK
     example: ClassVar[str] = "samples = game.generate(16, seed=0)"
 
     def __init__(self) -> None:
         super().__init__()
         self.recipe: Recipe | None = None
-        self.num_classes: int | None = None
         self.moment, self.phase, self.phase_number = Moment(), Phase(), 0
         self._notes: dict[str, list[Tensor]] = {}
 
@@ -245,17 +245,16 @@ class Game(nn.Module, ABC):
     def enter(self, phase: Phase) -> None:
         """Called at the start of a phase, and when a run is resumed or a model loaded; override it to grow networks.
 
-        It is called before `players`, for the current phase alone: it must bring the game into that phase from any
-        other one.
+        It is called before `players` and only for the current phase, so it must switch to that phase from any other.
         """
 
     def enter_phase(self, number: int, progress: float = 0.0) -> None:
-        """Brings the game into one of its phases: sets `phase`, `phase_number` and `progress`, and calls `enter`.
+        """Enters a phase: sets `phase`, `phase_number` and `progress`, and calls `enter`.
 
-        The phase and the progress in it are saved with a model. A game that was loaded is where its training ended.
+        The phase and its progress are saved with a model and restored when it is loaded.
 
         Args:
-            number: number of the phase, from 0.
+            number: index of the phase, from 0.
             progress: completed fraction of the phase, in [0, 1].
 
         Raises:
@@ -263,18 +262,18 @@ class Game(nn.Module, ABC):
         """
         phases = list(self.phases())
         if not 0 <= number < len(phases):
-            raise RecipeError(f"{type(self).__name__} has {len(phases)} phases, and none with the number {number}")
+            raise RecipeError(f"{type(self).__name__} has {len(phases)} phases; there is no phase {number}")
         self.phase, self.phase_number, self.progress = phases[number], number, progress
         self.enter(self.phase)
 
     def save_files(self, folder: Path) -> None:
-        """Writes what belongs to the model and is no tensor, such as a tokenizer, as files of a folder.
+        """Writes files that belong to the model besides its tensors, such as a tokenizer, to a folder.
 
-        They lie beside the weights in a model folder, and in checkpoints. Override it together with `load_files`.
+        They are kept with the weights in model folders and checkpoints. Override it together with `load_files`.
         """
 
     def load_files(self, folder: Path) -> None:
-        """Reads what `save_files` wrote. Called before the weights are loaded, after `enter`."""
+        """Reads the files of `save_files`. Called after `enter` and before the weights are loaded."""
 
     def study(self, training: Dataset[Batch]) -> None:
         """Called once with the training data before the first step; override it to store statistics in buffers.
@@ -286,20 +285,20 @@ class Game(nn.Module, ABC):
     def stage(self, batch: Batch) -> Batch:
         """Returns the batch with samples that all players of a step share; override it to generate them once.
 
-        It is called once per step, in phases in which one of the `stagers` plays. All turns of the step are then on
-        the batch that it returns, and stagers have one turn per step. In other phases each turn gets a batch of data.
+        It is called once per step, in phases in which one of the `stagers` plays. All turns of the step then use
+        the batch that it returns, and stagers have one turn per step. In other phases, each turn gets a new batch.
         """
         return batch
 
     def shares_samples(self, playing: Iterable[str]) -> bool:
-        """Whether a phase with these players is played on the batches that `stage` returns."""
+        """Returns whether the turns of a phase with these players use the batches that `stage` returns."""
         return type(self).stage is not Game.stage and any(name in self.stagers for name in playing)
 
     @property
     def conditions(self) -> Mapping[str, Condition]:
-        """What a user may ask of each sample, by name; by default `label`, if the game has classes.
+        """The conditions of samples by name, which users pass to `generate`; by default `label`, if there are classes.
 
-        `sample` takes a keyword of each name: integers `[count]` for `Classes`, `count` strings for `Text`, a tensor
+        `sample` takes a keyword for each: integers `[count]` for `Classes`, `count` strings for `Text`, a tensor
         `[count, …]` for `Given`.
         """
         if self.num_classes is None:
@@ -308,15 +307,15 @@ class Game(nn.Module, ABC):
         return {"label": Classes(self.num_classes, names or ())}
 
     def conditions_in(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns the conditions of a batch's items; a batch holds no texts."""
+        """Returns the conditions of a batch's items, without texts, which batches do not contain."""
         kinds = self.conditions
         return {name: batch[name] for name in kinds if name in batch and not isinstance(kinds[name], Text)}
 
     def sample(self, count: int) -> Tensor:
         """Generates `count` samples.
 
-        A subclass may add a keyword for each of `conditions`, and others with a default (`frames: int = 16`), which
-        users give to `generate`; their values are validated against the annotations.
+        A subclass takes a keyword for each of `conditions`, and may take others with a default (`frames: int = 16`).
+        Users pass them to `generate`, which validates their values against the annotations.
         """
         other = "; use `game.apply(batch)`" if type(self).apply is not Game.apply else ""
         raise RecipeError(f"{type(self).__name__} cannot generate samples without input{other}")
@@ -330,7 +329,7 @@ class Game(nn.Module, ABC):
         raise RecipeError(f"{self.title} has no latents to interpolate between")
 
     def render(self, latent: Tensor, **condition: Any) -> Tensor:
-        """Generates the samples of some latents, as `sample` returns them.
+        """Generates samples from latents, as `sample` returns them.
 
         Raises:
             RecipeError: the game's samples are not made of one latent each.
@@ -338,14 +337,14 @@ class Game(nn.Module, ABC):
         raise RecipeError(f"{self.title} has no latents to interpolate between")
 
     def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-        """Returns latents on the way from one to another, which are as likely as those that `latent` draws.
+        """Returns latents between `start` and `end` that follow the distribution of `latent`.
 
-        By default that is the great circle, for normal latents.
+        The default is the great circle, for normal latents.
 
         Args:
             start: latents `[B, …]`.
             end: latents `[B, …]`.
-            share: shares of the way, `[S]` in [0, 1].
+            share: positions between them, `[S]` in [0, 1].
 
         Returns:
             `[B, S, …]`.
@@ -369,17 +368,18 @@ class Game(nn.Module, ABC):
         raise RecipeError(f"{type(self).__name__} does not transform data{other}")
 
     def networks_of(self, result: str) -> tuple[nn.Module, ...]:
-        """Returns the networks that make a result of `apply` (default: those in `sampling`).
+        """Returns the networks that compute a result of `apply` (default: those in `sampling` that the game has).
 
-        Their attributes `multiple`, `least` and `reach` say how large items are divided, see `gan_core.nn.tiling`.
+        Their attributes `multiple`, `least` and `reach` determine how large items are tiled; see `gan_core.nn.tiling`.
         """
-        return tuple(self.get_submodule(name) for name in self.sampling)
+        networks = dict(self.named_modules())
+        return tuple(networks[name] for name in self.sampling if name in networks)
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.
 
-        By default these are the inputs and the results of `apply`, or else samples generated with the batch's
-        conditions, but of all classes in turn.
+        By default, these are the inputs and results of `apply`, or else samples generated with the batch's conditions
+        and all classes in turn.
 
         Args:
             batch: a batch of the data, the same throughout the run.
@@ -390,7 +390,7 @@ class Game(nn.Module, ABC):
         for name, kind in self.conditions.items():
             if kind.required and name not in given:
                 raise RecipeError(
-                    f"{self.title} needs `{name}` for its previews; give it defaults, or define `preview`"
+                    f"{self.title} needs values of `{name}` for previews; give it defaults, or override `preview`"
                 )
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0, **given)}
 
@@ -443,8 +443,13 @@ class Game(nn.Module, ABC):
 
     @property
     def title(self) -> str:
-        """Name for messages: of its system, or else of its class."""
+        """Name in messages: that of the system, or else of the class."""
         return type(self).__name__ if self.recipe is None else self.recipe.system
+
+    @property
+    def own(self) -> bool:
+        """Whether the game was built by hand, and not from a preset of a domain's system."""
+        return self.recipe is None or self.recipe.domain is None or self.recipe.preset is None
 
     @property
     def device(self) -> torch.device:
@@ -453,12 +458,12 @@ class Game(nn.Module, ABC):
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Names of the networks whose weights the model does not hold; they are on torch's `meta` device."""
+        """Names of the networks without weights, which are on torch's `meta` device."""
         return tuple(name for name, network in self.named_children() if any(p.is_meta for p in network.parameters()))
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Names of the `results` that the model holds the networks of, in their order."""
+        """Names of the `results` whose networks have weights, in order."""
         absent = {self.get_submodule(name) for name in self.absent}
         return tuple(name for name in self.results if absent.isdisjoint(self.networks_of(name)))
 
@@ -471,7 +476,7 @@ class Game(nn.Module, ABC):
 
         Args:
             count: number of samples, at least 1.
-            given: conditions, and keywords of `sample`, which are checked and left out.
+            given: conditions and keywords of `sample`; the keywords are checked and not returned.
 
         Raises:
             RecipeError: see `generate`.
@@ -479,11 +484,11 @@ class Game(nn.Module, ABC):
         return self.checked_given(count, given, (self.sample,))[0]
 
     def asked_besides(self, key: str, **given: Any) -> dict[str, Values]:
-        """Returns the values of the conditions for one item that `apply` transforms, other than the item itself.
+        """Returns the values of the conditions, other than the item itself, for one item that `apply` transforms.
 
         Args:
             key: key of the item in the batch.
-            given: conditions by name; all must be given.
+            given: conditions by name; all are required.
 
         Raises:
             RecipeError: a condition is unknown, out of range, or missing.
@@ -493,18 +498,18 @@ class Game(nn.Module, ABC):
             if name not in kinds:
                 raise self._takes_no(name, list(kinds))
         if missing := next((name for name in kinds if given.get(name) is None), None):
-            raise RecipeError(f"`{missing}` is missing: {self.title} needs it beside `{key}`")
+            raise RecipeError(f"`{missing}` is missing: {self.title} needs it in addition to `{key}`")
         return {name: kind.values(name, given[name], 1) for name, kind in kinds.items()}
 
     def checked_given(
         self, count: int, given: Mapping[str, Any], functions: Sequence[Callable[..., Any]]
     ) -> tuple[dict[str, Values], dict[str, Any]]:
-        """Returns the values of the conditions for each of `count` samples, and other keywords of some methods.
+        """Returns the conditions' values for each of `count` samples, and the checked keywords of methods.
 
         Args:
             count: number of samples, at least 1.
             given: conditions and keywords by name.
-            functions: methods that take a first argument, and the keywords.
+            functions: methods that take the keywords; their first argument is ignored.
 
         Raises:
             RecipeError: see `generate`.
@@ -521,7 +526,7 @@ class Game(nn.Module, ABC):
         return asked, checked(functions, takes, others, fill=False) if others else {}
 
     def parameters_of(self, *functions: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-        """Returns the keywords, other than conditions, of methods that take a first argument."""
+        """Returns the keywords of methods, without conditions and the first argument."""
         named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
         return {
             name: parameter
@@ -532,7 +537,8 @@ class Game(nn.Module, ABC):
     def _takes_no(self, name: str, takes: Sequence[str]) -> RecipeError:
         if name == "label":
             without = f"this {self.title} was trained without classes"
-            return RecipeError(f"{without}; leave `label` out, or set `network.num_classes`")
+            setting = "num_classes" if self.own else "network.num_classes"
+            return RecipeError(f"{without}; leave `label` out, or set `{setting}`")
         known = f"it takes {', '.join(f'`{known}`' for known in takes)}" if takes else "leave it out"
         return RecipeError(f"{self.title} takes no `{name}`; {known}")
 
@@ -541,7 +547,7 @@ class Game(nn.Module, ABC):
 
         Args:
             count: number of samples, at least 1.
-            seed: random seed; the samples do not depend on `count` (default: a random seed).
+            seed: random seed (default: drawn at random). The first samples do not depend on `count`.
             given: conditions by name (see `conditions`; `label` is a class name or number, a sequence of them, or a
                 tensor `[count]`), and keywords of `sample`, such as `truncation`.
 
@@ -549,8 +555,8 @@ class Game(nn.Module, ABC):
             `[count, …]` in the data's range ([-1, 1] for images and audio).
 
         Raises:
-            RecipeError: the game has no such condition or keyword, a value is out of range, or a condition that has no
-                default is missing.
+            RecipeError: the game has no such condition or keyword, a value is out of range, a condition that has no
+                default is missing, or the game does not generate samples.
         """
         seed = int(torch.randint(2**31, ())) if seed is None else seed
         return torch.cat(list(self.generated(count, seed=seed, **given)))
@@ -567,32 +573,50 @@ class Game(nn.Module, ABC):
         Raises:
             RecipeError: see `generate`; or `at_once` does not divide `draws.BLOCK`.
         """
-        if self.at_once < 1 or draws.BLOCK % self.at_once:
-            raise RecipeError(f"`at_once` is {self.at_once}; it must divide {draws.BLOCK}")
+        if type(self).sample is Game.sample:
+            self.sample(count)  # raises
+        firsts = self.firsts(count, start)
         asked, others = self.checked_given(count, given, (self.sample,))
-        return (
-            self._part(first, min(self.at_once, count - first), seed, asked, others)
-            for first in range(start, count, self.at_once)
-        )
+        return (self._part(first, min(self.at_once, count - first), seed, asked, others) for first in firsts)
 
     @torch.no_grad()
     def _part(self, first: int, rows: int, seed: int, asked: Mapping[str, Values], others: Mapping[str, Any]) -> Tensor:
-        """Generates `rows` samples, which depend on the seed and the index of the first one only."""
-        block, start = divmod(first, draws.BLOCK)
-        with self.seeded(draws.mix(seed, block), start=start, rows=rows, total=draws.BLOCK):
+        """Generates `rows` samples, which depend only on the seed and the index of the first."""
+        with self.seeded_rows(seed, first, rows):
             return self.sample(rows, **self.rows_of(asked, first, rows), **others)
 
+    def firsts(self, count: int, start: int = 0) -> range:
+        """Returns the indices of the first samples of the parts of `at_once` that `count` samples are made in.
+
+        Args:
+            count: total number of samples.
+            start: index of the first sample, a multiple of `at_once`.
+
+        Raises:
+            RecipeError: `at_once` does not divide `draws.BLOCK`.
+        """
+        if self.at_once < 1 or draws.BLOCK % self.at_once:
+            raise RecipeError(f"`at_once` is {self.at_once}; it must divide {draws.BLOCK}")
+        return range(start, count, self.at_once)
+
     def rows_of(self, asked: Mapping[str, Values], first: int, rows: int) -> dict[str, Values]:
-        """Returns the values of `rows` samples from `first` on; tensors are moved to the game's device."""
+        """Returns the values for `rows` samples from index `first` on; tensors are moved to the game's device."""
         chosen = {name: values[first : first + rows] for name, values in asked.items()}
         return {
             name: values.to(self.device) if isinstance(values, Tensor) else values for name, values in chosen.items()
         }
 
     @contextmanager
+    def seeded_rows(self, seed: int, first: int, rows: int) -> Iterator[None]:
+        """Context of `seeded` for `rows` samples from index `first` on, in blocks that have a seed of their own."""
+        block, start = divmod(first, draws.BLOCK)
+        with self.seeded(draws.mix(seed, block), start=start, rows=rows, total=draws.BLOCK):
+            yield
+
+    @contextmanager
     def seeded(self, seed: int, *, start: int, rows: int, total: int) -> Iterator[None]:
-        """Context in evaluation mode in which draws come from `seed`, for `rows` from `start` on of `total` samples."""
-        own = draws.mix(seed, start) if start else seed  # of what torch draws itself, which differs between parts
+        """Context in evaluation mode in which samples `start` to `start + rows` of `total` are drawn with `seed`."""
+        own = draws.mix(seed, start) if start else seed  # torch's own draws, such as dropout, differ between parts
         with evaluating(self), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             draws.seed_torch(own, self.device)
             with draws.drawing(seed, self.device, start=start, rows=rows, total=total):
@@ -601,7 +625,7 @@ class Game(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes a model folder: `config.json`, `model.safetensors`, a model card, and the game's own files.
 
-        The state of a training is left out: modules whose attribute `of_training` is true, such as replay pools.
+        Training state is not written: modules whose attribute `of_training` is true, such as replay pools.
         """
         from gan_core.model import save_model
 

@@ -1,4 +1,4 @@
-"""Interpolations between latents, in the distribution that a game draws them from."""
+"""Interpolation between latents that follows the distribution of a game's latents."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gan_core import draws
-
 if TYPE_CHECKING:
     from gan_core.game import Game
 
 ON_ONE_LINE = 1e-4
-"""Sine of an angle below which an arc has no significant digits in float32."""
+"""Minimum sine of the angle between latents; for smaller ones, the arc is not accurate in float32."""
 
 
 def interpolate(game: Game, *, rows: int = 8, steps: int = 10, seed: int = 0, **given: Any) -> Tensor:
-    """Generates samples along ways from one latent to another, in evaluation mode.
+    """Generates interpolations from one latent to another, in evaluation mode.
 
     Args:
         game: a game with `latent`, `render` and `between`.
-        rows: number of ways, at least 1.
-        steps: number of samples of each, both ends included.
+        rows: number of interpolations, at least 1.
+        steps: number of samples in each, including both ends.
         seed: random seed of the ends.
         given: conditions, one value for each row (default: those of `generate`), and keywords of `latent` and `render`
             (`truncation`).
 
     Returns:
-        `[rows, steps, …]`: what `render` makes of latents that `between` returns for two that `latent` drew.
+        `[rows, steps, …]`: samples of `game.render` from latents of `game.between` for two draws of `game.latent`.
 
     Raises:
         RecipeError: the game has no latents, or `given` does not fit; see `Game.generate`.
@@ -40,6 +38,7 @@ def interpolate(game: Game, *, rows: int = 8, steps: int = 10, seed: int = 0, **
 
 def interpolated(game: Game, *, rows: int, steps: int, seed: int, **given: Any) -> Iterator[Tensor]:
     """Returns an iterator over the samples of `interpolate`, row by row, in parts of `game.at_once`, to save memory."""
+    firsts = game.firsts(rows * steps)
     asked, others = game.checked_given(rows, given, (game.latent, game.render))
     of_latent = {name: value for name, value in others.items() if name in game.parameters_of(game.latent)}
     of_render = {name: value for name, value in others.items() if name not in of_latent}
@@ -56,21 +55,21 @@ def interpolated(game: Game, *, rows: int, steps: int, seed: int, **given: Any) 
     def part(first: int) -> Tensor:
         latents = ways[first : first + game.at_once]
         count = len(latents)
-        with game.seeded(draws.mix(seed, first), start=0, rows=count, total=count):
+        with game.seeded_rows(seed, first, count):
             return game.render(latents, **game.rows_of(each, first, count), **of_render)
 
-    return (part(first) for first in range(0, len(ways), game.at_once))
+    return map(part, firsts)
 
 
 def great_circle(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     """Returns points on the arc from `start` to `end` (White 2016, arXiv:1609.04468, section 2.1).
 
-    Latents of several axes are arcs of all their numbers together.
+    Latents with several axes are treated as vectors.
 
     Args:
         start: `[B, …]`.
         end: `[B, …]`.
-        share: shares of the way, `[S]` in [0, 1].
+        share: positions between them, `[S]` in [0, 1].
 
     Returns:
         `[B, S, …]`.
@@ -80,7 +79,7 @@ def great_circle(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     angle = (unit_start * unit_end).sum(dim=1).clamp(-1, 1).acos()[:, None, None]
     share = share[None, :, None]
     arc = torch.sin((1 - share) * angle) * start[:, None] + torch.sin(share * angle) * end[:, None]
-    line = torch.lerp(start[:, None], end[:, None], share)  # there is no one arc between latents on one line
+    line = torch.lerp(start[:, None], end[:, None], share)  # collinear latents: the arc is not unique
     way = torch.where(torch.sin(angle) < ON_ONE_LINE, line, arc / torch.sin(angle))
     return way.reshape(*way.shape[:2], *shape)
 

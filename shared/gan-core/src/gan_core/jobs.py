@@ -3,10 +3,10 @@
 A domain's task reads files, folders or standard input, and writes one file for each input, or standard output:
 
 1. `Job` finds the inputs and their targets, and refuses a job that would overwrite a file, before anything is read.
-2. `Job.open` opens all inputs. A file in a folder that cannot be read is skipped; one that was named is an error.
-3. `Job.run` makes the files one after the other and shows progress.
+2. `Job.open` opens all inputs. An unreadable file in a folder is skipped; one that was named directly is an error.
+3. `Job.run` writes the files one after the other and shows progress.
 
-The structure of folders is kept. A large job can be split over machines without coordination (`Shard`).
+The folder structure is kept. A large job can be split over machines without coordination (`Shard`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gan_core.errors import DataError, InputError, writing
 from gan_core.files import names_ending, nothing_readable, open_files, printable, refuse_existing, skip
 
 PIPE = "-"
-"""Name of standard input among the inputs, and of standard output as the target."""
+"""Name of standard input and standard output on the command line."""
 STANDARD_INPUT = "standard input"
 
 Source = TypeVar("Source")
 Show = Callable[[str], None]
-"""Shows how far the work on an input is, for example `12.3 s` or `tile 3 of 12`."""
+"""Shows the progress on an input, for example `12.3 s` or `tile 3 of 12`."""
 
 logger = logging.getLogger("gan_core")
 
@@ -37,7 +37,7 @@ logger = logging.getLogger("gan_core")
 class Shard(NamedTuple):
     """One part of a job that is split into parts of about equal size.
 
-    The parts are disjoint and together are the whole job, if all machines are given the same inputs.
+    The parts are disjoint and cover the whole job if all machines get the same inputs.
 
     Attributes:
         number: number of the part, from 1.
@@ -57,7 +57,7 @@ class Shard(NamedTuple):
         number, slash, total = text.partition("/")
         given = number.isdecimal() and slash and total.isdecimal()
         if not given or not 1 <= int(number) <= int(total):
-            raise InputError(f"`--shard` is {text}; write K/N with K from 1 to N, for example 1/4")
+            raise InputError(f"`--shard` is {text}; expected K/N with K from 1 to N, for example 1/4")
         return cls(int(number), int(total))
 
 
@@ -80,9 +80,9 @@ class Input:
 
     Attributes:
         name: name in messages.
-        path: the file; None is standard input.
+        path: the file; None for standard input.
         stem: path of the target below the output folder, without a suffix.
-        folder: the folder in which the file was found; None if the file itself was named.
+        folder: the folder in which the file was found; None if the file was named directly.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Input:
 
 
 def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
-    """Returns the files that are named, those of the kind in folders, and standard input for `-`.
+    """Returns the named files, the files of the kind in named folders, and standard input for `-`.
 
     Raises:
         DataError: a file or folder does not exist, or a folder has no file of the kind.
@@ -113,12 +113,12 @@ def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
         else:
             raise DataError(f"{text}: no such file or folder")
     if sum(one.path is None for one in found) > 1:
-        raise InputError("`-` is given twice, and standard input can be read once")
+        raise InputError("`-` is given twice, but standard input can only be read once")
     return found
 
 
 def _stem(name: str, kind: FileKind) -> str:
-    """Returns a name without its suffix, which may have several dots."""
+    """Returns a name without its suffix, which may contain several dots."""
     suffix = max((suffix for suffix in kind.suffixes if name.lower().endswith(suffix)), key=len, default="")
     return name[: -len(suffix)] if suffix else str(PurePosixPath(name).with_suffix(""))
 
@@ -128,8 +128,8 @@ class Outcome:
     """The result of a job.
 
     Attributes:
-        files: the files that were made.
-        skipped: reasons by name of the files that were skipped.
+        files: paths of the written files.
+        skipped: reason for each skipped file, by name.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -143,29 +143,31 @@ class Job:
         given: files, folders and `-`.
         out: the output folder, or `-` for standard output.
         kind: the files that the task reads.
-        suffix: suffix of the files that it makes.
-        shard: the part of the inputs that is done; None does all.
+        suffix: suffix of the output files.
+        shard: part of the inputs that is processed (default: all).
 
     Attributes:
         inputs: the inputs of this shard.
-        targets: the file that is made of each of them; None is standard output.
+        targets: output file of each input; None for standard output.
 
     Raises:
         DataError: a file or folder does not exist, or a folder has no file of the kind.
-        InputError: a target exists, or would be made of two inputs; several inputs would go to standard output;
-            standard output is closed; or standard input or output is used with a shard.
+        InputError: a target exists or belongs to two inputs, several inputs would go to standard output, standard
+            output is closed, or standard input or output is used with a shard.
     """
 
     def __init__(self, given: Sequence[str], out: str, *, kind: FileKind, suffix: str, shard: Shard | None = None):
         self.kind, self.shard, everything = kind, shard, find_inputs(given, kind)
         self._skipped: dict[Path, dict[str, str]] = {}
         if shard is not None and (out == PIPE or any(one.path is None for one in everything)):
-            raise InputError("`--shard` splits files between machines, and `-` is a single stream; leave `--shard` out")
+            raise InputError("`--shard` applies to files, and `-` is a single stream; omit `--shard`")
         self.inputs = everything if shard is None else _part(everything, shard)
         self.targets: dict[Input, Path | None]
         if out == PIPE:
             if len(everything) > 1:
-                raise InputError(f"`--out -` takes one at a time, and {len(everything):,} are given; name a folder")
+                raise InputError(
+                    f"`--out -` takes one input, but there are {len(everything):,}; choose an output folder"
+                )
             standard_output()
             self.targets = dict.fromkeys(self.inputs)
         else:
@@ -174,13 +176,13 @@ class Job:
             self.targets = {one: Path(out, one.stem + suffix) for one in self.inputs}
 
     def open(self, opener: Callable[[Input], Source]) -> list[tuple[Input, Source]]:
-        """Returns the inputs with their opened sources, without those that are skipped.
+        """Returns the inputs that are not skipped, with their opened sources.
 
         Args:
             opener: opens and checks an input; it raises a `DataError` if the input cannot be read.
 
         Raises:
-            DataError: an input that was named cannot be read.
+            DataError: an input that was named directly cannot be read.
         """
         opened: list[tuple[Input, Source]] = []
         for one in self.inputs:
@@ -189,15 +191,15 @@ class Job:
         return opened
 
     def run(self, opened: Sequence[tuple[Input, Source]], make: Callable[[Source, Path | None, Show], None]) -> Outcome:
-        """Makes a file of each source, logs what was skipped, and shows progress in a terminal.
+        """Writes a file for each source, logs skipped files, and shows progress in a terminal.
 
         Args:
             opened: the result of `open`.
-            make: writes a source's file to its target (None is standard output, see `send`), whole or not at all (see
-                `gan_core.files.replacing`). It raises a `DataError` if the source turns out to be unreadable.
+            make: writes the output of a source to its target atomically (see `gan_core.files.replacing`), or to
+                standard output if it is None (see `send`). It raises a `DataError` if the source is unreadable.
 
         Raises:
-            DataError: an input that was named cannot be read, or no input can.
+            DataError: an input that was named directly cannot be read, or no input can.
         """
         outcome = Outcome()
         with _progress(len(opened)) as show:
@@ -219,7 +221,7 @@ class Job:
 
     @contextmanager
     def _attempt(self, one: Input) -> Iterator[None]:
-        """Within the context, a file of a folder is skipped if it cannot be read."""
+        """Context in which an unreadable file in a folder is skipped."""
         try:
             yield
         except DataError as error:
@@ -236,16 +238,16 @@ def _refuse_collisions(inputs: Iterable[Input], folder: Path, suffix: str) -> No
         other = by_stem.setdefault(one.stem, one)
         if other is not one:
             target = folder / (one.stem + suffix)
-            raise InputError(f"{other.name} and {one.name} would both become {target}; write them to two folders")
+            raise InputError(f"{other.name} and {one.name} would both be written to {target}; use two output folders")
 
 
 def _part(inputs: Iterable[Input], shard: Shard) -> list[Input]:
-    """Returns every N-th input in sorted order: neighbours are often of similar size and are spread over the parts."""
+    """Returns every N-th input in sorted order: neighbours, which often have similar sizes, go to different parts."""
     return sorted(inputs, key=lambda one: one.stem)[shard.number - 1 :: shard.total]
 
 
 def refuse_file(path: Path) -> None:
-    """Checks that a file would not be overwritten.
+    """Checks that a file does not exist.
 
     Raises:
         InputError: it exists.
@@ -256,12 +258,12 @@ def refuse_file(path: Path) -> None:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, str], None]]:
-    """Shows on standard error, if it is a terminal, the current input and how far the work on it is."""
+    """Shows the current input and the progress on it on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     columns = SpinnerColumn(), TextColumn("{task.completed}/{task.total} {task.description}", markup=False)
-    hidden = sys.stderr is None or not sys.stderr.isatty()  # None is closed
+    hidden = sys.stderr is None or not sys.stderr.isatty()  # None if it is closed
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
         task, last = bar.add_task("", total=total), ""
 

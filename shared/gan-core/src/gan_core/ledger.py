@@ -1,4 +1,4 @@
-"""What is logged: terms summed on the device, read once an interval, and shown on a terminal and to trackers."""
+"""Logging: terms are summed on the device, read once per interval, and sent to the terminal and to trackers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gan_core.game import Terms
 
 
 class Ledger:
-    """Means of the terms since the last line of the log. Adding to it waits for no device; reading it does, once."""
+    """Means of the terms since the last line of the log. Adding does not synchronise with the device; reading does."""
 
     def __init__(self) -> None:
         self.sums: Terms = {}
@@ -38,7 +38,7 @@ class Ledger:
         self.sums |= new
 
     def means(self, processes: Processes) -> dict[str, float]:
-        """The mean of every term, over the steps and the processes."""
+        """Returns the mean of every term over steps and processes."""
         if not self.sums:
             return {}
         sums = processes.mean(torch.stack(list(self.sums.values()))).tolist()
@@ -49,7 +49,7 @@ class Ledger:
         self.sums, self.counts = {}, {}
 
     def state(self) -> dict[str, tuple[list[float], int]]:
-        """The interval that has begun, as plain values: of each term the sum in every process, and the count."""
+        """Returns the current interval as plain values: each term's sum in every process, and its count."""
         if not self.sums:
             return {}
         everyone, _ = rows_of_all(torch.stack(list(self.sums.values()))[None])  # [processes, terms]
@@ -57,7 +57,7 @@ class Ledger:
         return {name: (values, self.counts[name]) for name, values in sums}
 
     def load(self, state: Mapping[str, tuple[list[float], int]], processes: Processes) -> None:
-        """Takes up an interval that was saved; by another number of processes, the mean of theirs."""
+        """Restores a saved interval; if the number of processes has changed, each gets the mean of the saved sums."""
         self.clear()
         for name, (values, count) in state.items():
             mine = values[processes.rank] if len(values) == processes.count else sum(values) / len(values)
@@ -65,7 +65,7 @@ class Ledger:
 
 
 class Display:
-    """The training on standard error: a bar on a terminal, else a line for every line of the log."""
+    """Progress of the training on standard error: a bar in a terminal, otherwise one line per line of the log."""
 
     def __init__(self, title: str, steps: int, *, shown: bool):
         self.title, self.steps, self.shown = title, steps, shown
@@ -87,7 +87,7 @@ class Display:
         self.bar.stop()
 
     def step(self, step: int, progress: float) -> None:
-        """Moves the bar to a step, and its end to the step that the run's completed fraction points to."""
+        """Updates the bar: the completed steps, and the total that the completed fraction predicts."""
         self.steps = max(step, round(step / progress))
         if self.live:
             self.bar.update(self.task, completed=step, total=self.steps)
@@ -102,18 +102,19 @@ class Display:
             print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
 
     def ended(self, sentence: str, step: int) -> None:
-        """Says why the training ended before its limits."""
+        """Reports why the regime ended the training."""
         if self.shown:
             self.bar.console.print(f"{self.title}: ended at step {step}: {sentence}", markup=False)
 
     def interrupted(self, why: str, step: int) -> None:
-        """Says what ended the training early."""
+        """Reports the signal that interrupted the training."""
         if self.shown:
-            self.bar.console.print(f"{self.title}: interrupted by {why} at step {step}; `resume` goes on", markup=False)
+            sentence = f"interrupted by {why} at step {step}; continue with `resume`"
+            self.bar.console.print(f"{self.title}: {sentence}", markup=False)
 
 
 def check_trackers(names: Sequence[str], folder: Path) -> None:
-    """Makes sure that experiment trackers can be used, before anything is written.
+    """Checks that experiment trackers are available, before anything is written.
 
     Raises:
         RecipeError: accelerate knows no tracker of that name.
@@ -127,11 +128,11 @@ def check_trackers(names: Sequence[str], folder: Path) -> None:
 
 
 class Trackers:
-    """Experiment trackers, by accelerate's classes; within it, they track.
+    """Experiment trackers, by accelerate's classes; they start at once and finish when the context ends.
 
     Args:
-        names: the trackers'.
-        folder: the run's.
+        names: names of the trackers.
+        folder: run folder.
 
     Raises:
         RecipeError: see `check_trackers`.

@@ -1,8 +1,8 @@
-"""Metrics in parts: what is measured (`Subject`), what arrives (`Part`, `PairPart`) and what a metric is (`Measure`).
+"""Streaming metrics: the evaluated game (`Subject`), parts of samples (`Part`, `PairPart`), and metrics (`Measure`).
 
 A metric of samples or of pairs is a class or function that takes a `Subject` and returns a `Measure`. All metrics of an
-evaluation see the same samples in one pass, so its memory does not depend on their number as long as a metric keeps
-sums, histograms or a few numbers of each sample.
+evaluation see the same samples in one pass. Memory does not grow with the number of samples as long as a metric keeps
+only sums, histograms or a few numbers per sample.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from gan_core.game import Game
 
 @dataclass(frozen=True)
 class Subject:
-    """A game whose samples or results are measured, and the data that they are compared with.
+    """A game whose samples or results are evaluated, and the data that they are compared with.
 
     Attributes:
-        game: the game, in evaluation mode while it is measured.
+        game: the game, in evaluation mode.
         dataset: the data, fitted to the game's specification, without augmentation.
         facts: facts of the data.
         count: number of samples or pairs.
         seed: random seed of the samples.
         key: key of the data that the samples or results are compared with.
-        source: key of the data that the results are made from; None for samples.
+        source: key of the data that the results are computed from; None for samples.
     """
 
     game: Game
@@ -47,10 +47,10 @@ class Subject:
     source: str | None = None
 
     def real(self, most: int | None = None) -> Iterator[Batch]:
-        """Yields real items in parts on the CPU, in the order of a fixed shuffle, which is also that of the pairs.
+        """Yields real items in parts on the CPU, in the order of a fixed shuffle, as pairs are.
 
         Args:
-            most: largest number of items (default: `count`).
+            most: maximum number of items (default: `count`).
         """
         order = shuffled(length(self.dataset))[: self.count if most is None else most]
         return read(self.dataset, order, BLOCK)
@@ -58,12 +58,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive samples of a game, on the CPU when a measure is given them.
+    """Consecutive samples of a game; on the CPU when a measure gets them.
 
     Attributes:
         start: index of the first.
-        samples: the samples `[B, …]`; of pairs, the results.
-        asked: what each sample was asked for, by condition: `label` `[B]`, or a list of captions.
+        samples: samples `[B, …]`; for pairs, the results.
+        asked: values of the conditions by name: `label` `[B]`, or a list of captions.
     """
 
     start: int
@@ -71,17 +71,17 @@ class Part:
     asked: Mapping[str, Any]
 
     def cpu(self) -> Part:
-        """Returns it on the CPU, as measures are given it."""
+        """Returns a copy on the CPU."""
         return replace(self, samples=self.samples.cpu())
 
 
 @dataclass(frozen=True)
 class PairPart(Part):
-    """Consecutive results of a game, with the items that they are made from and should match.
+    """Consecutive results of a game, with their inputs and targets.
 
     Attributes:
-        batch: the items.
-        real: the targets `[B, …]`, which are among the items.
+        batch: the items, including the targets.
+        real: the targets `[B, …]`.
     """
 
     batch: Batch
@@ -101,17 +101,17 @@ P = TypeVar("P", bound=Part, contravariant=True)
 
 
 class Measure(Protocol[P]):
-    """A metric at work. `update` is called without gradients, for every part in order."""
+    """State of a metric during an evaluation. `update` is called without gradients, for every part in order."""
 
     def update(self, part: P) -> None:
-        """Takes the next samples or pairs into account."""
+        """Adds the next samples or pairs."""
 
     def figures(self) -> Mapping[str, float]:
         """Returns the figures by name, after the last part."""
 
 
 def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
-    """Returns inputs as they are, as the results of a model that copies them; one channel is repeated.
+    """Returns inputs as the results of a model that copies them; a single channel is repeated.
 
     Args:
         source: inputs `[B, C, …]`.
@@ -127,12 +127,12 @@ def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
 class SlicedWasserstein:
     """Wasserstein-1 distance along random directions (`gan_core.metrics`), as `sliced_wasserstein`.
 
-    `sliced_wasserstein_of_real` is the distance of two halves of the real items, a measure of chance. As many samples
-    are compared as there are real items. 128 numbers of each sample are kept.
+    `sliced_wasserstein_of_real` is the distance between two halves of the real items, a chance level. At most as many
+    samples are compared as there are real items. 128 numbers per sample are kept.
 
     Args:
         subject: what is measured.
-        view: maps samples `[B, …]` to what is compared, `[B, …]` (default: the samples).
+        view: maps samples `[B, …]` to the compared values `[B, …]` (default: the samples).
     """
 
     def __init__(self, subject: Subject, view: Callable[[Tensor], Tensor] = lambda samples: samples):
@@ -145,7 +145,7 @@ class SlicedWasserstein:
 
     @torch.no_grad()
     def _projected(self, samples: Tensor) -> NDArray[np.float64]:
-        """Returns samples `[B, …]` projected on the directions, `[B, directions]`."""
+        """Returns the projections of samples `[B, …]` on the directions, `[B, directions]`."""
         rows = self.view(samples).flatten(1).double().numpy()
         projected: NDArray[np.float64] = rows @ self.directions(rows.shape[1])
         return projected

@@ -1,4 +1,4 @@
-"""What the media writers of all domains share: names of item files, and `labels.csv` beside them."""
+"""Functions of all domains' media writers: names of item files, and `labels.csv`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Item = TypeVar("Item")
 
 
 def item_names(count: int) -> list[str]:
-    """Returns names of `count` items without a suffix, `00000`, `00001`, …, in alphabetical order."""
+    """Returns names of `count` items without a suffix: `00000`, `00001`, …; they sort alphabetically."""
     return [f"{i:0{max(5, len(str(count - 1)))}d}" for i in range(count)]
 
 
 def split_samples(samples: Samples) -> tuple[Mapping[str, Tensor], Iterator[Mapping[str, Tensor]]]:
     """Returns the first part of some samples, and an iterator over all parts, each with tensors `[N, …]` by name.
 
-    The one tensor is named `generated`.
+    A single tensor is named `generated`.
     """
     from torch import Tensor
 
@@ -48,7 +48,7 @@ def write_each(
         suffix: suffix of the files.
         write: writes an item to a path.
         count: total number of items.
-        labels: texts by column, one for each item; they are written to `labels.csv` beside the names of the files.
+        labels: texts by column, one for each item; they are written to `labels.csv` with the names of the files.
 
     Returns:
         The paths of the files, without `labels.csv`.

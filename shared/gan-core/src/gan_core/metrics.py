@@ -1,7 +1,7 @@
-"""Measures of two sets of features, in float64: how far the generated one is from the real one, and in what way.
+"""Metrics on features of real and generated samples, computed in float64.
 
-Features are `[N, D]`, one row a sample; arrays on disk (`numpy.memmap`) are read in blocks, so that memory does not
-grow with their number. Figures of different features are different measures.
+Features are `[N, D]`, one row per sample; arrays on disk (`numpy.memmap`) are read in blocks, so that memory does not
+grow with their number. Figures are comparable only if they are computed from the same kind of features.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gan_core.errors import InputError
 
 Array = NDArray[np.float64]
 BLOCK = 2048
-"""Rows that are in memory at a time."""
+"""Number of rows in memory at a time."""
 FLOOR = 1e-12
-"""Eigenvalues below this share of the largest are rounding."""
+"""Relative size below which eigenvalues are treated as rounding errors."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Moments:
     """Mean and covariance of features that arrive in parts, in constant memory (Chan et al. 1983).
 
     Attributes:
-        count: rows so far.
+        count: number of rows so far.
         mean: `[D]`.
-        scatter: the sum of the products of deviations from the mean, `[D, D]`.
+        scatter: sum of the outer products of deviations from the mean, `[D, D]`.
     """
 
     count: int
@@ -41,7 +41,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> Moments:
-        """The moments of features `[N, D]`."""
+        """Returns the moments of features `[N, D]`."""
 
         def part(rows: Array) -> Moments:
             mean = rows.mean(axis=0)
@@ -51,7 +51,7 @@ class Moments:
         return reduce(add, (part(rows) for _, rows in _blocks("features", features)))
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both parts together."""
+        """Returns the moments of both parts together."""
         count, difference = self.count + other.count, other.mean - self.mean
         between = np.outer(difference, difference) * (self.count * other.count / count)
         mean = self.mean + difference * (other.count / count)
@@ -59,17 +59,17 @@ class Moments:
 
     @property
     def covariance(self) -> Array:
-        """Unbiased, `[D, D]`."""
+        """The unbiased covariance, `[D, D]`."""
         if self.count < 2:
-            raise InputError(f"a covariance of {self.count} samples is none; give 2 or more")
+            raise InputError(f"a covariance needs 2 samples or more; there are {self.count}")
         covariance: Array = self.scatter / (self.count - 1)
         return covariance
 
 
 def frechet_distance(real: Moments, fake: Moments) -> float:
-    """‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017, arXiv:1706.08500, eq. 6).
+    """Returns ‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½) (Heusel et al. 2017, arXiv:1706.08500, eq. 6).
 
-    The trace of the root is the sum of the singular values of Σ₁^½ Σ₂^½, which are real however few samples there are.
+    The trace of the root is computed as the sum of the singular values of Σ₁^½ Σ₂^½, which are always real.
     """
     roots = _root(real.covariance) @ _root(fake.covariance)
     shared = np.linalg.svd(roots, compute_uv=False).sum()
@@ -78,7 +78,7 @@ def frechet_distance(real: Moments, fake: Moments) -> float:
 
 
 def _root(covariance: Array) -> Array:
-    """The symmetric square root of a covariance."""
+    """Returns the symmetric square root of a covariance."""
     values, vectors = np.linalg.eigh(covariance)
     values = np.where(values > FLOOR * values[-1], values, 0.0)
     root: Array = (vectors * np.sqrt(values)) @ vectors.T
@@ -88,25 +88,25 @@ def _root(covariance: Array) -> Array:
 def kernel_distance(
     real: NDArray[np.floating], fake: NDArray[np.floating], *, subsets: int = 100, size: int = 1000, seed: int = 2020
 ) -> tuple[float, float]:
-    """The unbiased squared discrepancy of random subsets, by a cubic kernel (Bińkowski et al. 2018, arXiv:1801.01401).
+    """Returns the unbiased squared MMD of random subsets with a cubic kernel (Bińkowski et al. 2018, arXiv:1801.01401).
 
-    The kernel is (x·y / D + 1)³. Subsets are drawn as torch-fidelity draws them: of the fakes first.
+    The kernel is (x·y / D + 1)³. Subsets are drawn in the order of torch-fidelity, fakes first.
 
     Args:
         real: features `[N, D]`.
         fake: features `[M, D]`.
-        subsets: how many.
-        size: rows of each.
-        seed: of numpy's legacy generator.
+        subsets: number of subsets.
+        size: number of rows in each subset.
+        seed: seed of numpy's legacy generator.
 
     Returns:
         The mean over the subsets and their standard deviation.
 
     Raises:
-        InputError: there are fewer features than a subset has.
+        InputError: there are fewer rows than a subset has.
     """
     if size > min(len(real), len(fake)):
-        raise InputError(f"subsets of {size} need as many features; there are {len(real)} real and {len(fake)} fake")
+        raise InputError(f"subsets have {size} samples, but there are {len(real)} real and {len(fake)} fake")
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
@@ -117,7 +117,7 @@ def kernel_distance(
 
 
 def kernel_discrepancy(real: Array, fake: Array) -> float:
-    """The unbiased squared maximum mean discrepancy of all rows, each pair of one set's different rows once."""
+    """Returns the unbiased squared maximum mean discrepancy of all rows."""
 
     def kernel(x: Array, y: Array) -> Array:
         cubic: Array = (x @ y.T / x.shape[1] + 1) ** 3
@@ -131,7 +131,7 @@ def kernel_discrepancy(real: Array, fake: Array) -> float:
 
 
 def inception_score(logits: NDArray[np.floating], *, splits: int = 10) -> tuple[float, float]:
-    """The exponential of E[KL(p(y|x) ‖ p(y))], of logits `[N, classes]` (Salimans et al. 2016, arXiv:1606.03498).
+    """Returns exp(E[KL(p(y|x) ‖ p(y))]) of logits `[N, classes]` (Salimans et al. 2016, arXiv:1606.03498).
 
     Returns:
         The mean over consecutive splits and their standard deviation.
@@ -150,9 +150,10 @@ def inception_score(logits: NDArray[np.floating], *, splits: int = 10) -> tuple[
 def precision_recall(
     real: NDArray[np.floating], fake: NDArray[np.floating], *, neighbours: int = 3
 ) -> tuple[float, float]:
-    """The share of fakes among the real samples and of real samples among the fakes (arXiv:1904.06991, eq. 2 and 3).
+    """Returns precision and recall with k-nearest-neighbour manifolds (Kynkäänniemi et al. 2019, arXiv:1904.06991).
 
-    A sample is among others that lie no further from one of them than its k-th neighbour (Kynkäänniemi et al. 2019).
+    Precision is the share of fakes within the k-th-neighbour radius of a real sample; recall swaps the two sets (eq. 2
+    and 3).
 
     Args:
         real: features `[N, D]`.
@@ -170,12 +171,12 @@ def precision_recall(
 def density_coverage(
     real: NDArray[np.floating], fake: NDArray[np.floating], *, neighbours: int = 5
 ) -> tuple[float, float]:
-    """How many real neighbourhoods a fake lies in, over k, and the share of those that have a fake (arXiv:2002.09797).
+    """Returns density and coverage (Naeem et al. 2020, arXiv:2002.09797, equations 3 and 4).
 
     Args:
         real: features `[N, D]`.
         fake: features `[M, D]`.
-        neighbours: k (Naeem et al. 2020, equations 3 and 4).
+        neighbours: k, the number of neighbours that defines a neighbourhood.
     """
     radii = _radii("real", real, neighbours)
     lain, covered = 0, np.zeros(len(real), bool)
@@ -193,7 +194,7 @@ def unit_vectors(size: int, number: int = 128, *, seed: int = 0) -> Array:
 
 
 def wasserstein(real: NDArray[np.floating], fake: NDArray[np.floating]) -> float:
-    """Returns the Wasserstein-1 distance of each column, of as many rows of each, in the mean over the columns.
+    """Returns the Wasserstein-1 distance of each column, averaged over the columns, for equally many rows.
 
     Args:
         real: values `[N, D]`.
@@ -204,14 +205,14 @@ def wasserstein(real: NDArray[np.floating], fake: NDArray[np.floating]) -> float
     """
     real, fake = _features("real", real), _features("fake", fake)
     if len(real) != len(fake):
-        raise InputError(f"as many samples of each are compared; there are {len(real)} real and {len(fake)} fake")
+        raise InputError(f"the numbers of samples must be equal; there are {len(real)} real and {len(fake)} fake")
     return float(np.abs(np.sort(real, axis=0) - np.sort(fake, axis=0)).mean())
 
 
 def sliced_wasserstein(
     real: NDArray[np.floating], fake: NDArray[np.floating], *, directions: int = 128, seed: int = 0
 ) -> float:
-    """Returns the mean Wasserstein-1 distance along random directions, of as many rows of each (Rabin et al. 2011).
+    """Returns the mean Wasserstein-1 distance along random directions, for equally many rows (Rabin et al. 2011).
 
     Args:
         real: features `[N, D]`.
@@ -231,12 +232,12 @@ def _features(name: str, given: NDArray[np.floating]) -> Array:
     if rows.ndim != 2 or not len(rows):
         raise InputError(f"`{name}` have the shape {list(rows.shape)}; expected [samples, features]")
     if not np.isfinite(rows).all():
-        raise InputError(f"`{name}` hold values that are not finite; look at what made them")
+        raise InputError(f"`{name}` have non-finite values; check the extractor and the samples")
     return rows
 
 
 def _blocks(name: str, given: NDArray[np.floating]) -> Iterator[tuple[slice, Array]]:
-    """Rows in float64, a block at a time, and which they are."""
+    """Yields blocks of rows in float64, and their slices."""
     for start in range(0, max(1, len(given)), BLOCK):
         which = slice(start, start + BLOCK)
         yield which, _features(name, given[which])
@@ -245,7 +246,7 @@ def _blocks(name: str, given: NDArray[np.floating]) -> Iterator[tuple[slice, Arr
 def _between(
     real: NDArray[np.floating], fake: NDArray[np.floating], names: tuple[str, str] = ("real", "fake")
 ) -> Iterator[tuple[slice, slice, Array]]:
-    """Euclidean distances of every real row to every fake one, a block at a time, and which they are."""
+    """Yields blocks of Euclidean distances between real and fake rows, and their slices."""
     for i, r in _blocks(names[0], real):
         for j, f in _blocks(names[1], fake):
             pair = torch.from_numpy(r), torch.from_numpy(f)
@@ -253,9 +254,9 @@ def _between(
 
 
 def _radii(name: str, rows: NDArray[np.floating], neighbours: int) -> Array:
-    """The distance of each row to its k-th neighbour, itself not counted."""
+    """Returns the distance of each row to its k-th nearest neighbour, excluding itself."""
     if len(rows) <= neighbours:
-        raise InputError(f"{len(rows)} samples have no neighbour number {neighbours}; give more samples")
+        raise InputError(f"{len(rows)} samples are too few for {neighbours} neighbours; use {neighbours + 1} or more")
     nearest = np.full((len(rows), neighbours + 1), np.inf)
     for i, _, between in _between(rows, rows, (name, name)):
         candidates = np.concatenate([nearest[i], between], axis=1)

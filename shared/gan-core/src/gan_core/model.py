@@ -1,4 +1,4 @@
-"""A model folder, in the Hugging Face layout: `config.json`, `model.safetensors`, and a model card."""
+"""Model folders in the Hugging Face layout: `config.json`, `model.safetensors`, and a model card."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from gan_core.run import Run
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONFIG_BYTES = 1_000_000
-"""Maximum size of a `config.json`."""
+"""Maximum size of a `config.json`, in bytes."""
 FILES = 1000
-"""Maximum number of files that a game keeps beside its weights."""
+"""Maximum number of a game's own files in a model folder."""
 
 
 class Reached(BaseModel):
-    """Where a game's training ended.
+    """Phase in which a game's training ended.
 
     Attributes:
-        number: number of the phase, from 0.
-        progress: completed fraction of it.
+        number: index of the phase, from 0.
+        progress: completed fraction of the phase.
     """
 
     number: int = Field(default=0, ge=0)
@@ -65,10 +65,10 @@ class Config(BaseModel):
     Attributes:
         recipe: recipe from which it was built; None for a game built by hand.
         networks: networks that the folder holds; None if it holds all.
-        phase: where the training ended.
-        plain_state: values other than tensors that modules keep.
+        phase: phase in which the training ended.
+        plain_state: state of modules other than tensors.
         files: SHA-256 of the game's own files (`Game.save_files`), by path.
-        pretrained: SHA-256 of the weights of frozen helpers, which are not in the folder, by the helper's name.
+        pretrained: SHA-256 of the weights of frozen helpers, which are not in the folder, by name of the helper.
     """
 
     recipe: dict[str, Any] | None
@@ -81,16 +81,16 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class Weights:
-    """What a model folder or a run holds of a game's state.
+    """State of a game in a model folder or a run.
 
     Attributes:
         folder: the model folder, or the run's checkpoint.
         tensors: tensors by name.
-        plain: other values that modules keep.
+        plain: other values of the modules' state, by name.
         networks: networks that the folder holds; None if it holds all.
-        phase: where the training ended; None if that is unknown.
+        phase: phase in which the training ended; None if it is not known.
         file: name of the file of tensors.
-        averaged: names of the tensors that are averages over the steps, in a file of their own.
+        averaged: names of the moving averages, which are in a separate file.
         files: folder of the game's own files; None if there are none.
         pretrained: SHA-256 of the weights of frozen helpers, by name.
     """
@@ -106,11 +106,11 @@ class Weights:
     pretrained: Mapping[str, str] = field(default_factory=dict)
 
     def file_of(self, network: str) -> Path:
-        """Returns the file that holds a network."""
+        """Returns the file with the weights of a network."""
         return self.folder / (AVERAGE if any(name.startswith(f"{network}.") for name in self.averaged) else self.file)
 
     def enter_phase(self, game: Game) -> None:
-        """Brings a game into the phase in which it was saved.
+        """Enters the phase in which the game was saved.
 
         Raises:
             CheckpointError: the game has no such phase.
@@ -119,14 +119,14 @@ class Weights:
             try:
                 game.enter_phase(self.phase.number, self.phase.progress)
             except RecipeError as error:
-                raise CheckpointError(f"{self.folder}: is of another game ({error})") from error
+                raise CheckpointError(f"{self.folder}: does not belong to this game ({error})") from error
 
     def absent(self, networks: Iterable[str]) -> tuple[str, ...]:
-        """Returns those of the networks that the folder does not hold."""
+        """Returns the networks that are not in the folder."""
         return () if self.networks is None else tuple(name for name in networks if name not in self.networks)
 
     def check_sizes(self, blank: Game) -> None:
-        """Compares the parameters with those of a game on torch's `meta` device, before one that needs memory is built.
+        """Compares the shapes of parameters with those of a game on torch's `meta` device, before memory is allocated.
 
         Raises:
             CheckpointError: a parameter is missing or has another shape.
@@ -143,12 +143,12 @@ class Weights:
                 raise CheckpointError(f"{self.folder}: `{name}` is {sizes}; it is damaged, or of another system")
 
     def put_into(self, game: Game) -> None:
-        """Brings a game into its phase, and loads the files and the weights.
+        """Enters the saved phase and loads the files and the weights into a game.
 
-        Networks that the folder leaves out stay as they are; so does the state of a training (see `split_state`).
+        Networks that are not in the folder keep their weights, and training state is unchanged (see `split_state`).
 
         Raises:
-            CheckpointError: they are not this game's.
+            CheckpointError: they do not belong to this game.
         """
         self.enter_phase(game)
         check_helpers(game, self.pretrained, self.folder)
@@ -161,7 +161,7 @@ class Weights:
             optional = (*left_out, *state_of_training(game))
             load_state(game, self.tensors, self.plain, self.folder, optional=optional)
         except (OSError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise CheckpointError(f"{self.folder}: its state is not a {type(game).__name__}'s ({error})") from error
+            raise CheckpointError(f"{self.folder}: its state does not fit {type(game).__name__} ({error})") from error
 
 
 def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = None) -> Path:
@@ -169,16 +169,16 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
 
     Args:
         game: the game; its weights are written as they are.
-        folder: the model folder; replaced if it is one already.
-        networks: networks that are written (default: all that are not absent).
+        folder: output folder; an existing model folder is replaced.
+        networks: names of the networks to write (default: all that have weights).
 
     Raises:
-        InputError: the folder holds something else, or cannot be written.
+        InputError: the folder exists and is not a model folder, or it cannot be written.
         GanError: the game writes a file with a reserved name, or its plain state is too large.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists and is no model folder; choose another")
+        raise InputError(f"{folder}: exists and is not a model folder; choose another")
     tensors, plain = split_state(game, model=True)
     if networks is None and game.absent:
         networks = [name for name, _ in game.named_children() if name not in game.absent]
@@ -218,7 +218,7 @@ def _check_written(game: Game, config: Config, text: str) -> None:
     """Checks that a model folder can be read again.
 
     Raises:
-        GanError: it could not be.
+        GanError: the folder would not be readable.
     """
     title = type(game).__name__
     if taken := {CONFIG, WEIGHTS, CARD} & config.files.keys():
@@ -233,18 +233,16 @@ def _check_written(game: Game, config: Config, text: str) -> None:
 
 
 def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
-    """The model's README, with the hub's metadata.
+    """Returns the model card, with the hub's metadata.
 
     Args:
         game: the model.
-        networks: those that the folder holds; None is all.
+        networks: names of the networks in the folder; None for all.
     """
     recipe = game.recipe
-    if recipe is None or recipe.domain is None:
-        title, use = (
-            type(game).__name__,
-            f"game.restore(folder)  # a {type(game).__name__} built as it was for training",
-        )
+    if recipe is None or game.own:
+        title = type(game).__name__
+        use = f'game = {title}(…).restore("path/or/repository")  # built as for training\n{_example(game)}'
     else:
         package = f"gan_{recipe.domain}"
         title = f"{recipe.system} ({recipe.preset})"
@@ -260,8 +258,16 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 
+def _example(game: Game) -> str:
+    """Returns a line of Python that uses a game that was built by hand."""
+    if type(game).sample is Game.sample and game.results:
+        name, key = next(iter(game.results.items()))
+        return f'{name} = game.apply({{"{key}": {key}}})["{name}"]'
+    return game.example
+
+
 def _tiles(game: Game) -> str:
-    """Says of which results of `apply` tiles differ from the whole; empty if of none."""
+    """Returns a note about results of `apply` whose tiles differ from the whole; empty if there are none."""
     differing = [name for name in game.results if Needs.of(game.networks_of(name)).reach is None]
     if not differing:
         return ""
@@ -271,16 +277,16 @@ def _tiles(game: Game) -> str:
 
 
 def parameter_counts(game: Game) -> dict[str, int]:
-    """Trainable scalars of each network."""
+    """Returns the number of parameters of each network."""
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children()}
     return {name: count for name, count in counts.items() if count}
 
 
 def read_config(path: Path) -> Config:
-    """The config of a model folder, or the same facts of a run folder.
+    """Returns the config of a model folder, or the corresponding facts of a run folder.
 
     Raises:
-        CheckpointError: it is neither, or damaged.
+        CheckpointError: the folder is neither, or is damaged.
     """
     if (path / "recipe.yaml").is_file():
         return Config(recipe=Run.open(path).recipe.model_dump(mode="json"))
@@ -290,7 +296,7 @@ def read_config(path: Path) -> Config:
     if not file.is_file():
         raise CheckpointError(f"{path}: neither a run (it has no recipe.yaml) nor a model folder (it has no {CONFIG})")
     if file.stat().st_size > CONFIG_BYTES:
-        raise CheckpointError(f"{file}: larger than {CONFIG_BYTES:,} bytes, which no model's config is")
+        raise CheckpointError(f"{file}: larger than {CONFIG_BYTES:,} bytes, the maximum for a config")
     try:
         return Config.model_validate_json(file.read_bytes())
     except ValidationError as error:
@@ -302,7 +308,7 @@ def read_config(path: Path) -> Config:
 def restore(game: Game, path: str | Path) -> None:
     """Loads the weights of a run or model folder into a game, in evaluation mode; see `Game.restore`.
 
-    A game that was built by hand gets the recipe of the training of such a game, and with it the names of its classes.
+    A game that was built by hand gets the recipe of its training, and with it the class names.
     """
     read_weights(Path(path)).put_into(game)
     fields = read_config(Path(path)).recipe
@@ -315,12 +321,12 @@ def restore(game: Game, path: str | Path) -> None:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Returns a model's weights; of a run, those of its newest checkpoint, averaged where an average is kept.
+    """Returns a model's weights: for a run, those of its latest checkpoint, averaged if it has averages.
 
-    Only the files that hold them are read.
+    Only the files of these weights are read.
 
     Raises:
-        CheckpointError: there are none, or they are damaged.
+        CheckpointError: the weights are missing or damaged.
     """
     if not (folder / "recipe.yaml").is_file():
         config = read_config(folder)
@@ -341,7 +347,7 @@ def read_weights(folder: Path) -> Weights:
             problem = problem or error
             continue
         except ValidationError:
-            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not of a training")
+            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not that of a training")
             continue
         average = files.get(AVERAGE, {})
         return Weights(
@@ -355,12 +361,12 @@ def read_weights(folder: Path) -> Weights:
 
 
 def local_folder(path: str | Path) -> Path:
-    """Returns the folder itself, or the downloaded hub repository of that id.
+    """Returns a local folder, or downloads the hub repository of that id.
 
-    Only the files of a model folder are downloaded, those included that its config names.
+    Only the files of a model folder are downloaded, including those listed in its config.
 
     Raises:
-        CheckpointError: it is neither on this machine nor on the hub, or the hub cannot be reached.
+        CheckpointError: there is no such folder or repository, or the hub cannot be reached.
     """
     folder = Path(path)
     text = str(path)
@@ -372,7 +378,7 @@ def local_folder(path: str | Path) -> Path:
         return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD, *files]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{text}: no such folder here, and the hub gave none ({reason})") from error
+        raise CheckpointError(f"{text}: no such folder, and it cannot be downloaded from the hub ({reason})") from error
 
 
 def push(game: Game, repository: str, *, private: bool, token: str | None) -> str:

@@ -28,7 +28,7 @@ def rate_factor(schedule: Constant | Linear | Cosine | Step, progress: float, st
     """Returns the factor by which the learning rate is multiplied.
 
     Args:
-        schedule: its settings.
+        schedule: settings of the schedule.
         progress: completed fraction of the phase, in [0, 1].
         step: completed steps of the phase.
     """

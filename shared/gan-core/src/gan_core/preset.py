@@ -123,7 +123,7 @@ class Preset:
 
         Args:
             recipe: the recipe.
-            absent: networks that are built on torch's `meta` device, without weights. Their use raises a
+            absent: names of networks that are built on torch's `meta` device, without weights; using them raises a
                 `CheckpointError`.
 
         Raises:
@@ -287,10 +287,10 @@ class Preset:
 
 
 def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) -> nn.Module:
-    """Returns a network on torch's `meta` device that refuses to be used, because a model does not hold it."""
+    """Marks a network on torch's `meta` device as absent from a model: using it raises a `CheckpointError`."""
 
     def refuse(*_: object) -> None:
-        raise CheckpointError(f"this model does not hold the network `{name}`; load one that does")
+        raise CheckpointError(f"this model has no weights for the network `{name}`; load a model that has")
 
     with on_meta():
         network = make(**settings)
@@ -300,9 +300,9 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Context in which networks are built on torch's `meta` device: with shapes and without weights.
+    """Context in which networks are built on torch's `meta` device, with shapes but without weights.
 
-    torch's warnings that weights loaded by a constructor are not copied there are silenced.
+    It silences torch's warning that weights loaded in a constructor are not copied to that device.
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")

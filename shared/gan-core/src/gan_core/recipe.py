@@ -99,7 +99,7 @@ Optimizer = Annotated[Adam | RMSprop | SGD, Field(discriminator="name")]
 
 
 class PlayerSettings(Settings):
-    """Changes for one player: its turns in a step, the steps between its turns, and its optimizer's settings."""
+    """Changes for one player: number of turns in a step, interval in steps, and settings of its optimizer."""
 
     turns: int | None = Field(default=None, ge=1)
     every: int | None = Field(default=None, ge=1)
@@ -107,11 +107,11 @@ class PlayerSettings(Settings):
 
 
 class AdversarySettings(Settings):
-    """What a recipe changes for one adversary.
+    """Changes for one adversary.
 
     Attributes:
         objective: name of its objective (default: the recipe's).
-        regularizers: settings laid over the recipe's `regularizers`, by name; null takes one out.
+        regularizers: settings merged into the recipe's `regularizers`, by name; null removes one.
     """
 
     objective: str | None = None
@@ -119,12 +119,12 @@ class AdversarySettings(Settings):
 
 
 class Start(Settings):
-    """Weights from elsewhere with which a network starts.
+    """Initial weights of a network.
 
     Attributes:
         source: a run, a model folder or a hub repository id, with `:NETWORK` if its network has another name; or a
             published checkpoint, `SYSTEM/NETWORK:FILE`.
-        sha256: SHA-256 of the file that holds them; recorded when the training starts.
+        sha256: SHA-256 of the file with the weights; recorded when the training starts.
     """
 
     source: str
@@ -132,18 +132,18 @@ class Start(Settings):
 
 
 class DataSettings(Settings):
-    """Where the data come from, and what items are made of them.
+    """Source and conversion of the data.
 
     Attributes:
-        source: a named dataset, a folder or archive of files, or one of them for each part of an item:
+        source: a named dataset, a folder or archive of files, or one of these for each part of an item:
             `{source: DIR, target: DIR}`.
-        spec: what the items are: fields of the system's data specification (`gan_core.data.Spec`) that its networks
-            leave open, such as `flip` for images.
+        spec: fields of the system's data specification (`gan_core.data.Spec`) that its networks leave open, such as
+            `flip` for images.
         classes: names of the classes, in the order of their indices; taken from the data.
-        strict: whether a file that cannot be read stops the training instead of being skipped.
-        workers: processes that read and decode; 0 reads in the training's own.
-        held_out: share of the items that is not trained on, by which the doctor sees whether a discriminator memorises.
-            Items cut from one file are held out together.
+        strict: whether an unreadable file is an error; otherwise it is skipped.
+        workers: number of worker processes that read data; 0 reads in the training process.
+        held_out: fraction of the items that is not trained on, with which the doctor detects memorisation by the
+            discriminator. Items cut from one file are held out together.
     """
 
     source: str | dict[str, str] | None = None
@@ -155,14 +155,14 @@ class DataSettings(Settings):
 
 
 class HalfLife(Settings):
-    """Averaging of weights by a half-life in samples (Karras et al. 2020, arXiv:2006.06676, and their code).
+    """Moving average of weights with a half-life in samples (Karras et al. 2020, arXiv:2006.06676, and their code).
 
-    A step counts as one batch of samples, however many turns it has. With B samples in a batch, the decay of a step is
-    0.5^(B / h), where h is `half_life`, but at most `ramp_up` times the samples so far.
+    A step counts as one batch of samples, however many turns it has. With batch size B, the decay of a step is
+    0.5^(B / h), where h is `half_life`, limited to `ramp_up` times the number of samples so far.
 
     Attributes:
-        half_life: number of samples after which a weight counts half in the average (StyleGAN2: 10,000).
-        ramp_up: half-life in the beginning, as a fraction of the samples so far; None for `half_life` from the start.
+        half_life: number of samples after which the contribution of old weights has halved (StyleGAN2: 10,000).
+        ramp_up: maximum half-life as a fraction of the samples so far; None uses `half_life` from the start.
     """
 
     half_life: float = Field(default=10_000, gt=0)
@@ -177,36 +177,36 @@ Averaging = Annotated[
     Annotated[Annotated[float, Field(gt=0, lt=1)], Tag("decay")] | Annotated[HalfLife, Tag("half_life")],
     Discriminator(_kind_of_average),
 ]
-"""Decay of an average at every step, or its half-life."""
+"""Decay of a moving average per step, or its half-life in samples."""
 
 
 class TrainSettings(Settings):
-    """How long, in what steps, and what is kept.
+    """Training settings: length, steps, and outputs.
 
     Attributes:
         steps: number of steps. A run ends at the first of `steps`, `samples` and `minutes`; with one of the latter,
             phases and learning-rate schedules stretch to the limit that comes first.
-        epochs: passes over the training items, counted in samples read. It replaces `steps`, which is computed from it
-            and the size of the data and written to the run's recipe.
+        epochs: number of passes over the training items, counted in samples read. It replaces `steps`, which is
+            computed from it and the size of the data and written to the run's recipe.
         samples: number of samples read, over all processes.
-        minutes: minutes of training.
-        batch_size: of all processes together.
-        accumulate: parts that a batch is worked in, one after the other, to save memory.
-        seed: of weights, data order and noise.
+        minutes: training time in minutes.
+        batch_size: global batch size, over all processes.
+        accumulate: number of parts of a batch over which gradients are accumulated, to save memory.
+        seed: random seed of weights, data order and noise.
         ema: moving average of the weights, with which samples are generated: its decay per step, or its half-life in
-            samples (`HalfLife`); None generates with the last weights.
-        precision: of the networks' arithmetic; weights and penalties stay in fp32.
-        compile: compiles the networks.
-        device: `auto` takes the accelerator where there is one.
+            samples (`HalfLife`); None generates with the current weights.
+        precision: precision of the forward pass; weights and penalties stay in fp32.
+        compile: whether the networks are compiled.
+        device: device; `auto` is the accelerator, if there is one, or the CPU.
         log_every: steps between lines in the log.
-        sample_every: steps between pictures; None shows the last only.
-        evaluate_every: steps between evaluations, whose figures the report draws; None makes none.
-        metrics: of evaluations; None takes all that fit the data.
-        evaluate: how many samples an evaluation generates.
-        checkpoint_every: steps between checkpoints; None keeps the last only.
-        keep_checkpoints: how many are kept.
-        show: how many samples a picture shows.
-        trackers: experiment trackers that accelerate knows (`tensorboard`, `wandb` …).
+        sample_every: steps between pictures of samples; None writes one at the end.
+        evaluate_every: steps between evaluations, which the report plots; None makes none.
+        metrics: metrics of evaluations (default: all that fit the data).
+        evaluate: number of samples in an evaluation.
+        checkpoint_every: steps between checkpoints; None writes one at the end.
+        keep_checkpoints: number of checkpoints that are kept.
+        show: number of samples in a picture.
+        trackers: names of experiment trackers of accelerate (`tensorboard`, `wandb` …).
     """
 
     steps: int = Field(default=10_000, ge=1)
@@ -247,23 +247,23 @@ class TrainSettings(Settings):
 
 
 class Recipe(Settings):
-    """A complete description of a training; `RUN/recipe.yaml` holds one.
+    """A complete description of a training, saved as `RUN/recipe.yaml`.
 
     Attributes:
-        domain: the package's domain (`image`); None for a game put together by hand.
-        system: the system's name, or the class of a game put together by hand.
-        preset: what the settings started from.
-        network: the networks' settings. A mapping under a network's name holds for that network alone.
-        game: the rules' own settings (weights of terms and the like).
-        objective: name of the objective of every adversary, where the rules leave it open.
+        domain: name of the package's domain (`image`); None for a game built by hand.
+        system: name of the system, or the class of a game built by hand.
+        preset: name of the preset on which the settings are based.
+        network: settings of the networks. A mapping under a network's name applies only to that network.
+        game: settings of the game, such as weights of loss terms.
+        objective: name of the objective of every adversary, if the game leaves it open.
         regularizers: penalties, augmentations and constraints of every adversary by name, with their settings; null
-            takes one out.
-        adversaries: changes for one adversary, by its name.
-        optimizer: every player's, unless `players` says otherwise.
-        players: what differs for one player, by its name.
-        start: weights with which networks start, by the network's name: `{generator: runs/a}`.
-        data: where the data come from.
-        train: how long, in what steps, and what is kept.
+            removes one.
+        adversaries: changes for single adversaries, by name.
+        optimizer: optimizer of every player, unless changed in `players`.
+        players: changes for single players, by name.
+        start: initial weights, by name of the network: `{generator: runs/a}`.
+        data: source and conversion of the data.
+        train: training settings.
         regime: training regime (`gan_core.regime`): its `name`, an entry point of `gan.regimes` or `MODULE:CLASS`, and
             its settings; None for plain training.
     """
@@ -291,10 +291,10 @@ class Recipe(Settings):
         return {name: {"source": each} if isinstance(each, str) else each for name, each in start.items()}
 
     def but(self, changes: Mapping[str, Any]) -> Recipe:
-        """This recipe with some settings changed, validated anew. A change of `train.steps` removes `train.epochs`.
+        """Returns a validated copy with some settings changed. A change of `train.steps` removes `train.epochs`.
 
         Args:
-            changes: dotted keys (`train.steps`) or nested mappings to values; None takes a mapping's entry out.
+            changes: values by dotted key (`train.steps`), or nested mappings; None removes an entry of a mapping.
 
         Raises:
             RecipeError: a key is unknown or a value is out of range.
@@ -312,7 +312,7 @@ class Recipe(Settings):
         return parse(fields)
 
     def player_optimizer(self, player: str, own: Adam | RMSprop | SGD | None) -> Adam | RMSprop | SGD:
-        """A player's optimizer: its own where its rules give one, else the recipe's, with `players` laid over it."""
+        """Returns a player's optimizer: its own or else the recipe's, with the changes in `players`."""
         base = self.optimizer if own is None else own
         over = self.players[player].optimizer if player in self.players else {}
         if not over:
@@ -322,7 +322,7 @@ class Recipe(Settings):
         return parse_settings(_OptimizerOf, {"optimizer": merged}, f"players.{player}").optimizer
 
     def to_yaml(self) -> str:
-        """The recipe as YAML, every setting written out."""
+        """Returns the recipe as YAML, with all settings."""
         return yaml.dump(self.model_dump(mode="json"), Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 

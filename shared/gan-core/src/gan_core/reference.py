@@ -21,19 +21,19 @@ StateDict = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Published:
-    """How a published checkpoint becomes one of our networks.
+    """Conversion of a published checkpoint to a network of this package.
 
     Attributes:
-        network: our class.
-        settings: its keywords, as the checkpoint's shapes tell.
-        weights: the checkpoint under our names.
-        arguments: what the published constructor was given, by its own names, as the shapes tell: an argument that the
-            caller gives all the same must agree.
+        network: class of the network.
+        settings: its keywords, inferred from the checkpoint's shapes.
+        weights: the checkpoint's weights under our names.
+        arguments: arguments of the published constructor, by its own names, inferred from the shapes; an argument that
+            the caller gives must agree with them.
         spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
             where the paper's preset may have other values.
-        game: settings of the game without which the network does not fit into it.
+        game: settings that the game needs for this network.
         place: name of the network in the system's game; None if it is the importer's.
-        elsewhere: other networks of the game that it can become, by name, with the settings that differ there.
+        elsewhere: other networks of the game that can have these weights, by name, with the settings that differ.
     """
 
     network: Callable[..., nn.Module]

@@ -1,7 +1,7 @@
-"""Training regimes: a way of training that applies to any game, such as differential privacy.
+"""Training regimes: changes of the training that apply to any game, such as differential privacy.
 
-The trainer asks a regime for each player's step, for the order of the data, for each turn's batch and whether the run
-is over. `Regime` itself is plain training; a subclass overrides what it changes. A recipe names one and its settings:
+A regime defines each player's step, the order of the data, the batch of each turn, and when the run ends. `Regime`
+itself is plain training; a subclass overrides what it changes. A recipe names a regime and its settings:
 
     regime: {name: "gan_medical.privacy:Private", epsilon: 8}
 """
@@ -30,21 +30,21 @@ PATH = re.compile(r"(\w+)(\.\w+)*:\w+")
 
 
 class Regime(nn.Module):
-    """Plain training.
+    """Base class of regimes; plain training.
 
     State is kept in buffers and in `get_extra_state`, as in a game. It is saved in checkpoints and never in a model,
     and it is loaded before the stream of batches is made.
     """
 
     def prepare(self, game: Game, recipe: Recipe) -> None:
-        """Called before anything is written; override it to check the game and the recipe, which is complete.
+        """Called before anything is written; override it to check the game and the complete recipe.
 
         Raises:
-            RecipeError: the game or a setting is not possible under this regime.
+            RecipeError: the regime does not support the game or a setting.
         """
 
     def player(self, player: Player) -> Player:
-        """Returns a player as it plays, for example with another `step`. Called at the start of every phase."""
+        """Returns a player as the regime changes it, for example with another `step`. Called when a phase starts."""
         return player
 
     def stream(self, dataset: Dataset[Batch], batch_size: int, **options: Any) -> BatchStream:
@@ -53,7 +53,7 @@ class Regime(nn.Module):
         Args:
             dataset: training items of the phase.
             batch_size: global batch size, over all processes.
-            options: further arguments of `BatchStream`; its `order` is free.
+            options: further arguments of `BatchStream`, without `order`.
         """
         return BatchStream(dataset, batch_size, **options)
 
@@ -62,12 +62,12 @@ class Regime(nn.Module):
 
         Args:
             player: whose turn it is.
-            read: returns the batch that the turn has in plain training; where it is not called, no data are read.
+            read: reads the batch of plain training; if it is not called, no data are read.
         """
         return read()
 
     def over(self) -> str | None:
-        """Returns the reason why the run ends here, as a sentence; None if it goes on. Asked after every step."""
+        """Returns the reason why the run ends here, as a sentence; None to continue. Called after every step."""
         return None
 
     def figures(self) -> dict[str, float]:
@@ -80,16 +80,16 @@ def regime_of(recipe: Recipe, given: Regime | None = None) -> tuple[Regime, Reci
 
     Args:
         recipe: the recipe.
-        given: a regime that was built in Python. The recipe records its class, and only such a one resumes the run.
+        given: a regime that was built in Python. The recipe records its class, and resuming requires the same class.
 
     Raises:
-        RecipeError: there is no such regime, a setting is unknown or out of range, or `given` is not the recipe's.
+        RecipeError: there is no such regime, a setting is unknown or out of range, or `given` is of another class.
     """
     if given is not None:
         name = f"{type(given).__module__}.{type(given).__name__}"
         before = name if recipe.regime is None else str(recipe.regime.get("name"))
-        if before.rpartition(".")[2] != type(given).__name__:  # its module may be another, such as `__main__`
-            raise RecipeError(f"the recipe's regime is `{before}`, and `regime` is a {name}")
+        if before.rpartition(".")[2] != type(given).__name__:  # the module may differ, for example `__main__`
+            raise RecipeError(f"the recipe's regime is `{before}`, but `regime` is a {name}")
         return given, recipe.model_copy(update={"regime": {"name": name}})
     if recipe.regime is None:
         return Regime(), recipe
@@ -109,7 +109,7 @@ def find_regime(name: str) -> type[Regime]:
     Other modules are not imported, since a recipe may come from elsewhere.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: there is no regime of that name.
     """
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name in points:

@@ -1,4 +1,4 @@
-"""Experience replay: a pool of earlier fakes, so that the discriminator does not forget them."""
+"""Experience replay: a pool of earlier fakes that the discriminator sees again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gan_core.distributed import rows_of_all
 class ReplayPool(nn.Module):
     """A pool of generated samples (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3, as CycleGAN uses it).
 
-    Until it is full, samples are kept and passed on. From then on each is passed on itself, or, half of the time, put
-    in the place of an earlier one that is passed on instead. It is part of its game's state. Several processes keep one
-    pool: all of them put all samples into it, and each passes on its own. Samples of another shape than those in the
-    pool, of networks that have grown, begin it anew.
+    Until the pool is full, samples are stored and returned. After that, each sample is returned itself or, with
+    probability 1/2, replaces a stored sample, which is returned instead. The pool is part of its game's state. Several
+    processes share one pool: each stores the samples of all processes and returns those for its own. Samples of another
+    shape, from networks that have grown, clear the pool.
 
     Args:
-        size: samples that it holds.
+        size: maximum number of stored samples.
     """
 
     def __init__(self, size: int = 50):

@@ -14,9 +14,9 @@ from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
 
 EVALUATION, WATCH = "evaluation", "watch"
-"""The `phase` of the log's lines that are of no interval: of an evaluation, of a look at samples (`gan_core.watch`)."""
+"""Values of `phase` in lines of the log for evaluations and for diagnostics of samples (`gan_core.watch`)."""
 LOST_LINES = 20
-"""Lines of the log that the record of a rollback keeps."""
+"""Maximum number of log lines kept in the record of a rollback."""
 
 
 class Run:
@@ -24,9 +24,9 @@ class Run:
 
     Attributes:
         path: the folder.
-        interrupted: the signal that ended the training early in this process, or None.
-        ended: sentence with which a training regime ended the training in this process, or None.
-        problems: what was wrong with checkpoints that were passed over when it was resumed.
+        interrupted: name of the signal that interrupted the training in this process, or None.
+        ended: reason why a training regime ended the training in this process, or None.
+        problems: problems of checkpoints that were skipped when the run was resumed.
     """
 
     def __init__(self, path: str | Path):
@@ -37,7 +37,7 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe) -> Run:
-        """A new run in an empty or new folder.
+        """Creates a run in a new or empty folder.
 
         Raises:
             InputError: the folder is in use, or cannot be written.
@@ -52,10 +52,10 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """A run that exists.
+        """Opens an existing run.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: the folder does not exist or is not a run.
         """
         run = cls(path)
         if not run.path.exists():
@@ -65,7 +65,7 @@ class Run:
         return run
 
     def check_free(self) -> None:
-        """Makes sure that a new run can be written here, and writes nothing.
+        """Checks that a new run can be written here, without writing anything.
 
         Raises:
             InputError: the folder is in use, or cannot be written.
@@ -78,7 +78,7 @@ class Run:
             raise InputError(f"{self.path}: is not empty; choose another `--out`")
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise InputError(f"{self.path}: cannot be written ({parent} allows no writing); choose another `--out`")
+            raise InputError(f"{self.path}: cannot be written ({parent} is not writable); choose another `--out`")
 
     @property
     def recipe_file(self) -> Path:
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """`model/`, the folder to use and to share."""
+        """`model/`, the model folder."""
         return self.path / "model"
 
     @property
@@ -117,30 +117,30 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What was trained, complete."""
+        """The complete recipe of the training."""
         return read_recipe(self.recipe_file)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Writes `recipe.yaml`, whole or not at all."""
+        """Writes `recipe.yaml` atomically."""
         with writing(self.recipe_file):
             _replace(self.recipe_file, recipe.to_yaml())
 
     def checkpoints(self, step: int | None = None) -> list[Path]:
-        """The checkpoints, oldest first; those up to a step, if one is given."""
+        """Returns the checkpoints, oldest first (default: all; otherwise those up to `step`)."""
         found = [path for path in self.checkpoints_folder.glob("*") if path.is_dir() and path.name.isdecimal()]
         return sorted(path for path in found if step is None or int(path.name) <= step)
 
     def keep_checkpoints(self, count: int, step: int) -> None:
-        """Removes all but the newest checkpoints up to a step, and what an interrupted writer left.
+        """Removes all but the `count` newest checkpoints up to a step, and partial files.
 
-        Later ones are damaged (the training went back to that step) and do not count.
+        Checkpoints of later steps are damaged, since the training was rolled back to this one, and are not counted.
         """
         for folder in self.checkpoints(step)[:-count]:
             shutil.rmtree(folder)
         self.tidy()
 
     def tidy(self) -> None:
-        """Removes what interrupted writers left."""
+        """Removes partial files of interrupted writers."""
         hidden = self.checkpoints_folder.glob(".*"), self.path.glob(".model.*"), self.path.glob(".report.*")
         for leftover in chain(*hidden):
             if leftover.is_dir():
@@ -149,40 +149,41 @@ class Run:
                 leftover.unlink(missing_ok=True)
 
     def is_rounded_off(self) -> bool:
-        """Whether its model and its report were written after its last checkpoint; a kill may have come between."""
+        """Returns whether the model and the report are newer than the last checkpoint; a kill may have prevented it."""
         checkpoints = self.checkpoints()
         written = [path.stat().st_mtime_ns for path in (self.report_file, self.model) if path.exists()]
         return len(written) == 2 and bool(checkpoints) and min(written) >= checkpoints[-1].stat().st_mtime_ns
 
     def log(self) -> list[dict[str, Any]]:
-        """The training's lines of `log.jsonl`; a last line that a kill cut short is left out."""
+        """Returns the training's lines of `log.jsonl`, without an incomplete last line."""
         return [line for line in _read_lines(self.log_file) if line.get("phase") not in (EVALUATION, WATCH)]
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The lines of `log.jsonl` that are of evaluations: `evaluation/FIGURE`, and `protocol/FIGURE` beside each."""
+        """Returns the evaluations in `log.jsonl`: `evaluation/FIGURE`, and `protocol/FIGURE` for each."""
         return [line for line in _read_lines(self.log_file) if line.get("phase") == EVALUATION]
 
     def append_log(self, line: Mapping[str, Any]) -> None:
-        """Adds a line to `log.jsonl`."""
+        """Appends a line to `log.jsonl`."""
         _append_line(self.log_file, line)
 
     def rollbacks(self) -> list[dict[str, Any]]:
-        """What became non-finite (`what`), by which `step`, and `to` which step the run was rolled back for it.
+        """Returns the rollbacks: what was not finite (`what`), the `step` where it was found, the restored step (`to`).
 
-        `to` is None where there was no good checkpoint; `log` has the last lines that the log lost. A rewind keeps all.
+        `to` is None if there was no valid checkpoint; `log` has the last lines removed from the log. Rewinding keeps
+        all rollbacks.
         """
         return _read_lines(self.rollbacks_file)
 
     def append_rollback(self, step: int, to: int | None, what: str) -> None:
-        """Adds a line to `rollbacks.jsonl`; the log's lines after `to` are still in the log, and are about to go."""
+        """Appends a line to `rollbacks.jsonl`; must be called before the log's lines after `to` are removed."""
         lost = [line for line in self.log() if to is not None and line["step"] > to]
         _append_line(self.rollbacks_file, {"step": step, "to": to, "what": what, "log": lost[-LOST_LINES:]})
 
     def rewind(self, step: int, *, log_every: int, sample_every: int | None, evaluate_every: int | None) -> None:
-        """Goes back to a step: forgets the log's lines and the samples that come after it.
+        """Removes lines of the log and samples after a step.
 
-        Those of the step itself stay where an interval ends there. Where they were made because the training did, they
-        go: a training that goes on has none.
+        Those of the step itself are kept if they are due at its interval. Those written only because the training
+        ended there are removed, since a longer training would not have them.
 
         Raises:
             GanError: the folder cannot be written.
@@ -201,15 +202,15 @@ class Run:
                     path.unlink()
 
     def samples(self) -> list[Path]:
-        """What the training showed, oldest first."""
+        """Returns the samples written during training, oldest first."""
         return sorted(path for path in self.samples_folder.glob("*") if path.stem.isdecimal())
 
     def sample_stem(self, step: int) -> Path:
-        """Where the samples of a step go, without the suffix that their kind of media has."""
+        """Returns the path of a step's samples, without the suffix."""
         return self.samples_folder / f"{step:08d}"
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of a step goes."""
+        """Returns the path of a step's checkpoint."""
         return self.checkpoints_folder / f"{step:08d}"
 
     def report(self) -> Path:
@@ -220,7 +221,7 @@ class Run:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """A file's lines of JSON, up to the first that is none."""
+    """Returns a file's lines of JSON, up to the first invalid one."""
     if not path.is_file():
         return []
     lines = []
@@ -238,7 +239,7 @@ def _append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(text, encoding="utf-8")
     temporary.rename(path)

@@ -110,10 +110,10 @@ class Schedule:
         self.start = point
 
     def load(self, starts: Sequence[int], start: Point, ends: Sequence[int]) -> None:
-        """Continues a plan that was saved.
+        """Restores a saved plan.
 
-        Phases that ended keep their steps. The last one ends at the present limit; those before it end as planned, or
-        earlier, so that each later one has a step.
+        Phases that have ended keep their steps. The last one ends at the current limit; those before it end as planned,
+        or earlier, so that each later one has a step.
 
         Raises:
             ValueError: the plan is for another number of phases.
@@ -125,7 +125,7 @@ class Schedule:
         self.ends = [*(min(end, latest) for end, latest in zip(ends[:-1], last, strict=False)), self.limits.steps]
 
     def over(self, point: Point) -> bool:
-        """Returns whether the run has reached a limit; every phase has had a step then."""
+        """Returns whether the run has reached a limit and every phase has had a step."""
         if point.step >= self.limits.steps:
             return True
         return self.in_last and self.limits.progress(point) >= 1
@@ -161,7 +161,7 @@ class Schedule:
         return min(1.0, (self.limits.progress(point) - began) / share)
 
     def _end(self, point: Point) -> float:
-        """Returns the progress of the run at which the current phase ends: its share of what is left of the run.
+        """Returns the progress of the run at which the current phase ends: its share of the remaining run.
 
         Later phases of a fixed number of steps are expected to take them at the pace of the run so far.
         """
@@ -210,9 +210,9 @@ def in_steps(
     Args:
         phases: the phases in order.
         epochs: passes over the training items in the whole run, rounded up to whole steps; None for `steps`.
-        steps: number of steps where `epochs` is None. Phases that all have a length of their own need not use them up.
+        steps: number of steps if `epochs` is None. If all phases have a fixed length, their sum may be smaller.
         items: number of training items in each phase.
-        read: number of samples that a step of each phase reads.
+        read: number of samples that one step reads, for each phase.
 
     Raises:
         RecipeError: the phases leave none of the epochs.
@@ -242,9 +242,9 @@ def lengths(game: Game, recipe: Recipe, data: FittedData) -> tuple[list[Phase], 
     """Returns a game's phases with their `epochs` converted to steps by the size of the data, and the run's steps.
 
     Args:
-        game: its players' turns are those before the first phase.
-        recipe: whose `train.epochs` or `train.steps` hold.
-        data: the data, fitted to what the game needs.
+        game: the game; the turns of its players are read before the first phase is entered.
+        recipe: the recipe; `train.epochs` or `train.steps` sets the length.
+        data: the data, fitted to the game's specification.
     """
     phases, settings = list(game.phases()), recipe.train
     if settings.epochs is None and all(phase.epochs is None for phase in phases):

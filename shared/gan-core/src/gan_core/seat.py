@@ -1,4 +1,4 @@
-"""A player at the table: with its optimizer, its scaler, its share of the processes, and the step that it takes."""
+"""A player's state in training: optimizer, gradient scaler, processes, and the step that it takes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Loss(nn.Module):
-    """A player's loss as a module that has what the player changes: DistributedDataParallel wraps such a one.
+    """A player's loss as a module with the player's parameters, for DistributedDataParallel.
 
-    It has no buffers, which would be sent around at every step: they are the same in all processes already.
+    It has no buffers, so that they are not broadcast at every step: they are equal in all processes already.
     """
 
     def __init__(self, player: Player):
@@ -37,21 +37,21 @@ class _Loss(nn.Module):
 
 
 class Seat:
-    """What a player needs to move.
+    """State of a player in a phase.
 
     Attributes:
-        player: who sits here.
+        player: the player.
         turns: number of its turns in a step in which it moves.
-        every: steps between those steps.
-        parameters: what it changes.
-        optimizer: torch's.
+        every: number of steps from one step in which it moves to the next.
+        parameters: parameters that it trains.
+        optimizer: the torch optimizer.
         watched: whether the next turns measure `gradient_norm`, which costs a pass over the gradients.
-        gradient_norm: of the last turn that was watched, before any clipping; None where there was none.
+        gradient_norm: norm of the gradient in the last watched turn, before clipping; None if there was none.
 
     Args:
-        player: who sits here.
-        recipe: whose `players` and `optimizer` hold for it.
-        processes: that train together.
+        player: the player.
+        recipe: recipe with the settings of `players` and `optimizer`.
+        processes: processes of the training.
     """
 
     def __init__(self, player: Player, recipe: Recipe, processes: Processes):
@@ -70,31 +70,31 @@ class Seat:
         self.gradient_norm: Tensor | None = None
 
     def allow(self, moves: bool) -> None:
-        """Lets gradients reach its parameters, or not."""
+        """Sets whether its parameters require gradients."""
         for parameter in self.parameters:
             parameter.requires_grad_(moves)
 
     def set_rate(self, progress: float, step: int) -> None:
-        """Sets the learning rate for a place in the phase; see `rate_factor`."""
+        """Sets the learning rate for a point in the phase; see `rate_factor`."""
         rate = self.settings.learning_rate * rate_factor(self.settings.schedule, progress, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
     def move(self, batches: Sequence[Batch], seed: int) -> Terms:
-        """One turn.
+        """Runs one turn.
 
         Args:
-            batches: the batch, in as many parts as gradients are accumulated over.
-            seed: of the turn's draws.
+            batches: the batch, split into the parts over which gradients are accumulated.
+            seed: random seed of the turn.
 
         Returns:
-            The terms, on the device and without gradients.
+            The terms, detached, on the device.
         """
         self._seed = seed
         return (self.player.step or descend)(self, batches)
 
     def part(self, index: int, count: int, batch: Batch) -> AbstractContextManager[object]:
-        """Around the loss and the backward pass of one part: its rows of the draws, and no exchange before the last."""
+        """Context for the loss and backward pass of a part: its rows of the draws; gradients sync in the last part."""
         drawing = share_of_draws(self._seed, self.processes, index, count, batch)
         if not isinstance(self._loss, DistributedDataParallel) or index + 1 == count:
             return drawing
@@ -104,7 +104,7 @@ class Seat:
         return both
 
     def loss(self, batch: Batch) -> Terms:
-        """The player's terms on a batch, in the recipe's precision."""
+        """Returns the player's loss terms on a batch, in the recipe's precision."""
         try:
             with autocast(self.processes.device, self.precision):
                 terms: Terms = self._loss(batch)
@@ -115,7 +115,7 @@ class Seat:
         return self._checked(terms)
 
     def _checked(self, terms: Terms) -> Terms:
-        """What a loss returned, if it is what a loss should return."""
+        """Returns the result of a loss after checking its type and shapes."""
         if not isinstance(terms, dict) or not terms:
             raise RecipeError(f"the loss of `{self.player.name}` returned {type(terms).__name__}; {LOSS_RETURNS}")
         for name, term in terms.items():
@@ -125,11 +125,11 @@ class Seat:
         return terms
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the loss's gradients to the parameters'."""
+        """Runs the backward pass of the loss, which adds to the parameters' gradients."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
-        """Moves the parameters along their gradients, and clears them."""
+        """Updates the parameters and clears their gradients."""
         if self.scaler.is_enabled() and (self.watched or self.settings.clip_norm is not None):
             self.scaler.unscale_(self.optimizer)
         if self.watched:
@@ -146,12 +146,12 @@ class Seat:
 
 
 def frozen(game: nn.Module) -> set[nn.Parameter]:
-    """Returns the parameters that require no gradients; before anybody moves, these are those that the author froze."""
+    """Returns the parameters that require no gradients; before the first turn, those that the game's author froze."""
     return {parameter for parameter in game.parameters() if not parameter.requires_grad}
 
 
 def release(game: nn.Module, fixed: set[nn.Parameter]) -> None:
-    """Lets gradients reach all parameters of a game except the fixed ones."""
+    """Lets all parameters of a game require gradients, except the fixed ones."""
     for parameter in game.parameters():
         parameter.requires_grad_(parameter not in fixed)
 
@@ -179,7 +179,7 @@ def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:
 
 
 def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:
-    """The plain step: down the mean gradient of the sum of the terms."""
+    """The default step: minimises the sum of the terms, by its gradient averaged over the parts."""
     sums: Terms = {}
     for index, batch in enumerate(batches):
         with seat.part(index, len(batches), batch):
@@ -194,12 +194,12 @@ def descend(seat: Seat, batches: Sequence[Batch]) -> Terms:
 
 
 def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[object]:
-    """The arithmetic of a forward pass: full where `precision` is None."""
+    """Returns an autocast context; `precision` None is fp32."""
     return nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
 
 
 def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> draws.drawing:
-    """Returns a context with the draws for one part of `count` of this process's share of the batch."""
+    """Returns the context of draws for one of `count` parts of this process's share of the batch."""
     rows = len(next(iter(batch.values())))
     start, total = (processes.rank * count + index) * rows, count * processes.count * rows
     return draws.drawing(seed, processes.device, start=start, rows=rows, total=total)

@@ -1,4 +1,4 @@
-"""Settings that a callable takes as keywords, checked against its annotations."""
+"""Validation of keyword settings against the annotations of callables."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def checked(
     """Validates settings against the keywords and annotations of callables.
 
     Args:
-        makers: the callables; of a class, its constructor.
-        takes: the keywords that may be given.
+        makers: the callables; for a class, its constructor is used.
+        takes: the accepted keywords.
         given: values by keyword. A parameter without an annotation takes any value.
-        where: place of the settings in messages: `network` for `network.width`.
+        where: prefix of the settings in messages: `network` for `network.width`.
         fill: whether to add the defaults.
 
     Raises:
@@ -51,10 +51,10 @@ def checked(
 
 
 def read_text(makers: Iterable[Callable[..., Any]], name: str, text: str) -> Any:
-    """Returns the value that a text on the command line means for a keyword: text if that is what it takes, else YAML.
+    """Converts a command-line text to a keyword's value: the text itself if the keyword takes text, otherwise YAML.
 
     Raises:
-        RecipeError: the text is not a value.
+        RecipeError: the text is not a valid value.
     """
     return text if _takes_text(_hints(makers).get(name, Any)) else parse_value(text)
 

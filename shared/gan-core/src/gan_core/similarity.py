@@ -1,8 +1,8 @@
 """Similarity of pairs: PSNR, SSIM, MS-SSIM, LPIPS, and the metric `Similarity` of results and their targets.
 
 All take samples in [-1, 1] and return one value for each pair, `[B]`. PSNR takes samples `[B, C, …]` of any number of
-axes, the others images `[B, C, H, W]`, or clips and volumes `[B, C, T, H, W]`, whose frames are averaged. The first
-three work on [0, 1], as on pixels 0 to 255 divided by 255; SSIM is not the same on values that are shifted.
+axes, the others images `[B, C, H, W]`, or clips and volumes `[B, C, T, H, W]`, whose values are averaged over frames.
+The first three convert values to [0, 1], as for pixels divided by 255; SSIM depends on the offset of the values.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gan_core.measures import PairPart, Subject, copied
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
 """Side in pixels and standard deviation of SSIM's Gaussian window, and its constants (Wang et al. 2004)."""
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of MS-SSIM's scales, the finest first (Wang et al. 2003, section 3.2)."""
+"""Exponents of MS-SSIM's scales, finest first (Wang et al. 2003, section 3.2)."""
 SMALLEST_MULTISCALE = WINDOW * 2 ** (len(SCALES) - 1)
-"""Shortest side in pixels with which the window fits into the coarsest scale."""
+"""Minimum side in pixels for MS-SSIM, whose window must fit into the coarsest scale."""
 SMALLEST_PERCEPTUAL = 32
-"""Shortest side in pixels that the backbones of LPIPS take."""
+"""Minimum side in pixels for the backbones of LPIPS."""
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the structural similarity, a mean over channels and the window's places (Wang et al. 2004, eq. 13).
+    """Returns the structural similarity, averaged over channels and window positions (Wang et al. 2004, eq. 13).
 
     Args:
         a: `[B, C, H, W]` or `[B, C, T, H, W]` in [-1, 1].
@@ -56,7 +56,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Returns the structural similarity over five scales, each half the one before (Wang et al. 2003, eq. 7).
 
-    The coarsest scale is compared in full, the others without their luminance. A negative term counts as 0.
+    The luminance term is only used at the coarsest scale. Negative terms are set to 0.
 
     Args:
         a: `[B, C, H, W]` or `[B, C, T, H, W]` in [-1, 1].
@@ -79,17 +79,17 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _unit(samples: Tensor) -> Tensor:
-    return (samples.double() + 1) / 2  # where images are nearly equal, float32 has no digits left for variances
+    return (samples.double() + 1) / 2  # for nearly equal images, float32 variances have no significant digits
 
 
 def _structure(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns SSIM, and its factor of contrast and structure alone, of images `[B, C, H, W]` in [0, 1]."""
+    """Returns SSIM and its contrast-structure factor for images `[B, C, H, W]` in [0, 1]."""
     place = torch.arange(WINDOW, device=a.device, dtype=a.dtype) - WINDOW // 2
     window = torch.exp(-place.square() / (2 * SIGMA**2))
     window = (window / window.sum()).expand(a.shape[1], 1, 1, WINDOW)
 
     def mean(x: Tensor) -> Tensor:
-        """Returns the weighted mean at each place where the window fits."""
+        """Returns the weighted mean at each position where the window fits."""
         rows = F.conv2d(x, window, groups=x.shape[1])
         return F.conv2d(rows, window.mT, groups=x.shape[1])
 
@@ -102,7 +102,7 @@ def _structure(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_frame(measure: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    """Measures images, or the frames of clips `[B, C, T, H, W]`, in the mean over those of a clip."""
+    """Applies a measure to images, or to the frames of clips `[B, C, T, H, W]`, averaged over each clip."""
     frames = [x.movedim(1, -3).flatten(0, -4) for x in (a, b)]
     return measure(*frames).view(len(a), -1).mean(dim=1)
 
@@ -112,19 +112,19 @@ def _large_enough(measure: str, images: Tensor, smallest: int) -> None:
     if min(height, width) < smallest:
         raise InputError(
             f"`{measure}` needs images of at least {smallest}x{smallest} pixels; these are {width}x{height}. "
-            "Compare larger ones, or leave the measure out"
+            "Compare larger images, or omit the measure"
         )
 
 
 class Similarity:
-    """Similarity of results and their targets, beside results that need no model.
+    """Similarity of results and their targets, with baselines that need no model.
 
-    Figures are means over the pairs: `psnr` in dB; `ssim` for images of 11 pixels a side or more; `psnr_of_mean` for
-    the mean target, a result that ignores the input; `psnr_of_SOURCE` and `ssim_of_SOURCE` for a copy of the input,
-    where `SOURCE` is its key in the data, if it has the target's shape (one channel is repeated).
+    Figures are means over the pairs: `psnr` in dB; `ssim`, if sides are at least 11 pixels; `psnr_of_mean` of the mean
+    target, a result that ignores the input; `psnr_of_SOURCE` and `ssim_of_SOURCE` of a copy of the input, where
+    `SOURCE` is its key in the data, if it has the target's shape (a single channel is repeated).
 
     Args:
-        subject: what is measured; its targets are read once more for their mean.
+        subject: evaluated game and data; the targets are read an additional time to compute their mean.
     """
 
     def __init__(self, subject: Subject):
@@ -161,12 +161,12 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of torchvision whose activations LPIPS compares, after five of its ReLUs.
+    """A torchvision network for LPIPS, which compares its activations after five ReLUs.
 
     Attributes:
         name: name in torchvision.
         stages: ends of the slices of its `features`.
-        widths: number of channels at each.
+        widths: number of channels at the end of each slice.
     """
 
     name: str
@@ -184,18 +184,18 @@ class LPIPS(nn.Module):
     """The learned perceptual distance, version 0.1 (Zhang et al. 2018, arXiv:1801.03924, eq. 1).
 
     Activations of both images are normalised to unit length across channels; their squared differences are weighted by
-    channel, summed, averaged over places, and added up over the stages. Grey is repeated to RGB.
+    channel, summed over channels, averaged over positions, and summed over stages. Grey is repeated to RGB.
 
     Args:
-        features: the backbone's layers.
-        stages: the ends of its slices.
-        heads: a weight a channel, for each stage.
+        features: layers of the backbone.
+        stages: ends of its slices.
+        heads: weights by channel, for each stage.
     """
 
     SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-    """The published scaling of images in [-1, 1]; ImageNet's mean and deviation, rounded."""
+    """The published scaling of images in [-1, 1]: ImageNet's mean and standard deviation, rounded."""
     FLOOR = 1e-10
-    """Added to a length before it divides."""
+    """Added to the norm before the division."""
 
     shift: Tensor
     scale: Tensor
@@ -228,13 +228,14 @@ class LPIPS(nn.Module):
 
 
 def load_lpips(files: Sequence[Path]) -> LPIPS:
-    """LPIPS of published weights: its linear heads, and the backbone that they were learnt for.
+    """Loads LPIPS with published weights: linear heads, and the backbone that they were trained on.
 
     Args:
-        files: one with the heads (`lin0.model.1.weight` …), one with torchvision's AlexNet or VGG-16; or one with both.
+        files: a file with the heads (`lin0.model.1.weight` …) and one with torchvision's AlexNet or VGG-16; or one file
+            with both.
 
     Raises:
-        CheckpointError: heads or backbone are missing, or are not of each other.
+        CheckpointError: heads or backbone are missing or do not belong together.
         MissingDependency: torchvision is not installed.
     """
     try:
@@ -259,10 +260,10 @@ def load_lpips(files: Sequence[Path]) -> LPIPS:
     layers = {key.removeprefix("features."): value for key, value in weights.items() if key.startswith("features.")}
     if not layers:
         raise CheckpointError(
-            f"{where}: the heads are of {backbone.name}, whose weights are missing; give torchvision's "
+            f"{where}: the heads belong to {backbone.name}, whose weights are missing; give torchvision's "
             f"{backbone.name} (`features.0.weight` …) as a second `--weights`"
         )
-    with torch.device("meta"):  # only the features are wanted, and they are loaded
+    with torch.device("meta"):  # only the features are used; their weights are loaded below
         features: nn.Sequential = torchvision.models.get_model(backbone.name, weights=None).features
     load_state(features.to_empty(device="cpu"), layers, {}, f"{where} as {backbone.name}")
     return LPIPS(features, backbone.stages, found)

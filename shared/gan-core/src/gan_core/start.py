@@ -1,4 +1,4 @@
-"""Networks that start from weights of an earlier run, a model, or a published checkpoint."""
+"""Initial weights of networks from an earlier run, a model, or a published checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Given:
     Attributes:
         tensors: tensors by name within the network.
         plain: other values of its state, by name.
-        file: the file that holds them.
+        file: file of the weights.
     """
 
     tensors: Mapping[str, Tensor]
@@ -42,7 +42,7 @@ class Given:
 def start_networks(game: Game, recipe: Recipe, domain: Domain | None) -> Recipe:
     """Loads the weights that a recipe's `start` names into a game's networks.
 
-    What the weights lack stays as it is, and what the network lacks is not used; both are named in a warning.
+    Parameters that the file lacks keep their values, weights that the network lacks are not used; both are warned of.
 
     Args:
         game: the game; its networks are changed in place.
@@ -72,10 +72,10 @@ def start_networks(game: Game, recipe: Recipe, domain: Domain | None) -> Recipe:
 
 
 def _network(game: Game, name: str) -> nn.Module:
-    """Returns the network of a game that weights are loaded into; of an adversary, its discriminator.
+    """Returns the network of a game into which weights are loaded; for an adversary, its discriminator.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: there is no network of that name.
     """
     networks = dict(game.named_modules())
     if not name or name not in networks:
@@ -86,15 +86,15 @@ def _network(game: Game, name: str) -> nn.Module:
 
 
 def find_start(source: str, name: str, domain: Domain | None) -> Given:
-    """Returns the weights that a source names for a network.
+    """Reads the weights of a network from a source.
 
     Args:
         source: see `gan_core.recipe.Start`.
-        name: name of the network, which the source's network has too unless it names another.
+        name: name of the network, also in the source unless that gives another.
         domain: the domain whose published checkpoints can be named.
 
     Raises:
-        CheckpointError: there are none, or they are damaged.
+        CheckpointError: the weights are missing or damaged.
     """
     source = os.path.expanduser(source)  # which leaves an unknown user's as it is
     place, colon, rest = source.rpartition(":")
@@ -108,17 +108,17 @@ def find_start(source: str, name: str, domain: Domain | None) -> Given:
     found = _of_network(weights.tensors, network)
     if not found:
         held = sorted({key.partition(".")[0] for key in weights.tensors})
-        raise CheckpointError(f"{folder}: holds no network `{network}`; it has {', '.join(held) or 'none'}")
+        raise CheckpointError(f"{folder}: has no network `{network}`; it has {', '.join(held) or 'none'}")
     return Given(found, _of_network(weights.plain, network), weights.file_of(network))
 
 
 def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
-    """Returns the state of one network, by its own names."""
+    """Returns the state of one network, with names relative to it."""
     return {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
 
 
 def _as_named(found: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a state by the names of a network's own: as it is, or, of an adversary, that of its discriminator."""
+    """Returns a state with the names of a network: as it is, or for an adversary, that of its discriminator."""
     judged = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
     return max(found, judged, key=lambda state: len(state.keys() & own.keys()))
 
@@ -127,30 +127,30 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     """Loads weights into a network.
 
     Raises:
-        CheckpointError: no weight has the network's names, or one has another shape.
+        CheckpointError: no name matches the network, or a shape differs.
     """
     tensors, plain = split_state(network)
     own = {**tensors, **plain}
     found = _as_named({**given.tensors, **given.plain}, own)
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
-        raise CheckpointError(f"{source}: has no weight of the same name as `{name}`; it is another network")
+        raise CheckpointError(f"{source}: no weight has a name of `{name}`; it is another network")
     for key in sorted(used.keys() & tensors.keys()):
         if used[key].shape != tensors[key].shape:
-            sizes = f"{list(used[key].shape)} in {source}, and {list(tensors[key].shape)} here"
+            sizes = f"{list(used[key].shape)} in {source}, but {list(tensors[key].shape)} here"
             raise CheckpointError(f"`start.{name}`: `{key}` is {sizes}; give the networks the same settings")
     of_training = tuple(state_of_training(network))
     fresh = [key for key in own if key not in used and not (of_training and key.startswith(of_training))]
-    _warn(f"{source} does not have {{}} of `{name}`, which are new: {{}}", fresh)
-    _warn(f"{source} has {{}} that `{name}` does not have, which are left out: {{}}", found.keys() - own.keys())
+    _warn(f"{source} does not have {{}} of `{name}`, which keep their initial values: {{}}", fresh)
+    _warn(f"{source} has {{}} that `{name}` does not have, which are not used: {{}}", found.keys() - own.keys())
     try:
         load_state(network, {**own, **used}, {}, source)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise CheckpointError(f"{source}: its state is not that of `{name}` ({error})") from error
+        raise CheckpointError(f"{source}: its state does not fit `{name}` ({error})") from error
 
 
 def _warn(text: str, names: Iterable[str]) -> None:
-    """Logs a warning that counts names and lists the first of them, if there are any."""
+    """Logs a warning with the number of names and the first of them, if there are any."""
     listed = sorted(names)
     if listed:
         more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
@@ -161,11 +161,11 @@ def check_whole(game: Game) -> None:
     """Checks that a game that is to be trained has all its networks.
 
     Raises:
-        RecipeError: the model that it was loaded from does not hold one.
+        RecipeError: the model from which it was loaded lacks one.
     """
     if game.absent:
         names = " and ".join(f"`{name}`" for name in game.absent)
         raise RecipeError(
-            f"the model does not hold {names}; create a new game, and start its other networks from the model "
+            f"the model has no weights for {names}; create a new game, and start its other networks from the model "
             "(`start` in Python, `--start NETWORK=MODEL` on the command line)"
         )

@@ -180,7 +180,8 @@ def remembered(run: RunRecord, name: str, share: float) -> str:
 
 def gradients(run: RunRecord) -> str:
     """Losses and gradients that run away, and a generator's that vanish."""
-    names = sorted({name for entry in run.training[-1:] for name in entry.values if "/" in name})
+    # Norms are in the lines that end an interval, and the last one may not.
+    names = sorted({name for entry in run.training[-2:] for name in entry.values if "/" in name})
     for name in names:
         values = recent(series(run, name))
         if values and not name.endswith("_logits") and abs(fmean(values)) > HUGE:

@@ -1,7 +1,7 @@
-"""The trainer: plays any game, and knows none.
+"""The trainer: trains any game.
 
-A round gives every player its turns. What a step computes is a function of the seed and the step alone, so a run that
-was interrupted and resumed is, on a CPU, bit for bit the run that was not.
+In a step, every player has its turns. The result of a step depends only on the state, the seed and the step number, so
+a run that is interrupted and resumed on a CPU equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -50,36 +50,37 @@ from gan_core.seat import PRECISIONS, Seat, autocast, frozen, playing, release, 
 from gan_core.watch import Watch
 
 Evaluate = Callable[[Game], Mapping[str, Any]]
-"""A game to its figures, as they are logged."""
+"""Function that returns a game's figures for the log."""
 
 
 class WriteSamples(Protocol):
-    """How a domain shows samples: `media.write_samples`."""
+    """Type of a domain's `media.write_samples`."""
 
     def __call__(self, samples: dict[str, Tensor], stem: Path, *, columns: int | None, game: Game) -> Path:
-        """Writes named samples to `stem` with a suffix, and returns that path; `game` says what they are (its rate)."""
+        """Writes samples to `stem` plus a suffix and returns the path; `game` defines, for example, the sample rate."""
 
 
 COLUMNS_BY_CLASS = 16
-"""Up to so many classes, a picture of samples has a column for each."""
+"""Maximum number of classes for which a picture of samples has one column per class."""
 
 GRADIENT_NORM = "gradient_norm"
-"""What the log calls the norm of a player's gradient, in the steps that a line ends with."""
+"""Name in the log of a player's gradient norm, measured in the last steps before a line."""
 REGIME = "regime.safetensors"
 """File of a checkpoint with the state of the regime."""
 CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights", REGIME: "regime's state"}
 NAMED = 3
-"""So many values that are not finite are named; the others are counted."""
+"""Maximum number of non-finite values listed by name."""
 
 FINISHED = 1000
-"""Why a training ends, as processes tell each other: above all signals' numbers, which are the other reasons."""
+"""Code for 'finished', exchanged between processes; greater than any signal number, the other codes."""
 
 
 def cast_of(game: Game) -> dict[str, Player]:
-    """A game's players by name.
+    """Returns a game's players by name.
 
     Raises:
-        RecipeError: two have one name, or one has networks that are no part of the game and so would not be saved.
+        RecipeError: two players have the same name, or a player's networks are not submodules of the game and would not
+            be saved.
     """
     players: dict[str, Player] = {}
     own = {id(parameter) for parameter in game.parameters()}
@@ -94,25 +95,25 @@ def cast_of(game: Game) -> dict[str, Player]:
 
 
 class Progress(BaseModel):
-    """What a checkpoint says of the training beside its tensors.
+    """State of a training other than tensors, saved in a checkpoint.
 
     Attributes:
-        step: rounds played.
-        seen: samples read, all processes together.
-        elapsed: seconds.
-        position: position in the phase's data.
+        step: completed steps.
+        seen: samples read, over all processes.
+        elapsed: seconds of training.
+        position: position in the phase's data stream.
         phase: index of the phase.
         progress: completed fraction of the phase.
         starts: completed steps at which each phase began, up to the current one.
         start_seen: samples read when the current phase began.
         start_elapsed: seconds of training when the current phase began.
         ends: completed steps at which each phase is planned to end.
-        averaged: samples by which the average's half-life is counted.
-        game: what modules keep beside their tensors.
-        optimizers: settings of each player's.
-        ledger: the log's interval that has begun.
-        scalers: of each player's loss.
-        regime: plain values of the regime.
+        averaged: number of samples that the moving average has seen.
+        game: the game's state other than tensors.
+        optimizers: parameter groups of each player's optimizer.
+        ledger: sums and counts of the current log interval.
+        scalers: state of each player's gradient scaler.
+        regime: the regime's state other than tensors.
         pretrained: SHA-256 of the weights of the game's frozen helpers, by name.
     """
 
@@ -136,21 +137,21 @@ class Progress(BaseModel):
 
 
 class Trainer:
-    """Plays a game into a run folder.
+    """Trains a game and writes everything to a run folder.
 
     Args:
-        game: whose networks are trained; it is moved to the recipe's device and changed in place.
-        recipe: complete; how to train.
-        data: the data, fitted to what the game needs.
-        run: where everything is written.
-        write_samples: the domain's.
-        regime: changes to plain training; the recipe names it.
-        evaluate: the game's figures as they are logged; None where none are asked for.
+        game: game that is trained; it is moved to the recipe's device and changed in place.
+        recipe: complete recipe.
+        data: data, fitted to the game's specification.
+        run: output run folder.
+        write_samples: the domain's writer of samples.
+        regime: training regime, which the recipe names.
+        evaluate: returns the figures of an evaluation; None if the recipe has no evaluations.
         shown: whether progress is shown on standard error.
 
     Raises:
-        RecipeError: the recipe does not fit this game or this machine.
-        DataError: nothing is left to train on, or the items do not make a batch.
+        RecipeError: the recipe does not fit the game or the machine.
+        DataError: no items are left to train on, or the items cannot be stacked into a batch.
     """
 
     def __init__(
@@ -182,14 +183,14 @@ class Trainer:
     # The loop.
 
     def fit(self) -> str | None:
-        """Trains to the end, or until it is interrupted, and writes the last checkpoint.
+        """Trains until the run ends or is interrupted, and writes the last checkpoint.
 
         Returns:
-            What interrupted it (`SIGINT`, `SIGTERM`), or None.
+            Name of the signal that interrupted it (`SIGINT`, `SIGTERM`), or None.
 
         Raises:
-            NonFiniteError: a loss or a weight is not finite. The run was rolled back to the last good checkpoint, and
-                with it the game, if `recovered`.
+            NonFiniteError: a loss or a weight is not finite. The run was rolled back to the last valid checkpoint, and
+                so was the game if `recovered`.
             GanError: a checkpoint could not be written.
         """
         self._prepare()
@@ -226,11 +227,11 @@ class Trainer:
                 display.ended(self.ended, self.step)
 
     def play_step(self) -> None:
-        """One step of the game: every player's turns."""
+        """Runs one step: the turns of every player that moves in it."""
         done = self.schedule.done(self.point)
         moving = [seat for seat in self.seats if done % seat.every == 0]
         staged = self._stage(moving) if self.staging else None
-        line = self.step + self.log_every - self.step % self.log_every  # the step of the next line of the log
+        line = self.step + self.log_every - self.step % self.log_every  # step of the next line of the log
         for seat in self.seats:  # before any turn: a game may read the rates of all
             seat.set_rate(self.game.progress, done)
         for place, seat in enumerate(self.seats, start=1):
@@ -255,19 +256,19 @@ class Trainer:
         self._reach(Point(self.step, self.seen, elapsed))
 
     def _reach(self, point: Point) -> None:
-        """Notes how far the training has come, the same in every process, for the game too."""
+        """Sets the training's current point, equal in all processes, and the game's `step` and `progress`."""
         self.point, moment = point, self.game.moment
         moment.step, moment.progress = point.step, self.schedule.progress(point)
 
     def _over_processes(self, values: Terms) -> Terms:
-        """The means over the processes, in each of them."""
+        """Returns the means over all processes."""
         if self.processes.count == 1:
             return values
         means = self.processes.mean(torch.stack(list(values.values())))
         return dict(zip(values, means.unbind(), strict=True))
 
     def _stage(self, moving: Sequence[Seat]) -> tuple[set[str], list[Batch]]:
-        """The step's shared batch, with what the game made of it while the stagers that move may change."""
+        """Returns the keys and parts of the step's staged batch; the moving stagers' parameters require gradients."""
         self._give_turn_to([seat for seat in moving if seat.player.name in self.game.stagers])
         seed = self._seed(0, 0)
         batches = self._next_batches()
@@ -282,14 +283,14 @@ class Trainer:
         return set(batches[0]), staged
 
     def _as_seen_by(self, seat: Seat, staged: tuple[set[str], list[Batch]]) -> list[Batch]:
-        """The staged batch: a stager trains through what was made, for everybody else it is constant."""
+        """Returns the staged batch as a player gets it: staged tensors are detached unless the player is a stager."""
         drawn, batches = staged
         if seat.player.name in self.game.stagers:
             return batches
         return [{key: value if key in drawn else value.detach() for key, value in b.items()} for b in batches]
 
     def _next_batches(self) -> list[Batch]:
-        """A fresh batch, in the parts that gradients are accumulated over."""
+        """Returns the next batch, split into the parts over which gradients are accumulated."""
         batch = next(self.stream)
         self.seen += self.stream.batch_size
         if self.settings.accumulate == 1:
@@ -298,7 +299,7 @@ class Trainer:
         return [{key: parts[key][i] for key in parts} for i in range(self.settings.accumulate)]
 
     def _give_turn_to(self, movers: Sequence[Seat]) -> None:
-        """Only the movers' parameters require gradients, those included that another player has too."""
+        """Lets only the movers' parameters require gradients, including those shared with other players."""
         for seat in self.seats:
             if seat not in movers:
                 seat.allow(False)
@@ -306,7 +307,7 @@ class Trainer:
             seat.allow(True)
 
     def _seed(self, place: int, turn: int) -> int:
-        """A turn's seed; torch's own generator is set by it too, differently in every process."""
+        """Returns the seed of a turn and seeds torch's generators with it, differently in every process."""
         seed = mix(self.settings.seed, self.step, place, turn)
         seed_torch(mix(seed, self.processes.rank), self.processes.device)
         return seed
@@ -314,18 +315,18 @@ class Trainer:
     # Phases.
 
     def enter_due(self) -> None:
-        """Begins the next phase where one is due, with its data from the start."""
+        """Enters the next phase if it is due, at the start of its data."""
         if self.schedule.due(self.point):
             self.schedule.enter(self.point)
             self._enter(position=0)
 
     def _enter(self, position: int) -> None:
-        """Begins or resumes the schedule's phase: its players, with fresh optimizers, and its data from a position."""
+        """Enters the schedule's current phase, with new optimizers, at a position of its data."""
         number, phase = self.schedule.number, self.schedule.phase
         batch_size = self.game.batch_size = phase.batch_size or self.settings.batch_size
         self.log_every, self.sample_every, self.checkpoint_every = intervals(phase, self.settings)
         self._reach(self.point)
-        # Of new weights: the same in all processes, and when the run is resumed.
+        # For new weights: equal in all processes, and when the run is resumed.
         seed_torch(mix(self.settings.seed, number), self.processes.device)
         self.release()
         self.game.enter_phase(number, self.schedule.progress(self.point))
@@ -347,13 +348,13 @@ class Trainer:
         release(self.game, self.frozen)
 
     def _lay_out(self) -> None:
-        """Moves the game to the device, in the memory layout in which it runs fastest; the average follows."""
+        """Moves the game and its average to the device, in the fastest memory format."""
         lay_out(self.game.to(self.processes.device))
         if self.average is not None:
             self.average.follow(self.game)
 
     def _seat_players(self, phase: Phase) -> None:
-        """Everyone who plays in the phase takes a seat; networks that nobody there owns are frozen."""
+        """Creates the state of the phase's players; networks that none of them trains are frozen."""
         players = cast_of(self.game)
         if self.game.shares_samples(self.game.stagers) and not any(name in players for name in self.game.stagers):
             given = f"`stagers` names {', '.join(self.game.stagers)}, and the players are {', '.join(players)}"
@@ -380,7 +381,7 @@ class Trainer:
     # What is written.
 
     def _log(self, display: Display, trackers: Trackers) -> None:
-        """A line for the interval; one that has only begun at the end stays open, for the run that goes on."""
+        """Writes a line of the log if it is due; an incomplete last interval stays open for a resumed run."""
         due = self.step % self.log_every == 0
         if not (due or self.over):
             return
@@ -398,7 +399,7 @@ class Trainer:
             display.line(line)
 
     def _show(self) -> None:
-        """A picture of samples, and a look at them for the doctor."""
+        """Writes a picture of samples, and logs diagnostics of them for the doctor."""
         every = self.sample_every
         if not ((every and self.step % every == 0) or self.over):
             return
@@ -412,7 +413,7 @@ class Trainer:
         self.processes.wait()
 
     def _evaluate(self, trackers: Trackers) -> None:
-        """Measures the game with the averaged weights; the time does not count as the training's."""
+        """Evaluates the game with the averaged weights; the time does not count as training time."""
         every = self.settings.evaluate_every
         if self.evaluate is None or every is None:
             return
@@ -435,10 +436,10 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, and removes those that are too old to keep; called in every process.
+        """Writes a checkpoint of this step and removes old ones; must be called in every process.
 
         Raises:
-            NonFiniteError: something in it is not finite; nothing is written.
+            NonFiniteError: a tensor is not finite; nothing is written.
         """
         tensors, plain = split_state(self.game)
         optimizers, groups = self._optimizer_state()
@@ -467,14 +468,14 @@ class Trainer:
         self.processes.wait()
 
     def restore(self) -> list[str]:
-        """Goes to the newest checkpoint that is whole and finite, and changes nothing in the run.
+        """Loads the latest valid checkpoint, without changing the run folder.
 
         Returns:
-            What was wrong with newer ones, a line each.
+            Problems of newer checkpoints, one line each.
 
         Raises:
-            CheckpointError: none is whole and finite.
-            RecipeError: the recipe asks a player for another kind of optimizer than it had.
+            CheckpointError: no checkpoint is valid.
+            RecipeError: the recipe changes the kind of a player's optimizer.
         """
         problems: list[str] = []
         for checkpoint in self._good_checkpoints(problems):
@@ -485,7 +486,7 @@ class Trainer:
     def _good_checkpoints(
         self, problems: list[str], step: int | None = None
     ) -> Iterator[tuple[Path, dict[str, Tensors], Progress]]:
-        """The checkpoints (up to a step) that are whole and finite, newest first; `problems` gets what others lack."""
+        """Yields the valid checkpoints up to a step, newest first; `problems` collects those of the others."""
         for folder in reversed(self.run.checkpoints(step)):
             try:
                 files, state = read_checkpoint(folder)
@@ -494,7 +495,7 @@ class Trainer:
                 problems.append(str(error))
                 continue
             except ValidationError:
-                problems.append(f"{folder}: its state.json is not a training's")
+                problems.append(f"{folder}: its state.json is not that of a training")
                 continue
             wrong = self._not_finite(files)
             if wrong:
@@ -503,10 +504,10 @@ class Trainer:
                 yield folder, files, progress
 
     def rewind(self) -> None:
-        """Forgets what the run holds of later steps than this one: the training goes on from here."""
-        self.processes.wait()  # until all have read: the first now tidies up
+        """Removes everything that the run folder has of later steps."""
+        self.processes.wait()  # until all processes have read the checkpoint
         if self.processes.first:
-            before = self.run.recipe.train  # a resumed run may have got other intervals
+            before = self.run.recipe.train  # a resumed run may have other intervals
             log_every, sample_every, _ = intervals(self.schedule.phase, before)
             self.run.rewind(
                 self.step, log_every=log_every, sample_every=sample_every, evaluate_every=before.evaluate_every
@@ -514,10 +515,10 @@ class Trainer:
             self.run.keep_checkpoints(self.settings.keep_checkpoints, self.step)
 
     def _load(self, folder: Path, files: dict[str, Tensors], saved: Progress) -> None:
-        """Takes up a checkpoint.
+        """Loads a checkpoint.
 
         Raises:
-            CheckpointError: it is of another game, or of other phases or players.
+            CheckpointError: it belongs to another game, or has other phases or players.
         """
         try:
             start = Point(saved.starts[-1], saved.start_seen, saved.start_elapsed)
@@ -532,27 +533,27 @@ class Trainer:
             if (folder / EXTRA).is_dir():
                 self.game.load_files(folder / EXTRA)
             load_state(self.game, files[GAME], saved.game, folder)
-            if self.average is not None:  # where there was none, it begins here
+            if self.average is not None:  # an average that the run did not have starts here
                 self.average.load(files.get(AVERAGE, self.average.weights))
                 self.average.samples = saved.averaged
             for seat in self.seats:
                 self._check_kind(seat)
                 seat.optimizer.load_state_dict(_optimizer_state(seat, files[OPTIMIZERS], saved.optimizers))
-                if saved.scalers[seat.player.name]:  # there is nothing in one that another precision had no use for
+                if saved.scalers[seat.player.name]:  # empty in precisions without loss scaling
                     seat.scaler.load_state_dict(saved.scalers[seat.player.name])
             self.ledger.load(saved.ledger, self.processes)
         except (TypeError, ValueError, LookupError) as error:
-            raise CheckpointError(f"{folder}: is not of this run's recipe ({error})") from error
+            raise CheckpointError(f"{folder}: does not fit this run's recipe ({error})") from error
 
     def _check_kind(self, seat: Seat) -> None:
-        """Makes sure that a player's optimizer is of the kind whose state was saved."""
+        """Checks that a player's optimizer is of the kind whose state was saved."""
         before = self.run.recipe.player_optimizer(seat.player.name, seat.player.optimizer).name
         if seat.settings.name != before:
-            what = f"{self.run.path}: the optimizer of `{seat.player.name}` is {before}, and what it remembers is too"
-            raise RecipeError(f"{what}; leave its `name`, or train anew with {seat.settings.name}")
+            what = f"{self.run.path}: the state of the optimizer of `{seat.player.name}` is that of {before}"
+            raise RecipeError(f"{what}; keep its `name`, or start a new run with {seat.settings.name}")
 
     def _optimizer_state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Optimizers' tensors as `player/parameter/name`, and their settings."""
+        """Returns the optimizers' tensors as `player/parameter/name`, and their parameter groups."""
         tensors: Tensors = {}
         groups: dict[str, Any] = {}
         for seat in self.seats:
@@ -564,26 +565,26 @@ class Trainer:
                         tensors[f"{seat.player.name}/{index}/{name}"] = value
         return tensors, groups
 
-    # When to stop, and what is wrong.
+    # End of a run, and errors.
 
     def finished(self) -> bool:
-        """Returns whether the run has reached one of its limits, or ends by its regime, whose sentence is `ended`."""
+        """Returns whether the run has reached a limit or the regime ends it; sets `ended` to the regime's reason."""
         self.ended = self.regime.over()
         return self.ended is not None or self.schedule.over(self.point)
 
     def _is_over(self) -> bool:
-        """Whether the training ends here; asked once a step of all processes, so that they agree on it and on why."""
+        """Returns whether the training ends here; called once per step in all processes, so that they agree."""
         why = self.processes.highest(FINISHED if self.finished() else self._signal)
         self.interrupted = signal.Signals(why).name if 0 < why < FINISHED else None
         return why > 0
 
     def _seconds(self) -> float:
-        """Time spent training, that before an interruption included."""
+        """Returns the training time in seconds, including that before interruptions."""
         return self.elapsed + time.perf_counter() - self._mark[0]
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Within it, SIGINT and SIGTERM end the training at the next step; a second one ends it at once."""
+        """Context in which SIGINT and SIGTERM end the training after the current step, and a second signal at once."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self._signal:
@@ -592,7 +593,7 @@ class Trainer:
 
         try:
             old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # signals reach the main thread alone
+        except ValueError:  # signal handlers can only be set in the main thread
             old = {}
         try:
             yield
@@ -601,7 +602,11 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _finite(self, figures: dict[str, float]) -> dict[str, float]:
-        """The figures, all finite; an infinite gradient is left out, since a scaler then skips the step."""
+        """Returns the figures without non-finite gradient norms, for which a gradient scaler skips the step.
+
+        Raises:
+            NonFiniteError: another figure is not finite.
+        """
         figures = {n: value for n, value in figures.items() if math.isfinite(value) or not n.endswith(GRADIENT_NORM)}
         wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
@@ -609,7 +614,7 @@ class Trainer:
         return figures
 
     def _not_finite(self, files: dict[str, Tensors]) -> str:
-        """The first of a checkpoint's tensors that is not finite, in words. A buffer may be infinite, as masks are."""
+        """Returns a message about the first non-finite tensor, or nothing. Buffers, such as masks, may be infinite."""
         weights = {name for name, _ in self.game.named_parameters()}
         for file, tensors in files.items():
             for name, tensor in tensors.items():
@@ -619,31 +624,31 @@ class Trainer:
         return ""
 
     def _roll_back(self, what: str) -> str:
-        """Goes back to the newest good checkpoint and forgets what came after it, which is put on record.
+        """Rolls the run back to the latest valid checkpoint and records it in `rollbacks.jsonl`.
 
         Returns:
-            What happened, and what to do: the error's line.
+            The error message: the problem, and how to continue.
         """
         happened = f"step {self.step}: {what}"
         good = next(self._good_checkpoints([], self.step), None)
         if self.processes.first:
             self.run.append_rollback(self.step, None if good is None else good[2].step, what)
         if good is None:
-            hint = "train anew with a lower `optimizer.learning_rate` or with `optimizer.clip_norm`"
-            return f"{happened}; there is no good checkpoint to go back to: set `train.checkpoint_every`, and {hint}"
+            hint = "start a new run with a lower `optimizer.learning_rate` or with `optimizer.clip_norm`"
+            return f"{happened}; there is no valid checkpoint to return to: set `train.checkpoint_every`, and {hint}"
         try:
             self._load(*good)
             self.recovered = True
-        except CheckpointError:  # the game has grown since; one that is built anew can be resumed
+        except CheckpointError:  # the game has grown since; a rebuilt one can be resumed
             self.step = good[2].step
         self.rewind()
         if self.recovered:
             self.over = True
             self._show()
-        return f"{happened}; rolled back to step {self.step}; go on with {self._gentler()}"
+        return f"{happened}; rolled back to step {self.step}; continue with {self._gentler()}"
 
     def _gentler(self) -> str:
-        """How to go on with half the learning rates, or else with something that bounds the numbers."""
+        """Returns the command or call that resumes with half the learning rates, or with bf16 or gradient clipping."""
         changes: dict[str, float] = {}
         for seat in self.seats:
             player, settings = seat.player, self.recipe.players.get(seat.player.name)
@@ -665,27 +670,27 @@ class Trainer:
         parts = self.processes.count * self.settings.accumulate
         for size in [self.settings.batch_size, *filter(None, (phase.batch_size for phase in game.phases()))]:
             if size % parts:
-                raise RecipeError(f"a batch of {size} cannot be cut into {parts} (processes × parts); use a multiple")
+                raise RecipeError(f"a batch size of {size} is not divisible by {parts} (processes × parts)")
         kind = type(game)
         if kind.sample is Game.sample and kind.apply is Game.apply and kind.preview is Game.preview:
-            raise RecipeError(f"{kind.__name__} has nothing to show; define `sample`, `apply` or `preview`")
+            raise RecipeError(f"{kind.__name__} has no samples to show; define `sample`, `apply` or `preview`")
 
     # Pictures.
 
     def _check_split(self) -> None:
-        """Checks that the first phase has data to train on beside those held out."""
+        """Checks that the first phase has training items besides those held out."""
         phase = next(iter(self.game.phases()))
         hold_out(self.data.for_training(phase.spec), self.recipe.data.held_out)
 
     def _read_reference(self) -> Batch:
-        """Reads the batch that pictures are made from."""
+        """Returns the batch from which pictures are made."""
         count, self.columns = _picture(self.settings.show, self.game.num_classes)
         count = min(count, length(self.data.plain))
         seed_torch(0, self.processes.device)  # for items that draw from torch's generator
         return next(BatchStream(self.data.plain, count, seed=0, device=self.processes.device))
 
     def _prepare(self) -> None:
-        """Draws the picture of real samples, and sets what the device needs."""
+        """Applies the device's settings and writes the picture of real samples."""
         if self.processes.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         elif self.processes.device.type == "cpu":
@@ -711,7 +716,7 @@ def intervals(phase: Phase, settings: TrainSettings) -> tuple[int, int | None, i
 
 
 def train_mode(network: nn.Module) -> None:
-    """Sets a network to training mode, except the parts of it that are wholly frozen."""
+    """Sets a network to training mode, except modules whose parameters are all frozen."""
     network.train()
     for part in network.modules():
         parameters = list(part.parameters())
@@ -720,14 +725,14 @@ def train_mode(network: nn.Module) -> None:
 
 
 def _picture(show: int, classes: int | None) -> tuple[int, int | None]:
-    """How many samples a picture shows, and in how many columns: whole rows of all classes where there are few."""
+    """Returns the numbers of samples and columns of a picture: whole rows of all classes if there are few classes."""
     if classes is None or classes > COLUMNS_BY_CLASS:
         return show, None
     return max(1, show // classes) * classes, classes
 
 
 def _optimizer_state(seat: Seat, tensors: Tensors, groups: dict[str, Any]) -> dict[str, Any]:
-    """A seat's part of the tensors; what belongs to a parameter gets its layout, which fused optimizers rely on."""
+    """Returns a player's optimizer state. Tensors get their parameter's memory format, as fused optimizers need."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         player, index, name = key.rsplit("/", 2)
@@ -735,7 +740,7 @@ def _optimizer_state(seat: Seat, tensors: Tensors, groups: dict[str, Any]) -> di
             like = seat.parameters[int(index)]
             alike = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
             state.setdefault(int(index), {})[name] = alike
-    fresh = seat.optimizer.state_dict()["param_groups"]  # as the recipe has it now
+    fresh = seat.optimizer.state_dict()["param_groups"]  # with the recipe's current settings
     saved = groups[seat.player.name]
     groups_now = [old | new | {"params": old["params"]} for old, new in zip(saved, fresh, strict=True)]
     return {"state": state, "param_groups": groups_now}

@@ -60,7 +60,7 @@ def initialize(module: nn.Module) -> None:
 
 
 LOCAL_NORMS = frozenset({"batch", "none"})
-"""Norms that use no statistics of the sample in evaluation mode."""
+"""Norms that do not use statistics of the sample in evaluation mode."""
 
 
 def fastest_layout(norm: str, ndim: int) -> torch.memory_format | None:
@@ -128,7 +128,7 @@ class ResNetTranslator(nn.Module):
 
     Attributes:
         multiple: number by which the sides of a sample must be divisible.
-        least: shortest side; the padding at a quarter of the resolution needs two values.
+        least: minimum side; the padding at a quarter of the resolution needs two values.
         reach: in evaluation mode, the largest distance from an input that an output depends on; None if it depends on
             the whole sample, through the statistics of `instance` or `layer`.
     """
@@ -184,7 +184,7 @@ class UNetTranslator(nn.Module):
 
     Attributes:
         multiple: number by which the sides of a sample must be divisible, `2 ** depth`.
-        least: shortest side, the same.
+        least: minimum side, also `2 ** depth`.
         reach: in evaluation mode, the largest distance from an input that an output depends on; None if it depends on
             the whole sample, through the statistics of `instance` or `layer`.
         memory_format: contiguous for images; the paper's network is 10 % slower or more in channels-last on a CPU.

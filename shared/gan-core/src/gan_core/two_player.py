@@ -35,7 +35,7 @@ class TwoPlayerGame(Game):
         regularizers: penalties, augmentations and constraints; only with a plain network as discriminator.
 
     Attributes:
-        prior: distribution of the latents, in words.
+        prior: description of the latents' distribution.
         discriminator: the adversary; its network is `discriminator.network`.
 
     Raises:
@@ -88,7 +88,7 @@ class TwoPlayerGame(Game):
         return {"discriminator": self.discriminator.realness(real, **condition)}
 
     def fakes(self, count: int, **condition: Any) -> Tensor:
-        """Generates `count` samples as the discriminator takes them; for users, `finish` may convert them."""
+        """Generates `count` samples for the discriminator; `finish` converts them for users."""
         return self.synthesize(self._drawn_styles(count, **condition), **condition)
 
     def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
@@ -102,16 +102,16 @@ class TwoPlayerGame(Game):
         return self.finish(self.synthesize(self.styles(latent, **condition), **condition))
 
     def styles(self, latent: Tensor, **condition: Any) -> Tensor:
-        """Returns what path lengths are measured in, by default the latents; override it for a mapping network."""
+        """Returns the latents in which path lengths are measured (default: z); override it for a mapping network."""
         return latent
 
     def synthesize(self, styles: Tensor, **condition: Any) -> Tensor:
-        """Generates samples from what `styles` returns, as the discriminator takes them."""
+        """Generates samples for the discriminator from the result of `styles`."""
         samples: Tensor = self.generator(styles, **condition)
         return samples
 
     def finish(self, fakes: Tensor) -> Tensor:
-        """Converts samples as the discriminator takes them to those that users get; by default they are the same."""
+        """Converts samples for the discriminator to samples for users (default: unchanged)."""
         return fakes
 
     def _drawn_styles(self, count: int, **condition: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training looks at when it shows its samples, for the doctor: how diverse they are, and what is memorised."""
+"""Diagnostics of samples during training, for the doctor: diversity, and memorisation of the training data."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from gan_core.draws import BLOCK, seed_torch
 from gan_core.game import Batch, Game
 
 ITEMS = 128
-"""That are looked at, of the data and of the samples."""
+"""Maximum number of real items and of samples that are compared."""
 FEWEST = 16
-"""Of fewer, nothing is said."""
+"""Minimum number of items for a figure."""
 VALUES = 4096
-"""Of an item that are compared: of larger ones, every second, third …"""
+"""Maximum number of values per item that are compared; larger items are subsampled with a stride."""
 
 
 class Watch:
-    """A game's samples and its discriminator beside the data of a phase.
+    """Diagnostics of a game against the data of a phase.
 
     Args:
-        game: that is trained.
-        training: the phase's data.
-        held_out: those that it is not trained on, if there are any.
+        game: game that is trained.
+        training: training items of the phase.
+        held_out: held-out items; None if there are none.
     """
 
     def __init__(self, game: Game, training: Dataset[Batch], held_out: Dataset[Batch] | None):
@@ -36,12 +36,12 @@ class Watch:
     def figures(self) -> dict[str, float]:
         """Returns the figures that can be computed.
 
-        `samples/nearest` is the median distance of a sample to the one most like it, of its own class where there are
-        classes, as a multiple of the same among as many of the data; `samples/spread` is the mean distance of two,
-        likewise. `held_out/recognised` is how often the discriminator finds an item that it is trained on more real
-        than one that it is not; with several adversaries, `held_out/NAME/recognised`.
+        `samples/nearest` is the median distance from a sample to its nearest neighbour (of its own class, if there are
+        classes), relative to that among as many real items; `samples/spread` is the relative mean distance between two
+        samples. `held_out/recognised` is the probability that the discriminator scores a training item as more real
+        than a held-out item; with several adversaries, `held_out/NAME/recognised`.
         """
-        seed_torch(0, self.game.device)  # of items and views that are drawn
+        seed_torch(0, self.game.device)  # for random crops and views of the items
         if self.real is None:
             self.real = some(self.training, ITEMS, self.game.device)
         found: dict[str, float] = {}
@@ -82,17 +82,17 @@ class Watch:
 
 
 def _rows(samples: Tensor) -> Tensor:
-    """Samples as rows of numbers, `[N, VALUES]` at most."""
+    """Returns samples as rows `[N, D]`, D at most `VALUES`."""
     rows = samples.flatten(1)
     return rows[:, :: -(-rows.shape[1] // VALUES)].float()
 
 
 def _distances(rows: Tensor, label: Tensor | None) -> tuple[float, float]:
-    """The median distance of a row to the nearest other, and the mean distance of two; of one class, where enough are.
+    """Returns the median distance of a row to its nearest neighbour, and the mean distance between two rows.
 
     Args:
         rows: `[N, D]`.
-        label: of each, `[N]`, if they have classes.
+        label: class of each row, `[N]`; if enough rows share a class, only rows of one class are compared.
     """
     apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")  # exact for rows that are nearly alike
     apart.fill_diagonal_(torch.inf)

@@ -123,8 +123,8 @@ class MelSource(nn.Module):
     """`z [B, latent_dim]` and a class to mels `[B, mels, frames]` of the contract, for export.
 
     Args:
-        generator: of standardised mels.
-        mels: by what they are standardised.
+        generator: generator of standardised mels.
+        mels: standardisation of the mels.
     """
 
     def __init__(self, generator: nn.Module, mels: Mels):
@@ -161,7 +161,7 @@ class MelSpec(SpectrogramGAN):
         return self.spectrogram.contract
 
     def exports(self) -> dict[str, Exported]:
-        """Returns the generator together with the way back from standardised mels."""
+        """Returns the generator, followed by the inverse of the standardisation."""
         made = super().exports()["generator"]
         facts = {**made.facts, "mel": self.contract.model_dump(mode="json")}
         network = MelSource(made.network, self.spectrogram)

@@ -276,10 +276,10 @@ class MidiNet(TwoPlayerGame):
         }
 
     def render(self, latent: Tensor, **condition: Any) -> Tensor:
-        raise RecipeError(f"{self.title} draws a latent for every bar of a tune, so none to interpolate between")
+        raise RecipeError(f"{self.title} draws a latent for every bar, so it has no latents to interpolate between")
 
     def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
-        """Tunes `[count, 2, 16 bars]`."""
+        """Generates tunes `[count, 2, 16 bars]`."""
         kept = draws.integers(KEPT, count, like=self.primers)
         chords, pitches = self.progressions[kept], [self.primers[kept]]
         for chord in chords.unbind(1):
@@ -289,7 +289,7 @@ class MidiNet(TwoPlayerGame):
         return torch.stack([torch.cat(pitches[1:], dim=1), chords.repeat_interleave(STEPS, dim=1)], dim=1)
 
     def exports(self) -> dict[str, Exported]:
-        """Returns the generator of a bar; the bars of a tune are made one after the other."""
+        """Returns the generator of one bar; the bars of a tune are generated one after the other."""
         made = super().exports()["generator"]
         inputs = {
             **made.inputs,

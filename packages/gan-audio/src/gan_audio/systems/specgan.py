@@ -364,7 +364,7 @@ class SpectrogramGAN(WaveGAN):
         self.spectrogram.measure(audio_of(batch)[0] for batch in read(training, some, 64))
 
     def exports(self) -> dict[str, Exported]:
-        """Returns the generator of standardised spectrograms; the way from there to sound is not part of it."""
+        """Returns the generator of standardised spectrograms, without the inversion to sound."""
         made = super().exports()["generator"]
         spectrograms = {"spectrograms": "[-1, 1], standardised by the training data"}
         return {"generator": replace(made, outputs=spectrograms)}

@@ -342,7 +342,7 @@ class Vocoder(Game):
         return {"resynthesised": self.resynthesize(batch["audio"])}
 
     def exports(self) -> dict[str, Exported]:
-        """Returns the generator with weight normalisation taken out, for mels of any number of frames."""
+        """Returns the generator without weight normalisation, for mels of any number of frames."""
         frames = Axis("frames", least=self.generator.least)
         mel = {"mel": Input((BATCH, self.contract.mels, frames), self.contract.describe())}
         facts = {"sample_rate": self.contract.sample_rate, "mel": self.contract.model_dump(mode="json")}

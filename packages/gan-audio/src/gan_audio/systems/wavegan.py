@@ -300,7 +300,7 @@ class WaveGAN(TwoPlayerGame):
     prior: ClassVar[str] = "uniform in [-1, 1]"
 
     def latent(self, count: int, *, truncation: Truncation = None) -> Tensor:
-        """Draws latents `[count, latent_dim]`, uniform in [-ψ, ψ], where ψ is the truncation, or 1."""
+        """Draws latents `[count, latent_dim]`, uniform in [-ψ, ψ], where ψ is the truncation (default: 1)."""
         like = next(self.parameters())
         return draws.symmetric(count, latent_dim(self.generator), like=like, truncation=truncation)
 
@@ -308,10 +308,10 @@ class WaveGAN(TwoPlayerGame):
         return straight_line(start, end, share)
 
     def finish(self, fakes: Tensor) -> Tensor:
-        return fakes.clamp(-1, 1)  # a post-filter's output may be outside
+        return fakes.clamp(-1, 1)  # a post-filter's output may exceed [-1, 1]
 
     def exports(self) -> dict[str, Exported]:
-        """Returns the generator, whose samples are audio before they are clamped to [-1, 1]."""
+        """Returns the generator; its output is audio before clamping to [-1, 1]."""
         made = super().exports()["generator"]
         return {"generator": replace(made, facts={"sample_rate": cast(SoundSpec, self.spec).sample_rate})}
 

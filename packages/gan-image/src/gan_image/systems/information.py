@@ -172,7 +172,7 @@ class InfoGAN(TwoPlayerGame):
         )
 
     def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-        """Returns latents on the straight line: noise and continuous codes move, the category stays the start's."""
+        """Returns latents on a straight line; noise and continuous codes change, the category is that of `start`."""
         latents = straight_line(start, end, share)
         category = slice(self.noise, self.noise + self.categories)
         latents[:, :, category] = start[:, None, category]

@@ -1,6 +1,7 @@
-"""Networks that grow: they begin at 4 pixels, and every phase of the training doubles the size.
+"""Progressive growing: networks start at 4 pixels, and every phase of the training doubles the size.
 
-- `progan`: Karras et al. 2018, arXiv:1710.10196.
+- `progan`: Karras et al. 2018, arXiv:1710.10196. The images of each size are the data reduced by Lanczos' filter, where
+  the authors average squares of pixels.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from gan_core.regularizers import R1, R2, GradientPenalty, Regularizer
 from gan_core.two_player import TwoPlayerGame
 
 SMALLEST = 4
-"""Side in pixels of the images of the first phase."""
+"""Side of the first phase's images, in pixels."""
 WIDTHS = (512, 512, 512, 512, 256, 128, 64, 32, 16)
-"""Channels at 4 pixels, 8, 16 and so on up to 1024 (Karras et al. 2018, table 2)."""
+"""Channels at 4, 8, 16, … 1024 pixels (Karras et al. 2018, table 2)."""
 FADING = 0.5
-"""Share of a phase in which its new blocks are faded in; in the rest they are trained on (appendix A.1)."""
+"""Fraction of a phase in which its new blocks are faded in (appendix A.1)."""
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, *, gain: float = math.sqrt(2)) -> nn.Module:
@@ -41,7 +42,7 @@ def convolution(inputs: int, outputs: int, size: int = 3, *, gain: float = math.
 
 
 def doubled(images: Tensor) -> Tensor:
-    """Repeats every pixel twice along both axes."""
+    """Doubles the size by repeating every pixel along both axes."""
     return interpolate(images, scale_factor=2)
 
 
@@ -49,7 +50,7 @@ class Start(nn.Sequential):
     """`z [B, latent_dim]` to features `[B, outputs, 4, 4]`: the generator's first block."""
 
     def __init__(self, latent_dim: int, outputs: int):
-        # The gain is the authors': a quarter of He's.
+        # The authors' gain, a quarter of He's.
         project = equalized(nn.Linear(latent_dim, outputs * SMALLEST**2), gain=math.sqrt(2) / 4)
         super().__init__(
             PixelNorm(), project, nn.Unflatten(1, (outputs, SMALLEST, SMALLEST)), nn.LeakyReLU(0.2), PixelNorm(),
@@ -78,7 +79,7 @@ class Down(nn.Sequential):
 
 
 class End(nn.Sequential):
-    """Features `[B, inputs, 4, 4]` and their deviation in the batch to `[B, inputs]`; the discriminator ends so."""
+    """Last block of the discriminator, with minibatch deviation: features `[B, inputs, 4, 4]` to `[B, inputs]`."""
 
     def __init__(self, inputs: int):
         super().__init__(
@@ -88,15 +89,15 @@ class End(nn.Sequential):
 
 
 class Growing(nn.Module):
-    """A network with a block for every size, of which those up to the current size are in use.
+    """A network with a block for every size; only those up to the current size are used.
 
     Args:
-        blocks: blocks of 4 pixels, 8, 16 and so on.
-        rgb: layers between the images and the features of each size, the paper's toRGB or fromRGB.
+        blocks: blocks for 4, 8, 16, … pixels.
+        rgb: layers between images and features of each size (the paper's toRGB or fromRGB).
 
     Attributes:
-        stage: number of the newest block that is in use; images have 4 · 2^stage pixels a side.
-        moment: progress of the phase in which that block is faded in; of a game, or else completed.
+        stage: index of the newest block in use; images have a side of 4 · 2^stage pixels.
+        moment: progress of the phase in which that block is faded in: the game's, or completed without a game.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], rgb: Iterable[nn.Module]):
@@ -106,21 +107,21 @@ class Growing(nn.Module):
 
     @property
     def fade(self) -> float:
-        """Weight of the newest block, from 0 to 1 (the paper's α); the rest is the smaller image's."""
+        """Weight of the newest block (the paper's α), in [0, 1]; the smaller image has the remaining weight."""
         return min(1.0, self.moment.progress / FADING)
 
     def in_use(self) -> tuple[nn.Module, ...]:
-        """Returns the parts that the current images pass through."""
+        """Returns the modules that are used at the current size."""
         return *self.blocks[: self.stage + 1], *self.rgb[max(0, self.stage - 1) : self.stage + 1]
 
 
 class Generator(Growing):
-    """`z [B, latent_dim]` to images `[B, channels, H, W]`, about in [-1, 1], of the current size.
+    """`z [B, latent_dim]` to images `[B, channels, H, W]` of the current size, approximately in [-1, 1].
 
     Args:
         image_size: size when fully grown, 4 doubled any number of times.
-        channels: of the images.
-        latent_dim: of z.
+        channels: channels of the images.
+        latent_dim: size of z.
         widths: channels at 4 pixels, 8, 16 and so on; those beyond `image_size` are not used.
     """
 
@@ -149,7 +150,7 @@ class Discriminator(Growing):
 
     Args:
         image_size: size when fully grown, 4 doubled any number of times.
-        channels: of the images.
+        channels: channels of the images.
         widths: channels at 4 pixels, 8, 16 and so on; those beyond `image_size` are not used.
     """
 
@@ -175,10 +176,10 @@ class Discriminator(Growing):
 
 
 def up_to(image_size: int, widths: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the widths of the sizes from 4 pixels to `image_size`.
+    """Returns the widths for sizes from 4 pixels to `image_size`.
 
     Raises:
-        RecipeError: there are too few, or the size is not 4 doubled.
+        RecipeError: there are too few widths, or the size is not 4 times a power of two.
     """
     sizes = doublings(image_size, SMALLEST, least=0) + 1
     if len(widths) < sizes:
@@ -188,10 +189,10 @@ def up_to(image_size: int, widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class ProGAN(TwoPlayerGame):
-    """Both networks grow by a block in every phase (Karras et al. 2018, arXiv:1710.10196, section 2).
+    """Progressive GAN: both networks grow by a block in every phase (Karras et al. 2018, arXiv:1710.10196, section 2).
 
-    A phase fades the new blocks in and then trains them further, on as many images each; the first phase has no blocks
-    to fade in and half of the images. Samples are enlarged to the full size in all phases.
+    A phase fades the new blocks in and then trains them for as many images. The first phase has no blocks to fade in
+    and half as many images. Samples are enlarged to the full size in all phases.
 
     Args:
         generator: a network that grows.
@@ -200,7 +201,7 @@ class ProGAN(TwoPlayerGame):
         regularizers: penalties, augmentations and constraints.
         drift: weight of E[D(x)²] in the discriminator's loss, which keeps the logits of real images near 0
             (appendix A.1).
-        batch_sizes: batch size at 4 pixels, 8, 16 and so on; none for the recipe's in all phases.
+        batch_sizes: batch sizes at 4, 8, 16, … pixels; empty for the recipe's in all phases.
 
     Raises:
         RecipeError: there are fewer batch sizes than phases.
@@ -239,7 +240,7 @@ class ProGAN(TwoPlayerGame):
         yield Player("generator", generator.in_use(), self.generator_loss)
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """Returns the real images, with details that are faded in like the generator's, and the condition."""
+        """Returns the real images, blended with smaller ones like the generator's, and the condition."""
         images, condition = super().real(batch)
         network = self.growing[0]
         if network.stage == 0:
@@ -252,7 +253,7 @@ class ProGAN(TwoPlayerGame):
 
 
 def with_drift(objective: Objective, weight: float) -> Objective:
-    """Returns an objective whose discriminator's loss has the additional term `weight` · E[D(x)²]."""
+    """Returns an objective with the additional term `weight` · E[D(x)²] in the discriminator's loss."""
 
     def discriminator(real: Tensor, fake: Tensor) -> Tensor:
         return objective.discriminator(real, fake) + weight * real.square().mean()

@@ -27,7 +27,7 @@ from gan_core.files import Unreadable, nothing_readable, skip
 MEMORY_BYTES = 2**31
 """Maximum size of a dataset that is held in memory, in bytes."""
 RESIZED_AT_ONCE = 2**26
-"""Number of values, after it, of the images in memory that are resized at a time."""
+"""Maximum number of values, after resizing, of the images in memory that are resized at once."""
 MEMORY_VALUES = 10**9
 """Maximum number of values that are decoded before training starts, about ten seconds of images."""
 
@@ -35,7 +35,7 @@ logger = logging.getLogger("gan_core")
 
 
 class Items(ABC):
-    """Items by index, any of which may be unreadable.
+    """Items by index; any of them may be unreadable.
 
     Attributes:
         pixels: keys whose uint8 values are pixels.
@@ -198,9 +198,9 @@ def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None 
 
 
 def sized(dataset: Dataset[Batch], spec: ImageSpec) -> Dataset[Batch]:
-    """Returns a dataset whose images are resized as a specification says; see `Resized`.
+    """Returns a dataset whose images are resized to a specification; see `Resized`.
 
-    Images in memory are resized at once, unless they would be larger than `MEMORY_BYTES` afterwards.
+    Images in memory are resized in advance, unless they would then be larger than `MEMORY_BYTES`.
     """
     images = pixels_of(dataset) | LABEL_MAPS
     first = {key: tensor for key, tensor in named(dataset[0]).items() if key in images and tensor.ndim > 2}
@@ -217,13 +217,13 @@ def sized(dataset: Dataset[Batch], spec: ImageSpec) -> Dataset[Batch]:
 
 
 class Resized(Dataset[Batch]):
-    """Items whose images are resized as a specification says, before they are cropped.
+    """Items whose images are resized to a specification, before they are cropped.
 
-    Images are interpolated bilinearly, with antialiasing if they are reduced; label maps keep their values.
+    Images are interpolated bilinearly, with antialiasing when downscaling; label maps keep their values.
 
     Args:
         dataset: items whose images and label maps are `[…, H, W]`. Other tensors are left unchanged.
-        spec: size and kind of resizing.
+        spec: specification with the size and the kind of resizing.
     """
 
     def __init__(self, dataset: Dataset[Batch], spec: ImageSpec):
@@ -249,7 +249,7 @@ class Resized(Dataset[Batch]):
 
 
 def resized(images: Tensor, spec: ImageSpec, *, interpolated: bool) -> Tensor:
-    """Returns images `[…, H, W]` at the size that they have before the crop, of the same type."""
+    """Returns images `[…, H, W]` resized for the crop, with the same dtype."""
     size = loaded_size(images, spec)
     if tuple(images.shape[-2:]) == size:
         return images

@@ -234,7 +234,7 @@ class _Unpaired(Dataset[Batch]):
         return _Unpaired(training), _Unpaired(held_out)
 
     def apart(self, part: str) -> Dataset[Batch]:
-        """Returns one of the two sets by itself."""
+        """Returns one of the two sets."""
         return _Alone(part, *self.parts[part])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
@@ -249,7 +249,7 @@ class _Unpaired(Dataset[Batch]):
 
 
 class _Alone(Dataset[Batch]):
-    """One of two unpaired sets, its samples under the name of the part."""
+    """One of two unpaired sets, with its samples under the name of the part."""
 
     def __init__(self, part: str, dataset: Dataset[Batch], key: str):
         self.part, self.dataset, self.key = part, dataset, key
@@ -275,8 +275,8 @@ class Derived(Source):
     Args:
         data: data with exactly one key besides `label`; its samples become `target`.
         degrade: takes a sample after cropping and flipping (images: uint8 `[C, H, W]`) and a list of random numbers,
-            and returns the `source`. All sources must have one shape. It also runs in worker processes; its random
-            choices must depend only on the numbers.
+            and returns the `source`. All sources must have one shape. It also runs in worker processes, and its
+            randomness must come only from the numbers.
         draws: length of the list, of numbers in [0, 1) that are drawn anew each time an item is read (default: 0).
         labels: whether items keep their `label`, for class-conditional games.
         name: name of the source (default: that of the data).

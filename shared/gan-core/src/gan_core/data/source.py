@@ -109,7 +109,7 @@ class TensorDataset(Dataset[Batch]):
 
 
 class FixedSource(Source):
-    """A source of a dataset whose items are only converted in size: images are resized, cropped and flipped.
+    """A source of a dataset whose images are resized, cropped and flipped, and otherwise unchanged.
 
     Args:
         dataset: a map-style dataset with a length, whose items are `dict[str, Tensor]`.
@@ -133,10 +133,10 @@ class FixedSource(Source):
         return length(self.dataset)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns the items, resized, cropped and flipped as the specification says; see `Source.fit`.
+        """Returns the items, resized, cropped and flipped to the specification; see `Source.fit`.
 
         Raises:
-            DataError: the images have other channels, or are not resized and smaller than the specification's size.
+            DataError: the number of channels differs, or images are too small and the specification does not resize.
         """
         from gan_core.data.items import Augmented, augmented, sized
 
@@ -154,7 +154,7 @@ class FixedSource(Source):
         return dataset
 
     def items(self, spec: Spec) -> Items:
-        """Returns the items, resized as the specification says: a composed source crops all parts of an item alike."""
+        """Returns the items resized but not cropped: composed sources apply the same crop to all parts of an item."""
         from gan_core.data.items import DatasetItems, sized
 
         if not isinstance(spec, ImageSpec):
@@ -250,10 +250,15 @@ def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None
     return facts
 
 
+LABELLED = "a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"
+PAIRS = (
+    "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)` or "
+    "`Derived(target, degrade)`"
+)
 PROVIDERS = {
-    "label": "give a folder with a sub-folder for each class",
-    "source": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
-    "target": "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)`",
+    "label": f"give {LABELLED}",
+    "source": PAIRS,
+    "target": PAIRS,
     "mask": "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`",
 }
 """Instruction in the error message for each missing key."""
@@ -314,7 +319,7 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
     have = source.facts.get("num_classes")
     if have is None:
         given = f"{source.name} has no labels, but `network.num_classes` is {num_classes}"
-        raise DataError(f"{given}; leave it out, or give a folder with a sub-folder for each class")
+        raise DataError(f"{given}; leave it out, or give {LABELLED}")
     if have != num_classes:
         raise DataError(
             f"{source.name} has {have} classes, but `network.num_classes` is {num_classes}; set it to {have}"

@@ -24,7 +24,7 @@ class Spec(Settings):
     Attributes:
         key: key of the samples in a batch; None if it is not specified.
         thing: name of the samples in messages, in the plural.
-        values: range of the values, in words.
+        values: description of the range of values.
     """
 
     key: ClassVar[str | None] = None

@@ -98,13 +98,13 @@ def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dat
 
 
 class IndexStream(Sampler[list[int]]):
-    """Endless batches of indices, in a new seeded order in each epoch, from any position. Batches may span epochs.
+    """Endless batches of indices in a new seeded order for each epoch, from any position. Batches may span epochs.
 
     Each process reads its own rows of the global batch, so the global batches do not depend on the number of processes.
 
     Attributes:
-        varies: whether the sizes of the batches vary, in a subclass. The position of a stream then counts batches
-            instead of samples.
+        varies: whether batch sizes vary (in subclasses). The position of a stream then counts batches instead of
+            samples.
     """
 
     varies = False
@@ -155,7 +155,7 @@ class _Placed(Dataset[Any]):
             seed_torch(mix(mix(self.seed, self.rank), place), CPU)
         try:
             with reading(self.seed, place + self.row):
-                if not indices:  # no rows, in the shape of an item
+                if not indices:  # an empty batch with the shape of an item
                     return {key: value[:0] for key, value in collate(fetch(self.dataset, [0])).items()}
                 return collate(fetch(self.dataset, indices))
         except GanError as error:  # raised by the stream; a worker would wrap it in its own traceback
@@ -195,7 +195,7 @@ class BatchStream:
         items = length(dataset)
         indices = order(items, batch_size, seed=seed, position=position, rank=rank, processes=processes)
         self.advance = 1 if indices.varies else batch_size
-        # An item's number in the stream, from which it draws. A batch whose size varies has at most all the items.
+        # Index of an item in the stream, which seeds its draws. A batch of varying size has at most all items.
         numbers = (position * items, items) if indices.varies else (position, batch_size)
         places: Iterable[Any] = zip(count(*numbers), indices)  # both are endless
         placed, pin = _Placed(dataset, seed, rank=rank, row=indices.rows.start), device.type == "cuda"
@@ -244,7 +244,7 @@ def read(dataset: Dataset[Batch], indices: Sequence[int] | Tensor, batch_size: i
 
 
 def some(dataset: Dataset[Batch], most: int, device: torch.device = CPU) -> Batch:
-    """Returns at most `most` items of a dataset in one batch: always the same ones, in the order of a fixed shuffle."""
+    """Returns up to `most` items of a dataset as one batch: always the same items, in the order of a fixed shuffle."""
     batches = list(read(dataset, shuffled(length(dataset))[:most], 1024))
     return {key: torch.cat([batch[key] for batch in batches]).to(device) for key in batches[0]}
 
@@ -276,7 +276,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _pinned(batch: Any) -> Any:
-    """Returns a batch in page-locked memory, from which it is copied to a GPU asynchronously."""
+    """Returns a batch in page-locked memory, for asynchronous copies to a GPU."""
     return {key: value.pin_memory() for key, value in batch.items()} if isinstance(batch, dict) else batch
 
 

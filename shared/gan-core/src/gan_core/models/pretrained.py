@@ -1,7 +1,7 @@
-"""Frozen helpers of a game, such as the network of a perceptual loss or a text encoder, with weights from elsewhere.
+"""Frozen pretrained networks of a game, such as the network of a perceptual loss or a text encoder.
 
-Their weights are read from a file or downloaded when the game is built. They are never trained and never written: a
-model folder and a checkpoint record their SHA-256 alone.
+Their weights are read from a file or downloaded when the game is built. They are never trained and never saved: model
+folders and checkpoints only record their SHA-256.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ DIGITS = re.compile(r"[0-9a-fA-F]{8,64}")
 class Pretrained(nn.Module):
     """A frozen network with published weights, in evaluation mode; gradients pass through it to its input.
 
-    Its weights are left out of `state_dict`, and so of checkpoints, model folders and averages. In a game that is built
-    on torch's `meta` device, they are not read.
+    Its weights are not in `state_dict`, and therefore not in checkpoints, model folders and averages. They are not read
+    if the game is built on torch's `meta` device.
 
     Args:
         make: builds the network.
         weights: a file (safetensors, or a torch file of tensors), or the `https` URL of one, which is downloaded once.
         sha256: first digits of the file's SHA-256; required for a URL.
-        select: converts the file's tensors to those of the network, for example by dropping a prefix or the layers of a
+        select: converts the file's tensors to those of the network, for example by removing a prefix or the layers of a
             classifier's head (default: unchanged).
 
     Attributes:
@@ -43,7 +43,7 @@ class Pretrained(nn.Module):
         sha256: SHA-256 of the file; empty on the `meta` device.
 
     Raises:
-        CheckpointError: the file is missing, cannot be downloaded, has another SHA-256, or is of another network.
+        CheckpointError: the file is missing, cannot be downloaded, has another SHA-256, or does not fit the network.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Pretrained(nn.Module):
         return self.network(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
-        """Leaves the network in evaluation mode."""
+        """Keeps the network in evaluation mode."""
         return super().train(False)
 
 
@@ -74,13 +74,13 @@ def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: 
 
 
 def _keep(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Adds the helper's own weights to a state that is loaded, which has none of them."""
+    """Adds the helper's weights to a state dict before it is loaded, since saved ones lack them."""
     assert isinstance(module, Pretrained)
     state |= module.network.state_dict(prefix=f"{prefix}network.", keep_vars=True)
 
 
 def helpers_of(module: nn.Module) -> dict[str, Pretrained]:
-    """Returns the frozen helpers among a module's parts, by name."""
+    """Returns the frozen helpers among a module's submodules, by name."""
     return {name: part for name, part in module.named_modules() if isinstance(part, Pretrained)}
 
 
@@ -89,8 +89,8 @@ def check_helpers(module: nn.Module, recorded: Mapping[str, str], where: object)
 
     Args:
         module: the game.
-        recorded: SHA-256 of the weights by the helper's name.
-        where: where they are recorded, for messages.
+        recorded: SHA-256 of the weights by name of the helper.
+        where: file that records them, for messages.
 
     Raises:
         CheckpointError: a helper has other weights.
@@ -98,7 +98,7 @@ def check_helpers(module: nn.Module, recorded: Mapping[str, str], where: object)
     for name, helper in helpers_of(module).items():
         if helper.sha256 and recorded.get(name, helper.sha256) != helper.sha256:
             given = f"{where}: was trained with weights of `{name}` whose SHA-256 is {recorded[name]}"
-            raise CheckpointError(f"{given}, and here it is {helper.sha256}; give the file that it was trained with")
+            raise CheckpointError(f"{given}, but the helper has {helper.sha256}; use the file from the training")
 
 
 def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, str]:
@@ -109,14 +109,16 @@ def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, 
         digest: first digits of its SHA-256.
 
     Raises:
-        CheckpointError: it is missing, cannot be downloaded, or has another SHA-256.
+        CheckpointError: the file is missing, cannot be downloaded, or has another SHA-256.
     """
     text = str(weights)
     if re.match(r"[a-z][a-z0-9+.-]+://", text):
         if not text.startswith("https://"):
-            raise CheckpointError(f"{text}: weights are downloaded by https alone; download the file, and name it")
+            raise CheckpointError(
+                f"{text}: weights are only downloaded by https; download the file yourself, and give its path"
+            )
         if digest is None:
-            raise CheckpointError(f"{text}: give the `sha256` of the weights, so that no other file is taken for them")
+            raise CheckpointError(f"{text}: `sha256` is required for weights from a URL")
         if not DIGITS.fullmatch(digest):
             raise CheckpointError(f"{text}: `sha256` is {digest!r}; give at least 8 of its hexadecimal digits")
         file = downloaded(text, digest.lower())
@@ -124,22 +126,22 @@ def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, 
     file = Path(os.path.expanduser(text))
     if not file.is_file():
         expected = "" if digest is None else f" (its SHA-256 begins with {digest})"
-        raise CheckpointError(f"{file}: there is no such file of weights{expected}; put it there")
+        raise CheckpointError(f"{file}: no such file of weights{expected}; put it there")
     total = sha256(file)
     if digest is not None and not total.startswith(digest.lower()):
-        raise CheckpointError(f"{file}: its SHA-256 is {total}, and it should begin with {digest}; it is another file")
+        raise CheckpointError(f"{file}: its SHA-256 is {total}, but should begin with {digest}; it is another file")
     return file, total
 
 
 def downloaded(url: str, digest: str) -> Path:
-    """Returns a published file in the folder of downloads; it is fetched if it is not there.
+    """Returns the path of a published file in the download folder, and downloads it if it is missing.
 
     Args:
-        url: where it is published.
+        url: URL of the file.
         digest: first digits of its SHA-256.
 
     Raises:
-        CheckpointError: it cannot be fetched, or its SHA-256 is another; the message says where to put it by hand.
+        CheckpointError: the download failed, or the file has another SHA-256; the message says where to put the file.
     """
     file = data_home() / "weights" / PurePosixPath(urlsplit(url).path).name
     if digest[:8] not in file.name:  # there are many a `model.safetensors`

@@ -1,12 +1,12 @@
-"""Networks on items that are too large to be transformed as a whole: tile by tile, along any number of axes.
+"""Tiled inference on items that are too large for one forward pass, along any number of axes.
 
-The kept parts of the tiles cover the item. Two numbers say how they are joined:
+The kept parts of the tiles cover the item. Two numbers determine how they are joined:
 
-- `margin`: context around the kept part that is transformed too, and dropped. If it is at least the network's reach
+- `margin`: context around the kept part that is transformed too and then dropped. If it is at least the network's reach
   (the distance from which an input can change an output), and the network uses no statistics of the whole item, the
-  result is that of the whole item, up to rounding.
-- `blend`: width of the overlap in which neighbouring tiles are cross-faded linearly, so that no seams show where the
-  results of tiles differ.
+  result equals that of the whole item, up to rounding.
+- `blend`: width of the overlap in which neighbouring tiles are cross-faded linearly, so that there are no visible seams
+  if the results of tiles differ.
 
 At the item's own borders there is no margin: the network's own padding acts there as it would on the whole item.
 """
@@ -26,14 +26,14 @@ from gan_core.errors import InputError
 
 TILE = 512
 """Default maximum side of a tile."""
-UNKNOWN_REACH = "an output may depend on the whole input (instance and layer normalization use its statistics)"
-"""Reason why tiles may differ from the whole item where the reach is None."""
+UNKNOWN_REACH = "its networks have no finite `reach` (instance and layer normalization depend on the whole input)"
+"""Reason why tiles may differ from the whole item if the reach is None."""
 PerAxis = int | Sequence[int]
 """A number for all axes, or one for each."""
 
 
 class Sliceable(Protocol):
-    """An array `[B, C, …]` that is read by slices: a tensor, a memory-mapped NumPy array, or an object that decodes."""
+    """An array `[B, C, …]` that is read by slices: a tensor, a memory-mapped NumPy array, or a lazy decoder."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -49,14 +49,14 @@ class Buffer(Sliceable, Protocol):
 
 @dataclass(frozen=True)
 class Span:
-    """A tile along one axis; positions in the input.
+    """A tile along one axis, as positions in the input.
 
     Attributes:
-        start: where its input begins, margin included.
-        stop: where its input ends.
-        first: where its kept part begins, half of the overlap included.
-        last: where its kept part ends.
-        fades: whether it is cross-faded with the tile before and with the tile after.
+        start: start of its input, including the margin.
+        stop: end of its input.
+        first: start of its kept part, including half of the overlap.
+        last: end of its kept part.
+        fades: whether it is cross-faded with the previous tile, and with the next one.
     """
 
     start: int
@@ -67,13 +67,13 @@ class Span:
 
 
 def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: int = 1, least: int = 1) -> list[Span]:
-    """Divides an axis into tiles of one length, which start and end at multiples and keep parts of nearly equal length.
+    """Divides an axis into tiles of equal length that start and end at multiples, with kept parts of similar length.
 
     Args:
         size: length of the axis, a multiple of `multiple`.
         tile: maximum length of a tile's input.
         margin: context on each side.
-        blend: width of the overlap of neighbours.
+        blend: width of the overlap between neighbours.
         multiple: number by which starts and lengths of the inputs are divisible.
         least: minimum length of an input.
 
@@ -103,7 +103,7 @@ def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: in
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an item is divided; every number is for all axes, or one for each.
+    """Division of an item into tiles; every value is a number for all axes, or one for each.
 
     Attributes:
         tile: maximum length of a tile, margins included; shorter axes are not divided.
@@ -120,7 +120,7 @@ class Tiling:
     least: PerAxis = 1
 
     def spans(self, sizes: Sequence[int]) -> list[list[Span]]:
-        """Divides every axis of an item, extended to the next length that the function takes.
+        """Divides every axis of an item, after extending it to the next length that the function accepts.
 
         Raises:
             InputError: `tile` is too small for the margin and the overlap.
@@ -141,15 +141,15 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Needs:
-    """What networks need of the parts of an item that they are given.
+    """Requirements of networks on the sizes of tiles.
 
-    Networks declare it by attributes of these names; without them, any size is taken and the reach is unknown.
+    Networks declare them as attributes of these names; without them, any size is accepted and the reach is unknown.
 
     Attributes:
         multiple: number by which all sides must be divisible.
-        least: shortest side.
-        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it is unknown,
-            or if an output depends on the whole item.
+        least: minimum side.
+        reach: maximum distance from an input to an output that depends on it, in evaluation mode; None if it is unknown
+            or if outputs depend on the whole item.
     """
 
     multiple: int = 1
@@ -158,19 +158,22 @@ class Needs:
 
     @classmethod
     def of(cls, networks: Iterable[nn.Module]) -> Needs:
-        """Returns what every one of some networks needs, none of which takes the results of another."""
+        """Returns the combined requirements of networks that run in parallel, not one after another.
+
+        A network that declares no `multiple` or `least` has those of its parts. Its `reach` is then unknown.
+        """
         few = list(networks)
         reaches = [getattr(network, "reach", None) for network in few]
         return cls(
-            math.lcm(*(getattr(network, "multiple", 1) for network in few)),
-            max((getattr(network, "least", 1) for network in few), default=1),
-            max((reach for reach in reaches if reach is not None), default=0) if None not in reaches else None,
+            math.lcm(*(number for network in few for number in _declared(network, "multiple"))),
+            max((number for network in few for number in _declared(network, "least")), default=1),
+            None if None in reaches or not reaches else max(reach for reach in reaches if reach is not None),
         )
 
     def tiling(self, tile: int | None = None) -> Tiling:
-        """Returns tiles whose results are those of the whole item, if they are large enough for the reach.
+        """Returns a tiling with exact results if tiles are large enough for the reach.
 
-        Otherwise their margin is a sixteenth of a tile, and they are blended over an eighth.
+        Otherwise, the margin is 1/16 of a tile, and tiles are blended over 1/8 of a tile.
 
         Args:
             tile: maximum side of a tile (default: `TILE`, or 3 times `multiple` if that is more).
@@ -182,10 +185,16 @@ class Needs:
 
     @property
     def exact_from(self) -> int | None:
-        """The smallest tile whose results are those of the whole item; None if there is none."""
+        """Minimum side of a tile for exact results; None if there is none."""
         if self.reach is None:
             return None
         return 2 * _upward(self.reach, self.multiple) + _needed(self.multiple, self.least)
+
+
+def _declared(network: nn.Module, name: str) -> list[int]:
+    """Returns the numbers that a network, or else its parts, declare by an attribute."""
+    parts = [network] if hasattr(network, name) else network.modules()
+    return [getattr(part, name) for part in parts if isinstance(getattr(part, name, None), int)]
 
 
 @torch.no_grad()
@@ -196,16 +205,16 @@ def tiled(
     """Applies a function to an item tile by tile.
 
     Only one tile is held in floating point: parts of the source are read when they are needed, and results are written
-    to the output at once. Axes whose size is not a multiple are extended at their end by reflection, and the result is
+    to the output at once. Axes whose size is not a multiple are padded at their end by reflection, and the result is
     cropped.
 
     Args:
-        function: maps `[B, C, …]` to `[B, C', …]`, whose axes are as long, or longer by whole factors (as in
+        function: maps `[B, C, …]` to `[B, C', …]`, with axes of the same length or an integer multiple of it (as in
             super-resolution).
         source: `[B, C, …]`.
         tiling: size, margin and overlap of the tiles.
-        out: makes the output, given its shape; it is filled and returned (default: a tensor like the first result).
-        show: called with the number of finished tiles and of all.
+        out: creates the output array for a shape (default: a tensor like the first result).
+        show: called with the number of finished tiles and the total.
 
     Returns:
         The output, `[B, C', …]`.
@@ -233,7 +242,7 @@ def _each(value: PerAxis, number: int) -> list[int]:
 
 
 def _needed(multiple: int, least: int) -> int:
-    """Length of the largest kept part from which equal parts are at least `least` long: they may be half as long."""
+    """Returns the maximum length of kept parts, so that parts of equal length are at least `least` long."""
     return _upward(2 * least, multiple) if least > multiple else multiple
 
 
@@ -242,7 +251,7 @@ def _upward(size: int, multiple: int) -> int:
 
 
 def _read(source: Sliceable, place: Sequence[Span], sizes: Sequence[int]) -> Tensor:
-    """Returns a tile's input; beyond the end of an axis its values are reflected."""
+    """Returns a tile's input, reflected beyond the end of an axis."""
     wanted = [_reflected(torch.arange(span.start, span.stop), size) for span, size in zip(place, sizes, strict=True)]
     part = source[(..., *(slice(int(index.min()), int(index.max()) + 1) for index in wanted))]
     read = part if isinstance(part, Tensor) else torch.tensor(part)
@@ -253,7 +262,7 @@ def _read(source: Sliceable, place: Sequence[Span], sizes: Sequence[int]) -> Ten
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Positions on an axis without end that is reflected at both of its ends, which are not repeated."""
+    """Returns positions on an axis that is repeatedly reflected at both ends, without repeating the end values."""
     if size == 1:
         return torch.zeros_like(index)
     return (size - 1) - ((size - 1) - index % (2 * (size - 1))).abs()
@@ -263,7 +272,9 @@ def _scales(made: Tensor, place: Sequence[Span]) -> list[int]:
     given = [span.stop - span.start for span in place]
     if any(after % before or not after for before, after in zip(given, made.shape[2:], strict=True)):
         before, after = ("x".join(map(str, sizes)) for sizes in (given, made.shape[2:]))
-        raise InputError(f"the network turns {before} into {after}; only whole multiples of the size can be tiled")
+        raise InputError(
+            f"the network maps {before} to {after}; tiling needs outputs whose size is an integer multiple"
+        )
     return [after // before for before, after in zip(given, made.shape[2:], strict=True)]
 
 

@@ -111,7 +111,7 @@ def check_saving(game: Game, domain: Domain, folder: Path) -> None:
 
 
 def check_phases(domain: Domain, recipe: Recipe, data: FittedData, folder: Path) -> None:
-    """A game that was trained through its phases and loaded makes the samples that it made after its training."""
+    """A game that is trained through its phases and loaded generates the same samples as after training."""
     phases = list(_seeded(domain, recipe).phases())
     steps = {"train.steps": len(phases), "train.ema": 0.5, "train.show": BATCH, "data.source": data.source.name}
     run = train_recipe(recipe.but(steps), folder / "run", source=data.source, shown=False)

@@ -1,4 +1,4 @@
-"""Measures of given samples, as an evaluation takes them of a game's."""
+"""Metrics of given samples, computed as in an evaluation of a game."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gan_core.measures import Measure, Part, Subject
 
 
 class _Nobody(Game):
-    """A game whose samples are given."""
+    """A game that returns given samples."""
 
     def players(self) -> tuple[Player, ...]:
         return ()
@@ -28,11 +28,11 @@ def measured(
     """Returns the figures of samples.
 
     Args:
-        measure: class or function that a card names.
+        measure: class or function of a metric's card.
         samples: `[N, …]`.
         dataset: the real items; the samples are compared with their first key.
         facts: facts of the data.
-        asked: what each sample was asked for (default: the classes of the facts in turn, if there are any).
+        asked: conditions of the samples by name (default: the classes of the facts in turn, if there are any).
         at_once: number of samples in a part.
     """
     if asked is None:
