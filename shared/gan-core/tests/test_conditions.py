@@ -84,6 +84,8 @@ def test_a_text_is_no_number_of_a_class_where_names_are_numbers():
     assert kind.values("label", ["1", "10", 1], 3).tolist() == [0, 2, 1]
     with pytest.raises(RecipeError, match=r"^unknown label `0`; "):
         kind.values("label", "0", 3)
+    with pytest.raises(RecipeError, match=r"^`label` is 3; it must be from 0 to 2$"):
+        Classes(3, ("0", "1", "2")).values("label", "3", 3)  # which are their own names
 
 
 def test_texts_are_one_for_all_or_one_for_each_or_the_defaults_in_turn():

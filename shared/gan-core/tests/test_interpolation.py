@@ -165,7 +165,7 @@ def test_what_has_no_way_says_why():
         def players(self):
             return ()
 
-    without = "this TwoPlayerGame was trained without classes; leave `label` out, or set `network.num_classes`"
+    without = "this TwoPlayerGame was trained without classes; leave `label` out, or set `num_classes`"
     for asked, given, words in (
         (game(3), {"label": 3}, "`label` is 3; it must be from 0 to 2"),
         (game(), {"label": 0}, without),

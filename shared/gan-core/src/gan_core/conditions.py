@@ -102,12 +102,13 @@ class Classes(Condition):
     def _number(self, name: str, text: str) -> int:
         if text in self.names:
             return self.names.index(text)
-        numbered = bool(self.names) and all(name.isdecimal() for name in self.names)
-        if not numbered:  # of classes `1` to `9`, a text `0` would be the class `1`
-            try:
-                return int(text)
-            except ValueError:
-                pass
+        in_order = list(self.names) == [str(k) for k in range(len(self.names))]
+        if self.names and not in_order and all(one.isdecimal() for one in self.names):
+            raise unknown(name, text, self.names)  # of classes `1` to `9`, the text `0` would be the class `1`
+        try:
+            return int(text)
+        except ValueError:
+            pass
         if self.names:
             raise unknown(name, text, self.names)
         known = "this model has no class names"
