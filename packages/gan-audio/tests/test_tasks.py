@@ -546,7 +546,9 @@ def test_a_tone_is_a_bright_line_where_it_sounds(gan, refused, tmp_path, seconds
     assert shown[:, width // 4].max() > 150
     assert refused("inspect", "tone.wav", "--spectrogram", "tone.png").startswith("tone.png: exists already; ")
     assert refused("inspect", "tone.wav", "--spectrogram", "tone.jpg").startswith("`--spectrogram` is tone.jpg; ")
-    assert refused("inspect", "tone.wav", "tone.wav", "--spectrogram", "a.png").startswith("`--spectrogram` is of one")
+    assert refused("inspect", "tone.wav", "tone.wav", "--spectrogram", "a.png").startswith(
+        "`--spectrogram` needs exactly one"
+    )
 
 
 # --- interpolate

@@ -142,7 +142,7 @@ def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
     assert file == tmp_path / "home" / "weights" / "there.pth"
     (tmp_path / "there.pth").unlink()
     assert downloaded(url, digest).read_bytes() == b"weights"  # with no second download
-    with pytest.raises(CheckpointError, match=r"put there.pth into .* by hand, or name it by `--weights FILE`"):
+    with pytest.raises(CheckpointError, match=r"put there.pth into .* by hand, or give the path of a file"):
         downloaded(url, "00000000")
 
 
