@@ -526,7 +526,7 @@ def test_a_resumed_run_is_the_longer_one_bit_for_bit(gan, trained, tmp_path):
     words = ["train", "dcgan", *SMALL, "--set", "train.log_every=2"]
     assert gan(*words, "--out", "half", "--steps", 3)[0] == 0
     status, out, _ = gan("resume", "half", "--steps", 6)
-    assert (status, out) == (0, "trained to step 6: half (look at half/report.html)\n")
+    assert (status, out) == (0, "trained to step 6: half (see half/report.html)\n")
     assert gan(*words, "--out", "whole", "--steps", 6)[0] == 0
     half, whole = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("half", "whole"))
     assert all(torch.equal(half[key], whole[key]) for key in whole)

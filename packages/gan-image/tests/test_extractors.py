@@ -150,7 +150,7 @@ def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
     assert file == tmp_path / "home" / "weights" / f"there-{digest}.pth"
     (tmp_path / "there.pth").unlink()
     assert downloaded(url, digest).read_bytes() == b"weights"  # with no second download
-    with pytest.raises(CheckpointError, match=r"put there-00000000.pth into .* by hand, or give the file itself"):
+    with pytest.raises(CheckpointError, match=r"put there-00000000.pth into .* by hand, or give the path of a file"):
         downloaded(url, "00000000")
 
 

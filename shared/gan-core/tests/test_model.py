@@ -435,7 +435,7 @@ def test_a_checkpoint_with_a_made_up_state_is_no_model(tmp_path):
     files, state = read_checkpoint(checkpoint)
     for change in ({"pretrained": [1]}, {"game": [1]}, {"phase": "last"}, {"progress": math.nan}):
         write_checkpoint(checkpoint, files, state | change)
-        with pytest.raises(CheckpointError, match=r"its state.json is not of a training"):
+        with pytest.raises(CheckpointError, match=r"its state.json is not that of a training"):
             read_weights(run.path)
 
 

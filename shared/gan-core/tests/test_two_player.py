@@ -184,7 +184,7 @@ def test_truncation_bounds_the_latent():
         (
             None,
             {"count": 2, "label": 0},
-            "this TwoPlayerGame was trained without classes; leave `label` out, or set `network.num_classes`",
+            "this TwoPlayerGame was trained without classes; leave `label` out, or set `num_classes`",
         ),
         (3, {"count": 2, "label": 3}, "`label` is 3; it must be from 0 to 2"),
         (3, {"count": 2, "label": -1}, "`label` is -1; it must be from 0 to 2"),

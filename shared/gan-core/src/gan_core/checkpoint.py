@@ -131,11 +131,11 @@ def write_checkpoint(
             )
         (temporary / STATE).write_text(sealed, encoding="utf-8")
         for path in (*temporary.rglob("*"), temporary):
-            _flush(path)
+            flush(path)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     except (OSError, SafetensorError, TypeError) as error:  # TypeError: a game's extra state is not JSON-serialisable
         raise GanError(
             f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
@@ -314,7 +314,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Writes what the system holds of a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -24,6 +24,7 @@ from gan_core.checkpoint import (
     GAME,
     Tensors,
     check_sums,
+    flush,
     inside,
     load_state,
     read_checkpoint,
@@ -207,8 +208,11 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
             write_tensors(temporary / WEIGHTS, tensors)
             (temporary / CONFIG).write_text(text, encoding="utf-8")
             (temporary / CARD).write_text(model_card(game, networks), encoding="utf-8")
+            for path in (*temporary.rglob("*"), temporary):
+                flush(path)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
+            flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -154,7 +154,7 @@ def downloaded(url: str, digest: str) -> Path:
     except (OSError, RuntimeError, HTTPException, EOFError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{url} cannot be downloaded; put {file.name} into {file.parent} by hand, or give the file itself "
+            f"{url} cannot be downloaded; put {file.name} into {file.parent} by hand, or give the path of a file "
             f"({reason[:200]})"
         ) from error
     return file
