@@ -447,7 +447,7 @@ class Game(nn.Module, ABC):
         return type(self).__name__ if self.recipe is None else self.recipe.system
 
     @property
-    def own(self) -> bool:
+    def built_by_hand(self) -> bool:
         """Whether the game was built by hand, and not from a preset of a domain's system."""
         return self.recipe is None or self.recipe.domain is None or self.recipe.preset is None
 
@@ -537,7 +537,7 @@ class Game(nn.Module, ABC):
     def _takes_no(self, name: str, takes: Sequence[str]) -> RecipeError:
         if name == "label":
             without = f"this {self.title} was trained without classes"
-            setting = "num_classes" if self.own else "network.num_classes"
+            setting = "num_classes" if self.built_by_hand else "network.num_classes"
             return RecipeError(f"{without}; leave `label` out, or set `{setting}`")
         known = f"it takes {', '.join(f'`{known}`' for known in takes)}" if takes else "leave it out"
         return RecipeError(f"{self.title} takes no `{name}`; {known}")

@@ -244,7 +244,7 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
         networks: names of the networks in the folder; None for all.
     """
     recipe = game.recipe
-    if recipe is None or game.own:
+    if recipe is None or game.built_by_hand:
         title = type(game).__name__
         use = f'game = {title}(…).restore("path/or/repository")  # built as for training\n{_example(game)}'
     else:
