@@ -65,7 +65,7 @@ def test_conditions_beside_the_picture_are_given_by_name(tmp_path: Path) -> None
         with Image.open(file) as image:
             assert (image.size, image.getpixel((2, 2))) == ((6, 5), colour)
     for given, words in [
-        ({}, "`label` is missing: Painter needs it beside `source`"),
+        ({}, "`label` is missing: Painter needs it in addition to `source`"),
         ({"label": "green"}, "unknown label `green`; known: blue, red"),
         ({"label": 0, "lable": 1}, "Painter takes no `lable`; it takes `label`"),
     ]:
@@ -310,7 +310,8 @@ def test_tiles_are_the_whole_within_the_networks_reach_and_the_command_and_card_
     assert gan("translate", models / "cyclegan", "a.png", "--out", "instance", "--tile", 64)[0] == 0
     assert caplog.messages == [
         "1 image larger than a tile of 64 pixels: the tiles are blended, and the result differs from that of the "
-        "whole, because an output may depend on the whole input (instance and layer normalization use its statistics)"
+        "whole, because its networks have no finite `reach` (instance and layer normalization depend on the whole "
+        "input)"
     ]
     caplog.clear()
     assert gan("translate", models / "batch", "a.png", "--out", "small", "--tile", 32)[0] == 0
