@@ -350,7 +350,8 @@ def test_published_layers_without_norms_have_no_biases_in_between(name):
     state = {key: tensor for key, tensor in state.items() if key not in biases or key in ends.get(name, biases)}
     published = read_reference(DOMAIN, name, state, {"norm": "none"})
     assert published.settings["norm"] == "none"
-    assert torch.isfinite(output_of(name, state)).all()
+    built = published.build()
+    assert sum(key.endswith(".bias") for key in built.state_dict()) == sum(key.endswith(".bias") for key in state)
     with pytest.raises(CheckpointError) as error:
         DOMAIN.load_reference(name, state, norm="batch")
     assert str(error.value) == f"{name}: `norm` is 'batch', and the checkpoint's is 'none'"

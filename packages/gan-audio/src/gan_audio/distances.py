@@ -20,17 +20,17 @@ from gan_audio.spectrogram import frame_size
 from gan_core.errors import InputError
 
 COEFFICIENTS = 13
-"""Of the mel cepstrum, without the level: as Kubichek's measure is mostly reported."""
+"""Number of coefficients of the mel cepstrum, without the level, as in most reports of Kubichek's measure."""
 BANDS = 80
-"""Of the spectrum that the mel cepstrum is of."""
+"""Number of mel bands from which the cepstrum is computed."""
 LEAST_POWER = 1e-10
-"""That a bin's or band's power is raised to, relative to a full-scale sine's (-100 dB)."""
+"""Minimum power of a bin or band, relative to a full-scale sine (-100 dB)."""
 DECIBELS = 10 / math.log(10)
-"""In a natural logarithm of power."""
+"""Decibels per unit of the natural logarithm of power."""
 LOWEST_F0, HIGHEST_F0 = 60.0, 600.0
-"""Hz, between which a fundamental is looked for: speech."""
+"""Range in Hz in which the fundamental frequency is searched, that of speech."""
 F0_FRAME, F0_HOP = 0.064, 0.01
-"""Seconds of a frame in which it is looked for, and from frame to frame."""
+"""Length of a frame of the search, and hop between frames, in seconds."""
 
 
 def multi_resolution_stft_distance(real: Tensor, fake: Tensor) -> float:

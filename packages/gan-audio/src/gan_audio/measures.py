@@ -10,37 +10,24 @@ from gan_audio.classifier import LogMel, recognise
 from gan_audio.extractors import checked, learnt_classes, rate_of
 from gan_core.data import some
 from gan_core.errors import InputError
-from gan_core.measures import PairPart, Part, SlicedWasserstein, Subject
+from gan_core.measures import PairPart, Part, Recognised, SlicedWasserstein, Subject
 
 
-class Recognition:
+class Recognition(Recognised):
     """Accuracy of a classifier of the real data on samples.
 
     A small network is trained on log-mel spectrograms of three quarters of the real sounds (at most 4,000) and tested
     on the rest.
-
-    Figures: `accuracy`, the share of samples that are classified as their condition; `classes_found`, the number of
-    classes with at least one such sample; `accuracy_on_real`, the accuracy on held-out real sounds.
     """
 
     def __init__(self, subject: Subject):
         classes, rate = subject.facts["num_classes"], rate_of(subject.dataset, subject.facts)
-        network, self.on_real, _ = learnt_classes(subject.dataset, classes, rate)
+        network, on_real, _ = learnt_classes(subject.dataset, classes, rate)
+        super().__init__(classes, on_real)
         self.network = network.cpu()
-        self.count, self.right = 0, torch.zeros(classes, dtype=torch.long)
 
     def update(self, part: Part) -> None:
-        wanted = part.asked["label"]
-        taken = recognise(self.network, checked(part.samples))
-        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
-        self.count += len(wanted)
-
-    def figures(self) -> dict[str, float]:
-        return {
-            "accuracy": int(self.right.sum()) / self.count,
-            "classes_found": int((self.right > 0).sum()),
-            "accuracy_on_real": self.on_real,
-        }
+        self.add(recognise(self.network, checked(part.samples)), part.asked["label"])
 
 
 class Spectrum:

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MOST_CHANNELS = 8
-"""What has more is no sound but a spectrogram `[N, bands, frames]`."""
+"""Maximum number of channels of a sound; a tensor with more is a spectrogram `[N, bands, frames]`."""
 AREA, NARROWEST, WIDEST = 600_000, 72, 400
 """Pixels of all spectrograms in a picture, about, and the width of one."""
 SHAPE = 0.66
 """Aspect ratio of a spectrogram, height over width."""
 COLOURS, GREYS = 60, 4
-"""In a picture, so that it takes few bytes: of spectrograms, 1.3 dB each, and of what is written beside them."""
+"""Number of colours of the spectrograms (1.3 dB each), and of greys of the text, which keeps the file small."""
 GAP, WIDE_GAP = 4, 12
 """Pixels between the spectrograms of one item, and between items that have several."""
 LEFT, FOOT, HEAD, EDGE = 42, 22, 18, 8
@@ -46,9 +46,9 @@ INK, PAPER = (90, 90, 90), (255, 255, 255)
 SILENCE = 0.1
 """Silence between the sounds of one file, in seconds."""
 MOST_BYTES = 2**18
-"""Of that file: further items are in the picture alone. A report then has room for the sounds of all its steps."""
+"""Maximum size of that file in bytes, so that a report can hold all sounds; the rest are only in the picture."""
 CHOSEN_RATE = 16_000
-"""In Hz, of the frequencies' spacing where the rate is not known."""
+"""Sample rate in Hz for the frequency axis if the rate is not known."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -301,7 +301,7 @@ def _sheet(drawn: Mapping[str, Tensor], columns: int | None, rate: int | None) -
 
 
 def in_few_colours(picture: Image.Image) -> Image.Image:
-    """With a palette: the spectrograms' colours, and those between ink and paper."""
+    """Converts a picture to a palette of the spectrograms' colours and greys between ink and paper."""
     import numpy as np
     from PIL import Image
 

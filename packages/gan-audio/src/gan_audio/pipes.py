@@ -26,18 +26,18 @@ from gan_core.files import Unreadable, count
 from gan_core.jobs import send
 
 PIPE_BYTES = 2**16
-"""The most that is read from a pipe at a time, which is what a pipe holds; more than is there is not waited for."""
+"""Maximum number of bytes read from a pipe at once, which is a pipe's capacity."""
 HEADER_BYTES = 2**20
-"""The longest part of a WAV header that is read."""
+"""Maximum size of a part of a WAV header, in bytes."""
 HEADER_PARTS = 64
-"""How many of them are."""
+"""Maximum number of parts of a WAV header."""
 BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64,
         "ULAW": 8, "ALAW": 8}  # fmt: skip
-"""Of a sample, in libsndfile's encodings; lossy ones have none."""
+"""Bits per sample of libsndfile's encodings; lossy ones have none."""
 
 
 class Raw(NamedTuple):
-    """What raw samples do not say themselves: their rate in Hz and their channels. They are signed 16-bit numbers."""
+    """Format of raw samples, signed 16-bit numbers: sample rate in Hz and number of channels."""
 
     sample_rate: int
     channels: int
@@ -155,7 +155,7 @@ class PipedSound:
             raise Unreadable(f"ends within a sample: is it of {count(self.channels, 'channel')}, {self.bits}-bit?")
 
     def _next(self, done: int) -> bytes:
-        """What is there, once something is."""
+        """Returns the available bytes, waiting for at least one."""
         wanted = PIPE_BYTES if self.size is None else min(PIPE_BYTES, self.size - done)
         read: Callable[[int], bytes] = getattr(self.file, "read1", self.file.read)
         return read(wanted) if wanted else b""
@@ -191,7 +191,7 @@ class GivenMel(NamedTuple):
 
 
 def receive(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
-    """What comes through a pipe: raw samples, a WAV file as it is written, or a mel file.
+    """Reads a pipe: raw samples, a WAV file while it is written, or a mel file.
 
     Raises:
         Unreadable: it is neither, or damaged.
@@ -257,7 +257,7 @@ def _received_mel(head: bytes, file: IO[bytes]) -> GivenMel:
 
 
 class StandardOutput:
-    """Where a `WavWriter` writes in the place of a file: mono 16-bit PCM on standard output.
+    """Output of a `WavWriter` that writes mono 16-bit PCM to standard output instead of a file.
 
     Args:
         sample_rate: in Hz.

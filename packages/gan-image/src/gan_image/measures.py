@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_core.classification import split
 from gan_core.data import ImageSpec, Source, some
-from gan_core.measures import Part, Subject
+from gan_core.measures import Part, Recognised, Subject
 from gan_image.classifier import learn_classes, recognise
 
 MOST_LEARNT = 4000
@@ -21,14 +21,11 @@ MOST_POINTS = 100_000
 """Maximum number of real points for moments."""
 
 
-class Recognition:
+class Recognition(Recognised):
     """Accuracy of a classifier of the real data on samples.
 
     A support-vector classifier with a radial kernel is trained on three quarters of the real images (at most 4,000) at
     the samples' size and tested on the rest.
-
-    Figures: `accuracy`, the share of samples that are classified as their condition; `classes_found`, the number of
-    classes with at least one such sample; `accuracy_on_real`, the accuracy on held-out real images.
     """
 
     def __init__(self, subject: Subject):
@@ -36,21 +33,11 @@ class Recognition:
         real, labels = batch[subject.key].flatten(1).numpy(), batch["label"].numpy()
         learnt, tested = split(batch["label"])
         self.classifier = SVC(C=10.0, gamma="scale").fit(real[learnt], labels[learnt])
-        self.on_real = float(self.classifier.score(real[tested], labels[tested]))
-        self.count, self.right = 0, torch.zeros(subject.facts["num_classes"], dtype=torch.long)
+        super().__init__(subject.facts["num_classes"], float(self.classifier.score(real[tested], labels[tested])))
 
     def update(self, part: Part) -> None:
         taken = torch.from_numpy(self.classifier.predict(part.samples.flatten(1).numpy()))
-        wanted = part.asked["label"]
-        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
-        self.count += len(wanted)
-
-    def figures(self) -> dict[str, float]:
-        return {
-            "accuracy": int(self.right.sum()) / self.count,
-            "classes_found": int((self.right > 0).sum()),
-            "accuracy_on_real": self.on_real,
-        }
+        self.add(taken, part.asked["label"])
 
 
 class Modes:

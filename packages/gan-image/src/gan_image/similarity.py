@@ -35,7 +35,7 @@ PROTOCOLS = {
     "ms_ssim": f"as ssim, five scales with exponents {', '.join(map(str, SCALES))}, negative terms as 0",
     "lpips": "version 0.1, on [-1, 1]",
 }
-"""How each measure is taken, by its name."""
+"""Protocol of each measure, by name."""
 
 
 def compare(a: Path, b: Path, *, measures: Sequence[str], weights: Sequence[Path] = ()) -> Comparison:

@@ -92,7 +92,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it, the game's networks hold the average."""
+        """Context in which the game's networks hold the average."""
         self.swap()
         try:
             yield

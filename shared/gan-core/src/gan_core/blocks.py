@@ -25,9 +25,9 @@ AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_poo
 SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """Modes of interpolation, by the number of axes."""
 RESIDUAL_GAIN = 2**0.5
-"""Of the weights of residual branches; shortcuts and ends have 1."""
+"""Gain of the weights of residual branches; shortcuts and ends have 1."""
 FIRST_ITERATIONS = 15
-"""Of the search for a new layer's largest singular value."""
+"""Number of power iterations for the largest singular value of a new layer."""
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -418,12 +418,12 @@ def pack(samples: Tensor, count: int) -> Tensor:
 
 
 def unpack(samples: Tensor, count: int) -> Tensor:
-    """What `pack` joined, apart."""
+    """Reverses `pack`."""
     return samples if count == 1 else samples.reshape(-1, samples.shape[1] // count, *samples.shape[2:])
 
 
 def doublings(size: int, start: int, *, least: int = 1, what: str = "image_size") -> int:
-    """How often `start` doubles to become `size`.
+    """Returns how many times `start` doubles to become `size`.
 
     Raises:
         RecipeError: it never does, or less often than `least`.

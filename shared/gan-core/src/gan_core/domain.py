@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "gan.domains"
 OFFERS = ("create", "train", "resume", "load", "evaluate", "open_data", "load_reference")
-"""What every domain package offers in Python; the methods of its `Domain`."""
+"""Functions that every domain package offers in Python: methods of its `Domain`."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ExtractorCard:
 
 @dataclass(frozen=True)
 class Demo:
-    """What `demo` trains: a system, a data set, the settings, and the metric that says whether it worked."""
+    """Training of `demo`: a system, a dataset, settings, and the metric that shows whether it learned."""
 
     system: str
     data: str
@@ -223,7 +223,7 @@ class Domain:
 
 
 def resolve(dotted: str) -> Any:
-    """What a dotted path `module:name` in a card names."""
+    """Imports the object at a dotted path `module:name` of a card."""
     module, _, name = dotted.partition(":")
     return getattr(import_module(module), name)
 

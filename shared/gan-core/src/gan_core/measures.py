@@ -124,6 +124,34 @@ def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
     return source.expand(-1, *shape) if fits and source.is_floating_point() else None
 
 
+class Recognised:
+    """Counts the samples that a classifier of the real data assigns to their condition `label`.
+
+    Figures: `accuracy`, the share of such samples; `classes_found`, the number of classes with at least one of them;
+    `accuracy_on_real`, the classifier's accuracy on held-out real items.
+
+    Args:
+        classes: number of classes.
+        on_real: accuracy on held-out real items.
+    """
+
+    def __init__(self, classes: int, on_real: float):
+        self.on_real, self.count = on_real, 0
+        self.right = torch.zeros(classes, dtype=torch.long)
+
+    def add(self, taken: Tensor, wanted: Tensor) -> None:
+        """Counts samples by their predicted and their wanted classes, both `[B]`."""
+        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
+        self.count += len(wanted)
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "accuracy": int(self.right.sum()) / self.count,
+            "classes_found": int((self.right > 0).sum()),
+            "accuracy_on_real": self.on_real,
+        }
+
+
 class SlicedWasserstein:
     """Wasserstein-1 distance along random directions (`gan_core.metrics`), as `sliced_wasserstein`.
 

@@ -481,7 +481,7 @@ EXPECTED = (
     | dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of settings")
     | {"tuple_type": "a list", "list_type": "a list", "string_type": "text"}
 )
-"""What pydantic's complaints mean to someone who writes YAML."""
+"""Expected values in plain words, by pydantic's error type."""
 
 
 def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> Exception:

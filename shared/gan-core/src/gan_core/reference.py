@@ -62,7 +62,7 @@ class Published:
 
 
 def read_reference(domain: Domain, name: str, state_dict: StateDict, arguments: Mapping[str, Any]) -> Published:
-    """What a published checkpoint holds, read by the importer of that name.
+    """Reads a published checkpoint with the importer of that name.
 
     Raises:
         CheckpointError: there is no importer of that name, or the checkpoint or an argument does not fit it.

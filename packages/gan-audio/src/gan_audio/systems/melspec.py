@@ -157,7 +157,7 @@ class MelSpec(SpectrogramGAN):
 
     @property
     def contract(self) -> MelContract:
-        """Of the mels that it makes."""
+        """Contract of the generated mels."""
         return self.spectrogram.contract
 
     def exports(self) -> dict[str, Exported]:

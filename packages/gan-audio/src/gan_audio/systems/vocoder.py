@@ -1,4 +1,4 @@
-"""What vocoders share: generators of audio from mels, the game that trains them, and how they are used.
+"""Parts shared by vocoders: layers, the game that trains them, and inference.
 
 A generator is made of few kinds of layers, so that it can be told from them which mels a sample of its audio comes
 from: what a stream of mels must keep.
@@ -48,7 +48,7 @@ POINTWISE = (nn.Identity, nn.LeakyReLU, nn.Tanh, nn.Hardtanh)
 
 
 class Sum(nn.Module):
-    """What branches make of one input, added up."""
+    """Sum of the outputs of branches for one input."""
 
     def __init__(self, *branches: nn.Module):
         super().__init__()
@@ -67,7 +67,7 @@ class Sum(nn.Module):
 
 
 class Mean(Sum):
-    """What branches make of one input, averaged."""
+    """Mean of the outputs of branches for one input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).div_(len(self.branches))
@@ -281,7 +281,7 @@ class Vocoder(Game):
 
     @property
     def contract(self) -> MelContract:
-        """Of the mels that it speaks."""
+        """Contract of the input mels."""
         return self.generator.contract
 
     def data_spec(self) -> SoundSpec:

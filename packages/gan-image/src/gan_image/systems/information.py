@@ -94,7 +94,7 @@ class Discriminator(nn.Module):
         return self.judge(self.trunk(images)).flatten()
 
     def trunk(self, images: Tensor) -> Tensor:
-        """What D and Q share: images in [-1, 1], seen as [0, 1], to features `[B, 16 · width, 1, 1]`."""
+        """Trunk shared by D and Q: images in [-1, 1], seen as [0, 1], to features `[B, 16 · width, 1, 1]`."""
         features: Tensor = self.features((images + 1) / 2)
         return features
 
