@@ -124,7 +124,11 @@ def test_the_closure_of_a_requirement_follows_extras_and_markers(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.delitem(sys.modules, "isolate", raising=False)
     isolate = importlib.import_module("isolate")
-    requires = {"a": ["b[x]", 'never; python_version < "3"'], "b": ["c", 'd; extra == "x"', 'e; extra == "y"'],
-                "c": ["a"], "d": None}  # fmt: skip
+    requires = {
+        "a": ["b[x]", 'never; python_version < "3"'],
+        "b": ["c", 'd; extra == "x"', 'e; extra == "y"'],
+        "c": ["a"],
+        "d": None,
+    }
     monkeypatch.setattr(isolate.metadata, "requires", requires.__getitem__)
     assert isolate.closure(["a"]) == {"a", "b", "c", "d"}

@@ -24,8 +24,26 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "shared" / "gan-core"
 DOMAINS = {path.name.removeprefix("gan-"): path for path in sorted((ROOT / "packages").glob("gan-*"))}
 PACKAGES = {"core": CORE, **DOMAINS}
-HEAVY = ["torch", "torchvision", "torchaudio", "accelerate", "numpy", "scipy", "sklearn", "PIL", "cv2", "av", "librosa",
-         "soundfile", "transformers", "trimesh", "skimage", "opacus", "pydicom", "nibabel"]  # fmt: skip
+HEAVY = [
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "PIL",
+    "cv2",
+    "av",
+    "librosa",
+    "soundfile",
+    "transformers",
+    "trimesh",
+    "skimage",
+    "opacus",
+    "pydicom",
+    "nibabel",
+]
 
 
 def pyproject(folder: Path) -> dict[str, Any]:

@@ -87,8 +87,19 @@ def write_stamp(stamp: Mapping[str, Any]) -> None:
 
 def pip(*arguments: str) -> None:
     """Runs `pip install` in the environment; shows what it downloads, and everything only if it fails."""
-    command = [str(program("python")), "-m", "pip", "--disable-pip-version-check", "--no-input", "install",
-               "--progress-bar", "off", "--constraint", str(CONSTRAINTS), *arguments]  # fmt: skip
+    command = [
+        str(program("python")),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "install",
+        "--progress-bar",
+        "off",
+        "--constraint",
+        str(CONSTRAINTS),
+        *arguments,
+    ]
     output: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
         for line in process.stdout or ():

@@ -110,13 +110,37 @@ def prove(folder: Path, log: Any) -> str:
         raise FileNotFoundError(f"the wheel lacks {', '.join(sorted(missing))}")
     environment, names = make(folder)
     python = program("python", environment)
-    run(log, sys.executable, "-m", "pip", "--isolated", "--python", python, "install", "--no-index",
-        "--find-links", WHEELS, "gan-core", folder.name)  # fmt: skip
+    run(
+        log,
+        sys.executable,
+        "-m",
+        "pip",
+        "--isolated",
+        "--python",
+        python,
+        "install",
+        "--no-index",
+        "--find-links",
+        WHEELS,
+        "gan-core",
+        folder.name,
+    )
     start = time.perf_counter()
     run(log, program("gan" if folder.name == "gan-core" else folder.name, environment), "--help")
     seconds = time.perf_counter() - start
-    summary = run(log, python, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p",
-                  "no:cacheprovider", folder / "tests")  # fmt: skip
+    summary = run(
+        log,
+        python,
+        "-m",
+        "pytest",
+        "-c",
+        ROOT / "pyproject.toml",
+        "--rootdir",
+        ROOT,
+        "-p",
+        "no:cacheprovider",
+        folder / "tests",
+    )
     return f"{len(names)} requirements, --help in {seconds:.2f} s, {summary}"
 
 
@@ -143,8 +167,19 @@ def main() -> None:
     shutil.rmtree(ISOLATED, ignore_errors=True)
     ISOLATED.mkdir()
     with (ISOLATED / "wheels.log").open("w+", encoding="utf-8") as log:
-        run(log, sys.executable, "-m", "pip", "--no-cache-dir", "wheel", "--no-deps", "--no-build-isolation",
-            "--wheel-dir", WHEELS, *dict.fromkeys([FOLDERS["core"], *folders]))  # fmt: skip
+        run(
+            log,
+            sys.executable,
+            "-m",
+            "pip",
+            "--no-cache-dir",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            WHEELS,
+            *dict.fromkeys([FOLDERS["core"], *folders]),
+        )
     passed = [attempt(folder) for folder in folders]
     print(f"{sum(passed)} of {len(folders)} packages stand alone")
     sys.exit(not all(passed))

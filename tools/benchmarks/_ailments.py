@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_core.checkpoint import load_state, read_checkpoint
 from gan_core.data import Batch
-from gan_core.game import Game
-from gan_core.metrics import Moments, frechet_distance
-from gan_core.run import Run
+from gan_core.measure.metrics import Moments, frechet_distance
+from gan_core.models.checkpoint import load_state, read_checkpoint
+from gan_core.play.game import Game
+from gan_core.runs.run import Run
 
 TENTHS = 10
 """Checkpoints that a run must have kept, evenly."""
@@ -94,7 +94,7 @@ def ailments(run: Run, game: Game, data: Reference) -> dict[str, bool | None]:
         "memory": rank(known[0], known[2]) > KNOWN if data.unseen else None,
         "gradients": grown > GROWN or left < VANISHED or any(abs(value) > HUGE for value in losses.values()),
         "oscillation": float(np.mean(turned)) > TURNED,
-    }  # fmt: skip
+    }
 
 
 def rank(one: Tensor, other: Tensor) -> float:

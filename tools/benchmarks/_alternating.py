@@ -28,9 +28,12 @@ class Alternating(TensorDataset):
     """
 
     def __init__(
-        self, samples: dict[str, Tensor], loop: Iterator[float], reads: int,
+        self,
+        samples: dict[str, Tensor],
+        loop: Iterator[float],
+        reads: int,
         clock: Callable[[], float] = time.process_time,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(samples)
         self.loop, self.reads, self.clock = loop, reads, clock
         self.ours, self.theirs = list[float](), list[float]()

@@ -26,9 +26,13 @@ def processor() -> str:
 def record(name: str, figures: Mapping[str, Any], protocol: str) -> Path:
     """Writes `results/NAME.json`: the figures, how they were obtained, when, and on what."""
     machine = {
-        "processor": processor(), "cores": os.cpu_count(), "system": platform.system(),
-        "python": platform.python_version(), "torch": version("torch"), "gan-core": version("gan-core"),
-    }  # fmt: skip
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "gan-core": version("gan-core"),
+    }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     day = datetime.now(UTC).date().isoformat()

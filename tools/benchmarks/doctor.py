@@ -6,8 +6,8 @@ bounds were set before these runs were measured (`_ailments.py`): samples of hal
 classifier or the nearest mode tells them (collapse); a discriminator that tells all samples or none while these are
 hardly nearer to the data than their mean is; items that it was trained on told from others (memory); gradients on a
 fresh batch (100 times those untrained, or a hundredth of the highest); and samples whose kinds change from tenth to
-tenth (oscillation). The bounds in `gan_core.symptoms` were chosen on runs of other seeds. Some cases were written after
-a look at others with seed 0; those are here too, each with the symptom that was meant at first.
+tenth (oscillation). The bounds in `gan_core.runs.symptoms` were chosen on runs of other seeds. Some cases were
+written after a look at others with seed 0; those are here too, each with the symptom that was meant at first.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import gan_image
 from gan_core.api import open_data
 from gan_core.data import Batch, BatchStream, ImageSpec, Source, Spec, TensorDataset, TensorSource, hold_out
 from gan_core.errors import NonFiniteError
-from gan_core.report import read_run
-from gan_core.run import Run
-from gan_core.symptoms import SYMPTOMS, UNSEEN, look_for_symptoms
+from gan_core.runs.record import read_run
+from gan_core.runs.run import Run
+from gan_core.runs.symptoms import SYMPTOMS, UNSEEN, look_for_symptoms
 from gan_image.classifier import learn_classes, recognise
 from gan_image.sources import PointSource
 
@@ -41,10 +41,20 @@ FEW = 128
 """Images that are few enough to be learnt by heart."""
 HELD_OUT = 0.2
 COMMON: dict[str, Any] = {"train.ema": None, "train.log_every": 10}
-DIGITS: dict[str, Any] = {"network.image_size": 16, "network.width": 16, "train.batch_size": 32, "train.steps": 800,
-                          "train.sample_every": 400}  # fmt: skip
-RESIDUAL: dict[str, Any] = {"network.generator.width": 16, "network.discriminator.width": 16, "train.batch_size": 32,
-                            "train.steps": 200, "train.sample_every": 100}  # fmt: skip
+DIGITS: dict[str, Any] = {
+    "network.image_size": 16,
+    "network.width": 16,
+    "train.batch_size": 32,
+    "train.steps": 800,
+    "train.sample_every": 400,
+}
+RESIDUAL: dict[str, Any] = {
+    "network.generator.width": 16,
+    "network.discriminator.width": 16,
+    "train.batch_size": 32,
+    "train.steps": 200,
+    "train.sample_every": 100,
+}
 POINTS: dict[str, Any] = {"network.width": 64, "train.batch_size": 128, "train.steps": 2000, "train.sample_every": 1000}
 MLP: dict[str, Any] = {"network.width": 128, "train.batch_size": 64, "train.steps": 1500, "train.sample_every": 500}
 
@@ -60,72 +70,161 @@ def rates(generator: float, discriminator: float) -> dict[str, Any]:
 SGD: dict[str, Any] = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}
 Case = tuple[str | None, str, str, dict[str, Any]]
 FAILING: dict[str, Case] = {
-    "dcgan, gradient descent at rate 100": ("finite", "dcgan", "digits", DIGITS | {
-        "optimizer": SGD | {"learning_rate": 100.0}}),
-    "gan on the ring, Wasserstein without a bound, gradient descent at rate 10": ("finite", "gan", "ring", POINTS | {
-        "objective": "wasserstein", "optimizer": SGD | {"learning_rate": 10.0}}),
+    "dcgan, gradient descent at rate 100": (
+        "finite",
+        "dcgan",
+        "digits",
+        DIGITS | {"optimizer": SGD | {"learning_rate": 100.0}},
+    ),
+    "gan on the ring, Wasserstein without a bound, gradient descent at rate 10": (
+        "finite",
+        "gan",
+        "ring",
+        POINTS | {"objective": "wasserstein", "optimizer": SGD | {"learning_rate": 10.0}},
+    ),
     "gan on the grid, the discriminator 1,000 times slower": ("collapse", "gan", "grid", POINTS | rates(1e-2, 1e-5)),
-    "gan on the grid, hinge, the discriminator hardly learns": ("collapse", "gan", "grid", POINTS | {
-        "objective": "hinge"} | rates(1e-2, 1e-7)),
-    "dcgan, the generator has 10 turns": ("collapse", "dcgan", "digits", DIGITS | {
-        "players.generator.turns": 10, "train.steps": 300}),
-    "dcgan, the discriminator 100 times slower": ("collapse", "dcgan", "digits", DIGITS | rates(5e-3, 5e-5) | {
-        "train.steps": 500}),
+    "gan on the grid, hinge, the discriminator hardly learns": (
+        "collapse",
+        "gan",
+        "grid",
+        POINTS | {"objective": "hinge"} | rates(1e-2, 1e-7),
+    ),
+    "dcgan, the generator has 10 turns": (
+        "collapse",
+        "dcgan",
+        "digits",
+        DIGITS | {"players.generator.turns": 10, "train.steps": 300},
+    ),
+    "dcgan, the discriminator 100 times slower": (
+        "collapse",
+        "dcgan",
+        "digits",
+        DIGITS | rates(5e-3, 5e-5) | {"train.steps": 500},
+    ),
     "dcgan, the generator hardly learns": ("discriminator", "dcgan", "digits", DIGITS | rates(1e-7, 1e-3)),
-    "gan on digits, hinge, the generator hardly learns": ("discriminator", "gan", "digits", MLP | rates(1e-7, 1e-3) | {
-        "objective": "hinge"}),
+    "gan on digits, hinge, the generator hardly learns": (
+        "discriminator",
+        "gan",
+        "digits",
+        MLP | rates(1e-7, 1e-3) | {"objective": "hinge"},
+    ),
     "dcgan, the discriminator hardly learns": ("discriminator", "dcgan", "digits", DIGITS | rates(2e-3, 1e-7)),
     "lsgan, the discriminator hardly learns": ("discriminator", "lsgan", "digits", DIGITS | rates(2e-3, 1e-7)),
-    "gan on the ring, hinge, the discriminator hardly learns": ("discriminator", "gan", "ring", POINTS | {
-        "objective": "hinge"} | rates(1e-3, 1e-7)),
+    "gan on the ring, hinge, the discriminator hardly learns": (
+        "discriminator",
+        "gan",
+        "ring",
+        POINTS | {"objective": "hinge"} | rates(1e-3, 1e-7),
+    ),
     "dcgan, 16 wide, on 128 images": ("memory", "dcgan", "few", DIGITS | {"train.steps": 1500}),
     "gan on 128 images": ("memory", "gan", "few", MLP),
     "gan on 128 images, R1": ("memory", "gan", "few", MLP | {"regularizers.r1": {"weight": 0.1}}),
     "gan on 128 images, the discriminator 10 times faster": ("memory", "gan", "few", MLP | rates(1e-4, 1e-3)),
     "dcgan on 128 images": ("memory", "dcgan", "few", DIGITS | {"network.width": 32, "train.steps": 1500}),
-    "dcgan on 128 images, hinge": ("memory", "dcgan", "few", DIGITS | {
-        "network.width": 32, "train.steps": 1500, "objective": "hinge"}),
-    "gan on the ring, Wasserstein without a bound": ("gradients", "gan", "ring", POINTS | {
-        "objective": "wasserstein", "optimizer.learning_rate": 1e-2}),
-    "dcgan, minimax, the discriminator 20 times faster": ("gradients", "dcgan", "digits", DIGITS | rates(1e-4, 2e-3) | {
-        "objective": "minimax"}),
-    "gan on the ring, momentum": ("oscillation", "gan", "ring", POINTS | {
-        "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]}),
-    "gan on the ring, hinge, momentum": ("oscillation", "gan", "ring", POINTS | {
-        "objective": "hinge", "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]}),
-    "gan on the grid, momentum": ("oscillation", "gan", "grid", POINTS | {
-        "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]}),
-    "gan on the ring, momentum, rate 5e-3": ("oscillation", "gan", "ring", POINTS | {
-        "optimizer.learning_rate": 5e-3, "optimizer.betas": [0.9, 0.999]}),
-    "gan on the grid, momentum, rate 3e-3": ("oscillation", "gan", "grid", POINTS | {
-        "optimizer.learning_rate": 3e-3, "optimizer.betas": [0.9, 0.999]}),
-    "gan on the ring, minimax, gradient descent at rate 0.02": ("oscillation", "gan", "ring", POINTS | {
-        "objective": "minimax", "optimizer": SGD | {"learning_rate": 0.02}}),
-    "gan on the grid, minimax, gradient descent at rate 0.01": ("oscillation", "gan", "grid", POINTS | {
-        "objective": "minimax", "optimizer": SGD | {"learning_rate": 0.01}}),
-    "gan on the grid, minimax, gradient descent with momentum": ("oscillation", "gan", "grid", POINTS | {
-        "objective": "minimax", "optimizer": SGD}),
-}  # fmt: skip
+    "dcgan on 128 images, hinge": (
+        "memory",
+        "dcgan",
+        "few",
+        DIGITS | {"network.width": 32, "train.steps": 1500, "objective": "hinge"},
+    ),
+    "gan on the ring, Wasserstein without a bound": (
+        "gradients",
+        "gan",
+        "ring",
+        POINTS | {"objective": "wasserstein", "optimizer.learning_rate": 1e-2},
+    ),
+    "dcgan, minimax, the discriminator 20 times faster": (
+        "gradients",
+        "dcgan",
+        "digits",
+        DIGITS | rates(1e-4, 2e-3) | {"objective": "minimax"},
+    ),
+    "gan on the ring, momentum": (
+        "oscillation",
+        "gan",
+        "ring",
+        POINTS | {"optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]},
+    ),
+    "gan on the ring, hinge, momentum": (
+        "oscillation",
+        "gan",
+        "ring",
+        POINTS | {"objective": "hinge", "optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]},
+    ),
+    "gan on the grid, momentum": (
+        "oscillation",
+        "gan",
+        "grid",
+        POINTS | {"optimizer.learning_rate": 1e-3, "optimizer.betas": [0.9, 0.999]},
+    ),
+    "gan on the ring, momentum, rate 5e-3": (
+        "oscillation",
+        "gan",
+        "ring",
+        POINTS | {"optimizer.learning_rate": 5e-3, "optimizer.betas": [0.9, 0.999]},
+    ),
+    "gan on the grid, momentum, rate 3e-3": (
+        "oscillation",
+        "gan",
+        "grid",
+        POINTS | {"optimizer.learning_rate": 3e-3, "optimizer.betas": [0.9, 0.999]},
+    ),
+    "gan on the ring, minimax, gradient descent at rate 0.02": (
+        "oscillation",
+        "gan",
+        "ring",
+        POINTS | {"objective": "minimax", "optimizer": SGD | {"learning_rate": 0.02}},
+    ),
+    "gan on the grid, minimax, gradient descent at rate 0.01": (
+        "oscillation",
+        "gan",
+        "grid",
+        POINTS | {"objective": "minimax", "optimizer": SGD | {"learning_rate": 0.01}},
+    ),
+    "gan on the grid, minimax, gradient descent with momentum": (
+        "oscillation",
+        "gan",
+        "grid",
+        POINTS | {"objective": "minimax", "optimizer": SGD},
+    ),
+}
 """Of each: the symptom, the system, the data, the changes."""
 HEALTHY: dict[str, Case] = {
     "dcgan": (None, "dcgan", "digits", DIGITS),
-    "dcgan with classes": (None, "dcgan", "digits", DIGITS | {
-        "network.num_classes": 10, "network.width": 32, "train.batch_size": 64}),
+    "dcgan with classes": (
+        None,
+        "dcgan",
+        "digits",
+        DIGITS | {"network.num_classes": 10, "network.width": 32, "train.batch_size": 64},
+    ),
     "dcgan with classes, 16 wide": (None, "dcgan", "digits", DIGITS | {"network.num_classes": 10}),
     "lsgan": (None, "lsgan", "digits", DIGITS),
     "dragan": (None, "dcgan", "digits", DIGITS | {"regularizers.dragan": {}}),
-    "dcgan, least squares, R1": (None, "dcgan", "digits", DIGITS | {
-        "objective": "least_squares", "regularizers.r1": {}}),
+    "dcgan, least squares, R1": (
+        None,
+        "dcgan",
+        "digits",
+        DIGITS | {"objective": "least_squares", "regularizers.r1": {}},
+    ),
     "wgan-gp": (None, "wgan-gp", "digits", RESIDUAL),
     "sngan": (None, "sngan", "digits", RESIDUAL),
     "gan on digits, R1": (None, "gan", "digits", MLP | {"regularizers.r1": {}}),
-    "gan on the grid, WGAN-GP": (None, "gan", "grid", POINTS | {
-        "objective": "wasserstein", "regularizers.gradient_penalty.weight": 0.1, "players.discriminator.turns": 3}),
-    "gan on the ring, relativistic, R1 and R2": (None, "gan", "ring", POINTS | {
-        "objective": "relativistic", "regularizers.r1.weight": 0.1, "regularizers.r2.weight": 0.1}),
+    "gan on the grid, WGAN-GP": (
+        None,
+        "gan",
+        "grid",
+        POINTS
+        | {"objective": "wasserstein", "regularizers.gradient_penalty.weight": 0.1, "players.discriminator.turns": 3},
+    ),
+    "gan on the ring, relativistic, R1 and R2": (
+        None,
+        "gan",
+        "ring",
+        POINTS | {"objective": "relativistic", "regularizers.r1.weight": 0.1, "regularizers.r2.weight": 0.1},
+    ),
     "pacgan on the grid": (None, "pacgan", "grid", {"train.steps": 2000, "train.sample_every": 1000}),
     "infogan": (None, "infogan", "digits", {"train.steps": 800, "train.sample_every": 400}),
-}  # fmt: skip
+}
 CASES = FAILING | HEALTHY
 
 
@@ -239,9 +338,12 @@ def main() -> None:
     cases = {case: {"symptom": CASES[case][0], "runs": runs} for case, runs in found.items()}
     healthy = [run for case in HEALTHY if case in found for run in found[case]]
     figures = {
-        "seeds": options.seeds, "found by symptom": counts(cases),
-        "false alarms": sum(bool(run["found"]) for run in healthy), "healthy runs": len(healthy), "cases": cases,
-    }  # fmt: skip
+        "seeds": options.seeds,
+        "found by symptom": counts(cases),
+        "false alarms": sum(bool(run["found"]) for run in healthy),
+        "healthy runs": len(healthy),
+        "cases": cases,
+    }
     if options.cases == list(CASES):
         record("doctor", figures, " ".join((__doc__ or "").split()))
         show("doctor", table(figures))

@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gan_image
-from gan_core.checkpoint import GAME, load_state, read_checkpoint
 from gan_core.data import FittedData, TensorSource
-from gan_core.evaluation import Evaluation, protocol_id
+from gan_core.measure.evaluation import Evaluation, protocol_id
+from gan_core.models.checkpoint import GAME, load_state, read_checkpoint
 from gan_image.media import write_samples
 
 BUDGET = 256_000
@@ -39,16 +39,23 @@ BUDGET = 256_000
 SIZE, FEW, COUNT, COLUMNS = 16, 1000, 5000, 20
 METRICS = ["fid", "kid", "inception_score", "precision_recall", "density_coverage"]
 COMMON: dict[str, Any] = {
-    "network.image_size": SIZE, "network.channels": 1,
+    "network.image_size": SIZE,
+    "network.channels": 1,
     "optimizer.schedule": {"name": "linear"},
-    "train.ema": 0.995, "train.sample_every": None, "train.checkpoint_every": 1_000_000, "train.samples": BUDGET,
-}  # fmt: skip
+    "train.ema": 0.995,
+    "train.sample_every": None,
+    "train.checkpoint_every": 1_000_000,
+    "train.samples": BUDGET,
+}
 RESIDUAL = {"network.generator.width": 32, "network.discriminator.width": 32}
 """As wide as the small DCGAN."""
 R3GAN = {
-    "objective": "relativistic", "regularizers.gradient_penalty": None,
-    "regularizers.r1.weight": 0.5, "regularizers.r2.weight": 0.5, "players.discriminator.turns": 1,
-}  # fmt: skip
+    "objective": "relativistic",
+    "regularizers.gradient_penalty": None,
+    "regularizers.r1.weight": 0.5,
+    "regularizers.r2.weight": 0.5,
+    "players.discriminator.turns": 1,
+}
 AUGMENTED: dict[str, dict[str, Any]] = {
     "": {},
     ", DiffAugment": {"regularizers.diffaugment.policy": ["translation", "cutout"]},
@@ -91,7 +98,7 @@ def evaluation() -> Evaluation:
     """How every run's samples are measured; they are alike in what the data are cut to."""
     game = gan_image.create("dcgan", image_size=SIZE, channels=1)
     data = FittedData(TensorSource(fashion(), name="fashion-mnist, 20,000 images"), game.spec)
-    return Evaluation(gan_image.DOMAIN, data, game, metrics=METRICS, count=COUNT)
+    return Evaluation(gan_image.DOMAIN.module("metrics"), data, game, metrics=METRICS, count=COUNT)
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
@@ -104,8 +111,16 @@ def measure(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         start = time.perf_counter()
-        gan_image.train(system, data=TensorSource(shown, name="fashion-mnist"), out=run, steps=steps, batch_size=64,
-                        seed=seed, changes=COMMON | changes, shown=False)  # fmt: skip
+        gan_image.train(
+            system,
+            data=TensorSource(shown, name="fashion-mnist"),
+            out=run,
+            steps=steps,
+            batch_size=64,
+            seed=seed,
+            changes=COMMON | changes,
+            shown=False,
+        )
         seconds = time.perf_counter() - start
         game = gan_image.load(run)
         averaged, protocols = evaluation().measure(game)
@@ -148,9 +163,11 @@ def main() -> None:
     if any(each["protocols"] != protocols for each in found.values()):
         sys.exit("the runs were measured by different protocols; remove the file of what was found")
     figures = {
-        "budget": BUDGET, "protocol": {metric: name for metric, (name, _) in protocols.items()},
-        "runs": {name: each["figures"] for name, each in found.items()}, "protocols": dict(protocols.values()),
-    }  # fmt: skip
+        "budget": BUDGET,
+        "protocol": {metric: name for metric, (name, _) in protocols.items()},
+        "runs": {name: each["figures"] for name, each in found.items()},
+        "protocols": dict(protocols.values()),
+    }
     rows = torch.cat([torch.tensor(each["samples"]) for each in found.values()]) / 127.5 - 1
     write_samples({"samples": rows}, RESULTS / "fashion", columns=COLUMNS)
     record("fashion", figures, " ".join((__doc__ or "").split()))

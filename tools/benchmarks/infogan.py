@@ -69,17 +69,21 @@ def measure(seed: int) -> tuple[dict[str, Any], Tensor]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         changes = {"train.sample_every": None, "train.checkpoint_every": None}
-        run = gan_image.train("infogan", data="digits", out=Path(folder) / "run", seed=seed, changes=changes,
-                              shown=False)  # fmt: skip
+        run = gan_image.train(
+            "infogan", data="digits", out=Path(folder) / "run", seed=seed, changes=changes, shown=False
+        )
         game = gan_image.load(run.path)
         steps = run.recipe.train.steps
     assert isinstance(game, InfoGAN)
     codes = [movement(game, code) for code in range(game.continuous)]
     slanting = max(range(game.continuous), key=lambda code: abs(codes[code]["slant"]))
     figures = {
-        "seed": seed, "clustering_accuracy": round(clustering_accuracy(game), 4), "codes": codes, "steps": steps,
+        "seed": seed,
+        "clustering_accuracy": round(clustering_accuracy(game), 4),
+        "codes": codes,
+        "steps": steps,
         "seconds": round(time.perf_counter() - start),
-    }  # fmt: skip
+    }
     print(figures, flush=True)
     return figures, game.traverse(slanting)
 

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import gan_image
-from gan_core.layout import channels_last, lay_out
-from gan_core.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
+from gan_core.nn.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
+from gan_core.training.layout import channels_last, lay_out
 from gan_image.systems import convolutional, srresnet
 
 
@@ -60,9 +60,11 @@ def generator_and_discriminator(family: ModuleType, **settings: Any) -> list[nn.
 def resnet(width: int) -> Case:
     """CycleGAN's generator with 9 blocks at 128 pixels, batch size 1."""
     return Case(
-        (1, 3, 128, 128), lambda: [ResNetTranslator(width=width)], "cyclegan/resnet_generator",
+        (1, 3, 128, 128),
+        lambda: [ResNetTranslator(width=width)],
+        "cyclegan/resnet_generator",
         lambda theirs: theirs.define_G(3, 3, width, "resnet_9blocks", "instance"),
-    )  # fmt: skip
+    )
 
 
 CASES = {
@@ -73,45 +75,58 @@ CASES = {
     "ResNet, instance norm, width 16, 128×128": resnet(16),
     "ResNet, instance norm, width 64, 128×128": resnet(64),
     "ResNet, batch norm, width 16, 128×128": Case(
-        (1, 3, 128, 128), lambda: [ResNetTranslator(width=16, norm="batch")], "cyclegan/resnet_generator",
+        (1, 3, 128, 128),
+        lambda: [ResNetTranslator(width=16, norm="batch")],
+        "cyclegan/resnet_generator",
         lambda theirs: theirs.define_G(3, 3, 16, "resnet_9blocks", "batch"),
     ),
     "PatchGAN, instance norm, width 16, 128×128": Case(
-        (1, 3, 128, 128), lambda: [PatchDiscriminator(width=16, norm="instance")], "cyclegan/patchgan_discriminator",
+        (1, 3, 128, 128),
+        lambda: [PatchDiscriminator(width=16, norm="instance")],
+        "cyclegan/patchgan_discriminator",
         lambda theirs: theirs.define_D(3, 16, "basic", norm="instance"),
     ),
     "PatchGAN, instance norm, width 64, 128×128": Case(
-        (1, 3, 128, 128), lambda: [PatchDiscriminator(norm="instance")], "cyclegan/patchgan_discriminator",
+        (1, 3, 128, 128),
+        lambda: [PatchDiscriminator(norm="instance")],
+        "cyclegan/patchgan_discriminator",
         lambda theirs: theirs.define_D(3, 64, "basic", norm="instance"),
     ),
     "PatchGAN, batch norm, width 64, 256×256": Case(
-        (1, 6, 256, 256), lambda: [PatchDiscriminator(in_channels=6)], "pix2pix/patchgan_discriminator",
+        (1, 6, 256, 256),
+        lambda: [PatchDiscriminator(in_channels=6)],
+        "pix2pix/patchgan_discriminator",
         lambda theirs: theirs.define_D(6, 64, "basic", norm="batch"),
     ),
     "U-Net, batch norm, width 16, 64×64, batch 4": Case(
-        (4, 3, 64, 64), lambda: [UNetTranslator(width=16, depth=6, dropout=0.0)], "pix2pix/unet_generator",
+        (4, 3, 64, 64),
+        lambda: [UNetTranslator(width=16, depth=6, dropout=0.0)],
+        "pix2pix/unet_generator",
         lambda theirs: theirs.UnetGenerator(3, 3, 6, 16),
     ),
     "U-Net, batch norm, width 64, 256×256": Case(
-        (1, 3, 256, 256), lambda: [UNetTranslator(dropout=0.0)], "pix2pix/unet_generator",
+        (1, 3, 256, 256),
+        lambda: [UNetTranslator(dropout=0.0)],
+        "pix2pix/unet_generator",
         lambda theirs: theirs.define_G(3, 3, 64, "unet_256", "batch"),
     ),
     "U-Net, instance norm, width 16, 64×64, batch 4": Case(
-        (4, 3, 64, 64), lambda: [UNetTranslator(width=16, depth=6, norm="instance", dropout=0.0)],
+        (4, 3, 64, 64),
+        lambda: [UNetTranslator(width=16, depth=6, norm="instance", dropout=0.0)],
         "pix2pix/unet_generator",
         lambda theirs: theirs.UnetGenerator(3, 3, 6, 16, theirs.get_norm_layer("instance")),
     ),
     "U-Net and PatchGAN, batch norm, width 8, 32×32×32, batch 4": Case(
-        (4, 1, 32, 32, 32), lambda: [
+        (4, 1, 32, 32, 32),
+        lambda: [
             UNetTranslator(in_channels=1, out_channels=1, width=8, depth=4, ndim=3),
             PatchDiscriminator(in_channels=1, width=8, layers=2, ndim=3),
         ],
     ),
     "ResNet, instance norm, width 8, 32×32×32": Case(
-        (1, 1, 32, 32, 32),
-        lambda: [ResNetTranslator(in_channels=1, out_channels=1, width=8, blocks=3, ndim=3)],
+        (1, 1, 32, 32, 32), lambda: [ResNetTranslator(in_channels=1, out_channels=1, width=8, blocks=3, ndim=3)]
     ),
-}  # fmt: skip
+}
 
 
 def seconds(networks: Sequence[nn.Module], batch: Tensor) -> float:
@@ -189,9 +204,12 @@ def table(figures: Mapping[str, Any]) -> str:
     def row(case: str, found: Mapping[str, Any]) -> list[str]:
         beside = found.get("ours / published")
         return [
-            case, f"{found['milliseconds']['contiguous']:,.0f} ms", f"{found['channels last / contiguous']:.2f}",
-            found["layout"], "" if beside is None else f"{beside:.2f}",
-        ]  # fmt: skip
+            case,
+            f"{found['milliseconds']['contiguous']:,.0f} ms",
+            f"{found['channels last / contiguous']:.2f}",
+            found["layout"],
+            "" if beside is None else f"{beside:.2f}",
+        ]
 
     head = ["networks", "contiguous", "channels last / contiguous", "used", "used / published code"]
     return markdown(head, [row(case, found) for case, found in figures.items()])
@@ -202,9 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="rounds that are counted (default: 9)")
     parser.add_argument(
-        "--published", type=Path, metavar="FOLDER",
+        "--published",
+        type=Path,
+        metavar="FOLDER",
         help="where junyanz/pytorch-CycleGAN-and-pix2pix or a fork of it is cloned",
-    )  # fmt: skip
+    )
     parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -27,21 +27,27 @@ from gan_core.api import open_data
 from gan_core.data import BatchStream, Source
 from gan_core.domain import find_domain
 from gan_core.errors import RecipeError
-from gan_core.game import Game
-from gan_core.metrics import sliced_wasserstein
-from gan_core.objectives import OBJECTIVES
+from gan_core.measure.metrics import sliced_wasserstein
+from gan_core.play.game import Game
+from gan_core.play.objectives import OBJECTIVES
+from gan_core.play.regularizers import REGULARIZERS
 from gan_core.recipe import Recipe
-from gan_core.regularizers import REGULARIZERS
 
 SAMPLES, LONGER = 512, 3
 COMMON: dict[str, Any] = {
     "optimizer": {"name": "adam", "learning_rate": 1e-3, "betas": [0.0, 0.9], "schedule": {"name": "linear"}},
-    "train.batch_size": 64, "train.ema": 0.99, "train.sample_every": None, "train.checkpoint_every": None,
-}  # fmt: skip
+    "train.batch_size": 64,
+    "train.ema": 0.99,
+    "train.sample_every": None,
+    "train.checkpoint_every": None,
+}
 CONVOLUTIONAL: dict[str, Any] = {
-    "network.image_size": 16, "network.width": 16, "network.latent_dim": 32, "train.steps": 200,
+    "network.image_size": 16,
+    "network.width": 16,
+    "network.latent_dim": 32,
+    "train.steps": 200,
     "players.discriminator.optimizer.learning_rate": 2e-3,
-}  # fmt: skip
+}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "dcgan": CONVOLUTIONAL,
     "gan": {"network.shape": [1, 16, 16], "network.width": 128, "train.steps": 400},

@@ -61,13 +61,23 @@ def methods(pack: str, *, penalty: float, relativistic: float, rows: int | None 
     return {
         "GAN": {pack: 1},
         **{f"PacGAN{m}": {pack: m} | ({} if rows is None else {"train.batch_size": m * rows}) for m in PACKS},
-        "WGAN-GP": {pack: 1, "objective": "wasserstein", "regularizers.gradient_penalty.weight": penalty,
-                    "players.discriminator.turns": 5} | no_momentum,
-        "R3GAN's objective": {pack: 1, "objective": "relativistic", "regularizers.r1.weight": relativistic,
-                              "regularizers.r2.weight": relativistic} | no_momentum,
+        "WGAN-GP": {
+            pack: 1,
+            "objective": "wasserstein",
+            "regularizers.gradient_penalty.weight": penalty,
+            "players.discriminator.turns": 5,
+        }
+        | no_momentum,
+        "R3GAN's objective": {
+            pack: 1,
+            "objective": "relativistic",
+            "regularizers.r1.weight": relativistic,
+            "regularizers.r2.weight": relativistic,
+        }
+        | no_momentum,
         "minibatch discrimination": {pack: 1, "regularizers.minibatch_discrimination.kernels": 20},
         "unrolled by 5 steps": {pack: 1, "regularizers.unrolled.steps": 5},
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -97,20 +107,32 @@ def perceptrons(layers: int) -> Table:
     """Points, with a discriminator of so many layers."""
     return Table(
         "pacgan",
-        {"network": {"latent_dim": 16, "deviation": None,
-                     "generator": {"width": 128, "depth": 2, "batch_norm": False},
-                     "discriminator": {"width": 256, "depth": layers, "maxout": None}},
-         "optimizer": {"name": "adam", "learning_rate": 1e-3, "betas": [0.5, 0.999], "schedule": LINEAR},
-         "train.batch_size": 120, "train.ema": 0.999},
-        10_000, 2500, methods("network.discriminator.pack", penalty=0.1, relativistic=0.1, rows=120),
+        {
+            "network": {
+                "latent_dim": 16,
+                "deviation": None,
+                "generator": {"width": 128, "depth": 2, "batch_norm": False},
+                "discriminator": {"width": 256, "depth": layers, "maxout": None},
+            },
+            "optimizer": {"name": "adam", "learning_rate": 1e-3, "betas": [0.5, 0.999], "schedule": LINEAR},
+            "train.batch_size": 120,
+            "train.ema": 0.999,
+        },
+        10_000,
+        2500,
+        methods("network.discriminator.pack", penalty=0.1, relativistic=0.1, rows=120),
         seeds=range(1, 6),
-    )  # fmt: skip
+    )
 
 
 UNROLLED = Table(
-    "unrolled-gan", {"train.ema": None}, 5000, 2500,
-    {"GAN": {"regularizers.unrolled": None}, "unrolled by 10 steps": {}}, "paper",
-)  # fmt: skip
+    "unrolled-gan",
+    {"train.ema": None},
+    5000,
+    2500,
+    {"GAN": {"regularizers.unrolled": None}, "unrolled by 10 steps": {}},
+    "paper",
+)
 TABLES = {
     "ring": perceptrons(1),
     "grid": perceptrons(2),
@@ -118,21 +140,39 @@ TABLES = {
     "unrolled grid": UNROLLED,
     "stacked": Table(
         "dcgan",
-        {"network.image_size": 16, "network.channels": 3, "network.latent_dim": 64, "network.width": 32,
-         "network.discriminator": {"width": 8}, "optimizer.schedule": LINEAR, "train.batch_size": 60,
-         "train.ema": 0.995},
-        2000, 25_600,
+        {
+            "network.image_size": 16,
+            "network.channels": 3,
+            "network.latent_dim": 64,
+            "network.width": 32,
+            "network.discriminator": {"width": 8},
+            "optimizer.schedule": LINEAR,
+            "train.batch_size": 60,
+            "train.ema": 0.995,
+        },
+        2000,
+        25_600,
         methods("network.pack", penalty=10.0, relativistic=1.0),
     ),
     "unrolled stacked": Table(
         "dcgan",
-        {"network.image_size": 16, "network.channels": 3, "network.latent_dim": 256, "network.width": 16,
-         "network.discriminator": {"width": 4}, "optimizer.learning_rate": 5e-4, "optimizer.betas": [0.5, 0.99],
-         "players.discriminator.optimizer.learning_rate": 1e-3, "train.batch_size": 128, "train.ema": None},
-        3000, 25_600,
+        {
+            "network.image_size": 16,
+            "network.channels": 3,
+            "network.latent_dim": 256,
+            "network.width": 16,
+            "network.discriminator": {"width": 4},
+            "optimizer.learning_rate": 5e-4,
+            "optimizer.betas": [0.5, 0.99],
+            "players.discriminator.optimizer.learning_rate": 1e-3,
+            "train.batch_size": 128,
+            "train.ema": None,
+        },
+        3000,
+        25_600,
         {"GAN": {}, "unrolled by 5 steps": {"regularizers.unrolled.steps": 5}},
     ),
-}  # fmt: skip
+}
 
 
 @cache
@@ -153,8 +193,16 @@ def measure(name: str, method: str, seed: int) -> dict[str, Any]:
     steps = 2 * table.steps // (1 + changes.get("players.discriminator.turns", 1))
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        gan_image.train(table.system, data=source, out=run, preset=table.preset, steps=steps, seed=seed,
-                        changes=changes, shown=False)  # fmt: skip
+        gan_image.train(
+            table.system,
+            data=source,
+            out=run,
+            preset=table.preset,
+            steps=steps,
+            seed=seed,
+            changes=changes,
+            shown=False,
+        )
         metric = "stacked_modes" if name.endswith("stacked") else "modes"
         figures = evaluate(run, data=source, domain=gan_image.DOMAIN, count=table.samples, seed=seed, metrics=[metric])
     return dict(figures["metrics"][metric]) | {"seconds": round(time.perf_counter() - start)}

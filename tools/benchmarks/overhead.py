@@ -31,24 +31,39 @@ from torch.nn.functional import softplus
 
 import gan_audio
 import gan_image
-from gan_core.two_player import TwoPlayerGame, latent_dim
+from gan_core.play.two_player import TwoPlayerGame, latent_dim
 
 CASES: dict[str, dict[str, Any]] = {
     "dense 8x8, width 32, batch 16": {
-        "system": "gan", "preset": "small", "batch": 16, "steps": 2000,
+        "system": "gan",
+        "preset": "small",
+        "batch": 16,
+        "steps": 2000,
         "network": {"shape": (1, 8, 8), "width": 32, "latent_dim": 8},
     },
     "dcgan 64x64, width 64, batch 64": {"system": "dcgan", "preset": "paper", "batch": 64, "steps": 24, "network": {}},
     "dcgan 16x16, width 32, batch 288": {
-        "system": "dcgan", "preset": "small", "batch": 288, "steps": 120, "network": {"image_size": 16, "channels": 1},
+        "system": "dcgan",
+        "preset": "small",
+        "batch": 288,
+        "steps": 120,
+        "network": {"image_size": 16, "channels": 1},
     },
     "dcgan 16x16, width 32, batch 64": {
-        "system": "dcgan", "preset": "small", "batch": 64, "steps": 400, "network": {"image_size": 16, "channels": 1},
+        "system": "dcgan",
+        "preset": "small",
+        "batch": 64,
+        "steps": 400,
+        "network": {"image_size": 16, "channels": 1},
     },
     "wavegan 4096 samples, width 16, batch 8": {
-        "system": "wavegan", "preset": "paper", "batch": 8, "steps": 60, "network": {"samples": 4096, "width": 16},
+        "system": "wavegan",
+        "preset": "paper",
+        "batch": 8,
+        "steps": 60,
+        "network": {"samples": 4096, "width": 16},
     },
-}  # fmt: skip
+}
 ALLOCATORS = {"": {}, ", glibc's limits": {"GLIBC_TUNABLES": ""}}
 """Environment of the processes, by what is added to the name of a case."""
 WARM = 4
@@ -140,10 +155,17 @@ def compare(case: dict[str, Any]) -> tuple[float, float, float]:
     data = Alternating(samples, loop, turns + 1)
     with tempfile.TemporaryDirectory() as folder:
         package.train(
-            ours, data=data, out=Path(folder) / "run", steps=case["steps"], batch_size=batch, log_every=10,
-            show=2, ema=None, shown=False,
+            ours,
+            data=data,
+            out=Path(folder) / "run",
+            steps=case["steps"],
+            batch_size=batch,
+            log_every=10,
+            show=2,
+            ema=None,
+            shown=False,
             changes={"train.sample_every": None, "train.checkpoint_every": None},
-        )  # fmt: skip
+        )
     pairs = data.pairs(WARM)
     return median(a / b for a, b in pairs), median(a - b for a, b in pairs), median(b for _, b in pairs)
 
@@ -170,11 +192,14 @@ def main() -> None:
     for (name, case), (suffix, environment) in product(cases.items(), ALLOCATORS.items()):
         ratios, costs, seconds = zip(*sorted(alone(case, environment) for _ in range(options.times)), strict=True)
         figures[name + suffix] = {
-            "ratio_median": round(median(ratios), 4), "ratio_min": round(ratios[0], 4),
-            "ratio_max": round(ratios[-1], 4), "fixed_cost_ms": round(1000 * median(costs), 3),
-            "times": options.times, "steps_each": case["steps"] - WARM - 1,
+            "ratio_median": round(median(ratios), 4),
+            "ratio_min": round(ratios[0], 4),
+            "ratio_max": round(ratios[-1], 4),
+            "fixed_cost_ms": round(1000 * median(costs), 3),
+            "times": options.times,
+            "steps_each": case["steps"] - WARM - 1,
             "bare_seconds_a_step": round(median(seconds), 5),
-        }  # fmt: skip
+        }
     if options.only:
         print(json.dumps(figures, indent=2))
     else:

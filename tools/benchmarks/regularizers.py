@@ -24,10 +24,10 @@ from _tables import markdown, show
 import gan_image
 from gan_core.api import open_data, write_arrays
 from gan_core.data import FittedData
-from gan_core.regime import Regime
-from gan_core.regularizers import REGULARIZERS, Lazy
-from gan_core.run import Run
-from gan_core.trainer import Trainer
+from gan_core.play.regularizers import REGULARIZERS, Lazy
+from gan_core.runs.run import Run
+from gan_core.training.regime import Regime
+from gan_core.training.trainer import Trainer
 
 OTHERS: dict[str, dict[str, Any]] = {
     "r1.interval=16": {"regularizers.r1.interval": 16},
@@ -39,8 +39,10 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 """Regularizers otherwise than by default, and what is set elsewhere."""
 CASES: dict[str, dict[str, Any]] = {
-    "none": {}, **{name: {f"regularizers.{name}": {}} for name in REGULARIZERS}, **OTHERS
-}  # fmt: skip
+    "none": {},
+    **{name: {f"regularizers.{name}": {}} for name in REGULARIZERS},
+    **OTHERS,
+}
 WARM = 4
 """The first steps, which are not counted."""
 
@@ -84,9 +86,10 @@ def compare(changes: Mapping[str, Any], steps: int) -> dict[str, Any]:
     due = median(ratio for ratio, _, step in timed if step % every == 0)
     others = median([ratio for ratio, _, step in timed if step % every] or [due])
     figures = {
-        "ratio": (due + (every - 1) * others) / every, "ratio_of_a_step_with_it": due,
+        "ratio": (due + (every - 1) * others) / every,
+        "ratio_of_a_step_with_it": due,
         "plain_seconds_a_step": median(seconds for _, seconds, _ in timed),
-    }  # fmt: skip
+    }
     return {"interval": every, "steps": len(timed), **{name: round(value, 4) for name, value in figures.items()}}
 
 

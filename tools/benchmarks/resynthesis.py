@@ -2,11 +2,11 @@
 
 MelGAN and HiFi-GAN, presets `small`, learn the clips LJ001-0001 to 0020 (2.3 minutes of one reader) at the preset's
 settings; LJ001-0021 to 0024 are kept back, and are measured at intervals with the averaged weights: their
-mel-cepstral distortion in dB, multi-resolution STFT distance and log-spectral distance in dB (`gan_audio.distances`),
-means over the clips. `one clip` trains on LJ001-0002 alone and is measured on it: how well the network can fit at all.
-Griffin-Lim has the same mels, brought back to magnitudes by non-negative least squares, and 60 iterations with momentum
-0.99 (librosa). One seed. The picture has the first clip that was kept back: the recording, Griffin-Lim, and each
-vocoder at the end.
+mel-cepstral distortion in dB, multi-resolution STFT distance and log-spectral distance in dB
+(`gan_audio.measure.distances`), means over the clips. `one clip` trains on LJ001-0002 alone and is measured on it:
+how well the network can fit at all. Griffin-Lim has the same mels, brought back to magnitudes by non-negative least
+squares, and 60 iterations with momentum 0.99 (librosa). One seed. The picture has the first clip that was kept back:
+the recording, Griffin-Lim, and each vocoder at the end.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from _tables import markdown, show
 from torch import Tensor
 
 import gan_audio
-from gan_audio.distances import log_spectral_distance, mel_cepstral_distortion, multi_resolution_stft_distance
-from gan_audio.files import read_sound
+from gan_audio.measure.distances import log_spectral_distance, mel_cepstral_distortion, multi_resolution_stft_distance
 from gan_audio.media import write_samples
-from gan_audio.mel import MelContract, MelSpectrogram, filterbank
+from gan_audio.mel.contract import MelContract, MelSpectrogram, filterbank
+from gan_audio.sound.files import read_sound
 from gan_core.api import resume
-from gan_core.files import open_files
+from gan_core.data.files import open_files
 
 SYSTEMS = ("melgan", "hifigan")
 RATE = 22_050
@@ -57,9 +57,15 @@ def griffin_lim(audio: Tensor, contract: MelContract) -> Tensor:
     mel = MelSpectrogram(contract)(audio)[0]
     magnitudes = librosa.util.nnls(filterbank(contract).numpy(), contract.logarithm(mel).exp().numpy())
     sound = librosa.griffinlim(
-        magnitudes, n_iter=ITERATIONS, hop_length=contract.hop, win_length=contract.window, n_fft=contract.fft_size,
-        center=False, random_state=0, length=None,
-    )[contract.edge :]  # fmt: skip
+        magnitudes,
+        n_iter=ITERATIONS,
+        hop_length=contract.hop,
+        win_length=contract.window,
+        n_fft=contract.fft_size,
+        center=False,
+        random_state=0,
+        length=None,
+    )[contract.edge :]
     return torch.from_numpy(sound[: audio.shape[-1]])[None, None].float()
 
 
@@ -133,8 +139,9 @@ def main() -> None:
         contract = gan_audio.create(system).contract
         found: dict[str, Any] = {}
         for kind, trained, measured, stages in (
-            ("one_clip", ONE, ONE, STAGES_OF_ONE), ("kept_back", TRAINED, KEPT_BACK, STAGES),
-        ):  # fmt: skip
+            ("one_clip", ONE, ONE, STAGES_OF_ONE),
+            ("kept_back", TRAINED, KEPT_BACK, STAGES),
+        ):
             model = options.models / f"{system}-{kind}"
             baseline = partial(apart, clips(data, measured), partial(griffin_lim, contract=contract))
             found[f"griffin_lim_{kind}"] = progress.take(f"{system}, {kind}, griffin-lim", baseline)
@@ -147,8 +154,11 @@ def main() -> None:
         }
     if options.only == list(SYSTEMS):
         length = min(sound.shape[-1] for sound in shown.values())
-        write_samples({name: sound[..., :length] for name, sound in shown.items()}, RESULTS / "resynthesis",
-                      game=gan_audio.load(options.models / "hifigan-kept_back"))  # fmt: skip
+        write_samples(
+            {name: sound[..., :length] for name, sound in shown.items()},
+            RESULTS / "resynthesis",
+            game=gan_audio.load(options.models / "hifigan-kept_back"),
+        )
         (RESULTS / "resynthesis.wav").unlink()  # the recording is in it
         record("resynthesis", figures, " ".join((__doc__ or "").split()))
         show("resynthesis", table(figures))

@@ -31,9 +31,7 @@ from gan_core.api import evaluate
 
 DIGITS, COUNT, ROWS = 10, 2000, 5
 METRICS = ["recognition", "fid", "inception_score", "spectrum"]
-CHANGES: dict[str, Any] = {
-    "network.num_classes": DIGITS, "train.sample_every": 1000, "train.checkpoint_every": 1000,
-}  # fmt: skip
+CHANGES: dict[str, Any] = {"network.num_classes": DIGITS, "train.sample_every": 1000, "train.checkpoint_every": 1000}
 RUNS = {"phase shuffle": 2, "without": 0}
 
 
@@ -64,11 +62,25 @@ def table(figures: Mapping[str, Any]) -> str:
     for name in RUNS:
         found = figures[name]
         score, spectrum = found["inception_score"]["inception_score"], found["spectrum"]["spectrum"]
-        rows.append([name, f"{100 * found['recognition']['accuracy']:.0f} %", f"{score:.2f}",
-                     f"{found['fid']['fid']:.2f}", f"{spectrum:.1f} dB"])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{100 * found['recognition']['accuracy']:.0f} %",
+                f"{score:.2f}",
+                f"{found['fid']['fid']:.2f}",
+                f"{spectrum:.1f} dB",
+            ]
+        )
     found = figures[next(iter(RUNS))]
-    rows.append(["recordings", f"{100 * found['recognition']['accuracy_on_real']:.0f} %", "", "",
-                 f"{found['spectrum']['spectrum_of_real']:.1f} dB"])  # fmt: skip
+    rows.append(
+        [
+            "recordings",
+            f"{100 * found['recognition']['accuracy_on_real']:.0f} %",
+            "",
+            "",
+            f"{found['spectrum']['spectrum_of_real']:.1f} dB",
+        ]
+    )
     return markdown(["", "recognised", "inception score", "FID", "mean spectrum off by"], rows)
 
 

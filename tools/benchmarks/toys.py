@@ -55,13 +55,16 @@ def main() -> None:
     for data in options.data:
         runs = [measure(data, seed) for seed in range(options.seeds)]
         figures[data] = {
-            "modes": runs[0]["modes"], "modes_found": [run["modes_found"] for run in runs],
+            "modes": runs[0]["modes"],
+            "modes_found": [run["modes_found"] for run in runs],
             "high_quality_mean": round(mean(run["high_quality"] for run in runs), 4),
             "mean_of_samples": [round(run["mean_of_samples"], 4) for run in runs],
             "std_of_samples": [round(run["std_of_samples"], 4) for run in runs],
-            "mean_of_data": round(runs[0]["mean_of_data"], 4), "std_of_data": round(runs[0]["std_of_data"], 4),
-            "steps": STEPS[data], "seconds_a_run": round(mean(run["seconds"] for run in runs), 1),
-        }  # fmt: skip
+            "mean_of_data": round(runs[0]["mean_of_data"], 4),
+            "std_of_data": round(runs[0]["std_of_data"], 4),
+            "steps": STEPS[data],
+            "seconds_a_run": round(mean(run["seconds"] for run in runs), 1),
+        }
     record("toys", figures, " ".join((__doc__ or "").split()))
 
 

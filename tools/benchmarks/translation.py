@@ -46,8 +46,8 @@ from torch.utils.data import Dataset
 
 import gan_image
 from gan_core.data import Batch, ImageSpec, hold_out, length, read, shuffled
-from gan_core.game import Game
-from gan_core.similarity import psnr
+from gan_core.measure.similarity import psnr
+from gan_core.play.game import Game
 from gan_image.media import write_items, write_samples
 
 SHOWN = 16
@@ -58,8 +58,15 @@ def train(system: str, data: Any, *, steps: int, seed: int, changes: Mapping[str
     """Trains a system and returns its game and the processor time in seconds; ends if the training is interrupted."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        run = gan_image.train(system, data=data, out=Path(folder) / "run", steps=steps, seed=seed, shown=False,
-                              changes=QUIET | {**changes})  # fmt: skip
+        run = gan_image.train(
+            system,
+            data=data,
+            out=Path(folder) / "run",
+            steps=steps,
+            seed=seed,
+            shown=False,
+            changes=QUIET | {**changes},
+        )
         seconds = time.process_time() - start
         if run.interrupted:
             sys.exit(f"{system}: interrupted; start the benchmark again")
@@ -78,15 +85,22 @@ def draw(name: str, *, columns: int, **images: Tensor) -> None:
 HELD_OUT = 0.2
 NETWORK: dict[str, Any] = {"width": 32, "norm": "instance", "generator": {"depth": 5}, "discriminator": {"layers": 2}}
 NUCLEI: dict[str, Any] = {
-    "data.held_out": HELD_OUT, "data.spec.image_size": 64, "data.spec.enlarge": 1.125, "data.spec.crop": "random",
-    "data.spec.flip": True, "network": NETWORK, "train.batch_size": 4, "train.ema": 0.998,
-}  # fmt: skip
+    "data.held_out": HELD_OUT,
+    "data.spec.image_size": 64,
+    "data.spec.enlarge": 1.125,
+    "data.spec.crop": "random",
+    "data.spec.flip": True,
+    "network": NETWORK,
+    "train.batch_size": 4,
+    "train.ema": 0.998,
+}
 RUNS: dict[str, tuple[int, dict[str, Any]]] = {
     "pix2pix, λ = 300": (2500, {"game.reconstruction_weight": 300.0}),
-    "pix2pix, relativistic, R1 and R2": (2500, {
-        "objective": "relativistic", "regularizers.r1.weight": 0.01, "regularizers.r2.weight": 0.01,
-    }),
-}  # fmt: skip
+    "pix2pix, relativistic, R1 and R2": (
+        2500,
+        {"objective": "relativistic", "regularizers.r1.weight": 0.01, "regularizers.r2.weight": 0.01},
+    ),
+}
 """Steps, and settings beside those of `NUCLEI`."""
 PICTURED = "pix2pix, relativistic, R1 and R2"
 
@@ -179,10 +193,12 @@ def measure_nuclei(name: str) -> dict[str, Any]:
     if name == PICTURED:
         draw("nuclei", columns=2, mask=held_out["source"], made=made, real=held_out["target"])
     return {
-        "steps": steps, "processor_seconds": seconds, "settings": NUCLEI | changes,
+        "steps": steps,
+        "processor_seconds": seconds,
+        "settings": NUCLEI | changes,
         "held_out": mean_psnr(made, held_out["target"]),
         "trained": mean_psnr(translate(game, trained["source"], "translated"), trained["target"]),
-    }  # fmt: skip
+    }
 
 
 # Digits.
@@ -226,8 +242,10 @@ SIZE, POOL, WARM = 128, 4, 5
 WIDTHS = (64, 16)
 STEP: dict[str, Any] = {
     "data.spec": {"image_size": SIZE, "resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": False},
-    "regularizers.replay.size": POOL, "train.log_every": 10, "train.show": 1,
-}  # fmt: skip
+    "regularizers.replay.size": POOL,
+    "train.log_every": 10,
+    "train.show": 1,
+}
 
 
 def published_steps(folder: Path, width: int, samples: Mapping[str, Tensor]) -> Iterator[float]:
@@ -235,18 +253,43 @@ def published_steps(folder: Path, width: int, samples: Mapping[str, Tensor]) -> 
     if not (folder / "models" / "cycle_gan_model.py").is_file():
         sys.exit(f"{folder}: no models/cycle_gan_model.py there; give a clone of junyanz/pytorch-CycleGAN-and-pix2pix")
     sys.path.insert(0, str(folder))
-    model = importlib.import_module("models.cycle_gan_model").CycleGANModel(Namespace(
-        isTrain=True, gpu_ids=[], checkpoints_dir="", name="", preprocess="none", direction="AtoB",
-        input_nc=3, output_nc=3, ngf=width, ndf=width, netG="resnet_9blocks", netD="basic", n_layers_D=3,
-        norm="instance", no_dropout=True, init_type="normal", init_gain=0.02, gan_mode="lsgan", pool_size=POOL,
-        lambda_A=10.0, lambda_B=10.0, lambda_identity=0.5, lr=2e-4, beta1=0.5,
-    ))  # fmt: skip
+    model = importlib.import_module("models.cycle_gan_model").CycleGANModel(
+        Namespace(
+            isTrain=True,
+            gpu_ids=[],
+            checkpoints_dir="",
+            name="",
+            preprocess="none",
+            direction="AtoB",
+            input_nc=3,
+            output_nc=3,
+            ngf=width,
+            ndf=width,
+            netG="resnet_9blocks",
+            netD="basic",
+            n_layers_D=3,
+            norm="instance",
+            no_dropout=True,
+            init_type="normal",
+            init_gain=0.02,
+            gan_mode="lsgan",
+            pool_size=POOL,
+            lambda_A=10.0,
+            lambda_B=10.0,
+            lambda_identity=0.5,
+            lr=2e-4,
+            beta1=0.5,
+        )
+    )
     real = {key: tensor.float().div(127.5).sub(1) for key, tensor in samples.items()}
     for index in range(1_000_000):
         row = index % len(real["source"])
         batch = {
-            "A": real["source"][row : row + 1], "B": real["target"][row : row + 1], "A_paths": [""], "B_paths": [""],
-        }  # fmt: skip
+            "A": real["source"][row : row + 1],
+            "B": real["target"][row : row + 1],
+            "A_paths": [""],
+            "B_paths": [""],
+        }
         start = time.process_time()
         model.set_input(batch)
         model.optimize_parameters()
@@ -259,8 +302,16 @@ def measure_step(width: int, rounds: int, folder: Path) -> dict[str, Any]:
     samples = {key: torch.randint(256, (16, 3, SIZE, SIZE)).byte() for key in ("source", "target")}
     data = Alternating(samples, published_steps(folder, width, samples), reads=1, clock=time.process_time)
     with tempfile.TemporaryDirectory() as name:
-        gan_image.train("cyclegan", preset="paper", data=data, out=Path(name) / "run", batch_size=1, shown=False,
-                        steps=rounds + WARM, changes=QUIET | STEP | {"network.width": width})  # fmt: skip
+        gan_image.train(
+            "cyclegan",
+            preset="paper",
+            data=data,
+            out=Path(name) / "run",
+            batch_size=1,
+            shown=False,
+            steps=rounds + WARM,
+            changes=QUIET | STEP | {"network.width": width},
+        )
     pairs = data.pairs(WARM)
     return {
         "rounds": len(pairs),
@@ -280,32 +331,40 @@ def table(figures: Mapping[str, Any]) -> str:
     compared = [*nuclei["baselines"].items(), *nuclei["runs"].items()]
     by_seed = list(digits.values())
     blank, source = (mean(each[key] for each in by_seed) for key in ("l1_blank", "l1_source"))
-    return "\n".join((
-        markdown(
-            ["nuclei: masks to images, pix2pix", "PSNR, held-out pairs", "PSNR, training pairs", "steps"],
-            [
-                [name, f"{each['held_out']:.2f} dB", f"{each['trained']:.2f} dB", f"{each.get('steps', '')}"]
-                for name, each in compared
-            ],
-        ),
-        markdown(
-            ["digits to inverted digits, CycleGAN", "pairing accuracy", "L1 to the truth"],
-            [
-                *([f"seed {seed}", f"{each['pairing_accuracy']:.3f}", f"{each['l1']:.3f}"]
-                  for seed, each in digits.items()),
-                ["blank page", "", f"{blank:.3f}"],
-                ["the digit itself", "", f"{source:.3f}"],
-            ],
-        ),
-        markdown(
-            ["CycleGAN, one training step at 128×128", "here", "published code", "ratio"],
-            [
-                [f"width {width}", f"{each['ours_seconds']:.2f} s", f"{each['published_seconds']:.2f} s",
-                 f"{each['ratio']:.2f}"]
-                for width, each in step.items()
-            ],
-        ),
-    ))  # fmt: skip
+    return "\n".join(
+        (
+            markdown(
+                ["nuclei: masks to images, pix2pix", "PSNR, held-out pairs", "PSNR, training pairs", "steps"],
+                [
+                    [name, f"{each['held_out']:.2f} dB", f"{each['trained']:.2f} dB", f"{each.get('steps', '')}"]
+                    for name, each in compared
+                ],
+            ),
+            markdown(
+                ["digits to inverted digits, CycleGAN", "pairing accuracy", "L1 to the truth"],
+                [
+                    *(
+                        [f"seed {seed}", f"{each['pairing_accuracy']:.3f}", f"{each['l1']:.3f}"]
+                        for seed, each in digits.items()
+                    ),
+                    ["blank page", "", f"{blank:.3f}"],
+                    ["the digit itself", "", f"{source:.3f}"],
+                ],
+            ),
+            markdown(
+                ["CycleGAN, one training step at 128×128", "here", "published code", "ratio"],
+                [
+                    [
+                        f"width {width}",
+                        f"{each['ours_seconds']:.2f} s",
+                        f"{each['published_seconds']:.2f} s",
+                        f"{each['ratio']:.2f}",
+                    ]
+                    for width, each in step.items()
+                ],
+            ),
+        )
+    )
 
 
 def main() -> None:
@@ -313,9 +372,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="rounds of training steps that are counted (default: 9)")
     parser.add_argument(
-        "--published", type=Path, metavar="FOLDER", required=True,
+        "--published",
+        type=Path,
+        metavar="FOLDER",
+        required=True,
         help="where junyanz/pytorch-CycleGAN-and-pix2pix or a fork of it is cloned",
-    )  # fmt: skip
+    )
     parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -327,11 +389,7 @@ def main() -> None:
     inverted = {str(seed): progress.take(f"seed {seed}", partial(measure_digits, seed)) for seed in range(SEEDS)}
     baselines = progress.take("baselines", measure_baselines)
     runs = {name: progress.take(name, partial(measure_nuclei, name)) for name in RUNS}
-    figures = {
-        "nuclei": {"baselines": baselines, "runs": runs},
-        "digits": inverted,
-        "step": steps,
-    }
+    figures = {"nuclei": {"baselines": baselines, "runs": runs}, "digits": inverted, "step": steps}
     record("translation", figures, " ".join((__doc__ or "").split()))
     show("translation", table(figures))
 

@@ -36,9 +36,12 @@ import gan_audio
 from gan_audio.systems.vocoder import Vocoder
 
 CASES = {
-    "MelGAN": ("melgan", "paper"), "HiFi-GAN v1": ("hifigan", "v1"), "HiFi-GAN v2": ("hifigan", "v2"),
-    "HiFi-GAN v3": ("hifigan", "v3"), "BigVGAN base": ("bigvgan", "base"),
-}  # fmt: skip
+    "MelGAN": ("melgan", "paper"),
+    "HiFi-GAN v1": ("hifigan", "v1"),
+    "HiFi-GAN v2": ("hifigan", "v2"),
+    "HiFi-GAN v3": ("hifigan", "v3"),
+    "BigVGAN base": ("bigvgan", "base"),
+}
 """Systems and presets."""
 SECONDS, LONGER = 5.0, 20.0
 """Of the sound that is timed, and of that whose memory is measured."""
@@ -196,9 +199,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--idle", action="store_true", help="nothing else runs: measure with all cores too")
     parser.add_argument(
-        "--published", type=Path, metavar="FOLDER",
+        "--published",
+        type=Path,
+        metavar="FOLDER",
         help="where descriptinc/melgan-neurips and jik876/hifi-gan are cloned, in folders of their own names",
-    )  # fmt: skip
+    )
     parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
     options = parser.parse_args(arguments)
     progress, clocks = Progress(options.progress), list(CLOCKS)[: 1 + options.idle]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from gan_audio import DOMAIN
-from gan_audio.losses import magnitudes, multi_resolution_stft
+from gan_audio.layers.losses import magnitudes, multi_resolution_stft
 from gan_audio.systems.wavegan import delayed
-from gan_core.judgement import Judgement
+from gan_core.play.judgement import Judgement
 from gan_core.testing import Fixture, find_fixtures, run_fixture
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gan_audio import DOMAIN
-from gan_core.domain import Card
+from gan_core.cards import Card
 from gan_core.testing import check_contract
 
 

@@ -10,11 +10,12 @@ import soundfile
 import torch
 from torch.testing import assert_close
 
-from gan_audio import DOMAIN, data, sources
+from gan_audio import DOMAIN, data
 from gan_audio.data import DATASETS, load_drums, open_folder
-from gan_audio.files import write_wav
 from gan_audio.media import write_items
-from gan_audio.sources import DrumSource, FileSlices, HeldSlices
+from gan_audio.sound import sources
+from gan_audio.sound.files import write_wav
+from gan_audio.sound.sources import DrumSource, FileSlices, HeldSlices
 from gan_audio.specs import SoundSpec, TuneSpec
 from gan_audio.systems import wavegan
 from gan_core import train
@@ -75,9 +76,12 @@ def test_every_card_names_a_loader():
 def test_drums_are_made_for_the_rate_and_length_that_are_asked_for():
     source = load_drums()
     assert source.facts == {
-        "sample_rate": 16_000, "channels": 1, "samples": 8192, "num_classes": 5,
+        "sample_rate": 16_000,
+        "channels": 1,
+        "samples": 8192,
+        "num_classes": 5,
         "classes": ["kick", "snare", "hat", "tom", "clap"],
-    }  # fmt: skip
+    }
     source.count = 20
     dataset = source.fit(SoundSpec(samples=24_000, sample_rate=16_000, channels=2))
     batch = dataset.__getitems__([0, 1, 19])
@@ -157,9 +161,13 @@ def test_an_archive_that_was_put_there_by_hand_is_unpacked(home):
 
 @pytest.mark.parametrize(
     ("load", "archive"),
-    [(data.load_ljspeech, "LJSpeech-1.1.tar.bz2"), (data.load_gtzan, "genres.tar.gz"),
-     (data.load_sc09, "speech_commands_v0.01.tar.gz"), (data.load_libritts, "train-clean-100.tar.gz")],
-)  # fmt: skip
+    [
+        (data.load_ljspeech, "LJSpeech-1.1.tar.bz2"),
+        (data.load_gtzan, "genres.tar.gz"),
+        (data.load_sc09, "speech_commands_v0.01.tar.gz"),
+        (data.load_libritts, "train-clean-100.tar.gz"),
+    ],
+)
 def test_without_a_network_the_error_says_which_file_goes_where(home, monkeypatch, load, archive):
     import torchaudio.datasets
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_audio.drums import DRUMS, make_drums
+from gan_audio.sound.drums import DRUMS, make_drums
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_sound_depends_on_its_number_alone():
 
 
 def test_a_sound_is_the_same_in_every_process():
-    code = "from gan_audio.drums import make_drums; print(make_drums([7, 123])[0].numpy().tobytes().hex())"
+    code = "from gan_audio.sound.drums import make_drums; print(make_drums([7, 123])[0].numpy().tobytes().hex())"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert bytes.fromhex(answer.stdout.strip()) == make_drums([7, 123])[0].numpy().tobytes()
 

@@ -10,8 +10,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.testing import assert_close
 
 from gan_audio import DOMAIN
-from gan_audio.mel import MelContract
-from gan_core.export import export_onnx
+from gan_audio.mel.contract import MelContract
+from gan_core.models.export import export_onnx
 from gan_core.testing.onnx import read_metadata, run_onnx
 
 for library in ("onnx", "onnxscript", "onnxruntime"):

@@ -11,10 +11,10 @@ import soundfile
 import torch
 from torch.testing import assert_close
 
-from gan_audio import files
-from gan_audio.files import Header, loud_part, open_wav, opened, read_blocks, read_header, read_sound, write_wav
-from gan_core.errors import DataError, InputError
-from gan_core.files import FolderFiles, Unreadable, open_files
+from gan_audio.sound import files
+from gan_audio.sound.files import Header, loud_part, open_wav, opened, read_blocks, read_header, read_sound, write_wav
+from gan_core.data.files import FolderFiles, open_files
+from gan_core.errors import DataError, InputError, Unreadable
 
 
 def noise(samples, channels=1, *, level=0.1, seed=0):
@@ -45,10 +45,18 @@ def decibels(audio):
 
 @pytest.mark.parametrize(
     ("suffix", "subtype", "within"),
-    [(".wav", "PCM_U8", 2**-7), (".wav", "PCM_16", 2**-15), (".wav", "PCM_24", 2**-23), (".wav", "PCM_32", 2**-23),
-     (".wav", "FLOAT", 0), (".wav", "DOUBLE", 2**-23), (".wav", "ULAW", 2**-5), (".flac", "PCM_16", 2**-15),
-     (".flac", "PCM_24", 2**-23)],
-)  # fmt: skip
+    [
+        (".wav", "PCM_U8", 2**-7),
+        (".wav", "PCM_16", 2**-15),
+        (".wav", "PCM_24", 2**-23),
+        (".wav", "PCM_32", 2**-23),
+        (".wav", "FLOAT", 0),
+        (".wav", "DOUBLE", 2**-23),
+        (".wav", "ULAW", 2**-5),
+        (".flac", "PCM_16", 2**-15),
+        (".flac", "PCM_24", 2**-23),
+    ],
+)
 def test_every_bit_depth_gives_its_numbers(tmp_path, suffix, subtype, within):
     audio = noise(5000, 2).clamp(-1, 1)
     path = save(tmp_path / f"a{suffix}", audio, 22_050, subtype)
@@ -157,10 +165,12 @@ LOUD[0, 4000] = 30_000
         (encoded(noise(100), 900_000), "900,000 Hz; from 1,000 to 768,000 are read"),
         (encoded(noise(100, 65)), "65 channels, at most 64 are read"),
         (encoded(LATE), "holds values that are not finite, from 0.750 s on"),
-        (encoded(LOUD), "holds values up to 30,000, from 0.250 s on, on another scale than [-1, 1]; scale them, or "
-                        "save as PCM"),
+        (
+            encoded(LOUD),
+            "holds values up to 30,000, from 0.250 s on, on another scale than [-1, 1]; scale them, or save as PCM",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_sound_is_named_in_one_line(tmp_path, content, reason):
     (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(Unreadable) as error:
@@ -245,8 +255,9 @@ def test_what_is_too_long_to_be_held_can_be_read_in_blocks(tmp_path, monkeypatch
 def test_an_hour_takes_no_more_memory_than_a_second(tmp_path):
     rate, seconds = 44_100, 3600
     data = 2 * rate * seconds
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + data, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
-                         b"data", data)  # fmt: skip
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + data, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", data
+    )
     with (tmp_path / "hour.wav").open("wb") as file:
         file.write(header)
         file.seek(44 + 2 * rate * 3000)
@@ -367,8 +378,9 @@ def test_what_cannot_be_written_is_said(tmp_path):
 # --- real data
 
 
-@pytest.mark.parametrize(("name", "count", "seconds"), [("fsdd", 2000, 941), ("audio_clips", 6, 351),
-                                                        ("ljspeech_clips", 24, 164)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "count", "seconds"), [("fsdd", 2000, 941), ("audio_clips", 6, 351), ("ljspeech_clips", 24, 164)]
+)
 def test_all_shared_sounds_can_be_read(shared_data, name, count, seconds):
     held = FolderFiles(shared_data(name))
     names = [each for each in held.sizes if each.endswith(files.SUFFIXES)]

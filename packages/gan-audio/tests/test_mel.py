@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-import gan_audio.mel
-from gan_audio.mel import CONTRACTS, MelContract, MelSpectrogram, filterbank, read_mel, write_mel
+import gan_audio.mel.contract
+from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram, filterbank, read_mel, write_mel
 from gan_core.errors import DataError, RecipeError
 
 SMALL = MelContract(sample_rate=8000, fft_size=64, hop=16, window=48, mels=6)
@@ -32,10 +32,19 @@ def error_of(contract, **changes):
 )
 def test_the_filterbank_is_librosas(scale, sample_rate, fft_size, mels, low_hz, high_hz):
     librosa = pytest.importorskip("librosa")
-    contract = MelContract(sample_rate=sample_rate, fft_size=fft_size, hop=fft_size // 4, window=fft_size, mels=mels,
-                           low_hz=low_hz, high_hz=high_hz, filterbank=scale)  # fmt: skip
-    theirs = librosa.filters.mel(sr=sample_rate, n_fft=fft_size, n_mels=mels, fmin=low_hz, fmax=high_hz,
-                                 htk=scale == "htk")  # fmt: skip
+    contract = MelContract(
+        sample_rate=sample_rate,
+        fft_size=fft_size,
+        hop=fft_size // 4,
+        window=fft_size,
+        mels=mels,
+        low_hz=low_hz,
+        high_hz=high_hz,
+        filterbank=scale,
+    )
+    theirs = librosa.filters.mel(
+        sr=sample_rate, n_fft=fft_size, n_mels=mels, fmin=low_hz, fmax=high_hz, htk=scale == "htk"
+    )
     assert_close(filterbank(contract), torch.from_numpy(theirs), rtol=1e-5, atol=1e-8)
 
 
@@ -46,9 +55,16 @@ def test_mels_are_librosas(name):
     edge = contract.edge
     padded = torch.nn.functional.pad(audio, (edge, edge), mode="reflect")[0, 0].numpy()
     magnitudes = librosa.feature.melspectrogram(
-        y=padded, sr=contract.sample_rate, n_fft=contract.fft_size, hop_length=contract.hop, power=1.0, center=False,
-        n_mels=contract.mels, fmin=contract.low_hz, fmax=contract.high_hz,
-    )  # fmt: skip
+        y=padded,
+        sr=contract.sample_rate,
+        n_fft=contract.fft_size,
+        hop_length=contract.hop,
+        power=1.0,
+        center=False,
+        n_mels=contract.mels,
+        fmin=contract.low_hz,
+        fmax=contract.high_hz,
+    )
     logarithm = {"e": torch.log, "10": torch.log10}[contract.log_base]
     wanted = logarithm(torch.from_numpy(magnitudes).clamp(min=contract.clamp))
     assert_close(MelSpectrogram(contract)(audio)[0], wanted, rtol=0, atol=1e-4)
@@ -110,8 +126,10 @@ def test_half_precision_around_it_changes_nothing():
 
 @pytest.mark.parametrize("samples", [1, 24])
 def test_audio_that_is_too_short_is_refused(samples):
-    for analyse in (lambda audio: MelSpectrogram(SMALL)(audio),
-                    lambda audio: list(MelSpectrogram(SMALL).stream([audio]))):  # fmt: skip
+    for analyse in (
+        lambda audio: MelSpectrogram(SMALL)(audio),
+        lambda audio: list(MelSpectrogram(SMALL).stream([audio])),
+    ):
         with pytest.raises(DataError) as error:
             analyse(noise(samples))
         assert str(error.value) == (
@@ -269,6 +287,6 @@ def test_a_file_that_is_no_mel_is_refused_in_one_line(tmp_path, monkeypatch):
     assert written("none-at-all", {"mel": torch.zeros(6, 0)}, good).startswith("the mel is [6, 0]")
     assert written("whole-numbers", {"mel": torch.zeros(6, 9).int()}, good).startswith("its `mel` is of the type I32")
     assert written("nan", {"mel": torch.full((6, 9), math.nan)}, good) == "the mel holds values that are not finite"
-    monkeypatch.setattr(gan_audio.mel, "MEL_BYTES", 2**20)
+    monkeypatch.setattr(gan_audio.mel.contract, "MEL_BYTES", 2**20)
     (tmp_path / "large").write_bytes(bytes(2**20 + 1))
     assert refused("large") == "larger than 1 MiB, which no mel is; cut it into parts"

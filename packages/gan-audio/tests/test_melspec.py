@@ -9,13 +9,13 @@ import torch
 from torch.testing import assert_close
 
 from gan_audio import DOMAIN
-from gan_audio.drums import make_drums
-from gan_audio.mel import CONTRACTS, MelSpectrogram, read_mel
+from gan_audio.mel.contract import CONTRACTS, MelSpectrogram, read_mel
+from gan_audio.sound.drums import make_drums
 from gan_audio.systems import melspec, specgan, wavegan
 from gan_core.cli import main
 from gan_core.errors import RecipeError
-from gan_core.metrics import sliced_wasserstein
-from gan_core.regularizers import DiffAugment
+from gan_core.measure.metrics import sliced_wasserstein
+from gan_core.play.regularizers import DiffAugment
 
 CONTRACT = CONTRACTS["hifigan-22k"].but(sample_rate=8000, fft_size=128, window=128, hop=32, mels=20, high_hz=None)
 NETWORK = {"mel": CONTRACT.model_dump(), "samples": 1024, "width": 8, "latent_dim": 8}
@@ -85,8 +85,13 @@ def gan(capsys, monkeypatch):
 def model(tmp_path_factory):
     """A trained model's folder: 300 rounds on drums."""
     folder = tmp_path_factory.mktemp("melspec") / "run"
-    settings = {"train.sample_every": None, "train.checkpoint_every": None, "train.ema": None,
-                "optimizer.learning_rate": 1e-3, "players.discriminator.turns": 3}  # fmt: skip
+    settings = {
+        "train.sample_every": None,
+        "train.checkpoint_every": None,
+        "train.ema": None,
+        "optimizer.learning_rate": 1e-3,
+        "players.discriminator.turns": 3,
+    }
     changes = {f"network.{key}": value for key, value in NETWORK.items()} | settings
     DOMAIN.train("melspec", data="drums", out=folder, steps=300, changes=changes, shown=False)
     return folder
@@ -122,8 +127,9 @@ def test_mels_are_written_with_their_contract_and_vocoded(model, tmp_path, gan):
 def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
     status, _, err = gan("interpolate", model, "--out", tmp_path / "a.wav")
     assert (status, err.strip().splitlines()[-1]) == (
-        2, f"gan-audio: {tmp_path / 'a.wav'}: samples of melspec are not sounds; use a model that generates sounds"
-    )  # fmt: skip
+        2,
+        f"gan-audio: {tmp_path / 'a.wav'}: samples of melspec are not sounds; use a model that generates sounds",
+    )
     status, _, err = gan("evaluate", model, "--data", "drums", "-n", 4, "--metrics", "spectrum")
     assert status == 2
     assert "the metric `spectrum` measures sounds, and this model makes mels: vocode them" in err

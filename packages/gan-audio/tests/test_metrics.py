@@ -11,29 +11,30 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_audio import DOMAIN, classifier, extractors
-from gan_audio.classifier import LogMel
-from gan_audio.distances import (
+from gan_audio import DOMAIN
+from gan_audio.measure import classifier, extractors
+from gan_audio.measure.classifier import LogMel
+from gan_audio.measure.distances import (
     f0_error,
     log_spectral_distance,
     mel_cepstral_distortion,
     mel_cepstrum,
     multi_resolution_stft_distance,
 )
-from gan_audio.drums import make_drums
-from gan_audio.extractors import MOST_LEARNT
-from gan_audio.measures import Recognition, Spectrum, sliced_wasserstein
-from gan_audio.mel import slaney_hz, slaney_mel
+from gan_audio.measure.extractors import MOST_LEARNT
+from gan_audio.measure.measures import Recognition, Spectrum, sliced_wasserstein
+from gan_audio.mel.contract import slaney_hz, slaney_mel
 from gan_audio.metrics import EXTRACTORS, METRICS
-from gan_audio.sources import DrumSource
+from gan_audio.sound.drums import make_drums
+from gan_audio.sound.sources import DrumSource
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import wavegan
+from gan_core.cards import resolve
 from gan_core.data import FittedData, FixedSource, Spec, TensorDataset, some
-from gan_core.domain import resolve
 from gan_core.errors import InputError
-from gan_core.evaluation import Evaluation
-from gan_core.features import Seen, fid, inception_score
-from gan_core.game import Game
+from gan_core.measure.evaluation import Evaluation
+from gan_core.measure.features import Extracted, fid, inception_score
+from gan_core.play.game import Game
 from gan_core.testing import measured
 
 RATE = 8000
@@ -97,7 +98,7 @@ def test_the_embedded_classifier_serves_the_metrics_of_features(source, dataset,
     assert "8,000 Hz" in extractor.protocol["input"]
 
     def what(samples):
-        return Seen(*(each.numpy() for each in extractor(samples)))
+        return Extracted(*(each.numpy() for each in extractor(samples)))
 
     real = what(some(dataset, MOST_LEARNT)["audio"])
     assert 0 <= fid(real, what(unseen))["fid"] < 0.1 * fid(real, what(noise(200, 1, 4096)))["fid"]
@@ -203,9 +204,10 @@ def test_distances_are_means_over_sounds_and_channels():
     audio = audio * torch.tensor([0.1, 1.0, 0.3])[:, None, None]  # a loud one does not count for more
     other = other * torch.tensor([0.1, 1.0, 0.3])[:, None, None]
     for distance in (
-        multi_resolution_stft_distance, partial(log_spectral_distance, sample_rate=8000),
+        multi_resolution_stft_distance,
+        partial(log_spectral_distance, sample_rate=8000),
         partial(mel_cepstral_distortion, sample_rate=8000),
-    ):  # fmt: skip
+    ):
         alone = [distance(audio[k, c], other[k, c]) for k in range(3) for c in range(2)]
         assert distance(audio, other) == pytest.approx(sum(alone) / 6)
 
@@ -286,7 +288,7 @@ class Halver(Game):
 
 def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
-    evaluation = Evaluation(DOMAIN, FittedData(source, Spec()), Halver(), count=1000)
+    evaluation = Evaluation(DOMAIN.module("metrics"), FittedData(source, Spec()), Halver(), count=1000)
     figures, protocols = evaluation.measure(Halver())
     assert list(figures) == ["fid", "distances", "f0"]
     assert figures["distances"]["log_spectral_distance"] == pytest.approx(20 * math.log10(2), rel=1e-3)
@@ -304,7 +306,7 @@ def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
     tokens = torch.full((3, 1, 8), 7, dtype=torch.uint8)
     dataset = TensorDataset({"audio": noise(3, 1, 8000), "source": tokens}, pixels=())
     source, game = FixedSource(dataset, name="noise", facts={"sample_rate": RATE}), Reader()
-    Evaluation(DOMAIN, FittedData(source, Spec()), game, metrics=["distances"]).measure(game)
+    Evaluation(DOMAIN.module("metrics"), FittedData(source, Spec()), game, metrics=["distances"]).measure(game)
     assert torch.equal(game.read, tokens)
 
 
@@ -312,11 +314,14 @@ def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
     ("game", "metric", "why"),
     [
         (Halver(), "spectrum", "measures samples, and this model only transforms items"),
-        (wavegan.SMALL.create(samples=128, width=1, latent_dim=2), "distances",
-         "compares results with their targets, and this model has no pairs of them"),
+        (
+            wavegan.SMALL.create(samples=128, width=1, latent_dim=2),
+            "distances",
+            "compares results with their targets, and this model has no pairs of them",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_metric_of_the_other_kind_of_model_is_refused(game, metric, why):
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
     with pytest.raises(InputError, match=f"^the metric `{metric}` {why}$"):
-        Evaluation(DOMAIN, FittedData(source, Spec()), game, metrics=[metric])
+        Evaluation(DOMAIN.module("metrics"), FittedData(source, Spec()), game, metrics=[metric])

@@ -14,18 +14,18 @@ import soundfile
 import torch
 from PIL import Image
 
-from gan_audio import midi, rolls, tune_figures
 from gan_audio.data import load_tunes, open_folder
-from gan_audio.measures import ChordFit, Notes, Repetition
+from gan_audio.measure.measures import ChordFit, Notes, Repetition
 from gan_audio.media import read_items, write_items, write_samples
 from gan_audio.metrics import METRICS
-from gan_audio.midi import SILENT, Bars, chord_name, in_two_octaves, notes_of, phrases, read_midi, write_midi
-from gan_audio.scores import in_all_keys
 from gan_audio.specs import SoundSpec, TuneSpec
-from gan_audio.tunes import KEYS, SCALES, make_tunes
+from gan_audio.tune import figures as tune_figures
+from gan_audio.tune import midi, rolls
+from gan_audio.tune.compose import KEYS, SCALES, make_tunes
+from gan_audio.tune.midi import SILENT, Bars, chord_name, in_two_octaves, notes_of, phrases, read_midi, write_midi
+from gan_audio.tune.sources import in_all_keys
 from gan_core.data import Spec
-from gan_core.errors import DataError, InputError
-from gan_core.files import Unreadable
+from gan_core.errors import DataError, InputError, Unreadable
 from gan_core.testing import measured
 
 C, F, G, AM = 0, 5, 7, 21
@@ -50,8 +50,9 @@ def midi_bytes(*voices, ticks=480, metre=None, kind=1, names=("", ""), tempos=()
             events.append((start, mido.Message("note_on", velocity=80, **where)))
             events.append((start + length, mido.Message("note_on", velocity=0, **where)))
         now = 0
-        for beat, message in sorted(events, key=lambda event: (event[0], event[1].type == "note_on" and
-                                                                event[1].velocity > 0)):  # fmt: skip
+        for beat, message in sorted(
+            events, key=lambda event: (event[0], event[1].type == "note_on" and event[1].velocity > 0)
+        ):
             track.append(message.copy(time=round(beat * ticks) - now))
             now = round(beat * ticks)
     content = io.BytesIO()
@@ -188,7 +189,7 @@ def test_bars_without_notes_or_chords_and_triplets_are_left_out():
         (b"MThd\0\0\0\6\0\2\0\0\0\x60", r"holds pieces one beside the other \(format 2\)"),
         (b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\0\6\0\xff\x59\2\x7f\0", r"no MIDI file, or damaged \("),  # the key
     ],
-)  # fmt: skip
+)
 def test_what_is_no_tune_is_one_line(content, message):
     with pytest.raises(Unreadable, match=rf"^{message}") as refused:
         read_midi(content)
@@ -211,7 +212,7 @@ def midi_of(*tracks):
         (midi_of(b"\xff" * 1_000_000), r"damaged: holds a number of more than 4 bytes$"),
         (midi_of(b"\0\xff\1\x81\x80\x80\x80\0"), r"damaged: holds a number of more than 4 bytes$"),
     ],
-)  # fmt: skip
+)
 def test_too_much_is_refused_before_any_of_it_is_kept(monkeypatch, content, message):
     assert len(content) <= midi.MAX_BYTES
     monkeypatch.setattr(mido, "MidiFile", None)
@@ -395,7 +396,7 @@ def test_folk_tunes_are_read(shared_data):
 def test_a_made_tune_depends_on_its_number_alone():
     every = make_tunes(range(20), bars=8)
     assert torch.equal(make_tunes([17, 3], bars=8), every[[17, 3]])
-    code = "from gan_audio.tunes import make_tunes; print(make_tunes([7], bars=8).numpy().tobytes().hex())"
+    code = "from gan_audio.tune.compose import make_tunes; print(make_tunes([7], bars=8).numpy().tobytes().hex())"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert bytes.fromhex(answer.stdout.strip()) == every[7].numpy().tobytes()
 
@@ -440,8 +441,9 @@ def test_figures_of_a_tune_are_known():
     assert tune_figures.repeated_bars(tunes) == 0.5
     assert tune_figures.distinct_bars(tunes) == 0.75
     assert (7 * tune_figures.onset(tunes)).tolist() == pytest.approx([4, 0, 0, 0, 2, 0, 0, 0, 1] + [0] * 7)
-    assert (7 * tune_figures.length(tunes)).tolist() == pytest.approx([0] * 4 + [2] + [0] * 3 + [2] + [0] * 3 + [2] +
-                                                                      [0] * 3 + [1])  # fmt: skip
+    assert (7 * tune_figures.length(tunes)).tolist() == pytest.approx(
+        [0] * 4 + [2] + [0] * 3 + [2] + [0] * 3 + [2] + [0] * 3 + [1]
+    )
     intervals = 5 * tune_figures.interval(tunes)
     assert {k - 13: round(float(value)) for k, value in enumerate(intervals) if value} == {2: 2, -12: 2, 12: 1}
     assert (64 * tune_figures.pitch_class(tunes)).tolist() == pytest.approx([8, 0, 8, 0, 16, 32] + [0] * 6)

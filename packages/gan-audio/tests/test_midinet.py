@@ -10,19 +10,20 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, softplus
 from torch.testing import assert_close
 
-from gan_audio import DOMAIN, tune_figures
-from gan_audio.midi import SILENT
-from gan_audio.reference_midinet import IMPORTERS
+from gan_audio import DOMAIN
+from gan_audio.published.midinet import IMPORTERS
 from gan_audio.specs import TuneSpec
 from gan_audio.systems import midinet
 from gan_audio.systems.midinet import KEPT, FromPitches, MidiNet, ToPitches, chord_vector, piano_roll
-from gan_audio.tunes import SCALES, make_tunes
+from gan_audio.tune import figures as tune_figures
+from gan_audio.tune.compose import SCALES, make_tunes
+from gan_audio.tune.midi import SILENT
 from gan_core import train
 from gan_core.cli import main
 from gan_core.data import TensorDataset
 from gan_core.errors import DataError, RecipeError
-from gan_core.objectives import non_saturating
-from gan_core.regularizers import Consistency, FeatureMatching, LabelSmoothing, Replay
+from gan_core.play.objectives import non_saturating
+from gan_core.play.regularizers import Consistency, FeatureMatching, LabelSmoothing, Replay
 
 TINY = {"latent_dim": 4, "width": 4, "hidden": 8}
 C, G, AM = 0, 7, 21
@@ -222,7 +223,7 @@ def test_a_saved_model_keeps_the_datas_progressions(tmp_path):
     tunes = make_tunes(range(1000), bars=4)
     game = tiny(bars=4)
     game.study(TensorDataset({"tune": tunes}))
-    assert len(torch.unique(game.progressions, dim=0)) == 36  # the answers of `gan_audio.tunes` in all its keys
+    assert len(torch.unique(game.progressions, dim=0)) == 36  # the answers of `gan_audio.tune.compose` in all its keys
     rows = [k * 1000 // KEPT for k in range(KEPT)]
     assert torch.equal(game.primers, tunes[rows, 0, 48:])
     restored = tiny(bars=4).restore(game.save_pretrained(tmp_path / "model"))
@@ -311,14 +312,32 @@ def test_requests_that_make_no_sense_are_one_line(gan, tmp_path):
     DOMAIN.create("midinet", **TINY).save_pretrained(tmp_path / "model")
     wrong = {
         ("interpolate", "model", "--out", "a.wav"): "midinet draws a latent for every bar, so it has no latents",
-        ("train", "midinet", "--data", "drums", "--out", "run"):
-            "drums has `audio`, `label`, but midinet reads `tune`; give data whose items have `tune`",
-        ("train", "wavegan", "--data", "tunes", "--out", "run"):
-            "tunes has `tune`, but wavegan reads `audio`; give data whose items have `audio`",
-        ("evaluate", "model", "--data", "tunes", "--metrics", "spectrum"):
-            "the metric `spectrum` needs data with sample_rate; tunes has none",
+        (
+            "train",
+            "midinet",
+            "--data",
+            "drums",
+            "--out",
+            "run",
+        ): "drums has `audio`, `label`, but midinet reads `tune`; give data whose items have `tune`",
+        (
+            "train",
+            "wavegan",
+            "--data",
+            "tunes",
+            "--out",
+            "run",
+        ): "tunes has `tune`, but wavegan reads `audio`; give data whose items have `audio`",
+        (
+            "evaluate",
+            "model",
+            "--data",
+            "tunes",
+            "--metrics",
+            "spectrum",
+        ): "the metric `spectrum` needs data with sample_rate; tunes has none",
         ("generate", "model", "-n", "2", "--out", "b", "--label", "1"): "this midinet was trained without classes",
-    }  # fmt: skip
+    }
     for words, message in wrong.items():
         status, out, err = gan(*words)
         assert (status, out, err.count("\n")) == (2, "", 1), (words, err)

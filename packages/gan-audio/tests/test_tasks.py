@@ -22,18 +22,20 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from gan_audio import DOMAIN, files, pipeline
-from gan_audio.files import read_sound, write_wav
-from gan_audio.inspection import PICTURE
+from gan_audio import DOMAIN, pipeline
 from gan_audio.media import SILENCE
-from gan_audio.mel import CONTRACTS, MelSpectrogram, read_mel, write_mel
-from gan_audio.pipes import PIPE_BYTES, PipedSound, Raw, receive
+from gan_audio.mel.contract import CONTRACTS, MelSpectrogram, read_mel, write_mel
+from gan_audio.reference import IMPORTERS
+from gan_audio.sound import files
+from gan_audio.sound.files import read_sound, write_wav
+from gan_audio.sound.inspection import PICTURE
+from gan_audio.sound.pipes import PIPE_BYTES, PipedSound, Raw, receive
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import hifigan
 from gan_core.cli import game_around, main
-from gan_core.errors import InputError
-from gan_core.files import FolderFiles, Unreadable
-from gan_core.reference import read_reference, renamed
+from gan_core.data.files import FolderFiles
+from gan_core.errors import InputError, Unreadable
+from gan_core.models.reference import read_reference, renamed
 from gan_core.testing import find_fixtures
 
 RATE = 22_050
@@ -58,11 +60,15 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     small = {
-        "melgan": {"mel": TINY.model_dump(), "rates": (4, 2), "generator": {"width": 4, "depth": 2},
-                   "discriminator": {"scales": 2, "width": 4, "depth": 1}},
+        "melgan": {
+            "mel": TINY.model_dump(),
+            "rates": (4, 2),
+            "generator": {"width": 4, "depth": 2},
+            "discriminator": {"scales": 2, "width": 4, "depth": 1},
+        },
         "wavegan": {"samples": 256, "latent_dim": 4, "width": 2, "num_classes": 3},
         "specgan": {"samples": 256, "latent_dim": 4, "width": 2},
-    }  # fmt: skip
+    }
     for system, network in small.items():
         DOMAIN.create(system, **network).save_pretrained(folder / system)
     return folder
@@ -219,8 +225,9 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
 def test_resynthesis_is_the_same_for_every_size_of_block(samples, centred):
     torch.manual_seed(0)
     mel = TINY.but(centred=centred).model_dump()
-    made = DOMAIN.create("melgan", mel=mel, rates=(4, 2), generator={"width": 4, "depth": 2},
-                         discriminator={"width": 4, "depth": 1})  # fmt: skip
+    made = DOMAIN.create(
+        "melgan", mel=mel, rates=(4, 2), generator={"width": 4, "depth": 2}, discriminator={"width": 4, "depth": 1}
+    )
     audio = noise(samples)
     whole = made.resynthesize(audio[None])
     for size in (1, 7, 8, 9, 100, 161):
@@ -323,9 +330,16 @@ class Trickle(io.RawIOBase):
 
 @pytest.mark.parametrize(
     ("subtype", "options"),
-    [("PCM_U8", {}), ("PCM_16", {}), ("PCM_24", {}), ("PCM_32", {}), ("FLOAT", {}), ("DOUBLE", {}),
-     ("PCM_24", {"format": "WAVEX"})],
-)  # fmt: skip
+    [
+        ("PCM_U8", {}),
+        ("PCM_16", {}),
+        ("PCM_24", {}),
+        ("PCM_32", {}),
+        ("FLOAT", {}),
+        ("DOUBLE", {}),
+        ("PCM_24", {"format": "WAVEX"}),
+    ],
+)
 @pytest.mark.parametrize("rate", [RATE, 8000])
 def test_a_piped_wav_is_the_files_sound_in_every_encoding(tmp_path, subtype, options, rate):
     path = save(tmp_path / "a.wav", noise(3000, 2), subtype=subtype, **options)
@@ -354,9 +368,15 @@ def test_a_piped_wav_without_samples_is_empty_whatever_follows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"RIFF": 36, "data": 0}, {"RIFF": 0, "data": 0}, {"RIFF": 2**32 - 1, "data": 2**32 - 1},
-              {"RIFF": 2**32 - 1, "data": 0}, {"RIFF": 2**31 - 1, "data": 2**31 - 37}]
-)  # fmt: skip
+    "sizes",
+    [
+        {"RIFF": 36, "data": 0},
+        {"RIFF": 0, "data": 0},
+        {"RIFF": 2**32 - 1, "data": 2**32 - 1},
+        {"RIFF": 2**32 - 1, "data": 0},
+        {"RIFF": 2**31 - 1, "data": 2**31 - 37},
+    ],
+)
 def test_a_piped_wav_of_unknown_length_is_read_to_its_end(tmp_path, sizes):
     path = save(tmp_path / "a.wav", noise(3000))
     sound = receive(io.BytesIO(with_sizes(path.read_bytes(), **sizes)))
@@ -525,8 +545,10 @@ def test_what_is_in_a_file_is_known(gan, tmp_path):
     assert mel["seconds"] == pytest.approx(0.16)
     assert mel["contract"] == TINY.model_dump(mode="json")
     lines = gan("inspect", *names)[1].decode().splitlines()
-    assert lines[0] == ("tone.wav: WAV, 16,000 Hz, 2 channels, 24 bits (PCM_24), 1.000 s, peak -6.02 dBFS, "
-                        "RMS -9.03 dBFS, 0 clipped, 0.0% silent")  # fmt: skip
+    assert lines[0] == (
+        "tone.wav: WAV, 16,000 Hz, 2 channels, 24 bits (PCM_24), 1.000 s, peak -6.02 dBFS, "
+        "RMS -9.03 dBFS, 0 clipped, 0.0% silent"
+    )
     assert lines[3] == f"a.mel.SAFETENSORS: mel, 441 frames, 0.160 s, {TINY.describe()}"
 
 
@@ -608,7 +630,7 @@ def test_a_published_vocoder_comes_in_folded_and_makes_the_same_sound(gan, refus
 def test_a_published_discriminator_takes_its_place_in_the_adversary():
     fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
     state = next(found.values[0] for found in fixtures if found.id == "melgan_discriminator").state_dict()
-    published = read_reference(DOMAIN, "melgan/discriminator", state, {})
+    published = read_reference(IMPORTERS, "melgan/discriminator", state, {})
     game = game_around(DOMAIN, "melgan/discriminator", published)
     for name, value in published.build().state_dict().items():
         assert torch.equal(game.discriminator.network.state_dict()[name], value)
@@ -628,15 +650,16 @@ def test_a_published_wavegan_plays_at_the_published_rate(gan, tmp_path):
 def test_an_imported_vocoder_is_of_excerpts_that_fit_to_its_mels(tmp_path):
     """The paper's 8,192 samples are no whole number of hops of 6 samples."""
     contract = TINY.but(hop=6, sample_rate=16_000)
-    generator = hifigan.Generator(mel=contract, rates=(3, 2), up_sizes=(6, 4), width=8, sizes=(3,),
-                                  dilations=((1,),), paired=False, folded=True)  # fmt: skip
+    generator = hifigan.Generator(
+        mel=contract, rates=(3, 2), up_sizes=(6, 4), width=8, sizes=(3,), dilations=((1,),), paired=False, folded=True
+    )
     names = {"layers.0": "conv_pre", "layers.8": "conv_post"}
     for stage in range(2):
         names |= {f"layers.{3 * stage + 2}": f"ups.{stage}"}
         names |= {f"layers.{3 * stage + 3}.branches.0.0.branches.1.1": f"resblocks.{stage}.convs.0"}
     published = renamed(generator.state_dict(), names)
     told = {"mel": contract.model_dump(), "upsample_rates": [3, 2], "resblock_dilation_sizes": [[1]]}
-    read = read_reference(DOMAIN, "hifigan/generator", published, told)
+    read = read_reference(IMPORTERS, "hifigan/generator", published, told)
     game = game_around(DOMAIN, "hifigan/generator", read)
     game.save_pretrained(tmp_path / "model")
     loaded = DOMAIN.load(tmp_path / "model")

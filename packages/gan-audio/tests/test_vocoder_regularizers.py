@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gan_audio.mel import CONTRACTS
+from gan_audio.mel.contract import CONTRACTS
 from gan_audio.systems import hifigan
 from gan_audio.systems.hifigan import HiFiGAN
 from gan_core import draws
 from gan_core.errors import RecipeError
-from gan_core.judgement import (
+from gan_core.play.judgement import (
     discriminator_adversarial,
     feature_distance,
     generator_adversarial,
     joined,
     judgement_of,
 )
-from gan_core.objectives import least_squares
-from gan_core.regularizers import REGULARIZERS, dragan_penalty, gradient_penalty, zero_centred_penalty
-from gan_core.replay import ReplayPool
+from gan_core.play.objectives import least_squares
+from gan_core.play.regularizers import REGULARIZERS, dragan_penalty, gradient_penalty, zero_centred_penalty
+from gan_core.play.replay import ReplayPool
 
 CPU = torch.device("cpu")
 SEED = draws.mix(0, 1)  # one by which some of few uniform numbers are above ½ and some below
@@ -32,9 +32,14 @@ WEIGHT = 2.0
 """Of the adversarial terms in HiFi-GAN."""
 SHAPES = {
     "mel": CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None).model_dump(),
-    "rates": (4, 2), "up_sizes": (8, 4), "sizes": (3, 5), "dilations": ((1, 2), (3,)),
-    "generator": {"width": 8}, "mpd": {"periods": (2, 3), "width": 1}, "msd": {"scales": 2, "width": 16},
-}  # fmt: skip
+    "rates": (4, 2),
+    "up_sizes": (8, 4),
+    "sizes": (3, 5),
+    "dilations": ((1, 2), (3,)),
+    "generator": {"width": 8},
+    "mpd": {"periods": (2, 3), "width": 1},
+    "msd": {"scales": 2, "width": 16},
+}
 PLAIN = hifigan.V1.but(network=SHAPES, regularizers=[])
 
 
@@ -64,9 +69,7 @@ def losses(game: HiFiGAN, fake: Tensor = FAKE) -> tuple[dict[str, Tensor], dict[
 
 def apart(game: HiFiGAN, name: str, real: Tensor, fake: Tensor) -> Tensor:
     network = game.get_submodule(name).network
-    return WEIGHT * discriminator_adversarial(
-        least_squares, judgement_of(network(real)), judgement_of(network(fake))
-    )  # fmt: skip
+    return WEIGHT * discriminator_adversarial(least_squares, judgement_of(network(real)), judgement_of(network(fake)))
 
 
 def test_without_regularizers_the_terms_are_those_of_least_squares() -> None:

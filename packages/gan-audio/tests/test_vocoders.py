@@ -11,37 +11,32 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from gan_audio import DOMAIN, losses
-from gan_audio.losses import Resolution
-from gan_audio.mel import CONTRACTS, MelSpectrogram
+from gan_audio import DOMAIN
+from gan_audio.layers import losses
+from gan_audio.layers.filtering import Convolution, MinimalConvolution, TransposedConvolution, pays
+from gan_audio.layers.losses import Resolution
+from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
 from gan_audio.pipeline import resynthesized
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import bigvgan, hifigan, melgan
-from gan_audio.systems.filtering import Convolution, MinimalConvolution, TransposedConvolution, pays
-from gan_audio.systems.vocoder import (
-    FRAMES_AT_ONCE,
-    LONG,
-    Discriminators,
-    fold,
-    in_pieces,
-    reach,
-    worked_out,
-)
-from gan_core.adversary import Adversary
+from gan_audio.systems.vocoder import FRAMES_AT_ONCE, LONG, Discriminators, fold, in_pieces, reach, worked_out
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
-from gan_core.judgement import Judgement
-from gan_core.model import model_card
-from gan_core.objectives import hinge, least_squares
-from gan_core.regularizers import FeatureMatching
+from gan_core.models.folder import model_card
+from gan_core.play.adversary import Adversary
+from gan_core.play.judgement import Judgement
+from gan_core.play.objectives import hinge, least_squares
+from gan_core.play.regularizers import FeatureMatching
 from gan_core.testing import find_fixtures
 
 TINY = CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None)
 SIZES = {"mel": TINY.model_dump(), "rates": (4, 2)}
 BLOCKS = {"up_sizes": (8, 4), "sizes": (3, 5), "dilations": ((1, 2), (3,)), "generator": {"width": 8}}
 MPD, MSD, MRD = (
-    {"periods": (2, 3), "width": 1}, {"scales": 2, "width": 16}, {"width": 1, "resolutions": ((32, 8, 16),)}
-)  # fmt: skip
+    {"periods": (2, 3), "width": 1},
+    {"scales": 2, "width": 16},
+    {"width": 1, "resolutions": ((32, 8, 16),)},
+)
 GAMES = {
     "melgan": lambda **more: melgan.MELGAN.create(
         **SIZES, generator={"width": 4, "depth": 2}, discriminator={"scales": 2, "width": 4, "depth": 1}, **more
@@ -170,9 +165,12 @@ def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_lengt
     assert not pays(Convolution(256, 256, 5, padding=2))
     assert not pays(Convolution(256, 256, 7, padding=3).bfloat16())
     for other in (
-        {"padding": 0}, {"padding": 3, "stride": 2}, {"padding": 3, "groups": 2}, {"padding": 3, "dilation": 2},
+        {"padding": 0},
+        {"padding": 3, "stride": 2},
+        {"padding": 3, "groups": 2},
+        {"padding": 3, "dilation": 2},
         {"padding": 3, "padding_mode": "reflect"},
-    ):  # fmt: skip
+    ):
         assert not pays(Convolution(256, 256, 7, **other))
 
 
@@ -251,9 +249,7 @@ def test_inference_in_pieces_is_the_whole_at_once(name, monkeypatch):
 
 
 def test_a_piece_is_computed_from_no_more_than_it_depends_on():
-    widths, layers = [], nn.Sequential(
-        TransposedConvolution(1, 1, 4, 2, padding=1), Convolution(1, 1, 3, padding=1)
-    )  # fmt: skip
+    widths, layers = [], nn.Sequential(TransposedConvolution(1, 1, 4, 2, padding=1), Convolution(1, 1, 3, padding=1))
     layers.register_forward_pre_hook(lambda network, inputs: widths.append(inputs[0].shape[2]))
     x = mel_of(50)[:, :1]
     assert_close(in_pieces(layers, x, rate=2, size=30), layers(x))
@@ -441,10 +437,15 @@ def test_hifigan_minimises_squares_features_and_mels():
     found = terms(game, "generator")
     apart = (MelSpectrogram(TINY)(REAL) - MelSpectrogram(TINY)(FAKE)).abs().mean()
     fooled, matched = 0.75**2 + 0.5**2, 2 * 15
-    assert found == pytest.approx({
-        "mpd/adversarial": fooled, "mpd/feature_matching": matched, "msd/adversarial": fooled,
-        "msd/feature_matching": matched, "mel": 45 * float(apart),
-    })  # fmt: skip
+    assert found == pytest.approx(
+        {
+            "mpd/adversarial": fooled,
+            "mpd/feature_matching": matched,
+            "msd/adversarial": fooled,
+            "msd/feature_matching": matched,
+            "mel": 45 * float(apart),
+        }
+    )
 
 
 def test_presets_match_features_with_the_published_weights():
@@ -480,9 +481,11 @@ def test_resynthesis_is_as_long_where_the_frames_cannot_lie_evenly():
     """Where the FFT less the hop is odd, the frames of a sound end a sample too early."""
     odd = TINY.but(fft_size=31, window=31)
     game = melgan.MELGAN.create(
-        mel=odd.model_dump(), rates=(4, 2), generator={"width": 4, "depth": 2},
+        mel=odd.model_dump(),
+        rates=(4, 2),
+        generator={"width": 4, "depth": 2},
         discriminator={"scales": 1, "width": 4, "depth": 1},
-    ).eval()  # fmt: skip
+    ).eval()
     for length in (64, 65, 71):
         whole = game.resynthesize(noise(length))
         assert whole.shape == (1, 1, length)
@@ -495,9 +498,8 @@ def test_a_round_can_be_played_in_every_contract(contract):
     mel = CONTRACTS[contract]
     torch.manual_seed(0)
     game = melgan.MELGAN.create(
-        mel=mel.model_dump(), generator={"width": 1, "depth": 1},
-        discriminator={"scales": 1, "width": 4, "depth": 1},
-    )  # fmt: skip
+        mel=mel.model_dump(), generator={"width": 1, "depth": 1}, discriminator={"scales": 1, "width": 4, "depth": 1}
+    )
     staged = game.stage({"audio": noise(2048, batch=2)})
     assert staged["audio"].shape == staged["fake"].shape == (2, 1, 2048)
     assert all(loss(staged) for loss in (game.discriminator_loss, game.generator_loss))
@@ -792,8 +794,12 @@ def test_the_released_bigvgans_are_told_by_their_bands_hop_and_last_bias(bands, 
 def test_whole_sets_of_discriminators_are_imported(name, network, arguments):
     torch.manual_seed(0)
     ours, audio = network().eval(), noise(3000)
-    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v",
-             ".layers.": ".convs.", ".judge.": ".conv_post."}  # fmt: skip
+    names = {
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+        ".layers.": ".convs.",
+        ".judge.": ".conv_post.",
+    }
     state = ours.state_dict()
     for mine, theirs in names.items():
         state = {key.replace(mine, theirs): value for key, value in state.items()}

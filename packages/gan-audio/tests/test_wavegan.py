@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import conv1d, conv2d, pad
 from torch.testing import assert_close
 
-from gan_audio.reference_wavegan import IMPORTERS
+from gan_audio.published.wavegan import IMPORTERS
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import specgan, wavegan
 from gan_audio.systems.specgan import SpecGAN, Spectrogram, griffin_lim, overlapped, spectrum
@@ -17,8 +17,8 @@ from gan_audio.systems.wavegan import PhaseShuffle, SameConvolution, SameTranspo
 from gan_core import draws, train
 from gan_core.data import TensorDataset
 from gan_core.errors import DataError, RecipeError
-from gan_core.interpolation import interpolate
-from gan_core.metrics import sliced_wasserstein
+from gan_core.measure.metrics import sliced_wasserstein
+from gan_core.play.interpolation import interpolate
 
 CPU = torch.device("cpu")
 SMALL = {"samples": 256, "width": 4}
@@ -411,10 +411,7 @@ def generator_state(widths, kernel, *, latent_dim=6, nearest=False):
 def discriminator_state(widths, kernel):
     state = {"output.weight": torch.randn(1, 16 * widths[-1]), "output.bias": torch.randn(1)}
     for number, (a, b) in enumerate(pairwise(widths)):
-        state |= {
-            f"downconv_{number}.weight": torch.randn(b, a, *kernel),
-            f"downconv_{number}.bias": torch.randn(b),
-        }
+        state |= {f"downconv_{number}.weight": torch.randn(b, a, *kernel), f"downconv_{number}.bias": torch.randn(b)}
         for part in ("weight", "bias", "running_mean", "running_var") if number else ():
             state[f"bn_{number}.{part}"] = torch.ones(b)
     return state
@@ -426,9 +423,14 @@ def test_shapes_tell_all_of_a_wavegan_but_its_last_stride(nearest, told, samples
     state = generator_state([8, 4, 2, 3], [9], nearest=nearest)
     published = IMPORTERS["wavegan/generator"](state, **told)
     assert published.settings == {
-        "samples": samples, "channels": 3, "latent_dim": 6, "width": 2, "kernel": 9, "batch_norm": False,
+        "samples": samples,
+        "channels": 3,
+        "latent_dim": 6,
+        "width": 2,
+        "kernel": 9,
+        "batch_norm": False,
         "upsampling": "nearest" if nearest else "zeros",
-    }  # fmt: skip
+    }
     assert published.build()(torch.zeros(2, 6)).shape == (2, 3, samples)
     judging = IMPORTERS["wavegan/discriminator"](discriminator_state([3, 2, 4, 8], [9]), **told)
     assert judging.settings == {"samples": samples, "channels": 3, "width": 2, "kernel": 9, "batch_norm": True}
@@ -438,9 +440,14 @@ def test_shapes_tell_all_of_a_wavegan_but_its_last_stride(nearest, told, samples
 def test_shapes_tell_all_of_a_specgan():
     generator = IMPORTERS["specgan/generator"](generator_state([8, 4, 2], [5, 5], nearest=True))
     assert generator.settings == {
-        "samples": 256, "channels": 2, "latent_dim": 6, "width": 4, "kernel": 5, "batch_norm": False,
+        "samples": 256,
+        "channels": 2,
+        "latent_dim": 6,
+        "width": 4,
+        "kernel": 5,
+        "batch_norm": False,
         "upsampling": "nearest",
-    }  # fmt: skip
+    }
     assert generator.build()(torch.zeros(3, 6)).shape == (3, 2, 16, 16)
     discriminator = IMPORTERS["specgan/discriminator"](discriminator_state([2, 4, 8], [5, 5]))
     assert discriminator.build()(torch.randn(3, 2, 16, 16)).shape == (3,)

@@ -55,8 +55,7 @@ def test_the_fakes_count_k_times_against_the_discriminator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "fake", "expected"),
-    [(0.2, 0.4, 0.2 + 0.1 * (0.5 * 2.0 - 0.4)), (0.2, 5.0, 0.0), (0.99, 0.0, 1.0)],
+    ("k", "fake", "expected"), [(0.2, 0.4, 0.2 + 0.1 * (0.5 * 2.0 - 0.4)), (0.2, 5.0, 0.0), (0.99, 0.0, 1.0)]
 )
 def test_k_keeps_the_energies_in_proportion_between_0_and_1(k: float, fake: float, expected: float) -> None:
     game = BoundaryEquilibrium(Makes(fake), Size(), gamma=0.5, gain=0.1)

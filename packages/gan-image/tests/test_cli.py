@@ -27,13 +27,21 @@ from torch.testing import assert_close
 
 from gan_core.cli import main
 from gan_core.domain import Domain
-from gan_core.run import Run
+from gan_core.runs.run import Run
 from gan_image import DOMAIN
 
 Call = Callable[..., tuple[int, str, str]]
 
-SETTINGS = ["--set", "network.image_size=16", "--set", "network.width=4", "--set", "network.latent_dim=4",
-            "--set", "train.show=4"]  # fmt: skip
+SETTINGS = [
+    "--set",
+    "network.image_size=16",
+    "--set",
+    "network.width=4",
+    "--set",
+    "network.latent_dim=4",
+    "--set",
+    "train.show=4",
+]
 SMALL = [*SETTINGS, "--device", "cpu", "--batch-size", "4"]
 TRAIN = ["train", "dcgan", "--out", "new", "--steps", "1", *SMALL]
 LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm)"
@@ -98,8 +106,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     every = [word for name in ("log", "sample", "checkpoint") for word in ("--set", f"train.{name}_every=2")]
     in_folder(folder, "train", "dcgan", "--out", "plain", "--steps", 4, *SMALL, *every)
     in_folder(folder, "train", "dcgan", "--out", "labelled", "--steps", 2, *SMALL, "--set", "network.num_classes=10")
-    in_folder(folder, "train", "gan", "--out", "points", "--data", "ring", "--steps", 2, "--batch-size", 8,
-              "--set", "network.width=4")  # fmt: skip
+    in_folder(
+        folder,
+        "train",
+        "gan",
+        "--out",
+        "points",
+        "--data",
+        "ring",
+        "--steps",
+        2,
+        "--batch-size",
+        8,
+        "--set",
+        "network.width=4",
+    )
     return folder
 
 
@@ -112,8 +133,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set train.stepz=3", "unknown setting `train.stepz`; did you mean `train.steps`?"),
         ("--set trian.steps=3", "unknown setting `trian`; did you mean `train`?"),
         ("--set network.widht=3", "unknown setting `network.widht`; did you mean `network.width`?"),
-        ("--set network.generator.widht=3",
-         "unknown setting `network.generator.widht`; did you mean `network.generator.width`?"),
+        (
+            "--set network.generator.widht=3",
+            "unknown setting `network.generator.widht`; did you mean `network.generator.width`?",
+        ),
         ("--set network.width=0", "`network.width` is 0; expected greater than or equal to 1"),
         ("--set network.width=wide", "`network.width` is 'wide'; expected a whole number"),
         ("--set network.image_size=15", "`image_size` is 15; it must be 4 doubled 2 times or more. Try 16."),
@@ -122,15 +145,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set network.norm=bacth", "unknown norm `bacth`; did you mean `batch`?"),
         ("--set objective=wassersten", "unknown objective `wassersten`; did you mean `wasserstein`?"),
         ("--set players.critic.turns=5", "unknown player of dcgan `critic`; known: discriminator, generator"),
-        ("--set regularizers.gradient_penalti.weight=1",
-         "unknown regularizer `gradient_penalti`; did you mean `gradient_penalty`?"),
+        (
+            "--set regularizers.gradient_penalti.weight=1",
+            "unknown regularizer `gradient_penalti`; did you mean `gradient_penalty`?",
+        ),
         ("--set optimizer.name=adamm", "unknown optimizer `adamm`; did you mean `adam`?"),
         ("--set game.anything=1", "unknown setting `game.anything`; there are none"),
         ("--set train", "`--set train`: write KEY=VALUE, for instance --set train.steps=100"),
         ("--set =3", "`--set =3`: write KEY=VALUE, for instance --set train.steps=100"),
         ("--set train.steps=[", "`[` is not a value (line 1: expected the node content, but found '<stream end>')"),
-        ("--set train.steps=!!python/object/apply:os.abort", "`!!python/object/apply:os.abort` is not a value (line 1: "
-         "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.abort')"),
+        (
+            "--set train.steps=!!python/object/apply:os.abort",
+            "`!!python/object/apply:os.abort` is not a value (line 1: "
+            "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.abort')",
+        ),
         ("--batch-size -3", "`train.batch_size` is -3; expected greater than or equal to 1"),
         ("--batch-size 0", "`train.batch_size` is 0; expected greater than or equal to 1"),
         ("--steps 0", "`train.steps` is 0; expected greater than or equal to 1"),
@@ -141,15 +169,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set train.accumulate=3", "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3"),
         ("--set train.trackers=[wandbb]", "unknown tracker `wandbb`; did you mean `wandb`?"),
         ("--preset smal", "unknown preset of dcgan `smal`; did you mean `small`?"),
-        ("--data nothing", "unknown dataset `nothing`; known: celeba, cifar10, digit-outlines, digits, fashion-mnist, "
-         "gaussian-1d, grid, inverted-digits, lsun-bedroom, mnist, photographs, ring, stacked-digits, stacked-mnist, "
-         "stl10"),
+        (
+            "--data nothing",
+            "unknown dataset `nothing`; known: celeba, cifar10, digit-outlines, digits, fashion-mnist, "
+            "gaussian-1d, grid, inverted-digits, lsun-bedroom, mnist, photographs, ring, stacked-digits, "
+            "stacked-mnist, stl10",
+        ),
         ("--data digts", "unknown dataset `digts`; did you mean `digits`?"),
         ("--data ring", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
         ("--set network.num_classes=3", "digits has 10 classes, but `network.num_classes` is 3; set it to 10"),
         ("--set network.channels=2", "digits: `data.spec.channels` is 2; expected 1 or 3"),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_is_wrong(refused, words, message):
     assert refused(*TRAIN, *words.split()) == message
 
@@ -312,8 +343,12 @@ def test_what_is_no_model(refused, tmp_path):
     (tmp_path / "text").write_text("words")
     (tmp_path / "empty").mkdir()
     neither = "neither a run (it has no recipe.yaml) nor a model folder (it has no config.json)"
-    for command in (["generate", "text", "--out", "s"], ["evaluate", "text", "--data", "digits"], ["sheet", "text"],
-                    ["export", "text", "--out", "x"]):  # fmt: skip
+    for command in (
+        ["generate", "text", "--out", "s"],
+        ["evaluate", "text", "--data", "digits"],
+        ["sheet", "text"],
+        ["export", "text", "--out", "x"],
+    ):
         assert refused(*command) == f"text: {neither}"
     assert refused("generate", "empty", "--out", "s") == f"empty: {neither}"
     assert refused("generate", "./none", "--out", "s") == "none: no such folder"
@@ -388,8 +423,12 @@ def test_a_file_that_is_no_recipe(refused, tmp_path, trained):
 
 
 def test_a_recipe_cannot_run_code(refused, tmp_path):
-    for tag in ("!!python/object/apply:os.mkdir [trace]", "!!python/object/new:os.mkdir [trace]",
-                "!!python/name:os.abort", "!!python/module:antigravity"):  # fmt: skip
+    for tag in (
+        "!!python/object/apply:os.mkdir [trace]",
+        "!!python/object/new:os.mkdir [trace]",
+        "!!python/name:os.abort",
+        "!!python/module:antigravity",
+    ):
         (tmp_path / "recipe.yaml").write_text(f"system: {tag}\n")
         words = refused("train", "--recipe", "recipe.yaml", "--out", "new")
         assert "could not determine a constructor for the tag" in words
@@ -424,10 +463,15 @@ def test_measures_that_do_not_fit(refused, trained):
     for model, data, metrics, words in (
         ("labelled", "digits", "recogniton", "unknown metric `recogniton`; did you mean `recognition`?"),
         ("labelled", "digits", "modes", "the metric `modes` needs data with modes; digits has none"),
-        ("plain", "digits", "recognition", "the metric `recognition` needs samples by class, and this model was "
-         "trained without; set `network.num_classes`"),
+        (
+            "plain",
+            "digits",
+            "recognition",
+            "the metric `recognition` needs samples by class, and this model was "
+            "trained without; set `network.num_classes`",
+        ),
         ("plain", "ring", "modes", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
-    ):  # fmt: skip
+    ):
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
     assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (
         "the metric `fid` needs an extractor of features: classifier, random, inception, torchvision, transformers"
@@ -446,8 +490,12 @@ def test_images_are_measured_by_features_with_no_network(gan, trained):
     words = ["evaluate", trained / "plain", "--data", "digits", "-n", 60]
     document = json.loads(gan(*words, "--json")[1])
     assert set(document["metrics"]) == {
-        "fid", "inception_score", "precision_recall", "density_coverage", "sliced_wasserstein"
-    }  # fmt: skip
+        "fid",
+        "inception_score",
+        "precision_recall",
+        "density_coverage",
+        "sliced_wasserstein",
+    }
     assert document["metrics"]["fid"]["fid"] > 5  # four steps from noise
     assert document["metrics"]["inception_score"]["inception_score_of_real"] > 4  # at most 6: splits of six
     assert document["protocols"][document["protocol"]["fid"]]["extractor"] == "classifier"
@@ -500,15 +548,28 @@ def test_what_is_shown_can_be_trained(gan, tmp_path):
 def test_a_run_is_complete(trained):
     run = trained / "plain"
     assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoints", "log.jsonl", "model", "recipe.yaml", "report.html", "samples"
-    ]  # fmt: skip
+        "checkpoints",
+        "log.jsonl",
+        "model",
+        "recipe.yaml",
+        "report.html",
+        "samples",
+    ]
     lines = Run(run).log()
     assert [line["step"] for line in lines] == [2, 4]
     assert set(lines[0]) == {
-        "step", "phase", "discriminator/adversarial", "generator/adversarial", "samples_per_second",
-        "discriminator/real_logits", "discriminator/fake_logits", "discriminator/real_sign",
-        "discriminator/of_guessing", "discriminator/gradient_norm", "generator/gradient_norm",
-    }  # fmt: skip
+        "step",
+        "phase",
+        "discriminator/adversarial",
+        "generator/adversarial",
+        "samples_per_second",
+        "discriminator/real_logits",
+        "discriminator/fake_logits",
+        "discriminator/real_sign",
+        "discriminator/of_guessing",
+        "discriminator/gradient_norm",
+        "generator/gradient_norm",
+    }
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["00000002.png", "00000004.png", "real.png"]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["00000002", "00000004"]
 
@@ -647,8 +708,16 @@ def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
 def test_a_run_is_examined(gan, trained):
     document = json.loads(gan("doctor", trained / "plain", "--json")[1])
     assert [check["name"] for check in document["checks"]] == [
-        "recipe", "checkpoints", "log", "finite", "collapse", "discriminator", "memory", "gradients", "oscillation"
-    ]  # fmt: skip
+        "recipe",
+        "checkpoints",
+        "log",
+        "finite",
+        "collapse",
+        "discriminator",
+        "memory",
+        "gradients",
+        "oscillation",
+    ]
     assert document["good"]
 
 
@@ -721,8 +790,10 @@ def test_a_discriminator_alone_makes_no_samples(gan, refused, tmp_path):
         at = 3 * number - 1 if number else 0
         state[f"main.{at}.weight"] = torch.zeros(outputs, inputs, 4, 4)
         if number:
-            state |= {f"main.{at + 1}.{part}": torch.zeros(outputs)
-                      for part in ("weight", "bias", "running_mean", "running_var")}  # fmt: skip
+            state |= {
+                f"main.{at + 1}.{part}": torch.zeros(outputs)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
             state[f"main.{at + 1}.num_batches_tracked"] = torch.tensor(0)
     save_file(state | {"main.8.weight": torch.zeros(1, 16, 4, 4)}, tmp_path / "d.safetensors")
     assert gan("import", "dcgan/discriminator", "d.safetensors", "--out", "m")[0] == 0

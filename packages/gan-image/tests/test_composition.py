@@ -15,16 +15,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_core.checkpoint import read_tensors
+from gan_core.models.checkpoint import read_tensors
 
 ROUNDS = 20
-COMMON = ["--data", "digits", "--batch-size", "32", "--device", "cpu", "--set", "train.ema=null",
-          "--set", "train.sample_every=null", "--set", "network.image_size=16"]  # fmt: skip
+COMMON = [
+    "--data",
+    "digits",
+    "--batch-size",
+    "32",
+    "--device",
+    "cpu",
+    "--set",
+    "train.ema=null",
+    "--set",
+    "train.sample_every=null",
+    "--set",
+    "network.image_size=16",
+]
 SYSTEMS = {
-    "dcgan": ["--set", "network.width=8", "--set", "network.num_classes=10", "--set",
-              "regularizers.gradient_penalty.interval=2"],
+    "dcgan": [
+        "--set",
+        "network.width=8",
+        "--set",
+        "network.num_classes=10",
+        "--set",
+        "regularizers.gradient_penalty.interval=2",
+    ],
     "wgan-gp": ["--set", "network.generator.width=8", "--set", "network.discriminator.width=8"],
-}  # fmt: skip
+}
 SCRIPT = """
 import torch
 from gan_image.__main__ import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_core.regularizers import gradient_norm
+from gan_core.play.regularizers import gradient_norm
 from gan_core.testing import Fixture, find_fixtures, run_fixture
 from gan_image import DOMAIN
 from gan_image.systems.progan import FADING

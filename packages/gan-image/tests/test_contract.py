@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_core.domain import Card
+from gan_core.cards import Card
 from gan_core.testing import check_contract
 from gan_image import DOMAIN
 

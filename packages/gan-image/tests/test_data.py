@@ -191,13 +191,20 @@ def test_files_that_are_there_are_not_downloaded(home, capsys):
 @pytest.mark.parametrize(
     ("load", "kind", "words"),
     [
-        (data.load_mnist, "MNIST", "mnist cannot be downloaded; put train-images-idx3-ubyte.gz, "
-         "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into {home}/MNIST/raw "
-         "by hand (<urlopen error no network>)"),
-        (data.load_cifar10, "CIFAR10",
-         "cifar10 cannot be downloaded; put cifar-10-python.tar.gz into {home} by hand (<urlopen error no network>)"),
+        (
+            data.load_mnist,
+            "MNIST",
+            "mnist cannot be downloaded; put train-images-idx3-ubyte.gz, "
+            "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into {home}/MNIST/raw "
+            "by hand (<urlopen error no network>)",
+        ),
+        (
+            data.load_cifar10,
+            "CIFAR10",
+            "cifar10 cannot be downloaded; put cifar-10-python.tar.gz into {home} by hand (<urlopen error no network>)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_without_a_network_the_error_says_which_files_go_where(home, monkeypatch, load, kind, words):
     import torchvision.datasets as torchvision_sets
 
@@ -574,8 +581,10 @@ def test_enlarging_leaves_room_for_the_crop(tmp_path):
         images = open_folder(tmp_path).fit(spec).__getitems__([0] * 100)["image"]
     assert images.shape == (100, 3, 30, 30)
     assert len(set(images[:, 0, 0, 0].tolist())) == 7  # 36 rows leave seven places
-    assert torch.equal(open_folder(tmp_path).fit(spec.plain())[0]["image"],
-                       open_folder(tmp_path).fit(ImageSpec(image_size=30))[0]["image"])  # fmt: skip
+    assert torch.equal(
+        open_folder(tmp_path).fit(spec.plain())[0]["image"],
+        open_folder(tmp_path).fit(ImageSpec(image_size=30))[0]["image"],
+    )
 
 
 def test_a_set_that_is_read_item_by_item_is_cropped_as_one_in_memory(tmp_path, monkeypatch):
@@ -848,11 +857,14 @@ class Ragged(torch.utils.data.Dataset):
 @pytest.mark.parametrize(
     ("pairs", "changes", "words"),
     [
-        (TensorSource(dict.fromkeys(("source", "target"), torch.zeros(6, 1, 32, 32))), {"data.held_out": 0.97},
-         "which leaves none of 6 items"),
+        (
+            TensorSource(dict.fromkeys(("source", "target"), torch.zeros(6, 1, 32, 32))),
+            {"data.held_out": 0.97},
+            "which leaves none of 6 items",
+        ),
         (Ragged(), {"data.spec.image_size": None}, "has items of different shapes"),
     ],
-)  # fmt: skip
+)
 def test_data_that_cannot_be_trained_on_leave_no_run(tmp_path, pairs, changes, words):
     with pytest.raises(DataError, match=words):
         gan_image.train("pix2pix", data=pairs, out=tmp_path / "run", steps=2, changes=changes, shown=False)

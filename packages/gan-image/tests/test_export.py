@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_core.export import export_onnx
+from gan_core.models.export import export_onnx
 from gan_core.testing.onnx import run_onnx
 from gan_image import DOMAIN
 
@@ -16,9 +16,12 @@ for library in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(library)
 
 SMALLER: dict[str, dict[str, Any]] = {
-    "dcgan": {"image_size": 16, "num_classes": 10}, "cgan": {}, "sngan": {"image_size": 16, "num_classes": 3},
-    "began": {}, "infogan": {},
-}  # fmt: skip
+    "dcgan": {"image_size": 16, "num_classes": 10},
+    "cgan": {},
+    "sngan": {"image_size": 16, "num_classes": 3},
+    "began": {},
+    "infogan": {},
+}
 
 
 @pytest.mark.parametrize("system", SMALLER)
@@ -37,11 +40,14 @@ def test_generators_take_any_number_of_latents_and_classes(system, tmp_path):
         assert_close(run_onnx(tmp_path / "g.onnx", **inputs)[0], expected, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("system", "network", "taken", "made", "multiple", "least"), [
-    ("pix2pix", "generator", "source", "target", 16, 16),
-    ("cyclegan", "a_to_b", "source", "target", 4, 8),
-    ("cyclegan", "b_to_a", "target", "source", 4, 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("system", "network", "taken", "made", "multiple", "least"),
+    [
+        ("pix2pix", "generator", "source", "target", 16, 16),
+        ("cyclegan", "a_to_b", "source", "target", 4, 8),
+        ("cyclegan", "b_to_a", "target", "source", 4, 8),
+    ],
+)
 def test_translators_take_images_of_any_size(system, network, taken, made, multiple, least, tmp_path):
     game, path = DOMAIN.create(system, source_channels=1, target_channels=3).eval(), tmp_path / "t.onnx"
     file = export_onnx(game, path, network)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from gan_core.cards import resolve
 from gan_core.data import ImageSpec, some
-from gan_core.domain import resolve
 from gan_core.errors import CheckpointError, InputError, MissingDependency
-from gan_core.features import Extractor
-from gan_core.metrics import Moments, frechet_distance
+from gan_core.measure.features import Extractor
+from gan_core.measure.metrics import Moments, frechet_distance
 from gan_image import extractors
 from gan_image.data import load_digits
 from gan_image.extractors import ImageExtractor, downloaded, to_pixels
@@ -82,8 +82,12 @@ def published(network, tmp_path_factory):
 
 def test_names_and_counts_are_the_published_ones(network):
     keys = network.state_dict().keys()
-    assert {"Conv2d_1a_3x3.conv.weight", "Mixed_5b.branch_pool.bn.running_var", "Mixed_7c.branch3x3dbl_3b.conv.weight",
-            "fc.bias"} <= keys  # fmt: skip
+    assert {
+        "Conv2d_1a_3x3.conv.weight",
+        "Mixed_5b.branch_pool.bn.running_var",
+        "Mixed_7c.branch3x3dbl_3b.conv.weight",
+        "fc.bias",
+    } <= keys
     assert not any(key.startswith("AuxLogits") for key in keys)
     assert network.fc.weight.shape == (1008, 2048)
     assert network.Mixed_5b.branch_pool.conv.out_channels == 32

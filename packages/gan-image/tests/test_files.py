@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from gan_core.data import ImageSpec
-from gan_core.files import FolderFiles, Unreadable
+from gan_core.data.files import FolderFiles
+from gan_core.errors import Unreadable
 from gan_image import files
 from gan_image.files import image_names, open_files, read_image
 
@@ -47,9 +48,14 @@ def zipped(path, members):
 
 @pytest.mark.parametrize(
     ("format", "suffix", "options"),
-    [("PNG", ".png", {}), ("BMP", ".bmp", {}), ("PPM", ".ppm", {}), ("TIFF", ".tif", {}),
-     ("WEBP", ".webp", {"lossless": True})],
-)  # fmt: skip
+    [
+        ("PNG", ".png", {}),
+        ("BMP", ".bmp", {}),
+        ("PPM", ".ppm", {}),
+        ("TIFF", ".tif", {}),
+        ("WEBP", ".webp", {"lossless": True}),
+    ],
+)
 def test_a_lossless_format_gives_its_pixels(tmp_path, format, suffix, options):
     image = read(tmp_path, encoded(PICTURE, format, **options), suffix=suffix)
     assert image.mode == "RGB"

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 import gan_image
 from gan_core import draws
-from gan_core.interpolation import interpolate
+from gan_core.play.interpolation import interpolate
 
 SMALL = {
     "dcgan": {"image_size": 16, "width": 4, "latent_dim": 8, "num_classes": 3},

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from gan_core.cards import resolve
 from gan_core.data import ImageSpec, Spec, TensorDataset
-from gan_core.domain import resolve
-from gan_core.measures import SlicedWasserstein
+from gan_core.measure.measures import SlicedWasserstein
 from gan_core.testing import measured
 from gan_image.data import load_digits, load_grid, load_ring, load_stacked_digits
 from gan_image.measures import Modes, Moments, Recognition, StackedModes
@@ -70,9 +70,9 @@ def test_the_real_points_find_all_modes(load, count):
 
 def test_moments_are_those_of_all_coordinates():
     samples, real = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0], [4.0, 6.0]])
-    assert measured(Moments, samples, TensorDataset({"points": real}), {}) == pytest.approx({
-        "mean_of_samples": 2.0, "mean_of_data": 3.0, "std_of_samples": 2**0.5, "std_of_data": (20 / 3) ** 0.5
-    })  # fmt: skip
+    assert measured(Moments, samples, TensorDataset({"points": real}), {}) == pytest.approx(
+        {"mean_of_samples": 2.0, "mean_of_data": 3.0, "std_of_samples": 2**0.5, "std_of_data": (20 / 3) ** 0.5}
+    )
 
 
 # --- recognition

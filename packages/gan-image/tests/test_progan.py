@@ -17,11 +17,11 @@ from torch.nn.functional import avg_pool2d
 from torch.testing import assert_close
 
 import gan_image
-from gan_core.checkpoint import read_checkpoint, read_tensors, sha256
 from gan_core.errors import RecipeError
-from gan_core.objectives import OBJECTIVES
-from gan_core.regularizers import Replay
-from gan_core.run import Run
+from gan_core.models.checkpoint import read_checkpoint, read_tensors, sha256
+from gan_core.play.objectives import OBJECTIVES
+from gan_core.play.regularizers import Replay
+from gan_core.runs.run import Run
 from gan_image.systems.progan import Discriminator, Generator, ProGAN, doubled, with_drift
 
 SMALL = {"image_size": 16, "channels": 1, "widths": (8, 6, 4)}
@@ -150,8 +150,9 @@ def test_a_training_grows_through_all_phases(tmp_path: Path) -> None:
     game = gan_image.create("progan", **SMALL, latent_dim=5)
     before = {name: tensor.clone() for name, tensor in game.state_dict().items()}
     changes = {"train.log_every": 1, "train.sample_every": 2, "train.show": 4, "train.ema": None}
-    run = gan_image.train(game, data="digits", out=tmp_path / "run", steps=10, batch_size=8, shown=False,
-                          changes=changes)  # fmt: skip
+    run = gan_image.train(
+        game, data="digits", out=tmp_path / "run", steps=10, batch_size=8, shown=False, changes=changes
+    )
     phases = [line["phase"] for line in run.log() if "generator/adversarial" in line]
     assert phases == ["4 pixels"] * 2 + ["8 pixels"] * 4 + ["16 pixels"] * 4
     still = {name for name, tensor in game.state_dict().items() if torch.equal(tensor, before[name])}
@@ -164,8 +165,15 @@ def test_a_training_grows_through_all_phases(tmp_path: Path) -> None:
 
 def test_a_training_is_resumed_in_the_middle_of_a_fade(tmp_path: Path) -> None:
     changes = {"train.checkpoint_every": 3, "train.keep_checkpoints": 9, "train.sample_every": None}
-    whole = gan_image.train("progan", data="digits", out=tmp_path / "whole", steps=10, batch_size=8, shown=False,
-                            changes={f"network.{key}": value for key, value in SMALL.items()} | changes)  # fmt: skip
+    whole = gan_image.train(
+        "progan",
+        data="digits",
+        out=tmp_path / "whole",
+        steps=10,
+        batch_size=8,
+        shown=False,
+        changes={f"network.{key}": value for key, value in SMALL.items()} | changes,
+    )
     cut = Path(shutil.copytree(whole.path, tmp_path / "cut"))
     shutil.rmtree(cut / "model")
     for checkpoint in sorted((cut / "checkpoints").iterdir())[1:]:
@@ -236,8 +244,16 @@ def program(folder: Path) -> None:
     start = {"generator": folder / "first"}
     train(folder / "whole", steps=10, start=start)
     still = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30, "train.ema": None}
-    gan_image.train("progan", data="digits", out=folder / "unmoved", batch_size=8, steps=3, shown=False, start=start,
-                    changes=still | {f"network.{name}": value for name, value in SMALL.items()})  # fmt: skip
+    gan_image.train(
+        "progan",
+        data="digits",
+        out=folder / "unmoved",
+        batch_size=8,
+        steps=3,
+        shown=False,
+        start=start,
+        changes=still | {f"network.{name}": value for name, value in SMALL.items()},
+    )
     loss = ProGAN.discriminator_loss
 
     def kill_at(step: int) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_core.blocks import SelfAttention
 from gan_core.cli import game_around
 from gan_core.errors import CheckpointError, RecipeError
-from gan_core.reference import read_reference
+from gan_core.models.reference import read_reference
+from gan_core.nn.blocks import SelfAttention
 from gan_core.testing import find_fixtures
 from gan_image import DOMAIN
 from gan_image.reference import IMPORTERS
@@ -178,12 +178,12 @@ STATES = {name: partial(recorded, name) for name in IMPORTERS} | {
 @pytest.mark.parametrize("image_size", [16, 32, 64, 128])
 def test_the_size_and_the_colours_of_a_dcgan_are_told_by_its_shapes(image_size, channels):
     state = dcgan_generator(image_size=image_size, channels=channels)
-    settings = read_reference(DOMAIN, "dcgan/generator", state, {}).settings
+    settings = read_reference(IMPORTERS, "dcgan/generator", state, {}).settings
     assert settings == {"image_size": image_size, "channels": channels, "latent_dim": 6, "width": 4}
     images = DOMAIN.load_reference("dcgan/generator", state)(torch.randn(2, 6, 1, 1))
     assert images.shape == (2, channels, image_size, image_size)
     state = dcgan_discriminator(image_size=image_size, channels=channels)
-    settings = read_reference(DOMAIN, "dcgan/discriminator", state, {}).settings
+    settings = read_reference(IMPORTERS, "dcgan/discriminator", state, {}).settings
     assert settings == {"image_size": image_size, "channels": channels, "width": 4}
     assert DOMAIN.load_reference("dcgan/discriminator", state)(images).shape == (2,)
 
@@ -198,7 +198,7 @@ def test_the_widths_of_a_residual_network_are_told_by_its_shapes(width, latent_d
 
 @pytest.mark.parametrize(("name", "attention"), [("sagan/generator", 32), ("sagan/discriminator", 16)])
 def test_a_sagan_of_biggan_pytorch_is_told_by_its_shapes(name, attention):
-    settings = read_reference(DOMAIN, name, recorded(name, "_64"), {}).settings
+    settings = read_reference(IMPORTERS, name, recorded(name, "_64"), {}).settings
     width = 128  # 16 times the published `ch`
     common = {"image_size": 64, "channels": 3, "width": width, "tapered": True, "num_classes": 5, "layout": "biggan"}
     own = {"latent_dim": 24, "spectral_generator": True} if name == "sagan/generator" else {}
@@ -224,8 +224,8 @@ def test_the_sizes_of_a_progan_are_told_by_its_shapes(scales, channels):
     widths = (5, 7, 4, 6)[: scales + 1]
     both = {"image_size": 4 << scales, "channels": channels, "widths": widths}
     generator, discriminator = progan_generator(widths, channels), progan_discriminator(widths, channels)
-    assert read_reference(DOMAIN, "progan/generator", generator, {}).settings == {**both, "latent_dim": 9}
-    assert read_reference(DOMAIN, "progan/discriminator", discriminator, {}).settings == both
+    assert read_reference(IMPORTERS, "progan/generator", generator, {}).settings == {**both, "latent_dim": 9}
+    assert read_reference(IMPORTERS, "progan/discriminator", discriminator, {}).settings == both
     images = DOMAIN.load_reference("progan/generator", generator)(torch.randn(4, 9))
     assert images.shape == (4, channels, 4 << scales, 4 << scales)
     assert DOMAIN.load_reference("progan/discriminator", discriminator)(images).shape == (4,)
@@ -255,7 +255,7 @@ def test_every_weight_of_the_checkpoint_is_in_the_network(name):
 
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_the_published_arguments_may_be_given_where_they_agree(name):
-    arguments = read_reference(DOMAIN, name, STATES[name](), {}).arguments
+    arguments = read_reference(IMPORTERS, name, STATES[name](), {}).arguments
     assert DOMAIN.load_reference(name, STATES[name](), **arguments) is not None
     for key, value in arguments.items():
         if isinstance(value, str):
@@ -299,7 +299,7 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused
 def test_every_importer_is_of_a_system_and_one_of_its_networks():
     for name in IMPORTERS:
         system, _, network = name.partition("/")
-        place = read_reference(DOMAIN, name, STATES[name](), {}).place or network
+        place = read_reference(IMPORTERS, name, STATES[name](), {}).place or network
         assert place.removesuffix("_q") in DOMAIN.preset(system, "paper").networks
 
 
@@ -320,9 +320,15 @@ def test_dropout_moves_the_second_convolution_of_a_published_residual_block():
         block, found, part = key.partition(".conv_block.")
         number, _, rest = part.partition(".")
         moved[f"{block}{found}{int(number) + (int(number) > 4)}.{rest}" if found else key] = tensor
-    published = read_reference(DOMAIN, name, moved, {"use_dropout": True})
-    assert published.settings == {"source_channels": 3, "target_channels": 3, "width": 6, "blocks": 6, "norm": "batch",
-                                  "dropout": 0.5}  # fmt: skip
+    published = read_reference(IMPORTERS, name, moved, {"use_dropout": True})
+    assert published.settings == {
+        "source_channels": 3,
+        "target_channels": 3,
+        "width": 6,
+        "blocks": 6,
+        "norm": "batch",
+        "dropout": 0.5,
+    }
     assert torch.equal(output_of(name, moved), output_of(name, state))
 
 
@@ -336,7 +342,7 @@ def test_running_statistics_without_gains_are_those_of_an_old_instance_norm(name
         for part in ("running_mean", "running_var"):
             old[f"{place}.{int(layer) + 1}.{part}"] = torch.full((len(state[key]),), 7.0)
         old[f"{place}.{int(layer) + 1}.num_batches_tracked"] = torch.tensor(7)
-    assert read_reference(DOMAIN, name, old, {}).arguments["norm"] == "instance"
+    assert read_reference(IMPORTERS, name, old, {}).arguments["norm"] == "instance"
     assert torch.equal(output_of(name, old), output_of(name, state))
 
 
@@ -348,7 +354,7 @@ def test_published_layers_without_norms_have_no_biases_in_between(name):
     biases = [key for key in state if key.endswith(".bias")]
     ends = {"cyclegan/resnet_generator": biases[-1:], "cyclegan/patchgan_discriminator": [biases[0], biases[-1]]}
     state = {key: tensor for key, tensor in state.items() if key not in biases or key in ends.get(name, biases)}
-    published = read_reference(DOMAIN, name, state, {"norm": "none"})
+    published = read_reference(IMPORTERS, name, state, {"norm": "none"})
     assert published.settings["norm"] == "none"
     built = published.build()
     assert sum(key.endswith(".bias") for key in built.state_dict()) == sum(key.endswith(".bias") for key in state)
@@ -359,8 +365,8 @@ def test_published_layers_without_norms_have_no_biases_in_between(name):
 
 def test_the_dropout_of_a_published_unet_is_an_argument_because_no_key_says_it():
     name, state = "pix2pix/unet_generator", recorded("pix2pix/unet_generator", "unet256_generator")
-    assert read_reference(DOMAIN, name, state, {}).settings["dropout"] == 0.5
-    assert read_reference(DOMAIN, name, state, {"use_dropout": False}).settings["dropout"] == 0
+    assert read_reference(IMPORTERS, name, state, {}).settings["dropout"] == 0.5
+    assert read_reference(IMPORTERS, name, state, {"use_dropout": False}).settings["dropout"] == 0
     assert torch.equal(output_of(name, state, use_dropout=True), output_of(name, state, use_dropout=False))
 
 
@@ -377,7 +383,7 @@ def test_nothing_larger_than_the_checkpoint_is_allocated_for_one_that_does_not_f
 def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp_path, place, key, result):
     name = "cyclegan/resnet_generator"
     state = resnet_generator(in_channels=3, out_channels=1)
-    game = game_around(DOMAIN, name, read_reference(DOMAIN, name, state, {}), place)
+    game = game_around(DOMAIN, name, read_reference(IMPORTERS, name, state, {}), place)
     folder = game.save_pretrained(tmp_path / "model")
     loaded = DOMAIN.load(folder)
     channels = {"source": 3, "target": 1} if place is None else {"source": 1, "target": 3}
@@ -395,7 +401,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
 
 def test_a_place_that_a_published_network_cannot_take_is_refused():
     name = "cyclegan/resnet_generator"
-    published = read_reference(DOMAIN, name, resnet_generator(in_channels=3, out_channels=3), {})
+    published = read_reference(IMPORTERS, name, resnet_generator(in_channels=3, out_channels=3), {})
     with pytest.raises(RecipeError, match="that cyclegan/resnet_generator can become `discriminator_a`"):
         game_around(DOMAIN, name, published, "discriminator_a")
 

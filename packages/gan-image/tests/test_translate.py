@@ -21,11 +21,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core.cli import main
-from gan_core.conditions import Classes, Given
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
-from gan_core.game import Game
-from gan_core.model import model_card, save_model
+from gan_core.models.folder import model_card, save_model
+from gan_core.play.conditions import Classes, Given
+from gan_core.play.game import Game
 from gan_image import DOMAIN
 from gan_image.files import MAX_PIXELS
 from gan_image.pipeline import translate
@@ -103,10 +103,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model folders of untrained networks, by system; CycleGAN's for colour, pix2pix's from grey to colour."""
     folder = tmp_path_factory.mktemp("models")
     small = {
-        "cyclegan": {"width": 4, "blocks": 1}, "dcgan": {"image_size": 16, "width": 2},
+        "cyclegan": {"width": 4, "blocks": 1},
+        "dcgan": {"image_size": 16, "width": 2},
         "batch": {"width": 4, "blocks": 1, "norm": "batch"},
         "pix2pix": {"width": 4, "source_channels": 1, "generator": {"depth": 2}},
-    }  # fmt: skip
+    }
     torch.manual_seed(0)
     for name, network in small.items():
         game = DOMAIN.create("cyclegan" if name == "batch" else name, **network)
@@ -248,11 +249,23 @@ def test_grey_pictures_of_16_bits_may_be_transparent_and_of_either_byte_order(
     grey[:, :8] = 77
     fine = Image.fromarray(grey.astype(np.uint16) * 257)
     save(tmp_path / "fine.png", fine, transparency=77 * 257)
-    big = b"MM\0*\0\0\0\x08\0\x08" + b"".join(
-        struct.pack(">HHIHH" if kind == 3 else ">HHII", tag, kind, 1, value, *[0] * (kind == 3))
-        for tag, kind, value in ((256, 3, 24), (257, 3, 16), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 110),
-                                 (278, 3, 16), (279, 4, 768))
-    ) + bytes(4)  # fmt: skip
+    big = (
+        b"MM\0*\0\0\0\x08\0\x08"
+        + b"".join(
+            struct.pack(">HHIHH" if kind == 3 else ">HHII", tag, kind, 1, value, *[0] * (kind == 3))
+            for tag, kind, value in (
+                (256, 3, 24),
+                (257, 3, 16),
+                (258, 3, 16),
+                (259, 3, 1),
+                (262, 3, 1),
+                (273, 4, 110),
+                (278, 3, 16),
+                (279, 4, 768),
+            )
+        )
+        + bytes(4)
+    )
     (tmp_path / "big.tiff").write_bytes(big + (grey.astype(">u2") * 257).tobytes())
     assert gan("translate", models / "cyclegan", "fine.png", "big.tiff", "--out", "out")[0] == 0
     made, shown = read(tmp_path / "out/fine.png"), np.where(grey == 77, 255, grey).astype(np.uint8)
@@ -276,9 +289,7 @@ def test_a_model_of_one_direction_offers_it_alone(gan: Call, models: Path, tmp_p
     assert gan("translate", "back", "a.png", "--out", "out")[0] == 0
     assert_alike(read(tmp_path / "out/a.png"), translated(models / "cyclegan", pixels(16, 16), "to_source"))
     status, _, err = gan("translate", "back", "a.png", "--out", "other", "--result", "to_target")
-    assert (status, err) == (
-        2, "gan-image: this model of cyclegan has no weights for to_target; it offers to_source\n"
-    )  # fmt: skip
+    assert (status, err) == (2, "gan-image: this model of cyclegan has no weights for to_target; it offers to_source\n")
 
 
 def test_a_picture_goes_through_pipes(gan: Call, models: Path, tmp_path: Path) -> None:
@@ -382,7 +393,7 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
 
 def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
     from gan_core.data import ImageSpec
-    from gan_core.game import Batch, Game, Player
+    from gan_core.play.game import Batch, Game, Player
 
     class Doubled(Game):
         results = {"large": "sketch"}  # noqa: RUF012

@@ -20,19 +20,28 @@ from torch.testing import assert_close
 
 import gan_image
 from gan_core.api import open_data
-from gan_core.checkpoint import read_checkpoint
 from gan_core.data import ImageSpec, read, shuffled
 from gan_core.errors import RecipeError
-from gan_core.game import Game
-from gan_core.objectives import least_squares, non_saturating
-from gan_core.run import Run
+from gan_core.models.checkpoint import read_checkpoint
+from gan_core.play.game import Game
+from gan_core.play.objectives import least_squares, non_saturating
+from gan_core.runs.run import Run
 
 STEPS = 10
 CHANGES = {
-    "network.width": 4, "network.blocks": 1, "regularizers.replay.size": 12, "data.spec.enlarge": 1.25,
-    "data.spec.crop": "random", "data.spec.flip": True, "train.checkpoint_every": 2, "train.log_every": 1,
-    "train.ema": 0.9, "train.batch_size": 2, "train.device": "cpu", "train.show": 2,
-}  # fmt: skip
+    "network.width": 4,
+    "network.blocks": 1,
+    "regularizers.replay.size": 12,
+    "data.spec.enlarge": 1.25,
+    "data.spec.crop": "random",
+    "data.spec.flip": True,
+    "train.checkpoint_every": 2,
+    "train.log_every": 1,
+    "train.ema": 0.9,
+    "train.batch_size": 2,
+    "train.device": "cpu",
+    "train.show": 2,
+}
 
 
 def built(system: str, **changes: object) -> Game:
@@ -60,10 +69,13 @@ def test_the_terms_of_pix2pix_are_the_papers() -> None:
         game.discriminator.network(torch.cat([batch["source"], batch[key]], dim=1)) for key in ("target", "fake")
     )
     assert fake.shape[1] == 1
-    assert_close(game.generator_loss(batch), {
-        "adversarial": non_saturating.generator(fake),
-        "reconstruction": 100 * l1_loss(batch["fake"], batch["target"]),
-    })  # fmt: skip
+    assert_close(
+        game.generator_loss(batch),
+        {
+            "adversarial": non_saturating.generator(fake),
+            "reconstruction": 100 * l1_loss(batch["fake"], batch["target"]),
+        },
+    )
     assert_close(game.discriminator_loss(batch)["adversarial"], non_saturating.discriminator(real, fake))
 
 
@@ -72,16 +84,22 @@ def test_the_terms_of_cyclegan_are_the_papers() -> None:
     batch = staged(game)
     a, b, fake_a, fake_b = (batch[key] for key in ("source", "target", "fake_a", "fake_b"))
     judge_a, judge_b = game.discriminator_a.network, game.discriminator_b.network
-    assert_close(game.generator_loss(batch), {
-        "discriminator_a/adversarial": (judge_a(fake_a) - 1).square().mean(),
-        "discriminator_b/adversarial": (judge_b(fake_b) - 1).square().mean(),
-        "cycle": 10 * (l1_loss(game.b_to_a(fake_b), a) + l1_loss(game.a_to_b(fake_a), b)),
-        "identity": 5 * (l1_loss(game.a_to_b(b), b) + l1_loss(game.b_to_a(a), a)),
-    })  # fmt: skip
-    assert_close(game.discriminator_loss(batch), {
-        "discriminator_a/adversarial": least_squares.discriminator(judge_a(a), judge_a(fake_a)),
-        "discriminator_b/adversarial": least_squares.discriminator(judge_b(b), judge_b(fake_b)),
-    })  # fmt: skip
+    assert_close(
+        game.generator_loss(batch),
+        {
+            "discriminator_a/adversarial": (judge_a(fake_a) - 1).square().mean(),
+            "discriminator_b/adversarial": (judge_b(fake_b) - 1).square().mean(),
+            "cycle": 10 * (l1_loss(game.b_to_a(fake_b), a) + l1_loss(game.a_to_b(fake_a), b)),
+            "identity": 5 * (l1_loss(game.a_to_b(b), b) + l1_loss(game.b_to_a(a), a)),
+        },
+    )
+    assert_close(
+        game.discriminator_loss(batch),
+        {
+            "discriminator_a/adversarial": least_squares.discriminator(judge_a(a), judge_a(fake_a)),
+            "discriminator_b/adversarial": least_squares.discriminator(judge_b(b), judge_b(fake_b)),
+        },
+    )
 
 
 def test_domains_of_different_channels_have_no_identity() -> None:
@@ -89,8 +107,9 @@ def test_domains_of_different_channels_have_no_identity() -> None:
     game = built("cyclegan", **grey_to_colour)
     batch = {"source": torch.zeros(1, 1, 16, 16), "target": torch.zeros(1, 3, 16, 16)}
     assert {name: list(made.shape) for name, made in game.apply(batch).items()} == {
-        "to_target": [1, 3, 16, 16], "to_source": [1, 1, 16, 16]
-    }  # fmt: skip
+        "to_target": [1, 3, 16, 16],
+        "to_source": [1, 1, 16, 16],
+    }
     assert set(game.apply({"source": batch["source"]})) == {"to_target"}
     with pytest.raises(RecipeError, match=r"^`game.identity_weight` needs domains with equal channels; set it to 0$"):
         built("cyclegan", **grey_to_colour, **{"game.identity_weight": 5.0})
@@ -100,10 +119,9 @@ def test_domains_of_different_channels_have_no_identity() -> None:
     ("system", "data", "figures"),
     [
         ("pix2pix", "digit-outlines", {"held_out/recognised"}),
-        ("cyclegan", "inverted-digits",
-         {"held_out/discriminator_a/recognised", "held_out/discriminator_b/recognised"}),
+        ("cyclegan", "inverted-digits", {"held_out/discriminator_a/recognised", "held_out/discriminator_b/recognised"}),
     ],
-)  # fmt: skip
+)
 def test_what_is_held_out_is_judged(tmp_path: Path, system: str, data: str, figures: set[str]) -> None:
     run = gan_image.train(system, data=data, out=tmp_path / "run", steps=1, changes={"data.held_out": 0.1}, shown=False)
     assert figures <= {key for line in run.log_file.read_text().splitlines() for key in json.loads(line)}
@@ -115,8 +133,9 @@ def test_one_discriminator_may_have_regularizers_of_its_own() -> None:
     assert "discriminator_b/r1" in terms
     assert "discriminator_a/r1" not in terms
     assert {name: list(adversary.memory) for name, adversary in game.adversaries.items()} == {
-        "discriminator_a": ["replay"], "discriminator_b": []
-    }  # fmt: skip
+        "discriminator_a": ["replay"],
+        "discriminator_b": [],
+    }
 
 
 def test_sizes_that_the_networks_cannot_take_are_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -125,15 +144,27 @@ def test_sizes_that_the_networks_cannot_take_are_refused_before_anything_is_writ
         ("cyclegan", 18, "sides of 8 or more that are multiples of 4. Try [16, 16]."),
     ):
         with pytest.raises(RecipeError) as error:
-            gan_image.train(system, data="digit-outlines", out=tmp_path / "run", steps=1, shown=False,
-                            changes={"data.spec.image_size": size})  # fmt: skip
+            gan_image.train(
+                system,
+                data="digit-outlines",
+                out=tmp_path / "run",
+                steps=1,
+                shown=False,
+                changes={"data.spec.image_size": size},
+            )
         assert str(error.value).endswith(words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_translations_are_measured_beside_the_mean_target_and_the_source(tmp_path: Path) -> None:
-    run = gan_image.train("pix2pix", data="digit-outlines", out=tmp_path / "run", steps=1, shown=False,
-                          changes={"network.width": 4, "data.spec.image_size": 16, "train.device": "cpu"})  # fmt: skip
+    run = gan_image.train(
+        "pix2pix",
+        data="digit-outlines",
+        out=tmp_path / "run",
+        steps=1,
+        shown=False,
+        changes={"network.width": 4, "data.spec.image_size": 16, "train.device": "cpu"},
+    )
     figures = gan_image.evaluate(run.path, data="digit-outlines", count=20)["metrics"]
     assert set(figures["similarity"]) == {"psnr", "ssim", "psnr_of_mean", "psnr_of_source", "ssim_of_source"}
     assert figures["similarity"]["psnr_of_source"] < 8 < figures["similarity"]["psnr_of_mean"] < 20
@@ -141,8 +172,14 @@ def test_translations_are_measured_beside_the_mean_target_and_the_source(tmp_pat
 
 
 def test_translators_without_pairs_are_measured_in_both_directions(tmp_path: Path) -> None:
-    run = gan_image.train("cyclegan", data="inverted-digits", out=tmp_path / "run", steps=1, shown=False,
-                          changes={"network.width": 4, "train.device": "cpu"})  # fmt: skip
+    run = gan_image.train(
+        "cyclegan",
+        data="inverted-digits",
+        out=tmp_path / "run",
+        steps=1,
+        shown=False,
+        changes={"network.width": 4, "train.device": "cpu"},
+    )
     document = gan_image.evaluate(run.path, data="inverted-digits", count=1000)
     figures = document["metrics"]["fid"]
     assert set(figures) == {"fid_to_target", "fid_of_source_to_target", "fid_to_source", "fid_of_target_to_source"}
@@ -157,9 +194,19 @@ def test_translators_without_pairs_are_measured_in_both_directions(tmp_path: Pat
 
 @pytest.mark.slow
 def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -> None:
-    run = gan_image.train("pix2pix", data="digit-outlines", out=tmp_path / "run", steps=250, shown=False,
-                          changes={"data.held_out": 0.2, "data.spec.image_size": 16, "network.discriminator.layers": 1,
-                                   "train.sample_every": None})  # fmt: skip
+    run = gan_image.train(
+        "pix2pix",
+        data="digit-outlines",
+        out=tmp_path / "run",
+        steps=250,
+        shown=False,
+        changes={
+            "data.held_out": 0.2,
+            "data.spec.image_size": 16,
+            "network.discriminator.layers": 1,
+            "train.sample_every": None,
+        },
+    )
     game = gan_image.load(run.path)
     untrained = gan_image.create("pix2pix", source_channels=1, target_channels=1).eval()
     everything = open_data(gan_image.DOMAIN, "digit-outlines").fit(game.spec.plain())
@@ -176,8 +223,14 @@ def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_cyclegan_finds_the_inverse_of_digits_without_pairs(tmp_path: Path) -> None:
-    run = gan_image.train("cyclegan", data="inverted-digits", out=tmp_path / "run", steps=250, shown=False,
-                          changes={"train.sample_every": None})  # fmt: skip
+    run = gan_image.train(
+        "cyclegan",
+        data="inverted-digits",
+        out=tmp_path / "run",
+        steps=250,
+        shown=False,
+        changes={"train.sample_every": None},
+    )
     game = gan_image.load(run.path)
     digits = next(read(open_data(gan_image.DOMAIN, "digits").fit(ImageSpec(image_size=16)), range(0, 400, 2), 200))[
         "image"
@@ -203,8 +256,9 @@ def sets(folder: Path) -> dict[str, str]:
 
 
 def train(folder: Path, out: Path, **changes: object) -> Run:
-    return gan_image.train("cyclegan", data=sets(folder), out=out, steps=STEPS, shown=False,
-                           changes={**CHANGES, **changes})  # fmt: skip
+    return gan_image.train(
+        "cyclegan", data=sets(folder), out=out, steps=STEPS, shown=False, changes={**CHANGES, **changes}
+    )
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -11,12 +11,12 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.adversary import Adversary
-from gan_core.augment import diff_augment
 from gan_core.errors import RecipeError
-from gan_core.game import Game
-from gan_core.regularizers import REGULARIZERS, gradient_penalty, zero_centred_penalty
-from gan_core.replay import ReplayPool
+from gan_core.nn.augment import diff_augment
+from gan_core.play.adversary import Adversary
+from gan_core.play.game import Game
+from gan_core.play.regularizers import REGULARIZERS, gradient_penalty, zero_centred_penalty
+from gan_core.play.replay import ReplayPool
 from gan_image.systems.translation import PRESETS
 
 CPU = torch.device("cpu")

@@ -13,22 +13,30 @@ import torch
 from torch import Tensor, nn
 
 import gan_core.domain
+from gan_core.cards import Card, DataCard, Demo, MetricCard
 from gan_core.data import Source, Spec, TensorSource
-from gan_core.domain import Card, DataCard, Demo, Domain, MetricCard
+from gan_core.domain import Domain
 from gan_core.errors import DataError
-from gan_core.game import Game
-from gan_core.measures import Part, Subject
-from gan_core.media import Samples, split_samples, write_each
-from gan_core.preset import Preset
+from gan_core.measure.measures import Part, Subject
+from gan_core.media.items import Samples, split_samples, write_each
+from gan_core.models.reference import Published
+from gan_core.play.game import Game
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import GradientPenalty
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Size
-from gan_core.reference import Published
-from gan_core.regularizers import GradientPenalty
-from gan_core.two_player import TwoPlayerGame
 
 
 class Generator(nn.Module):
-    def __init__(self, *, shape: tuple[Size, ...] = (2,), latent_dim: Size = 4, width: Size = 8, slope: float = 0.1,
-                 num_classes: Size | None = None):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        shape: tuple[Size, ...] = (2,),
+        latent_dim: Size = 4,
+        width: Size = 8,
+        slope: float = 0.1,
+        num_classes: Size | None = None,
+    ):
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.hidden = nn.Linear(latent_dim + (num_classes or 0), width)
@@ -53,14 +61,19 @@ class Discriminator(nn.Module):
 
 
 PLAIN = Preset(
-    TwoPlayerGame, networks={"generator": Generator, "discriminator": Discriminator}, objective="non_saturating",
-    optimizer=Adam(learning_rate=1e-3), train={"steps": 3, "batch_size": 4, "show": 4, "device": "cpu"},
+    TwoPlayerGame,
+    networks={"generator": Generator, "discriminator": Discriminator},
+    objective="non_saturating",
+    optimizer=Adam(learning_rate=1e-3),
+    train={"steps": 3, "batch_size": 4, "show": 4, "device": "cpu"},
     paper="arXiv:0000.00000",
-)  # fmt: skip
+)
 CRITIC = PLAIN.but(
-    objective="wasserstein", regularizers=[GradientPenalty()], players={"discriminator": {"turns": 2}},
+    objective="wasserstein",
+    regularizers=[GradientPenalty()],
+    players={"discriminator": {"turns": 2}},
     network={"generator": {"width": 16}, "discriminator": {"width": 12}},
-)  # fmt: skip
+)
 PRESETS = {
     "plain": {"small": PLAIN, "paper": PLAIN.but(network={"width": 32})},
     "critic": {"small": CRITIC, "paper": CRITIC},
@@ -119,8 +132,11 @@ class Shares:
 
 def import_generator(state: Mapping[str, Tensor]) -> Published:
     width, latent_dim = state["fc1.weight"].shape
-    names = {f"{ours}.{part}": state[f"{theirs}.{part}"] for theirs, ours in (("fc1", "hidden"), ("fc2", "out"))
-             for part in ("weight", "bias")}  # fmt: skip
+    names = {
+        f"{ours}.{part}": state[f"{theirs}.{part}"]
+        for theirs, ours in (("fc1", "hidden"), ("fc2", "out"))
+        for part in ("weight", "bias")
+    }
     arguments = {"nz": latent_dim, "hidden": width}
     return Published(Generator, {"latent_dim": latent_dim, "width": width}, names, arguments)
 
@@ -148,7 +164,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
                 DataCard("cloud", "points", "64 points, 3 classes", "embedded", "gan_toy.data:load_cloud"),
                 DataCard("plain-cloud", "points", "64 points", "embedded", "gan_toy.data:load_plain_cloud"),
             ),
-            "load_cloud": load_cloud, "load_plain_cloud": load_plain_cloud, "open_folder": open_folder,
+            "load_cloud": load_cloud,
+            "load_plain_cloud": load_plain_cloud,
+            "open_folder": open_folder,
         },
         "media": {"write_samples": write_samples, "write_items": write_items},
         "metrics": {
@@ -156,11 +174,13 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
                 MetricCard("spread", "standard deviation", "gan_toy.metrics:Spread"),
                 MetricCard("shares", "classes", "gan_toy.metrics:Shares", ("num_classes",), asks=("label",)),
             ),
-            "EXTRACTORS": (), "Spread": Spread, "Shares": Shares,
+            "EXTRACTORS": (),
+            "Spread": Spread,
+            "Shares": Shares,
         },
         "reference": {"IMPORTERS": importers},
         "tasks": {"COMMANDS": {}},
-    }  # fmt: skip
+    }
     monkeypatch.setitem(sys.modules, "gan_toy", module("gan_toy"))
     for name, contents in modules.items():
         monkeypatch.setitem(sys.modules, f"gan_toy.{name}", module(f"gan_toy.{name}", **contents))

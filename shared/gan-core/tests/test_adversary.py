@@ -13,16 +13,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.testing import assert_close
 
 from gan_core import draws, train
-from gan_core.adversary import Adversary, prefixed
-from gan_core.augment import diff_augment
 from gan_core.data import TensorDataset
 from gan_core.errors import RecipeError
-from gan_core.game import Game, Player
-from gan_core.judgement import Judgement
-from gan_core.objectives import OBJECTIVES, Objective, hinge, least_squares, non_saturating, wasserstein
-from gan_core.preset import Preset
-from gan_core.recipe import Size
-from gan_core.regularizers import (
+from gan_core.nn.augment import diff_augment
+from gan_core.play.adversary import Adversary, prefixed
+from gan_core.play.game import Game, Player
+from gan_core.play.judgement import Judgement
+from gan_core.play.objectives import OBJECTIVES, Objective, hinge, least_squares, non_saturating, wasserstein
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import (
     R1,
     R2,
     REGULARIZERS,
@@ -46,11 +45,12 @@ from gan_core.regularizers import (
     Unrolled,
     WeightClipping,
 )
-from gan_core.report import read_run
-from gan_core.run import Run
-from gan_core.symptoms import look_for_symptoms
-from gan_core.two_player import TwoPlayerGame
-from gan_core.watch import Watch
+from gan_core.play.two_player import TwoPlayerGame
+from gan_core.recipe import Size
+from gan_core.runs.record import read_run
+from gan_core.runs.run import Run
+from gan_core.runs.symptoms import look_for_symptoms
+from gan_core.training.diagnostics import SampleDiagnostics
 
 CPU = torch.device("cpu")
 SEED = draws.mix(0, 1)  # one by which some of few uniform numbers are above ½ and some below
@@ -185,9 +185,7 @@ def test_replay_shows_the_discriminator_earlier_fakes() -> None:
     assert_close(terms(one)[0]["adversarial"], PLAIN[0])  # until the pool is full
     later = terms(one, fake=samples(2))[0]["adversarial"]
     now, before = samples(2), FAKE
-    chances, places = drawn(
-        lambda: (draws.uniform(ROWS, like=now), draws.integers(ROWS, ROWS, like=now)),
-    )
+    chances, places = drawn(lambda: (draws.uniform(ROWS, like=now), draws.integers(ROWS, ROWS, like=now)))
     pool, seen = before.clone(), now.clone()
     for row in range(ROWS):
         if chances[row] > 0.5:
@@ -199,11 +197,14 @@ def test_feature_matching_and_pull_away_see_the_features() -> None:
     _, generator = terms(adversary(FeatureMatching(weight=2.0), PullAway(weight=3.0)))
     unit = nn.functional.normalize(FAKE.flatten(1), dim=1)
     cosines = (unit @ unit.T).square()
-    assert_close(generator, {
-        "adversarial": PLAIN[1],
-        "feature_matching": 2 * (REAL.mean(dim=0) - FAKE.mean(dim=0)).square().sum(),
-        "pull_away": 3 * (cosines.sum() - ROWS) / (ROWS * (ROWS - 1)),
-    })  # fmt: skip
+    assert_close(
+        generator,
+        {
+            "adversarial": PLAIN[1],
+            "feature_matching": 2 * (REAL.mean(dim=0) - FAKE.mean(dim=0)).square().sum(),
+            "pull_away": 3 * (cosines.sum() - ROWS) / (ROWS * (ROWS - 1)),
+        },
+    )
 
 
 @pytest.mark.parametrize("kind", [MinibatchStddev, MinibatchDiscrimination])
@@ -302,9 +303,12 @@ def test_the_path_length_is_that_of_the_generator() -> None:
 
 def test_terms_are_summed_over_several_logits_and_features() -> None:
     one = adversary(
-        FeatureMatching(weight=2.0), R1(weight=1.0), GradientPenalty(weight=1.0), LabelSmoothing(real=0.9),
+        FeatureMatching(weight=2.0),
+        R1(weight=1.0),
+        GradientPenalty(weight=1.0),
+        LabelSmoothing(real=0.9),
         network=Scales(),
-    )  # fmt: skip
+    )
     discriminator, generator = terms(one)
     pairs = [(slope * REAL.flatten(1)[:, k], slope * FAKE.flatten(1)[:, k]) for k, slope in enumerate((3.0, 4.0))]
     smoothed = sum(binary_cross_entropy_with_logits(a, torch.full((ROWS,), 0.9)) + softplus(b).mean() for a, b in pairs)
@@ -427,17 +431,24 @@ def test_adversaries_share_the_moment_of_their_game() -> None:
 
 def test_each_adversary_has_its_own_regularizers_terms_and_notes(tmp_path) -> None:
     run = train(
-        translator(), data={"image": samples(3).repeat(4, 1, 1, 1)}, out=tmp_path / "run", steps=4, batch_size=8,
-        log_every=2, shown=False, changes={"data.held_out": 0.0},
-    )  # fmt: skip
+        translator(),
+        data={"image": samples(3).repeat(4, 1, 1, 1)},
+        out=tmp_path / "run",
+        steps=4,
+        batch_size=8,
+        log_every=2,
+        shown=False,
+        changes={"data.held_out": 0.0},
+    )
     last = run.log()[-1] if "generator/one/adversarial" in run.log()[-1] else run.log()[-2]
     assert {name for name in last if name.startswith(("discriminator/", "generator/"))} == {
-        f"discriminator/{name}" for name in ("gradient_norm", "one/adversarial", "one/r1", "other/adversarial",
-                                             "other/gradient_penalty")
+        f"discriminator/{name}"
+        for name in ("gradient_norm", "one/adversarial", "one/r1", "other/adversarial", "other/gradient_penalty")
     } | {
-        f"discriminator/{name}/{note}" for name in ("one", "other")
+        f"discriminator/{name}/{note}"
+        for name in ("one", "other")
         for note in ("real_logits", "fake_logits", "real_sign", "of_guessing")
-    } | {f"generator/{name}" for name in ("gradient_norm", "one/adversarial", "other/adversarial")}  # fmt: skip
+    } | {f"generator/{name}" for name in ("gradient_norm", "one/adversarial", "other/adversarial")}
 
 
 def test_a_weighted_loss_does_not_change_its_share_of_what_guessing_costs() -> None:
@@ -501,9 +512,15 @@ def test_the_doctor_names_the_discriminator_that_wins(tmp_path) -> None:
     blind = Linear((0.0, 0.0, 0.0, 0.0))
     game = Translator(generator, Adversary(Fixed()), Adversary(blind), weight=0.5)
     train(
-        game, data={"image": samples(3).abs().repeat(4, 1, 1, 1)}, out=tmp_path / "run", steps=120, batch_size=8,
-        log_every=5, shown=False, changes={"optimizer.learning_rate": 1e-9},
-    )  # fmt: skip
+        game,
+        data={"image": samples(3).abs().repeat(4, 1, 1, 1)},
+        out=tmp_path / "run",
+        steps=120,
+        batch_size=8,
+        log_every=5,
+        shown=False,
+        changes={"optimizer.learning_rate": 1e-9},
+    )
     checks = {check.name: check for check in look_for_symptoms(read_run(Run(tmp_path / "run").path))}
     assert not checks["discriminator"].good
     assert checks["discriminator"].finding.startswith("the discriminator `one` recognises every sample, so that")
@@ -521,7 +538,7 @@ def test_each_adversary_is_watched_for_what_it_knows_by_heart() -> None:
 
     known, new = (torch.randn(64, 1, 2, 2, generator=torch.Generator().manual_seed(seed)) for seed in (4, 5))
     game = Translator(nn.Linear(4, 4), Adversary(Remembering()), Adversary(Linear()))
-    figures = Watch(game, TensorDataset({"image": known}), TensorDataset({"image": new})).figures()
+    figures = SampleDiagnostics(game, TensorDataset({"image": known}), TensorDataset({"image": new})).figures()
     assert set(figures) == {"held_out/one/recognised", "held_out/other/recognised"}
     assert figures["held_out/one/recognised"] == 1.0
     assert 0.3 < figures["held_out/other/recognised"] < 0.7
@@ -546,10 +563,12 @@ class Maker(nn.Linear):
 
 
 PRESET = Preset(
-    Translator, networks={"generator": Maker, "one": Net, "other": Net}, objective="hinge",
+    Translator,
+    networks={"generator": Maker, "one": Net, "other": Net},
+    objective="hinge",
     regularizers=[R1(weight=1.0, interval=2)],
     adversaries={"other": {"objective": "least_squares", "regularizers": [SpectralNorm()]}},
-)  # fmt: skip
+)
 
 
 def rules(game: Game) -> dict[str, tuple[Objective, tuple[Regularizer, ...]]]:
@@ -561,10 +580,15 @@ def test_a_recipes_rules_hold_for_every_adversary_and_changes_for_one() -> None:
         "one": (hinge, (R1(weight=1.0, interval=2),)),
         "other": (least_squares, (SpectralNorm(), R1(weight=1.0, interval=2))),
     }
-    changed = PRESET.build(PRESET.recipe().but({
-        "adversaries.one.regularizers.r1.weight": 3.0, "adversaries.other.regularizers.r1": None,
-        "regularizers.instance_noise": {},
-    }))  # fmt: skip
+    changed = PRESET.build(
+        PRESET.recipe().but(
+            {
+                "adversaries.one.regularizers.r1.weight": 3.0,
+                "adversaries.other.regularizers.r1": None,
+                "regularizers.instance_noise": {},
+            }
+        )
+    )
     assert rules(changed) == {
         "one": (hinge, (R1(weight=3.0, interval=2), InstanceNoise())),
         "other": (least_squares, (SpectralNorm(), InstanceNoise())),
@@ -589,9 +613,11 @@ def test_a_single_adversary_is_named_discriminator() -> None:
             super().__init__(3, 4)
 
     preset = Preset(TwoPlayerGame, networks={"generator": Latent, "discriminator": Net})
-    game = preset.build(preset.recipe().but({
-        "adversaries.discriminator.objective": "hinge", "adversaries.discriminator.regularizers.r2": {"weight": 2},
-    }))  # fmt: skip
+    game = preset.build(
+        preset.recipe().but(
+            {"adversaries.discriminator.objective": "hinge", "adversaries.discriminator.regularizers.r2": {"weight": 2}}
+        )
+    )
     assert rules(game) == {"discriminator": (hinge, (R2(weight=2.0),))}
 
 
@@ -601,18 +627,24 @@ def test_a_single_adversary_is_named_discriminator() -> None:
         ({"adversaries.oter.objective": "hinge"}, "unknown adversary of Translator `oter`; did you mean `other`?"),
         ({"adversaries.one.objective": "hing"}, "unknown objective `hing`; did you mean `hinge`?"),
         ({"adversaries.one.regularizers.r3": {}}, "unknown regularizer `r3`; known: ada, "),
-        ({"adversaries.one.regularizers.r1.weigth": 1},
-         "unknown setting `adversaries.one.regularizers.r1.weigth`; did you mean `adversaries.one.regularizers.r1."
-         "weight`?"),
-        ({"adversaries.one.regularizers.r1.weight": -1},
-         "`adversaries.one.regularizers.r1.weight` is -1; expected greater than 0"),
+        (
+            {"adversaries.one.regularizers.r1.weigth": 1},
+            "unknown setting `adversaries.one.regularizers.r1.weigth`; did you mean `adversaries.one.regularizers.r1."
+            "weight`?",
+        ),
+        (
+            {"adversaries.one.regularizers.r1.weight": -1},
+            "`adversaries.one.regularizers.r1.weight` is -1; expected greater than 0",
+        ),
         ({"adversaries.one.weight": 2}, "unknown setting `adversaries.one.weight`"),
         ({"regularizers.label_smoothing": {}}, "one: `regularizers.label_smoothing`: the objective `hinge` has"),
         ({"regularizers.path_length": {}}, "one: `regularizers.path_length` needs a generator of latents, but this"),
-        ({"regularizers.minibatch_discrimination": {}},
-         "one: `regularizers.minibatch_discrimination` needs an example to size its layer, but this adversary"),
+        (
+            {"regularizers.minibatch_discrimination": {}},
+            "one: `regularizers.minibatch_discrimination` needs an example to size its layer, but this adversary",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_an_adversary_is_refused_by_its_name(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError) as error:
         PRESET.build(PRESET.recipe().but(changes))

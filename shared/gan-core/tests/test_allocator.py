@@ -13,7 +13,7 @@ SCRIPT = """
 import resource
 
 import torch
-from gan_core.allocator import keep_freed_memory
+from gan_core.training.allocator import keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:

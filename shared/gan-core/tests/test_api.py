@@ -13,10 +13,10 @@ from gan_core import api
 from gan_core.data import TensorSource
 from gan_core.domain import Domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError
-from gan_core.game import Game, Player
+from gan_core.play.game import Game, Player
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import parse
-from gan_core.run import Run
-from gan_core.two_player import TwoPlayerGame
+from gan_core.runs.run import Run
 
 POINTS = {"points": torch.randn(32, 2, generator=torch.Generator().manual_seed(0))}
 
@@ -59,8 +59,13 @@ def test_a_system_by_name_leaves_a_complete_run(train, toy):
     run = train()
     assert [line["step"] for line in run.log()] == [3]
     assert {path.name for path in run.path.iterdir()} == {
-        "recipe.yaml", "log.jsonl", "samples", "checkpoints", "model", "report.html"
-    }  # fmt: skip
+        "recipe.yaml",
+        "log.jsonl",
+        "samples",
+        "checkpoints",
+        "model",
+        "report.html",
+    }
     assert run.recipe.data.source == "cloud"
     assert run.recipe.network == {"shape": [2], "latent_dim": 4, "width": 8, "slope": 0.1, "num_classes": None}
     assert same(toy.load(run.path), toy.load(run.model))
@@ -109,10 +114,17 @@ def test_data_that_were_not_named_are_not_named_in_the_recipe(train, toy, tmp_pa
 
 
 def test_settings_of_every_kind_reach_the_recipe(train):
-    run = train(steps=2, batch_size=8, preset="paper", changes={
-        "optimizer.learning_rate": 0.1, "players.discriminator.turns": 2, "network.slope": 0.3,
-        "objective": "wasserstein",
-    })  # fmt: skip
+    run = train(
+        steps=2,
+        batch_size=8,
+        preset="paper",
+        changes={
+            "optimizer.learning_rate": 0.1,
+            "players.discriminator.turns": 2,
+            "network.slope": 0.3,
+            "objective": "wasserstein",
+        },
+    )
     recipe = run.recipe
     assert (recipe.train.steps, recipe.train.batch_size, recipe.preset) == (2, 8, "paper")
     assert (recipe.optimizer.learning_rate, recipe.players["discriminator"].turns) == (0.1, 2)
@@ -130,14 +142,19 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
         "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
         "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
         "plain-cloud has no labels, but `network.num_classes` is 3; leave it out, or give a folder with a "
-            "sub-folder for each class (pairs: `Derived(…, labels=True)`)":
-            {"data": "plain-cloud", "changes": {"network.num_classes": 3}},
+        "sub-folder for each class (pairs: `Derived(…, labels=True)`)": {
+            "data": "plain-cloud",
+            "changes": {"network.num_classes": 3},
+        },
         "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
         "`train.precision` is fp16, which needs an accelerator; use bf16 or fp32": {"precision": "fp16"},
-        "`preset` is paper, and this game is made already; give its system's name instead":
-            {"game": by_hand(), "data": POINTS, "preset": "paper"},
-    }  # fmt: skip
+        "`preset` is paper, and this game is made already; give its system's name instead": {
+            "game": by_hand(),
+            "data": POINTS,
+            "preset": "paper",
+        },
+    }
     for words, options in cases.items():
         assert refusal(InputError, train, **options) == words
     assert list(tmp_path.iterdir()) == []
@@ -203,8 +220,10 @@ def opened(toy, tmp_path, fields):
 def test_what_a_recipe_file_leaves_out_is_as_the_preset_has_it(toy, tmp_path):
     recipe = opened(toy, tmp_path, {"system": "critic", "train": {"steps": 9}})
     assert (recipe.objective, list(recipe.regularizers), recipe.players["discriminator"].turns) == (
-        "wasserstein", ["gradient_penalty"], 2
-    )  # fmt: skip
+        "wasserstein",
+        ["gradient_penalty"],
+        2,
+    )
     assert (recipe.train.steps, recipe.train.batch_size) == (9, 4)
     assert (recipe.domain, recipe.preset, recipe.network["generator"]) == ("toy", "small", {"width": 16})
     assert opened(toy, tmp_path, {"system": "plain", "preset": "paper"}).network == {"width": 32}
@@ -326,7 +345,7 @@ def test_what_an_optimizer_is_set_to_anew_has_an_effect(tmp_path):
         ({"players.genrator.turns": 2}, "unknown player of plain `genrator`; did you mean `generator`?"),
         ({"train.steps": 0}, "`train.steps` is 0; expected greater than or equal to 1"),
     ],
-)  # fmt: skip
+)
 def test_other_settings_than_those_of_the_training_are_refused(train, changes, words):
     run = train(steps=2)
     before = run.recipe_file.read_text()
@@ -372,12 +391,20 @@ def test_a_measure_that_does_not_fit_says_why(train):
     for path, data, metrics, words in (
         (run.path, "cloud", ["spred"], "unknown metric `spred`; did you mean `spread`?"),
         (run.path, "plain-cloud", ["shares"], "the metric `shares` needs data with num_classes; plain-cloud has none"),
-        (run.path, "cloud", ["shares"],
-         "the metric `shares` needs samples by class, and this model was trained without; "
-         "set `network.num_classes`"),
-        (labelled.path, "plain-cloud", None, "plain-cloud has no labels, but `network.num_classes` is 3; "
-         "leave it out, or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"),
-    ):  # fmt: skip
+        (
+            run.path,
+            "cloud",
+            ["shares"],
+            "the metric `shares` needs samples by class, and this model was trained without; set `network.num_classes`",
+        ),
+        (
+            labelled.path,
+            "plain-cloud",
+            None,
+            "plain-cloud has no labels, but `network.num_classes` is 3; "
+            "leave it out, or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)",
+        ),
+    ):
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words
 
 
@@ -407,8 +434,14 @@ def test_a_game_that_is_trained_again_goes_on_from_its_own_weights(toy, tmp_path
     game = toy.create("plain")
     toy.train(game, data="cloud", out=tmp_path / "second", start={"generator": first.path}, shown=False)
     weight = game.generator.out.weight.detach().clone()
-    third = toy.train(game, data="cloud", out=tmp_path / "third", steps=1, shown=False,
-                      changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+    third = toy.train(
+        game,
+        data="cloud",
+        out=tmp_path / "third",
+        steps=1,
+        shown=False,
+        changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30},
+    )
     assert torch.equal(game.generator.out.weight, weight)
     assert third.recipe.start == {}
 
@@ -432,8 +465,10 @@ class Coloured(Game):
 
 
 def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
-    game, data = Coloured(), TensorSource({"points": torch.randn(9, 2), "label": torch.arange(9) % 3},
-                                          classes=["a", "b", "c"])  # fmt: skip
+    game, data = (
+        Coloured(),
+        TensorSource({"points": torch.randn(9, 2), "label": torch.arange(9) % 3}, classes=["a", "b", "c"]),
+    )
     run = toy.train(game, data=data, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", shown=False)
     assert run.recipe.data.classes == ("a", "b", "c")
     assert game.conditions["label"].names == ("a", "b", "c")
@@ -450,8 +485,12 @@ def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
 def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, tmp_path):
     made = toy.create("plain", num_classes=3)
     game = TwoPlayerGame(made.generator, made.discriminator.network)
-    run = toy.train(game, data=TensorSource({"points": torch.randn(8, 2), "label": torch.arange(8) % 3},
-                                            classes=["a", "b", "c"]), out=tmp_path / "run", shown=False)  # fmt: skip
+    run = toy.train(
+        game,
+        data=TensorSource({"points": torch.randn(8, 2), "label": torch.arange(8) % 3}, classes=["a", "b", "c"]),
+        out=tmp_path / "run",
+        shown=False,
+    )
     again = TwoPlayerGame(made.generator, made.discriminator.network).restore(run.model)
     for each in (game, again):
         assert torch.equal(each.generate(2, seed=0, label="c"), each.generate(2, seed=0, label=2))

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.augment import AdaptiveStrength, AugmentPipe, adaptive, color, cutout, diff_augment, translation
-from gan_core.augment.adaptive import GROUPS
 from gan_core.errors import RecipeError
+from gan_core.nn.augment import AdaptiveStrength, AugmentPipe, adaptive, color, cutout, diff_augment, translation
+from gan_core.nn.augment.adaptive import GROUPS
 
 CPU = torch.device("cpu")
 EVERYTHING = ("blit", "geom", "color", "filter", "noise", "cutout")

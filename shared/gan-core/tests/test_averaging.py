@@ -13,9 +13,9 @@ from torch.nn.utils import spectral_norm
 from torch.testing import assert_close
 
 from gan_core import Game, Phase, Player, resume, train
-from gan_core.averaging import Average
-from gan_core.checkpoint import read_checkpoint
+from gan_core.models.checkpoint import read_checkpoint
 from gan_core.recipe import HalfLife
+from gan_core.training.averaging import Average
 
 
 class Network(nn.Module):

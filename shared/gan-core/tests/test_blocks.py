@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.blocks import (
+from gan_core.errors import RecipeError
+from gan_core.nn.blocks import (
     CONVOLUTIONS,
     NORMS,
     TRANSPOSED,
@@ -25,7 +26,6 @@ from gan_core.blocks import (
     spectral_layers,
     spectrally_normalised,
 )
-from gan_core.errors import RecipeError
 
 SHAPES = {1: (4, 3, 8), 2: (4, 3, 4, 5), 3: (4, 3, 2, 3, 4)}
 

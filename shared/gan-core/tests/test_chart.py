@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gan_core.chart import Axis, chart, compact, value_axis
+from gan_core.runs.chart import Axis, chart, compact, value_axis
 
 
 def test_outliers_do_not_squeeze_the_axis():

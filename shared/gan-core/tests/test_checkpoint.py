@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_core.checkpoint import (
+from gan_core.errors import CheckpointError, GanError
+from gan_core.models.checkpoint import (
     load_state,
     read_checkpoint,
     read_published,
@@ -24,24 +25,34 @@ from gan_core.checkpoint import (
     split_state,
     write_checkpoint,
     write_tensors,
-)  # fmt: skip
-from gan_core.errors import CheckpointError, GanError
+)
+from gan_core.play.replay import ReplayPool
 from gan_core.recipe import Recipe
-from gan_core.replay import ReplayPool
-from gan_core.run import Run
+from gan_core.runs.run import Run
 
 
 def odd_tensors() -> dict[str, Tensor]:
     shared = torch.arange(12.0)
     return {
-        "tied": shared, "tied.again": shared, "overlapping": shared[3:], "apart": shared[:2],
-        "turned": torch.randn(3, 4).t(), "strided": torch.randn(6)[::2], "expanded": torch.ones(1).expand(5),
+        "tied": shared,
+        "tied.again": shared,
+        "overlapping": shared[3:],
+        "apart": shared[:2],
+        "turned": torch.randn(3, 4).t(),
+        "strided": torch.randn(6)[::2],
+        "expanded": torch.ones(1).expand(5),
         "channels_last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
-        "bf16": torch.tensor([1 / 3, -0.0, float("inf")], dtype=torch.bfloat16), "half": torch.tensor(2.5).half(),
-        "double": torch.tensor(1 / 3, dtype=torch.float64), "count": torch.tensor(2**62), "flag": torch.tensor([True]),
-        "bytes": torch.arange(5, dtype=torch.uint8), "empty": torch.empty(0), "none": torch.empty(3, 0, 2),
-        "gradient": torch.ones(2, requires_grad=True), "a name / with ünïcode": torch.tensor([1e-45]),
-    }  # fmt: skip
+        "bf16": torch.tensor([1 / 3, -0.0, float("inf")], dtype=torch.bfloat16),
+        "half": torch.tensor(2.5).half(),
+        "double": torch.tensor(1 / 3, dtype=torch.float64),
+        "count": torch.tensor(2**62),
+        "flag": torch.tensor([True]),
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "empty": torch.empty(0),
+        "none": torch.empty(3, 0, 2),
+        "gradient": torch.ones(2, requires_grad=True),
+        "a name / with ünïcode": torch.tensor([1e-45]),
+    }
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -192,7 +203,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch
     for name in ("a:b", "a\\b"):
         with pytest.raises(GanError, match="leave `:` and"):
             write_checkpoint(before, {}, {}, save_files=lambda folder, name=name: (folder / name).touch())
-    monkeypatch.setattr("gan_core.checkpoint.STATE_BYTES", 1000)
+    monkeypatch.setattr("gan_core.models.checkpoint.STATE_BYTES", 1000)
     with pytest.raises(GanError, match=r"extra state makes a state.json of 1,\d+ characters, and at most 1,000 are"):
         write_checkpoint(before, {}, {"game": {"words": "x" * 1000}})
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
@@ -215,7 +226,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from gan_core.checkpoint import write_checkpoint
+from gan_core.models.checkpoint import write_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 small, large = {"w": torch.zeros(10)}, {"w": torch.zeros(100_000)}

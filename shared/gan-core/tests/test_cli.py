@@ -65,9 +65,16 @@ def test_a_training_leaves_a_run_and_says_where(gan, tmp_path):
 
 
 def test_nothing_is_written_but_the_answer_on_standard_output(gan):
-    for words in (("train", "plain", "--out", "a"), ("resume", "a", "--steps", 5), ("report", "a"), ("doctor", "a"),
-                  ("evaluate", "a", "--data", "cloud", "-n", 4), ("show", "plain"), ("demo", "--out", "b"),
-                  ("generate", "a", "--out", "s")):  # fmt: skip
+    for words in (
+        ("train", "plain", "--out", "a"),
+        ("resume", "a", "--steps", 5),
+        ("report", "a"),
+        ("doctor", "a"),
+        ("evaluate", "a", "--data", "cloud", "-n", 4),
+        ("show", "plain"),
+        ("demo", "--out", "b"),
+        ("generate", "a", "--out", "s"),
+    ):
         status, out, _ = gan(*words, "--json")
         assert status == 0
         assert isinstance(json.loads(out), dict)
@@ -77,7 +84,7 @@ def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
     import os
     import signal
 
-    from gan_core.trainer import Trainer
+    from gan_core.training.trainer import Trainer
 
     played = Trainer.play_step
 
@@ -95,7 +102,7 @@ def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
 def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_proposes(gan, monkeypatch):
     import shlex
 
-    from gan_core.trainer import Trainer
+    from gan_core.training.trainer import Trainer
 
     played, broken = Trainer.play_step, []
 
@@ -132,10 +139,13 @@ def test_an_error_is_one_line_and_a_traceback_only_where_it_is_asked_for(gan):
         (GanError("lost\nall"), 1, "lost all"),
         (ZeroDivisionError("oh"), 1, "internal error (ZeroDivisionError): oh; `--debug` shows the traceback"),
         (MemoryError(), 1, "internal error (MemoryError): no reason given; `--debug` shows the traceback"),
-        (OSError(13, "Permission denied", "x"), 1,
-         "internal error (PermissionError): [Errno 13] Permission denied: 'x'; `--debug` shows the traceback"),
+        (
+            OSError(13, "Permission denied", "x"),
+            1,
+            "internal error (PermissionError): [Errno 13] Permission denied: 'x'; `--debug` shows the traceback",
+        ),
     ],
-)  # fmt: skip
+)
 def test_whatever_goes_wrong_is_one_line(gan, toy, monkeypatch, raised, status, words):
     def fails(*_):
         raise raised
@@ -182,13 +192,18 @@ def test_a_published_checkpoint_becomes_a_model(gan, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    state = {"fc1.weight": torch.randn(5, 3), "fc1.bias": torch.zeros(5), "fc2.weight": torch.randn(2, 5),
-             "fc2.bias": torch.zeros(2)}  # fmt: skip
+    state = {
+        "fc1.weight": torch.randn(5, 3),
+        "fc1.bias": torch.zeros(5),
+        "fc2.weight": torch.randn(2, 5),
+        "fc2.bias": torch.zeros(2),
+    }
     save_file(state, "g.safetensors")
     for system in ("plain", "critic"):  # `critic` has a width for each network
         assert gan("import", f"{system}/generator", "g.safetensors", "--out", system)[:2] == (
-            0, f"{system}/generator in {system}\n"
-        )  # fmt: skip
+            0,
+            f"{system}/generator in {system}\n",
+        )
         assert gan("generate", system, "--out", f"{system}-samples", "-n", 3)[0] == 0
 
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from gan_core.comparison import write_comparison
 from gan_core.errors import CheckpointError, InputError
+from gan_core.runs.comparison import write_comparison
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + (8).to_bytes(4) + (8).to_bytes(4)
 

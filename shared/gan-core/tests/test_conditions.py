@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import draws
+from gan_core.cards import Card
 from gan_core.cli import main
-from gan_core.conditions import Classes, Condition, Given, Text
 from gan_core.data import TensorDataset
-from gan_core.domain import Card, Domain
+from gan_core.domain import Domain
 from gan_core.errors import RecipeError
-from gan_core.game import Game, Player
+from gan_core.play.conditions import Classes, Condition, Given, Text
+from gan_core.play.game import Game, Player
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Size
-from gan_core.two_player import TwoPlayerGame
-from gan_core.watch import FEWEST, Watch
+from gan_core.training.diagnostics import FEWEST, SampleDiagnostics
 
 FRUIT = ("apple", "pear", "7", "quince")
 
@@ -196,9 +197,11 @@ def test_keywords_of_sample_pass_through_by_its_annotations(captions, written):
         ({"caption": "red", "frames": 0}, "`frames` is 0; expected greater than or equal to 1"),
         ({"caption": "red", "frames": "many"}, "`frames` is 'many'; expected a whole number"),
         ({"caption": "red", "colour": 1}, "captions takes no `colour`; it takes `caption`, `frames`, `style`"),
-        ({"caption": "red", "label": 1},
-         "this captions was trained without classes; leave `label` out, or set `network.num_classes`"),
-    ):  # fmt: skip
+        (
+            {"caption": "red", "label": 1},
+            "this captions was trained without classes; leave `label` out, or set `network.num_classes`",
+        ),
+    ):
         for call in (game.generate, game.generated):
             with pytest.raises(RecipeError) as error:
                 call(2, seed=0, **given)
@@ -262,13 +265,13 @@ def test_previews_and_the_doctor_take_the_conditions_of_a_batch():
     game = Noisy({"source": Given((2,))})
     batch = {"source": torch.randn(FEWEST, 2), "target": torch.randn(FEWEST, 7)}
     assert torch.equal(game.preview(batch)["generated"][:, 5:], batch["source"])
-    assert "samples/nearest" in Watch(game, TensorDataset(batch), None).figures()
+    assert "samples/nearest" in SampleDiagnostics(game, TensorDataset(batch), None).figures()
     texts = Noisy({"caption": Text()})
     with pytest.raises(
         RecipeError, match=r"^Noisy needs values of `caption` for previews; give it defaults, or override "
     ):
         texts.preview(batch)
-    assert Watch(texts, TensorDataset(batch), None).figures() == {}
+    assert SampleDiagnostics(texts, TensorDataset(batch), None).figures() == {}
 
 
 # --- the command line
@@ -331,12 +334,14 @@ def test_classes_by_name_on_the_command_line(gan, toy, labelled, model):
         ("labelled --label aple", "unknown label `aple`; did you mean `apple`?"),
         ("labelled --label -1", "`label` is -1; it must be from 0 to 3"),
         ("labelled --label 1 --truncation 2", "`truncation` is 2.0; it must be above 0 and at most 1"),
-        ("model --label pear",
-         "this plain was trained without classes; leave `label` out, or set `network.num_classes`"),
+        (
+            "model --label pear",
+            "this plain was trained without classes; leave `label` out, or set `network.num_classes`",
+        ),
         ("model --frames 3", "plain takes no `frames`; it takes `truncation`"),
         ("model -x 3", "No such option: -x"),
     ],
-)  # fmt: skip
+)
 def test_requests_that_do_not_fit_are_one_line_and_write_nothing(gan, written, labelled, model, words, message):
     assert gan("generate", "-n", 2, "--out", "s", *words.split()) == (2, message)
     assert not Path("s").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_core.augment import AugmentPipe, color, cutout, translation
+from gan_core.nn.augment import AugmentPipe, color, cutout, translation
 from gan_core.testing import Fixture, find_fixtures
 
 

@@ -100,12 +100,13 @@ def test_parts_in_memory_are_resized_and_cropped_alike():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (ImageSpec(image_size=16, resize="none"),
-         "an item is 8x8 pixels, smaller than the crop of 16x16; enlarge it"),
-        (ImageSpec(channels=3), "eight: `image` has 1 channels, and the networks have 3; convert the data, or set the "
-                                "networks' channels"),
+        (ImageSpec(image_size=16, resize="none"), "an item is 8x8 pixels, smaller than the crop of 16x16; enlarge it"),
+        (
+            ImageSpec(channels=3),
+            "eight: `image` has 1 channels, and the networks have 3; convert the data, or set the networks' channels",
+        ),
     ],
-)  # fmt: skip
+)
 def test_images_that_do_not_fit_the_networks_are_refused(spec, words):
     with pytest.raises(DataError) as error:
         TensorSource({"image": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)}, name="eight").fit(spec)
@@ -149,8 +150,9 @@ def test_classes_in_another_order_than_the_models_are_refused():
 def test_a_batch_of_tensors_is_one_indexing():
     dataset = TensorDataset({"x": torch.arange(10), "label": torch.arange(10) % 3})
     assert {key: value.tolist() for key, value in dataset.__getitems__([7, 2, 7]).items()} == {
-        "x": [7, 2, 7], "label": [1, 2, 1]
-    }  # fmt: skip
+        "x": [7, 2, 7],
+        "label": [1, 2, 1],
+    }
     assert int(dataset[4]["x"]) == 4
     assert len(dataset) == 10
 
@@ -161,10 +163,12 @@ def test_a_batch_of_tensors_is_one_indexing():
         ({}, "the dataset is empty; give at least one item for every key"),
         ({"x": np.zeros(2)}, "`x` is of the type ndarray; give a tensor (`torch.as_tensor`)"),
         ({"x": torch.empty(0, 2)}, "the dataset is empty; give at least one item for every key"),
-        ({"a": torch.zeros(2), "b": torch.zeros(3)},
-         "the tensors have different lengths {'a': 2, 'b': 3}; use `Unpaired` for unpaired data"),
+        (
+            {"a": torch.zeros(2), "b": torch.zeros(3)},
+            "the tensors have different lengths {'a': 2, 'b': 3}; use `Unpaired` for unpaired data",
+        ),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_are_no_data_set_are_refused(tensors, words):
     with pytest.raises(DataError) as error:
         TensorDataset(tensors)
@@ -183,8 +187,11 @@ def test_pixels_on_another_scale_are_refused(key):
 def test_what_tensors_tell_of_themselves():
     assert facts_of({"image": torch.zeros(5, 3, 8, 8)}) == {"shape": (3, 8, 8), "channels": 3}
     assert facts_of({"label": torch.tensor([0, 4]), "points": torch.zeros(2, 2)}) == {
-        "shape": (2,), "channels": 2, "num_classes": 5, "classes": ["0", "1", "2", "3", "4"]
-    }  # fmt: skip
+        "shape": (2,),
+        "channels": 2,
+        "num_classes": 5,
+        "classes": ["0", "1", "2", "3", "4"],
+    }
     assert facts_of({"value": torch.zeros(5)}) == {"shape": ()}
     named = facts_of({"points": torch.zeros(2, 2), "label": torch.tensor([0, 0])}, classes=["a", "b"])
     assert (named["num_classes"], named["classes"]) == (2, ["a", "b"])
@@ -193,8 +200,9 @@ def test_what_tensors_tell_of_themselves():
 
 
 def test_the_data_must_have_the_classes_of_the_networks():
-    plain, labelled = (TensorSource({"x": torch.zeros(2, 1), **more}, name="mine")
-                       for more in ({}, {"label": torch.tensor([0, 2])}))  # fmt: skip
+    plain, labelled = (
+        TensorSource({"x": torch.zeros(2, 1), **more}, name="mine") for more in ({}, {"label": torch.tensor([0, 2])})
+    )
     require_classes(plain, None)
     require_classes(labelled, 3)
     with pytest.raises(DataError) as error:
@@ -211,14 +219,16 @@ def test_the_data_must_have_the_classes_of_the_networks():
 @pytest.mark.parametrize(
     ("reads", "remedy"),
     [
-        (("source", "target"),
-         "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)` or "
-         "`Derived(target, degrade)`"),
+        (
+            ("source", "target"),
+            "give `--data source=PATH --data target=PATH`, or in Python `Paired(source=a, target=b)` or "
+            "`Derived(target, degrade)`",
+        ),
         (("image", "label"), "give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"),
         (("image", "mask"), "give `--data image=PATH --data mask=PATH`, or in Python `Paired(image=a, mask=b)`"),
         (("image", "depth"), "give data whose items have `depth`"),
     ],
-)  # fmt: skip
+)
 def test_a_missing_key_is_named_with_what_would_provide_it(reads, remedy):
     source = TensorSource({"image": torch.zeros(2, 1, 4, 4), "caption": torch.zeros(2, 3)}, name="mine")
     require_keys(source, ("image",), "any")
@@ -389,13 +399,17 @@ def test_a_stream_scales_the_pixels_that_its_dataset_names():
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        ([{"x": torch.zeros(5)}, {"x": torch.zeros(7)}],
-         "`x` of the data has items of different shapes, such as [5] and [7]; make them the same"),
-        ([{"caption": "a cat"}, {"caption": "a dog"}],
-         "`caption` of the data is str, such as 'a cat'; give numbers, such as token ids"),
+        (
+            [{"x": torch.zeros(5)}, {"x": torch.zeros(7)}],
+            "`x` of the data has items of different shapes, such as [5] and [7]; make them the same",
+        ),
+        (
+            [{"caption": "a cat"}, {"caption": "a dog"}],
+            "`caption` of the data is str, such as 'a cat'; give numbers, such as token ids",
+        ),
         ([torch.zeros(2)], "the dataset's items are Tensor; return dictionaries, such as {'image': tensor}"),
     ],
-)  # fmt: skip
+)
 def test_items_that_make_no_batch_are_named_by_their_key(items, words):
     with pytest.raises(DataError) as error:
         collate(items)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import Game, GradientPenalty, Phase, Player, ReplayPool, TwoPlayerGame, draws, resume, train
-from gan_core.checkpoint import read_checkpoint, read_tensors, write_tensors
 from gan_core.distributed import GlobalBatchNorm, Processes, rows_of_all
 from gan_core.errors import NonFiniteError, RecipeError
-from gan_core.objectives import non_saturating, wasserstein
-from gan_core.run import Run
+from gan_core.models.checkpoint import read_checkpoint, read_tensors, write_tensors
+from gan_core.play.objectives import non_saturating, wasserstein
+from gan_core.runs.run import Run
 
 GENERATOR = torch.Generator().manual_seed(0)
 POINTS = {"points": torch.randn(96, 2, generator=GENERATOR)}
@@ -41,8 +41,9 @@ def wgan_gp() -> Game:
     return TwoPlayerGame(
         Generator(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2)),
         nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1, bias=False), nn.Flatten(0)),
-        objective=wasserstein, regularizers=[GradientPenalty()],
-    )  # fmt: skip
+        objective=wasserstein,
+        regularizers=[GradientPenalty()],
+    )
 
 
 def dcgan(**settings: Any) -> Game:

@@ -11,7 +11,7 @@ import gan_core.doctor
 from gan_core.data import Spec, hold_out
 from gan_core.doctor import examine_installation, examine_run
 from gan_core.errors import CheckpointError
-from gan_core.two_player import TwoPlayerGame
+from gan_core.play.two_player import TwoPlayerGame
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import gan_core.domain
-from gan_core.domain import Card, Domain, find_domain, find_domains, public_names
+from gan_core.cards import Card
+from gan_core.domain import Domain, find_domain, find_domains, public_names
 from gan_core.errors import InputError, RecipeError
 
 
@@ -49,7 +50,7 @@ def test_the_modules_of_a_domain_are_its_packages(toy):
 
 
 def test_a_package_offers_its_domains_methods_and_its_public_names(toy):
-    get = public_names(toy, {"Preset": "gan_core.preset"})
+    get = public_names(toy, {"Preset": "gan_core.play.preset"})
     assert get("create") == toy.create
     assert get("load_reference") == toy.load_reference
     assert get("Preset").__name__ == "Preset"

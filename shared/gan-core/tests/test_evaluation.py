@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_core import metrics
-from gan_core.conditions import Text
+from gan_core.cards import ExtractorCard, MetricCard
 from gan_core.data import (
     ArraySpec,
     FittedData,
@@ -26,12 +25,13 @@ from gan_core.data import (
     Unpaired,
     shuffled,
 )
-from gan_core.domain import ExtractorCard, MetricCard
 from gan_core.errors import InputError
-from gan_core.evaluation import Evaluation
-from gan_core.features import FEATURE_METRICS, Extractor, Features
-from gan_core.game import Game, Phase
-from gan_core.measures import PairPart, Part, Subject, copied
+from gan_core.measure import metrics
+from gan_core.measure.evaluation import Evaluation
+from gan_core.measure.features import FEATURE_METRICS, Extractor, Features
+from gan_core.measure.measures import PairPart, Part, Subject, copied
+from gan_core.play.conditions import Text
+from gan_core.play.game import Game, Phase
 from gan_core.recipe import Recipe
 
 
@@ -188,7 +188,7 @@ CARDS = (
     MetricCard("sweep", "deviation by temperature", "test_measures:Sweep"),
     MetricCard("sums", "parts alive", "test_measures:Sums"),
     MetricCard("pair_sums", "parts alive", "test_measures:Sums", pairs=True),
-    MetricCard("similarity", "of pairs", "gan_core.similarity:Similarity", pairs=True),
+    MetricCard("similarity", "of pairs", "gan_core.measure.similarity:Similarity", pairs=True),
     *FEATURE_METRICS,
 )
 
@@ -198,16 +198,24 @@ def evaluate(monkeypatch: pytest.MonkeyPatch):
     """Measures a game with the metrics above."""
     module = ModuleType("test_measures")
     vars(module).update(
-        CopyBaseline=CopyBaseline, AttributeAccuracy=AttributeAccuracy, NegativeLogLikelihood=NegativeLogLikelihood,
-        Sweep=Sweep, Sums=Sums, values=lambda *_: Values(), videos=lambda *_: Values("v"), METRICS=CARDS,
-        EXTRACTORS=(ExtractorCard("values", "values", "embedded", "test_measures:values"),
-                    ExtractorCard("videos", "values of videos", "embedded", "test_measures:videos")),
-    )  # fmt: skip
+        CopyBaseline=CopyBaseline,
+        AttributeAccuracy=AttributeAccuracy,
+        NegativeLogLikelihood=NegativeLogLikelihood,
+        Sweep=Sweep,
+        Sums=Sums,
+        values=lambda *_: Values(),
+        videos=lambda *_: Values("v"),
+        METRICS=CARDS,
+        EXTRACTORS=(
+            ExtractorCard("values", "values", "embedded", "test_measures:values"),
+            ExtractorCard("videos", "values of videos", "embedded", "test_measures:videos"),
+        ),
+    )
     monkeypatch.setitem(sys.modules, "test_measures", module)
     domain: Any = SimpleNamespace(module=lambda name: module)
 
     def call(game: Game, source: Source, **options: Any) -> tuple[dict, dict]:
-        return Evaluation(domain, FittedData(source, Spec()), game, **options).measure(game)
+        return Evaluation(domain.module("metrics"), FittedData(source, Spec()), game, **options).measure(game)
 
     return call
 
@@ -315,10 +323,15 @@ def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_direction
     source, target = images(200), images(90, seed=1) + 1.0
     figures, protocols = evaluate(BothWays(0.75), Unpaired(source=source, target=target), count=1000)
     assert list(figures) == ["fid", "precision_recall", "density_coverage"]
-    assert figures["fid"] == pytest.approx({
-        "fid_to_target": frechet(target, source + 0.75), "fid_of_source_to_target": frechet(target, source),
-        "fid_to_source": frechet(source, target - 0.75), "fid_of_target_to_source": frechet(source, target),
-    }, rel=1e-4)  # fmt: skip
+    assert figures["fid"] == pytest.approx(
+        {
+            "fid_to_target": frechet(target, source + 0.75),
+            "fid_of_source_to_target": frechet(target, source),
+            "fid_to_source": frechet(source, target - 0.75),
+            "fid_of_target_to_source": frechet(source, target),
+        },
+        rel=1e-4,
+    )
     assert protocols["fid"]["samples"] == "200 to_target, 90 to_source"
     with pytest.raises(InputError, match=r"^the metric `similarity` compares results with their targets"):
         evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])

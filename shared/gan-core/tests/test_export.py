@@ -6,14 +6,14 @@ from torch import nn
 from torch.nn.utils import spectral_norm
 from torch.testing import assert_close
 
-import gan_core.export
-from gan_core.blocks import ConditionalBatchNorm, SelfAttention, spectral_layers
+import gan_core.models.export
 from gan_core.errors import DataError, GanError, InputError, MissingDependency
-from gan_core.export import Value, export_onnx
-from gan_core.exported import BATCH, Axis, Exported, Input
-from gan_core.game import Game, Player
+from gan_core.models.export import Value, export_onnx
+from gan_core.nn.blocks import ConditionalBatchNorm, SelfAttention, spectral_layers
+from gan_core.play.exported import BATCH, Axis, Exported, Input
+from gan_core.play.game import Game, Player
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.testing.onnx import read_metadata, run_onnx
-from gan_core.two_player import TwoPlayerGame
 
 for library in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(library)
@@ -35,10 +35,14 @@ def test_an_exported_generator_computes_the_same_for_any_number_of_samples_and_t
     }
     assert file.outputs == {"samples": Value("float32", ("batch", 2), "as in the data")}
     assert read_metadata(path) == {
-        "system": "plain", "network": "generator", "input.z": "float32 [batch, 4], standard normal",
-        "input.label": "int64 [batch], class, from 0 to 2", "output.samples": "float32 [batch, 2], as in the data",
-        "axis.batch": "any size", "classes": '["cat", "dog", "eel"]',
-    }  # fmt: skip
+        "system": "plain",
+        "network": "generator",
+        "input.z": "float32 [batch, 4], standard normal",
+        "input.label": "int64 [batch], class, from 0 to 2",
+        "output.samples": "float32 [batch, 2], as in the data",
+        "axis.batch": "any size",
+        "classes": '["cat", "dog", "eel"]',
+    }
 
 
 def test_an_export_leaves_the_game_as_it_was(toy, tmp_path):
@@ -93,14 +97,14 @@ def test_a_place_that_cannot_be_written_is_one_line(toy, tmp_path):
 
 
 def test_an_export_that_differs_is_not_written(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(gan_core.export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(gan_core.models.export, "TOLERANCE", -1.0)
     with pytest.raises(GanError, match=r"g.onnx: differs from torch by .*; nothing was written$"):
         export_onnx(toy.create("plain"), tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_library_is_named(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(gan_core.export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(gan_core.models.export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(MissingDependency, match=r"^ONNX needs onnxscript: pip install onnxscript$"):
         export_onnx(toy.create("plain"), tmp_path / "g.onnx")
 
@@ -153,11 +157,14 @@ class Broken(nn.Linear):
         return super().forward(z) * torch.nan
 
 
-@pytest.mark.parametrize(("kind", "message"), [
-    ("batch", r"`generator` of .* cannot be converted to ONNX \(it only works for the size 3 of `batch`\)"),
-    ("branch", r"`generator` of .* cannot be converted to ONNX \(.*branching.*\)"),
-    ("nan", r".*g.onnx: differs from torch by nan; nothing was written"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("batch", r"`generator` of .* cannot be converted to ONNX \(it only works for the size 3 of `batch`\)"),
+        ("branch", r"`generator` of .* cannot be converted to ONNX \(.*branching.*\)"),
+        ("nan", r".*g.onnx: differs from torch by nan; nothing was written"),
+    ],
+)
 def test_a_network_that_cannot_be_exported_is_one_line_and_no_file(tmp_path, capfd, kind, message):
     with pytest.raises(GanError, match=f"^{message}$"):
         export_onnx(TwoPlayerGame(Broken(kind), nn.Linear(4, 1)), tmp_path / "g.onnx")
@@ -201,8 +208,9 @@ def test_axes_keep_their_names_through_a_network(tmp_path):
     file = export_onnx(game, path)
     assert file.inputs["source"].shape == ("batch", 1, "height", "width")
     assert {name: value.shape for name, value in file.outputs.items()} == {
-        "images": ("batch", 2, "4*(height / 2)", "4*(width / 2)"), "means": ("batch",)
-    }  # fmt: skip
+        "images": ("batch", 2, "4*(height / 2)", "4*(width / 2)"),
+        "means": ("batch",),
+    }
     for shape in ((1, 1, 4, 4), (2, 1, 6, 10), (5, 1, 32, 8)):
         source = torch.randn(shape)
         for one, expected in zip(run_onnx(path, source=source), game.halves(source), strict=True):

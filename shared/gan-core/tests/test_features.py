@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_core import api, features, metrics
+from gan_core import api
+from gan_core.cards import ExtractorCard
 from gan_core.data import FittedData, Spec, TensorSource
-from gan_core.domain import ExtractorCard
 from gan_core.draws import BLOCK
 from gan_core.errors import InputError
-from gan_core.evaluation import Evaluation, protocol_id
-from gan_core.features import FEATURE_METRICS, Extractor, Features, see
+from gan_core.measure import features, metrics
+from gan_core.measure.evaluation import Evaluation, protocol_id
+from gan_core.measure.features import FEATURE_METRICS, Extractor, Features, extract
+from gan_core.runs.report import write_report
 
 
 class Twice(Extractor):
@@ -45,47 +47,47 @@ def parts(start: int) -> Iterator[Tensor]:
 
 
 def test_features_are_those_of_all_samples_in_order(tmp_path):
-    seen = see(Twice(), parts, 200, tmp_path / "real")
+    seen = extract(Twice(), parts, 200, tmp_path / "real")
     assert torch.equal(torch.from_numpy(np.array(seen.features)), torch.cat([POINTS, 2 * POINTS], dim=1))
     assert torch.equal(torch.from_numpy(np.array(seen.logits)), POINTS)
-    assert see(Twice(judges=False), parts, 200, tmp_path / "fake").logits is None
+    assert extract(Twice(judges=False), parts, 200, tmp_path / "fake").logits is None
 
 
 def test_an_interrupted_extraction_goes_on(tmp_path):
-    whole = see(Twice(), parts, 200, tmp_path / "whole")
+    whole = extract(Twice(), parts, 200, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        see(Twice(fails_after=128), parts, 200, tmp_path / "part")
+        extract(Twice(fails_after=128), parts, 200, tmp_path / "part")
     rest = Twice()
-    seen = see(rest, parts, 200, tmp_path / "part")
+    seen = extract(rest, parts, 200, tmp_path / "part")
     assert rest.rows == 72  # of 200, 128 were there
     assert np.array_equal(seen.features, whole.features)
     assert np.array_equal(seen.logits, whole.logits)
     again = Twice()
-    see(again, parts, 200, tmp_path / "part")
+    extract(again, parts, 200, tmp_path / "part")
     assert again.rows == 0
 
 
 def test_features_of_something_else_are_refused(tmp_path):
-    see(Twice(), parts, 200, tmp_path / "real")
+    extract(Twice(), parts, 200, tmp_path / "real")
     with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'real.json'}: ")):
-        see(Twice(), parts, 150, tmp_path / "real")
+        extract(Twice(), parts, 150, tmp_path / "real")
     for content in ("{", "[]", '{"rows": "many"}', "{}"):
         (tmp_path / "real.json").write_text(content)
         with pytest.raises(InputError, match="features cannot be stored there"):
-            see(Twice(), parts, 200, tmp_path / "real")
+            extract(Twice(), parts, 200, tmp_path / "real")
     (tmp_path / "real.json").write_text('{"rows": 128, "arrays": ["features"]}')
     (tmp_path / "real.features.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match="features cannot be stored there"):
-        see(Twice(), parts, 200, tmp_path / "real")
+        extract(Twice(), parts, 200, tmp_path / "real")
 
 
 @pytest.mark.parametrize("name", ["features", "logits"])
 def test_features_of_which_a_part_is_gone_are_not_gone_on_with(tmp_path, name):
     with pytest.raises(KeyboardInterrupt):
-        see(Twice(fails_after=128), parts, 200, tmp_path / "part")
+        extract(Twice(fails_after=128), parts, 200, tmp_path / "part")
     (tmp_path / f"part.{name}.npy").unlink()
     with pytest.raises(InputError, match="features cannot be stored there"):
-        see(Twice(), parts, 200, tmp_path / "part")
+        extract(Twice(), parts, 200, tmp_path / "part")
 
 
 @pytest.mark.parametrize("block", [7, 64])
@@ -96,8 +98,9 @@ def test_measures_in_blocks_are_those_of_the_whole(monkeypatch, block):
     def figures() -> list[float]:
         return [
             metrics.frechet_distance(metrics.Moments.of(real), metrics.Moments.of(fake)),
-            *metrics.precision_recall(real, fake), *metrics.density_coverage(real, fake),
-        ]  # fmt: skip
+            *metrics.precision_recall(real, fake),
+            *metrics.density_coverage(real, fake),
+        ]
 
     whole = figures()
     monkeypatch.setattr(metrics, "BLOCK", block)
@@ -108,8 +111,8 @@ def test_measures_in_blocks_are_those_of_the_whole(monkeypatch, block):
 
 
 def test_the_same_samples_are_perfect_and_others_are_not(tmp_path):
-    real = see(Twice(), parts, 200, tmp_path / "real")
-    far = see(Twice(), lambda start: iter((POINTS[start:] + 100).split(64)), 200, tmp_path / "far")
+    real = extract(Twice(), parts, 200, tmp_path / "real")
+    far = extract(Twice(), lambda start: iter((POINTS[start:] + 100).split(64)), 200, tmp_path / "far")
     assert features.fid(real, real)["fid"] == pytest.approx(0, abs=1e-9)
     assert features.fid(real, far)["fid"] == pytest.approx(2 * 100**2 * (1 + 4))  # the means differ by (100, 200) twice
     assert features.precision_recall(real, real) == {"precision": 1, "recall": 1}
@@ -121,7 +124,9 @@ def test_the_same_samples_are_perfect_and_others_are_not(tmp_path):
 
 
 def test_every_card_is_measured_by_the_function_of_its_name():
-    assert [card.measure for card in FEATURE_METRICS] == [f"gan_core.features:{card.name}" for card in FEATURE_METRICS]
+    assert [card.measure for card in FEATURE_METRICS] == [
+        f"gan_core.measure.features:{card.name}" for card in FEATURE_METRICS
+    ]
     assert all(card.extracts for card in FEATURE_METRICS)
 
 
@@ -226,7 +231,7 @@ def test_a_model_is_measured_against_tensors_too(seeing, toy):
 
 def measuring(toy) -> Evaluation:
     data = FittedData(toy.open_data("cloud"), Spec())
-    return Evaluation(toy, data, toy.create("plain"), metrics=["fid"], count=20)
+    return Evaluation(toy.module("metrics"), data, toy.create("plain"), metrics=["fid"], count=20)
 
 
 def test_features_of_many_games_do_not_pile_up(seeing, toy):
@@ -250,11 +255,15 @@ def test_requests_of_features_that_cannot_be_met(seeing):
         ({"extractor": "blind"}, "the extractor `blind` needs data with colour; cloud has none"),
         ({"metrics": ["kid"]}, "the metric `kid` needs 1,000 samples or more; 100 are generated"),
         ({"metrics": ["kid"], "count": 1000}, "the metric `kid` needs 1,000 samples or more; cloud has 64"),
-        ({"metrics": ["spread"], "extractor": "twice"},
-         "`--extractor` and `--weights` have no effect without a metric of features; omit them"),
-        ({"metrics": ["inception_score"], "extractor": "mute"},
-         "the metric `inception_score` needs logits, and the extractor twice has none"),
-    ):  # fmt: skip
+        (
+            {"metrics": ["spread"], "extractor": "twice"},
+            "`--extractor` and `--weights` have no effect without a metric of features; omit them",
+        ),
+        (
+            {"metrics": ["inception_score"], "extractor": "mute"},
+            "the metric `inception_score` needs logits, and the extractor twice has none",
+        ),
+    ):
         with pytest.raises(InputError, match=f"^{re.escape(words)}"):
             api.evaluate(seeing, data="cloud", **{"count": 100} | arguments)
     assert "inception_score" not in api.evaluate(seeing, data="cloud", count=100, extractor="mute")["metrics"]
@@ -275,7 +284,7 @@ def test_a_training_is_measured_as_evaluate_measures_it(seeing, train):
     assert last["evaluation/fid"] == pytest.approx(document["metrics"]["fid"]["fid"])
     assert last["evaluation/std"] == pytest.approx(document["metrics"]["spread"]["std"])
     assert last["protocol/fid"] == document["protocol"]["fid"]
-    assert "evaluation" in run.report().read_text().lower()
+    assert "evaluation" in write_report(run.path).read_text().lower()
 
 
 def test_measuring_changes_nothing_of_the_training(seeing, train):

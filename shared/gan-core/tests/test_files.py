@@ -9,25 +9,11 @@ from contextlib import suppress
 
 import pytest
 
-from gan_core import files
-from gan_core.errors import DataError, InputError
-from gan_core.files import (
-    FolderFiles,
-    TarFiles,
-    Unreadable,
-    classes_of,
-    labels_of,
-    names_ending,
-    natural_order,
-    open_files,
-    open_member,
-    parts_of,
-    refuse_existing,
-    replacing,
-    split_part,
-    sub_folder,
-    write_rows,
-)
+from gan_core.data import files
+from gan_core.data.files import FolderFiles, TarFiles, names_ending, open_files, open_member
+from gan_core.data.folders import classes_of, labels_of, natural_order, parts_of, split_part, sub_folder
+from gan_core.errors import DataError, InputError, Unreadable
+from gan_core.media.writing import refuse_existing, replacing, write_rows
 
 
 def zipped(path, members):
@@ -187,7 +173,12 @@ def test_the_first_folder_that_differs_is_the_class(names, classes):
 def test_names_are_sorted_as_people_count():
     assert natural_order(["10", "9", "2", "010", "1"]) == ["1", "2", "9", "010", "10"]
     assert natural_order(["class10", "Class2", "class2", "class1a", "class1"]) == [
-        "class1", "class1a", "Class2", "class2", "class10"]  # fmt: skip
+        "class1",
+        "class1a",
+        "Class2",
+        "class2",
+        "class10",
+    ]
     assert natural_order(["b", "A", "a", "B", "", "7"]) == ["", "7", "A", "a", "B", "b"]
     assert natural_order(["9" * 5000, "1" + "0" * 5000]) == [
         "9" * 5000,
@@ -211,17 +202,29 @@ def test_labels_number_the_classes_in_natural_order(tmp_path):
     [
         ("test train", "test, train are splits of a dataset, not classes; give one of them, such as {}:train"),
         ("Test val", "Test, val are splits of a dataset, not classes; give one of them, such as {}:Test"),
-        ("images masks", "images, masks are parts of each item, not classes; "
-         "give them as --data source={0}/masks --data target={0}/images, or one of them alone, --data {0}/masks"),
-        ("A B", "A, B are parts of each item, not classes; give them as --data source={0}/A "
-         "--data target={0}/B, or one of them alone, --data {0}/A"),
-        ("testA testB trainA trainB", "testA, testB, trainA, trainB are parts of each item, not classes; "
-         "give them as --data source={0}/trainA --data target={0}/trainB, "
-         "or one of them alone, --data {0}/trainA"),
-        ("image imgs", "image, imgs are parts of each item, not classes; "
-         "give them as --data source={0}/image --data target={0}/imgs, or one of them alone, --data {0}/image"),
+        (
+            "images masks",
+            "images, masks are parts of each item, not classes; "
+            "give them as --data source={0}/masks --data target={0}/images, or one of them alone, --data {0}/masks",
+        ),
+        (
+            "A B",
+            "A, B are parts of each item, not classes; give them as --data source={0}/A "
+            "--data target={0}/B, or one of them alone, --data {0}/A",
+        ),
+        (
+            "testA testB trainA trainB",
+            "testA, testB, trainA, trainB are parts of each item, not classes; "
+            "give them as --data source={0}/trainA --data target={0}/trainB, "
+            "or one of them alone, --data {0}/trainA",
+        ),
+        (
+            "image imgs",
+            "image, imgs are parts of each item, not classes; "
+            "give them as --data source={0}/image --data target={0}/imgs, or one of them alone, --data {0}/image",
+        ),
     ],
-)  # fmt: skip
+)
 def test_parts_of_a_dataset_and_of_items_are_not_classes(tmp_path, folders, words):
     names = [f"{name}/{k}.png" for name in folders.split() for k in range(2)]
     folder(tmp_path, dict.fromkeys(names, b""))

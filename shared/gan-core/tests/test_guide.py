@@ -27,7 +27,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def log(guide: dict[str, Any], run: str) -> list[dict[str, Any]]:
-    from gan_core.run import Run
+    from gan_core.runs.run import Run
 
     return Run(guide["folder"] / "runs" / run).log()
 
@@ -144,7 +144,7 @@ def test_pix2pixhds_enhancer_plays_in_the_second_phase_alone(guide: dict[str, An
 
 
 def test_a_private_step_moves_no_further_than_its_clip_without_noise(guide: dict[str, Any]) -> None:
-    class Seat:
+    class PlayerState:
         def __init__(self) -> None:
             self.parameters = [torch.nn.Parameter(torch.zeros(3))]
 
@@ -157,9 +157,9 @@ def test_a_private_step_moves_no_further_than_its_clip_without_noise(guide: dict
         def update(self) -> None:
             self.norm = self.parameters[0].grad.norm()
 
-    seat = Seat()
-    guide["private_step"](seat, [{"x": torch.eye(3)}], clip=1.0, noise=0.0)
-    assert seat.norm == pytest.approx(3**0.5 / 3)  # three gradients of length 1, at right angles, averaged
+    state = PlayerState()
+    guide["private_step"](state, [{"x": torch.eye(3)}], clip=1.0, noise=0.0)
+    assert state.norm == pytest.approx(3**0.5 / 3)  # three gradients of length 1, at right angles, averaged
 
 
 def test_a_derived_preset_keeps_what_it_does_not_change(guide: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_core.errors import DataError, MissingDependency
-from gan_core.files import Unreadable, names_ending, read_member
-from gan_core.hub_data import is_hub_dataset, open_hub_dataset
+from gan_core.data.files import names_ending, read_member
+from gan_core.data.hub import is_hub_dataset, open_hub_dataset
+from gan_core.errors import DataError, MissingDependency, Unreadable
 
 NEEDS = "needs datasets: pip install gan-image[hf]"
 CONTENT = [f"picture {k}".encode() * (k + 1) for k in range(5)]
@@ -70,8 +70,12 @@ def test_it_is_read_in_another_process(pictures):
 
 
 def test_sounds_are_read_without_their_decoder(library, tmp_path):
-    text = saved(library, tmp_path / "set", {"audio": rows(), "text": list("abcde")}, {
-        "audio": library.Audio(sampling_rate=16_000), "text": library.Value("string")})  # fmt: skip
+    text = saved(
+        library,
+        tmp_path / "set",
+        {"audio": rows(), "text": list("abcde")},
+        {"audio": library.Audio(sampling_rate=16_000), "text": library.Value("string")},
+    )
     files, labels, classes = open_hub_dataset(text, kind="audio")  # one split need not be named
     assert read_member(files, "000001.wav", most_bytes=100) == CONTENT[1]
     assert labels is classes is None

@@ -9,11 +9,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.conditions import Text
 from gan_core.errors import RecipeError
-from gan_core.game import Game
-from gan_core.interpolation import great_circle, interpolate, straight_line
-from gan_core.two_player import TwoPlayerGame
+from gan_core.play.conditions import Text
+from gan_core.play.game import Game
+from gan_core.play.interpolation import interpolate
+from gan_core.play.latents import great_circle, straight_line
+from gan_core.play.two_player import TwoPlayerGame
 
 
 class Latent(nn.Module):

@@ -15,9 +15,9 @@ import pytest
 import typer
 
 from gan_core.cli import Answer, Out, Part, made
-from gan_core.errors import DataError, InputError
-from gan_core.files import Unreadable, replacing
+from gan_core.errors import DataError, InputError, Unreadable
 from gan_core.jobs import FileKind, Input, Job, Outcome, Shard, Show, refuse_file, send, standard_input
+from gan_core.media.writing import replacing
 
 NOTES = FileKind("note", (".txt", ".note.txt"))
 
@@ -50,8 +50,16 @@ def shout(given: Sequence[object], out: object, shard: Shard | None = None) -> O
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with seven notes, two of which cannot be read, and a file of another kind."""
     monkeypatch.chdir(tmp_path)
-    texts = {"a.txt": "a", "sub/b.txt": "b", "sub/deep/c.TXT": "c", "d.note.txt": "d", "e.txt": "e",
-             "empty.txt": "", "sub/bang.txt": "x!", "picture.png": "p"}  # fmt: skip
+    texts = {
+        "a.txt": "a",
+        "sub/b.txt": "b",
+        "sub/deep/c.TXT": "c",
+        "d.note.txt": "d",
+        "e.txt": "e",
+        "empty.txt": "",
+        "sub/bang.txt": "x!",
+        "picture.png": "p",
+    }
     for name, text in texts.items():
         Path("notes", name).parent.mkdir(parents=True, exist_ok=True)
         Path("notes", name).write_text(text)
@@ -189,9 +197,11 @@ def test_a_command_reads_the_shard_and_answers_with_what_was_made_and_skipped(no
 
 
 def test_who_closes_the_pipe_ends_the_task_without_a_message(notes: Path) -> None:
-    code = "from gan_core.cli import made; from gan_core.jobs import Outcome, send\n" \
-           "def work(out):\n    while True: send(bytes(2**16))\n" \
-           "assert made('-', work) is None"  # fmt: skip
+    code = (
+        "from gan_core.cli import made; from gan_core.jobs import Outcome, send\n"
+        "def work(out):\n    while True: send(bytes(2**16))\n"
+        "assert made('-', work) is None"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
     )

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_core.errors import RecipeError
-from gan_core.judgement import (
+from gan_core.play.judgement import (
     Judgement,
     discriminator_adversarial,
     feature_distance,
@@ -15,7 +15,7 @@ from gan_core.judgement import (
     joined,
     judgement_of,
 )
-from gan_core.objectives import hinge, least_squares, relativistic
+from gan_core.play.objectives import hinge, least_squares, relativistic
 
 REAL = Judgement([torch.ones(3), torch.zeros(2)], [[torch.ones(4), torch.ones(2, 2)], [torch.zeros(1)]])
 FAKE = Judgement([torch.zeros(3), torch.zeros(2)], [[torch.zeros(4), torch.ones(2, 2)], [torch.full((1,), 3.0)]])

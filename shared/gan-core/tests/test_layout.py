@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from gan_core import Game, Player, train
-from gan_core.layout import lay_out
-from gan_core.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
+from gan_core.nn.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
+from gan_core.training.layout import lay_out
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -16,13 +16,15 @@ class Contiguous(nn.Sequential):
 
 
 def networks():
-    return nn.ModuleDict({
-        "image": nn.Conv2d(3, 4, 3),
-        "one channel": nn.Conv2d(1, 4, 3),
-        "volume": nn.Conv3d(3, 4, 3),
-        "sequence": nn.Conv1d(3, 4, 3),
-        "contiguous": nn.Sequential(Contiguous(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3)))),
-    })  # fmt: skip
+    return nn.ModuleDict(
+        {
+            "image": nn.Conv2d(3, 4, 3),
+            "one channel": nn.Conv2d(1, 4, 3),
+            "volume": nn.Conv3d(3, 4, 3),
+            "sequence": nn.Conv1d(3, 4, 3),
+            "contiguous": nn.Sequential(Contiguous(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3)))),
+        }
+    )
 
 
 def last(weight):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gan_core.errors import InputError
-from gan_core.metrics import (
+from gan_core.measure.metrics import (
     Moments,
     density_coverage,
     frechet_distance,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gan_core.objectives import OBJECTIVES, Objective, energy_objective, feature_matching, pull_away
+from gan_core.play.objectives import OBJECTIVES, Objective, energy_objective, feature_matching, pull_away
 
 LN3 = math.log(3.0)  # the sigmoid of it is 3/4, of its negative 1/4
 
@@ -147,12 +147,17 @@ def test_guessing_costs_what_the_best_constant_costs(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("minimax", softplus(3.0) + softplus(1.0)), ("non_saturating", softplus(3.0) + softplus(1.0)),
-        ("least_squares", (3.0**2 + (-1.0 - 1) ** 2) / 2), ("pearson", ((3.0 + 1) ** 2 + (-1.0 - 1) ** 2) / 2),
-        ("wasserstein", 3.0 - -1.0), ("hinge", 2.0 + 4.0), ("relativistic", softplus(4.0)),
-        ("relativistic_average", 2 * softplus(4.0)), ("energy", -1.0 + 0.0),
+        ("minimax", softplus(3.0) + softplus(1.0)),
+        ("non_saturating", softplus(3.0) + softplus(1.0)),
+        ("least_squares", (3.0**2 + (-1.0 - 1) ** 2) / 2),
+        ("pearson", ((3.0 + 1) ** 2 + (-1.0 - 1) ** 2) / 2),
+        ("wasserstein", 3.0 - -1.0),
+        ("hinge", 2.0 + 4.0),
+        ("relativistic", softplus(4.0)),
+        ("relativistic_average", 2 * softplus(4.0)),
+        ("energy", -1.0 + 0.0),
     ],
-)  # fmt: skip
+)
 def test_players_of_both_sides_minimise_the_loss_with_real_and_fake_exchanged(name, expected):
     real, fake = torch.full((4,), 3.0), torch.full((4,), -1.0)
     assert_close(OBJECTIVES[name].swapped(real, fake), torch.tensor(expected))

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from gan_core.optimizers import make_optimizer, rate_factor
 from gan_core.recipe import SGD, Adam, Constant, Cosine, Linear, RMSprop, Step
+from gan_core.training.optimizers import make_optimizer, rate_factor
 
 GRADIENT = torch.tensor([0.5, -2.0])
 

@@ -22,10 +22,10 @@ from gan_core.data import (
     hold_out,
 )
 from gan_core.errors import DataError, RecipeError
-from gan_core.game import Game, Player
-from gan_core.preset import Preset, completed
+from gan_core.play.game import Game, Player
+from gan_core.play.preset import Preset, completed
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Recipe
-from gan_core.two_player import TwoPlayerGame
 
 LEVELS = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 4, 4)
 
@@ -75,9 +75,13 @@ def test_items_held_out_of_sets_without_pairs_are_met_in_neither():
     training, held_out = hold_out(dataset, 0.34)
     for part in ("source", "target"):
         seen, unseen = (
-            {int(batch[part][row].flatten()[0]) for batch in [side.__getitems__(range(6)) for _ in range(50)]
-             for row in range(6)} for side in (training, held_out)
-        )  # fmt: skip
+            {
+                int(batch[part][row].flatten()[0])
+                for batch in [side.__getitems__(range(6)) for _ in range(50)]
+                for row in range(6)
+            }
+            for side in (training, held_out)
+        )
         assert (len(seen), len(unseen), seen & unseen) == (4, 2, set())
 
 
@@ -103,14 +107,17 @@ def test_parts_in_memory_belong_together_by_their_order():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Paired(source=LEVELS, target=LEVELS[:4]),
-         "the parts have different numbers of items {'source': 6, 'target': 4}; use `Unpaired` for unpaired data"),
-        (lambda: Paired(source={"image": LEVELS, "mask": LEVELS}, target=LEVELS),
-         "tensors has `image`, `mask`; each part must have one key besides `label`"),
-        (lambda: Unpaired(source=LEVELS),
-         "`Unpaired` was given 1 dataset; give two, such as source= and target="),
+        (
+            lambda: Paired(source=LEVELS, target=LEVELS[:4]),
+            "the parts have different numbers of items {'source': 6, 'target': 4}; use `Unpaired` for unpaired data",
+        ),
+        (
+            lambda: Paired(source={"image": LEVELS, "mask": LEVELS}, target=LEVELS),
+            "tensors has `image`, `mask`; each part must have one key besides `label`",
+        ),
+        (lambda: Unpaired(source=LEVELS), "`Unpaired` was given 1 dataset; give two, such as source= and target="),
     ],
-)  # fmt: skip
+)
 def test_parts_that_do_not_go_together_are_refused(make, words):
     with pytest.raises(DataError) as error:
         make()
@@ -146,8 +153,9 @@ def test_the_same_place_in_the_stream_is_the_same_item_in_any_number_of_processe
 
 
 def test_derived_pairs_keep_their_labels_on_request():
-    labelled = TensorSource({"image": torch.arange(6).view(6, 1, 1, 1).float() / 3, "label": torch.arange(6) % 2},
-                            classes=["even", "odd"])  # fmt: skip
+    labelled = TensorSource(
+        {"image": torch.arange(6).view(6, 1, 1, 1).float() / 3, "label": torch.arange(6) % 2}, classes=["even", "odd"]
+    )
     source = Derived(labelled, lambda image, numbers: -image, labels=True)
     assert set(source.keys) == {"source", "target", "label"}
     assert (source.facts["num_classes"], source.facts["classes"]) == (2, ["even", "odd"])
@@ -247,8 +255,12 @@ class Judge(nn.Module):
         return self.judge(images.flatten(1)).squeeze(1)
 
 
-PRESET = Preset(TwoPlayerGame, networks={"generator": Judged, "discriminator": Judge}, objective="non_saturating",
-                data={"spec": {"flip": True}})  # fmt: skip
+PRESET = Preset(
+    TwoPlayerGame,
+    networks={"generator": Judged, "discriminator": Judge},
+    objective="non_saturating",
+    data={"spec": {"flip": True}},
+)
 
 
 def test_facts_fill_what_nobody_set_by_name():
@@ -292,10 +304,12 @@ def test_a_specification_is_the_networks_with_the_recipe_over_it():
     [
         ({"data.spec.flp": True}, "unknown setting `data.spec.flp`; did you mean `data.spec.flip`?"),
         ({"data.spec.enlarge": 0.5}, "`data.spec.enlarge` is 0.5; expected greater than or equal to 1"),
-        ({"data.spec.image_size": 8},
-         "`data.spec.image_size` is 8, but the game needs 4; leave it out, or set `network.image_size`"),
+        (
+            {"data.spec.image_size": 8},
+            "`data.spec.image_size` is 8, but the game needs 4; leave it out, or set `network.image_size`",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_specification_that_cannot_be_is_refused(changes, words):
     with pytest.raises(RecipeError) as error:
         PRESET.complete(PRESET.recipe().but(changes))
@@ -337,8 +351,15 @@ def test_a_key_that_is_missing_is_refused_before_anything_is_written(tmp_path):
     ):
         train(Reader(), data={"image": LEVELS}, out=tmp_path / "run", steps=1)
     assert list(tmp_path.iterdir()) == []
-    run = train(Reader(), data=Paired(source=LEVELS, target=LEVELS), out=tmp_path / "run", steps=1, batch_size=2,
-                device="cpu", shown=False)  # fmt: skip
+    run = train(
+        Reader(),
+        data=Paired(source=LEVELS, target=LEVELS),
+        out=tmp_path / "run",
+        steps=1,
+        batch_size=2,
+        device="cpu",
+        shown=False,
+    )
     assert run.log()[-1]["step"] == 1
 
 

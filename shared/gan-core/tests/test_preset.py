@@ -4,18 +4,26 @@ import pytest
 import torch
 from torch import nn
 
+import gan_core
 from gan_core.errors import CheckpointError, RecipeError
-from gan_core.game import Game, Player
-from gan_core.objectives import non_saturating, wasserstein
-from gan_core.preset import Preset
+from gan_core.play.game import Game, Player
+from gan_core.play.objectives import non_saturating, wasserstein
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import GradientPenalty
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, RMSprop, Size
-from gan_core.regularizers import GradientPenalty
-from gan_core.two_player import TwoPlayerGame
 
 
 class Generator(nn.Module):
-    def __init__(self, *, channels: Size = 3, width: Size = 4, slope: float = 0.2, shape: tuple[Size, ...] = (2,),
-                 norm: str = "batch"):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        channels: Size = 3,
+        width: Size = 4,
+        slope: float = 0.2,
+        shape: tuple[Size, ...] = (2,),
+        norm: str = "batch",
+    ):
         super().__init__()
         self.latent_dim = 2
         self.made = {"channels": channels, "width": width, "slope": slope, "shape": shape, "norm": norm}
@@ -168,10 +176,14 @@ def test_a_derived_preset_is_checked_where_it_is_written(changes, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"network.generator.widht": 3},
-         "unknown setting `network.generator.widht`; did you mean `network.generator.width`?"),
-        ({"network.discriminator.slope": 3},
-         "unknown setting `network.discriminator.slope`; known: network.discriminator.width"),
+        (
+            {"network.generator.widht": 3},
+            "unknown setting `network.generator.widht`; did you mean `network.generator.width`?",
+        ),
+        (
+            {"network.discriminator.slope": 3},
+            "unknown setting `network.discriminator.slope`; known: network.discriminator.width",
+        ),
         ({"network.generator": 3}, "`network.generator` is 3; expected a mapping of settings"),
         ({"network.generator": None}, "`network.generator` is None; expected a mapping of settings"),
         ({"network.width": "wide"}, "`network.width` is 'wide'; expected a whole number"),
@@ -184,14 +196,21 @@ def test_a_derived_preset_is_checked_where_it_is_written(changes, words):
         ({"game.anything": 1}, "unknown setting `game.anything`; there are none"),
         ({"game.objective": 1}, "unknown setting `game.objective`; there are none"),
         ({"objective": "wassersten"}, "unknown objective `wassersten`; did you mean `wasserstein`?"),
-        ({"regularizers.gradient_penalti.weight": 1},
-         "unknown regularizer `gradient_penalti`; did you mean `gradient_penalty`?"),
-        ({"regularizers.gradient_penalty.weight": -1},
-         "`regularizers.gradient_penalty.weight` is -1; expected greater than 0"),
-        ({"regularizers.gradient_penalty.wait": 1},
-         "unknown setting `regularizers.gradient_penalty.wait`; did you mean `regularizers.gradient_penalty.weight`?"),
+        (
+            {"regularizers.gradient_penalti.weight": 1},
+            "unknown regularizer `gradient_penalti`; did you mean `gradient_penalty`?",
+        ),
+        (
+            {"regularizers.gradient_penalty.weight": -1},
+            "`regularizers.gradient_penalty.weight` is -1; expected greater than 0",
+        ),
+        (
+            {"regularizers.gradient_penalty.wait": 1},
+            "unknown setting `regularizers.gradient_penalty.wait`; "
+            "did you mean `regularizers.gradient_penalty.weight`?",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line(change, words):
     assert refusal(change) == words
 
@@ -259,7 +278,7 @@ def test_networks_that_cannot_be_built_are_a_setting_out_of_range():
 def test_a_preset_loads_what_it_saved(tmp_path):
     game = PRESET.create(width=6)
     game.save_pretrained(tmp_path / "model")
-    again = PRESET.load(tmp_path / "model")
+    again = gan_core.load(tmp_path / "model", preset=PRESET)
     assert again.generator.made["width"] == 6
     assert torch.equal(again.generator.main.weight, game.generator.main.weight)
 
@@ -267,7 +286,7 @@ def test_a_preset_loads_what_it_saved(tmp_path):
 def test_a_preset_cannot_build_a_game_that_has_no_recipe(tmp_path):
     TwoPlayerGame(Generator(), Judge()).save_pretrained(tmp_path / "model")
     with pytest.raises(CheckpointError) as error:
-        PRESET.load(tmp_path / "model")
+        gan_core.load(tmp_path / "model", preset=PRESET)
     assert str(error.value) == (
         f"{tmp_path / 'model'}: its game was built without a recipe; build it again, then call `game.restore(path)`"
     )

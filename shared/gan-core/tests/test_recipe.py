@@ -167,50 +167,68 @@ def test_a_number_of_steps_takes_epochs_out():
         ({"systen": "y"}, "unknown setting `systen`; did you mean `system`?"),
         ({"system": 3}, "`system` is 3; expected text"),
         ({"train": {"stepz": 3}}, "unknown setting `train.stepz`; did you mean `train.steps`?"),
-        ({"train": {"zzz": 3}}, f"unknown setting `train.zzz`; known: "
-         f"{', '.join(sorted(f'train.{name}' for name in TrainSettings.model_fields))}"),
+        (
+            {"train": {"zzz": 3}},
+            f"unknown setting `train.zzz`; known: "
+            f"{', '.join(sorted(f'train.{name}' for name in TrainSettings.model_fields))}",
+        ),
         ({"train": {"steps": 0}}, "`train.steps` is 0; expected greater than or equal to 1"),
         ({"train": {"steps": 1.5}}, "`train.steps` is 1.5; expected a whole number"),
         ({"train": {"steps": "many"}}, "`train.steps` is 'many'; expected a whole number"),
         ({"train": {"batch_size": -4}}, "`train.batch_size` is -4; expected greater than or equal to 1"),
-        ({"train": {"batch_size": 4, "accumulate": 3}},
-         "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3"),
+        (
+            {"train": {"batch_size": 4, "accumulate": 3}},
+            "`train.batch_size` is 4; make it a multiple of `train.accumulate`, 3",
+        ),
         ({"train": {"seed": -1}}, "`train.seed` is -1; expected greater than or equal to 0"),
         ({"train": {"ema": 1.0}}, "`train.ema` is 1.0; expected less than 1"),
         ({"train": {"ema": "slow"}}, "`train.ema` is 'slow'; expected a number"),
         ({"train": {"ema": {"half_life": 0}}}, "`train.ema.half_life` is 0; expected greater than 0"),
-        ({"train": {"ema": {"half_live": 9}}}, "unknown setting `train.ema.half_live`; did you mean "
-         "`train.ema.half_life`?"),
+        (
+            {"train": {"ema": {"half_live": 9}}},
+            "unknown setting `train.ema.half_live`; did you mean `train.ema.half_life`?",
+        ),
         ({"train": {"epochs": 0}}, "`train.epochs` is 0; expected greater than 0"),
         ({"train": {"minutes": float("nan")}}, "`train.minutes` is nan; expected a finite number"),
         ({"train": {"compile": "maybe"}}, "`train.compile` is 'maybe'; expected true or false"),
         ({"train": {"precision": "fp8"}}, "`train.precision` is 'fp8'; expected 'fp32', 'bf16' or 'fp16'"),
-        ({"train": {"device": "tpu"}},
-         "`train.device` is 'tpu'; expected auto, cpu, cuda, cuda:1 (the second), mps or xpu"),
+        (
+            {"train": {"device": "tpu"}},
+            "`train.device` is 'tpu'; expected auto, cpu, cuda, cuda:1 (the second), mps or xpu",
+        ),
         ({"train": {"trackers": "wandb"}}, "`train.trackers` is 'wandb'; expected a list"),
         ({"train": 3}, "`train` is 3; expected a mapping of settings"),
         ({"data": "digits"}, "`data` is 'digits'; expected a mapping of settings"),
         ({"network": "x" * 200}, f"`network` is '{'x' * 78}…; expected a mapping of settings"),
         ({"optimizer": {"learning_rate": 1}}, "`optimizer.name` is missing; give one of adam, rmsprop, sgd"),
         ({"optimizer": {"name": "adamm"}}, "unknown optimizer `adamm`; did you mean `adam`?"),
-        ({"optimizer": {"name": "sgd", "betas": [0, 0]}},
-         "unknown setting `optimizer.betas`; known: optimizer.clip_norm, optimizer.learning_rate, optimizer.momentum, "
-         "optimizer.name, optimizer.schedule"),
+        (
+            {"optimizer": {"name": "sgd", "betas": [0, 0]}},
+            "unknown setting `optimizer.betas`; known: optimizer.clip_norm, optimizer.learning_rate, "
+            "optimizer.momentum, optimizer.name, optimizer.schedule",
+        ),
         ({"optimizer": {"name": "adam", "betas": [0.5, 1]}}, "`optimizer.betas.1` is 1; expected less than 1"),
         ({"optimizer": {"name": "sgd", "learning_rate": 0}}, "`optimizer.learning_rate` is 0; expected greater than 0"),
-        ({"optimizer": {"name": "adam", "schedule": {"name": "liner"}}},
-         "unknown optimizer.schedule `liner`; did you mean `linear`?"),
-        ({"optimizer": {"name": "adam", "schedule": {"name": "linear", "strat": 0}}},
-         "unknown setting `optimizer.schedule.strat`; did you mean `optimizer.schedule.start`?"),
-        ({"optimizer": {"name": "adam", "schedule": {"name": "step"}}},
-         "`optimizer.schedule.every` is missing; give it a value"),
-        ({"players": {"critic": {"turn": 1}}},
-         "unknown setting `players.critic.turn`; did you mean `players.critic.turns`?"),
-        ({"players": {"critic": {"turns": 0}}},
-         "`players.critic.turns` is 0; expected greater than or equal to 1"),
+        (
+            {"optimizer": {"name": "adam", "schedule": {"name": "liner"}}},
+            "unknown optimizer.schedule `liner`; did you mean `linear`?",
+        ),
+        (
+            {"optimizer": {"name": "adam", "schedule": {"name": "linear", "strat": 0}}},
+            "unknown setting `optimizer.schedule.strat`; did you mean `optimizer.schedule.start`?",
+        ),
+        (
+            {"optimizer": {"name": "adam", "schedule": {"name": "step"}}},
+            "`optimizer.schedule.every` is missing; give it a value",
+        ),
+        (
+            {"players": {"critic": {"turn": 1}}},
+            "unknown setting `players.critic.turn`; did you mean `players.critic.turns`?",
+        ),
+        ({"players": {"critic": {"turns": 0}}}, "`players.critic.turns` is 0; expected greater than or equal to 1"),
         ({"regularizers": {"r1": 3}}, "`regularizers.r1` is 3; expected a mapping of settings"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_one_line_that_names_it(fields, words):
     with pytest.raises(RecipeError) as error:
         parse({"system": "x", **fields})
@@ -270,11 +288,20 @@ def test_what_is_wrong_with_a_players_optimizer_is_named():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("3", 3), ("1e-4", 1e-4), ("2.5E3", 2500.0), ("true", True), ("null", None), ("", None),
+        ("3", 3),
+        ("1e-4", 1e-4),
+        ("2.5E3", 2500.0),
+        ("true", True),
+        ("null", None),
+        ("", None),
         ("[0.5, 0.9]", [0.5, 0.9]),
-        ("{a: 1}", {"a": 1}), ("digits", "digits"), ("'3'", "3"), ("a b", "a b"), ("C:\\data", "C:\\data"),
+        ("{a: 1}", {"a": 1}),
+        ("digits", "digits"),
+        ("'3'", "3"),
+        ("a b", "a b"),
+        ("C:\\data", "C:\\data"),
     ],
-)  # fmt: skip
+)
 def test_values_on_the_command_line_are_yaml_and_numbers_as_everybody_writes_them(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
@@ -288,10 +315,12 @@ def test_values_on_the_command_line_are_yaml_and_numbers_as_everybody_writes_the
         ("*x", "line 1: `*x`, an alias, is not read"),
         ("&a [*a]", "line 1: `*a`, an alias, is not read"),
         ("2001-99-99", "month must be in 1..12"),
-        ("!!python/name:os.system", "line 1: could not determine a constructor for the tag "
-         "'tag:yaml.org,2002:python/name:os.system'"),
+        (
+            "!!python/name:os.system",
+            "line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_value_says_why(text, reason):
     with pytest.raises(RecipeError) as error:
         parse_value(text)

@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.data import Dataset
 
-import gan_core.regime
+import gan_core.training.regime
 from gan_core import Game, Player, Regime, RMSprop, draws, resume, train
-from gan_core.checkpoint import read_checkpoint
 from gan_core.data import BatchStream, IndexStream
 from gan_core.domain import Domain
 from gan_core.errors import RecipeError
-from gan_core.game import Batch, Terms
+from gan_core.models.checkpoint import read_checkpoint
+from gan_core.play.game import Batch, Terms
 from gan_core.recipe import Recipe, parse
-from gan_core.regime import find_regime, regime_of
-from gan_core.run import Run
-from gan_core.seat import Seat
+from gan_core.runs.run import Run
+from gan_core.training.player_state import PlayerState
+from gan_core.training.regime import find_regime, regime_of
 
 
 class Poisson(IndexStream):
@@ -92,21 +92,24 @@ class Private(Regime):
             blank["label"] = torch.randint(self.classes, (self.batch_size,))
         return [blank]
 
-    def private_step(self, seat: Seat, batches: Sequence[Batch]) -> Terms:
-        sums = [torch.zeros_like(parameter) for parameter in seat.parameters]
-        rows = [{key: value[k : k + 1] for key, value in part.items()}
-                for part in batches for k in range(len(next(iter(part.values()))))]  # fmt: skip
+    def private_step(self, state: PlayerState, batches: Sequence[Batch]) -> Terms:
+        sums = [torch.zeros_like(parameter) for parameter in state.parameters]
+        rows = [
+            {key: value[k : k + 1] for key, value in part.items()}
+            for part in batches
+            for k in range(len(next(iter(part.values()))))
+        ]
         for number, row in enumerate(rows):
-            with seat.part(number, len(rows), row):
-                gradients = torch.autograd.grad(sum(seat.loss(row).values()), seat.parameters)
+            with state.part(number, len(rows), row):
+                gradients = torch.autograd.grad(sum(state.loss(row).values()), state.parameters)
             norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
             for total, gradient in zip(sums, gradients, strict=True):
                 total.add_(gradient * min(1.0, self.clip / float(norm)))
         generator = torch.Generator().manual_seed(draws.mix(self.secret, int(self.spent)))
-        for parameter, total in zip(seat.parameters, sums, strict=True):
+        for parameter, total in zip(state.parameters, sums, strict=True):
             noise = torch.randn(total.shape, generator=generator) * self.noise * self.clip
             parameter.grad = (total + noise) / self.batch_size
-        seat.update()
+        state.update()
         self.spent += 1
         self.rows.append(len(rows))
         return {"rows": torch.tensor(float(len(rows)))}
@@ -202,9 +205,16 @@ def test_a_private_step_clips_each_row(tmp_path: Path) -> None:
     fit(games[1], tmp_path / "free", Private(budget=1, noise=0.0, clip=1e9))
     start = Labelled()
     moved = [
-        torch.cat([(a - b).flatten() for a, b in zip(g.discriminator.parameters(), start.discriminator.parameters(),
-                                                     strict=True)]).norm().item() for g in games
-    ]  # fmt: skip
+        torch.cat(
+            [
+                (a - b).flatten()
+                for a, b in zip(g.discriminator.parameters(), start.discriminator.parameters(), strict=True)
+            ]
+        )
+        .norm()
+        .item()
+        for g in games
+    ]
     rows = len(next(iter(Poisson(12, 4, seed=Private().secret))))
     assert 0 < moved[0] <= 0.5 * rows * 0.1 / 4 * (1 + 1e-5)
     assert moved[1] > 2 * moved[0]
@@ -227,7 +237,7 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     assert run.ended == whole.ended
     (files, state), (expected, expected_state) = (read_checkpoint(r.checkpoints()[-1]) for r in (run, whole))
     assert_close(files, expected, rtol=0, atol=0)
-    for key in ("step", "seen", "position", "game", "regime", "ledger"):
+    for key in ("step", "seen", "position", "game", "regime", "losses"):
         assert state[key] == expected_state[key], key
     clocks = {"samples_per_second"}
     assert [{k: v for k, v in line.items() if k not in clocks} for line in run.log()] == (
@@ -275,7 +285,9 @@ def test_a_run_under_a_regime_built_in_python_is_resumed_with_it_alone(tmp_path:
     assert run.recipe.regime == {"name": f"{__name__}.Private"}
     with pytest.raises(RecipeError, match=rf"{__name__}.Private, was built in Python; pass it again as `regime`"):
         resume(tmp_path, steps=6, game=Labelled(), data=DATA, shown=False)
-    with pytest.raises(RecipeError, match=rf"regime is `{__name__}.Private`, but `regime` is a gan_core.regime.Regime"):
+    with pytest.raises(
+        RecipeError, match=rf"regime is `{__name__}.Private`, but `regime` is a gan_core.training.regime.Regime"
+    ):
         resume(tmp_path, steps=6, game=Labelled(), data=DATA, regime=Regime(), shown=False)
 
 
@@ -306,7 +318,7 @@ def brief(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
     monkeypatch.setitem(sys.modules, "gan_toy.regimes", here)  # type: ignore[arg-type]
     point = SimpleNamespace(name="brief", load=lambda: Brief)
     broken = SimpleNamespace(name="broken", load=import_nothing)
-    monkeypatch.setattr(gan_core.regime, "entry_points", lambda group: [point, broken])
+    monkeypatch.setattr(gan_core.training.regime, "entry_points", lambda group: [point, broken])
     return toy
 
 

@@ -7,8 +7,7 @@ from torch.testing import assert_close
 
 from gan_core import draws
 from gan_core.errors import RecipeError
-from gan_core.recipe import parse_settings
-from gan_core.regularizers import (
+from gan_core.play.regularizers import (
     REGULARIZERS,
     GradientPenalty,
     dragan_penalty,
@@ -20,6 +19,7 @@ from gan_core.regularizers import (
     uncompiled,
     zero_centred_penalty,
 )
+from gan_core.recipe import parse_settings
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,10 @@ from threading import Thread
 import fsspec
 import pytest
 
-from gan_core import files, remote
-from gan_core.errors import DataError, MissingDependency
-from gan_core.files import Unreadable, is_url, labels_of, names_ending, open_files, parts_of, read_member, sub_folder
+from gan_core.data import files, remote
+from gan_core.data.files import is_url, names_ending, open_files, read_member
+from gan_core.data.folders import labels_of, parts_of, sub_folder
+from gan_core.errors import DataError, MissingDependency, Unreadable
 
 MEMBERS = {"b/two.png": b"2", "a/one.png": b"1" * 500_000, "a/.hidden.png": b"", "read me.txt": b"words"}
 
@@ -48,8 +49,14 @@ def memory():
 
 def every_form(memory, members):
     memory({f"folder/{name}": content for name, content in members.items()})
-    memory({"set.zip": zipped(members), "set.tar": tarred(members), "set.tar.gz": tarred(members, "w:gz"),
-            "set.tar.xz": tarred(members, "w:xz")})  # fmt: skip
+    memory(
+        {
+            "set.zip": zipped(members),
+            "set.tar": tarred(members),
+            "set.tar.gz": tarred(members, "w:gz"),
+            "set.tar.xz": tarred(members, "w:xz"),
+        }
+    )
     return [f"memory://{name}" for name in ("folder", "folder/", "set.zip", "set.tar", "set.tar.gz", "set.tar.xz")]
 
 
@@ -180,14 +187,16 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
     ],
 )
 def test_a_library_that_is_not_installed_is_named(url, library, package):
-    without = f"import sys; sys.modules[{library!r}] = None; from gan_core.files import open_files; open_files({url!r})"
+    without = (
+        f"import sys; sys.modules[{library!r}] = None; from gan_core.data.files import open_files; open_files({url!r})"
+    )
     there = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True)
     words = f"{url} needs `{library.partition('.')[0]}`: pip install {package}"
     assert there.stderr.splitlines()[-1] == f"{MissingDependency.__module__}.{MissingDependency.__name__}: {words}"
 
 
 def test_a_local_folder_is_opened_without_fsspec(tmp_path):
-    code = f"import sys; from gan_core.files import open_files; open_files({str(tmp_path)!r})"
+    code = f"import sys; from gan_core.data.files import open_files; open_files({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'fsspec' not in sys.modules"], check=True)
 
 

@@ -6,8 +6,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.checkpoint import load_state, split_state
-from gan_core.replay import ReplayPool
+from gan_core.models.checkpoint import load_state, split_state
+from gan_core.play.replay import ReplayPool
 
 CPU = torch.device("cpu")
 

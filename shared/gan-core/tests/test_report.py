@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gan_core import report
-from gan_core.chart import BUCKETS
 from gan_core.errors import CheckpointError, GanError
-from gan_core.report import choose, parse_entry, read_run, series, write_report
+from gan_core.runs import report
+from gan_core.runs.chart import BUCKETS
+from gan_core.runs.record import choose, parse_entry, read_run
+from gan_core.runs.report import series, write_report
 
 RECIPE = "domain: image\nsystem: {system}\npreset: small\ndata:\n  source: digits\ntrain:\n  steps: {steps}\n"
 
@@ -89,8 +90,10 @@ def test_terms_of_several_adversaries_have_charts_of_their_own(run):
     write_log(run, entry(100, **{"generator/mpd/adversarial": 0.5, "generator/msd/adversarial": 0.6}))
     players = series(read_run(run).training)
     assert {name: list(terms) for name, terms in players.items() if name.startswith("generator")} == {
-        "generator": ["adversarial"], "generator/mpd": ["adversarial"], "generator/msd": ["adversarial"]
-    }  # fmt: skip
+        "generator": ["adversarial"],
+        "generator/mpd": ["adversarial"],
+        "generator/msd": ["adversarial"],
+    }
 
 
 def test_real_and_generated_are_embedded_byte_for_byte(run):
@@ -203,7 +206,9 @@ def test_a_run_that_was_rolled_back_says_so_until_it_has_gone_past_it(run):
 
 
 def test_the_doctor_s_findings_are_in_the_page_what_is_wrong_first(run):
-    watched = [{"step": step, "phase": "watch", "samples/nearest": 0.9, "samples/spread": 0.05} for step in (100, 200)]
+    watched = [
+        {"step": step, "phase": "diagnostics", "samples/nearest": 0.9, "samples/spread": 0.05} for step in (100, 200)
+    ]
     write_log(run, entry(100), entry(200), *watched)
     words = page(run).words
     findings = words[words.index("What the doctor finds") : words.index("Losses and speed")]
@@ -415,5 +420,5 @@ def test_a_page_that_cannot_be_written_is_an_error_and_leaves_the_old_one(run, m
 
 
 def test_the_report_needs_no_torch():
-    code = "import sys, gan_core.report; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, gan_core.runs.report; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gan_core import Game, Phase, Player, ReplayPool, TwoPlayerGame, draws, resume, train
-from gan_core.checkpoint import read_checkpoint, read_tensors, write_checkpoint
 from gan_core.errors import CheckpointError, GanError, RecipeError
-from gan_core.objectives import non_saturating
-from gan_core.run import Run
+from gan_core.models.checkpoint import read_checkpoint, read_tensors, write_checkpoint
+from gan_core.play.objectives import non_saturating
+from gan_core.runs.run import Run
 
 
 class Jittered(Dataset[dict[str, Tensor]]):
@@ -96,9 +96,11 @@ class Rich(Game):
 
 STEPS = 24
 CHANGES = {
-    "optimizer.learning_rate": 0.01, "optimizer.schedule": {"name": "cosine"},
-    "players.generator.optimizer.clip_norm": 0.5, "players.discriminator.optimizer.name": "rmsprop",
-}  # fmt: skip
+    "optimizer.learning_rate": 0.01,
+    "optimizer.schedule": {"name": "cosine"},
+    "players.generator.optimizer.clip_norm": 0.5,
+    "players.discriminator.optimizer.name": "rmsprop",
+}
 EVERY = {"log_every": 3, "sample_every": 5, "checkpoint_every": 2}
 
 
@@ -128,10 +130,11 @@ def remembered(path: Path) -> dict[str, Any]:
         for name, tensor in content.items()
     }
     return {
-        **tensors, "state": {key: value for key, value in state.items() if key not in CLOCKS},
+        **tensors,
+        "state": {key: value for key, value in state.items() if key not in CLOCKS},
         "log": [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines],
         "samples": {file.name: file.read_bytes().hex() for file in sorted(run.samples_folder.iterdir())},
-    }  # fmt: skip
+    }
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -259,7 +262,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     [
         ({"step": "soon"}, "its state.json is not that of a training"),
         ({"ends": None}, "its state.json is not that of a training"),
-        ({"ledger": {"a/b": [1]}}, "its state.json is not that of a training"),
+        ({"losses": {"a/b": [1]}}, "its state.json is not that of a training"),
         ({"optimizers": {}}, "does not fit this run's recipe"),
         ({"starts": [0, 1, 2, 3]}, "does not fit this run's recipe"),
     ],
@@ -309,16 +312,18 @@ KILLS = 20
 def harness(folder: Path) -> None:
     import torch._dynamo
 
-    import gan_core.report  # noqa: F401
+    import gan_core.runs.report  # noqa: F401
 
     torch.set_num_threads(1)  # a pool of threads does not outlive a fork
     assert forked(lambda: begin(folder / "short", **SHORT)) == 0
     results = {
-        "killed": kill_again_and_again(folder / "killed"), "swept": kill_at_file_operations(folder / "swept"),
-        "full": fill_the_disk(folder / "full"), "workers": interrupt_a_group(folder),
+        "killed": kill_again_and_again(folder / "killed"),
+        "swept": kill_at_file_operations(folder / "swept"),
+        "full": fill_the_disk(folder / "full"),
+        "workers": interrupt_a_group(folder),
         "full_log": fill_the_disk(folder / "full_log", log_every=1, checkpoint_every=None),
         "full_again": fill_the_disk_again(folder / "full_again"),
-    }  # fmt: skip
+    }
     (folder / "results.json").write_text(json.dumps(results))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gan_core.errors import CheckpointError, GanError, InputError
 from gan_core.recipe import parse
-from gan_core.run import Run
+from gan_core.runs.run import Run
 
 RECIPE = parse({"system": "x", "train": {"steps": 7}})
 
@@ -136,11 +136,11 @@ def test_a_rewind_forgets_what_was_made_because_the_training_ended(run):
 def test_looks_and_evaluations_are_rewound_by_their_own_intervals(run):
     for step in (2, 3, 4):
         run.append_log(line(step))
-        run.append_log({"step": step, "phase": "watch", "samples/spread": 1.0})
+        run.append_log({"step": step, "phase": "diagnostics", "samples/spread": 1.0})
         run.append_log({"step": step, "phase": "evaluation", "evaluation/fid": 1.0})
     run.rewind(3, log_every=1, sample_every=2, evaluate_every=3)
     kept = [(each["step"], each["phase"]) for each in map(json.loads, run.log_file.read_text().splitlines())]
-    assert kept == [(2, "adversarial"), (2, "watch"), (2, "evaluation"), (3, "adversarial"), (3, "evaluation")]
+    assert kept == [(2, "adversarial"), (2, "diagnostics"), (2, "evaluation"), (3, "adversarial"), (3, "evaluation")]
     assert [each["step"] for each in run.log()] == [2, 3]
 
 
@@ -157,6 +157,6 @@ def test_what_was_rolled_back_is_on_record_with_the_last_lines_that_it_cost(run)
 
 
 def test_a_run_is_read_without_torch(run):
-    read = f"from gan_core.run import Run; Run.open({str(run.path)!r}).recipe"
+    read = f"from gan_core.runs.run import Run; Run.open({str(run.path)!r}).recipe"
     code = f"import sys; {read}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

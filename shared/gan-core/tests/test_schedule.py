@@ -11,9 +11,9 @@ import torch
 from gan_core import Phase, Player, TensorSource
 from gan_core.data import FittedData, Spec
 from gan_core.errors import RecipeError
-from gan_core.game import Game
+from gan_core.play.game import Game
 from gan_core.recipe import parse
-from gan_core.schedule import Limits, Point, Schedule, cut, in_steps, lengths
+from gan_core.training.schedule import Limits, Point, Schedule, cut, in_steps, lengths
 
 BEGUN = Point()
 
@@ -137,10 +137,7 @@ def test_with_steps_alone_the_plan_is_in_whole_steps(steps: int) -> None:
     course = played(schedule, lambda phase: (7, 0.5))
     ends = [0, *cut(schedule.phases, steps)]
     assert counts(course) == [end - start for start, end in pairwise(ends)]
-    expected = [
-        ((step - start) / (end - start)) for start, end in pairwise(ends)
-        for step in range(start + 1, end + 1)
-    ]  # fmt: skip
+    expected = [((step - start) / (end - start)) for start, end in pairwise(ends) for step in range(start + 1, end + 1)]
     assert [progress for _, progress in course] == expected  # bit for bit
     assert schedule.starts == ends[:-1]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core.errors import CheckpointError, InputError
-from gan_core.similarity import LPIPS, SMALLEST_MULTISCALE, load_lpips, ms_ssim, psnr, ssim
+from gan_core.measure.similarity import LPIPS, SMALLEST_MULTISCALE, load_lpips, ms_ssim, psnr, ssim
 
 
 def noise(size: int, *, channels: int = 3, seed: int = 0) -> Tensor:

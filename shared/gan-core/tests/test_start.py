@@ -8,13 +8,13 @@ from torch import nn
 
 import gan_core
 from gan_core.api import open_recipe, resume, train_recipe
-from gan_core.checkpoint import sha256
 from gan_core.cli import build
 from gan_core.errors import CheckpointError, InputError, RecipeError
-from gan_core.game import Player
+from gan_core.models.checkpoint import sha256
+from gan_core.models.start import start_networks
+from gan_core.play.game import Player
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import parse, read_recipe
-from gan_core.start import start_networks
-from gan_core.two_player import TwoPlayerGame
 
 
 @pytest.fixture
@@ -25,8 +25,15 @@ def first(toy, tmp_path):
 
 def frozen(toy, folder, **start):
     """The game of a training so slow that its networks are still those that it started with."""
-    run = toy.train("plain", data="cloud", out=folder, start=start, steps=1, shown=False,
-                    changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+    run = toy.train(
+        "plain",
+        data="cloud",
+        out=folder,
+        start=start,
+        steps=1,
+        shown=False,
+        changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30},
+    )
     return toy.load(run.path), run
 
 
@@ -68,10 +75,18 @@ def test_the_recipe_of_a_run_starts_again_from_the_same_weights_and_no_others(to
 
 
 def test_a_run_is_resumed_without_what_it_started_from(toy, first, tmp_path):
-    whole = toy.train("plain", data="cloud", out=tmp_path / "whole", start={"generator": first.path}, steps=4,
-                      checkpoint_every=2, shown=False)  # fmt: skip
-    half = toy.train("plain", data="cloud", out=tmp_path / "half", start={"generator": first.path}, steps=2,
-                     shown=False)  # fmt: skip
+    whole = toy.train(
+        "plain",
+        data="cloud",
+        out=tmp_path / "whole",
+        start={"generator": first.path},
+        steps=4,
+        checkpoint_every=2,
+        shown=False,
+    )
+    half = toy.train(
+        "plain", data="cloud", out=tmp_path / "half", start={"generator": first.path}, steps=2, shown=False
+    )
     for file in sorted(first.path.rglob("*.safetensors")):
         file.unlink()
     resume(half.path, steps=4, shown=False)
@@ -92,9 +107,17 @@ def test_what_is_missing_is_new_and_named(toy, first, tmp_path, caplog):
     game = TwoPlayerGame(generator, nn.Linear(2, 1))
     before = generator.more.weight.clone()
     with caplog.at_level(logging.WARNING):
-        gan_core.train(game, data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False, steps=1,
-                       batch_size=4, device="cpu", start={"generator": first.path},
-                       changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+        gan_core.train(
+            game,
+            data={"points": torch.zeros(8, 2)},
+            out=tmp_path / "run",
+            shown=False,
+            steps=1,
+            batch_size=4,
+            device="cpu",
+            start={"generator": first.path},
+            changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30},
+        )
     assert same(game.generator.hidden, toy.load(first.path).generator.hidden)
     assert torch.equal(game.generator.more.weight, before)
     assert [record.getMessage() for record in caplog.records] == [
@@ -118,7 +141,7 @@ def test_a_network_may_have_a_part_named_network(tmp_path):
     games = [TwoPlayerGame(Wrapping(), Wrapping()) for _ in range(2)]
     folder = games[0].save_pretrained(tmp_path / "model")
     recipe = parse({"system": "x", "start": {"generator": str(folder), "discriminator": str(folder)}})
-    start_networks(games[1], recipe, None)
+    start_networks(games[1], recipe, {})
     assert same(games[1], games[0])
 
 
@@ -130,9 +153,17 @@ def test_a_network_within_another_is_started(tmp_path):
     first, second = Several(), Several()
     folder = first.save_pretrained(tmp_path / "model")
     rest = second.generator.out.weight.detach().clone()
-    run = gan_core.train(second, data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False, steps=1,
-                         batch_size=4, device="cpu", start={"generator.network": folder},
-                         changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30})  # fmt: skip
+    run = gan_core.train(
+        second,
+        data={"points": torch.zeros(8, 2)},
+        out=tmp_path / "run",
+        shown=False,
+        steps=1,
+        batch_size=4,
+        device="cpu",
+        start={"generator.network": folder},
+        changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30},
+    )
     assert same(second.generator.network, first.generator.network)
     assert torch.equal(second.generator.out.weight, rest)
     assert run.recipe.start["generator.network"].source == str(folder)
@@ -153,16 +184,28 @@ def test_a_network_within_another_is_started(tmp_path):
 def test_what_cannot_be_a_start_says_why_before_a_run_is_made(toy, first, tmp_path, start, words):
     start = {key: value.replace("RUN", str(first.path)) for key, value in start.items()}
     with pytest.raises(InputError) as error:
-        toy.train("plain", data="cloud", out=tmp_path / "run", start=start, shown=False,
-                  changes={"network.generator": {"width": 6}} if "hidden.bias" in words else {})  # fmt: skip
+        toy.train(
+            "plain",
+            data="cloud",
+            out=tmp_path / "run",
+            start=start,
+            shown=False,
+            changes={"network.generator": {"width": 6}} if "hidden.bias" in words else {},
+        )
     assert str(error.value).replace(str(first.path), "RUN").startswith(words)
     assert not (tmp_path / "run").exists()
 
 
 def test_networks_of_other_sizes_are_no_start(toy, first, tmp_path):
     with pytest.raises(CheckpointError, match=r"`hidden.bias` is \[8\] in .*, but \[6\] here; give the networks"):
-        toy.train("plain", data="cloud", out=tmp_path / "run", start={"generator": first.path}, shown=False,
-                  changes={"network.generator": {"width": 6}})  # fmt: skip
+        toy.train(
+            "plain",
+            data="cloud",
+            out=tmp_path / "run",
+            start={"generator": first.path},
+            shown=False,
+            changes={"network.generator": {"width": 6}},
+        )
 
 
 def test_a_second_system_trains_against_a_frozen_one(toy, first, tmp_path):
@@ -185,9 +228,17 @@ def test_a_second_system_trains_against_a_frozen_one(toy, first, tmp_path):
     before = toy.load(first.path).generator
     game = Encoding(toy.create("plain").generator)
     points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-    run = gan_core.train(game, data={"points": points}, out=tmp_path / "second", shown=False, steps=100, batch_size=16,
-                         device="cpu", start={"generator": first.path},
-                         changes={"train.log_every": 10, "optimizer.learning_rate": 0.02})  # fmt: skip
+    run = gan_core.train(
+        game,
+        data={"points": points},
+        out=tmp_path / "second",
+        shown=False,
+        steps=100,
+        batch_size=16,
+        device="cpu",
+        start={"generator": first.path},
+        changes={"train.log_every": 10, "optimizer.learning_rate": 0.02},
+    )
     assert same(game.generator, before)
     losses = [line["encoder/distance"] for line in run.log()]
     assert losses[-1] < 0.9 * losses[0]

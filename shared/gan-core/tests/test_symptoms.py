@@ -12,21 +12,27 @@ import pytest
 import torch
 import yaml
 
+from gan_core.play.regularizers import REGULARIZERS
 from gan_core.recipe import parse, parse_value
-from gan_core.regularizers import REGULARIZERS
-from gan_core.report import read_run
-from gan_core.run import WATCH
-from gan_core.symptoms import ENOUGH, SYMPTOMS, look_for_symptoms
+from gan_core.runs.record import read_run
+from gan_core.runs.run import DIAGNOSTICS
+from gan_core.runs.symptoms import ENOUGH, SYMPTOMS, look_for_symptoms
 
 HEALTHY = {
-    "discriminator/adversarial": 1.2, "discriminator/of_guessing": 0.87,
-    "discriminator/real_logits": 0.5, "discriminator/fake_logits": -0.4,
-    "generator/adversarial": 0.8, "discriminator/gradient_norm": 2.0, "generator/gradient_norm": 1.0,
-}  # fmt: skip
+    "discriminator/adversarial": 1.2,
+    "discriminator/of_guessing": 0.87,
+    "discriminator/real_logits": 0.5,
+    "discriminator/fake_logits": -0.4,
+    "generator/adversarial": 0.8,
+    "discriminator/gradient_norm": 2.0,
+    "generator/gradient_norm": 1.0,
+}
 RECIPE = {
-    "system": "gan", "objective": "non_saturating", "optimizer": {"name": "adam", "learning_rate": 0.002},
+    "system": "gan",
+    "objective": "non_saturating",
+    "optimizer": {"name": "adam", "learning_rate": 0.002},
     "train": {"steps": 1000, "batch_size": 64, "log_every": 10},
-}  # fmt: skip
+}
 SEEN = {"samples/nearest": 0.9, "samples/spread": 0.8, "held_out/recognised": 0.52}
 
 
@@ -51,7 +57,7 @@ class Made:
             | {name: value(n) if callable(value) else value for name, value in named.items() if value is not None}
             for n in range(count)
         ]
-        lines.append({"step": 10 * count, "phase": WATCH, **seen})
+        lines.append({"step": 10 * count, "phase": DIAGNOSTICS, **seen})
         (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return self
 
@@ -79,13 +85,11 @@ def test_a_healthy_run_has_no_symptom_and_says_what_was_seen(made):
     assert made.checks(good=True) == {
         "finite": "every value that was logged is finite",
         "collapse": "two samples differ 0.80 times as much as two of the data, and the most alike 0.90 times",
-        "discriminator":
-            "its loss is 0.87 times what guessing costs, with logits of 0.5 for real and -0.4 for fake",
+        "discriminator": "its loss is 0.87 times what guessing costs, with logits of 0.5 for real and -0.4 for fake",
         "memory": "it finds an item that it is trained on more real than one held out 52% of the time",
         "gradients": "norms at the end: discriminator's 2, generator's 1",
-        "oscillation":
-            "the loss of the discriminator goes 0 times from far below guessing to far above or back",
-    }  # fmt: skip
+        "oscillation": "the loss of the discriminator goes 0 times from far below guessing to far above or back",
+    }
 
 
 # Each symptom.
@@ -127,7 +131,7 @@ def test_samples_that_are_alike_are_found(made, seen):
 def test_only_the_last_look_counts(made):
     made.write(seen=SEEN | {"samples/spread": 0.1})
     with (made.folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 1000, "phase": WATCH, **SEEN}) + "\n")
+        file.write(json.dumps({"step": 1000, "phase": DIAGNOSTICS, **SEEN}) + "\n")
     assert made.wrong == {}
 
 
@@ -260,7 +264,12 @@ def test_only_the_last_phase_is_looked_at(made):
 
 @pytest.mark.parametrize(
     "hostile",
-    ['{"step": 1000, "phase": []}', "[]", '{"step": 1e999}', '{"step": 1000, "phase": "watch", "samples/spread": "x"}'],
+    [
+        '{"step": 1000, "phase": []}',
+        "[]",
+        '{"step": 1e999}',
+        '{"step": 1000, "phase": "diagnostics", "samples/spread": "x"}',
+    ],
 )
 def test_what_anybody_may_have_written_is_no_crash(made, hostile):
     (made.folder / "log.jsonl").write_text(f"{hostile}\n")

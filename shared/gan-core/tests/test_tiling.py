@@ -13,20 +13,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from gan_core.blocks import CONVOLUTIONS, TRANSPOSED
 from gan_core.errors import InputError
+from gan_core.nn.blocks import CONVOLUTIONS, TRANSPOSED
 from gan_core.nn.tiling import Needs, Tiling, spans, tiled
-from gan_core.translators import ResNetTranslator, UNetTranslator
+from gan_core.nn.translators import ResNetTranslator, UNetTranslator
 
 
 def strided(ndim: int) -> nn.Module:
     """Halves and doubles; an output depends on inputs up to 4 away, 1 + 1.5 + 1.5."""
     torch.manual_seed(0)
     return nn.Sequential(
-        CONVOLUTIONS[ndim](2, 4, 3, padding=1, padding_mode="reflect"), nn.Tanh(),
-        CONVOLUTIONS[ndim](4, 4, 4, stride=2, padding=1), nn.Tanh(),
+        CONVOLUTIONS[ndim](2, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Tanh(),
+        CONVOLUTIONS[ndim](4, 4, 4, stride=2, padding=1),
+        nn.Tanh(),
         TRANSPOSED[ndim](4, 3, 4, stride=2, padding=1),
-    )  # fmt: skip
+    )
 
 
 def noise(*shape: int) -> Tensor:
@@ -150,9 +152,14 @@ def test_all_tiles_start_at_multiples_cover_the_axis_and_are_large_enough() -> N
 
 
 @pytest.mark.parametrize(
-    ("settings", "least"), [({"tile": 16, "margin": 8}, 17), ({"tile": 16, "blend": 8}, 24),
-                            ({"tile": 32, "margin": 5, "multiple": 16}, 48), ({"tile": 7, "least": 8}, 16)]
-)  # fmt: skip
+    ("settings", "least"),
+    [
+        ({"tile": 16, "margin": 8}, 17),
+        ({"tile": 16, "blend": 8}, 24),
+        ({"tile": 32, "margin": 5, "multiple": 16}, 48),
+        ({"tile": 7, "least": 8}, 16),
+    ],
+)
 def test_a_tile_that_is_too_small_is_refused_with_the_size_that_is_enough(settings: Any, least: int) -> None:
     with pytest.raises(InputError, match=rf"^a tile of \d+ is too small .*; make it {least} or more$"):
         spans(160, **settings)
@@ -180,9 +187,12 @@ def test_a_file_is_read_and_written_part_by_part(tmp_path: Path) -> None:
     shown: list[tuple[int, int]] = []
     out[:] = np.nan  # what a buffer holds before does not matter
     doubled = tiled(
-        lambda part: F.interpolate(part, scale_factor=2), source, Tiling(16, blend=4), out=out.reshape,
+        lambda part: F.interpolate(part, scale_factor=2),
+        source,
+        Tiling(16, blend=4),
+        out=out.reshape,
         show=lambda number, total: shown.append((number, total)),
-    )  # fmt: skip
+    )
     assert_close(torch.from_numpy(np.array(doubled)), F.interpolate(torch.tensor(np.array(source)), scale_factor=2))
     assert shown == [(k, 16) for k in range(1, 17)]
 

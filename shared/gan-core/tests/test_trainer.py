@@ -20,11 +20,11 @@ from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
-from gan_core.checkpoint import read_checkpoint, write_checkpoint
 from gan_core.data import Source, Spec, TensorDataset, hold_out
 from gan_core.errors import NonFiniteError, RecipeError
-from gan_core.objectives import wasserstein
-from gan_core.run import Run
+from gan_core.models.checkpoint import read_checkpoint, write_checkpoint
+from gan_core.play.objectives import wasserstein
+from gan_core.runs.run import Run
 
 
 def fit(game: Game, out: Path, data: Any = None, **settings: Any) -> Run:
@@ -225,8 +225,11 @@ def test_what_its_author_froze_is_nobody_s_and_keeps_every_bit(tmp_path: Path) -
     )
     files, state = read_checkpoint(run.checkpoints()[-1])
     assert len(state["optimizers"]["discriminator"][0]["params"]) == 4  # of two layers
-    assert not any(tuple(tensor.shape) == (3, 1) for name, tensor in files["optimizers.safetensors"].items()
-                   if name.startswith("discriminator/"))  # fmt: skip
+    assert not any(
+        tuple(tensor.shape) == (3, 1)
+        for name, tensor in files["optimizers.safetensors"].items()
+        if name.startswith("discriminator/")
+    )
     assert "generator.2.bias" not in files["average.safetensors"]
     assert "generator.2.weight" in files["average.safetensors"]
     resumed = Frozen()
@@ -646,9 +649,16 @@ def test_the_log_has_the_means_of_each_interval(tmp_path: Path) -> None:
     assert [line["first/square"] for line in lines] == [6.0, 51.0, 110.5]  # (0+1+4+9+16)/5, (25+…+81)/5, (100+121)/2
     assert [line.get("first/lazy") for line in lines] == [20.0, 80.0, None]  # of the steps that have it: (0+40)/2, 80
     assert set(lines[0]) == {
-        "step", "phase", "first/step", "first/lazy", "first/square", "second/slope", "samples_per_second",
-        "first/gradient_norm", "second/gradient_norm",
-    }  # fmt: skip
+        "step",
+        "phase",
+        "first/step",
+        "first/lazy",
+        "first/square",
+        "second/slope",
+        "samples_per_second",
+        "first/gradient_norm",
+        "second/gradient_norm",
+    }
     assert {line["phase"] for line in lines} == {"adversarial"}
     assert all(line["samples_per_second"] > 0 for line in lines)
 
@@ -666,11 +676,11 @@ def test_a_line_has_the_gradients_of_the_step_that_it_ends_with(tmp_path: Path) 
 
 
 def test_an_infinite_gradient_whose_step_is_skipped_is_left_out_of_the_log(tmp_path: Path) -> None:
-    def skip(seat: Any, batches: Any) -> dict[str, Tensor]:
+    def skip(state: Any, batches: Any) -> dict[str, Tensor]:
         """What a scaler does with it."""
-        (weight,) = seat.parameters
+        (weight,) = state.parameters
         weight.grad, before = torch.full_like(weight, math.inf), weight.detach().clone()
-        seat.update()
+        state.update()
         weight.data.copy_(before)
         return {"slope": torch.ones(())}
 
@@ -692,15 +702,19 @@ def test_what_is_seen_of_the_samples_has_lines_of_its_own(tmp_path: Path) -> Non
     run = fit(game, tmp_path, data={"rows": game.rows}, steps=7, log_every=2, sample_every=3)
     lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
     seen = {"samples/nearest": 0.5, "samples/spread": 0.5}
-    assert [line for line in lines if line["phase"] == "watch"] == [
-        {"step": step, "phase": "watch", **seen} for step in (3, 6, 7)
+    assert [line for line in lines if line["phase"] == "diagnostics"] == [
+        {"step": step, "phase": "diagnostics", **seen} for step in (3, 6, 7)
     ]
     assert [line["step"] for line in run.log()] == [2, 4, 6, 7]
     game = Rows()
     game.rows = torch.arange(20.0)[:, None]
     resume(tmp_path, steps=9, game=game, data={"rows": game.rows}, shown=False)
     lines = [json.loads(line) for line in run.log_file.read_text().splitlines()]
-    assert [line["step"] for line in lines if line["phase"] == "watch"] == [3, 6, 9]  # of the end there is none now
+    assert [line["step"] for line in lines if line["phase"] == "diagnostics"] == [
+        3,
+        6,
+        9,
+    ]  # of the end there is none now
 
 
 def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
@@ -749,8 +763,10 @@ def test_after_every_turn_a_game_is_told_the_means_of_what_was_logged(tmp_path: 
     fit(Steered(), tmp_path, steps=1, batch_size=12, accumulate=4, changes=changes)
     # The second's weight goes from 0 by -0.5 · 3, and its slope is 3 already in its first turn.
     assert told == [
-        ("first", {"slope": 0.0}), ("second", {"slope": 0.0, "row": 5.5}), ("second", {"slope": -4.5, "row": 5.5})
-    ]  # fmt: skip
+        ("first", {"slope": 0.0}),
+        ("second", {"slope": 0.0, "row": 5.5}),
+        ("second", {"slope": -4.5, "row": 5.5}),
+    ]
 
 
 def test_a_loss_sees_the_rates_of_all_players_also_after_a_resume(tmp_path: Path) -> None:
@@ -964,8 +980,7 @@ def finite(run: Run) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("term", "what"),
-    [("loss", r"first/loss is -inf"), ("gradient", r"the weights of generator\.value are not finite")],
+    ("term", "what"), [("loss", r"first/loss is -inf"), ("gradient", r"the weights of generator\.value are not finite")]
 )
 def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path: Path, term: str, what: str) -> None:
     with pytest.raises(NonFiniteError, match=rf"^step 6: {what}; rolled back to step 4; continue with ") as error:
@@ -1097,8 +1112,9 @@ def wgan_gp(width: int = 8) -> TwoPlayerGame:
     return TwoPlayerGame(
         Generator(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2)),
         nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1), nn.Flatten(0)),
-        objective=wasserstein, regularizers=[GradientPenalty()],
-    )  # fmt: skip
+        objective=wasserstein,
+        regularizers=[GradientPenalty()],
+    )
 
 
 def difference(one: Game, other: Game) -> float:

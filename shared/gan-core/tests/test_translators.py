@@ -4,7 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core.errors import DataError
-from gan_core.translators import PatchDiscriminator, ResidualBlock, ResNetTranslator, UNetTranslator
+from gan_core.nn.translators import PatchDiscriminator, ResidualBlock, ResNetTranslator, UNetTranslator
 
 
 def small(network, **settings):
@@ -126,15 +126,34 @@ def test_biases_begin_at_zero_and_weights_are_small_and_normal(network):
 
 
 REFUSED = [
-    (ResNetTranslator, {}, (64, 66), "the sample's size is 64x66; a ResNet translator needs sides of multiples of 4, "
-     "at least 8. Resize, crop or pad it."),
-    (ResNetTranslator, {}, (4, 8), "the sample's size is 4x8; a ResNet translator needs sides of multiples of 4, "
-     "at least 8. Resize, crop or pad it."),
-    (UNetTranslator, {"depth": 5}, (64, 48), "the sample's size is 64x48; a U-Net of depth 5 needs sides of multiples "
-     "of 32, at least 32. Resize, crop or pad it, or lower `depth`."),
-    (PatchDiscriminator, {}, (23, 64), "the sample's size is 23x64; a PatchGAN of 3 layers needs sides of 24 or more. "
-     "Enlarge it or lower `layers`."),
-]  # fmt: skip
+    (
+        ResNetTranslator,
+        {},
+        (64, 66),
+        "the sample's size is 64x66; a ResNet translator needs sides of multiples of 4, "
+        "at least 8. Resize, crop or pad it.",
+    ),
+    (
+        ResNetTranslator,
+        {},
+        (4, 8),
+        "the sample's size is 4x8; a ResNet translator needs sides of multiples of 4, "
+        "at least 8. Resize, crop or pad it.",
+    ),
+    (
+        UNetTranslator,
+        {"depth": 5},
+        (64, 48),
+        "the sample's size is 64x48; a U-Net of depth 5 needs sides of multiples "
+        "of 32, at least 32. Resize, crop or pad it, or lower `depth`.",
+    ),
+    (
+        PatchDiscriminator,
+        {},
+        (23, 64),
+        "the sample's size is 23x64; a PatchGAN of 3 layers needs sides of 24 or more. Enlarge it or lower `layers`.",
+    ),
+]
 
 
 @pytest.mark.parametrize(("network", "settings", "sides", "message"), REFUSED)
@@ -149,17 +168,25 @@ def test_a_size_that_does_not_fit_is_refused(network, settings, sides, message):
 def test_the_shortest_sides_are_accepted(settings, norm):
     network = small(PatchDiscriminator, norm=norm, **settings)
     assert network(torch.zeros(2, 3, network.least, network.least)).numel() == 2
-    for network in (small(ResNetTranslator, norm=norm, blocks=1), small(UNetTranslator, norm=norm, depth=1),
-                    small(UNetTranslator, norm=norm, depth=3)):  # fmt: skip
+    for network in (
+        small(ResNetTranslator, norm=norm, blocks=1),
+        small(UNetTranslator, norm=norm, depth=1),
+        small(UNetTranslator, norm=norm, depth=3),
+    ):
         assert network(torch.zeros(1, 3, network.least, network.least)).shape == (1, 3, network.least, network.least)
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize(
     ("network", "settings", "reach"),
-    [(ResNetTranslator, {"blocks": 0}, 12), (ResNetTranslator, {"blocks": 3}, 36), (UNetTranslator, {"depth": 1}, 3),
-     (UNetTranslator, {"depth": 3}, 21), (UNetTranslator, {"depth": 4}, 45)],
-)  # fmt: skip
+    [
+        (ResNetTranslator, {"blocks": 0}, 12),
+        (ResNetTranslator, {"blocks": 3}, 36),
+        (UNetTranslator, {"depth": 1}, 3),
+        (UNetTranslator, {"depth": 3}, 21),
+        (UNetTranslator, {"depth": 4}, 45),
+    ],
+)
 def test_the_reach_is_how_far_an_output_depends_on_inputs(network, settings, reach, norm):
     translator = small(network, norm=norm, in_channels=1, out_channels=1, ndim=1, dropout=0.0, **settings).eval()
     assert translator.reach == reach

@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from gan_core import draws
 from gan_core.errors import RecipeError
-from gan_core.objectives import wasserstein
-from gan_core.regularizers import GradientPenalty
-from gan_core.two_player import TwoPlayerGame, latent_dim
+from gan_core.play.objectives import wasserstein
+from gan_core.play.regularizers import GradientPenalty
+from gan_core.play.two_player import TwoPlayerGame, latent_dim
 
 CPU = torch.device("cpu")
 
@@ -92,8 +92,9 @@ def test_regularizers_are_terms_of_the_discriminator():
 def test_each_player_owns_one_network():
     plain = game()
     assert {player.name: player.networks for player in plain.players()} == {
-        "discriminator": (plain.discriminator,), "generator": (plain.generator,)
-    }  # fmt: skip
+        "discriminator": (plain.discriminator,),
+        "generator": (plain.generator,),
+    }
 
 
 def test_both_networks_have_the_same_classes():

@@ -13,11 +13,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.testing import assert_close
 
 from gan_core import draws, train
-from gan_core.augment import reflected
-from gan_core.blocks import MinibatchDeviation, equalized, group_size, pack, unpack
 from gan_core.errors import RecipeError
-from gan_core.objectives import OBJECTIVES, Objective, minimax, non_saturating
-from gan_core.regularizers import (
+from gan_core.nn.augment import reflected
+from gan_core.nn.blocks import MinibatchDeviation, equalized, group_size, pack, unpack
+from gan_core.play.objectives import OBJECTIVES, Objective, minimax, non_saturating
+from gan_core.play.regularizers import (
     REGULARIZERS,
     AdaptiveAugmentation,
     Consistency,
@@ -39,9 +39,9 @@ from gan_core.regularizers import (
     Unrolled,
     WeightClipping,
 )
-from gan_core.regularizers.features import Nearness
-from gan_core.regularizers.views import flip_and_shift
-from gan_core.two_player import TwoPlayerGame
+from gan_core.play.regularizers.features import Nearness
+from gan_core.play.regularizers.views import flip_and_shift
+from gan_core.play.two_player import TwoPlayerGame
 
 CPU = torch.device("cpu")
 
@@ -425,9 +425,14 @@ def test_unrolling_through_adam_is_what_adam_does_and_its_derivative() -> None:
 def test_unrolling_through_adam_needs_adam(tmp_path) -> None:
     with pytest.raises(RecipeError) as error:
         train(
-            game(Unrolled()), data=batch(16), out=tmp_path / "run", steps=1, batch_size=8, shown=False,
+            game(Unrolled()),
+            data=batch(16),
+            out=tmp_path / "run",
+            steps=1,
+            batch_size=8,
+            shown=False,
             changes={"optimizer.name": "rmsprop"},
-        )  # fmt: skip
+        )
     assert "uses the discriminator's Adam, but it has RMSprop; set `regularizers.unrolled.learning_rate`" in str(
         error.value
     )

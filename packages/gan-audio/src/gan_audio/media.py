@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_core.errors import DataError, InputError
-from gan_core.files import Files, Unreadable, open_files, printable, read_member, replacing
-from gan_core.files import count as plural
-from gan_core.media import split_samples, write_each
+from gan_core.data.files import Files, open_files, read_member
+from gan_core.errors import DataError, InputError, Unreadable, printable
+from gan_core.errors import count as plural
+from gan_core.media.items import split_samples, write_each
+from gan_core.media.writing import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
     from torch import Tensor
 
-    from gan_audio.mel import MelContract
-    from gan_core.game import Game
-    from gan_core.media import Samples
+    from gan_audio.mel.contract import MelContract
+    from gan_core.media.items import Samples
+    from gan_core.play.game import Game
 
     Array = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def write_samples(
     Args:
         samples: by name, those of one item side by side: sounds `[N, channels, samples]` in [-1, 1]; or something else
             of two axes that is shown as it is, the first upwards: mels `[N, bands, frames]`, or rolls `[N, 1, H, W]`.
-            Or tunes `[N, 2, steps]` under one name, whole numbers: pitches and chords (`gan_audio.midi`).
+            Or tunes `[N, 2, steps]` under one name, whole numbers: pitches and chords (`gan_audio.tune.midi`).
         stem: output path without the suffix; its folder is created if needed.
         columns: number of items in a row (default: a square picture).
         game: game that generated the samples. If its data specification has no sample rate, the axes have no ticks and
@@ -90,9 +91,13 @@ def write_samples(
 
 
 def write_items(
-    samples: Samples, folder: Path, *, count: int | None = None, labels: Mapping[str, Sequence[str]] | None = None,
+    samples: Samples,
+    folder: Path,
+    *,
+    count: int | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
     game: Game | None = None,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Writes each item to a file of its own.
 
     Sounds are written as `00000.wav`, …, or as `00000_NAME.wav`, … if an item has several; tunes as `00000.mid`, …; and
@@ -116,12 +121,12 @@ def write_items(
     first, parts = split_samples(samples)
     number = count or len(next(iter(first.values())))
     if _tunes(first) is not None:
-        from gan_audio.midi import write_midi
+        from gan_audio.tune.midi import write_midi
 
         tunes = (tensor.cpu().numpy() for part in parts for tensor in [_tunes(part)] if tensor is not None)
         return write_each(({"tune": part} for part in tunes), folder, ".mid", write_midi, count=number, labels=labels)
     if (contract := contract_of(game)) is not None and len(first) == 1 and not is_sound(next(iter(first.values()))):
-        from gan_audio.mel import SUFFIX, write_mel
+        from gan_audio.mel.contract import SUFFIX, write_mel
 
         return write_each(
             parts, folder, SUFFIX, lambda path, mel: write_mel(path, mel, contract), count=number, labels=labels
@@ -130,10 +135,14 @@ def write_items(
 
 
 def _write_sounds(
-    parts: Iterable[Mapping[str, Tensor]], folder: Path, rate: int, *, count: int,
+    parts: Iterable[Mapping[str, Tensor]],
+    folder: Path,
+    rate: int,
+    *,
+    count: int,
     labels: Mapping[str, Sequence[str]] | None,
-) -> list[Path]:  # fmt: skip
-    from gan_audio.files import write_wav
+) -> list[Path]:
+    from gan_audio.sound.files import write_wav
 
     clipped = 0
 
@@ -167,7 +176,7 @@ def write_joined(parts: Iterable[Tensor], path: Path, game: Game) -> None:
     """
     from torch.nn.functional import pad
 
-    from gan_audio.files import open_wav
+    from gan_audio.sound.files import open_wav
 
     sounds = (sound for part in parts for sound in part)
     first = next(sounds)
@@ -188,7 +197,7 @@ def read_items(folder: Path) -> dict[str, Tensor]:
     """
     import torch
 
-    from gan_audio.files import read_header, read_sound
+    from gan_audio.sound.files import read_header, read_sound
 
     files = open_files(folder)
     if midis := [name for name in files.sizes if name.endswith(".mid")]:
@@ -230,7 +239,7 @@ def known_rate_of(game: Game | None, place: object) -> int:
 
 def contract_of(game: Game | None) -> MelContract | None:
     """Returns the contract of the mels that a game generates or reads; None if it has none."""
-    from gan_audio.mel import HasContract
+    from gan_audio.mel.contract import HasContract
 
     return game.contract if isinstance(game, HasContract) else None
 
@@ -250,8 +259,10 @@ def is_tune(tensor: Tensor) -> bool:
 
 def _drawn(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the samples that can be drawn, as `[N, channels, samples]` or `[N, H, W]`."""
-    flat = {key: tensor.squeeze(1) if tensor.ndim == 4 and tensor.shape[1] == 1 else tensor
-            for key, tensor in samples.items()}  # fmt: skip
+    flat = {
+        key: tensor.squeeze(1) if tensor.ndim == 4 and tensor.shape[1] == 1 else tensor
+        for key, tensor in samples.items()
+    }
     drawn = {key: tensor.detach().float().cpu() for key, tensor in flat.items() if tensor.ndim == 3 and tensor.numel()}
     _number(drawn, samples)
     return drawn
@@ -305,7 +316,7 @@ def in_few_colours(picture: Image.Image) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    from gan_audio.spectrogram import colours
+    from gan_audio.sound.spectrogram import colours
 
     steps = np.linspace(0, 1, GREYS)[:, None]
     greys = np.array(INK) * (1 - steps) + np.array(PAPER) * steps
@@ -323,7 +334,7 @@ def _pictures(tensor: Tensor, width: int, height: int, rate: int, seconds: float
     import numpy as np
     from PIL import Image
 
-    from gan_audio.spectrogram import HIGHEST, LOWEST, colours, levels
+    from gan_audio.sound.spectrogram import HIGHEST, LOWEST, colours, levels
 
     arrays = tensor.nan_to_num(0.0).double().numpy()
     if is_sound(tensor):
@@ -336,7 +347,7 @@ def _pictures(tensor: Tensor, width: int, height: int, rate: int, seconds: float
 
 def name_frequencies(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rate: int) -> None:
     """Draws the frequency axis of a spectrogram, with labels in Hz or kHz."""
-    from gan_audio.spectrogram import frequency_ticks
+    from gan_audio.sound.spectrogram import frequency_ticks
 
     left, top, _, height = box
     for hz, place in frequency_ticks(rate, height, FREQUENCIES_APART):
@@ -365,7 +376,7 @@ def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
     """Writes sounds one after the other, grouped by item, with a short silence after each."""
     import torch
 
-    from gan_audio.files import open_wav
+    from gan_audio.sound.files import open_wav
 
     channels = max(tensor.shape[1] for tensor in sounds)
     silence = torch.zeros(channels, round(SILENCE * rate))
@@ -393,8 +404,8 @@ def _write_tunes(tunes: Tensor, path: Path, columns: int | None) -> Path:
     import numpy as np
     import torch
 
-    from gan_audio.midi import SILENT, STEPS, write_midi
-    from gan_audio.rolls import RATE, draw_rolls, synthesize
+    from gan_audio.tune.midi import SILENT, STEPS, write_midi
+    from gan_audio.tune.rolls import RATE, draw_rolls, synthesize
 
     every = tunes.cpu().numpy()
     with replacing(path) as partial:
@@ -412,7 +423,7 @@ def _read_tune_items(folder: Path, files: Files, names: list[str]) -> Tensor:
     import numpy as np
     import torch
 
-    from gan_audio.midi import MAX_BYTES, SILENT, STEPS, read_midi
+    from gan_audio.tune.midi import MAX_BYTES, SILENT, STEPS, read_midi
 
     tunes = []
     for name in names:

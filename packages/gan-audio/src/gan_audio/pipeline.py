@@ -14,15 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_audio.files import SUFFIXES, WavWriter, open_wav
-from gan_audio.mel import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
-from gan_audio.mel import SUFFIX as MEL_SUFFIX
-from gan_audio.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive
+from gan_audio.mel.contract import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
+from gan_audio.mel.contract import SUFFIX as MEL_SUFFIX
+from gan_audio.sound.files import SUFFIXES, WavWriter, open_wav
+from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive
 from gan_audio.systems.vocoder import Vocoder
-from gan_core.errors import DataError, InputError
-from gan_core.files import NAMED, count
-from gan_core.game import Game
+from gan_core.errors import NAMED, DataError, InputError, count
 from gan_core.jobs import PIPE, FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
+from gan_core.play.game import Game
 
 SOUNDS = FileKind("sound", SUFFIXES)
 SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
@@ -153,14 +152,22 @@ def as_vocoder(game: Game, name: str) -> Vocoder:
     """
     if isinstance(game, Vocoder):
         return game
-    raise InputError(f"{name}: is a model of {game.title}, which is not a vocoder; "
-                     "use the model of a vocoder, or `generate`")  # fmt: skip
+    raise InputError(
+        f"{name}: is a model of {game.title}, which is not a vocoder; use the model of a vocoder, or `generate`"
+    )
 
 
 def vocode(
-    game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False,
-    convert: bool = False, mono: bool = False, shard: Shard | None = None,
-) -> Outcome:  # fmt: skip
+    game: Vocoder,
+    given: Sequence[str],
+    out: str,
+    *,
+    raw: Raw | None = None,
+    raw_out: bool = False,
+    convert: bool = False,
+    mono: bool = False,
+    shard: Shard | None = None,
+) -> Outcome:
     """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's rate.
 
     The result equals that of `game.vocode` on the whole mel, one hop per frame.
@@ -196,9 +203,15 @@ def vocode(
 
 
 def resynthesize(
-    game: Vocoder, given: Sequence[str], out: str, *, raw: Raw | None = None, raw_out: bool = False,
-    mono: bool = False, shard: Shard | None = None,
-) -> Outcome:  # fmt: skip
+    game: Vocoder,
+    given: Sequence[str],
+    out: str,
+    *,
+    raw: Raw | None = None,
+    raw_out: bool = False,
+    mono: bool = False,
+    shard: Shard | None = None,
+) -> Outcome:
     """Converts sounds to mels and back, to 16-bit WAV files of the same length at the model's rate; see `vocode`."""
 
     def check(one: Input, source: Source) -> None:
@@ -241,9 +254,17 @@ def _check_channels(one: Input, sound: FileSound | PipedSound, mono: bool) -> No
 
 
 def _voice(
-    game: Vocoder, given: Sequence[str], out: str, kind: FileKind, check: Callable[[Input, Source], None],
-    chunks: Callable[[Source], Iterator[Tensor]], *, raw: Raw | None, raw_out: bool, shard: Shard | None,
-) -> Outcome:  # fmt: skip
+    game: Vocoder,
+    given: Sequence[str],
+    out: str,
+    kind: FileKind,
+    check: Callable[[Input, Source], None],
+    chunks: Callable[[Source], Iterator[Tensor]],
+    *,
+    raw: Raw | None,
+    raw_out: bool,
+    shard: Shard | None,
+) -> Outcome:
     """Writes the result of `chunks` for each input to its target."""
     if raw_out and out != PIPE:
         raise InputError("`--raw-out` has no effect on files, which are WAV; omit it, or write to `--out -`")

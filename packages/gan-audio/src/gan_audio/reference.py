@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from gan_audio import reference_midinet, reference_vocoders, reference_wavegan
+from gan_audio.published import midinet as reference_midinet
+from gan_audio.published import vocoders as reference_vocoders
+from gan_audio.published import wavegan as reference_wavegan
 
 IMPORTERS = reference_wavegan.IMPORTERS | reference_vocoders.IMPORTERS | reference_midinet.IMPORTERS

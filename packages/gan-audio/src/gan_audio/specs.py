@@ -45,7 +45,7 @@ class SoundSpec(Spec):
 
 
 class TuneSpec(Spec):
-    """Tunes `[2, 16 * bars]`: pitch of the melody and chord, per step (`gan_audio.midi`).
+    """Tunes `[2, 16 * bars]`: pitch of the melody and chord, per step (`gan_audio.tune.midi`).
 
     Attributes:
         bars: length of an item in bars of 16 steps.

@@ -36,9 +36,9 @@ def mel(
     shard: Part = None,
 ) -> Answer | None:
     """Computes mels of sounds, stored with their settings; channels are mixed to one, and sounds are resampled."""
-    from gan_audio.mel import CONTRACTS
+    from gan_audio.mel.contract import CONTRACTS
     from gan_audio.pipeline import write_mels
-    from gan_audio.pipes import Raw
+    from gan_audio.sound.pipes import Raw
     from gan_core.errors import unknown
 
     if contract not in CONTRACTS:
@@ -59,7 +59,7 @@ def vocode(
 ) -> Answer | None:
     """Converts mels, or the mels of sounds, to sound: WAV files or a stream."""
     from gan_audio.pipeline import vocode as work
-    from gan_audio.pipes import Raw
+    from gan_audio.sound.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
     return made(
@@ -71,12 +71,17 @@ def vocode(
 
 
 def resynthesize(
-    model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, mono: Mono = False,
+    model: Model,
+    inputs: Sounds,
+    out: Out = None,
+    raw: RawIn = None,
+    raw_out: RawOut = False,
+    mono: Mono = False,
     shard: Part = None,
-) -> Answer | None:  # fmt: skip
+) -> Answer | None:
     """Converts sounds to mels and back: WAV files of the same length, or a stream."""
     from gan_audio.pipeline import resynthesize as work
-    from gan_audio.pipes import Raw
+    from gan_audio.sound.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
     return made(
@@ -92,7 +97,7 @@ def inspect(
     ] = None,
 ) -> Answer:
     """Describes files: rate, channels, length, level, clipping and silence; or the settings of a mel."""
-    from gan_audio.inspection import inspect_mel, inspect_sound
+    from gan_audio.sound.inspection import inspect_mel, inspect_sound
     from gan_core.jobs import refuse_file
 
     mels = [file for file in files if file.suffix.lower() == ".safetensors"]
@@ -122,8 +127,8 @@ def interpolate(
     """
     from gan_audio import DOMAIN
     from gan_audio.media import write_joined
-    from gan_core.interpolation import interpolated
     from gan_core.jobs import refuse_file
+    from gan_core.play.interpolation import interpolated
 
     if out is None:
         raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")

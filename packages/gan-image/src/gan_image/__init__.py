@@ -1,6 +1,7 @@
 """GANs for images. Importing it loads no torch; public names are imported on first use."""
 
-from gan_core.domain import Demo, Domain, public_names
+from gan_core.cards import Demo
+from gan_core.domain import Domain, public_names
 from gan_image.systems import CARDS
 
 __all__ = ["DOMAIN"]

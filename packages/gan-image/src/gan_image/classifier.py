@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_core.classification import learn, split
 from gan_core.data import BatchStream, TensorDataset, to_device
+from gan_core.measure.classification import learn, split
 
 STEPS, BATCH = 600, 128
 RATE = 4e-3

@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_core.domain import DataCard
+from gan_core.cards import DataCard
+from gan_core.data.downloads import data_home, download
 from gan_core.errors import DataError, MissingDependency
-from gan_core.files import data_home, download
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,37 +25,115 @@ if TYPE_CHECKING:
     from gan_image.sources import ImageSource, PointSource, StackedSource
 
 DATASETS: tuple[DataCard, ...] = (
-    DataCard("digits", "handwritten digits, scanned", "1,797 grey images of 8x8 pixels, 10 classes", "embedded",
-             "gan_image.data:load_digits"),
-    DataCard("gaussian-1d", "one normal distribution on the line", "100,000 points of mean 4, deviation 0.5",
-             "embedded", "gan_image.data:load_gaussian"),
-    DataCard("ring", "8 normal distributions on a circle", "100,000 points around radius 1, deviation 0.01", "embedded",
-             "gan_image.data:load_ring"),
-    DataCard("grid", "25 normal distributions on a lattice", "100,000 points around {-4, -2, 0, 2, 4}², deviation 0.05",
-             "embedded", "gan_image.data:load_grid"),
-    DataCard("mnist", "handwritten digits", "60,000 grey images of 28x28 pixels, 10 classes", "download",
-             "gan_image.data:load_mnist", ("train", "test")),
-    DataCard("fashion-mnist", "clothes", "60,000 grey images of 28x28 pixels, 10 classes", "download",
-             "gan_image.data:load_fashion_mnist", ("train", "test")),
-    DataCard("cifar10", "animals and vehicles", "50,000 colour images of 32x32 pixels, 10 classes", "download",
-             "gan_image.data:load_cifar10", ("train", "test")),
-    DataCard("photographs", "details of eight photographs (needs gan-image[photographs])",
-             "10,000 colour images of 128x128 pixels, 8 classes", "embedded", "gan_image.data:load_photographs"),
-    DataCard("stl10", "things that can fly, drive or walk", "100,000 colour images of 96x96 pixels, unlabelled",
-             "download", "gan_image.data:load_stl10"),
-    DataCard("celeba", "faces of celebrities, aligned", "202,599 colour images of 178x218 pixels", "download",
-             "gan_image.data:load_celeba"),
-    DataCard("lsun-bedroom", "bedrooms (needs gan-image[lsun])", "3,033,042 colour images of 256 pixels or more",
-             "download", "gan_image.data:load_lsun_bedroom"),
-    DataCard("stacked-digits", "three scanned digits as red, green and blue",
-             "128,000 images of 8x8 pixels, 1000 modes", "embedded", "gan_image.data:load_stacked_digits"),
-    DataCard("inverted-digits", "scanned digits, and others in black on white, without pairs",
-             "899 and 898 grey images of 8x8 pixels", "embedded", "gan_image.data:load_inverted_digits"),
-    DataCard("digit-outlines", "the outlines of scanned digits, and the digits", "1,797 pairs of grey images",
-             "embedded", "gan_image.data:load_digit_outlines"),
-    DataCard("stacked-mnist", "three digits of MNIST as red, green and blue",
-             "128,000 images of 28x28 pixels, 1000 modes", "download", "gan_image.data:load_stacked_mnist"),
-)  # fmt: skip
+    DataCard(
+        "digits",
+        "handwritten digits, scanned",
+        "1,797 grey images of 8x8 pixels, 10 classes",
+        "embedded",
+        "gan_image.data:load_digits",
+    ),
+    DataCard(
+        "gaussian-1d",
+        "one normal distribution on the line",
+        "100,000 points of mean 4, deviation 0.5",
+        "embedded",
+        "gan_image.data:load_gaussian",
+    ),
+    DataCard(
+        "ring",
+        "8 normal distributions on a circle",
+        "100,000 points around radius 1, deviation 0.01",
+        "embedded",
+        "gan_image.data:load_ring",
+    ),
+    DataCard(
+        "grid",
+        "25 normal distributions on a lattice",
+        "100,000 points around {-4, -2, 0, 2, 4}², deviation 0.05",
+        "embedded",
+        "gan_image.data:load_grid",
+    ),
+    DataCard(
+        "mnist",
+        "handwritten digits",
+        "60,000 grey images of 28x28 pixels, 10 classes",
+        "download",
+        "gan_image.data:load_mnist",
+        ("train", "test"),
+    ),
+    DataCard(
+        "fashion-mnist",
+        "clothes",
+        "60,000 grey images of 28x28 pixels, 10 classes",
+        "download",
+        "gan_image.data:load_fashion_mnist",
+        ("train", "test"),
+    ),
+    DataCard(
+        "cifar10",
+        "animals and vehicles",
+        "50,000 colour images of 32x32 pixels, 10 classes",
+        "download",
+        "gan_image.data:load_cifar10",
+        ("train", "test"),
+    ),
+    DataCard(
+        "photographs",
+        "details of eight photographs (needs gan-image[photographs])",
+        "10,000 colour images of 128x128 pixels, 8 classes",
+        "embedded",
+        "gan_image.data:load_photographs",
+    ),
+    DataCard(
+        "stl10",
+        "things that can fly, drive or walk",
+        "100,000 colour images of 96x96 pixels, unlabelled",
+        "download",
+        "gan_image.data:load_stl10",
+    ),
+    DataCard(
+        "celeba",
+        "faces of celebrities, aligned",
+        "202,599 colour images of 178x218 pixels",
+        "download",
+        "gan_image.data:load_celeba",
+    ),
+    DataCard(
+        "lsun-bedroom",
+        "bedrooms (needs gan-image[lsun])",
+        "3,033,042 colour images of 256 pixels or more",
+        "download",
+        "gan_image.data:load_lsun_bedroom",
+    ),
+    DataCard(
+        "stacked-digits",
+        "three scanned digits as red, green and blue",
+        "128,000 images of 8x8 pixels, 1000 modes",
+        "embedded",
+        "gan_image.data:load_stacked_digits",
+    ),
+    DataCard(
+        "inverted-digits",
+        "scanned digits, and others in black on white, without pairs",
+        "899 and 898 grey images of 8x8 pixels",
+        "embedded",
+        "gan_image.data:load_inverted_digits",
+    ),
+    DataCard(
+        "digit-outlines",
+        "the outlines of scanned digits, and the digits",
+        "1,797 pairs of grey images",
+        "embedded",
+        "gan_image.data:load_digit_outlines",
+    ),
+    DataCard(
+        "stacked-mnist",
+        "three digits of MNIST as red, green and blue",
+        "128,000 images of 28x28 pixels, 1000 modes",
+        "download",
+        "gan_image.data:load_stacked_mnist",
+    ),
+)
 
 POINTS = 100_000
 """Number of points in a toy distribution, as in PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
@@ -88,8 +166,9 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
             `strict` is set.
         MissingDependency: a library for the URL or for Hugging Face datasets is not installed.
     """
-    from gan_core.files import is_url, sub_folder
-    from gan_core.hub_data import is_hub_dataset, open_hub_dataset
+    from gan_core.data.files import is_url
+    from gan_core.data.folders import sub_folder
+    from gan_core.data.hub import is_hub_dataset, open_hub_dataset
     from gan_image.files import open_files
     from gan_image.sources import open_images
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from gan_core.checkpoint import digest, load_state, read_published, sha256
 from gan_core.data import Batch, some
 from gan_core.errors import CheckpointError, InputError, MissingDependency, unknown
-from gan_core.features import Extractor, Features
+from gan_core.measure.features import Extractor, Features
+from gan_core.models.checkpoint import digest, load_state, read_published, sha256
 from gan_core.models.pretrained import downloaded
 from gan_image.classifier import Classifier, learn_classes
 
@@ -46,8 +46,12 @@ class ImageExtractor(Extractor):
     def __init__(self, name: str, network: nn.Module, prepare: Prepare, look: Look, protocol: Mapping[str, str]):
         self.name = name
         self.network, self.prepare, self.look = network.eval().requires_grad_(False), prepare, look
-        self.protocol = {"extractor": name, **protocol, "input": "quantised to 8 bits, grey repeated to RGB",
-                         "dtype": "float32"}  # fmt: skip
+        self.protocol = {
+            "extractor": name,
+            **protocol,
+            "input": "quantised to 8 bits, grey repeated to RGB",
+            "dtype": "float32",
+        }
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Features:
@@ -96,11 +100,11 @@ def classifier(
 
     protocol = {
         "weights": f"learnt on {len(images):,} images (tensors {digest(network.state_dict())}), "
-                   f"accuracy {accuracy:.4f} on held-out ones",
+        f"accuracy {accuracy:.4f} on held-out ones",
         "resize": "none",
         "scaling": "[-1, 1]",
         "features": f"means of the last convolution, {2 * network.width}",
-    }  # fmt: skip
+    }
     return ImageExtractor("classifier", network, prepare, look, protocol)
 
 
@@ -205,10 +209,10 @@ def torchvision(argument: str | None, weights: Path | None, dataset: object, fac
     protocol = {
         "weights": f"{file.name} ({sha256(file)[:12]})",
         "resize": f"{prepare.interpolation.value} to {prepare.resize_size[0]}, antialias {prepare.antialias}, "
-                  f"centre {prepare.crop_size[0]}",
+        f"centre {prepare.crop_size[0]}",
         "scaling": f"mean {list(prepare.mean)}, deviation {list(prepare.std)} on [0, 1]",
         "features": "before the last linear layer",
-    }  # fmt: skip
+    }
     return ImageExtractor(f"torchvision:{argument}", network, prepare, look, protocol)
 
 

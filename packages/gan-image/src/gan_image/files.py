@@ -18,10 +18,11 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from gan_core import files as general
+from gan_core.data import files as general
+from gan_core.data.files import Files, is_url, names_ending, open_member, opening
+from gan_core.data.limits import DAMAGED
 from gan_core.data.spec import ImageSpec
-from gan_core.errors import MissingDependency
-from gan_core.files import DAMAGED, Files, Unreadable, is_url, names_ending, open_member, opening, reason_of
+from gan_core.errors import MissingDependency, Unreadable, reason_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -99,11 +100,7 @@ def opened(files: Files, name: str) -> Iterator[Image.Image]:
         Unreadable: it is damaged (also if that shows inside the `with`), no image, too large or too small, or its name
             leads out of the archive.
     """
-    with (
-        _guarded(),
-        open_member(files, name, most_bytes=MAX_BYTES) as file,
-        Image.open(file, formats=FORMATS) as image,
-    ):
+    with _guarded(), open_member(files, name, most_bytes=MAX_BYTES) as file, Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         if max(width, height) > MAX_SIDE:
             raise Unreadable(_too_large(f"{width}x{height} pixels"))
@@ -134,8 +131,11 @@ def read_image(files: Files, name: str, *, spec: ImageSpec = NATIVE, half: str |
         upright = ImageOps.exif_transpose(image)
         if half is not None:
             middle = upright.width // 2
-            upright = upright.crop((0, 0, middle, upright.height) if half == "left" else
-                                   (upright.width - middle, 0, upright.width, upright.height))  # fmt: skip
+            upright = upright.crop(
+                (0, 0, middle, upright.height)
+                if half == "left"
+                else (upright.width - middle, 0, upright.width, upright.height)
+            )
         if not spec.interpolate:
             return to_size(to_indices(upright), spec)
         channels = spec.channels if isinstance(spec.channels, int) else channels_of(upright)

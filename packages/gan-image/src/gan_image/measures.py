@@ -1,4 +1,4 @@
-"""Metrics of images and toy points; see `gan_core.measures`."""
+"""Metrics of images and toy points; see `gan_core.measure.measures`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from gan_core.classification import split
 from gan_core.data import ImageSpec, Source, some
-from gan_core.measures import Part, Recognised, Subject
+from gan_core.measure.classification import split
+from gan_core.measure.measures import Part, Recognised, Subject
 from gan_image.classifier import learn_classes, recognise
 
 MOST_LEARNT = 4000

@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_core.errors import DataError, InputError
-from gan_core.files import printable, refuse_existing, replacing, write_rows
-from gan_core.media import split_samples, write_each
+from gan_core.errors import DataError, InputError, printable
+from gan_core.media.items import split_samples, write_each
+from gan_core.media.writing import refuse_existing, replacing, write_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image, ImageDraw
     from torch import Tensor
 
-    from gan_core.game import Game
-    from gan_core.media import Samples
+    from gan_core.media.items import Samples
+    from gan_core.play.game import Game
 
 GAP, WIDE_GAP = 2, 8
 """Pixels between the images of one item, and between items that have several."""
@@ -33,8 +33,14 @@ CANVAS, MARGIN, BARS = 512, 32, 64
 INK, PAPER, POINT = (90, 90, 90), (255, 255, 255), (31, 98, 168)
 
 
-def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | None = None, game: Game | None = None,
-                  limits: tuple[float, float] | None = None) -> Path:  # fmt: skip
+def write_samples(
+    samples: Mapping[str, Tensor],
+    stem: Path,
+    *,
+    columns: int | None = None,
+    game: Game | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Path:
     """Writes one picture of all samples to `stem` with the suffix `.png`.
 
     Args:
@@ -56,9 +62,13 @@ def write_samples(samples: Mapping[str, Tensor], stem: Path, *, columns: int | N
 
 
 def write_items(
-    samples: Samples, folder: Path, *, count: int | None = None, labels: Mapping[str, Sequence[str]] | None = None,
+    samples: Samples,
+    folder: Path,
+    *,
+    count: int | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
     game: Game | None = None,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Writes each item to a file of its own: `00000.png`, … (`00000_source.png` if it has several); or `points.csv`.
 
     Args:
@@ -120,8 +130,15 @@ def write_gif(frames: Sequence[Path], path: Path, *, milliseconds: int = 120) ->
         raise InputError(f"{path}: there are no pictures to animate; train with a smaller `train.sample_every`")
     size = _read_picture(frames[-1]).size
     pictures = (_read_picture(frame).resize(size, Image.Resampling.NEAREST).quantize(256) for frame in frames)
-    _save(next(pictures), path, format="GIF", save_all=True, append_images=pictures, loop=0,
-          duration=[milliseconds] * (len(frames) - 1) + [max(milliseconds, 1000)])  # fmt: skip
+    _save(
+        next(pictures),
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=pictures,
+        loop=0,
+        duration=[milliseconds] * (len(frames) - 1) + [max(milliseconds, 1000)],
+    )
     return path
 
 

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from gan_core.data import LABEL_MAPS, ImageSpec, to_device
-from gan_core.errors import InputError, unknown
-from gan_core.files import Files, LoneFile, Unreadable, count, replacing
-from gan_core.game import Game, evaluating
+from gan_core.data.files import Files, LoneFile
+from gan_core.errors import InputError, Unreadable, count, unknown
 from gan_core.jobs import FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
+from gan_core.media.writing import replacing
 from gan_core.nn.tiling import UNKNOWN_REACH, Needs, Tiling, tiled
+from gan_core.play.game import Game, evaluating
 from gan_image.files import (
     MAX_BYTES,
     SUFFIXES,
@@ -95,9 +96,15 @@ def _box(place: tuple[object, slice, slice]) -> tuple[int, int, int, int]:
 
 
 def translate(
-    game: Game, given: Sequence[str], out: str, *, result: str | None = None, tile: int | None = None,
-    shard: Shard | None = None, **conditions: Any,
-) -> Outcome:  # fmt: skip
+    game: Game,
+    given: Sequence[str],
+    out: str,
+    *,
+    result: str | None = None,
+    tile: int | None = None,
+    shard: Shard | None = None,
+    **conditions: Any,
+) -> Outcome:
     """Transforms images with a game to 8-bit PNG files of the same size (or a multiple of it, if the game upscales).
 
     Images are rotated according to EXIF and converted to the game's channels. Transparent pixels are white for the
@@ -175,8 +182,13 @@ def _note_tiles(given: Sequence[Given], tiling: Tiling, needs: Needs) -> None:
         why = UNKNOWN_REACH
         if needs.reach is not None:
             why = f"outputs depend on inputs up to {needs.reach} pixels away; set `--tile {needs.exact_from}` or more"
-        logger.warning("%s larger than a tile of %s pixels: the tiles are blended, and the result differs from that of "
-                       "the whole, because %s", count(larger, "image"), tiling.tile, why)  # fmt: skip
+        logger.warning(
+            "%s larger than a tile of %s pixels: the tiles are blended, and the result differs from that of "
+            "the whole, because %s",
+            count(larger, "image"),
+            tiling.tile,
+            why,
+        )
 
 
 def _shown(show: Show) -> Callable[[int, int], None]:

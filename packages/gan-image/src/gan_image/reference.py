@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gan_core.reference import Published, StateDict, renamed
+from gan_core.models.reference import Published, StateDict, renamed
 from gan_image.systems import convolutional, information, progan, residual, translation
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -76,8 +76,13 @@ def _residual_generator(state: StateDict, kind: str, attended: int | None = None
     start = {16: 4, 36: 6}[len(state[f"l1.{kind}"]) // width]
     names = _blocks([f"block{n}" for n in range(2, end)], attended)
     names |= {"l1": "project", f"b{end}": "to_image.0", f"c{end}": "to_image.2"}
-    settings = {"image_size": start << blocks, "channels": channels, "latent_dim": latent_dim, "width": width,
-                "tapered": last != width}  # fmt: skip
+    settings = {
+        "image_size": start << blocks,
+        "channels": channels,
+        "latent_dim": latent_dim,
+        "width": width,
+        "tapered": last != width,
+    }
     if attended is not None:
         settings |= {"spectral_generator": True, "attention": start << attended + 1}
     arguments = {"nz": latent_dim, "ngf": width}
@@ -169,16 +174,25 @@ def infogan_discriminator(state: StateDict) -> Published:
     heads = {"disc": "category", "mu": "mean", "var": "log_variance"}
     names |= {f"netQ.conv_{theirs}": f"posterior.{ours}" for theirs, ours in heads.items()}
     categories, continuous = (len(state[f"netQ.conv_{head}.weight"]) for head in ("disc", "mu"))
-    settings = {"image_size": 4 * size, "channels": channels, "width": width, "categories": categories,
-                "continuous": continuous}  # fmt: skip
+    settings = {
+        "image_size": 4 * size,
+        "channels": channels,
+        "width": width,
+        "categories": categories,
+        "continuous": continuous,
+    }
     arguments = {"dataset": "MNIST", "key_prefixes": "discriminator., netD., netQ."}
     return Published(information.Discriminator, settings, renamed(state, names), arguments)
 
 
 def _residual_discriminator(
-    network: Callable[..., nn.Module], state: StateDict, names: Mapping[str, str] = EMPTY, *,
-    attended: int | None = None, **settings: Any,
-) -> Published:  # fmt: skip
+    network: Callable[..., nn.Module],
+    state: StateDict,
+    names: Mapping[str, str] = EMPTY,
+    *,
+    attended: int | None = None,
+    **settings: Any,
+) -> Published:
     """Mimicry's discriminators: blocks, a layer `l5` (or `l6` of a tapered one), and what a system has besides."""
     state = _spectral(state)
     kind = "weight_orig" if "block1.c1.weight_orig" in state else "weight"
@@ -186,8 +200,12 @@ def _residual_discriminator(
     (judge,) = (key for key in ("l5", "l6", "l7") if f"{key}.{kind}" in state)
     first, channels = state[f"block1.c1.{kind}"].shape[:2]
     width = state[f"{judge}.{kind}"].shape[1]
-    shapes = {"image_size": {4: 32, 5: 64, 6: 128}[blocks], "channels": channels, "width": width,
-              "tapered": first != width}  # fmt: skip
+    shapes = {
+        "image_size": {4: 32, 5: 64, 6: 128}[blocks],
+        "channels": channels,
+        "width": width,
+        "tapered": first != width,
+    }
     if attended is not None:
         shapes["attention"] = shapes["image_size"] >> attended + 1
     parts = _blocks([f"block{n + 1}" for n in range(blocks)], attended)
@@ -203,12 +221,28 @@ def _biggan_generator(state: StateDict) -> Published:
     classes, image_size, attention = len(state["blocks.0.0.bn1.gain.weight"]), 4 << blocks, 8 << attended
     names = _blocks([f"blocks.{n}.0" for n in range(blocks)], attended, f"blocks.{attended}.1")
     names |= {"linear": "project", "output_layer": "to_image"}
-    settings = {"image_size": image_size, "channels": len(state["output_layer.2.weight"]), "latent_dim": latent_dim,
-                "width": width, "tapered": True, "num_classes": classes, "spectral_generator": True,
-                "attention": attention, "layout": "biggan"}  # fmt: skip
-    arguments = {"G_ch": width // 16, "dim_z": latent_dim, "dim_z_effective": latent_dim, "resolution": image_size,
-                 "G_attn": str(attention), "n_classes": classes, "G_shared": False, "hier": False,
-                 "SN_eps": SN_EPS}  # fmt: skip
+    settings = {
+        "image_size": image_size,
+        "channels": len(state["output_layer.2.weight"]),
+        "latent_dim": latent_dim,
+        "width": width,
+        "tapered": True,
+        "num_classes": classes,
+        "spectral_generator": True,
+        "attention": attention,
+        "layout": "biggan",
+    }
+    arguments = {
+        "G_ch": width // 16,
+        "dim_z": latent_dim,
+        "dim_z_effective": latent_dim,
+        "resolution": image_size,
+        "G_attn": str(attention),
+        "n_classes": classes,
+        "G_shared": False,
+        "hier": False,
+        "SN_eps": SN_EPS,
+    }
     weights = renamed(_batch_norms(_spectral(state, "u0")), names)
     return Published(residual.Generator, settings, weights, arguments)
 
@@ -222,10 +256,22 @@ def _biggan_discriminator(state: StateDict) -> Published:
     attention = image_size >> min(attended + 1, blocks - 1)
     names = _blocks([f"blocks.{n}.0" for n in range(blocks)], attended, f"blocks.{attended}.1")
     names |= {"linear": "judge", "embed": "embedding"}
-    settings = {"image_size": image_size, "channels": channels, "width": width, "tapered": True,
-                "num_classes": classes, "attention": attention, "layout": "biggan"}  # fmt: skip
-    arguments = {"D_ch": first, "resolution": image_size, "D_attn": str(attention), "n_classes": classes,
-                 "SN_eps": SN_EPS}  # fmt: skip
+    settings = {
+        "image_size": image_size,
+        "channels": channels,
+        "width": width,
+        "tapered": True,
+        "num_classes": classes,
+        "attention": attention,
+        "layout": "biggan",
+    }
+    arguments = {
+        "D_ch": first,
+        "resolution": image_size,
+        "D_attn": str(attention),
+        "n_classes": classes,
+        "SN_eps": SN_EPS,
+    }
     return Published(residual.Discriminator, settings, renamed(_spectral(state, "u0"), names), arguments)
 
 
@@ -286,9 +332,11 @@ def _batch_norms(state: StateDict) -> dict[str, Tensor]:
     ours = {key: value for key, value in state.items() if not key.startswith(tuple(f"{layer}." for layer in own))}
     for layer in own:
         norm = f"{layer}.norm" if layer in conditional else layer
-        ours |= {f"{norm}.running_mean": state[f"{layer}.stored_mean"],
-                 f"{norm}.running_var": state[f"{layer}.stored_var"],
-                 f"{norm}.num_batches_tracked": torch.tensor(0)}  # fmt: skip
+        ours |= {
+            f"{norm}.running_mean": state[f"{layer}.stored_mean"],
+            f"{norm}.running_var": state[f"{layer}.stored_var"],
+            f"{norm}.num_batches_tracked": torch.tensor(0),
+        }
         if layer in conditional:
             gain, bias = state[f"{layer}.gain.weight"], state[f"{layer}.bias.weight"]
             ours[f"{layer}.embedding.weight"] = torch.cat([1 + gain, bias], dim=1)
@@ -310,18 +358,33 @@ def resnet_translator(state: StateDict) -> Published:
     residual_parts = {1: "conv1", 2: "norm1", second: "conv2", second + 1: "norm2"}
     names |= {
         f"model.{10 + block}.conv_block.{theirs}": f"blocks.{block}.{ours}"
-        for block in range(blocks) for theirs, ours in residual_parts.items()
-    }  # fmt: skip
+        for block in range(blocks)
+        for theirs, ours in residual_parts.items()
+    }
     names[f"model.{after + 7}"] = "leave.0"
     out_channels = len(state[f"model.{after + 7}.weight"])
-    settings = {"source_channels": in_channels, "target_channels": out_channels, "width": width, "blocks": blocks,
-                "norm": norm, "dropout": 0.5 if dropout else 0.0}  # fmt: skip
-    arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "n_blocks": blocks,
-                 "use_dropout": dropout, "padding_type": "reflect"}  # fmt: skip
+    settings = {
+        "source_channels": in_channels,
+        "target_channels": out_channels,
+        "width": width,
+        "blocks": blocks,
+        "norm": norm,
+        "dropout": 0.5 if dropout else 0.0,
+    }
+    arguments = {
+        "input_nc": in_channels,
+        "output_nc": out_channels,
+        "ngf": width,
+        "norm": norm,
+        "n_blocks": blocks,
+        "use_dropout": dropout,
+        "padding_type": "reflect",
+    }
     back = {"b_to_a": {"source_channels": out_channels, "target_channels": in_channels}}
     rules = {} if in_channels == out_channels else {"identity_weight": 0.0}
-    return Published(translation.Forth, settings, renamed(state, names), arguments, game=rules, place="a_to_b",
-                     elsewhere=back)  # fmt: skip
+    return Published(
+        translation.Forth, settings, renamed(state, names), arguments, game=rules, place="a_to_b", elsewhere=back
+    )
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
@@ -337,14 +400,23 @@ def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
         level += 1
         innermost = f"{prefix}.3.weight" in state
         up = 3 if innermost else 5
-        names |= {f"{prefix}.1": f"down.{level}.1", f"{prefix}.{up}": f"up.{level}.1",
-                  f"{prefix}.{up + 1}": f"up.{level}.2"}  # fmt: skip
+        names |= {
+            f"{prefix}.1": f"down.{level}.1",
+            f"{prefix}.{up}": f"up.{level}.1",
+            f"{prefix}.{up + 1}": f"up.{level}.2",
+        }
         if innermost:
             break
         names[f"{prefix}.2"] = f"down.{level}.2"
         prefix += ".3.model"
-    settings = {"source_channels": in_channels, "target_channels": out_channels, "width": width, "depth": level + 1,
-                "norm": norm, "dropout": 0.5 if use_dropout else 0.0}  # fmt: skip
+    settings = {
+        "source_channels": in_channels,
+        "target_channels": out_channels,
+        "width": width,
+        "depth": level + 1,
+        "norm": norm,
+        "dropout": 0.5 if use_dropout else 0.0,
+    }
     arguments = {"input_nc": in_channels, "output_nc": out_channels, "ngf": width, "norm": norm, "num_downs": level + 1}
     return Published(translation.PairTranslator, settings, renamed(state, names), arguments, place="generator")
 
@@ -412,9 +484,10 @@ def _norm_of(state: StateDict, layer: str) -> str:
 def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
     """Returns the weights without running statistics of norms without gains, which the published code ignores too."""
     unused = {
-        key.removesuffix("running_mean") for key in state
+        key.removesuffix("running_mean")
+        for key in state
         if key.endswith(".running_mean") and key.removesuffix("running_mean") + "weight" not in state
-    }  # fmt: skip
+    }
     statistics = {prefix + name for prefix in unused for name in ("running_mean", "running_var", "num_batches_tracked")}
     return {key: tensor for key, tensor in state.items() if key not in statistics}
 
@@ -447,8 +520,11 @@ def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[
     """
     widths, scales = _widths_of_scales(state, "groupScaleZero.0")
     channels = state["fromRGBLayers.0.module.weight"].shape[1]
-    names = {"groupScaleZero.0.module": "blocks.0.1", "groupScaleZero.1.module": "blocks.0.4",
-             "decisionLayer.module": "judge"}  # fmt: skip
+    names = {
+        "groupScaleZero.0.module": "blocks.0.1",
+        "groupScaleZero.1.module": "blocks.0.4",
+        "decisionLayer.module": "judge",
+    }
     for scale in range(scales + 1):
         names[f"fromRGBLayers.{scale}.module"] = f"rgb.{scale}.0"
     for scale in range(scales):

@@ -1,4 +1,4 @@
-"""Comparison of image files by PSNR, SSIM, MS-SSIM and LPIPS (`gan_core.similarity`)."""
+"""Comparison of image files by PSNR, SSIM, MS-SSIM and LPIPS (`gan_core.measure.similarity`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from gan_core.checkpoint import sha256
-from gan_core.errors import DataError, InputError, unknown
-from gan_core.files import Files, LoneFile, Unreadable, count
-from gan_core.similarity import K1, K2, SCALES, SIGMA, WINDOW, load_lpips, ms_ssim, psnr, ssim
+from gan_core.data.files import Files, LoneFile
+from gan_core.errors import DataError, InputError, Unreadable, count, unknown
+from gan_core.measure.similarity import K1, K2, SCALES, SIGMA, WINDOW, load_lpips, ms_ssim, psnr, ssim
+from gan_core.models.checkpoint import sha256
 from gan_image.files import SUFFIXES, image_names, open_files, read_image
 from gan_image.sources import to_tensor
 

@@ -29,9 +29,10 @@ from gan_core.data import (
     expect,
     fetch,
 )
+from gan_core.data.files import Files, nothing_readable
+from gan_core.data.folders import labels_of
 from gan_core.data.items import ReadItems
-from gan_core.errors import DataError
-from gan_core.files import Files, Unreadable, labels_of, nothing_readable
+from gan_core.errors import DataError, Unreadable
 from gan_image.files import SUFFIXES, channels_of, image_names, opened, read_image, to_channels, to_size, upright_size
 
 HEADERS = 20_000
@@ -162,9 +163,15 @@ class ImageSource(ItemSource):
     thing, suffixes, logger = "image", SUFFIXES, logger
 
     def __init__(
-        self, images: Images, *, name: str, labels: Tensor | None = None, classes: Sequence[str] | None = None,
-        strict: bool = False, groups: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        images: Images,
+        *,
+        name: str,
+        labels: Tensor | None = None,
+        classes: Sequence[str] | None = None,
+        strict: bool = False,
+        groups: Tensor | None = None,
+    ) -> None:
         super().__init__(strict=strict)
         self.images, self.name, self.labels, self.groups = images, name, labels, groups
         self.facts = _facts(images.shapes, classes)
@@ -351,9 +358,12 @@ def open_images(
     if labelled is not None and labels is not None:
         labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
     source = ImageSource(
-        FileImages(files, kept, list(shapes.values()), half), name=name, classes=classes, strict=strict,
+        FileImages(files, kept, list(shapes.values()), half),
+        name=name,
+        classes=classes,
+        strict=strict,
         labels=None if labels is None else torch.tensor(labels),
-    )  # fmt: skip
+    )
     source.skip(skipped)
     return source
 

@@ -82,7 +82,7 @@ def interpolate(
     Further options are the model's conditions, such as --label NAME|K (default: all classes in turn, one for each
     strip), and --truncation PSI. The values of a repeated condition are used in turn.
     """
-    from gan_core.interpolation import interpolate as work
+    from gan_core.play.interpolation import interpolate as work
     from gan_image import DOMAIN
     from gan_image.media import write_samples
 
@@ -99,7 +99,7 @@ def film(
     milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="Duration of each frame.")] = 200,
 ) -> Answer:
     """Writes the sample images of a training as an animated GIF."""
-    from gan_core.run import Run
+    from gan_core.runs.run import Run
     from gan_image.media import write_gif
 
     pictures = [path for path in Run.open(run).samples() if path.suffix == ".png"]
@@ -126,8 +126,10 @@ def compare(
     found = measure(a, b, measures=[name.strip() for name in metrics.split(",")], weights=weights or ())
 
     document = {"mean": found.means(), "pairs": found.figures, "protocol": found.protocol}
-    rows = [(name, f"{mean:.6g}", f"mean of {len(found.figures[name])}: {found.protocol[name]}")
-            for name, mean in found.means().items()]  # fmt: skip
+    rows = [
+        (name, f"{mean:.6g}", f"mean of {len(found.figures[name])}: {found.protocol[name]}")
+        for name, mean in found.means().items()
+    ]
     return Answer(document, table(rows))
 
 

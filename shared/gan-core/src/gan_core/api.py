@@ -10,21 +10,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from gan_core.cards import resolve
 from gan_core.data import Data, FittedData, Paired, Source, Unpaired, as_source, require_classes, require_keys
-from gan_core.domain import Domain, find_domain, resolve
+from gan_core.data.files import is_url
+from gan_core.data.folders import split_part
+from gan_core.data.hub import is_hub_dataset
+from gan_core.domain import Domain, find_domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
-from gan_core.evaluation import Evaluation, log_line, protocol_id
-from gan_core.files import is_url, split_part
-from gan_core.game import Game
-from gan_core.hub_data import is_hub_dataset
-from gan_core.model import local_folder, read_config, read_weights
-from gan_core.preset import Preset, check_players, completed, on_meta
+from gan_core.measure.evaluation import Evaluation, log_line, protocol_id
+from gan_core.models.folder import local_folder, read_config, read_weights
+from gan_core.models.start import check_whole, start_networks
+from gan_core.play.game import Game
+from gan_core.play.preset import Preset, check_players, completed, on_meta
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
-from gan_core.regime import Regime, regime_of
-from gan_core.run import Run
-from gan_core.schedule import lengths
-from gan_core.start import check_whole, start_networks
-from gan_core.trainer import Evaluate, Trainer, WriteSamples
+from gan_core.runs.report import write_report
+from gan_core.runs.run import Run
+from gan_core.training.regime import Regime, regime_of
+from gan_core.training.schedule import lengths
+from gan_core.training.trainer import Evaluate, Trainer, WriteSamples
 
 Where = str | Path | Mapping[str, str | Path]
 """Location of data: a named dataset, a folder, an archive, or a mapping with one of these per part of an item."""
@@ -80,10 +83,18 @@ def open_data(domain: Domain | None, where: Where, *, strict: bool = False, pair
 
 
 def train(
-    game: Game | str, *, data: Data | Where, out: str | Path,
-    domain: Domain | None = None, preset: str | None = None, start: Mapping[str, str | Path] | None = None,
-    changes: Mapping[str, Any] | None = None, regime: Regime | None = None, shown: bool = True, **settings: Any,
-) -> Run:  # fmt: skip
+    game: Game | str,
+    *,
+    data: Data | Where,
+    out: str | Path,
+    domain: Domain | None = None,
+    preset: str | None = None,
+    start: Mapping[str, str | Path] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    regime: Regime | None = None,
+    shown: bool = True,
+    **settings: Any,
+) -> Run:
     """Trains a game and writes everything to a run folder. Afterwards the game generates with the averaged weights.
 
     Args:
@@ -176,10 +187,18 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
 
 
 def resume(
-    path: str | Path, *, steps: int | None = None, samples: int | None = None, minutes: float | None = None,
-    changes: Mapping[str, Any] | None = None, game: Game | None = None, data: Data | Where | None = None,
-    domain: Domain | None = None, regime: Regime | None = None, shown: bool = True,
-) -> Run:  # fmt: skip
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    samples: int | None = None,
+    minutes: float | None = None,
+    changes: Mapping[str, Any] | None = None,
+    game: Game | None = None,
+    data: Data | Where | None = None,
+    domain: Domain | None = None,
+    regime: Regime | None = None,
+    shown: bool = True,
+) -> Run:
     """Continues a run from its latest valid checkpoint: one that is complete and has only finite values.
 
     Args:
@@ -231,17 +250,26 @@ def resume(
     return _finish(trainer, run)
 
 
-def load(path: str | Path, *, domain: Domain | None = None) -> Game:
-    """Loads the game of a run folder, a model folder or a hub repository id, in evaluation mode; see `Domain.load`."""
+def load(path: str | Path, *, domain: Domain | None = None, preset: Preset | None = None) -> Game:
+    """Loads the game of a run folder, a model folder or a hub repository id, in evaluation mode.
+
+    Args:
+        path: the folder, or the id of a repository on the Hugging Face hub.
+        domain: domain that the model must belong to (default: any).
+        preset: preset from which the game was built, if it belongs to no domain.
+
+    Raises:
+        CheckpointError: there is no model, it is damaged, or it belongs to another domain or does not fit the preset.
+    """
     folder = local_folder(path)
     fields = read_config(folder).recipe
-    if fields is None or fields.get("domain") is None:
+    if fields is None or (preset is None and fields.get("domain") is None):
         raise CheckpointError(
             f"{path}: its game was built without a recipe; build it again, then call `game.restore(path)`"
         )
     try:
         recipe = parse(fields)
-        chosen = _preset_of(recipe, _domain_of(recipe, path, domain))
+        chosen = preset or _preset_of(recipe, _domain_of(recipe, path, domain))
         with on_meta():
             blank = chosen.build(recipe)
     except RecipeError as error:
@@ -256,10 +284,17 @@ def load(path: str | Path, *, domain: Domain | None = None) -> Game:
 
 
 def evaluate(
-    model: Game | str | Path, *, data: Data | Where, metrics: list[str] | None = None, count: int = 1000,
-    seed: int = 0, extractor: str | None = None, weights: str | Path | None = None, keep: str | Path | None = None,
+    model: Game | str | Path,
+    *,
+    data: Data | Where,
+    metrics: list[str] | None = None,
+    count: int = 1000,
+    seed: int = 0,
+    extractor: str | None = None,
+    weights: str | Path | None = None,
+    keep: str | Path | None = None,
     domain: Domain | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measures a model's samples, or the results of its `apply`, against data.
 
     Args:
@@ -289,16 +324,27 @@ def evaluate(
     where, source = _named(data)
     source = source or open_data(home, cast(Where, where), paired=game.paired)
     evaluation = Evaluation(
-        home, _fitted(game, recipe, source), game, metrics=metrics, count=count, seed=seed, extractor=extractor,
-        weights=None if weights is None else Path(weights), keep=None if keep is None else Path(keep),
-    )  # fmt: skip
+        home.module("metrics"),
+        _fitted(game, recipe, source),
+        game,
+        metrics=metrics,
+        count=count,
+        seed=seed,
+        extractor=extractor,
+        weights=None if weights is None else Path(weights),
+        keep=None if keep is None else Path(keep),
+    )
     figures, protocols = evaluation.measure(game)
     ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
     return {
-        "model": game.title if isinstance(model, Game) else str(model), "data": source.name, "samples": count,
-        "seed": seed, "metrics": figures, "protocol": ids,
+        "model": game.title if isinstance(model, Game) else str(model),
+        "data": source.name,
+        "samples": count,
+        "seed": seed,
+        "metrics": figures,
+        "protocol": ids,
         "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
-    }  # fmt: skip
+    }
 
 
 def _named(data: Data | Where) -> tuple[str | dict[str, str] | None, Source | None]:
@@ -322,14 +368,21 @@ def _fitted(game: Game, recipe: Recipe, source: Source) -> FittedData:
 
 
 def _fit(
-    game: Game, recipe: Recipe, data: FittedData, out: str | Path, domain: Domain | None, regime: Regime | None,
+    game: Game,
+    recipe: Recipe,
+    data: FittedData,
+    out: str | Path,
+    domain: Domain | None,
+    regime: Regime | None,
     shown: bool,
-) -> Run:  # fmt: skip
+) -> Run:
     run = Run(out)
     run.check_free()
     check_players(game, recipe)
     check_whole(game)
-    recipe = measured(game, start_networks(game, recipe, domain), data)
+    recipe = measured(
+        game, start_networks(game, recipe, {} if domain is None else domain.module("reference").IMPORTERS), data
+    )
     regime, recipe = regime_of(recipe, regime)
     trainer = _trainer(game, recipe, data, run, domain, regime, shown)
     if trainer.processes.first:
@@ -362,7 +415,7 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
     if domain is None:
         raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
     settings = recipe.train
-    evaluation = Evaluation(domain, data, game, metrics=settings.metrics, count=settings.evaluate)
+    evaluation = Evaluation(domain.module("metrics"), data, game, metrics=settings.metrics, count=settings.evaluate)
     return lambda game: log_line(*evaluation.measure(game))
 
 
@@ -375,7 +428,7 @@ def _finish(trainer: Trainer, run: Run) -> Run:
         if trainer.recovered:
             _round_off(trainer, run)
         elif trainer.processes.first:
-            run.report()
+            write_report(run.path)
         raise
     _round_off(trainer, run)
     return run
@@ -387,7 +440,7 @@ def _round_off(trainer: Trainer, run: Run) -> None:
     trainer.game.eval()
     if trainer.processes.first:
         trainer.game.save_pretrained(run.model)
-        run.report()
+        write_report(run.path)
         run.tidy()
     trainer.processes.wait()
 

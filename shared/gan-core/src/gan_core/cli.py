@@ -30,9 +30,9 @@ from gan_core.errors import GanError, InputError, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
 
 if TYPE_CHECKING:
-    from gan_core.game import Game
+    from gan_core.models.reference import Published
+    from gan_core.play.game import Game
     from gan_core.recipe import Recipe
-    from gan_core.reference import Published
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Exception of a malformed command line: click's class, of which typer has an unexported copy since 0.27."""
@@ -127,8 +127,12 @@ def _finite(document: Any) -> Any:
 
 def build(domain: Domain | None) -> typer.Typer:
     """Returns the program of a domain, or of all installed domains."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                      context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     if domain is None:
         app.callback(help="GANs: a command for each installed domain package (pip install gan-image …).")(lambda: None)
         for found in find_domains().values():
@@ -209,8 +213,8 @@ def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
 
     def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
         """Prints a system's recipe as YAML, and its parameter counts."""
-        from gan_core.model import parameter_counts
-        from gan_core.preset import on_meta
+        from gan_core.models.folder import parameter_counts
+        from gan_core.play.preset import on_meta
 
         chosen = domain.preset(system, preset)
         recipe = chosen.recipe(domain=domain.name, system=system, preset=preset).but(read_settings(set_))
@@ -248,9 +252,15 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
         chosen = starting_recipe(domain, system, preset, recipe)
         given = {
-            "data.source": read_data(data), "train.steps": steps, "train.batch_size": batch_size, "train.seed": seed,
-            "train.device": device, "train.precision": precision, "train.compile": compile, "data.strict": strict,
-        }  # fmt: skip
+            "data.source": read_data(data),
+            "train.steps": steps,
+            "train.batch_size": batch_size,
+            "train.seed": seed,
+            "train.device": device,
+            "train.precision": precision,
+            "train.compile": compile,
+            "data.strict": strict,
+        }
         chosen = chosen.but({key: value for key, value in given.items() if value is not None} | read_settings(set_))
         chosen = chosen.but({"start": read_starts(start)})
         if chosen.data.source is None:
@@ -303,9 +313,13 @@ def trained(domain: Domain, run: Any) -> Answer:
     log = run.log()
     step = log[-1]["step"] if log else 0
     document = {
-        "run": str(run.path), "step": step, "interrupted": run.interrupted, "ended": run.ended,
-        "report": str(run.path / "report.html"), "model": str(run.model),
-    }  # fmt: skip
+        "run": str(run.path),
+        "step": step,
+        "interrupted": run.interrupted,
+        "ended": run.ended,
+        "report": str(run.path / "report.html"),
+        "model": str(run.model),
+    }
     if run.interrupted:
         command = f"gan-{domain.name} resume {shlex.quote(str(run.path))}"
         text = f"interrupted by {run.interrupted} at step {step}; continue with: {command}"
@@ -400,9 +414,12 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
         asked = game.asked(count, **given)
         labels = {name: game.conditions[name].describe(values) for name, values in asked.items()}
         files = media.write_items(
-            game.generated(count, seed=seed, **given), out, count=count, game=game,
+            game.generated(count, seed=seed, **given),
+            out,
+            count=count,
+            game=game,
             labels={name: texts for name, texts in labels.items() if texts},
-        )  # fmt: skip
+        )
         return Answer({"files": [str(file) for file in files], "seed": seed}, f"{count} samples in {out}")
 
     return generate
@@ -429,9 +446,16 @@ def evaluate_command(domain: Domain) -> Callable[..., Answer]:
             raise InputError("`--data` is missing: name the data that the samples are compared with")
         chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else None
         document = measure(
-            model, data=where, metrics=chosen, count=count, seed=seed, extractor=extractor, weights=weights, keep=keep,
+            model,
+            data=where,
+            metrics=chosen,
+            count=count,
+            seed=seed,
+            extractor=extractor,
+            weights=weights,
+            keep=keep,
             domain=domain,
-        )  # fmt: skip
+        )
         return Answer(document, figures_text(document))
 
     return evaluate
@@ -441,8 +465,9 @@ def figures_text(document: Mapping[str, Any]) -> str:
     """Returns the figures by metric, one line each, with their protocol ids, and a table of the protocols."""
     figures = table(
         (metric, name, value, document["protocol"][metric])
-        for metric, values in document["metrics"].items() for name, value in values.items()
-    )  # fmt: skip
+        for metric, values in document["metrics"].items()
+        for name, value in values.items()
+    )
     common = dict.fromkeys(
         (key, str(value)) for protocol in document["protocols"].values() for key, value in protocol.items()
     )
@@ -458,8 +483,9 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="Output page, if several runs are compared.")] = None,
 ) -> Answer:
     """Writes RUN/report.html, a self-contained file; for several runs, a page that compares them."""
-    from gan_core.comparison import write_comparison
-    from gan_core.run import Run
+    from gan_core.runs.comparison import write_comparison
+    from gan_core.runs.report import write_report
+    from gan_core.runs.run import Run
 
     if len(runs) > 1:
         if out is None:
@@ -468,7 +494,7 @@ def report_command(
     elif out is not None:
         raise InputError("`--out` has no effect for one run, whose report is RUN/report.html; omit it")
     else:
-        path = Run.open(runs[0]).report()
+        path = write_report(Run.open(runs[0]).path)
     return Answer({"report": str(path)}, str(path))
 
 
@@ -488,14 +514,14 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         fold: Annotated[bool, typer.Option("--fold", help="Remove weight normalisation (inference only).")] = False,
     ) -> Answer:
         """Converts a published checkpoint to a model folder."""
-        from gan_core.checkpoint import read_published
-        from gan_core.model import save_model
-        from gan_core.reference import read_reference
+        from gan_core.models.checkpoint import read_published
+        from gan_core.models.folder import save_model
+        from gan_core.models.reference import read_reference
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder")
         told = read_settings(argument, "--argument")
-        published = read_reference(domain, name, read_published(file), told)
+        published = read_reference(domain.module("reference").IMPORTERS, name, read_published(file), told)
         game = game_around(domain, name, published, as_)
         if fold:
             take_out = getattr(type(game), "fold", None)
@@ -522,7 +548,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
         RecipeError: the game has no such network.
         CheckpointError: the weights do not fit that network.
     """
-    from gan_core.checkpoint import load_state, split_state
+    from gan_core.models.checkpoint import load_state, split_state
 
     system, _, importer = name.partition("/")
     own = published.place or importer
@@ -533,10 +559,11 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
     separate = recipe.network.get(network, {})
     settings = {**published.settings, **published.elsewhere.get(network, {})}
-    recipe = recipe.but({
-        f"network.{network}.{key}" if key in separate else f"network.{key}": value for key, value in settings.items()
-    } | {f"data.spec.{key}": value for key, value in published.spec.items()}
-      | {f"game.{key}": value for key, value in published.game.items()})  # fmt: skip
+    recipe = recipe.but(
+        {f"network.{network}.{key}" if key in separate else f"network.{key}": value for key, value in settings.items()}
+        | {f"data.spec.{key}": value for key, value in published.spec.items()}
+        | {f"game.{key}": value for key, value in published.game.items()}
+    )
     game = chosen.build(recipe, absent=[other for other in chosen.networks if other != network])
     game.enter_phase(len(list(game.phases())) - 1, 1.0)  # published networks are fully trained
     adversaries = game.adversaries
@@ -555,7 +582,7 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         network: Annotated[str | None, typer.Option(help="Network, if the model offers several.")] = None,
     ) -> Answer:
         """Exports a network to ONNX and checks its outputs against torch at other sizes."""
-        from gan_core.export import export_onnx
+        from gan_core.models.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; expected onnx")
@@ -586,7 +613,7 @@ def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
     Raises:
         InputError: `--out` is missing.
     """
-    from gan_core.files import count
+    from gan_core.errors import count
 
     if out is None:
         raise InputError("`--out` is missing: name a folder, or - for standard output")

@@ -1,7 +1,7 @@
 """Several processes that train as one: who they are, and batch statistics over all of them.
 
 accelerate finds the processes that `torchrun` or `accelerate launch` started; each player's loss is wrapped in torch's
-DistributedDataParallel (see `gan_core.seat`).
+DistributedDataParallel (see `gan_core.training.player_state`).
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from statistics import fmean
 
 from gan_core.domain import find_domains
 from gan_core.errors import CheckpointError, GanError
-from gan_core.report import read_run
-from gan_core.run import Run
-from gan_core.symptoms import Check, attempt, look_for_symptoms
+from gan_core.runs.record import read_run
+from gan_core.runs.run import Run
+from gan_core.runs.symptoms import Check, attempt, look_for_symptoms
 
 
 def examine_installation() -> list[Check]:
@@ -78,7 +78,7 @@ def _recipe(run: Run) -> str:
 
 
 def _checkpoints(run: Run) -> str:
-    from gan_core.checkpoint import read_checkpoint
+    from gan_core.models.checkpoint import read_checkpoint
 
     damaged = []
     for folder in reversed(run.checkpoints()):

@@ -8,12 +8,13 @@ else is a dotted path here and is imported when it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from gan_core.cards import DOMAINS, Card, Demo
 from gan_core.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -22,101 +23,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gan_core.data import Source
-    from gan_core.game import Game
-    from gan_core.preset import Preset
-    from gan_core.run import Run
+    from gan_core.play.game import Game
+    from gan_core.play.preset import Preset
+    from gan_core.runs.run import Run
 
-ENTRY_POINT_GROUP = "gan.domains"
 OFFERS = ("create", "train", "resume", "load", "evaluate", "open_data", "load_reference")
 """Functions that every domain package offers in Python: methods of its `Domain`."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """One system in a package's table of contents.
-
-    `module` is the dotted path of its family, whose `PRESETS[name]` holds the presets; `data` is the embedded data set
-    that it is trained on where the user names none.
-    """
-
-    name: str
-    title: str
-    year: int
-    task: str
-    paper: str
-    module: str
-    data: str
-
-
-@dataclass(frozen=True)
-class DataCard:
-    """One named dataset; `load` (`module:function`) returns its `Source`.
-
-    It takes no argument, or the name of one of the `parts`, if there are any; the first is the default.
-    """
-
-    name: str
-    title: str
-    items: str
-    origin: str
-    """`embedded` (works with no network) or `download`."""
-    load: str
-    parts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class MetricCard:
-    """A metric of generated samples, or of the results of a game that transforms items.
-
-    Attributes:
-        name: name in `--metrics`.
-        title: description in one line.
-        measure: dotted path of a class or function that takes a `gan_core.measures.Subject` and returns a
-            `gan_core.measures.Measure`, which gets the samples or pairs part by part. If `extracts` is set, it is a
-            function `(real, fake) -> {figure: value}` of extracted features (`gan_core.features.Seen`).
-        needs: facts that the data must have.
-        asks: conditions that the game must have, such as `label`.
-        methods: names of methods that the game must have, such as `log_likelihood`.
-        least: minimum number of samples, generated and real.
-        extracts: `features` or `logits`, if it compares these.
-        pairs: whether it compares results with their targets (`Game.compared`).
-    """
-
-    name: str
-    title: str
-    measure: str
-    needs: tuple[str, ...] = ()
-    asks: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    least: int = 2
-    extracts: Literal["features", "logits"] | None = None
-    pairs: bool = False
-
-
-@dataclass(frozen=True)
-class ExtractorCard:
-    """One network that sees samples, for the metrics of features.
-
-    `make` is the dotted path of `(argument, weights, dataset, facts) -> Extractor`, where `NAME:ARGUMENT` is what the
-    user wrote; `needs` are the facts that the data must have for it.
-    """
-
-    name: str
-    title: str
-    origin: str
-    """`embedded` (works with no network; the first that the data suit is the default) or `download`."""
-    make: str
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Training of `demo`: a system, a dataset, settings, and the metric that shows whether it learned."""
-
-    system: str
-    data: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -182,8 +94,9 @@ class Domain:
         """
         return import_module("gan_core.api").create(self, system, preset=preset, **network)
 
-    def train(self, game: Game | str, *, data: Source | Mapping[str, Tensor] | str | Path, out: str | Path,
-              **settings: Any) -> Run:  # fmt: skip
+    def train(
+        self, game: Game | str, *, data: Source | Mapping[str, Tensor] | str | Path, out: str | Path, **settings: Any
+    ) -> Run:
         """Trains a game (or a system, by name) into the run folder `out`; see `gan_core.api.train`."""
         return import_module("gan_core.api").train(game, data=data, out=out, domain=self, **settings)
 
@@ -219,18 +132,14 @@ class Domain:
         Raises:
             CheckpointError: there is no importer of that name, or the checkpoint's keys or shapes are not its.
         """
-        return import_module("gan_core.reference").load_reference(self, name, state_dict, **arguments)
-
-
-def resolve(dotted: str) -> Any:
-    """Imports the object at a dotted path `module:name` of a card."""
-    module, _, name = dotted.partition(":")
-    return getattr(import_module(module), name)
+        return import_module("gan_core.models.reference").load_reference(
+            self.module("reference").IMPORTERS, name, state_dict, **arguments
+        )
 
 
 def find_domains() -> dict[str, Domain]:
     """The installed domains by name."""
-    return {point.name: point.load() for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name)}
+    return {point.name: point.load() for point in sorted(entry_points(group=DOMAINS), key=lambda p: p.name)}
 
 
 def find_domain(name: str) -> Domain:

@@ -152,9 +152,12 @@ def shared_integers(high: int, count: int, *, like: Tensor) -> Tensor:
 
 
 def _draw(
-    fill: Callable[[Tensor, torch.Generator | None], object], count: int, shape: tuple[int, ...], like: Tensor,
+    fill: Callable[[Tensor, torch.Generator | None], object],
+    count: int,
+    shape: tuple[int, ...],
+    like: Tensor,
     dtype: torch.dtype | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     stream = _stream.get()
     if stream is None:
         drawn = torch.empty(count, *shape, device=like.device, dtype=dtype or like.dtype)

@@ -73,3 +73,26 @@ def unknown(kind: str, name: str, known: Iterable[str], error: type[GanError] = 
     else:
         hint = "there are none"
     return error(f"unknown {kind} `{name}`; {hint}")
+
+
+NAMED = 5
+"""Maximum number of skipped files that a warning names."""
+
+
+class Unreadable(DataError):
+    """A file that cannot be read; the message is the reason."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns an exception's message, or else its type, in one printable line of at most 200 characters."""
+    return printable((" ".join(str(error).split()) or type(error).__name__)[:200])
+
+
+def printable(text: str) -> str:
+    """Returns a text that is safe to print to a terminal, with unprintable characters escaped."""
+    return text if text.isprintable() else ascii(text)
+
+
+def count(number: int, thing: str) -> str:
+    """Returns a number with a noun: `1 file`, `2 files`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

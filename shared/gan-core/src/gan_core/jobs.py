@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, Self, TypeVar
 
-from gan_core.errors import DataError, InputError, writing
-from gan_core.files import names_ending, nothing_readable, open_files, printable, refuse_existing, skip
+from gan_core.data.files import names_ending, nothing_readable, open_files, skip
+from gan_core.errors import DataError, InputError, printable, writing
+from gan_core.media.writing import refuse_existing
 
 PIPE = "-"
 """Name of standard input and standard output on the command line."""
@@ -195,7 +196,7 @@ class Job:
 
         Args:
             opened: the result of `open`.
-            make: writes the output of a source to its target atomically (see `gan_core.files.replacing`), or to
+            make: writes the output of a source to its target atomically (see `gan_core.media.writing.replacing`), or to
                 standard output if it is None (see `send`). It raises a `DataError` if the source is unreadable.
 
         Raises:

@@ -1,6 +1,6 @@
 """The recipe: a complete, validated description of a training, the same in Python, in YAML and on the command line.
 
-Reading one loads no torch. What a system's networks and game accept is checked by its preset (`gan_core.preset`),
+Reading one loads no torch. What a system's networks and game accept is checked by its preset (`gan_core.play.preset`),
 which knows them; everything else is checked here.
 """
 
@@ -264,8 +264,8 @@ class Recipe(Settings):
         start: initial weights, by name of the network: `{generator: runs/a}`.
         data: source and conversion of the data.
         train: training settings.
-        regime: training regime (`gan_core.regime`): its `name`, an entry point of `gan.regimes` or `MODULE:CLASS`, and
-            its settings; None for plain training.
+        regime: training regime (`gan_core.training.regime`): its `name`, an entry point of `gan.regimes` or
+            `MODULE:CLASS`, and its settings; None for plain training.
     """
 
     domain: str | None = None

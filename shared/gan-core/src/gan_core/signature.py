@@ -18,9 +18,13 @@ def keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def checked(
-    makers: Iterable[Callable[..., Any]], takes: Mapping[str, inspect.Parameter], given: Mapping[str, Any],
-    where: str = "", *, fill: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    makers: Iterable[Callable[..., Any]],
+    takes: Mapping[str, inspect.Parameter],
+    given: Mapping[str, Any],
+    where: str = "",
+    *,
+    fill: bool = True,
+) -> dict[str, Any]:
     """Validates settings against the keywords and annotations of callables.
 
     Args:

@@ -14,23 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_audio.losses import RESOLUTIONS, Resolution
-from gan_audio.mel import CONTRACTS, MelContract
-from gan_audio.systems.filtering import inferring, innermost
+from gan_audio.layers.filtering import inferring, innermost
+from gan_audio.layers.losses import RESOLUTIONS, Resolution
+from gan_audio.mel.contract import CONTRACTS, MelContract
 from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDiscriminator, fused, lengthening
-from gan_audio.systems.vocoder import (
-    PEAK,
-    Discriminators,
-    MelGenerator,
-    Span,
-    Vocoder,
-    same,
-)
-from gan_core.adversary import Adversary
-from gan_core.precision import full_precision
-from gan_core.preset import Preset
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Span, Vocoder, same
+from gan_core.nn.precision import full_precision
+from gan_core.play.adversary import Adversary
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size, Step
-from gan_core.regularizers import FeatureMatching
 
 NO_DIVISION_BY_ZERO = 1e-9
 
@@ -145,12 +138,21 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["24k"], rates: tuple[Size, ...] = (4, 4, 2, 2, 2, 2),
-        up_sizes: tuple[Size, ...] = (8, 8, 4, 4, 4, 4), width: Size = 1536, sizes: tuple[Size, ...] = (3, 7, 11),
-        dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3, paired: bool = True, separate: bool = True,
-        logarithmic: bool = True, last_bias: bool = True, bound: Literal["tanh", "clamp"] = "tanh",
+        self,
+        *,
+        mel: MelContract = CONTRACTS["24k"],
+        rates: tuple[Size, ...] = (4, 4, 2, 2, 2, 2),
+        up_sizes: tuple[Size, ...] = (8, 8, 4, 4, 4, 4),
+        width: Size = 1536,
+        sizes: tuple[Size, ...] = (3, 7, 11),
+        dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
+        paired: bool = True,
+        separate: bool = True,
+        logarithmic: bool = True,
+        last_bias: bool = True,
+        bound: Literal["tanh", "clamp"] = "tanh",
         folded: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         mel = MelContract.model_validate(mel)
 
         def activation(channels: int, inplace: bool = False) -> nn.Module:
@@ -219,9 +221,15 @@ class BigVGAN(Vocoder):
     """
 
     def __init__(
-        self, generator: MelGenerator, mpd: Adversary, mrd: Adversary, *, adversarial_weight: float = 2.0,
-        mel_weight: float = 45.0, stft_weight: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        generator: MelGenerator,
+        mpd: Adversary,
+        mrd: Adversary,
+        *,
+        adversarial_weight: float = 2.0,
+        mel_weight: float = 45.0,
+        stft_weight: float = 0.0,
+    ) -> None:
         super().__init__(
             generator, adversarial_weight=adversarial_weight, mel_weight=mel_weight, stft_weight=stft_weight
         )
@@ -237,25 +245,38 @@ BIGVGAN = Preset(
     settings={"mel_weight": 45.0},
     network={
         "mel": CONTRACTS["24k"].model_dump(),
-        "rates": (4, 4, 2, 2, 2, 2), "up_sizes": (8, 8, 4, 4, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3,
-        "generator": {"width": 1536}, "mpd": {"width": 32}, "mrd": {"width": 32},
+        "rates": (4, 4, 2, 2, 2, 2),
+        "up_sizes": (8, 8, 4, 4, 4, 4),
+        "sizes": (3, 7, 11),
+        "dilations": ((1, 3, 5),) * 3,
+        "generator": {"width": 1536},
+        "mpd": {"width": 32},
+        "mrd": {"width": 32},
     },
     optimizer=Adam(
-        learning_rate=1e-4, betas=(0.8, 0.99), weight_decay=0.01, clip_norm=1000.0,
+        learning_rate=1e-4,
+        betas=(0.8, 0.99),
+        weight_decay=0.01,
+        clip_norm=1000.0,
         schedule=Step(every=1, factor=0.9999996),
     ),
     data={"spec": {"samples": 8192, "peak": PEAK}},
     train={"batch_size": 32, "steps": 1_000_000, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
-)  # fmt: skip
+)
 BASE = BIGVGAN.but(network={"rates": (8, 8, 2, 2), "up_sizes": (16, 16, 4, 4), "generator": {"width": 512}})
 SMALL = BASE.but(
     network={
-        "rates": (8, 8, 4), "up_sizes": (16, 16, 8), "sizes": (3, 7), "dilations": ((1, 3), (1, 3)), "paired": False,
-        "generator": {"width": 32}, "mpd": {"periods": (2, 3, 5), "width": 4},
+        "rates": (8, 8, 4),
+        "up_sizes": (16, 16, 8),
+        "sizes": (3, 7),
+        "dilations": ((1, 3), (1, 3)),
+        "paired": False,
+        "generator": {"width": 32},
+        "mpd": {"periods": (2, 3, 5), "width": 4},
         "mrd": {"resolutions": ((1024, 240, 1024), (512, 120, 512)), "width": 4},
     },
     optimizer=Adam(learning_rate=5e-4, betas=(0.8, 0.99), clip_norm=1000.0),
     train={"batch_size": 4, "steps": 3000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
-)  # fmt: skip
+)
 
 PRESETS = {"bigvgan": {"paper": BIGVGAN, "base": BASE, "small": SMALL}}

@@ -13,24 +13,15 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_audio.mel import CONTRACTS, MelContract
-from gan_audio.systems.filtering import TransposedConvolution
-from gan_audio.systems.vocoder import (
-    PEAK,
-    Discriminators,
-    Mean,
-    MelGenerator,
-    Sum,
-    Vocoder,
-    normalise_weights,
-    same,
-)
-from gan_core.adversary import Adversary
-from gan_core.blocks import spectrally_normalised
+from gan_audio.layers.filtering import TransposedConvolution
+from gan_audio.mel.contract import CONTRACTS, MelContract
+from gan_audio.systems.vocoder import PEAK, Discriminators, Mean, MelGenerator, Sum, Vocoder, normalise_weights, same
 from gan_core.errors import RecipeError
-from gan_core.preset import Preset
+from gan_core.nn.blocks import spectrally_normalised
+from gan_core.play.adversary import Adversary
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size, Step
-from gan_core.regularizers import FeatureMatching
 
 SLOPE = 0.1
 EPOCH = 12_950 // 16
@@ -47,8 +38,9 @@ def rectifier(channels: int, inplace: bool) -> nn.Module:
     return nn.LeakyReLU(SLOPE, inplace)
 
 
-def residual_block(channels: int, size: int, dilations: tuple[int, ...], *, paired: bool, before: Activation
-                   ) -> nn.Module:  # fmt: skip
+def residual_block(
+    channels: int, size: int, dilations: tuple[int, ...], *, paired: bool, before: Activation
+) -> nn.Module:
     """Dilated convolutions one after the other, each added to its input (appendix A.1).
 
     Args:
@@ -86,11 +78,17 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["hifigan-22k"], rates: tuple[Size, ...] = (8, 8, 2, 2),
-        up_sizes: tuple[Size, ...] = (16, 16, 4, 4), width: Size = 512,
-        sizes: tuple[Size, ...] = (3, 7, 11), dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
-        paired: bool = True, folded: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        mel: MelContract = CONTRACTS["hifigan-22k"],
+        rates: tuple[Size, ...] = (8, 8, 2, 2),
+        up_sizes: tuple[Size, ...] = (16, 16, 4, 4),
+        width: Size = 512,
+        sizes: tuple[Size, ...] = (3, 7, 11),
+        dilations: tuple[tuple[Size, ...], ...] = ((1, 3, 5),) * 3,
+        paired: bool = True,
+        folded: bool = False,
+    ) -> None:
         mel = MelContract.model_validate(mel)
         layers: list[nn.Module] = [same(mel.mels, width, 7)]
         channels = width
@@ -121,8 +119,9 @@ def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> l
     return ups
 
 
-def fused(channels: int, sizes: tuple[int, ...], dilations: tuple[tuple[int, ...], ...], *, paired: bool,
-          before: Activation) -> nn.Module:  # fmt: skip
+def fused(
+    channels: int, sizes: tuple[int, ...], dilations: tuple[tuple[int, ...], ...], *, paired: bool, before: Activation
+) -> nn.Module:
     """Multi-receptive field fusion: residual blocks of several sizes over the same input, averaged (section 2.2).
 
     Raises:
@@ -251,9 +250,15 @@ class HiFiGAN(Vocoder):
     """
 
     def __init__(
-        self, generator: MelGenerator, mpd: Adversary, msd: Adversary, *, adversarial_weight: float = 2.0,
-        mel_weight: float = 45.0, stft_weight: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        generator: MelGenerator,
+        mpd: Adversary,
+        msd: Adversary,
+        *,
+        adversarial_weight: float = 2.0,
+        mel_weight: float = 45.0,
+        stft_weight: float = 0.0,
+    ) -> None:
         super().__init__(
             generator, adversarial_weight=adversarial_weight, mel_weight=mel_weight, stft_weight=stft_weight
         )
@@ -268,31 +273,42 @@ V1 = Preset(
     regularizers=[FeatureMatching(weight=2.0)],  # λ_fm
     settings={"mel_weight": 45.0},
     network={
-        "mel": CONTRACTS["hifigan-22k"].model_dump(), "rates": (8, 8, 2, 2),
-        "up_sizes": (16, 16, 4, 4), "sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3, "paired": True,
-        "generator": {"width": 512}, "mpd": {"width": 32}, "msd": {"width": 128},
+        "mel": CONTRACTS["hifigan-22k"].model_dump(),
+        "rates": (8, 8, 2, 2),
+        "up_sizes": (16, 16, 4, 4),
+        "sizes": (3, 7, 11),
+        "dilations": ((1, 3, 5),) * 3,
+        "paired": True,
+        "generator": {"width": 512},
+        "mpd": {"width": 32},
+        "msd": {"width": 128},
     },
-    optimizer=Adam(
-        learning_rate=2e-4, betas=(0.8, 0.99), weight_decay=0.01, schedule=Step(every=EPOCH, factor=0.999)
-    ),
+    optimizer=Adam(learning_rate=2e-4, betas=(0.8, 0.99), weight_decay=0.01, schedule=Step(every=EPOCH, factor=0.999)),
     data={"spec": {"samples": 8192, "peak": PEAK}},
     train={"batch_size": 16, "steps": 2_500_000, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
-)  # fmt: skip
+)
 V2 = V1.but(network={"generator": {"width": 128}})
 V3 = V1.but(
     network={
-        "rates": (8, 8, 4), "up_sizes": (16, 16, 8), "sizes": (3, 5, 7), "dilations": ((1, 2), (2, 6), (3, 12)),
-        "paired": False, "generator": {"width": 256},
-    },
-)  # fmt: skip
+        "rates": (8, 8, 4),
+        "up_sizes": (16, 16, 8),
+        "sizes": (3, 5, 7),
+        "dilations": ((1, 2), (2, 6), (3, 12)),
+        "paired": False,
+        "generator": {"width": 256},
+    }
+)
 SMALL = V3.but(
     settings={"stft_weight": 40.0},
     network={
-        "sizes": (3, 7), "dilations": ((1, 3), (1, 3)),
-        "generator": {"width": 64}, "mpd": {"periods": (2, 3, 5), "width": 4}, "msd": {"scales": 2, "width": 16},
+        "sizes": (3, 7),
+        "dilations": ((1, 3), (1, 3)),
+        "generator": {"width": 64},
+        "mpd": {"periods": (2, 3, 5), "width": 4},
+        "msd": {"scales": 2, "width": 16},
     },
     optimizer=Adam(learning_rate=5e-4, betas=(0.8, 0.99)),
     train={"batch_size": 4, "steps": 3000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
-)  # fmt: skip
+)
 
 PRESETS = {"hifigan": {"paper": V1, "v1": V1, "v2": V2, "v3": V3, "small": SMALL}}

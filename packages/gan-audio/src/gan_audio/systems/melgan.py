@@ -16,22 +16,14 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_audio.mel import CONTRACTS, MelContract
+from gan_audio.layers.filtering import TransposedConvolution
+from gan_audio.mel.contract import CONTRACTS, MelContract
 from gan_audio.specs import Peak
-from gan_audio.systems.filtering import TransposedConvolution
-from gan_audio.systems.vocoder import (
-    PEAK,
-    Discriminators,
-    MelGenerator,
-    Sum,
-    Vocoder,
-    normalise_weights,
-    same,
-)
-from gan_core.adversary import Adversary
-from gan_core.preset import Preset
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_core.play.adversary import Adversary
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import FeatureMatching
 
 Gain = Annotated[float, Field(gt=0, le=10)]
 """Of amplitudes."""
@@ -64,9 +56,15 @@ class Generator(MelGenerator):
     """
 
     def __init__(
-        self, *, mel: MelContract = CONTRACTS["melgan-22k"], rates: tuple[Size, ...] = (8, 8, 2, 2), width: Size = 32,
-        depth: Size = 3, folded: bool = False, gain: Gain | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        mel: MelContract = CONTRACTS["melgan-22k"],
+        rates: tuple[Size, ...] = (8, 8, 2, 2),
+        width: Size = 32,
+        depth: Size = 3,
+        folded: bool = False,
+        gain: Gain | None = None,
+    ) -> None:
         mel = MelContract.model_validate(mel)
         widths = [width << stage for stage in reversed(range(len(rates) + 1))]
         layers: list[nn.Module] = [same(mel.mels, widths[0], 7, mode="reflect")]
@@ -112,8 +110,16 @@ class ScaleDiscriminator(nn.Module):
         widths = [min(width * downsampling**k, 1024) for k in range(depth + 1)]
         layers = [same(1, width, 15, mode="reflect")]
         for inputs, outputs in pairwise(widths):
-            layers.append(nn.Conv1d(inputs, outputs, 10 * downsampling + 1, downsampling, padding=5 * downsampling,
-                                    groups=max(1, inputs // 4)))  # fmt: skip
+            layers.append(
+                nn.Conv1d(
+                    inputs,
+                    outputs,
+                    10 * downsampling + 1,
+                    downsampling,
+                    padding=5 * downsampling,
+                    groups=max(1, inputs // 4),
+                )
+            )
         last = min(2 * widths[-1], 1024)
         layers.append(same(widths[-1], last, 5))
         self.layers = nn.ModuleList(nn.Sequential(layer, nn.LeakyReLU(SLOPE, inplace=True)) for layer in layers)
@@ -166,13 +172,15 @@ MELGAN = Preset(
     objective="hinge",
     regularizers=[FeatureMatching(weight=10 * 4 / (4 + 1) / 3)],  # λ · 4 / (depth + 1) / scales
     network={
-        "mel": CONTRACTS["melgan-22k"].model_dump(), "rates": (8, 8, 2, 2),
-        "generator": {"width": 32, "depth": 3}, "discriminator": {"width": 16, "depth": 4},
+        "mel": CONTRACTS["melgan-22k"].model_dump(),
+        "rates": (8, 8, 2, 2),
+        "generator": {"width": 32, "depth": 3},
+        "discriminator": {"width": 16, "depth": 4},
     },
     optimizer=Adam(learning_rate=1e-4, betas=(0.5, 0.9)),
     data={"spec": {"samples": 8192, "peak": PEAK}},
     train={"batch_size": 16, "steps": STEPS, "show": 8, "sample_every": 5000, "checkpoint_every": 5000},
-)  # fmt: skip
+)
 SMALL = MELGAN.but(
     regularizers=[FeatureMatching(weight=10 * 4 / (3 + 1) / 2)],
     settings={"stft_weight": 40.0},

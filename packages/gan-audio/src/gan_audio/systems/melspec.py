@@ -13,7 +13,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from gan_audio.mel import CONTRACTS, MelContract, MelSpectrogram
+from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import specgan
 from gan_audio.systems.specgan import (
@@ -25,11 +25,11 @@ from gan_audio.systems.specgan import (
 )
 from gan_audio.systems.wavegan import Kernel, Upsampling
 from gan_core.errors import RecipeError
-from gan_core.exported import Exported
-from gan_core.objectives import Objective, non_saturating
-from gan_core.preset import Preset
+from gan_core.play.exported import Exported
+from gan_core.play.objectives import Objective, non_saturating
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import Regularizer
 from gan_core.recipe import Size
-from gan_core.regularizers import Regularizer
 
 LAYERS = 4
 """Each doubles frames and bands, or halves them."""
@@ -86,13 +86,30 @@ class Generator(SpectrogramGenerator):
         latent_dim: see `SpectrogramGenerator`, as all others.
     """
 
-    def __init__(self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 16_384, latent_dim: Size = 100,
-                 width: Size = 64, kernel: Kernel = 5, upsampling: Upsampling = "zeros",
-                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        mel: MelContract = CONTRACTS["hifigan-22k"],
+        samples: Size = 16_384,
+        latent_dim: Size = 100,
+        width: Size = 64,
+        kernel: Kernel = 5,
+        upsampling: Upsampling = "zeros",
+        num_classes: Size | None = None,
+        batch_norm: bool = False,
+    ):
         contract = MelContract.model_validate(mel)
-        super().__init__(sides(samples, contract), LAYERS, channels=1, latent_dim=latent_dim, width=width,
-                         kernel=kernel, upsampling=upsampling, num_classes=num_classes,
-                         batch_norm=batch_norm)  # fmt: skip
+        super().__init__(
+            sides(samples, contract),
+            LAYERS,
+            channels=1,
+            latent_dim=latent_dim,
+            width=width,
+            kernel=kernel,
+            upsampling=upsampling,
+            num_classes=num_classes,
+            batch_norm=batch_norm,
+        )
         self.contract = contract
         self.data_spec = SoundSpec(samples=samples, sample_rate=contract.sample_rate, channels=1)
 
@@ -109,11 +126,26 @@ class Discriminator(SpectrogramDiscriminator):
         width: see `SpectrogramDiscriminator`, as all others.
     """
 
-    def __init__(self, *, mel: MelContract = CONTRACTS["hifigan-22k"], samples: Size = 16_384, width: Size = 64,
-                 kernel: Kernel = 5, num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        mel: MelContract = CONTRACTS["hifigan-22k"],
+        samples: Size = 16_384,
+        width: Size = 64,
+        kernel: Kernel = 5,
+        num_classes: Size | None = None,
+        batch_norm: bool = False,
+    ):
         contract = MelContract.model_validate(mel)
-        super().__init__(sides(samples, contract), LAYERS, channels=1, width=width, kernel=kernel,
-                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+        super().__init__(
+            sides(samples, contract),
+            LAYERS,
+            channels=1,
+            width=width,
+            kernel=kernel,
+            num_classes=num_classes,
+            batch_norm=batch_norm,
+        )
 
     def forward(self, spectrograms: Tensor, label: Tensor | None = None) -> Tensor:
         return super().forward(pad(spectrograms, (0, -spectrograms.shape[-1] % STEP)), label)
@@ -149,9 +181,13 @@ class MelSpec(SpectrogramGAN):
     spectrogram: Mels
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        objective: Objective = non_saturating,
         regularizers: Sequence[Regularizer] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         seen = Mels(generator.contract)
         super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
 

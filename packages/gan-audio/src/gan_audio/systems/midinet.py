@@ -22,20 +22,20 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 from torch.utils.data import Dataset
 
-from gan_audio.midi import PITCHES, SILENT, STEPS, in_key
 from gan_audio.specs import Bars, TuneSpec
+from gan_audio.tune.midi import PITCHES, SILENT, STEPS, in_key
 from gan_core import draws
-from gan_core.conditions import Truncation
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
-from gan_core.exported import BATCH, Exported, Input
-from gan_core.game import Batch, Terms, evaluating
-from gan_core.objectives import Objective, feature_matching, non_saturating
-from gan_core.precision import full_precision
-from gan_core.preset import Preset
+from gan_core.nn.precision import full_precision
+from gan_core.play.conditions import Truncation
+from gan_core.play.exported import BATCH, Exported, Input
+from gan_core.play.game import Batch, Terms, evaluating
+from gan_core.play.objectives import Objective, feature_matching, non_saturating
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import LabelSmoothing, Regularizer
+from gan_core.play.two_player import TwoPlayerGame, latent_dim
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import LabelSmoothing, Regularizer
-from gan_core.two_player import TwoPlayerGame, latent_dim
 
 CHORD = 13
 """Values that tell a chord: its root as one of 12, and whether it is minor."""
@@ -65,7 +65,7 @@ def piano_roll(pitches: Tensor) -> Tensor:
 
 
 def chord_vector(chord: Tensor) -> Tensor:
-    """Chords `[B]`, 0 to 23 (`gan_audio.midi`), as `[B, 13]`: the root, and 1 for minor (section 4.1)."""
+    """Chords `[B]`, 0 to 23 (`gan_audio.tune.midi`), as `[B, 13]`: the root, and 1 for minor (section 4.1)."""
     root, minor = chord[:, None] % 12 == torch.arange(12, device=chord.device), chord[:, None] >= 12
     return torch.cat([root, minor], dim=1).float()
 
@@ -187,9 +187,9 @@ class MidiNet(TwoPlayerGame):
     """The game with chords and bars before, in which means of features and of bars are matched (section 3).
 
     The data are tunes: `tune` `[B, 2, 16 bars]` of whole numbers, the melody's pitch (MIDI, 60 is C4) and the chord (0
-    to 23, `gan_audio.midi`) at every step. A turn sees one bar of each, and none before a tune's first. A sample is a
-    tune of `bars` bars, at every step its likeliest pitch. Its chords, and the bar before its first, are those of a
-    tune of the data, of which the model keeps `KEPT`.
+    to 23, `gan_audio.tune.midi`) at every step. A turn sees one bar of each, and none before a tune's first. A sample
+    is a tune of `bars` bars, at every step its likeliest pitch. Its chords, and the bar before its first, are those
+    of a tune of the data, of which the model keeps `KEPT`.
 
     Args:
         generator: of bars.
@@ -209,10 +209,16 @@ class MidiNet(TwoPlayerGame):
     progressions: Tensor
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
-        regularizers: Sequence[Regularizer] = (), feature_matching_weight: Weight = 0.1, mean_bar_weight: Weight = 0.01,
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        objective: Objective = non_saturating,
+        regularizers: Sequence[Regularizer] = (),
+        feature_matching_weight: Weight = 0.1,
+        mean_bar_weight: Weight = 0.01,
         bars: Bars = 8,
-    ) -> None:  # fmt: skip
+    ) -> None:
         chosen = {regularizer.name for regularizer in regularizers}
         if "feature_matching" in chosen:
             reason = "midinet matches features itself; set `game.feature_matching_weight`"

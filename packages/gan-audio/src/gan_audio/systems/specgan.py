@@ -22,26 +22,16 @@ from torch.utils.data import Dataset
 
 from gan_audio.specs import SoundSpec
 from gan_audio.systems import wavegan
-from gan_audio.systems.wavegan import (
-    WAVEGAN,
-    Down,
-    Kernel,
-    Up,
-    Upsampling,
-    WaveGAN,
-    initialize,
-    normalised,
-    upsampler,
-)
-from gan_core.blocks import one_hot
+from gan_audio.systems.wavegan import WAVEGAN, Down, Kernel, Up, Upsampling, WaveGAN, initialize, normalised, upsampler
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
-from gan_core.exported import Exported
-from gan_core.game import Batch
-from gan_core.objectives import Objective, non_saturating
-from gan_core.preset import Preset
+from gan_core.nn.blocks import one_hot
+from gan_core.play.exported import Exported
+from gan_core.play.game import Batch
+from gan_core.play.objectives import Objective, non_saturating
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import Regularizer
 from gan_core.recipe import Size
-from gan_core.regularizers import Regularizer
 
 START = 4
 """Frames, and frequencies, at which the generator begins and the discriminator ends."""
@@ -238,9 +228,18 @@ class SpectrogramGenerator(nn.Module):
     """
 
     def __init__(
-        self, start: tuple[int, int], layers: int, *, channels: int, latent_dim: int, width: int, kernel: int,
-        upsampling: Upsampling, num_classes: int | None, batch_norm: bool,
-    ) -> None:  # fmt: skip
+        self,
+        start: tuple[int, int],
+        layers: int,
+        *,
+        channels: int,
+        latent_dim: int,
+        width: int,
+        kernel: int,
+        upsampling: Upsampling,
+        num_classes: int | None,
+        batch_norm: bool,
+    ) -> None:
         super().__init__()
         widths = [width << layer for layer in reversed(range(layers))]
         self.latent_dim, self.num_classes, self.begins = latent_dim, num_classes, start
@@ -276,9 +275,16 @@ class SpectrogramDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, end: tuple[int, int], layers: int, *, channels: int, width: int, kernel: int, num_classes: int | None,
+        self,
+        end: tuple[int, int],
+        layers: int,
+        *,
+        channels: int,
+        width: int,
+        kernel: int,
+        num_classes: int | None,
         batch_norm: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         widths = [channels, *(width << layer for layer in range(layers))]
         self.num_classes = num_classes
@@ -307,13 +313,30 @@ class Generator(SpectrogramGenerator):
         channels: see `SpectrogramGenerator`, as all others.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, latent_dim: Size = 100, width: Size = 64,
-                 kernel: Kernel = 5, upsampling: Upsampling = "zeros", num_classes: Size | None = None,
-                 batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        samples: Size = 16_384,
+        channels: Size = 1,
+        latent_dim: Size = 100,
+        width: Size = 64,
+        kernel: Kernel = 5,
+        upsampling: Upsampling = "zeros",
+        num_classes: Size | None = None,
+        batch_norm: bool = False,
+    ):
         size = side(samples)
-        super().__init__((START, START), doublings_of(size), channels=channels, latent_dim=latent_dim,
-                         width=width, kernel=kernel, upsampling=upsampling, num_classes=num_classes,
-                         batch_norm=batch_norm)  # fmt: skip
+        super().__init__(
+            (START, START),
+            doublings_of(size),
+            channels=channels,
+            latent_dim=latent_dim,
+            width=width,
+            kernel=kernel,
+            upsampling=upsampling,
+            num_classes=num_classes,
+            batch_norm=batch_norm,
+        )
         self.size, self.data_spec = size, SoundSpec(samples=samples, channels=channels)
 
 
@@ -325,10 +348,25 @@ class Discriminator(SpectrogramDiscriminator):
         channels: see `SpectrogramDiscriminator`, as all others.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, width: Size = 64, kernel: Kernel = 5,
-                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
-        super().__init__((START, START), doublings_of(side(samples)), channels=channels, width=width, kernel=kernel,
-                         num_classes=num_classes, batch_norm=batch_norm)  # fmt: skip
+    def __init__(
+        self,
+        *,
+        samples: Size = 16_384,
+        channels: Size = 1,
+        width: Size = 64,
+        kernel: Kernel = 5,
+        num_classes: Size | None = None,
+        batch_norm: bool = False,
+    ):
+        super().__init__(
+            (START, START),
+            doublings_of(side(samples)),
+            channels=channels,
+            width=width,
+            kernel=kernel,
+            num_classes=num_classes,
+            batch_norm=batch_norm,
+        )
 
 
 def doublings_of(size: int) -> int:
@@ -350,9 +388,14 @@ class SpectrogramGAN(WaveGAN):
     images: ClassVar[bool] = False  # but time and frequency
 
     def __init__(
-        self, generator: SpectrogramGenerator, discriminator: SpectrogramDiscriminator, spectrogram: Standardised, *,
-        objective: Objective, regularizers: Sequence[Regularizer],
-    ) -> None:  # fmt: skip
+        self,
+        generator: SpectrogramGenerator,
+        discriminator: SpectrogramDiscriminator,
+        spectrogram: Standardised,
+        *,
+        objective: Objective,
+        regularizers: Sequence[Regularizer],
+    ) -> None:
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.spectrogram = spectrogram
 
@@ -388,9 +431,14 @@ class SpecGAN(SpectrogramGAN):
     spectrogram: Spectrogram
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
-        regularizers: Sequence[Regularizer] = (), iterations: Size = 16,
-    ) -> None:  # fmt: skip
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        objective: Objective = non_saturating,
+        regularizers: Sequence[Regularizer] = (),
+        iterations: Size = 16,
+    ) -> None:
         seen = Spectrogram(generator.size)
         super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
         self.iterations = iterations

@@ -16,16 +16,16 @@ from torch.nn.functional import l1_loss, pad
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from gan_audio.losses import multi_resolution_stft
-from gan_audio.mel import MelContract, MelSpectrogram
+from gan_audio.layers.filtering import Convolution, MinimalConvolution, inferring, pays
+from gan_audio.layers.losses import multi_resolution_stft
+from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.specs import Peak, SoundSpec
-from gan_audio.systems.filtering import Convolution, MinimalConvolution, inferring, pays
 from gan_core import draws
-from gan_core.adversary import Adversary, prefixed, weighted
 from gan_core.errors import DataError, RecipeError
-from gan_core.exported import BATCH, Axis, Exported, Input
-from gan_core.game import Batch, Game, Player, Terms, evaluating
-from gan_core.judgement import Judgement
+from gan_core.play.adversary import Adversary, prefixed, weighted
+from gan_core.play.exported import BATCH, Axis, Exported, Input
+from gan_core.play.game import Batch, Game, Player, Terms, evaluating
+from gan_core.play.judgement import Judgement
 
 FRAMES_AT_ONCE = 256
 """Mel frames that a stream turns into audio in one pass; longer chunks are taken in several."""
@@ -95,9 +95,14 @@ def reach(layer: nn.Module, span: Span) -> Span:
 
 
 def same(
-    inputs: int, outputs: int, size: int, *, dilation: int = 1, bias: bool = True,
+    inputs: int,
+    outputs: int,
+    size: int,
+    *,
+    dilation: int = 1,
+    bias: bool = True,
     mode: Literal["zeros", "reflect"] = "zeros",
-) -> nn.Conv1d:  # fmt: skip
+) -> nn.Conv1d:
     """A convolution of an odd size that keeps the length."""
     padding = dilation * (size // 2)
     return Convolution(inputs, outputs, size, dilation=dilation, padding=padding, padding_mode=mode, bias=bias)
@@ -270,9 +275,14 @@ class Vocoder(Game):
     example: ClassVar[str] = "audio = game.vocode(mel)  # [B, 1, frames · hop], of mels [B, mels, frames]"
 
     def __init__(
-        self, generator: MelGenerator, *, adversarial_weight: float = 1.0, mel_weight: float = 0.0,
-        stft_weight: float = 0.0, quietest: Peak = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        generator: MelGenerator,
+        *,
+        adversarial_weight: float = 1.0,
+        mel_weight: float = 0.0,
+        stft_weight: float = 0.0,
+        quietest: Peak = 1.0,
+    ) -> None:
         super().__init__()
         self.generator, self.quietest = generator, quietest
         self.adversarial_weight, self.mel_weight, self.stft_weight = adversarial_weight, mel_weight, stft_weight

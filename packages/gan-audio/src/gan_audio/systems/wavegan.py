@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from gan_audio.specs import SoundSpec
 from gan_core import draws
-from gan_core.augment import reflected
-from gan_core.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, one_hot
-from gan_core.conditions import Truncation
 from gan_core.errors import RecipeError
-from gan_core.exported import Exported
-from gan_core.interpolation import straight_line
-from gan_core.preset import Preset
+from gan_core.nn.augment import reflected
+from gan_core.nn.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, one_hot
+from gan_core.play.conditions import Truncation
+from gan_core.play.exported import Exported
+from gan_core.play.latents import straight_line
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import R1, R2, GradientPenalty
+from gan_core.play.two_player import TwoPlayerGame, latent_dim
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import R1, R2, GradientPenalty
-from gan_core.two_player import TwoPlayerGame, latent_dim
 
 START = 16
 """Samples at which the generator begins and the discriminator ends."""
@@ -135,9 +135,16 @@ class Up(nn.Sequential):
     """Up-samples by the stride, normalises if asked, rectifies."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int, upsampling: Upsampling, batch_norm: bool,
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int,
+        upsampling: Upsampling,
+        batch_norm: bool,
         ndim: int = 1,
-    ):  # fmt: skip
+    ):
         layer = upsampler(inputs, outputs, kernel, stride=stride, upsampling=upsampling, ndim=ndim)
         super().__init__(layer, normalised(outputs, batch_norm, ndim=ndim), nn.ReLU())
 
@@ -216,9 +223,19 @@ class Generator(nn.Module):
         batch_norm: whether it normalises.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, latent_dim: Size = 100, width: Size = 64,
-                 kernel: Kernel = 25, upsampling: Upsampling = "zeros", post_filter: Kernel | None = None,
-                 num_classes: Size | None = None, batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        samples: Size = 16_384,
+        channels: Size = 1,
+        latent_dim: Size = 100,
+        width: Size = 64,
+        kernel: Kernel = 25,
+        upsampling: Upsampling = "zeros",
+        post_filter: Kernel | None = None,
+        num_classes: Size | None = None,
+        batch_norm: bool = False,
+    ):
         super().__init__()
         *inner, last = strides(samples)
         widths = [width << layer for layer in reversed(range(len(inner) + 1))]
@@ -264,9 +281,18 @@ class Discriminator(nn.Module):
         RecipeError: `samples` is out of reach, or samples would be shifted on their own and are not shifted.
     """
 
-    def __init__(self, *, samples: Size = 16_384, channels: Size = 1, width: Size = 64, kernel: Kernel = 25,
-                 phase_shuffle: Radius = 2, shuffle_per_example: bool = False, num_classes: Size | None = None,
-                 batch_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        samples: Size = 16_384,
+        channels: Size = 1,
+        width: Size = 64,
+        kernel: Kernel = 25,
+        phase_shuffle: Radius = 2,
+        shuffle_per_example: bool = False,
+        num_classes: Size | None = None,
+        batch_norm: bool = False,
+    ):
         super().__init__()
         if shuffle_per_example and phase_shuffle == 0:
             raise RecipeError("`shuffle_per_example` has no effect: `phase_shuffle` is 0; set it to 1 or more")

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.blocks import doublings, initialize_normal, same_convolution, xavier
-from gan_core.conditions import Truncation
 from gan_core.data import ImageSpec
-from gan_core.game import Batch, Terms
-from gan_core.interpolation import straight_line
-from gan_core.objectives import Objective, energy_objective
-from gan_core.preset import Preset
+from gan_core.nn.blocks import doublings, initialize_normal, same_convolution, xavier
+from gan_core.play.conditions import Truncation
+from gan_core.play.game import Batch, Terms
+from gan_core.play.latents import straight_line
+from gan_core.play.objectives import Objective, energy_objective
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import PullAway, Regularizer
+from gan_core.play.two_player import TwoPlayerGame, latent_dim
 from gan_core.recipe import Adam, Linear, Size, Step
-from gan_core.regularizers import PullAway, Regularizer
-from gan_core.two_player import TwoPlayerGame, latent_dim
 from gan_image.systems import convolutional
 
 
@@ -67,9 +67,13 @@ class EnergyBased(TwoPlayerGame):
     """
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, *, regularizers: Sequence[Regularizer] = (),
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        regularizers: Sequence[Regularizer] = (),
         margin: float = 20.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(generator, discriminator, objective=energy_objective(margin), regularizers=regularizers)
 
 
@@ -157,9 +161,14 @@ class BoundaryEquilibrium(TwoPlayerGame):
     prior: ClassVar[str] = "uniform in [-1, 1]"
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, *, regularizers: Sequence[Regularizer] = (),
-        gamma: float = 0.5, gain: float = 0.001,
-    ) -> None:  # fmt: skip
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        regularizers: Sequence[Regularizer] = (),
+        gamma: float = 0.5,
+        gain: float = 0.001,
+    ) -> None:
         objective = Objective("boundary_equilibrium", self.discriminator_energy, self.generator_energy, energy=True)
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.gamma, self.gain = gamma, gain
@@ -230,7 +239,4 @@ SMALL_BEGAN = BEGAN.but(
     train={"batch_size": 32, "steps": 1500, "ema": 0.995, "sample_every": 250, "checkpoint_every": 500},
 )
 
-PRESETS = {
-    "ebgan": {"paper": EBGAN, "small": SMALL_EBGAN},
-    "began": {"paper": BEGAN, "small": SMALL_BEGAN},
-}
+PRESETS = {"ebgan": {"paper": EBGAN, "small": SMALL_EBGAN}, "began": {"paper": BEGAN, "small": SMALL_BEGAN}}

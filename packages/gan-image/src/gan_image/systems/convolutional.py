@@ -17,12 +17,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gan_core.blocks import doublings, initialize_normal, norm, one_hot
 from gan_core.data import ImageSpec
-from gan_core.preset import Preset
+from gan_core.nn.blocks import doublings, initialize_normal, norm, one_hot
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import WeightClipping
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, RMSprop, Size
-from gan_core.regularizers import WeightClipping
-from gan_core.two_player import TwoPlayerGame
 
 
 class Up(nn.Sequential):
@@ -52,8 +52,15 @@ class Generator(nn.Module):
         num_classes: number of classes; None for a generator without classes.
     """
 
-    def __init__(self, *, image_size: Size = 64, channels: Size = 3, latent_dim: Size = 100, width: Size = 64,
-                 num_classes: Size | None = None):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 64,
+        channels: Size = 3,
+        latent_dim: Size = 100,
+        width: Size = 64,
+        num_classes: Size | None = None,
+    ):
         super().__init__()
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in reversed(range(stages))]
@@ -86,8 +93,16 @@ class Discriminator(nn.Module):
         pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
     """
 
-    def __init__(self, *, image_size: Size = 64, channels: Size = 3, width: Size = 64, norm: str = "batch",
-                 num_classes: Size | None = None, pack: Size = 1):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 64,
+        channels: Size = 3,
+        width: Size = 64,
+        norm: str = "batch",
+        num_classes: Size | None = None,
+        pack: Size = 1,
+    ):
         super().__init__()
         stages = doublings(image_size, 4, least=2)
         widths = [width << stage for stage in range(stages)]

@@ -18,13 +18,13 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from gan_core.blocks import one_hot
 from gan_core.data import ArraySpec, ImageSpec, Spec
 from gan_core.errors import RecipeError
-from gan_core.preset import Preset
+from gan_core.nn.blocks import one_hot
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import Unrolled
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import SGD, Adam, Size, Step
-from gan_core.regularizers import Unrolled
-from gan_core.two_player import TwoPlayerGame
 
 
 class Maxout(nn.Module):
@@ -74,8 +74,16 @@ class Generator(nn.Module):
         deviation: of the weights, which are normal; None takes torch's own.
     """
 
-    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), latent_dim: Size = 100, width: Size = 1200,
-                 depth: Size = 2, batch_norm: bool = False, deviation: float | None = None):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        shape: tuple[Size, ...] = (1, 28, 28),
+        latent_dim: Size = 100,
+        width: Size = 1200,
+        depth: Size = 2,
+        batch_norm: bool = False,
+        deviation: float | None = None,
+    ):
         super().__init__()
         if not shape:
             raise RecipeError(f"`shape` is {shape}; give the size of a sample, such as [1, 28, 28] or [2]")
@@ -103,9 +111,17 @@ class Discriminator(nn.Module):
         pack: samples that are judged together, `[B / pack, pack · C, …]`.
     """
 
-    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), width: Size = 1200, depth: Size = 2,
-                 maxout: Size | None = None, deviation: float | None = None, scale: float = 1.0,
-                 pack: Size = 1):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        shape: tuple[Size, ...] = (1, 28, 28),
+        width: Size = 1200,
+        depth: Size = 2,
+        maxout: Size | None = None,
+        deviation: float | None = None,
+        scale: float = 1.0,
+        pack: Size = 1,
+    ):
         super().__init__()
         self.num_classes, self.scale, self.pack = None, scale, pack
         hidden = leaky if maxout is None else lambda inputs, outputs: Maxout(inputs, outputs, maxout)
@@ -150,8 +166,16 @@ class ConditionalGenerator(nn.Module):
         width: of both together.
     """
 
-    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), num_classes: Size = 10, latent_dim: Size = 100,
-                 latent_width: Size = 200, class_width: Size = 1000, width: Size = 1200):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        shape: tuple[Size, ...] = (1, 28, 28),
+        num_classes: Size = 10,
+        latent_dim: Size = 100,
+        latent_width: Size = 200,
+        class_width: Size = 1000,
+        width: Size = 1200,
+    ):
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
         self.data_spec = spec_of(shape)
@@ -177,8 +201,16 @@ class ConditionalDiscriminator(nn.Module):
         dropout: the share of a maxout layer's output that is dropped.
     """
 
-    def __init__(self, *, shape: tuple[Size, ...] = (1, 28, 28), num_classes: Size = 10, image_width: Size = 240,
-                 class_width: Size = 50, joint_width: Size = 240, dropout: float = 0.5):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        shape: tuple[Size, ...] = (1, 28, 28),
+        num_classes: Size = 10,
+        image_width: Size = 240,
+        class_width: Size = 50,
+        joint_width: Size = 240,
+        dropout: float = 0.5,
+    ):
         super().__init__()
         self.num_classes = num_classes
         self.of_image = nn.Sequential(Maxout(prod(shape), image_width, 5), nn.Dropout(dropout))
@@ -224,11 +256,15 @@ CGAN = Preset(
     train={"batch_size": 100, "steps": 100_000, "sample_every": 1000, "checkpoint_every": 1000},
 )
 SMALL_CGAN = CGAN.but(
-    network={"shape": (1, 16, 16), "latent_dim": 32, "generator": {"latent_width": 64, "class_width": 64, "width": 256},
-             "discriminator": {"image_width": 96, "class_width": 48, "joint_width": 96, "dropout": 0.25}},
+    network={
+        "shape": (1, 16, 16),
+        "latent_dim": 32,
+        "generator": {"latent_width": 64, "class_width": 64, "width": 256},
+        "discriminator": {"image_width": 96, "class_width": 48, "joint_width": 96, "dropout": 0.25},
+    },
     optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.999)),
     train={"batch_size": 64, "steps": 6000, "ema": 0.995, "sample_every": 500, "checkpoint_every": 500},
-)  # fmt: skip
+)
 
 UNROLLED = Preset(
     TwoPlayerGame,
@@ -236,12 +272,16 @@ UNROLLED = Preset(
     paper="arXiv:1611.02163",
     objective="minimax",
     regularizers=[Unrolled(steps=10)],
-    network={"shape": (2,), "latent_dim": 256, "generator": {"width": 128, "depth": 2},
-             "discriminator": {"width": 128, "depth": 1, "scale": 4.0}},
+    network={
+        "shape": (2,),
+        "latent_dim": 256,
+        "generator": {"width": 128, "depth": 2},
+        "discriminator": {"width": 128, "depth": 1, "scale": 4.0},
+    },
     optimizer=Adam(learning_rate=1e-3, betas=(0.5, 0.999)),
     players={"discriminator": {"optimizer": {"learning_rate": 1e-4}}},
     train={"batch_size": 512, "steps": 25_000, "sample_every": 1000, "checkpoint_every": 1000},
-)  # fmt: skip
+)
 SMALL_UNROLLED = UNROLLED.but(
     regularizers=[Unrolled(steps=5, learning_rate=0.1)],
     network={"latent_dim": 64, "discriminator": {"width": 128, "depth": 1, "scale": 1.0}},
@@ -253,18 +293,24 @@ PACGAN = Preset(
     networks=GAN.networks,
     paper="arXiv:1712.04086",
     objective="non_saturating",
-    network={"shape": (2,), "latent_dim": 2, "deviation": 0.02,
-             "generator": {"width": 400, "depth": 4, "batch_norm": True},
-             "discriminator": {"width": 200, "depth": 3, "maxout": 5, "pack": 2}},
+    network={
+        "shape": (2,),
+        "latent_dim": 2,
+        "deviation": 0.02,
+        "generator": {"width": 400, "depth": 4, "batch_norm": True},
+        "discriminator": {"width": 200, "depth": 3, "maxout": 5, "pack": 2},
+    },
     optimizer=Adam(learning_rate=1e-4, betas=(0.8, 0.999)),
     train={"batch_size": 200, "steps": 400_000, "sample_every": 10_000, "checkpoint_every": 10_000},  # 100 packed
-)  # fmt: skip
+)
 SMALL_PACGAN = PACGAN.but(
-    network={"generator": {"width": 128, "depth": 3, "batch_norm": True},
-             "discriminator": {"width": 64, "depth": 2, "maxout": 5, "pack": 2}},
+    network={
+        "generator": {"width": 128, "depth": 3, "batch_norm": True},
+        "discriminator": {"width": 64, "depth": 2, "maxout": 5, "pack": 2},
+    },
     optimizer=Adam(learning_rate=5e-4, betas=(0.8, 0.999)),
     train={"batch_size": 128, "steps": 5000, "sample_every": 500, "checkpoint_every": 1000},
-)  # fmt: skip
+)
 
 PRESETS = {
     "gan": {"paper": GAN, "small": SMALL},

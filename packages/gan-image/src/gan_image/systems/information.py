@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gan_core import draws
-from gan_core.blocks import initialize_normal
-from gan_core.conditions import Truncation
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
-from gan_core.game import Batch, Player, Terms
-from gan_core.interpolation import straight_line
-from gan_core.objectives import Objective, non_saturating
-from gan_core.preset import Preset
+from gan_core.nn.blocks import initialize_normal
+from gan_core.play.conditions import Truncation
+from gan_core.play.game import Batch, Player, Terms
+from gan_core.play.latents import straight_line
+from gan_core.play.objectives import Objective, non_saturating
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import GradientPenalty, Regularizer
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import GradientPenalty, Regularizer
-from gan_core.two_player import TwoPlayerGame
 
 SLOPE = 0.1
 
@@ -44,8 +44,16 @@ class Generator(nn.Module):
         width: channels before the last layer; twice as many before, and sixteen times as many at one pixel.
     """
 
-    def __init__(self, *, image_size: Size = 28, channels: Size = 1, noise: Size = 62, categories: Size = 10,
-                 continuous: Size = 2, width: Size = 64):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 28,
+        channels: Size = 1,
+        noise: Size = 62,
+        categories: Size = 10,
+        continuous: Size = 2,
+        width: Size = 64,
+    ):
         super().__init__()
         self.num_classes, self.noise, self.categories, self.continuous = None, noise, categories, continuous
         self.latent_dim = noise + categories + continuous
@@ -76,16 +84,27 @@ class Discriminator(nn.Module):
 
     separate = ("posterior",)
 
-    def __init__(self, *, image_size: Size = 28, channels: Size = 1, categories: Size = 10, continuous: Size = 2,
-                 width: Size = 64):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 28,
+        channels: Size = 1,
+        categories: Size = 10,
+        continuous: Size = 2,
+        width: Size = 64,
+    ):
         super().__init__()
         self.num_classes = None
         self.features = nn.Sequential(
-            nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(2 * width, 16 * width, quarter(image_size), bias=False), nn.BatchNorm2d(16 * width),
+            nn.Conv2d(channels, width, 4, 2, 1),
             nn.LeakyReLU(SLOPE),
-        )  # fmt: skip
+            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(2 * width, 16 * width, quarter(image_size), bias=False),
+            nn.BatchNorm2d(16 * width),
+            nn.LeakyReLU(SLOPE),
+        )
         self.judge = nn.Conv2d(16 * width, 1, 1)
         self.posterior = Posterior(16 * width, 2 * width, categories, continuous)
         self.apply(initialize_normal)
@@ -146,9 +165,15 @@ class InfoGAN(TwoPlayerGame):
     prior: ClassVar[str] = "noise uniform in [-1, 1], then a one-hot category, then continuous codes uniform in [-1, 1]"
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = non_saturating,
-        regularizers: Sequence[Regularizer] = (), categorical_weight: float = 1.0, continuous_weight: float = 0.1,
-    ) -> None:  # fmt: skip
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        objective: Objective = non_saturating,
+        regularizers: Sequence[Regularizer] = (),
+        categorical_weight: float = 1.0,
+        continuous_weight: float = 0.1,
+    ) -> None:
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.noise, self.categories, self.continuous = generator.noise, generator.categories, generator.continuous
         self.trunk = discriminator.trunk

@@ -17,16 +17,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from gan_core.adversary import Moment
-from gan_core.blocks import MinibatchDeviation, PixelNorm, doublings, equalized
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
-from gan_core.game import Batch, Phase, Player
-from gan_core.objectives import Objective, wasserstein
-from gan_core.preset import Preset
+from gan_core.nn.blocks import MinibatchDeviation, PixelNorm, doublings, equalized
+from gan_core.play.adversary import Moment
+from gan_core.play.game import Batch, Phase, Player
+from gan_core.play.objectives import Objective, wasserstein
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import R1, R2, GradientPenalty, Regularizer
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Size
-from gan_core.regularizers import R1, R2, GradientPenalty, Regularizer
-from gan_core.two_player import TwoPlayerGame
 
 SMALLEST = 4
 """Side of the first phase's images, in pixels."""
@@ -53,9 +53,15 @@ class Start(nn.Sequential):
         # The authors' gain, a quarter of He's.
         project = equalized(nn.Linear(latent_dim, outputs * SMALLEST**2), gain=math.sqrt(2) / 4)
         super().__init__(
-            PixelNorm(), project, nn.Unflatten(1, (outputs, SMALLEST, SMALLEST)), nn.LeakyReLU(0.2), PixelNorm(),
-            convolution(outputs, outputs), nn.LeakyReLU(0.2), PixelNorm(),
-        )  # fmt: skip
+            PixelNorm(),
+            project,
+            nn.Unflatten(1, (outputs, SMALLEST, SMALLEST)),
+            nn.LeakyReLU(0.2),
+            PixelNorm(),
+            convolution(outputs, outputs),
+            nn.LeakyReLU(0.2),
+            PixelNorm(),
+        )
 
 
 class Up(nn.Sequential):
@@ -63,9 +69,14 @@ class Up(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(
-            nn.Upsample(scale_factor=2), convolution(inputs, outputs), nn.LeakyReLU(0.2), PixelNorm(),
-            convolution(outputs, outputs), nn.LeakyReLU(0.2), PixelNorm(),
-        )  # fmt: skip
+            nn.Upsample(scale_factor=2),
+            convolution(inputs, outputs),
+            nn.LeakyReLU(0.2),
+            PixelNorm(),
+            convolution(outputs, outputs),
+            nn.LeakyReLU(0.2),
+            PixelNorm(),
+        )
 
 
 class Down(nn.Sequential):
@@ -73,9 +84,12 @@ class Down(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(
-            convolution(inputs, inputs), nn.LeakyReLU(0.2), convolution(inputs, outputs), nn.LeakyReLU(0.2),
+            convolution(inputs, inputs),
+            nn.LeakyReLU(0.2),
+            convolution(inputs, outputs),
+            nn.LeakyReLU(0.2),
             nn.AvgPool2d(2),
-        )  # fmt: skip
+        )
 
 
 class End(nn.Sequential):
@@ -83,9 +97,13 @@ class End(nn.Sequential):
 
     def __init__(self, inputs: int):
         super().__init__(
-            MinibatchDeviation(4), convolution(inputs + 1, inputs), nn.LeakyReLU(0.2), nn.Flatten(),
-            equalized(nn.Linear(inputs * SMALLEST**2, inputs)), nn.LeakyReLU(0.2),
-        )  # fmt: skip
+            MinibatchDeviation(4),
+            convolution(inputs + 1, inputs),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            equalized(nn.Linear(inputs * SMALLEST**2, inputs)),
+            nn.LeakyReLU(0.2),
+        )
 
 
 class Growing(nn.Module):
@@ -125,8 +143,9 @@ class Generator(Growing):
         widths: channels at 4 pixels, 8, 16 and so on; those beyond `image_size` are not used.
     """
 
-    def __init__(self, *, image_size: Size = 1024, channels: Size = 3, latent_dim: Size = 512,
-                 widths: tuple[Size, ...] = WIDTHS):  # fmt: skip
+    def __init__(
+        self, *, image_size: Size = 1024, channels: Size = 3, latent_dim: Size = 512, widths: tuple[Size, ...] = WIDTHS
+    ):
         widths = up_to(image_size, widths)
         super().__init__(
             [Start(latent_dim, widths[0]), *(Up(a, b) for a, b in pairwise(widths))],
@@ -208,10 +227,15 @@ class ProGAN(TwoPlayerGame):
     """
 
     def __init__(
-        self, generator: Generator, discriminator: Discriminator, *, objective: Objective = wasserstein,
-        regularizers: Sequence[Regularizer] = (), drift: Annotated[float, Field(ge=0)] = 0.0,
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        objective: Objective = wasserstein,
+        regularizers: Sequence[Regularizer] = (),
+        drift: Annotated[float, Field(ge=0)] = 0.0,
         batch_sizes: tuple[Size, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         objective = with_drift(objective, drift) if drift else objective
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.sizes = [SMALLEST << stage for stage in range(len(generator.blocks))]

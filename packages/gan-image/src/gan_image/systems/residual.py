@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gan_core.blocks import (
+from gan_core.data import ImageSpec
+from gan_core.errors import RecipeError
+from gan_core.nn.blocks import (
     ResidualDown,
     ResidualStem,
     ResidualUp,
@@ -30,14 +32,12 @@ from gan_core.blocks import (
     same_convolution,
     xavier,
 )
-from gan_core.data import ImageSpec
-from gan_core.errors import RecipeError
-from gan_core.game import Terms
-from gan_core.objectives import Objective, hinge
-from gan_core.preset import Preset
+from gan_core.play.game import Terms
+from gan_core.play.objectives import Objective, hinge
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import GradientPenalty, Regularizer
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Linear, Size
-from gan_core.regularizers import GradientPenalty, Regularizer
-from gan_core.two_player import TwoPlayerGame
 
 MASKED = -10.0
 """InfoMax-GAN's score in the place of pairs of one sample that are no negatives."""
@@ -83,9 +83,19 @@ class Generator(nn.Module):
         layout: whose blocks these are.
     """
 
-    def __init__(self, *, image_size: Size = 32, channels: Size = 3, latent_dim: Size = 128, width: Size = 256,
-                 tapered: bool = False, num_classes: Size | None = None, spectral_generator: bool = False,
-                 attention: Size | None = None, layout: Layout = "mimicry"):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 32,
+        channels: Size = 3,
+        latent_dim: Size = 128,
+        width: Size = 256,
+        tapered: bool = False,
+        num_classes: Size | None = None,
+        spectral_generator: bool = False,
+        attention: Size | None = None,
+        layout: Layout = "mimicry",
+    ):
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.data_spec = ImageSpec(image_size=image_size, channels=channels)
@@ -129,9 +139,20 @@ class Discriminator(nn.Module):
         layout: whose blocks these are.
     """
 
-    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
-                 spectral: bool = True, pool: str = "sum", num_classes: Size | None = None, pack: Size = 1,
-                 attention: Size | None = None, layout: Layout = "mimicry"):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 32,
+        channels: Size = 3,
+        width: Size = 128,
+        tapered: bool = False,
+        spectral: bool = True,
+        pool: str = "sum",
+        num_classes: Size | None = None,
+        pack: Size = 1,
+        attention: Size | None = None,
+        layout: Layout = "mimicry",
+    ):
         super().__init__()
         if pool not in ("sum", "mean"):
             raise RecipeError(f"`pool` is {pool}; expected sum or mean")
@@ -143,8 +164,14 @@ class Discriminator(nn.Module):
         mimicry = layout == "mimicry"
         blocks: list[nn.Module] = [ResidualStem(pack * channels, plan[0][0], spectral=spectral)]
         for (inputs, _), (outputs, halves) in pairwise(plan):
-            block = ResidualDown(inputs, outputs, hidden=inputs if mimicry else outputs, halves=halves,
-                                 spectral=spectral, rectified_shortcut=mimicry)  # fmt: skip
+            block = ResidualDown(
+                inputs,
+                outputs,
+                hidden=inputs if mimicry else outputs,
+                halves=halves,
+                spectral=spectral,
+                rectified_shortcut=mimicry,
+            )
             blocks.append(block)
         widths, halved = zip(*plan, strict=True)
         sizes = [image_size >> count for count in accumulate(halved)]
@@ -208,10 +235,19 @@ def turned(images: Tensor) -> tuple[Tensor, Tensor]:
 class RotationDiscriminator(Discriminator):
     """A discriminator that also tells, of features that it shares, by which of four angles an image was turned."""
 
-    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
-                 spectral: bool = True, pool: str = "sum"):  # fmt: skip
-        super().__init__(image_size=image_size, channels=channels, width=width, tapered=tapered, spectral=spectral,
-                         pool=pool)  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 32,
+        channels: Size = 3,
+        width: Size = 128,
+        tapered: bool = False,
+        spectral: bool = True,
+        pool: str = "sum",
+    ):
+        super().__init__(
+            image_size=image_size, channels=channels, width=width, tapered=tapered, spectral=spectral, pool=pool
+        )
         self.rotation = xavier(nn.Linear(width, 4), spectral=spectral)
 
     def rotation_loss(self, images: Tensor) -> Tensor:
@@ -233,9 +269,15 @@ class SelfSupervised(TwoPlayerGame):
     """
 
     def __init__(
-        self, generator: nn.Module, discriminator: RotationDiscriminator, *, objective: Objective = hinge,
-        regularizers: Sequence[Regularizer] = (), real_weight: float = 1.0, fake_weight: float = 0.2,
-    ) -> None:  # fmt: skip
+        self,
+        generator: nn.Module,
+        discriminator: RotationDiscriminator,
+        *,
+        objective: Objective = hinge,
+        regularizers: Sequence[Regularizer] = (),
+        real_weight: float = 1.0,
+        fake_weight: float = 0.2,
+    ) -> None:
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.tell = discriminator.rotation_loss
         self.real_weight, self.fake_weight = real_weight, fake_weight
@@ -261,10 +303,20 @@ class InfoMaxDiscriminator(Discriminator):
         space_dim: R, of the space in which they are compared.
     """
 
-    def __init__(self, *, image_size: Size = 32, channels: Size = 3, width: Size = 128, tapered: bool = False,
-                 spectral: bool = True, pool: str = "sum", space_dim: Size = 1024):  # fmt: skip
-        super().__init__(image_size=image_size, channels=channels, width=width, tapered=tapered, spectral=spectral,
-                         pool=pool)  # fmt: skip
+    def __init__(
+        self,
+        *,
+        image_size: Size = 32,
+        channels: Size = 3,
+        width: Size = 128,
+        tapered: bool = False,
+        spectral: bool = True,
+        pool: str = "sum",
+        space_dim: Size = 1024,
+    ):
+        super().__init__(
+            image_size=image_size, channels=channels, width=width, tapered=tapered, spectral=spectral, pool=pool
+        )
         local: int = self.blocks[-1].conv1.in_channels  # type: ignore[union-attr, assignment]
         self.local = Projection(nn.Conv2d, local, space_dim, spectral)
         self.whole = Projection(nn.Linear, width, space_dim, spectral)
@@ -322,9 +374,15 @@ class InfoMax(TwoPlayerGame):
     """
 
     def __init__(
-        self, generator: nn.Module, discriminator: InfoMaxDiscriminator, *, objective: Objective = hinge,
-        regularizers: Sequence[Regularizer] = (), real_weight: float = 0.2, fake_weight: float = 0.2,
-    ) -> None:  # fmt: skip
+        self,
+        generator: nn.Module,
+        discriminator: InfoMaxDiscriminator,
+        *,
+        objective: Objective = hinge,
+        regularizers: Sequence[Regularizer] = (),
+        real_weight: float = 0.2,
+        fake_weight: float = 0.2,
+    ) -> None:
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.contrast = discriminator.infomax_loss
         self.real_weight, self.fake_weight = real_weight, fake_weight
@@ -371,33 +429,35 @@ SAGAN_32 = CGAN_PD.but(
 SAGAN = SAGAN_32.but(
     players={"discriminator": {"turns": 1, "optimizer": {"learning_rate": 4e-4}}},
     optimizer=Adam(learning_rate=1e-4, betas=(0.0, 0.9)),
-    network={**TAPERED, "layout": "biggan", "image_size": 128, "num_classes": 1000, "attention": 64,
-             "generator": {"width": 1024}},
+    network={
+        **TAPERED,
+        "layout": "biggan",
+        "image_size": 128,
+        "num_classes": 1000,
+        "attention": 64,
+        "generator": {"width": 1024},
+    },
     train={"batch_size": 256, "steps": 1_000_000},
-)  # fmt: skip
-SSGAN = SNGAN.but(
-    game=SelfSupervised,
-    paper="arXiv:1811.11212",
-    networks={"discriminator": RotationDiscriminator},
 )
+SSGAN = SNGAN.but(game=SelfSupervised, paper="arXiv:1811.11212", networks={"discriminator": RotationDiscriminator})
 SSGAN_64 = SSGAN.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
-INFOMAX = SNGAN.but(
-    game=InfoMax,
-    paper="arXiv:2007.04589",
-    networks={"discriminator": InfoMaxDiscriminator},
-)
+INFOMAX = SNGAN.but(game=InfoMax, paper="arXiv:2007.04589", networks={"discriminator": InfoMaxDiscriminator})
 INFOMAX_64 = INFOMAX.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
 
 
 def small(paper: Preset, **discriminator: object) -> Preset:
     """A system at the size that learns on two cores."""
     return paper.but(
-        network={"image_size": 16, "latent_dim": 64, "generator": {"width": 48},
-                 "discriminator": {"width": 48, **discriminator}},
+        network={
+            "image_size": 16,
+            "latent_dim": 64,
+            "generator": {"width": 48},
+            "discriminator": {"width": 48, **discriminator},
+        },
         players={"discriminator": {"turns": 2}},
         train={"steps": 2000, "ema": 0.99, "sample_every": 200, "checkpoint_every": 200},
         optimizer=Adam(learning_rate=5e-4, betas=(0.0, 0.9), schedule=Linear()),
-    )  # fmt: skip
+    )
 
 
 PRESETS = {
@@ -406,11 +466,16 @@ PRESETS = {
         "small": small(WGAN_GP, spectral=False, pool="mean").but(players={"discriminator": {"turns": 5}}),
     },
     "sngan": {
-        "paper": SNGAN, "paper-48": SNGAN_48, "paper-64": SNGAN_64, "paper-128": SNGAN_128, "small": small(SNGAN),
+        "paper": SNGAN,
+        "paper-48": SNGAN_48,
+        "paper-64": SNGAN_64,
+        "paper-128": SNGAN_128,
+        "small": small(SNGAN),
     },
     "cgan-pd": {"paper": CGAN_PD, "small": small(CGAN_PD)},
     "sagan": {
-        "paper": SAGAN, "paper-32": SAGAN_32,
+        "paper": SAGAN,
+        "paper-32": SAGAN_32,
         "small": small(SAGAN_32).but(
             network={"num_classes": None, "attention": 8, "generator": {"width": 32}, "discriminator": {"width": 32}},
             players={"discriminator": {"turns": 1}},
@@ -420,4 +485,4 @@ PRESETS = {
     },
     "ssgan": {"paper": SSGAN, "paper-64": SSGAN_64, "small": small(SSGAN)},
     "infomax-gan": {"paper": INFOMAX, "paper-64": INFOMAX_64, "small": small(INFOMAX, space_dim=128)},
-}  # fmt: skip
+}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gan_core.blocks import doublings
 from gan_core.data import ImageSpec
-from gan_core.preset import Preset
+from gan_core.nn.blocks import doublings
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import Dragan
+from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Linear, Size
-from gan_core.regularizers import Dragan
-from gan_core.two_player import TwoPlayerGame
 
 
 def initialize(layer: nn.Module) -> None:
@@ -67,8 +67,9 @@ class Generator(nn.Module):
         blocks: residual blocks at the first size.
     """
 
-    def __init__(self, *, image_size: Size = 128, channels: Size = 3, latent_dim: Size = 128, width: Size = 64,
-                 blocks: Size = 16):  # fmt: skip
+    def __init__(
+        self, *, image_size: Size = 128, channels: Size = 3, latent_dim: Size = 128, width: Size = 64, blocks: Size = 16
+    ):
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, None
         self.data_spec = ImageSpec(image_size=image_size, channels=channels)

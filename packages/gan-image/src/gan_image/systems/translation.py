@@ -4,7 +4,7 @@
   together. The only noise is the U-Net's dropout, which the authors leave on at test time; here it is then off.
 - `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators are trained on two unpaired sets of images.
 
-The networks are those of `gan_core.translators`. Images are augmented as in the authors' code: they are stretched to
+The networks are those of `gan_core.nn.translators`. Images are augmented as in the authors' code: they are stretched to
 286 pixels, cropped to 256 at random, and flipped.
 """
 
@@ -18,15 +18,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from gan_core.adversary import Adversary, prefixed, weighted
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
-from gan_core.exported import BATCH, Axis, Exported, Input
-from gan_core.game import Batch, Game, Player, Terms
-from gan_core.preset import Preset
+from gan_core.nn.translators import PatchDiscriminator, Probability, ResNetTranslator, UNetTranslator
+from gan_core.play.adversary import Adversary, prefixed, weighted
+from gan_core.play.exported import BATCH, Axis, Exported, Input
+from gan_core.play.game import Batch, Game, Player, Terms
+from gan_core.play.preset import Preset
+from gan_core.play.regularizers import Replay
 from gan_core.recipe import Adam, Linear, Size
-from gan_core.regularizers import Replay
-from gan_core.translators import PatchDiscriminator, Probability, ResNetTranslator, UNetTranslator
 
 Layers = Annotated[int, Field(ge=0, le=16)]
 """Number of halvings of a PatchGAN."""
@@ -80,10 +80,24 @@ class PairTranslator(UNetTranslator):
         dropout: dropout probability in the decoder, at the `depth - 5` resolutions next to the innermost.
     """
 
-    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, depth: Size = 8,
-                 norm: str = "batch", dropout: Probability = 0.5):  # fmt: skip
-        super().__init__(in_channels=source_channels, out_channels=target_channels, width=width, depth=depth,
-                         norm=norm, dropout=dropout)  # fmt: skip
+    def __init__(
+        self,
+        *,
+        source_channels: Size = 3,
+        target_channels: Size = 3,
+        width: Size = 64,
+        depth: Size = 8,
+        norm: str = "batch",
+        dropout: Probability = 0.5,
+    ):
+        super().__init__(
+            in_channels=source_channels,
+            out_channels=target_channels,
+            width=width,
+            depth=depth,
+            norm=norm,
+            dropout=dropout,
+        )
         self.data_spec = ImageSpec(channels={"source": source_channels, "target": target_channels})
 
 
@@ -98,8 +112,15 @@ class PairDiscriminator(PatchDiscriminator):
         norm: `batch`, `instance`, `layer` or `none`.
     """
 
-    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, layers: Layers = 3,
-                 norm: str = "batch"):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        source_channels: Size = 3,
+        target_channels: Size = 3,
+        width: Size = 64,
+        layers: Layers = 3,
+        norm: str = "batch",
+    ):
         super().__init__(in_channels=source_channels + target_channels, width=width, layers=layers, norm=norm)
 
 
@@ -175,10 +196,24 @@ class Forth(ResNetTranslator):
         dropout: dropout probability in the residual blocks.
     """
 
-    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, blocks: Size = 9,
-                 norm: str = "instance", dropout: Probability = 0.0):  # fmt: skip
-        super().__init__(in_channels=source_channels, out_channels=target_channels, width=width, blocks=blocks,
-                         norm=norm, dropout=dropout)  # fmt: skip
+    def __init__(
+        self,
+        *,
+        source_channels: Size = 3,
+        target_channels: Size = 3,
+        width: Size = 64,
+        blocks: Size = 9,
+        norm: str = "instance",
+        dropout: Probability = 0.0,
+    ):
+        super().__init__(
+            in_channels=source_channels,
+            out_channels=target_channels,
+            width=width,
+            blocks=blocks,
+            norm=norm,
+            dropout=dropout,
+        )
         self.data_spec = ImageSpec(channels={"source": source_channels, "target": target_channels})
         self.channels_differ = source_channels != target_channels
 
@@ -186,10 +221,24 @@ class Forth(ResNetTranslator):
 class Back(ResNetTranslator):
     """Translator of target images to source images; the arguments are those of `Forth`."""
 
-    def __init__(self, *, source_channels: Size = 3, target_channels: Size = 3, width: Size = 64, blocks: Size = 9,
-                 norm: str = "instance", dropout: Probability = 0.0):  # fmt: skip
-        super().__init__(in_channels=target_channels, out_channels=source_channels, width=width, blocks=blocks,
-                         norm=norm, dropout=dropout)  # fmt: skip
+    def __init__(
+        self,
+        *,
+        source_channels: Size = 3,
+        target_channels: Size = 3,
+        width: Size = 64,
+        blocks: Size = 9,
+        norm: str = "instance",
+        dropout: Probability = 0.0,
+    ):
+        super().__init__(
+            in_channels=target_channels,
+            out_channels=source_channels,
+            width=width,
+            blocks=blocks,
+            norm=norm,
+            dropout=dropout,
+        )
 
 
 class SourceDiscriminator(PatchDiscriminator):
@@ -238,9 +287,16 @@ class CycleGAN(Game):
     example: ClassVar[str] = 'targets = game.apply({"source": source})["to_target"]  # [B, C, H, W] in [-1, 1]'
 
     def __init__(
-        self, a_to_b: Forth, b_to_a: Back, discriminator_a: Adversary, discriminator_b: Adversary, *,
-        adversarial_weight: Weight = 2.0, cycle_weight: Weight = 10.0, identity_weight: Weight = 5.0,
-    ) -> None:  # fmt: skip
+        self,
+        a_to_b: Forth,
+        b_to_a: Back,
+        discriminator_a: Adversary,
+        discriminator_b: Adversary,
+        *,
+        adversarial_weight: Weight = 2.0,
+        cycle_weight: Weight = 10.0,
+        identity_weight: Weight = 5.0,
+    ) -> None:
         super().__init__()
         self.a_to_b, self.b_to_a = a_to_b, b_to_a
         self.discriminator_a, self.discriminator_b = discriminator_a, discriminator_b
@@ -314,8 +370,12 @@ SMALL_PIX2PIX = PIX2PIX.but(
 
 CYCLEGAN = Preset(
     CycleGAN,
-    networks={"a_to_b": Forth, "b_to_a": Back,
-              "discriminator_a": SourceDiscriminator, "discriminator_b": TargetDiscriminator},
+    networks={
+        "a_to_b": Forth,
+        "b_to_a": Back,
+        "discriminator_a": SourceDiscriminator,
+        "discriminator_b": TargetDiscriminator,
+    },
     paper="arXiv:1703.10593",
     objective="least_squares",
     regularizers=[Replay(size=50)],
@@ -323,7 +383,7 @@ CYCLEGAN = Preset(
     network={"width": 64, "norm": "instance", "blocks": 9, "layers": 3},
     data={"spec": AUGMENTED},
     train={"batch_size": 1, "steps": 266_800, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
-)  # fmt: skip
+)
 """200 epochs of the 1,334 zebras, the larger set of the horse2zebra dataset."""
 SMALL_CYCLEGAN = CYCLEGAN.but(
     settings={"identity_weight": 0.0},

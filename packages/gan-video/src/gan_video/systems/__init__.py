@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gan_core.domain import Card
+from gan_core.cards import Card
 
 CARDS: tuple[Card, ...] = ()

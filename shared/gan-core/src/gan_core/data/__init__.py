@@ -1,67 +1,8 @@
-"""Data: specifications, sources, compositions of sources, and the stream of batches that the trainer reads."""
+"""Data: specifications, sources, compositions of sources, and the stream of batches.
 
-from gan_core.data.items import FittedData, Items, ItemSource, augmented
-from gan_core.data.pairs import Data, Derived, Paired, Unpaired
-from gan_core.data.source import (
-    PIXELS,
-    Batch,
-    FixedSource,
-    Source,
-    TensorDataset,
-    TensorSource,
-    as_source,
-    facts_of,
-    length,
-    require_classes,
-    require_keys,
-)
-from gan_core.data.spec import LABEL_MAPS, ArraySpec, ImageSpec, Spec, expect
-from gan_core.data.stream import (
-    BatchStream,
-    IndexStream,
-    collate,
-    fetch,
-    hold_out,
-    pixels_of,
-    read,
-    shuffled,
-    some,
-    to_device,
-)
+Public names are imported on first use; importing a submodule loads no torch unless it needs it.
+"""
 
-__all__ = [
-    "LABEL_MAPS",
-    "PIXELS",
-    "ArraySpec",
-    "Batch",
-    "BatchStream",
-    "Data",
-    "Derived",
-    "FittedData",
-    "FixedSource",
-    "ImageSpec",
-    "IndexStream",
-    "ItemSource",
-    "Items",
-    "Paired",
-    "Source",
-    "Spec",
-    "TensorDataset",
-    "TensorSource",
-    "Unpaired",
-    "as_source",
-    "augmented",
-    "collate",
-    "expect",
-    "facts_of",
-    "fetch",
-    "hold_out",
-    "length",
-    "pixels_of",
-    "read",
-    "require_classes",
-    "require_keys",
-    "shuffled",
-    "some",
-    "to_device",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from gan_core import draws
-from gan_core.data.items import Items, ItemSource
-from gan_core.data.source import Batch, Source, as_source, facts_of, length, require_channels
+from gan_core.data.dataset import Batch, collate, fetch, length, pixels_of
+from gan_core.data.items import ItemSource
+from gan_core.data.source import Items, Source, as_source, facts_of, require_channels
 from gan_core.data.spec import LABEL_MAPS, ImageSpec, Spec
-from gan_core.data.stream import collate, fetch, hold_out, pixels_of
-from gan_core.errors import DataError
-from gan_core.files import NAMED, count, printable
+from gan_core.data.stream import hold_out
+from gan_core.errors import NAMED, DataError, count, printable
 
 logger = logging.getLogger("gan_core")
 
@@ -287,7 +287,7 @@ class Derived(Source):
 
     def __init__(
         self, data: Data | Tensor, degrade: Degrade, *, draws: int = 0, labels: bool = False, name: str | None = None
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.data, self.degrade, self.draws = as_part(data), degrade, draws
         self.kept = ("label",) if labels else ()
         if labels and "label" not in self.data.keys:

@@ -5,25 +5,18 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_core.data.augmentation import Augmented, augmented, sized
+from gan_core.data.dataset import EMPTY, PIXELS, Batch, TensorDataset, length, named, pixels_of
 from gan_core.data.spec import ImageSpec, Spec
 from gan_core.errors import DataError
 
-if TYPE_CHECKING:
-    from gan_core.data.items import Items
-
-Batch = dict[str, Tensor]
-PIXELS = frozenset({"image", "video", "source", "target"})
-"""Keys whose uint8 values are pixels (0 to 255), unless a dataset sets its attribute `pixels`."""
 LARGEST_PIXEL = 2.0
 """Maximum magnitude of floating-point pixels; larger values are rejected as not scaled to [-1, 1]."""
-EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 logger = logging.getLogger("gan_core")
 
@@ -62,50 +55,11 @@ class Source(ABC):
 
     def items(self, spec: Spec) -> Items:
         """Returns the converted items for random access, without augmentation, as composed sources read them."""
-        from gan_core.data.items import DatasetItems
-
         dataset = self.fit(spec.plain())
         if length(dataset) != len(self):
             made = f"{self.name} makes {length(dataset):,} items of {len(self):,}"
             raise DataError(f"{made}, and they cannot be matched with other data; give a source of one item each")
         return DatasetItems(dataset)
-
-
-class TensorDataset(Dataset[Batch]):
-    """Items held in memory; item i is row i of every tensor, and a batch is fetched by one indexing operation.
-
-    Args:
-        tensors: tensors `[N, …]` by key.
-        pixels: keys whose uint8 values are pixels (default: `PIXELS`).
-        groups: group of each item, `[N]`; None if each item is a group of its own.
-
-    Raises:
-        DataError: there are no items, or the tensors have different lengths.
-    """
-
-    def __init__(
-        self, tensors: Mapping[str, Tensor], *, pixels: Collection[str] | None = None, groups: Tensor | None = None
-    ) -> None:
-        for key, tensor in tensors.items():
-            if not isinstance(tensor, Tensor):
-                raise DataError(f"`{key}` is of the type {type(tensor).__name__}; give a tensor (`torch.as_tensor`)")
-        sizes = {key: len(tensor) for key, tensor in tensors.items()}
-        if not sizes or 0 in sizes.values():
-            raise DataError("the dataset is empty; give at least one item for every key")
-        if len(set(sizes.values())) > 1:
-            raise DataError(f"the tensors have different lengths {sizes}; use `Unpaired` for unpaired data")
-        self.tensors, self.groups = dict(tensors), groups
-        self.pixels = frozenset(PIXELS if pixels is None else pixels)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, index: int) -> Batch:
-        return {key: tensor[index] for key, tensor in self.tensors.items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        return {key: tensor[rows] for key, tensor in self.tensors.items()}
 
 
 class FixedSource(Source):
@@ -138,8 +92,6 @@ class FixedSource(Source):
         Raises:
             DataError: the number of channels differs, or images are too small and the specification does not resize.
         """
-        from gan_core.data.items import Augmented, augmented, sized
-
         if not isinstance(spec, ImageSpec):
             return self.dataset
         first, pixels = named(self.dataset[0]), getattr(self.dataset, "pixels", PIXELS)
@@ -155,8 +107,6 @@ class FixedSource(Source):
 
     def items(self, spec: Spec) -> Items:
         """Returns the items resized but not cropped: composed sources apply the same crop to all parts of an item."""
-        from gan_core.data.items import DatasetItems, sized
-
         if not isinstance(spec, ImageSpec):
             return DatasetItems(self.dataset)
         require_channels(named(self.dataset[0]), spec, getattr(self.dataset, "pixels", PIXELS), self.name)
@@ -179,9 +129,13 @@ class TensorSource(FixedSource):
     """
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], *, name: str = "tensors", classes: Sequence[str] | None = None,
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        name: str = "tensors",
+        classes: Sequence[str] | None = None,
         pixels: Collection[str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         dataset = TensorDataset(tensors, pixels=pixels)
         super().__init__(dataset, name=name, facts=facts_of(tensors, classes))
         for key in tensors.keys() & ({"image", "video"} if pixels is None else dataset.pixels):
@@ -208,24 +162,6 @@ def _facts_of_items(dataset: Dataset[Batch]) -> Mapping[str, Any]:
     """Returns the facts that follow from a dataset's first item, without the number of classes."""
     first = named(dataset[0])
     return facts_of({key: value[None] for key, value in first.items() if key != "label" and isinstance(value, Tensor)})
-
-
-def named(item: Any) -> Batch:
-    """Returns an item or batch after checking that it is a dictionary.
-
-    Raises:
-        DataError: the item is not a dictionary.
-    """
-    if not isinstance(item, Mapping):
-        raise DataError(
-            f"the dataset's items are {type(item).__name__}; return dictionaries, such as {{'image': tensor}}"
-        )
-    return item  # type: ignore[return-value]
-
-
-def length(dataset: Dataset[Batch]) -> int:
-    """Returns the number of items of a map-style dataset."""
-    return len(dataset)  # type: ignore[arg-type]
 
 
 def facts_of(tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -330,3 +266,51 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
             f"{source.name} has the classes {', '.join(own)}, and the model {', '.join(classes)}; "
             "give data with the same classes in the same order"
         )
+
+
+class Items(ABC):
+    """Items by index; any of them may be unreadable.
+
+    Attributes:
+        pixels: keys whose uint8 values are pixels.
+        groups: group of each item, `[N]`; None if each item is a group of its own.
+        memory: estimated size of all items after reading, in bytes.
+        values: estimated number of values that are decoded to read all items.
+    """
+
+    pixels: frozenset[str]
+    groups: Tensor | None = None
+    memory: int
+    values: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Returns the name of an item, for messages."""
+        return str(index)
+
+    @abstractmethod
+    def read(self, index: int) -> Batch:
+        """Reads one item.
+
+        Raises:
+            Unreadable: the item is damaged.
+        """
+
+
+class DatasetItems(Items):
+    """The items of a dataset, all of which can be read."""
+
+    def __init__(self, dataset: Dataset[Batch]):
+        self.dataset, self.pixels = dataset, pixels_of(dataset)
+        self.groups = getattr(dataset, "groups", None)
+        first = dataset[0]
+        self.values = length(dataset) * sum(tensor.numel() for tensor in first.values())
+        self.memory = length(dataset) * sum(tensor.numel() * tensor.element_size() for tensor in first.values())
+
+    def __len__(self) -> int:
+        return length(self.dataset)
+
+    def read(self, index: int) -> Batch:
+        return self.dataset[index]

@@ -13,12 +13,11 @@ from itertools import count
 from typing import Any
 from weakref import WeakSet
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from gan_core.data.source import PIXELS, Batch, length, named
+from gan_core.data.dataset import PIXELS, Batch, collate, fetch, length, pixels_of
 from gan_core.draws import mix, reading, seed_torch
 from gan_core.errors import DataError, GanError
 
@@ -39,17 +38,6 @@ class Part(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         return fetch(self.dataset, self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist())
-
-
-def pixels_of(dataset: Dataset[Batch]) -> frozenset[str]:
-    """Returns the keys of a dataset whose uint8 values are pixels: its attribute `pixels` (default: `PIXELS`)."""
-    return frozenset(getattr(dataset, "pixels", PIXELS))
-
-
-def fetch(dataset: Dataset[Batch], indices: Sequence[int]) -> Any:
-    """Returns the items with the given indices: the result of the dataset's `__getitems__`, or else a list."""
-    at_once = getattr(dataset, "__getitems__", None)
-    return at_once(indices) if at_once is not None else [dataset[index] for index in indices]
 
 
 def shuffled(number: int, seed: int = 0) -> Tensor:
@@ -188,9 +176,18 @@ class BatchStream:
     """
 
     def __init__(
-        self, dataset: Dataset[Batch], batch_size: int, *, seed: int, position: int = 0, workers: int = 0,
-        rank: int = 0, processes: int = 1, device: torch.device = CPU, order: Callable[..., IndexStream] = IndexStream,
-    ) -> None:  # fmt: skip
+        self,
+        dataset: Dataset[Batch],
+        batch_size: int,
+        *,
+        seed: int,
+        position: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        device: torch.device = CPU,
+        order: Callable[..., IndexStream] = IndexStream,
+    ) -> None:
         self.position, self.batch_size, self.device, self.pixels = position, batch_size, device, pixels_of(dataset)
         items = length(dataset)
         indices = order(items, batch_size, seed=seed, position=position, rank=rank, processes=processes)
@@ -203,10 +200,18 @@ class BatchStream:
         if not workers:  # without a DataLoader, which costs more than a small batch
             self.batches = (_pinned(batch) if pin else batch for batch in map(placed.__getitems__, places))
             return
-        self.batches = iter(DataLoader(
-            placed, batch_sampler=places, num_workers=workers, pin_memory=pin, collate_fn=_unchanged,
-            worker_init_fn=_ignore_interrupts, generator=torch.Generator().manual_seed(seed), persistent_workers=True,
-        ))  # fmt: skip
+        self.batches = iter(
+            DataLoader(
+                placed,
+                batch_sampler=places,
+                num_workers=workers,
+                pin_memory=pin,
+                collate_fn=_unchanged,
+                worker_init_fn=_ignore_interrupts,
+                generator=torch.Generator().manual_seed(seed),
+                persistent_workers=True,
+            )
+        )
         _with_workers.add(self)
 
     def __next__(self) -> Batch:
@@ -249,27 +254,6 @@ def some(dataset: Dataset[Batch], most: int, device: torch.device = CPU) -> Batc
     return {key: torch.cat([batch[key] for batch in batches]).to(device) for key in batches[0]}
 
 
-def collate(items: Any) -> Batch:
-    """Stacks items to a batch; a batch, as some datasets return from `__getitems__`, is returned unchanged.
-
-    Raises:
-        DataError: the items are not dictionaries of tensors and numbers, or the tensors of a key have different shapes.
-    """
-    if isinstance(items, dict):
-        return items
-    for key, value in named(items[0]).items():
-        shapes = {tuple(torch.as_tensor(item[key]).shape) for item in items} if _is_numeric(value) else None
-        if shapes is None:
-            raise DataError(
-                f"`{key}` of the data is {type(value).__name__}, such as {value!r:.40}; give numbers, such as token ids"
-            )
-        if len(shapes) > 1:
-            few = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-            raise DataError(f"`{key}` of the data has items of different shapes, such as {few}; make them the same")
-    batch: Batch = default_collate(items)
-    return batch
-
-
 def _unchanged(batch: Any) -> Any:
     """Returns what `_Placed` has collated already."""
     return batch
@@ -278,10 +262,6 @@ def _unchanged(batch: Any) -> Any:
 def _pinned(batch: Any) -> Any:
     """Returns a batch in page-locked memory, for asynchronous copies to a GPU."""
     return {key: value.pin_memory() for key, value in batch.items()} if isinstance(batch, dict) else batch
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray | bool | int | float | np.generic)
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device, pixels: frozenset[str] = PIXELS) -> Batch:

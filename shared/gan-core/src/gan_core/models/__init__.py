@@ -1,1 +1,1 @@
-"""Weights on disk and from elsewhere."""
+"""Weights on disk and from elsewhere: checkpoints, model folders, published checkpoints, export."""

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from gan_core.checkpoint import load_state, read_published, sha256
+from gan_core.data.downloads import data_home
 from gan_core.errors import CheckpointError
-from gan_core.files import data_home
+from gan_core.models.checkpoint import load_state, read_published, sha256
 
 DIGITS = re.compile(r"[0-9a-fA-F]{8,64}")
 """Digits of a SHA-256, enough to tell a file from all others by the same name."""
@@ -47,9 +47,13 @@ class Pretrained(nn.Module):
     """
 
     def __init__(
-        self, make: Callable[[], nn.Module], weights: str | Path, *, sha256: str | None = None,
+        self,
+        make: Callable[[], nn.Module],
+        weights: str | Path,
+        *,
+        sha256: str | None = None,
         select: Callable[[dict[str, Tensor]], Mapping[str, Tensor]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.network, self.sha256 = make(), ""
         if torch.get_default_device().type != "meta":

@@ -1,1 +1,1 @@
-"""Tools for networks of any modality: sequences, images and volumes."""
+"""Layers, blocks and augmentations for any modality: sequences, images and volumes."""

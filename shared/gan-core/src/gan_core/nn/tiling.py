@@ -86,19 +86,24 @@ def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: in
     needed = _needed(multiple, max(blend, least))
     core = (tile - 2 * halo) // multiple * multiple
     if core < needed:
-        raise InputError(f"a tile of {tile} is too small for a margin of {margin}, an overlap of {blend} and multiples "
-                         f"of {multiple}; make it {2 * halo + needed} or more")  # fmt: skip
+        raise InputError(
+            f"a tile of {tile} is too small for a margin of {margin}, an overlap of {blend} and multiples "
+            f"of {multiple}; make it {2 * halo + needed} or more"
+        )
     number = -(-size // core)
     cuts = [k * (size // multiple) // number * multiple for k in range(number + 1)]  # core / 2 or more apart
     length = min(size, 2 * halo + max(stop - start for start, stop in itertools.pairwise(cuts)))
     starts = [min(max(0, cut - halo), size - length) for cut in cuts[:-1]]
     return [
         Span(
-            start, start + length, first - blend // 2 * (first > 0), last + (blend - blend // 2) * (last < size),
+            start,
+            start + length,
+            first - blend // 2 * (first > 0),
+            last + (blend - blend // 2) * (last < size),
             (first > 0, last < size),
         )
         for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,18 @@ class Tiling:
         """
         settings = (self.tile, self.margin, self.blend, self.multiple, self.least)
         return [
-            spans(_upward(max(size, least), multiple), tile=tile, margin=margin, blend=blend, multiple=multiple,
-                  least=least)
+            spans(
+                _upward(max(size, least), multiple),
+                tile=tile,
+                margin=margin,
+                blend=blend,
+                multiple=multiple,
+                least=least,
+            )
             for size, tile, margin, blend, multiple, least in zip(
                 sizes, *(_each(setting, len(sizes)) for setting in settings), strict=True
             )
-        ]  # fmt: skip
+        ]
 
     def divides(self, sizes: Sequence[int]) -> bool:
         """Returns whether an item has more than one tile."""
@@ -199,9 +210,13 @@ def _declared(network: nn.Module, name: str) -> list[int]:
 
 @torch.no_grad()
 def tiled(
-    function: Callable[[Tensor], Tensor], source: Sliceable, tiling: Tiling, *,
-    out: Callable[[list[int]], Buffer] | None = None, show: Callable[[int, int], None] | None = None,
-) -> Any:  # fmt: skip
+    function: Callable[[Tensor], Tensor],
+    source: Sliceable,
+    tiling: Tiling,
+    *,
+    out: Callable[[list[int]], Buffer] | None = None,
+    show: Callable[[int, int], None] | None = None,
+) -> Any:
     """Applies a function to an item tile by tile.
 
     Only one tile is held in floating point: parts of the source are read when they are needed, and results are written

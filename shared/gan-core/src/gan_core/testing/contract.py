@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from gan_core.api import open_data, train_recipe
-from gan_core.checkpoint import split_state
+from gan_core.cards import Card
 from gan_core.data import BatchStream, FittedData, require_keys
 from gan_core.distributed import Processes
-from gan_core.domain import Card, Domain
+from gan_core.domain import Domain
 from gan_core.draws import drawing
-from gan_core.game import Batch, Game, Phase
-from gan_core.preset import on_meta
+from gan_core.models.checkpoint import split_state
+from gan_core.play.game import Batch, Game, Phase
+from gan_core.play.preset import on_meta
 from gan_core.recipe import Recipe
-from gan_core.seat import Seat, frozen, release
+from gan_core.training.player_state import PlayerState, frozen, release
 
 BATCH = 8
 
@@ -57,16 +58,16 @@ def check_players(game: Game, recipe: Recipe, data: FittedData) -> None:
         game.enter_phase(number)
         batch = _batch(data, phase)
         players = [p for p in game.players() if phase.players is None or p.name in phase.players]
-        fixed, seats = frozen(game), [Seat(player, recipe, Processes("cpu")) for player in players]
+        fixed, states = frozen(game), [PlayerState(player, recipe, Processes("cpu")) for player in players]
         shared = game.shares_samples(player.name for player in players)
-        for seat in seats:
+        for state in states:
             game.requires_grad_(False)
-            seat.allow(True)
+            state.allow(True)
             before = {name: tensor.clone() for name, tensor in game.named_parameters()}
-            for name, term in seat.move([_staged(game, batch) if shared else batch], seed=1).items():
-                assert term.ndim == 0, f"{seat.player.name}/{name} has the shape {tuple(term.shape)}"
-                assert torch.isfinite(term), f"{seat.player.name}/{name} is {float(term)}"
-            _check_moved(game, before, seat)
+            for name, term in state.move([_staged(game, batch) if shared else batch], seed=1).items():
+                assert term.ndim == 0, f"{state.player.name}/{name} has the shape {tuple(term.shape)}"
+                assert torch.isfinite(term), f"{state.player.name}/{name} is {float(term)}"
+            _check_moved(game, before, state)
         release(game, fixed)
 
 
@@ -75,14 +76,14 @@ def _staged(game: Game, batch: Batch) -> Batch:
         return game.stage(dict(batch))
 
 
-def _check_moved(game: Game, before: dict[str, Tensor], seat: Seat) -> None:
+def _check_moved(game: Game, before: dict[str, Tensor], state: PlayerState) -> None:
     """An optimizer has a state for a parameter as soon as a gradient has reached it (which may be zero)."""
-    own = {id(parameter) for parameter in seat.parameters}
+    own = {id(parameter) for parameter in state.parameters}
     for name, parameter in game.named_parameters():
         if id(parameter) in own:
-            assert parameter in seat.optimizer.state, f"no gradient of the {seat.player.name} reaches its {name}"
+            assert parameter in state.optimizer.state, f"no gradient of the {state.player.name} reaches its {name}"
         else:
-            assert torch.equal(parameter, before[name]), f"the {seat.player.name} moves {name}, which is not its own"
+            assert torch.equal(parameter, before[name]), f"the {state.player.name} moves {name}, which is not its own"
 
 
 def check_sampling(game: Game, data: FittedData) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_core.data import Batch
-from gan_core.game import Game, Player
-from gan_core.measures import Measure, Part, Subject
+from gan_core.measure.measures import Measure, Part, Subject
+from gan_core.play.game import Game, Player
 
 
 class _Nobody(Game):
@@ -22,9 +22,14 @@ class _Nobody(Game):
 
 
 def measured(
-    measure: Callable[[Subject], Measure[Part]], samples: Tensor, dataset: Dataset[Batch], facts: Mapping[str, Any], *,
-    asked: Mapping[str, Any] | None = None, at_once: int = 64,
-) -> dict[str, float]:  # fmt: skip
+    measure: Callable[[Subject], Measure[Part]],
+    samples: Tensor,
+    dataset: Dataset[Batch],
+    facts: Mapping[str, Any],
+    *,
+    asked: Mapping[str, Any] | None = None,
+    at_once: int = 64,
+) -> dict[str, float]:
     """Returns the figures of samples.
 
     Args:

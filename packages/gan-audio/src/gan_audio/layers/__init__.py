@@ -1,0 +1,1 @@
+"""Losses and layers shared by the audio systems."""

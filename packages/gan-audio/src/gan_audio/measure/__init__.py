@@ -1,0 +1,1 @@
+"""Metrics of sounds and tunes, and the extractors that they use."""

@@ -1,0 +1,1 @@
+"""Mel spectrograms: their settings (the mel contract) and their files."""

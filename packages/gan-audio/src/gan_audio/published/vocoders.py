@@ -1,0 +1,471 @@
+"""Importers of published vocoders: their keys to ours, our settings from their shapes.
+
+Weights are read in either layout of weight normalisation, torch's old one (`weight_g`, `weight_v`) and its new one
+(`parametrizations.weight.original0` and `1`); generators also without, as they are published for inference. An
+importer's keywords are what no shape tells, by the published names; `mel` is ours, a contract or its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_audio.layers.losses import RESOLUTIONS, Resolution, multi_resolution_stft
+from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
+from gan_audio.systems import bigvgan, hifigan, melgan
+from gan_audio.systems.vocoder import fitting
+from gan_core.models.reference import Published, StateDict, renamed
+from gan_core.play.judgement import Judgement, discriminator_adversarial, feature_distance, generator_adversarial
+from gan_core.play.objectives import least_squares
+
+logger = logging.getLogger("gan_audio")
+
+Mel = MelContract | Mapping[str, Any] | str
+NEW = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+"""Torch's new names of what weight normalisation keeps, and its old ones."""
+EXCERPT = 8192
+"""Length of the excerpts that all of them are trained on, in samples."""
+DILATIONS = {True: [[1, 3, 5]], False: [[1, 2], [2, 6], [3, 12]]}
+"""The published dilations of blocks with paired convolutions, and of those without."""
+PERIODS = [2, 3, 5, 7, 11]
+
+
+def melgan_generator(state: StateDict, *, mel: Mel | None = None) -> Published:
+    """github.com/descriptinc/melgan-neurips, mel2wav/modules.py, Generator."""
+    state = _old_layout(state)
+    plain = sorted(int(key.split(".")[1]) for key in state if key.count(".") == 2 and key.endswith(".bias"))
+    blocks = sorted({int(key.split(".")[1]) for key in state if ".block." in key})
+    first, *ups, last = plain
+    depth, rates = len(blocks) // len(ups), [_weight(state, f"model.{k}").shape[2] // 2 for k in ups]
+    names = {f"model.{k}": f"layers.{k - 1}" for k in (first, *ups)} | {f"model.{last}": f"layers.{last - 2}"}
+    for k in blocks:
+        parts = {"shortcut": "0", "block.2": "1.1", "block.4": "1.3"}
+        names |= {f"model.{k}.{theirs}": f"layers.{k - 1}.branches.{ours}" for theirs, ours in parts.items()}
+    width, mels = _weight(state, f"model.{last}").shape[1], _weight(state, f"model.{first}").shape[1]
+    settings = {"rates": rates, "width": width, "depth": depth, "folded": _is_folded(state)}
+    contract = _contract(mel, CONTRACTS["melgan-22k"], mels, prod(rates))
+    settings["mel"] = contract.model_dump()
+    arguments = {"input_size": mels, "ngf": width, "n_residual_layers": depth, "mel": mel}
+    return Published(melgan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
+
+
+def melgan_discriminator(state: StateDict) -> Published:
+    """The same, Discriminator; its logits are `[B, 1, T]` and the last of its results."""
+    state = _old_layout(state)
+    scales = len({key.split(".")[1] for key in state})
+    layers = len({key.split(".")[3] for key in state})
+    width, downsampling = (
+        len(state["model.disc_0.model.layer_0.1.bias"]),
+        _weight(state, "model.disc_0.model.layer_1.0").shape[2] // 10,
+    )
+    names: dict[str, str] = {}
+    for k in range(scales):
+        theirs, ours = f"model.disc_{k}.model", f"discriminators.{k}"
+        names |= {f"{theirs}.layer_0.1": f"{ours}.layers.0.0", f"{theirs}.layer_{layers - 1}": f"{ours}.judge"}
+        names |= {f"{theirs}.layer_{j}.0": f"{ours}.layers.{j}.0" for j in range(1, layers - 1)}
+    settings = {"scales": scales, "width": width, "depth": layers - 3, "downsampling": downsampling}
+    arguments = {"num_D": scales, "ndf": width, "n_layers": layers - 3, "downsampling_factor": downsampling}
+    return Published(melgan.Discriminator, settings, _new_layout(renamed(state, names)), arguments)
+
+
+def hifigan_generator(
+    state: StateDict,
+    *,
+    upsample_rates: Sequence[int] | None = None,
+    resblock_dilation_sizes: Sequence[Sequence[int]] | None = None,
+    mel: Mel | None = None,
+) -> Published:
+    """github.com/jik876/hifi-gan, models.py, Generator."""
+    state = _old_layout(state)
+    read, names = _residual_generator(state, "", upsample_rates, resblock_dilation_sizes)
+    mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
+    contract = _contract(mel, CONTRACTS["hifigan-22k"], mels, hop)
+    settings = read | {"mel": contract.model_dump()}
+    arguments = _residual_arguments(settings) | {"mel": mel}
+    return Published(hifigan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
+
+
+def bigvgan_generator(
+    state: StateDict,
+    *,
+    upsample_rates: Sequence[int] | None = None,
+    resblock_dilation_sizes: Sequence[Sequence[int]] | None = None,
+    snake_logscale: bool = True,
+    use_tanh_at_final: bool | None = None,
+    mel: Mel | None = None,
+) -> Published:
+    """github.com/NVIDIA/BigVGAN, bigvgan.py, BigVGAN; its second version has no last bias and clamps its audio."""
+    state = _old_layout(state)
+    read, names = _residual_generator(state, ".0", upsample_rates, resblock_dilation_sizes)
+    mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
+    bias, separate = "conv_post.bias" in state, "activation_post.act.beta" in state
+    tanh = bias if use_tanh_at_final is None else use_tanh_at_final
+    contract = _contract(mel, _bigvgan_contract(mels, second=not bias), mels, hop)
+    settings = read | {
+        "mel": contract.model_dump(),
+        "separate": separate,
+        "logarithmic": snake_logscale,
+        "last_bias": bias,
+        "bound": "tanh" if tanh else "clamp",
+    }
+    names |= {
+        f"{theirs}.{part}": f"{ours}.{name}"
+        for theirs, ours in _activations(settings).items()
+        for part, name in ACTIVATION.items()
+    }
+    arguments = _residual_arguments(settings) | {
+        "activation": "snakebeta" if separate else "snake",
+        "snake_logscale": snake_logscale,
+        "use_bias_at_final": bias,
+        "use_tanh_at_final": tanh,
+        "mel": mel,
+    }
+    return Published(bigvgan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
+
+
+def hifigan_mpd(
+    state: StateDict, *, period: int | None = None, stride: int = 3, mpd_reshapes: Sequence[int] | None = None
+) -> Published:
+    """github.com/jik876/hifi-gan, models.py, MultiPeriodDiscriminator, or one DiscriminatorP with its `period`."""
+    state = _old_layout(state)
+    weights = _new_layout(renamed(state, _stacks(state)))
+    if "convs.0.bias" not in state:
+        count = len({key.split(".")[1] for key in state})
+        periods = list(mpd_reshapes or PERIODS[:count])
+        settings: dict[str, Any] = {"periods": periods, "width": len(state["discriminators.0.convs.0.bias"])}
+        return Published(hifigan.MultiPeriodDiscriminator, settings, weights, {"mpd_reshapes": periods})
+    if period is None:
+        raise ValueError("it is one discriminator of several; give its `period`")
+    spectral, size = "convs.0.weight_orig" in state, _weight(state, "convs.0").shape[2]
+    settings = {
+        "period": period,
+        "width": len(state["convs.0.bias"]),
+        "size": size,
+        "stride": stride,
+        "spectral": spectral,
+    }
+    arguments = {"period": period, "kernel_size": size, "stride": stride, "use_spectral_norm": spectral}
+    return Published(hifigan.PeriodDiscriminator, settings, weights, arguments)
+
+
+def hifigan_msd(state: StateDict) -> Published:
+    """The same, MultiScaleDiscriminator, or one DiscriminatorS."""
+    state = _old_layout(state)
+    weights = _new_layout(renamed(state, _stacks(state)))
+    if "convs.0.bias" not in state:
+        settings = {"scales": len({key.split(".")[1] for key in state})}
+        settings |= {"width": len(state["discriminators.0.convs.0.bias"])}
+        return Published(hifigan.MultiScaleDiscriminator, settings, weights)
+    settings = {"width": len(state["convs.0.bias"]), "spectral": "convs.0.weight_orig" in state}
+    return Published(hifigan.ScaleDiscriminator, settings, weights, {"use_spectral_norm": settings["spectral"]})
+
+
+def bigvgan_mrd(state: StateDict, *, resolutions: Sequence[Sequence[int]] = RESOLUTIONS) -> Published:
+    """github.com/NVIDIA/BigVGAN, discriminators.py, MultiResolutionDiscriminator."""
+    state = _old_layout(state)
+    settings = {"resolutions": resolutions, "width": len(state["discriminators.0.convs.0.bias"])}
+    weights = _new_layout(renamed(state, _stacks(state)))
+    return Published(bigvgan.MultiResolutionDiscriminator, settings, weights, {"resolutions": resolutions})
+
+
+def snake(state: StateDict, *, alpha_logscale: bool = False) -> Published:
+    """github.com/NVIDIA/BigVGAN, activations.py, Snake or SnakeBeta."""
+    channels = len(state["alpha"])
+    settings = {"channels": channels, "separate": "beta" in state, "logarithmic": alpha_logscale}
+    return Published(bigvgan.Snake, settings, state, {"in_features": channels, "alpha_logscale": alpha_logscale})
+
+
+def activation1d(
+    state: StateDict, *, activation: str = "alpha_logscale=True", up_ratio: int = 2, down_ratio: int = 2
+) -> Published:
+    """The same, alias_free_activation/torch/act.py, Activation1d; `activation` is how its inner one was written."""
+    inner: dict[str, Any] = {
+        "channels": len(state["act.alpha"]),
+        "separate": "act.beta" in state,
+        "logarithmic": "alpha_logscale=True" in activation,
+    }
+    taps = {f"{way}_taps": state[key].shape[2] for way, key in (("up", UP_FILTER), ("down", DOWN_FILTER))}
+    arguments = {
+        "activation": activation,
+        "up_ratio": up_ratio,
+        "down_ratio": down_ratio,
+        "up_kernel_size": taps["up_taps"],
+        "down_kernel_size": taps["down_taps"],
+    }
+
+    def build(**settings: Any) -> nn.Module:
+        return bigvgan.AntiAliased(bigvgan.Snake(**inner), **settings)
+
+    settings = {"up": up_ratio, "down": down_ratio} | taps
+    return Published(build, settings, renamed(state, ACTIVATION), arguments)
+
+
+def melgan_audio2mel(
+    state: StateDict,
+    *,
+    n_fft: int = 1024,
+    hop_length: int = 256,
+    win_length: int = 1024,
+    sampling_rate: int = 22_050,
+    n_mel_channels: int = 80,
+    mel_fmin: float = 0.0,
+    mel_fmax: float | None = None,
+) -> Published:
+    """github.com/descriptinc/melgan-neurips, mel2wav/modules.py, Audio2Mel; its buffers are worked out anew."""
+    contract = CONTRACTS["melgan-22k"].but(
+        fft_size=n_fft,
+        hop=hop_length,
+        window=win_length,
+        sample_rate=sampling_rate,
+        mels=n_mel_channels,
+        low_hz=mel_fmin,
+        high_hz=mel_fmax,
+    )
+    arguments = {
+        "n_fft": n_fft,
+        "hop_length": hop_length,
+        "win_length": win_length,
+        "sampling_rate": sampling_rate,
+        "n_mel_channels": n_mel_channels,
+        "mel_fmin": mel_fmin,
+        "mel_fmax": mel_fmax,
+    }
+    rest = {key: value for key, value in state.items() if key not in ("mel_basis", "window")}
+    return Published(MelSpectrogram, {"contract": contract}, rest, arguments)
+
+
+def hifigan_mel_spectrogram(
+    state: StateDict,
+    *,
+    n_fft: int = 1024,
+    num_mels: int = 80,
+    sampling_rate: int = 22_050,
+    hop_size: int = 256,
+    win_size: int = 1024,
+    fmin: float = 0.0,
+    fmax: float | None = 8000.0,
+) -> Published:
+    """github.com/jik876/hifi-gan, meldataset.py, mel_spectrogram; its input is `[B, T]`."""
+    contract = CONTRACTS["hifigan-22k"].but(
+        fft_size=n_fft,
+        hop=hop_size,
+        window=win_size,
+        sample_rate=sampling_rate,
+        mels=num_mels,
+        low_hz=fmin,
+        high_hz=fmax,
+    )
+    arguments = {
+        "n_fft": n_fft,
+        "num_mels": num_mels,
+        "sampling_rate": sampling_rate,
+        "hop_size": hop_size,
+        "win_size": win_size,
+        "fmin": fmin,
+        "fmax": fmax,
+    }
+    return Published(MelSpectrogram, {"contract": contract}, state, arguments)
+
+
+class Calculation(nn.Module):
+    """A published computation that has no weights.
+
+    Args:
+        compute: what is computed.
+    """
+
+    def __init__(self, compute: Callable[..., Tensor]):
+        super().__init__()
+        self.compute = compute
+
+    def forward(self, *inputs: Any) -> Tensor:
+        return self.compute(*inputs)
+
+
+def hifigan_losses(state: StateDict) -> Published:
+    """github.com/jik876/hifi-gan, models.py: discriminator_loss, generator_loss and feature_loss, of two judgements."""
+
+    def compute(real: Judgement, fake: Judgement) -> Tensor:
+        discriminator = discriminator_adversarial(least_squares, real, fake)
+        generator = generator_adversarial(least_squares, fake)
+        return 2 * torch.stack([discriminator, generator, feature_distance(real, fake)])
+
+    return Published(Calculation, {"compute": compute}, state)
+
+
+def stft_loss(
+    state: StateDict,
+    *,
+    fft_sizes: Sequence[int] = (1024, 2048, 512),
+    hop_sizes: Sequence[int] = (120, 240, 50),
+    win_lengths: Sequence[int] = (600, 1200, 240),
+) -> Published:
+    """github.com/kan-bayashi/ParallelWaveGAN, losses/stft_loss.py, MultiResolutionSTFTLoss, of real and generated."""
+    resolutions = [Resolution(*sizes) for sizes in zip(fft_sizes, hop_sizes, win_lengths, strict=True)]
+    arguments = {"fft_sizes": fft_sizes, "hop_sizes": hop_sizes, "win_lengths": win_lengths}
+    compute = partial(multi_resolution_stft, resolutions=resolutions)
+    return Published(Calculation, {"compute": compute}, state, arguments)
+
+
+# What they share.
+
+UP_FILTER, DOWN_FILTER = "upsample.filter", "downsample.lowpass.filter"
+ACTIVATION = {"act": "activation", UP_FILTER: "up_filter", DOWN_FILTER: "down_filter"}
+"""The parts of BigVGAN's activations, and ours."""
+
+
+def _old_layout(state: StateDict) -> dict[str, Tensor]:
+    """A checkpoint with torch's old names of what weight normalisation keeps."""
+    renamed_state = dict(state)
+    for key in state:
+        for new, old in NEW.items():
+            if key.endswith(new):
+                renamed_state[key.removesuffix(new) + old] = renamed_state.pop(key)
+    return renamed_state
+
+
+def _new_layout(state: StateDict) -> dict[str, Tensor]:
+    """The same with torch's new names; spectral normalisation, which has a `weight_v` too, keeps its own."""
+    layers = {key.removesuffix(".weight_g") for key in state if key.endswith(".weight_g")}
+    names = {f"{layer}{old}": f"{layer}{new}" for layer in layers for new, old in NEW.items()}
+    return {names.get(key, key): value for key, value in state.items()}
+
+
+def _is_folded(state: StateDict) -> bool:
+    return not any(key.endswith(".weight_g") for key in state)
+
+
+def _weight(state: StateDict, layer: str) -> Tensor:
+    """A layer's weight, or its direction."""
+    kind = next((kind for kind in ("weight_orig", "weight_v") if f"{layer}.{kind}" in state), "weight")
+    return state[f"{layer}.{kind}"]
+
+
+def _contract(given: Mel | None, usual: MelContract, mels: int, hop: int) -> MelContract:
+    """Returns the contract that is given, or the usual one with the checkpoint's bands and hop.
+
+    Raises:
+        ValueError: the one that is given has other bands or another hop.
+    """
+    if given is None:
+        grown = max(1, hop // usual.hop)
+        contract = usual.but(mels=mels, hop=hop, fft_size=grown * usual.fft_size, window=grown * usual.window)
+        logger.warning(
+            "no shape tells which mels it was trained on; taken are %s; if it was others, give the argument "
+            "mel=NAME, or all of their contract",
+            contract.named(),
+        )
+    else:
+        contract = MelContract.model_validate(given)
+    if (contract.mels, contract.hop) != (mels, hop):
+        raise ValueError(f"it reads {mels} bands with a hop of {hop}, and `mel` has {contract.mels} and {contract.hop}")
+    return contract
+
+
+def _trained_on(contract: MelContract) -> dict[str, Any]:
+    """Returns the data specification of a published training on mels of a contract."""
+    return {"samples": fitting(EXCERPT, contract)}
+
+
+def _bigvgan_contract(mels: int, *, second: bool) -> MelContract:
+    """As the released models have it, by their bands; of the second version's at 22 kHz, the one without a limit."""
+    if mels == 80:
+        return CONTRACTS["hifigan-22k"].but(high_hz=None if second else 8000.0)
+    return CONTRACTS["24k"].but(sample_rate=44_100) if mels == 128 else CONTRACTS["24k"]
+
+
+def _residual_generator(
+    state: StateDict, up: str, rates: Sequence[int] | None, dilations: Sequence[Sequence[int]] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings and names of HiFi-GAN's generator and of BigVGAN's, whose lengthening layers are one level deeper."""
+    width = len(_weight(state, f"ups.0{up}"))
+    stages = len({key.split(".")[1] for key in state if key.startswith("ups.")})
+    blocks = len({key.split(".")[1] for key in state if key.startswith("resblocks.")}) // stages
+    paired = "resblocks.0.convs1.0.bias" in state
+    kinds = ("convs1", "convs2") if paired else ("convs",)
+    up_sizes = [_weight(state, f"ups.{stage}{up}").shape[2] for stage in range(stages)]
+    sizes = [_weight(state, f"resblocks.{block}.{kinds[0]}.0").shape[2] for block in range(blocks)]
+    steps = len({key.split(".")[3] for key in state if key.startswith(f"resblocks.0.{kinds[0]}.")})
+    usual = [DILATIONS[paired][block % len(DILATIONS[paired])][:steps] for block in range(blocks)]
+    settings = {
+        "rates": list(rates or [size // 2 for size in up_sizes]),
+        "up_sizes": up_sizes,
+        "width": width,
+        "sizes": sizes,
+        "dilations": [list(one) for one in dilations or usual],
+        "paired": paired,
+        "folded": _is_folded(state),
+    }
+    per = 2 if up else 3  # of our layers in a stage: HiFi-GAN's begin with a rectifier
+    names = {"conv_pre": "layers.0", "conv_post": f"layers.{per * stages + 2}"}
+    for stage in range(stages):
+        names[f"ups.{stage}{up}"] = f"layers.{per * stage + per - 1}"
+        for block in range(blocks):
+            theirs, ours = f"resblocks.{stage * blocks + block}", f"layers.{per * stage + per}.branches.{block}"
+            names |= {
+                f"{theirs}.{kind}.{step}": f"{ours}.{step}.branches.1.{2 * place + 1}"
+                for step in range(steps)
+                for place, kind in enumerate(kinds)
+            }
+    return settings, names
+
+
+def _activations(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The places of BigVGAN's activations, theirs to ours."""
+    stages, blocks, places = len(settings["rates"]), len(settings["sizes"]), 2 if settings["paired"] else 1
+    names = {"activation_post": f"layers.{2 * stages + 1}"}
+    for stage in range(stages):
+        for block, dilations in enumerate(settings["dilations"]):
+            theirs, ours = f"resblocks.{stage * blocks + block}", f"layers.{2 * stage + 2}.branches.{block}"
+            names |= {
+                f"{theirs}.activations.{places * step + place}": f"{ours}.{step}.branches.1.{2 * place}"
+                for step in range(len(dilations))
+                for place in range(places)
+            }
+    return names
+
+
+def _residual_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The published constructors' arguments."""
+    return {
+        "resblock": "1" if settings["paired"] else "2",
+        "upsample_rates": settings["rates"],
+        "upsample_kernel_sizes": settings["up_sizes"],
+        "upsample_initial_channel": settings["width"],
+        "resblock_kernel_sizes": settings["sizes"],
+        "resblock_dilation_sizes": settings["dilations"],
+        "num_mels": settings["mel"]["mels"],
+    }
+
+
+def _stacks(state: StateDict) -> dict[str, str]:
+    """The names of the layers of discriminators, of one or of several."""
+    starts = {key.partition("conv")[0] for key in state}
+    names = {f"{start}convs": f"{start}layers" for start in starts}
+    return names | {f"{start}conv_post": f"{start}judge" for start in starts}
+
+
+IMPORTERS = {
+    "melgan/generator": melgan_generator,
+    "melgan/discriminator": melgan_discriminator,
+    "melgan/audio2mel": melgan_audio2mel,
+    "hifigan/generator": hifigan_generator,
+    "hifigan/mpd": hifigan_mpd,
+    "hifigan/msd": hifigan_msd,
+    "hifigan/mel_spectrogram": hifigan_mel_spectrogram,
+    "hifigan/mel_spectrogram_loss": partial(hifigan_mel_spectrogram, fmax=None),
+    "hifigan/losses": hifigan_losses,
+    "bigvgan/generator": bigvgan_generator,
+    "bigvgan/mpd": hifigan_mpd,
+    "bigvgan/mrd": bigvgan_mrd,
+    "bigvgan/snake": snake,
+    "bigvgan/snakebeta": snake,
+    "bigvgan/activation1d": activation1d,
+    "parallel-wavegan/multi_resolution_stft_loss": stft_loss,
+}

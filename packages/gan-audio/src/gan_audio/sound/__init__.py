@@ -1,0 +1,1 @@
+"""Sound files, pipes, datasets and spectrogram pictures."""

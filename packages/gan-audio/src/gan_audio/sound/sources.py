@@ -1,0 +1,463 @@
+"""Sources of sounds: audio files of any sample rate and length, and generated drum sounds."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import Dataset, get_worker_info
+
+from gan_audio.sound.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
+from gan_audio.sound.files import (
+    SUFFIXES,
+    Header,
+    check_channels,
+    loud_part,
+    opened,
+    read_blocks,
+    read_header,
+    read_sound,
+)
+from gan_audio.specs import SoundSpec
+from gan_core import draws
+from gan_core.data import Batch, Items, Source, Spec, expect
+from gan_core.data.files import Files, names_ending, nothing_readable, skip
+from gan_core.data.folders import labels_of
+from gan_core.errors import DataError, Unreadable, printable
+
+MEMORY_BYTES = 2**31
+"""Maximum size of a dataset that is held in memory after conversion, and of the cache for a larger one, in bytes."""
+MEMORY_SAMPLES = 4 * 10**8
+"""Maximum number of samples that are decoded before training starts, about twenty seconds of decoding."""
+KEPT_SAMPLES = 2**22
+"""Maximum number of values of a sound that is cached; of longer sounds only slices are read."""
+
+Labelled = tuple[list[int] | None, list[str] | None]
+"""Class index of each item, and names of the classes; None if there are none."""
+
+logger = logging.getLogger("gan_audio")
+
+
+def complete(source: Source, spec: Spec) -> SoundSpec:
+    """Returns a specification with open fields set to the sounds' own length, sample rate and number of channels.
+
+    Raises:
+        DataError: the specification is not for sounds; or its length is open, and the sounds have different lengths.
+    """
+    wanted = expect(spec, SoundSpec, source.name, "sounds")
+    wanted = wanted.but({name: source.facts[name] for name in wanted.open_fields() if name in source.facts})
+    if wanted.samples is None:
+        raise DataError(f"{source.name}: the sounds have different lengths; set `data.spec.samples`")
+    return wanted
+
+
+def levelled(sound: Tensor, peak: float | None) -> Tensor:
+    """Scales a whole sound `[channels, T]` to a maximum magnitude; None and silence leave it unchanged."""
+    return sound if peak is None else sound * gain(float(sound.abs().max()), peak)
+
+
+def gain(loudest: float, peak: float) -> float:
+    """Returns the factor that scales the maximum magnitude `loudest` to `peak`; 1 for silence."""
+    return peak / loudest if loudest > 0 else 1.0
+
+
+class Slices(Dataset[Batch]):
+    """Slices of sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
+
+    A short sound is padded with silence at the end. A long sound yields as many items as whole slices fit into it. Each
+    item is a slice at a random position in its own section of the sound, drawn anew each time it is read, so that an
+    epoch covers the whole sound.
+
+    Attributes:
+        groups: index of the sound from which each item is cut, `[N]`.
+
+    Args:
+        spec: specification of the items, without open fields.
+        lengths: length of each sound in samples, at the sample rate of the items.
+        labels: class index of each sound, `[number of sounds]`; None if there are no classes.
+    """
+
+    pixels: frozenset[str] = frozenset()
+
+    def __init__(self, spec: SoundSpec, lengths: Sequence[int], labels: Tensor | None):
+        assert spec.samples is not None
+        assert spec.sample_rate is not None
+        assert spec.channels is not None
+        self.spec, self.labels = spec, labels
+        self.samples, self.sample_rate, self.channels = spec.samples, spec.sample_rate, spec.channels
+        slices = [max(1, length // self.samples) for length in lengths]
+        self.ends = list(accumulate(slices))
+        self.groups = torch.repeat_interleave(torch.tensor(slices))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        audio, sounds = torch.zeros(len(indices), self.channels, self.samples), []
+        places = draws.of_items(len(indices))[:, 0].tolist()
+        for row, (index, place) in enumerate(zip(indices, places, strict=True)):
+            sound = bisect_right(self.ends, index)
+            first = self.ends[sound - 1] if sound else 0
+            sound, cut = self.slice(sound, (index - first + place) / (self.ends[sound] - first))
+            audio[row, :, : cut.shape[1]] = cut
+            sounds.append(sound)
+        return {"audio": audio} | ({} if self.labels is None else {"label": self.labels[sounds]})
+
+    def start(self, length: int, place: float) -> int:
+        """Returns the first sample of the slice at a relative position in [0, 1) of a sound with `length` samples."""
+        room = max(0, length - self.samples)
+        return min(int(place * (room + 1)), room)
+
+    @abstractmethod
+    def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
+        """Returns the slice at a relative position in [0, 1) of a sound, `[channels, at most samples]`.
+
+        Returns:
+            The index of the sound that was read, which is another one if the sound is unreadable; and the slice.
+        """
+
+
+class HeldSlices(Slices):
+    """Slices of sounds `[channels, T]` in memory, already at the specification's sample rate and level."""
+
+    def __init__(self, spec: SoundSpec, sounds: Sequence[Tensor], labels: Tensor | None):
+        super().__init__(spec, [sound.shape[1] for sound in sounds], labels)
+        self.sounds = sounds
+
+    def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
+        whole = self.sounds[sound]
+        start = self.start(whole.shape[1], place)
+        return sound, whole[:, start : start + self.samples]
+
+
+class FileSlices(Slices):
+    """Slices of files, read on demand; short sounds are cached until `MEMORY_BYTES` are used.
+
+    Cached sounds are never replaced: since an epoch reads each sound once, replacing them would evict sounds that are
+    needed next.
+    """
+
+    def __init__(self, source: SoundSource, spec: SoundSpec):
+        assert spec.sample_rate is not None
+        lengths = [header.length_at(spec.sample_rate) for header in source.headers]
+        super().__init__(spec, lengths, source.labels)
+        self.source, self.lengths = source, lengths
+        self._kept: dict[int, Tensor] = {}
+        self._gains: dict[int, float] = {}
+        self._spent = 0
+        self._bounds: dict[int, tuple[int, int]] = {}
+
+    def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
+        """Returns the slice of the sound, or of the next readable sound."""
+        count = len(self.source)
+        for which in (*range(sound, count), *range(sound)):
+            try:
+                return which, self._read(which, place)
+            except Unreadable as error:
+                self.source.skip({self.source.names[which]: str(error)})
+        raise self.source.nothing()
+
+    def whole(self, sound: int) -> Tensor:
+        """Returns a whole sound, trimmed and scaled, `[channels, T]`.
+
+        Raises:
+            Unreadable: the file is damaged.
+        """
+        first, last = self._ends_of(sound)
+        return levelled(self._part(sound, first, last - first), self.spec.peak)
+
+    def _read(self, sound: int, place: float) -> Tensor:
+        if sound not in self._kept and self._may_keep(self.lengths[sound] * self.channels):
+            self._kept[sound] = self.whole(sound)
+            self._spent += self._kept[sound].numel()
+        if sound in self._kept:
+            whole = self._kept[sound]
+            start = self.start(whole.shape[1], place)
+            return whole[:, start : start + self.samples]
+        first, last = self._ends_of(sound)
+        part = self._part(sound, first + self.start(last - first, place), min(self.samples, last - first))
+        return part if self.spec.peak is None else part * self._gain_of(sound, self.spec.peak)
+
+    def _part(self, sound: int, start: int, length: int) -> Tensor:
+        return read_sound(
+            self.source.files,
+            self.source.names[sound],
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            start=start,
+            length=length,
+        ).contiguous()
+
+    def _gain_of(self, sound: int, peak: float) -> float:
+        """Returns the gain of a sound of which only slices are read; its peak is searched for once."""
+        if sound not in self._gains:
+            with opened(self.source.files, self.source.names[sound]) as file:
+                blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
+                self._gains[sound] = gain(max(float(block.abs().max()) for block in blocks), peak)
+        return self._gains[sound]
+
+    def _ends_of(self, sound: int) -> tuple[int, int]:
+        """Returns the start and the end of a sound after trimming, in samples at the items' sample rate."""
+        header = self.source.headers[sound]
+        if self.spec.trim is None:
+            return 0, self.lengths[sound]
+        if sound not in self._bounds:
+            with opened(self.source.files, self.source.names[sound]) as file:
+                bounds = loud_part(read_blocks(file), header.sample_rate, decibels=self.spec.trim)
+            first, last = (sample * self.sample_rate // header.sample_rate for sample in bounds)
+            self._bounds[sound] = first, max(last, first + 1)
+        return self._bounds[sound]
+
+    def _may_keep(self, values: int) -> bool:
+        """Returns whether a sound with this number of values may be cached; worker processes share the cache size."""
+        worker = get_worker_info()
+        share = MEMORY_BYTES // (worker.num_workers if worker else 1)
+        return values <= KEPT_SAMPLES and 4 * (self._spent + values) <= share
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "_spent": 0}
+
+
+class SoundItems(Items):
+    """Whole sounds by index, padded with silence at the end, as composed sources read them."""
+
+    pixels: frozenset[str] = frozenset()
+
+    def __init__(self, slices: FileSlices):
+        self.slices, source = slices, slices.source
+        self.memory = 4 * len(self) * slices.channels * slices.samples
+        self.values = sum(header.length * header.channels for header in source.headers)
+
+    def __len__(self) -> int:
+        return len(self.slices.source)
+
+    def name(self, index: int) -> str:
+        return self.slices.source.names[index]
+
+    def read(self, index: int) -> Batch:
+        sound, labels = self.slices.whole(index), self.slices.labels
+        audio = {"audio": pad(sound, (0, self.slices.samples - sound.shape[1]))}
+        return audio if labels is None else audio | {"label": labels[index]}
+
+
+class SoundSource(Source):
+    """A source of the sounds in a folder or archive, with or without labels.
+
+    Args:
+        files: the folder or archive.
+        names: names of the sounds in it.
+        headers: header of each sound.
+        name: name of the source.
+        labels: class index of each sound, `[N]`; None if there are no classes.
+        classes: names of the classes.
+        strict: whether an unreadable sound is an error.
+
+    Attributes:
+        facts: `sample_rate` is the most common one (of several, the lowest); `channels` is the number of channels if
+            all sounds have the same, or else 1; `samples` is present if all sounds have the same length and rate.
+        skipped: reasons by name of the sounds that could not be read so far.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        names: Sequence[str],
+        headers: Sequence[Header],
+        *,
+        name: str,
+        labels: Tensor | None = None,
+        classes: Sequence[str] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.files, self.names, self.headers = files, names, headers
+        self.name, self.labels, self.strict = name, labels, strict
+        self.skipped: dict[str, str] = {}
+        self.facts = _facts(headers, classes)
+
+    @property
+    def keys(self) -> Collection[str]:
+        return ("audio",) if self.labels is None else ("audio", "label")
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+    def fit(self, spec: Spec) -> Slices:
+        """Returns items `audio` `[channels, samples]` (float32, in [-1, 1]) and `label`; see `Slices`.
+
+        A small dataset is decoded at once and held in memory. Of a large one, items are read on demand, and an
+        unreadable sound is replaced by the next readable one.
+
+        Raises:
+            DataError: the specification is not for sounds; or its length is open and the sounds have different lengths;
+                or a sound cannot be converted to its number of channels; or no sound is readable, or one is unreadable
+                and the source is strict.
+        """
+        wanted = complete(self, spec)
+        slices = FileSlices(self, wanted)
+        self._check_channels(slices.channels)
+        held = sum(slices.lengths) * slices.channels
+        decoded = sum(header.length * header.channels for header in self.headers)
+        if 4 * held <= MEMORY_BYTES and decoded <= MEMORY_SAMPLES:
+            return self._held(slices)
+        slices[0]  # raises here rather than during training if no sound is readable
+        return slices
+
+    def items(self, spec: Spec) -> Items:
+        """Returns whole sounds.
+
+        Raises:
+            DataError: see `fit`; or a sound is longer than an item, so that the parts of a pair would be cut at
+                different positions.
+        """
+        slices = FileSlices(self, complete(self, spec))
+        self._check_channels(slices.channels)
+        for name, length in zip(self.names, slices.lengths, strict=True):
+            if length > slices.samples:
+                given = f"{printable(name)} has {length:,} samples, but `data.spec.samples` is {slices.samples:,}"
+                raise DataError(f"{self.name}: {given}; cut the sounds of pairs to this length beforehand")
+        return SoundItems(slices)
+
+    def _held(self, slices: FileSlices) -> HeldSlices:
+        sounds: dict[int, Tensor] = {}
+        skipped: dict[str, str] = {}
+        for number, name in enumerate(self.names):
+            try:
+                sounds[number] = slices.whole(number)
+            except Unreadable as error:
+                skipped[name] = str(error)
+        if not sounds:
+            raise self.nothing(skipped)
+        self.skip(skipped)
+        labels = None if self.labels is None else self.labels[list(sounds)]
+        return HeldSlices(slices.spec, list(sounds.values()), labels)
+
+    def _check_channels(self, wanted: int) -> None:
+        for name, header in zip(self.names, self.headers, strict=True):
+            try:
+                check_channels(header.channels, wanted)
+            except Unreadable as error:
+                raise DataError(f"{self.name}: {printable(name)} {error} as `network.channels`") from error
+
+    def skip(self, skipped: Mapping[str, str]) -> None:
+        """Records unreadable sounds, and logs a warning that names the new ones.
+
+        Args:
+            skipped: reasons by name.
+
+        Raises:
+            DataError: there is a new unreadable sound, and the source is strict.
+        """
+        skip(self.skipped, skipped, where=self.name, thing="sound", strict=self.strict, logger=logger)
+
+    def nothing(self, skipped: Mapping[str, str] | None = None) -> DataError:
+        """Returns the error for a source without a readable sound."""
+        return nothing_readable(self.name, len(self), skipped or self.skipped, thing="sound", suffixes=SUFFIXES)
+
+
+class DrumSource(Source):
+    """A source of generated drum sounds, the same in every process; see `gan_audio.sound.drums`."""
+
+    def __init__(self, *, name: str, count: int):
+        self.name, self.count = name, count
+        self.facts = {
+            "sample_rate": RATE,
+            "channels": 1,
+            "samples": SAMPLES,
+            "num_classes": len(DRUMS),
+            "classes": list(DRUMS),
+        }
+
+    @property
+    def keys(self) -> Collection[str]:
+        return ("audio", "label")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def fit(self, spec: Spec) -> HeldSlices:
+        """Returns items `audio` `[channels, samples]` and `label`, generated at the specification's sample rate.
+
+        Raises:
+            DataError: the specification is not for sounds.
+        """
+        wanted = complete(self, spec)
+        assert wanted.samples is not None
+        assert wanted.sample_rate is not None
+        assert wanted.channels is not None
+        length, rate = min(wanted.samples, round(LONGEST * wanted.sample_rate)), wanted.sample_rate
+        audio, labels = make_drums(range(self.count), samples=length, sample_rate=rate)
+        sounds = list(audio.expand(-1, wanted.channels, -1))
+        if wanted.trim is not None:
+            bounds = [loud_part([sound], rate, decibels=wanted.trim) for sound in sounds]
+            sounds = [sound[:, first:last] for sound, (first, last) in zip(sounds, bounds, strict=True)]
+        return HeldSlices(wanted, [levelled(sound, wanted.peak) for sound in sounds], labels)
+
+
+def open_sounds(name: str, files: Files, *, strict: bool, labelled: Labelled | None = None) -> SoundSource:
+    """Opens the sounds of a folder or archive, and reads all of their headers to find unreadable files.
+
+    Args:
+        name: name of the source.
+        files: the folder or archive.
+        strict: whether an unreadable sound is an error.
+        labelled: class index of each file and names of the classes; None uses the names of the sub-folders.
+
+    Raises:
+        DataError: see `gan_audio.data.open_folder`.
+    """
+    names, seen = names_ending(files, SUFFIXES)
+    headers, skipped = read_headers(files, names)
+    if not headers and not (strict and skipped):
+        raise nothing_readable(name, seen, skipped, thing="sound", suffixes=SUFFIXES)
+    labels, classes = labelled or labels_of(name, names, list(headers), thing="sound", logger=logger)
+    if labelled is not None and labels is not None:
+        labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
+    source = SoundSource(
+        files,
+        list(headers),
+        list(headers.values()),
+        name=name,
+        classes=classes,
+        strict=strict,
+        labels=None if labels is None else torch.tensor(labels),
+    )
+    source.skip(skipped)
+    return source
+
+
+def read_headers(files: Files, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, str]]:
+    """Returns the headers of the readable files, and the reasons why others are unreadable, both by name."""
+    headers: dict[str, Header] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            headers[name] = read_header(files, name)
+        except Unreadable as error:
+            skipped[name] = str(error)
+    return headers, skipped
+
+
+def _facts(headers: Sequence[Header], classes: Sequence[str] | None) -> dict[str, Any]:
+    rates = Counter(header.sample_rate for header in headers)
+    channels = {header.channels for header in headers}
+    lengths = {(header.sample_rate, header.length) for header in headers}
+    facts: dict[str, Any] = {
+        "sample_rate": min(rates, key=lambda rate: (-rates[rate], rate), default=None),
+        "channels": channels.pop() if len(channels) == 1 else 1,
+    }
+    if len(lengths) == 1:
+        facts["samples"] = lengths.pop()[1]
+    if classes is not None:
+        facts |= {"num_classes": len(classes), "classes": list(classes)}
+    return facts

@@ -1,0 +1,1 @@
+"""Tunes: MIDI files, datasets, piano rolls and statistics."""

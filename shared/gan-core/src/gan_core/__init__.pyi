@@ -1,0 +1,34 @@
+from .api import load as load
+from .api import resume as resume
+from .api import train as train
+from .cards import Card as Card
+from .cards import DataCard as DataCard
+from .data import ArraySpec as ArraySpec
+from .data import Derived as Derived
+from .data import ImageSpec as ImageSpec
+from .data import Paired as Paired
+from .data import Source as Source
+from .data import Spec as Spec
+from .data import TensorSource as TensorSource
+from .data import Unpaired as Unpaired
+from .domain import Domain as Domain
+from .errors import GanError as GanError
+from .play.adversary import Adversary as Adversary
+from .play.game import Game as Game
+from .play.game import Phase as Phase
+from .play.game import Player as Player
+from .play.objectives import Objective as Objective
+from .play.preset import Preset as Preset
+from .play.regularizers import GradientPenalty as GradientPenalty
+from .play.regularizers import Regularizer as Regularizer
+from .play.replay import ReplayPool as ReplayPool
+from .play.two_player import TwoPlayerGame as TwoPlayerGame
+from .recipe import SGD as SGD
+from .recipe import Adam as Adam
+from .recipe import Recipe as Recipe
+from .recipe import RMSprop as RMSprop
+from .recipe import Size as Size
+from .runs.run import Run as Run
+from .training.regime import Regime as Regime
+
+__version__: str

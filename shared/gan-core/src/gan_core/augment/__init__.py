@@ -1,6 +1,0 @@
-"""Augmentation of what the discriminator sees, real and fake; the generator learns through it."""
-
-from gan_core.augment.adaptive import AdaptiveStrength, AugmentPipe
-from gan_core.augment.differentiable import color, cutout, diff_augment, reflected, translation
-
-__all__ = ["AdaptiveStrength", "AugmentPipe", "color", "cutout", "diff_augment", "reflected", "translation"]

@@ -1,0 +1,168 @@
+"""Classes and parts of items, from the names of folders."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from gan_core.data.files import Files, FolderFiles, SubFolder, hidden, is_url
+from gan_core.errors import DataError, printable, unknown
+
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Folder names, in lower case, that name splits of a dataset and not classes."""
+
+SOURCES = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "sources",
+    "source",
+    "inputs",
+    "input",
+    "A",
+    "traina",
+    "vala",
+    "testa",
+)
+
+TARGETS = ("images", "image", "imgs", "img", "targets", "target", "outputs", "output", "B", "trainb", "valb", "testb")
+"""Folder names that usually hold the sources and the targets of pairs, and not classes. They match in any case, except
+`A` and `B`, since folders `a` and `b` may be classes."""
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sorts names in natural order: `2` before `10`, `class2` before `Class10`."""
+    return sorted(names, key=_natural)
+
+
+def classes_of(names: Iterable[str]) -> dict[str, str] | None:
+    """Returns the class of each folder: its first component below the folders that all files share.
+
+    Args:
+        names: names of files.
+
+    Returns:
+        The class by folder (with a trailing slash); None if all files are in one folder, or if some are in the folder
+        that contains the classes.
+    """
+    folders = {_folder(name) for name in names}
+    shared = _shared(folders)
+    if len(folders) < 2 or shared in folders:
+        return None
+    return {folder: folder[len(shared) :].partition("/")[0] for folder in folders}
+
+
+def labels_of(
+    place: str | Path, names: Sequence[str], kept: Sequence[str], *, thing: str, logger: logging.Logger
+) -> tuple[list[int] | None, list[str] | None]:
+    """Returns the class of each kept file as a number, and the names of the classes in natural order.
+
+    Args:
+        place: the folder or archive, for messages.
+        names: names of all files of the kind, readable or not.
+        kept: names of the readable files.
+        thing: name of a file in messages, in the singular.
+        logger: receives a warning if some files are in the folder that contains the classes.
+
+    Returns:
+        The class indices and the names of the classes; None for both if there are no classes.
+
+    Raises:
+        DataError: the sub-folders are splits of a dataset or parts of items, not classes.
+    """
+    of_folder = classes_of(names)
+    if of_folder is None:
+        if len({_folder(name) for name in names}) > 1:
+            logger.warning("%s: %ss lie both beside and in sub-folders; labels are ignored", place, thing)
+        return None, None
+    classes = natural_order(set(of_folder.values()))
+    _refuse_parts(place, classes)
+    number = {name: k for k, name in enumerate(classes)}
+    return [number[of_folder[_folder(name)]] for name in kept], [printable(name) for name in classes]
+
+
+def split_part(text: str) -> tuple[str, str | None]:
+    """Splits `PATH:part`, `URL:part` or `NAME:part` into the place and the part; the part is None if there is none."""
+    if not is_url(text) and Path(text).exists():
+        return text, None
+    host = re.match(r"https?://[^/]*", text)  # a port is no part
+    colon = text.rfind(":", host.end() if host else text.find("://") + 3 if is_url(text) else 2)  # nor is a drive
+    return (text, None) if colon < 0 or colon == len(text) - 1 else (text[:colon], text[colon + 1 :])
+
+
+def parts_of(files: Files) -> dict[str, str]:
+    """Returns the sub-folders that can be opened as parts: their paths by name, in natural order.
+
+    They are the first folders below the path that all files share, since archives often wrap everything in one folder.
+    """
+    folders = {_folder(name) for name in files.sizes if not hidden(name)} - {""}
+    shared = _shared(folders) if len(folders) > 1 else ""
+    found = {rest.partition("/")[0] for folder in folders if (rest := folder[len(shared) :])}
+    return {name: shared + name for name in natural_order(found)}
+
+
+def sub_folder(files: Files, part: str, place: str | Path) -> Files:
+    """Opens a sub-folder of a folder or archive: `train`, `masks`, `photos/train`.
+
+    Args:
+        files: the folder or archive.
+        part: a name among `parts_of(files)`, or a path from the top.
+        place: the folder or archive, for messages.
+
+    Raises:
+        DataError: there is no such sub-folder.
+    """
+    parts = parts_of(files)
+    folder = parts.get(part, part.strip("/"))
+    if not folder or not any(name.startswith(f"{folder}/") for name in files.sizes):
+        raise DataError(f"{place}: {unknown('part', part, parts)}")
+    return FolderFiles(files.path / folder) if isinstance(files, FolderFiles) else SubFolder(files, folder)
+
+
+def _folder(name: str) -> str:
+    """Returns the folder of a file with a trailing slash; empty for a file at the top level."""
+    return name[: name.rfind("/") + 1]
+
+
+def _shared(folders: Collection[str]) -> str:
+    """Returns the deepest folder that contains all folders; all with a trailing slash."""
+    first, last = min(folders, default=""), max(folders, default="")  # a prefix of these two is one of all
+    same = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return _folder(first[:same])
+
+
+def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """Returns the sorting key of `natural_order`: alternating text and numbers, then the name itself."""
+    pieces = re.split("([0-9]+)", name.casefold())
+    numbers = [piece.lstrip("0") for piece in pieces[1::2]]
+    key: list[str | tuple[int, str]] = [*pieces]
+    key[1::2] = [(len(digits), digits) for digits in numbers]  # as numbers compare, of any length
+    return key, name
+
+
+def _refuse_parts(place: str | Path, folders: Sequence[str]) -> None:
+    """Checks that the names of sub-folders may be classes.
+
+    Raises:
+        DataError: they are splits of a dataset or parts of items.
+    """
+    listed = ", ".join(map(printable, folders))
+    if SPLITS.issuperset(name.lower() for name in folders):
+        first = next((name for name in folders if name.lower().startswith("train")), folders[0])
+        raise DataError(
+            f"{place}: {listed} are splits of a dataset, not classes; give one of them, such as {place}:{first}"
+        )
+    known = {name if len(name) == 1 else name.lower(): name for name in folders}
+    if known.keys() <= {*SOURCES, *TARGETS}:
+        source, *others = (known[name] for name in (*SOURCES, *TARGETS) if name in known)
+        target = next((known[name] for name in TARGETS if known.get(name) in others), others[0])
+        start = f"{place}/" if Path(place, source).is_dir() else f"{place}:"
+        one = shlex.quote(start + source)
+        advice = f"--data source={one} --data target={shlex.quote(start + target)}, or one of them alone, --data {one}"
+        raise DataError(f"{place}: {listed} are parts of each item, not classes; give them as {advice}")

@@ -1,0 +1,49 @@
+"""Limits of what is read from folders and archives, and exceptions that damaged content raises."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+MAX_FILES = 2**25
+"""Maximum number of files in a folder or archive."""
+
+MAX_UNPACKED = 2**31
+"""Maximum size of the content of a compressed tar archive, and of a single remote read, in bytes."""
+
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+"""Exceptions that archive readers and decoders raise on damaged content."""
+
+
+def bounded(items: Iterable[Item]) -> Iterator[Item]:
+    """Yields the files of a listing, up to a maximum number.
+
+    Raises:
+        ValueError: there are more than `MAX_FILES`.
+    """
+    for number, item in enumerate(items):
+        if number >= MAX_FILES:
+            raise ValueError(f"it holds more than {MAX_FILES:,} files; split it")
+        yield item

@@ -1,0 +1,262 @@
+"""Feature extractors, extracted features, and the metrics computed from them.
+
+Features are stored on disk, so that memory does not grow with the number of samples; if their folder is kept, an
+interrupted extraction continues where it stopped. Importing this module loads no heavy dependency.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from gan_core.cards import MetricCard
+from gan_core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = NDArray[np.float32]
+
+SUBSET, SUBSETS = 1000, 100
+"""Size and number of the kernel distance's subsets (Bińkowski et al. 2018, section 4; torch-fidelity)."""
+SPLITS = 10
+"""Number of splits of the inception score (Salimans et al. 2016)."""
+NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
+"""Neighbours of precision and recall (Kynkäänniemi et al. 2019), and of density and coverage (Naeem et al. 2020)."""
+
+FEATURE_METRICS = (
+    MetricCard("fid", "Fréchet distance of features, in float64", "gan_core.measure.features:fid", extracts="features"),
+    MetricCard(
+        "kid",
+        f"kernel distance of features: cubic, {SUBSETS} subsets of {SUBSET}",
+        "gan_core.measure.features:kid",
+        extracts="features",
+        least=SUBSET,
+    ),
+    MetricCard(
+        "inception_score",
+        f"exp E KL(p(y|x) || p(y)), {SPLITS} splits",
+        "gan_core.measure.features:inception_score",
+        extracts="logits",
+        least=5 * SPLITS,
+    ),
+    MetricCard(
+        "precision_recall",
+        f"share of each among the others' {NEIGHBOURS} neighbours",
+        "gan_core.measure.features:precision_recall",
+        extracts="features",
+        least=NEIGHBOURS + 1,
+    ),
+    MetricCard(
+        "density_coverage",
+        f"real neighbourhoods ({DENSITY_NEIGHBOURS} neighbours) that samples lie in",
+        "gan_core.measure.features:density_coverage",
+        extracts="features",
+        least=DENSITY_NEIGHBOURS + 1,
+    ),
+)
+"""Metrics of every domain with extractors."""
+
+
+class Features(NamedTuple):
+    """Outputs of an extractor: features `[B, D]`, and logits `[B, K]` if it is a classifier."""
+
+    features: Tensor
+    logits: Tensor | None
+
+
+class Extractor(ABC):
+    """A map from samples in the data's range to features.
+
+    Attributes:
+        name: name in `--extractor`.
+        protocol: description of everything that its features depend on, by name.
+        letter: letter in the names of the Fréchet and the kernel distance: `i` for `fid` and `kid`, `v` for `fvd` and
+            `kvd`, `a` for `fad` and `kad`. Letters other than `i` are reserved for the network that the field uses for
+            these figures.
+    """
+
+    name: str
+    protocol: Mapping[str, str]
+    letter: str = "i"
+
+    @abstractmethod
+    def __call__(self, samples: Tensor) -> Features:
+        """Returns features and logits of a batch."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features and logits of a set of samples, in arrays on disk.
+
+    Attributes:
+        features: `[N, D]`.
+        logits: `[N, K]`; None if the extractor is not a classifier.
+        letter: the extractor's letter in names of figures.
+    """
+
+    features: Array
+    logits: Array | None
+    letter: str = "i"
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class FeatureFiles:
+    """Files of features that are written part by part; existing ones are continued.
+
+    Args:
+        extractor: the extractor.
+        count: number of samples.
+        stem: path of the files without the end of their names; it must identify everything that the features depend on.
+
+    Attributes:
+        done: number of samples whose features are stored.
+
+    Raises:
+        InputError: the files belong to other features, or cannot be read.
+    """
+
+    def __init__(self, extractor: Extractor, count: int, stem: Path):
+        import numpy as np
+
+        self.extractor, self.count, self.stem = extractor, count, stem
+        self.done = 0
+        self._arrays: dict[str, Array] = {}
+        with self._reported():
+            if self._progress.exists():
+                progress = json.loads(self._progress.read_text(encoding="utf-8"))
+                self.done = int(progress["rows"])
+                self._arrays = {
+                    name: np.load(self._file(name), mmap_mode="r+")
+                    for name in Features._fields
+                    if name in progress["arrays"]
+                }
+        fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
+        if not fits or not 0 <= self.done <= count:
+            raise InputError(
+                f"{self._progress}: belongs to another number of samples than {count:,}; remove it, or choose another "
+                "folder"
+            )
+
+    def add(self, samples: Tensor) -> None:
+        """Extracts the features of the next samples.
+
+        Raises:
+            InputError: the files cannot be written.
+        """
+        import numpy as np
+
+        found = {name: value for name, value in self.extractor(samples)._asdict().items() if value is not None}
+        with self._reported():
+            self.stem.parent.mkdir(parents=True, exist_ok=True)
+            for name, value in found.items():
+                if name not in self._arrays:
+                    shape = (self.count, value.shape[1])
+                    self._arrays[name] = np.lib.format.open_memmap(self._file(name), "w+", np.float32, shape)
+                self._arrays[name][self.done : self.done + len(samples)] = value.float().cpu().numpy()
+                self._arrays[name].flush()  # type: ignore[attr-defined]  # it is a `numpy.memmap`
+            self.done += len(samples)
+            temporary = self._progress.with_suffix(".part")
+            temporary.write_text(json.dumps({"rows": self.done, "arrays": sorted(self._arrays)}), encoding="utf-8")
+            os.replace(temporary, self._progress)
+
+    def extracted(self) -> Extracted:
+        """Returns the features of all samples."""
+        return Extracted(self._arrays["features"], self._arrays.get("logits"), self.extractor.letter)
+
+    def remove(self) -> None:
+        """Removes the files."""
+        for file in self.stem.parent.glob(f"{self.stem.name}.*"):
+            file.unlink()
+
+    @property
+    def _progress(self) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.json")
+
+    def _file(self, name: str) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.{name}.npy")
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Converts file errors to input errors about the folder."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"{self.stem.parent}: features cannot be stored there ({reason[:200]}); choose another folder"
+            ) from error
+
+
+def extract(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], count: int, stem: Path) -> Extracted:
+    """Extracts the features of `count` samples to files, continuing those that exist.
+
+    Args:
+        extractor: the extractor.
+        parts: yields samples in parts, from the given index on; the index is the end of an earlier part.
+        count: number of samples.
+        stem: path of the files without the end of their names; it must identify everything that the features depend on.
+
+    Raises:
+        InputError: the files belong to other features, or cannot be read or written.
+    """
+    files = FeatureFiles(extractor, count, stem)
+    for part in parts(files.done) if files.done < count else ():
+        files.add(part)
+    return files.extracted()
+
+
+def fid(real: Extracted, fake: Extracted) -> dict[str, float]:
+    """Returns `fid`, or `fvd`, `fad` … by the extractor's letter: see `gan_core.measure.metrics.frechet_distance`."""
+    from gan_core.measure.metrics import Moments, frechet_distance
+
+    return {f"f{fake.letter}d": frechet_distance(Moments.of(real.features), Moments.of(fake.features))}
+
+
+def kid(real: Extracted, fake: Extracted) -> dict[str, float]:
+    """Returns `kid`, or `kvd`, `kad` … by the extractor's letter, and its standard deviation over subsets, `kid_std`.
+
+    See `gan_core.measure.metrics.kernel_distance`. `kid_std` is omitted if a subset has all samples.
+    """
+    from gan_core.measure.metrics import kernel_distance
+
+    value, deviation = kernel_distance(real.features, fake.features, subsets=SUBSETS, size=SUBSET)
+    name, only = f"k{fake.letter}d", max(len(real.features), len(fake.features)) == SUBSET
+    return {name: value} if only else {name: value, f"{name}_std": deviation}
+
+
+def inception_score(real: Extracted, fake: Extracted) -> dict[str, float]:
+    """Returns `inception_score`, its standard deviation over splits, and the score of equally many real samples."""
+    from gan_core.measure import metrics
+
+    assert real.logits is not None
+    assert fake.logits is not None
+    score, deviation = metrics.inception_score(fake.logits, splits=SPLITS)
+    of_real, _ = metrics.inception_score(real.logits, splits=SPLITS)
+    return {"inception_score": score, "inception_score_std": deviation, "inception_score_of_real": of_real}
+
+
+def precision_recall(real: Extracted, fake: Extracted) -> dict[str, float]:
+    """Returns `precision` and `recall`: see `gan_core.measure.metrics.precision_recall`."""
+    from gan_core.measure import metrics
+
+    found = metrics.precision_recall(real.features, fake.features, neighbours=NEIGHBOURS)
+    return dict(zip(("precision", "recall"), found, strict=True))
+
+
+def density_coverage(real: Extracted, fake: Extracted) -> dict[str, float]:
+    """Returns `density` and `coverage`: see `gan_core.measure.metrics.density_coverage`."""
+    from gan_core.measure import metrics
+
+    found = metrics.density_coverage(real.features, fake.features, neighbours=DENSITY_NEIGHBOURS)
+    return dict(zip(("density", "coverage"), found, strict=True))

@@ -1,0 +1,192 @@
+"""Streaming metrics: the evaluated game (`Subject`), parts of samples (`Part`, `PairPart`), and metrics (`Measure`).
+
+A metric of samples or of pairs is a class or function that takes a `Subject` and returns a `Measure`. All metrics of an
+evaluation see the same samples in one pass. Memory does not grow with the number of samples as long as a metric keeps
+only sums, histograms or a few numbers per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan_core.data import Batch, length, read, shuffled
+from gan_core.draws import BLOCK
+from gan_core.measure import metrics
+from gan_core.play.game import Game
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A game whose samples or results are evaluated, and the data that they are compared with.
+
+    Attributes:
+        game: the game, in evaluation mode.
+        dataset: the data, fitted to the game's specification, without augmentation.
+        facts: facts of the data.
+        count: number of samples or pairs.
+        seed: random seed of the samples.
+        key: key of the data that the samples or results are compared with.
+        source: key of the data that the results are computed from; None for samples.
+    """
+
+    game: Game
+    dataset: Dataset[Batch]
+    facts: Mapping[str, Any]
+    count: int
+    seed: int
+    key: str
+    source: str | None = None
+
+    def real(self, most: int | None = None) -> Iterator[Batch]:
+        """Yields real items in parts on the CPU, in the order of a fixed shuffle, as pairs are.
+
+        Args:
+            most: maximum number of items (default: `count`).
+        """
+        order = shuffled(length(self.dataset))[: self.count if most is None else most]
+        return read(self.dataset, order, BLOCK)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive samples of a game; on the CPU when a measure gets them.
+
+    Attributes:
+        start: index of the first.
+        samples: samples `[B, …]`; for pairs, the results.
+        asked: values of the conditions by name: `label` `[B]`, or a list of captions.
+    """
+
+    start: int
+    samples: Tensor
+    asked: Mapping[str, Any]
+
+    def cpu(self) -> Part:
+        """Returns a copy on the CPU."""
+        return replace(self, samples=self.samples.cpu())
+
+
+@dataclass(frozen=True)
+class PairPart(Part):
+    """Consecutive results of a game, with their inputs and targets.
+
+    Attributes:
+        batch: the items, including the targets.
+        real: the targets `[B, …]`.
+    """
+
+    batch: Batch
+    real: Tensor
+
+    @property
+    def made(self) -> Tensor:
+        """The game's results `[B, …]`."""
+        return self.samples
+
+    def cpu(self) -> PairPart:
+        batch = {key: value.cpu() for key, value in self.batch.items()}
+        return replace(self, samples=self.samples.cpu(), real=self.real.cpu(), batch=batch)
+
+
+P = TypeVar("P", bound=Part, contravariant=True)
+
+
+class Measure(Protocol[P]):
+    """State of a metric during an evaluation. `update` is called without gradients, for every part in order."""
+
+    def update(self, part: P) -> None:
+        """Adds the next samples or pairs."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Returns the figures by name, after the last part."""
+
+
+def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
+    """Returns inputs as the results of a model that copies them; a single channel is repeated.
+
+    Args:
+        source: inputs `[B, C, …]`.
+        shape: shape of a target, `[C, …]`.
+
+    Returns:
+        `[B, *shape]`; None if the inputs have another size or other channels, or are not floating point.
+    """
+    fits = source.ndim == len(shape) + 1 > 1 and source.shape[2:] == shape[1:] and source.shape[1] in (1, shape[0])
+    return source.expand(-1, *shape) if fits and source.is_floating_point() else None
+
+
+class Recognised:
+    """Counts the samples that a classifier of the real data assigns to their condition `label`.
+
+    Figures: `accuracy`, the share of such samples; `classes_found`, the number of classes with at least one of them;
+    `accuracy_on_real`, the classifier's accuracy on held-out real items.
+
+    Args:
+        classes: number of classes.
+        on_real: accuracy on held-out real items.
+    """
+
+    def __init__(self, classes: int, on_real: float):
+        self.on_real, self.count = on_real, 0
+        self.right = torch.zeros(classes, dtype=torch.long)
+
+    def add(self, taken: Tensor, wanted: Tensor) -> None:
+        """Counts samples by their predicted and their wanted classes, both `[B]`."""
+        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
+        self.count += len(wanted)
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "accuracy": int(self.right.sum()) / self.count,
+            "classes_found": int((self.right > 0).sum()),
+            "accuracy_on_real": self.on_real,
+        }
+
+
+class SlicedWasserstein:
+    """Wasserstein-1 distance along random directions (`gan_core.measure.metrics`), as `sliced_wasserstein`.
+
+    `sliced_wasserstein_of_real` is the distance between two halves of the real items, a chance level. At most as many
+    samples are compared as there are real items. 128 numbers per sample are kept.
+
+    Args:
+        subject: what is measured.
+        view: maps samples `[B, …]` to the compared values `[B, …]` (default: the samples).
+    """
+
+    def __init__(self, subject: Subject, view: Callable[[Tensor], Tensor] = lambda samples: samples):
+        self.view, self.directions = view, lru_cache(metrics.unit_vectors)
+        self.real: list[NDArray[np.float64]] = []
+        self.fake: list[NDArray[np.float64]] = []
+        for batch in subject.real():
+            self.real.append(self._projected(batch[subject.key]))
+        self.left = sum(map(len, self.real))
+
+    @torch.no_grad()
+    def _projected(self, samples: Tensor) -> NDArray[np.float64]:
+        """Returns the projections of samples `[B, …]` on the directions, `[B, directions]`."""
+        rows = self.view(samples).flatten(1).double().numpy()
+        projected: NDArray[np.float64] = rows @ self.directions(rows.shape[1])
+        return projected
+
+    def update(self, part: Part) -> None:
+        if self.left:
+            self.fake.append(self._projected(part.samples[: self.left]))
+            self.left -= len(self.fake[-1])
+
+    def figures(self) -> dict[str, float]:
+        real, fake = np.concatenate(self.real), np.concatenate(self.fake)
+        half = len(real) // 2
+        return {
+            "sliced_wasserstein": metrics.wasserstein(real, fake),
+            "sliced_wasserstein_of_real": metrics.wasserstein(real[:half], real[half : 2 * half]),
+        }

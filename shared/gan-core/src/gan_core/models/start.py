@@ -1,0 +1,169 @@
+"""Initial weights of networks from an earlier run, a model, or a published checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gan_core.errors import NAMED, CheckpointError, RecipeError, count, unknown
+from gan_core.models.checkpoint import load_state, read_published, sha256, split_state, state_of_training
+from gan_core.models.folder import local_folder, read_weights
+from gan_core.models.reference import Importers, read_reference
+from gan_core.play.adversary import Adversary
+from gan_core.play.game import Game
+from gan_core.recipe import Recipe, Start
+
+logger = logging.getLogger("gan_core")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Weights for one network.
+
+    Attributes:
+        tensors: tensors by name within the network.
+        plain: other values of its state, by name.
+        file: file of the weights.
+    """
+
+    tensors: Mapping[str, Tensor]
+    plain: Mapping[str, Any]
+    file: Path
+
+
+def start_networks(game: Game, recipe: Recipe, importers: Importers) -> Recipe:
+    """Loads the weights that a recipe's `start` names into a game's networks.
+
+    Parameters that the file lacks keep their values, weights that the network lacks are not used; both are warned of.
+
+    Args:
+        game: the game; its networks are changed in place.
+        recipe: the recipe.
+        importers: importers of the published checkpoints that a source can name.
+
+    Returns:
+        The recipe with the SHA-256 of each file that was used.
+
+    Raises:
+        RecipeError: the game has no network of a name.
+        CheckpointError: weights are missing or damaged, have another SHA-256 than the recipe's, or do not fit.
+    """
+    started: dict[str, Start] = {}
+    for name, start in recipe.start.items():
+        network = _network(game, name)
+        given = find_start(start.source, name, importers)
+        total = sha256(given.file)
+        if start.sha256 not in (None, total):
+            raise CheckpointError(
+                f"{given.file}: has changed since `start.{name}` was recorded (its SHA-256 is {total}); "
+                f"leave out `start.{name}.sha256` to take it as it is now"
+            )
+        _load(network, given, name, start.source)
+        started[name] = Start(source=start.source, sha256=total)
+    return recipe.model_copy(update={"start": started})
+
+
+def _network(game: Game, name: str) -> nn.Module:
+    """Returns the network of a game into which weights are loaded; for an adversary, its discriminator.
+
+    Raises:
+        RecipeError: there is no network of that name.
+    """
+    networks = dict(game.named_modules())
+    if not name or name not in networks:
+        known = [child for child, network in game.named_children() if any(True for _ in network.parameters())]
+        raise unknown("network in `start`", name, known)
+    network = networks[name]
+    return network.network if isinstance(network, Adversary) else network
+
+
+def find_start(source: str, name: str, importers: Importers) -> Given:
+    """Reads the weights of a network from a source.
+
+    Args:
+        source: see `gan_core.recipe.Start`.
+        name: name of the network, also in the source unless that gives another.
+        importers: importers of the published checkpoints that a source can name.
+
+    Raises:
+        CheckpointError: the weights are missing or damaged.
+    """
+    source = os.path.expanduser(source)  # which leaves an unknown user's as it is
+    place, colon, rest = source.rpartition(":")
+    if colon and place in importers:
+        file = Path(os.path.expanduser(rest))
+        published = read_reference(importers, place, read_published(file), {})
+        tensors, plain = split_state(published.build())
+        return Given(tensors, plain, file)
+    folder, network = (place, rest) if colon and not os.path.exists(source) else (source, name)
+    weights = read_weights(local_folder(folder))
+    found = _of_network(weights.tensors, network)
+    if not found:
+        held = sorted({key.partition(".")[0] for key in weights.tensors})
+        raise CheckpointError(f"{folder}: has no network `{network}`; it has {', '.join(held) or 'none'}")
+    return Given(found, _of_network(weights.plain, network), weights.file_of(network))
+
+
+def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """Returns the state of one network, with names relative to it."""
+    return {key.removeprefix(f"{network}."): value for key, value in state.items() if key.startswith(f"{network}.")}
+
+
+def _as_named(found: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a state with the names of a network: as it is, or for an adversary, that of its discriminator."""
+    judged = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
+    return max(found, judged, key=lambda state: len(state.keys() & own.keys()))
+
+
+def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
+    """Loads weights into a network.
+
+    Raises:
+        CheckpointError: no name matches the network, or a shape differs.
+    """
+    tensors, plain = split_state(network)
+    own = {**tensors, **plain}
+    found = _as_named({**given.tensors, **given.plain}, own)
+    used = {key: value for key, value in found.items() if key in own}
+    if not used.keys() & tensors.keys():
+        raise CheckpointError(f"{source}: no weight has a name of `{name}`; it is another network")
+    for key in sorted(used.keys() & tensors.keys()):
+        if used[key].shape != tensors[key].shape:
+            sizes = f"{list(used[key].shape)} in {source}, but {list(tensors[key].shape)} here"
+            raise CheckpointError(f"`start.{name}`: `{key}` is {sizes}; give the networks the same settings")
+    of_training = tuple(state_of_training(network))
+    fresh = [key for key in own if key not in used and not (of_training and key.startswith(of_training))]
+    _warn(f"{source} does not have {{}} of `{name}`, which keep their initial values: {{}}", fresh)
+    _warn(f"{source} has {{}} that `{name}` does not have, which are not used: {{}}", found.keys() - own.keys())
+    try:
+        load_state(network, {**own, **used}, {}, source)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{source}: its state does not fit `{name}` ({error})") from error
+
+
+def _warn(text: str, names: Iterable[str]) -> None:
+    """Logs a warning with the number of names and the first of them, if there are any."""
+    listed = sorted(names)
+    if listed:
+        more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
+        logger.warning(text.format(count(len(listed), "tensor"), ", ".join(listed[:NAMED]) + more))
+
+
+def check_whole(game: Game) -> None:
+    """Checks that a game that is to be trained has all its networks.
+
+    Raises:
+        RecipeError: the model from which it was loaded lacks one.
+    """
+    if game.absent:
+        names = " and ".join(f"`{name}`" for name in game.absent)
+        raise RecipeError(
+            f"the model has no weights for {names}; create a new game, and start its other networks from the model "
+            "(`start` in Python, `--start NETWORK=MODEL` on the command line)"
+        )

@@ -1,0 +1,6 @@
+"""Augmentation of what the discriminator sees, real and fake; the generator learns through it."""
+
+from gan_core.nn.augment.adaptive import AdaptiveStrength, AugmentPipe
+from gan_core.nn.augment.differentiable import color, cutout, diff_augment, reflected, translation
+
+__all__ = ["AdaptiveStrength", "AugmentPipe", "color", "cutout", "diff_augment", "reflected", "translation"]

@@ -1,0 +1,394 @@
+"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676, section 3 and appendix B).
+
+Every transform happens to a sample with the probability p, so that for p below 0.8 the discriminator cannot take the
+augmented distribution for another one and nothing of it leaks into the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, conv2d, grid_sample
+
+from gan_core import draws
+from gan_core.errors import RecipeError, unknown
+from gan_core.nn.augment.differentiable import reflected
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "blit": ("xflip", "rotate90", "xint"),
+    "geom": ("scale", "rotate", "aniso", "xfrac"),
+    "color": ("brightness", "contrast", "lumaflip", "hue", "saturation"),
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+}
+"""Transforms by the paper's groups; `bgc` is the first three."""
+
+SHIFT, SCALE, FRACTION = 0.125, 0.2, 0.125
+"""Whole shifts (at most) and fractional ones (deviation), as shares of the size; deviation of log₂ of a scale."""
+BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0
+"""Deviations: of what is added, and of log₂ of the factors."""
+BAND, NOISE, CUT = 1.0, 0.1, 0.5
+"""Deviation of log₂ of a band's gain; deviation of the noise's deviation; the share that is cut out."""
+
+SYM6 = (
+    0.015404109327027373,
+    0.0034907120842174702,
+    -0.11799011114819057,
+    -0.048311742585633,
+    0.4910559419267466,
+    0.787641141030194,
+    0.3379294217276218,
+    -0.07263752278646252,
+    -0.021060292512300564,
+    0.04472490177066578,
+    0.0017677118642428036,
+    -0.007800708325034148,
+)
+"""The low-pass of the symlet with 6 vanishing moments, with which images are enlarged and made smaller."""
+SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
+"""The low-pass of the symlet with 2 vanishing moments, of which the bands are made."""
+GRAY = (1.0, 1.0, 1.0, 0.0)
+"""The direction in which colours differ in luma only, homogeneous; its length is √3."""
+BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
+"""What share of an image's power is expected in each band."""
+
+
+class AugmentPipe(nn.Module):
+    """The published pipe: images `[B, C, H, W]` in [-1, 1] to images that are augmented with the probability `p`.
+
+    All frames of a clip `[B, C, T, H, W]` are augmented alike.
+
+    It computes in at least float32, under autocast too: in 8 bits a place would be off by pixels. Where a geometric
+    transform is among the others, images pass the two low-passes whether or not it happens to them, as published.
+
+    Attributes:
+        p: the strength, a scalar in [0, 1].
+
+    Args:
+        transforms: names of `GROUPS` or of transforms; they happen in the published order.
+        quantile: every random number is this quantile of its distribution and every transform happens: for checks.
+
+    Raises:
+        RecipeError: there is no such transform, or, when it is called, the images have neither 1 channel nor 3.
+    """
+
+    def __init__(self, transforms: Iterable[str] = ("blit", "geom", "color"), *, quantile: float | None = None):
+        super().__init__()
+        self.active = {name for given in transforms for name in GROUPS.get(given, (given,))}
+        known = {name for group in GROUPS.values() for name in group}
+        for name in sorted(self.active - known):
+            raise unknown("transform", name, known | {*GROUPS})
+        self.quantile = quantile
+        self.p: Tensor
+        self.lowpass: Tensor
+        self.bands: Tensor
+        self.power: Tensor
+        self.gray: Tensor
+        self.register_buffer("p", torch.zeros(()))
+        self.register_buffer("lowpass", torch.tensor(SYM6) / sum(SYM6), persistent=False)
+        self.register_buffer("bands", torch.from_numpy(filter_bank()).float(), persistent=False)
+        self.register_buffer("power", torch.tensor(BAND_POWER), persistent=False)
+        self.register_buffer("gray", torch.tensor(GRAY)[:, None] * torch.tensor(GRAY) / 3, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            exact = torch.promote_types(images.dtype, torch.float32)
+            return self.augmented(images.to(exact)).to(images.dtype)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """The transforms in their order, on images of float32 or float64."""
+        shape = images.shape
+        if shape[1] not in (1, 3):
+            raise RecipeError(f"adaptive augmentation needs images of 1 or 3 channels, but these have {shape[1]}")
+        planes = images.flatten(1, -3)  # [B, C, T, H, W] -> [B, C*T, H, W]
+        if self.active & {*GROUPS["blit"], *GROUPS["geom"]}:
+            planes = self.resampled(planes, self.geometry(planes))
+        gray = {"hue", "saturation"} if shape[1] == 1 else set()  # gray images have neither
+        if self.active & {*GROUPS["color"]} - gray:
+            images = planes.view(shape)
+            planes = recoloured(images, self.colours(images)).flatten(1, -3)
+        if "imgfilter" in self.active:
+            planes = self.filtered(planes)
+        images = planes.view(shape)
+        if "noise" in self.active:
+            images = self.noisy(images)
+        return self.cut(images) if "cutout" in self.active else images
+
+    # What is drawn.
+
+    def _uniform(self, images: Tensor) -> Tensor:
+        """`[B]` in [0, 1)."""
+        if self.quantile is not None:
+            return images.new_full((len(images),), self.quantile)
+        return draws.uniform(len(images), like=images)
+
+    def _normal(self, images: Tensor) -> Tensor:
+        """`[B]`, standard normal (the published check takes the quantile without its factor √2)."""
+        if self.quantile is not None:
+            return torch.erfinv(2 * self._uniform(images) - 1)
+        return draws.normal(len(images), like=images)
+
+    def _often(self, images: Tensor, drawn: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
+        """What was drawn with probability p, else the neutral value."""
+        if self.quantile is not None:
+            return drawn
+        happens = draws.uniform(len(images), like=images) < (self.p if p is None else p)
+        return torch.where(happens, drawn, neutral)
+
+    # Geometry.
+
+    def geometry(self, images: Tensor) -> Tensor:
+        """The inverse of each sample's transform, `[B, 3, 3]`, in pixels from the centre."""
+        height, width = images.shape[2:]
+        inverse = torch.eye(3, device=images.device, dtype=images.dtype).repeat(len(images), 1, 1)
+        if "xflip" in self.active:
+            flips = self._often(images, (2 * self._uniform(images)).floor(), 0)
+            inverse = inverse @ scaling(1 - 2 * flips, torch.ones_like(flips))
+        if "rotate90" in self.active:
+            quarters = self._often(images, (4 * self._uniform(images)).floor(), 0)
+            inverse = inverse @ rotation(math.pi / 2 * quarters)
+        if "xint" in self.active:
+            x, y = self._both(images, [(2 * self._uniform(images) - 1) * SHIFT for _ in range(2)])
+            inverse = inverse @ shift(-(x * width).round(), -(y * height).round())
+        if "scale" in self.active:
+            scale = self._often(images, torch.exp2(self._normal(images) * SCALE), 1)
+            inverse = inverse @ scaling(1 / scale, 1 / scale)
+        turn = 1 - (1 - self.p.clamp(0, 1)).sqrt()  # once before and once after: together as often as p
+        if "rotate" in self.active:
+            angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0, turn)
+            inverse = inverse @ rotation(angle)
+        if "aniso" in self.active:
+            scale = self._often(images, torch.exp2(self._normal(images) * SCALE), 1)
+            inverse = inverse @ scaling(1 / scale, scale)
+        if "rotate" in self.active and self.quantile is None:
+            angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0, turn)
+            inverse = inverse @ rotation(angle)
+        if "xfrac" in self.active:
+            x, y = self._both(images, [self._normal(images) * FRACTION for _ in range(2)])
+            inverse = inverse @ shift(-x * width, -y * height)
+        return inverse
+
+    def _both(self, images: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Two values that happen together or not."""
+        happens = self._often(images, torch.ones_like(drawn[0]), 0)
+        return drawn[0] * happens, drawn[1] * happens
+
+    def resampled(self, images: Tensor, inverse: Tensor) -> Tensor:
+        """Images at the places that the inverse transform gives, at twice the resolution between two low-passes."""
+        count, channels, height, width = images.shape
+        border = len(self.lowpass) // 4
+        left, top, right, bottom = margins(inverse, height, width, 2 * border)
+        lowpass = self.lowpass.to(images.dtype)
+        doubled = enlarging(lowpass, height, top, bottom) @ images @ enlarging(lowpass, width, left, right).T
+        inverse = shift(*_scalars(images, (left - right) / 2, (top - bottom) / 2)) @ inverse
+        double, half = (scaling(*_scalars(images, factor, factor)) for factor in (2.0, 0.5))
+        back, forth = (shift(*_scalars(images, by, by)) for by in (-0.5, 0.5))
+        inverse = back @ double @ inverse @ half @ forth
+        rows, columns = 2 * (height + 2 * border), 2 * (width + 2 * border)
+        ours = scaling(*_scalars(images, 2 / doubled.shape[3], 2 / doubled.shape[2]))
+        theirs = scaling(*_scalars(images, columns / 2, rows / 2))
+        grid = affine_grid((ours @ inverse @ theirs)[:, :2], [count, channels, rows, columns], align_corners=False)
+        seen = grid_sample(doubled, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return halving(lowpass, height) @ seen @ halving(lowpass, width).T
+
+    # Colour, bands, noise, cutout.
+
+    def colours(self, images: Tensor) -> Tensor:
+        """Each sample's transform of its colours, `[B, 4, 4]`, homogeneous."""
+        unit = torch.eye(4, device=images.device, dtype=images.dtype)
+        matrix = unit.repeat(len(images), 1, 1)
+        gray = self.gray.to(images.dtype)
+        if "brightness" in self.active:
+            by = self._often(images, self._normal(images) * BRIGHTNESS, 0)
+            move = unit.repeat(len(images), 1, 1)
+            move[:, :3, 3] = by[:, None]
+            matrix = move @ matrix
+        if "contrast" in self.active:
+            factor = self._often(images, torch.exp2(self._normal(images) * CONTRAST), 1)
+            diagonal = torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)
+            matrix = torch.diag_embed(diagonal) @ matrix
+        if "lumaflip" in self.active:
+            flips = self._often(images, (2 * self._uniform(images)).floor(), 0)
+            matrix = (unit - 2 * gray * flips[:, None, None]) @ matrix
+        if "hue" in self.active and images.shape[1] == 3:
+            angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0)
+            matrix = about_gray(angle) @ matrix
+        if "saturation" in self.active and images.shape[1] == 3:
+            factor = self._often(images, torch.exp2(self._normal(images) * SATURATION), 1)
+            matrix = (gray + (unit - gray) * factor[:, None, None]) @ matrix
+        return matrix
+
+    def filtered(self, images: Tensor) -> Tensor:
+        """Bands amplified or damped, so that the expected power stays."""
+        power = self.power.to(images.dtype)
+        gains = images.new_ones(len(images), len(power))
+        for band in range(len(power)):
+            one = torch.ones_like(gains)
+            one[:, band] = self._often(images, torch.exp2(self._normal(images) * BAND), 1)
+            gains = gains * one / (power * one.square()).sum(dim=1, keepdim=True).sqrt()
+        kernel = gains @ self.bands.to(images.dtype)  # [B, taps]
+        count, channels, height, width = images.shape
+        kernel = kernel.repeat_interleave(channels, 0)
+        side = kernel.shape[1] // 2
+        # Reflected as often as it takes: the filter is longer than small images are.
+        sides = (torch.arange(-side, size + side, device=images.device) for size in (height, width))
+        rows, columns = (reflected(place, size) for place, size in zip(sides, (height, width), strict=True))
+        images = images[:, :, rows][:, :, :, columns].reshape(1, count * channels, height + 2 * side, width + 2 * side)
+        images = conv2d(images, kernel[:, None, None, :], groups=count * channels)
+        images = conv2d(images, kernel[:, None, :, None], groups=count * channels)
+        return images.reshape(count, channels, height, width)
+
+    def noisy(self, images: Tensor) -> Tensor:
+        """Normal noise of a deviation that is drawn for each sample; the same in all frames of a clip."""
+        deviation = self._often(images, self._normal(images).abs() * NOISE, 0)
+        still = [1] * (images.ndim - 4)
+        noise = draws.normal(len(images), images.shape[1], *still, *images.shape[-2:], like=images)
+        return images + deviation.view(-1, *[1] * (images.ndim - 1)) * noise
+
+    def cut(self, images: Tensor) -> Tensor:
+        """A rectangle of half the size, anywhere, becomes 0."""
+        size = self._often(images, torch.full_like(self._uniform(images), CUT), 0)[:, None]
+        x, y = self._uniform(images)[:, None], self._uniform(images)[:, None]
+        height, width = images.shape[-2:]
+        rows = (torch.arange(height, device=images.device) + 0.5) / height
+        columns = (torch.arange(width, device=images.device) + 0.5) / width
+        out = ((rows - y).abs() < size / 2)[:, :, None] & ((columns - x).abs() < size / 2)[:, None, :]  # [B, H, W]
+        return images * ~out.view(len(images), *[1] * (images.ndim - 3), height, width)
+
+
+def _scalars(like: Tensor, *values: float) -> tuple[Tensor, ...]:
+    return tuple(like.new_full((1,), value) for value in values)
+
+
+def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
+    """`[B, n, n]` of entries `[B]` or numbers."""
+    entries = [[e if isinstance(e, Tensor) else torch.full_like(like, e) for e in row] for row in rows]
+    return torch.stack([torch.stack(row, dim=-1) for row in entries], dim=-2)
+
+
+def shift(x: Tensor, y: Tensor) -> Tensor:
+    """A translation by `[B]` pixels, `[B, 3, 3]`."""
+    return _matrix([[1, 0, x], [0, 1, y], [0, 0, 1]], x)
+
+
+def scaling(x: Tensor, y: Tensor) -> Tensor:
+    """A scaling by `[B]`, `[B, 3, 3]`."""
+    return _matrix([[x, 0, 0], [0, y, 0], [0, 0, 1]], x)
+
+
+def rotation(angle: Tensor) -> Tensor:
+    """A rotation by `[B]` radians, `[B, 3, 3]`."""
+    cosine, sine = angle.cos(), angle.sin()
+    return _matrix([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], angle)
+
+
+def about_gray(angle: Tensor) -> Tensor:
+    """A rotation of colours about the gray axis by `[B]` radians, `[B, 4, 4]` (Rodrigues' formula)."""
+    cosine, sine = angle.cos(), angle.sin() / math.sqrt(3)
+    part = (1 - cosine) / 3
+    same, left, right = part + cosine, part - sine, part + sine
+    return _matrix([[same, left, right, 0], [right, same, left, 0], [left, right, same, 0], [0, 0, 0, 1]], angle)
+
+
+def margins(inverse: Tensor, height: int, width: int, border: int) -> tuple[int, int, int, int]:
+    """Pixels that are seen beyond the left, top, right and bottom edge, reflected: at most the size less one.
+
+    On an accelerator, to know how many would be to wait for it: there it is always the most.
+    """
+    if inverse.device.type != "cpu":
+        return width - 1, height - 1, width - 1, height - 1
+    x, y = (width - 1) / 2, (height - 1) / 2
+    corners = inverse.new_tensor([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
+    seen = (inverse @ corners.T)[:, :2].transpose(0, 1).flatten(1)  # [2, B · corners]
+    beyond = torch.cat([-seen, seen]).amax(dim=1) + inverse.new_tensor([border - x, border - y] * 2)
+    most = inverse.new_tensor([width - 1, height - 1] * 2)
+    left, top, right, bottom = beyond.clamp(min=0).minimum(most).ceil().int().tolist()
+    return left, top, right, bottom
+
+
+def enlarging(lowpass: Tensor, size: int, before: int, after: int) -> Tensor:
+    """What lengthens an axis by reflection and interpolates it to twice that: `[2 (before + size + after), size]`.
+
+    A product with it takes less than a quarter of the time of depthwise convolutions on a CPU, and no tensor is made
+    that is larger than the result.
+    """
+    places = torch.arange(-before, size + after, device=lowpass.device)
+    reflection = torch.eye(size, device=lowpass.device, dtype=lowpass.dtype)[reflected(places, size)]
+    return 2 * toeplitz(lowpass, len(places), 2 * len(places), len(lowpass) // 2 - 1).T @ reflection
+
+
+def halving(lowpass: Tensor, size: int) -> Tensor:
+    """What takes every second place of an axis, low-passed and without its border: `[size, 2 size + len(lowpass)]`."""
+    return toeplitz(lowpass, size, 2 * size + len(lowpass), -1)
+
+
+def toeplitz(taps: Tensor, rows: int, columns: int, before: int) -> Tensor:
+    """`[rows, columns]` whose every row is the taps, two places further on; row 0 begins `before` places before it."""
+    row = torch.arange(rows, device=taps.device)[:, None]
+    tap = torch.arange(columns, device=taps.device) - 2 * row + before
+    outside = (tap < 0) | (tap >= len(taps))
+    return taps[tap.clamp(0, len(taps) - 1)].masked_fill(outside, 0)
+
+
+def recoloured(images: Tensor, matrix: Tensor) -> Tensor:
+    """Images of 3 channels, or 1, with their colours transformed by `[B, 4, 4]`; gray takes the mean of the rows."""
+    if images.shape[1] == 3:
+        return (matrix[:, :3, :3] @ images.flatten(2) + matrix[:, :3, 3:]).view_as(images)
+    rows = matrix[:, :3].mean(dim=1)
+    ones = [1] * (images.ndim - 1)
+    return images * rows[:, :3].sum(dim=1).view(-1, *ones) + rows[:, 3].view(-1, *ones)
+
+
+def filter_bank() -> np.ndarray:
+    """Four octave bands of wavelets as filters `[4, 43]` whose sum passes everything (appendix B.3)."""
+    low: np.ndarray = np.array(SYM2)
+    high: np.ndarray = low * (-1.0) ** np.arange(len(low))
+    low, high = (np.convolve(taps, taps[::-1]) / 2 for taps in (low, high))
+    bank = np.eye(4, 1)
+    for band in range(1, 4):
+        spread = np.zeros((4, 2 * bank.shape[1] - 1))
+        spread[:, ::2] = bank
+        bank = np.stack([np.convolve(row, low) for row in spread])
+        start = (bank.shape[1] - len(high)) // 2
+        bank[band, start : start + len(high)] += high
+    return bank
+
+
+class AdaptiveStrength(nn.Module):
+    """Moves the strength p so that r_t, the mean sign of D on real images, comes to its target (section 3.1).
+
+    Args:
+        target: of r_t; above it the discriminator overfits and p grows.
+        speed: real images that it takes to move p by 1.
+        interval: turns between moves, over which r_t is averaged.
+    """
+
+    def __init__(self, *, target: float = 0.6, speed: int = 500_000, interval: int = 4):
+        super().__init__()
+        self.target, self.speed, self.interval = target, speed, interval
+        self.signs: Tensor
+        self.turns: Tensor
+        self.register_buffer("signs", torch.zeros(()))
+        self.register_buffer("turns", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, p: Tensor, sign: Tensor, images: int) -> None:
+        """After a turn of the discriminator: takes note of r_t and moves `p` when it is time, in place.
+
+        Args:
+            p: the strength, which stays at 0 or more.
+            sign: the mean sign of D on the turn's real images.
+            images: how many they were, in all processes together.
+        """
+        self.signs.add_(sign)
+        self.turns.add_(1)
+        due = self.turns >= self.interval
+        step = (self.signs / self.turns - self.target).sign() * (images * self.interval / self.speed)
+        p.copy_(torch.where(due, (p + step).clamp(min=0), p))
+        self.signs.mul_(~due)
+        self.turns.mul_(~due)

@@ -1,0 +1,218 @@
+"""Regularizers of the discriminator's features (the input of its last layer), and minibatch layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from gan_core.errors import RecipeError
+from gan_core.nn.blocks import MinibatchDeviation
+from gan_core.nn.precision import full_precision, in_full_precision
+from gan_core.play.judgement import feature_distance
+from gan_core.play.objectives import Terms, feature_matching, pull_away
+from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn, uncompiled
+from gan_core.play.regularizers.weights import is_spectral
+from gan_core.recipe import Size
+
+JUDGES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def has_judging_layer(discriminator: nn.Module) -> bool:
+    """Returns whether a discriminator has the part that `judging_layer` returns."""
+    return isinstance(getattr(discriminator, getattr(discriminator, "features_at", "judge"), None), nn.Module)
+
+
+def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
+    """Returns the part whose input is the features: the child named by `features_at` (default: `judge`).
+
+    Raises:
+        RecipeError: the discriminator has no such part.
+    """
+    part = getattr(discriminator, getattr(discriminator, "features_at", "judge"), None)
+    if not isinstance(part, nn.Module):
+        where = f"`regularizers.{name}` needs the input of the discriminator's layer `judge`"
+        raise RecipeError(f"{where}, but {type(discriminator).__name__} has no such layer; leave it out")
+    return part
+
+
+def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> Tensor:
+    """Computes the discriminator's features `[B, n]`, the flattened input of `judging_layer`, in full precision."""
+    seen: list[Tensor] = []
+    part = judging_layer("features", discriminator)
+    handle = part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        uncompiled(discriminator)(samples, **condition)
+    finally:
+        handle.remove()
+    return full_precision(seen[0].flatten(1))
+
+
+class FeatureMatching(Lazy):
+    """Matches the features of fake samples with those of real ones.
+
+    If the discriminator returns features (in a `Judgement`), the term is the mean absolute difference between the
+    features of paired samples, summed over layers and discriminators (Kumar et al. 2019, arXiv:1910.06711, section
+    2.3). Otherwise it is the squared difference between the batches' mean features (Salimans et al. 2016,
+    arXiv:1606.03498, section 3.1).
+    """
+
+    name = "feature_matching"
+    weight: float = Field(default=1.0, gt=0)
+
+    def prepare(self, adversary: Regularized) -> None:
+        if has_judging_layer(adversary.network):
+            return
+        judged = adversary.probe(lambda samples, condition: adversary.judge(samples, **condition))
+        if judged is not None and not judged.features:
+            judging_layer(self.name, adversary.network)
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        adversary = turn.adversary
+
+        def matched() -> Tensor:
+            if turn.fake_judgement.features:
+                return feature_distance(turn.real_judgement, turn.fake_judgement)
+            with torch.no_grad():
+                real = features_of(adversary.network, adversary.augmented(turn.real), **turn.condition)
+            fake = features_of(adversary.network, adversary.augmented(turn.fake), **turn.condition)
+            return feature_matching(real, fake)
+
+        return self.due(adversary.moment.step, matched)
+
+
+class PullAway(Lazy):
+    """Pushes features of different fakes towards orthogonality (Zhao et al. 2017, arXiv:1609.03126, section 2.4)."""
+
+    name = "pull_away"
+    weight: float = Field(default=0.1, gt=0)
+
+    def prepare(self, adversary: Regularized) -> None:
+        judging_layer(self.name, adversary.network)
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        adversary = turn.adversary
+
+        def alike() -> Tensor:
+            features = features_of(adversary.network, adversary.augmented(turn.fake), **turn.condition)
+            with in_full_precision(features):
+                return pull_away(features)
+
+        return self.due(adversary.moment.step, alike)
+
+
+class MeetsBatch(nn.Module):
+    """A last layer with statistics of the batch as additional input; maps features `[B, n]` or `[B, C, …]` to logits.
+
+    Args:
+        statistics: layer that appends features along axis 1.
+        judge: the original layer, widened by inputs for the appended features.
+    """
+
+    def __init__(self, statistics: nn.Module, judge: nn.Module):
+        super().__init__()
+        self.statistics, self.judge = statistics, judge
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.judge(self.statistics(features))
+
+
+def widened(judge: nn.Module, more: int) -> nn.Module:
+    """Adds `more` inputs with zero weights to a layer, in place, so that its output does not change initially."""
+    if isinstance(judge, MeetsBatch):
+        return MeetsBatch(judge.statistics, widened(judge.judge, more))
+    old: Tensor = judge.weight  # type: ignore[assignment]
+    weight = torch.cat([old.detach(), torch.zeros_like(old[:, :1]).repeat_interleave(more, 1)], dim=1)
+    judge.weight = nn.Parameter(weight)
+    setattr(judge, "in_features" if isinstance(judge, nn.Linear) else "in_channels", weight.shape[1])
+    return judge
+
+
+class MinibatchStddev(Regularizer):
+    """Gives the last layer the deviation among samples of a group (Karras et al. 2018, arXiv:1710.10196, section 3).
+
+    Attributes:
+        group: number of samples in a group; adjusted to a divisor of the batch size.
+    """
+
+    name = "minibatch_stddev"
+    group: int = Field(default=4, ge=2)
+
+    def prepare(self, adversary: Regularized) -> None:
+        attach(self.name, adversary, MinibatchDeviation(self.group), more=1)
+
+
+class MinibatchDiscrimination(Regularizer):
+    """Gives the last layer each sample's closeness to the batch (Salimans et al. 2016, arXiv:1606.03498, sec. 3.2).
+
+    Attributes:
+        kernels: number of features appended to each sample, B.
+        dimensions: number of dimensions in which distances are computed, C.
+    """
+
+    name = "minibatch_discrimination"
+    kernels: Size = 100
+    dimensions: Size = 5
+
+    def prepare(self, adversary: Regularized) -> None:
+        attach(self.name, adversary, Nearness(self.kernels, self.dimensions), more=self.kernels)
+
+
+def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: int) -> None:
+    """Inserts a layer that appends statistics of the batch before the discriminator's last layer.
+
+    Args:
+        name: the regularizer's name.
+        adversary: adversary whose network is changed.
+        statistics: layer that appends features along axis 1.
+        more: number of appended features.
+
+    Raises:
+        RecipeError: the last layer cannot be widened.
+    """
+    discriminator = adversary.network
+    judge = judging_layer(name, discriminator)
+    if not isinstance(judge, (*JUDGES, MeetsBatch)):
+        kind = type(judge).__name__
+        raise RecipeError(
+            f"`regularizers.{name}` widens a last layer, linear or a convolution, not {kind}; leave it out"
+        )
+    if is_spectral(discriminator) or is_parametrized(judge):
+        how = "spectrally normalised" if is_spectral(discriminator) else "parametrized"
+        raise RecipeError(f"`regularizers.{name}` widens the last layer, which is {how} here; leave it out")
+    if isinstance(statistics, Nearness):
+        statistics.size_for(name, adversary)
+    discriminator.judge = MeetsBatch(statistics, widened(judge, more))
+
+
+class Nearness(nn.Module):
+    """Appends `kernels` channels to features `[B, C, …]`: Σ over other samples of exp(-‖Mᵢ - Mⱼ‖₁)."""
+
+    def __init__(self, kernels: int, dimensions: int):
+        super().__init__()
+        self.kernels, self.dimensions = kernels, dimensions
+        self.project: nn.Linear
+
+    def size_for(self, name: str, adversary: Regularized) -> None:
+        """Creates the projection T for the discriminator's number of features.
+
+        Raises:
+            RecipeError: the adversary has no `example` to find that number.
+        """
+        features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
+        if features is None:
+            reason = "needs an example to size its layer, but this adversary has none"
+            raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
+        self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
+        self.project.to(features.device, features.dtype)
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected = self.project(features.flatten(1)).unflatten(1, (self.kernels, self.dimensions))
+        by_dimension = projected.permute(2, 0, 1).contiguous()  # [dimensions, B, kernels]: one at a time is faster
+        distance = sum(((x[:, None] - x).abs() for x in by_dimension), features.new_zeros(()))  # [B, B, kernels]
+        near = torch.exp(-distance).sum(dim=1) - 1  # a sample is near itself
+        near = near.view(*near.shape, *[1] * (features.ndim - 2))
+        return torch.cat([features, near.expand(-1, -1, *features.shape[2:])], dim=1)

@@ -1,0 +1,118 @@
+"""Constraints on the weights: clipping, spectral normalization, orthogonality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
+
+from gan_core.errors import RecipeError
+from gan_core.nn.blocks import spectrally_normalised
+from gan_core.nn.precision import in_full_precision
+from gan_core.play.objectives import Terms
+from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn
+
+WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+
+
+def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
+    """Returns the linear, embedding and convolution layers of a network."""
+    return (module for module in network.modules() if isinstance(module, WEIGHTED))
+
+
+def is_spectral(network: nn.Module) -> bool:
+    """Returns whether any layer of the network is spectrally normalised, by either of torch's implementations."""
+    parts = (isinstance(part, _SpectralNorm) for part in network.modules())
+    return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
+
+
+def judging_layers(adversary: Regularized) -> list[nn.Module]:
+    """Returns the linear, embedding and convolution layers that the discriminator's player trains."""
+    return [layer for network in adversary.trained for layer in weighted_layers(network)]
+
+
+def orthogonality(weight: Tensor) -> Tensor:
+    """Computes ‖WᵀW ⊙ (1 - I)‖²_F over the filters of W `[outputs, …]` (Brock et al. 2019, arXiv:1809.11096, eq. 3)."""
+    filters = weight.flatten(1)
+    products = filters @ filters.T
+    return products.square().sum() - products.diagonal().square().sum()
+
+
+class WeightClipping(Regularizer):
+    """Clips the discriminator's parameters to ±`bound` after each turn (Arjovsky et al. 2017, arXiv:1701.07875).
+
+    Attributes:
+        bound: maximum magnitude of a parameter.
+    """
+
+    name = "weight_clipping"
+    bound: float = Field(default=0.01, gt=0)
+
+    def prepare(self, adversary: Regularized) -> None:
+        if is_spectral(adversary.network) or any(r.name == SpectralNorm.name for r in adversary.regularizers):
+            raise RecipeError(
+                "`regularizers.weight_clipping` and spectral normalization bound the same weights; use one"
+            )
+        if any(is_parametrized(layer) for layer in judging_layers(adversary)):
+            raise RecipeError(
+                "`regularizers.weight_clipping`: this discriminator's weights are parametrized; leave it out"
+            )
+
+    @torch.no_grad()
+    def after_turn(self, adversary: Regularized, values: Terms) -> None:
+        parameters: list[Tensor] = [p for network in adversary.trained for p in network.parameters()]
+        torch._foreach_clamp_min_(parameters, -self.bound)
+        torch._foreach_clamp_max_(parameters, self.bound)
+
+
+class SpectralNorm(Regularizer):
+    """Spectral normalization of all linear, embedding and convolution layers (Miyato et al. 2018, arXiv:1802.05957).
+
+    One power iteration is made in each forward pass of training; see `gan_core.nn.blocks.spectrally_normalised`.
+    """
+
+    name = "spectral_norm"
+
+    def prepare(self, adversary: Regularized) -> None:
+        if is_spectral(adversary.network):
+            raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
+        layers = judging_layers(adversary)
+        if not layers:
+            raise RecipeError("`regularizers.spectral_norm`: this discriminator has no matrix or convolution")
+        if any(is_parametrized(layer) for layer in layers):
+            raise RecipeError(
+                "`regularizers.spectral_norm`: this discriminator's weights are parametrized; leave it out"
+            )
+        for layer in layers:
+            spectrally_normalised(layer)
+
+
+class Orthogonal(Lazy):
+    """A penalty on correlated filters of a layer (Brock et al. 2019, arXiv:1809.11096, eq. 3).
+
+    It is computed for the discriminator, and also for the generator if the adversary has `generation`.
+    """
+
+    name = "orthogonal"
+    weight: float = Field(default=1e-4, gt=0)
+
+    def discriminator_terms(self, turn: Turn) -> Terms:
+        return self._terms(turn, judging_layers(turn.adversary))
+
+    def generator_terms(self, turn: Turn) -> Terms:
+        generation = turn.adversary.generation
+        return {} if generation is None else self._terms(turn, list(weighted_layers(generation.network)))
+
+    def _terms(self, turn: Turn, layers: list[nn.Module]) -> Terms:
+        matrices = (layer for layer in layers if not isinstance(layer, nn.Embedding))
+        weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in matrices]
+
+        def overlap() -> Tensor:
+            with in_full_precision(turn.fake):
+                return torch.stack([orthogonality(weight) for weight in weights]).sum()
+
+        return self.due(turn.adversary.moment.step, overlap)

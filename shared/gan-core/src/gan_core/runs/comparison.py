@@ -1,0 +1,164 @@
+"""Several runs as one web page: what differs between their recipes, their samples, figures and curves side by side.
+
+It is made of `gan_core.runs.report`'s parts, with the same bounds on what is read, and the same security policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from gan_core.errors import InputError
+from gan_core.runs.chart import COLOURS, chart, compact, text
+from gan_core.runs.record import REAL, RunRecord, read_run
+from gan_core.runs.report import MAX_CHARTS, figure, note, section, series, state, write_page
+
+MAX_DIFFERENCES = 40
+"""Settings that differ, of which a row is shown."""
+
+Runs = Mapping[str, RunRecord]
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Writes one page about several runs, and returns its path.
+
+    Raises:
+        InputError: there are fewer than two runs, more than a chart has colours, or one twice; or `out` is a folder.
+        CheckpointError: one is no run.
+        GanError: the page could not be written.
+    """
+    if not 2 <= len(folders) <= COLOURS:
+        raise InputError(f"{len(folders)} runs are given; a comparison is of 2 to {COLOURS}")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("a run is named twice; name each once")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name the page, for instance --out comparison.html")
+    runs = dict(zip(names(folders), map(read_run, folders), strict=True))
+    header = f'<p class="eyebrow">Comparison</p>\n<h1>{len(runs)} runs</h1>\n'
+    sections = "".join(part(runs) for part in (overview, differences, samples, figures, curves))
+    return write_page(out, f"Comparison of {', '.join(runs)}", header, sections)
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """A short name of each: its last folders, as many as tell all apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    depth = next(
+        depth for depth in range(1, max(map(len, parts)) + 1) if len({p[-depth:] for p in parts}) == len(parts)
+    )
+    return ["/".join(part[-depth:]) for part in parts]
+
+
+def table(head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """Cells that are HTML already, a head over the columns and one before each row."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for name, cells in rows
+    )
+    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def overview(runs: Runs) -> str:
+    """Each run: its system, data, how far it is, how fast."""
+
+    def cells(run: RunRecord) -> list[str]:
+        speeds = [entry.values.get("samples_per_second", math.nan) for entry in run.training]
+        speeds = [speed for speed in speeds if math.isfinite(speed)]
+        speed = f"{compact(median(speeds))}/s" if speeds else ""
+        return [
+            text(run.title),
+            text(run.setting("preset")),
+            text(" ".join(run.data)),
+            state(run),
+            f"{run.done:,}",
+            speed,
+        ]
+
+    head = ("Run", "System", "Preset", "Data", "State", "Steps", "Samples")
+    return section("Runs", table(head, ((text(name), cells(run)) for name, run in runs.items())))
+
+
+def differences(runs: Runs) -> str:
+    """The settings that are not the same in all, by dotted key."""
+    flat = [dict(flattened(run.recipe)) for run in runs.values()]
+    keys = [key for key in dict.fromkeys(key for each in flat for key in each) if len({e.get(key) for e in flat}) > 1]
+    rows = ((text(key), (text(each.get(key, "–"), 60) for each in flat)) for key in keys[:MAX_DIFFERENCES])
+    return section(
+        "Settings that differ",
+        table(["Setting", *map(text, runs)], rows) if keys else note("The recipes are the same."),
+        note(f"Settings left out: {len(keys) - MAX_DIFFERENCES}." if len(keys) > MAX_DIFFERENCES else ""),
+    )
+
+
+def flattened(settings: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    """The scalars of a recipe by dotted key."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(settings, list):
+        yield prefix, ", ".join(map(str, settings))
+    else:
+        yield prefix, str(settings)
+
+
+def samples(runs: Runs) -> str:
+    """The last generated samples of each."""
+    shown = []
+    for name, run in runs.items():
+        last = max(run.frames, default=REAL)
+        if last > REAL:
+            shown.append(figure(run.frames[last], f"{text(name)}, step {last:,}"))
+    missing = [name for name, run in runs.items() if max(run.frames, default=REAL) == REAL]
+    return section(
+        "Samples",
+        f'<div class="pair">{"".join(shown)}</div>' if shown else "",
+        note(f"Without samples yet: {text(', '.join(missing))}." if missing else ""),
+    )
+
+
+def figures(runs: Runs) -> str:
+    """The last figures of each; those that another protocol gave are marked, as they cannot be compared."""
+    last = {name: run.evaluations[-1] for name, run in runs.items() if run.evaluations}
+    keys = dict.fromkeys(key for entry in last.values() for key in entry.values if key.startswith("evaluation/"))
+    rows, marked = [], False
+    for key in islice(keys, MAX_CHARTS):
+        measure, cells = key.removeprefix("evaluation/"), []
+        protocols = [entry.protocols.get(measure, "") for entry in last.values() if key in entry.values]
+        several = len(set(protocols)) > 1
+        marked |= several
+        for name in runs:
+            entry = last.get(name)
+            value = "" if entry is None or key not in entry.values else compact(entry.values[key])
+            mark = f" <small>({text(entry.protocols.get(measure, 'unknown'))})</small>" if entry and value else ""
+            cells.append(value + mark * several)
+        rows.append((text(measure), cells))
+    if not rows:
+        return section("Figures", note("None of the runs was evaluated; set `train.evaluate_every`."))
+    warning = "Figures with different protocols in brackets are not to be compared." if marked else ""
+    return section("Figures", table(["Figure", *map(text, runs)], rows), note(warning))
+
+
+def curves(runs: Runs) -> str:
+    """A chart of every figure and loss that is logged, a line a run; figures of several protocols have none."""
+    charts: list[str] = []
+    left_out: list[str] = []
+    for kind in ("evaluations", "training"):
+        found = {name: series(getattr(run, kind)) for name, run in runs.items()}
+        terms = dict.fromkeys((p, t) for players in found.values() for p, ts in players.items() for t in ts)
+        for player, term in terms:
+            lines = {name: players[player][term] for name, players in found.items() if term in players.get(player, {})}
+            ids = {entry.protocols.get(term) for run in runs.values() for entry in run.evaluations}
+            if kind == "evaluations" and len(ids - {None}) > 1:
+                left_out.append(term)
+            elif max(map(len, lines.values())) > 1:
+                label = term if term == "samples per second" else f"{player}/{term}"
+                charts.append(chart(label, lines, max(points[-1][0] for points in lines.values())))
+    return section(
+        "Curves",
+        f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>',
+        note(f"Charts left out: {len(charts) - MAX_CHARTS}." if len(charts) > MAX_CHARTS else ""),
+        note(f"Of several protocols, and so not drawn together: {text(', '.join(left_out))}." if left_out else ""),
+    )

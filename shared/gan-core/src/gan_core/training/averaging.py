@@ -1,0 +1,123 @@
+"""The exponential moving average of the networks that samples are made with, buffers included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from gan_core.errors import RecipeError
+from gan_core.nn.blocks import spectral_layers
+from gan_core.play.game import Game
+from gan_core.recipe import HalfLife
+
+
+class Average:
+    """Moving average of the weights (Karras et al. 2018, arXiv:1710.10196, section 2).
+
+    Attributes:
+        average: averaged tensors by name.
+        names: names of all tensors that have been averaged so far.
+        samples: number of samples so far; each step counts as one batch.
+
+    Args:
+        game: game whose `sampling` networks are averaged.
+        rule: decay per step, or half-life in samples. The decay after t steps is at most (1 + t) / (10 + t), so that
+            the random initial weights are soon forgotten.
+    """
+
+    def __init__(self, game: Game, rule: float | HalfLife):
+        self.rule, self.samples = rule, 0
+        self.average: dict[str, Tensor] = {}
+        self.names: set[str] = set()
+        self.follow(game)
+
+    def follow(self, game: Game) -> None:
+        """Follows a game whose networks have moved or grown; averages of new weights start at their values.
+
+        Parameters that require no gradients are not averaged, except those that were averaged before a phase froze
+        them.
+        """
+        parameters = game.named_parameters(remove_duplicate=False)
+        fixed = {name for name, p in parameters if not p.requires_grad} - self.names
+        self.weights = {name: tensor for name, tensor in sampling_state(game) if name not in fixed}
+        self.names |= self.weights.keys()
+        old = self.average
+        self.average = {
+            name: old[name] if name in old and old[name].shape == tensor.shape else tensor.clone()
+            for name, tensor in self.weights.items()
+        }
+        vectors = set(singular_vectors(game))
+        smooth = [name for name, t in self.weights.items() if t.is_floating_point() and name not in vectors]
+        copied = [name for name in self.weights if name not in set(smooth)]
+        self._smooth = ([self.average[name] for name in smooth], [self.weights[name] for name in smooth])
+        self._copied = [(self.average[name], self.weights[name]) for name in copied]
+
+    @torch.no_grad()
+    def update(self, step: int, batch_size: int) -> None:
+        """Updates the average with the current weights; integer buffers and singular vectors are copied.
+
+        Args:
+            step: number of steps before this one.
+            batch_size: number of samples that the step counts as.
+        """
+        if self._smooth[0]:
+            torch._foreach_lerp_(*self._smooth, 1 - self._decay(step, batch_size))
+        for average, now in self._copied:
+            average.copy_(now)
+        self.samples += batch_size
+
+    def _decay(self, step: int, batch_size: int) -> float:
+        if not isinstance(self.rule, HalfLife):
+            return min(self.rule, (1 + step) / (10 + step))
+        ramp = math.inf if self.rule.ramp_up is None else self.samples * self.rule.ramp_up
+        return 0.5 ** (batch_size / max(min(self.rule.half_life, ramp), 1e-8))
+
+    @torch.no_grad()
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        """Takes up an average that was saved."""
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the average with the weights, in place; a weight may have several names."""
+        weights = {name: weight.clone() for name, weight in self.weights.items()}
+        for name, weight in self.weights.items():
+            weight.copy_(self.average[name])
+        self.load(weights)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Context in which the game's networks hold the average."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+
+def singular_vectors(game: Game) -> Iterator[str]:
+    """Names of the unit vectors that spectral normalisation keeps: their mean is shorter, which raises weights."""
+    for name, _, hook in spectral_layers(game):
+        yield from (f"{name}.{hook.name}_{side}" for side in "uv")
+
+
+def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
+    """Yields names (as in the game's state) and tensors of the networks that generate samples.
+
+    Raises:
+        RecipeError: the game has no network of a name in `sampling`.
+    """
+    networks = dict(game.named_modules())
+    for network in (name for name in game.sampling if name not in game.absent):
+        if network not in networks:
+            raise RecipeError(
+                f"{type(game).__name__} has no network `{network}`; name in `sampling` those it samples with"
+            )
+        for name, tensor in game.get_submodule(network).state_dict(keep_vars=True).items():
+            if isinstance(tensor, Tensor):
+                yield f"{network}.{name}", tensor.data

@@ -1,0 +1,798 @@
+"""Model folders: there and back, and what an untrusted one may not do."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.testing import assert_close
+
+import gan_core
+import gan_core.models.folder
+from gan_core import api, draws
+from gan_core.errors import CheckpointError, GanError, InputError
+from gan_core.models.checkpoint import read_checkpoint, read_published, sha256, write_checkpoint
+from gan_core.models.folder import CONFIG, WEIGHTS, model_card, parameter_counts, read_config, read_weights, save_model
+from gan_core.models.pretrained import Pretrained, downloaded
+from gan_core.play.game import Game, Phase, Player
+from gan_core.play.preset import on_meta
+from gan_core.play.regularizers import Replay
+from gan_core.play.two_player import TwoPlayerGame
+
+
+class Counter(nn.Module):
+    """A network with state that is no tensor."""
+
+    latent_dim = 2
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.count = nn.Linear(2, 2), 0
+
+    def forward(self, z):
+        return self.layer(z)
+
+    def get_extra_state(self):
+        return {"count": self.count}
+
+    def set_extra_state(self, state):
+        self.count = state["count"] + 0
+
+
+class Alone(Game):
+    """A game put together by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = Counter()
+
+    def players(self):
+        yield Player("generator", (self.generator,), lambda batch: {"loss": self.generator.layer.weight.sum()})
+
+
+def config(folder, **changes):
+    """Rewrites some keys of a model's config; `recipe__x__y` reaches into it."""
+    file = folder / CONFIG
+    fields = json.loads(file.read_text())
+    for key, value in changes.items():
+        *outer, last = key.split("__")
+        inner = fields
+        for name in outer:
+            inner = inner[name]
+        inner[last] = value
+    file.write_text(json.dumps(fields))
+
+
+def refusal(folder, load=None):
+    with pytest.raises(CheckpointError) as error:
+        (load or api.load)(folder)
+    words = str(error.value)
+    assert "\n" not in words
+    return words.replace(str(folder), "M")
+
+
+# --- there and back
+
+
+def test_a_saved_game_is_loaded_as_it_was(toy, tmp_path):
+    game = toy.create("plain", width=5, num_classes=3)
+    folder = game.save_pretrained(tmp_path / "model")
+    for again in (
+        toy.load(folder),
+        api.load(folder),
+        Game.from_pretrained(folder),
+        TwoPlayerGame.from_pretrained(folder),
+    ):
+        assert again.state_dict().keys() == game.state_dict().keys()
+        assert all(torch.equal(again.state_dict()[key], value) for key, value in game.state_dict().items())
+        assert again.recipe == game.recipe
+        assert torch.equal(again.generate(5, seed=0), game.generate(5, seed=0))
+
+
+def test_the_folder_is_hugging_faces_layout(model):
+    assert sorted(path.name for path in model.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    fields = json.loads((model / CONFIG).read_text())
+    assert (fields["library_name"], fields["library_version"]) == ("gan-core", gan_core.__version__)
+    assert fields["recipe"]["system"] == "plain"
+    assert load_file(model / WEIGHTS)["generator.hidden.weight"].shape == (8, 4)
+
+
+def test_the_card_says_how_to_use_it_and_how_large_it_is(model):
+    card = (model / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: gan-core\ntags:\n- gan\n---")
+    for part in ("# plain (small)", "import gan_toy", "| generator | 58 |", "| discriminator | 33 |", "system: plain"):
+        assert part in card
+
+
+def test_the_card_of_a_part_has_what_is_in_it(toy, tmp_path):
+    save_model(toy.create("plain"), tmp_path / "part", networks=["generator"])
+    card = (tmp_path / "part" / "README.md").read_text()
+    assert "| generator | 58 |" in card
+    assert "| discriminator |" not in card
+
+
+def test_a_game_says_itself_how_it_is_used(toy, monkeypatch):
+    game = toy.create("plain")
+    assert 'game = gan_toy.load("path/or/repository")\nsamples = game.generate(16, seed=0)\n' in model_card(game)
+    monkeypatch.setattr(TwoPlayerGame, "example", "audio = game.vocode(mel)")
+    assert 'game = gan_toy.load("path/or/repository")\naudio = game.vocode(mel)\n```' in model_card(game)
+
+
+def test_parameters_are_counted_by_network(toy):
+    assert parameter_counts(toy.create("plain")) == {
+        "generator": 4 * 8 + 8 + 8 * 2 + 2,
+        "discriminator": 2 * 8 + 8 + 8 + 1,
+    }
+
+
+def test_state_that_is_no_tensor_is_kept(tmp_path):
+    game = Alone()
+    game.generator.count = 7
+    game.save_pretrained(tmp_path / "model")
+    again = Alone().restore(tmp_path / "model")
+    assert again.generator.count == 7
+    assert torch.equal(again.generator.layer.weight, game.generator.layer.weight)
+
+
+def test_a_game_put_together_by_hand_is_built_by_hand_again(toy, tmp_path):
+    folder = Alone().save_pretrained(tmp_path / "model")
+    assert refusal(folder) == "M: its game was built without a recipe; build it again, then call `game.restore(path)`"
+
+
+def test_another_kind_of_game_is_refused(toy, model):
+    with pytest.raises(CheckpointError, match=r": holds a TwoPlayerGame, not a Alone$"):
+        Alone.from_pretrained(model)
+
+
+def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
+    game = toy.create("plain", width=3)
+    game.save_pretrained(model)
+    assert toy.load(model).generator.hidden.out_features == 3
+    (model.parent / "other").mkdir()
+    (model.parent / "other" / "x").touch()
+    (model.parent / "file").touch()
+    for name in ("other", "file"):
+        with pytest.raises(InputError) as error:
+            game.save_pretrained(model.parent / name)
+        assert str(error.value) == f"{model.parent / name}: exists and is not a model folder; choose another"
+    with pytest.raises(InputError, match=r"cannot be written \(.*\); choose another place$"):
+        game.save_pretrained(model.parent / "file" / "model")
+    assert sorted(path.name for path in model.parent.iterdir()) == ["file", "model", "other"]
+
+
+def test_a_model_can_be_saved_where_one_stands(toy, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    toy.create("plain").save_pretrained(".")
+    assert (tmp_path / "here" / CONFIG).is_file()
+
+
+# --- what is no model
+
+
+def test_what_is_no_model_says_why(toy, tmp_path):
+    (tmp_path / "file").touch()
+    neither = "neither a run (it has no recipe.yaml) nor a model folder (it has no config.json)"
+    assert refusal(tmp_path / "none") == "M: no such folder"
+    assert refusal(tmp_path) == f"M: {neither}"
+    assert refusal(tmp_path / "file") == f"M: {neither}"
+    assert refusal(tmp_path, Alone().restore) == f"M: {neither}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"text",
+        b"\x89PNG\xff\x00",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"recipe": 3}',
+        b'{"recipe": []}',
+        b"[" * 100_000,
+        b'{"recipe": null, "networks": 3}',
+        b'{"recipe": null, "plain_state": []}',
+    ],
+)
+def test_a_config_that_is_none_is_refused(toy, model, content):
+    (model / CONFIG).write_bytes(content)
+    assert refusal(model).startswith("M/config.json: is not a model's config (")
+
+
+def test_a_huge_config_is_not_read(toy, model):
+    (model / CONFIG).write_bytes(b" " * 1_000_001)
+    assert refusal(model) == "M/config.json: larger than 1,000,000 bytes, the maximum for a config"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe__domain": "nope"}, "the domain `nope` is not installed: pip install gan-nope"),
+        (
+            {"recipe__system": "../../etc"},
+            "M: cannot be built from its recipe: unknown system `../../etc`; known: critic, plain",
+        ),
+        (
+            {"recipe__preset": "tiny"},
+            "M: cannot be built from its recipe: unknown preset of plain `tiny`; known: paper, small",
+        ),
+        ({"recipe__system": 3}, "M: cannot be built from its recipe: `system` is 3; expected text"),
+        (
+            {"recipe__evil": 3},
+            "M: cannot be built from its recipe: unknown setting `evil`; known: adversaries, "
+            "data, domain, game, network, objective, optimizer, players, preset, regime, "
+            "regularizers, start, system, train",
+        ),
+        (
+            {"recipe__network__evil": "__import__('os')"},
+            "M: cannot be built from its recipe: unknown setting `network.evil`; "
+            "known: network.latent_dim, network.num_classes, network.shape, network.slope, network.width",
+        ),
+        (
+            {"recipe__network__width": "8; import os"},
+            "M: cannot be built from its recipe: `network.width` is '8; import os'; expected a whole number",
+        ),
+        (
+            {"recipe__network__width": 10**12},
+            "M: cannot be built from its recipe: `network.width` is 1000000000000; "
+            "expected less than or equal to 65536",
+        ),
+        (
+            {"recipe__network__generator": {"forward": 3}},
+            "M: cannot be built from its recipe: unknown setting "
+            "`network.generator.forward`; known: network.generator.latent_dim, network.generator.num_classes, "
+            "network.generator.shape, network.generator.slope, network.generator.width",
+        ),
+        (
+            {"recipe__game": {"__class__": "x"}},
+            "M: cannot be built from its recipe: unknown setting `game.__class__`; there are none",
+        ),
+        (
+            {"recipe__objective": "eval"},
+            "M: cannot be built from its recipe: unknown objective `eval`; known: "
+            "energy, hinge, least_squares, minimax, non_saturating, pearson, relativistic, relativistic_average, "
+            "wasserstein",
+        ),
+        (
+            {"recipe__regularizers": {"gradient_penalty": {"penalty": 1}}},
+            "M: cannot be built from its recipe: "
+            "unknown setting `regularizers.gradient_penalty.penalty`; known: regularizers.gradient_penalty.interval, "
+            "regularizers.gradient_penalty.one_sided, regularizers.gradient_penalty.weight",
+        ),
+        (
+            {"recipe__players": {"nobody": {"turns": 1}}},
+            "M: cannot be built from its recipe: unknown player of plain `nobody`; known: discriminator, generator",
+        ),
+    ],
+)
+def test_a_recipe_that_tries_something_is_refused(toy, model, changes, words):
+    config(model, **changes)
+    with pytest.raises(InputError) as error:
+        api.load(model)
+    assert str(error.value).replace(str(model), "M") == words
+
+
+def test_a_model_of_another_domain_is_refused(toy, model, monkeypatch):
+    from gan_core.domain import Domain
+
+    with pytest.raises(CheckpointError) as error:
+        Domain("image", "GANs for images", "gan_image").load(model)
+    assert str(error.value) == f"{model}: is a system of gan-toy (plain), not of gan-image"
+
+
+# --- weights
+
+
+def test_weights_of_another_size_are_refused_before_memory_is_taken_for_them(toy, model, monkeypatch):
+    config(model, recipe__network__width=60_000, recipe__network__latent_dim=60_000)  # 14 GB
+    built = []
+    monkeypatch.setattr(
+        torch.nn.init, "kaiming_uniform_", lambda tensor, **_: built.append(tensor.device.type) or tensor
+    )
+    assert refusal(model) == (
+        "M: `generator.hidden.weight` is [8, 4], and its recipe's is [60000, 60000]; it is damaged, or of another "
+        "system"
+    )
+    assert set(built) == {"meta"}
+
+
+def test_a_missing_or_foreign_tensor_is_named(toy, model):
+    tensors = load_file(model / WEIGHTS)
+    save_file(
+        {key: value for key, value in tensors.items() if key != "discriminator.network.judge.bias"}, model / WEIGHTS
+    )
+    assert refusal(model) == "M: has no `discriminator.network.judge.bias`; it is damaged, or of another system"
+    save_file(tensors | {"generator.extra": torch.zeros(2)}, model / WEIGHTS)
+    assert "generator.extra" in refusal(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
+def test_weights_that_are_no_safetensors_are_refused(toy, model, content):
+    (model / WEIGHTS).write_bytes(content)
+    words = refusal(model)
+    assert words.startswith(("M/model.safetensors: cannot be read as safetensors (", "M: has no `generator."))
+
+
+def test_missing_weights_are_named(toy, model):
+    (model / WEIGHTS).unlink()
+    assert refusal(model).startswith("M/model.safetensors: cannot be read as safetensors (")
+
+
+def test_another_systems_weights_are_refused(toy, model, tmp_path):
+    other = toy.create("critic").save_pretrained(tmp_path / "other")
+    shutil.copy(other / WEIGHTS, model / WEIGHTS)
+    assert refusal(model) == (
+        "M: `generator.hidden.weight` is [16, 4], and its recipe's is [8, 4]; it is damaged, or of another system"
+    )
+    assert "does not fit TwoPlayerGame" in refusal(other, toy.create("plain").restore)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"generator._extra_state": 3},
+        {"generator._extra_state": {}},
+        {"generator._extra_state": {"count": "x"}},
+        {"other": 1},
+    ],
+)
+def test_state_that_is_not_the_games_is_refused(tmp_path, state):
+    folder = Alone().save_pretrained(tmp_path / "model")
+    config(folder, plain_state=state)
+    refusal(folder, Alone().restore)
+
+
+# --- a part of a game
+
+
+def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
+    game, other = toy.create("plain"), toy.create("plain")
+    save_model(game, tmp_path / "part", networks=["generator"])
+    kept = other.discriminator.network.judge.weight.clone()
+    other.restore(tmp_path / "part")
+    assert torch.equal(other.generator.out.weight, game.generator.out.weight)
+    assert torch.equal(other.discriminator.network.judge.weight, kept)
+    assert read_config(tmp_path / "part").networks == ["generator"]
+    assert_close(toy.load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
+
+
+def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
+    game = toy.create("plain")
+    save_model(game, tmp_path / "part", networks=["generator"])
+    config(tmp_path / "part", recipe__network__discriminator={"width": 65_536, "shape": [65_536]})  # 16 GiB
+    loaded = toy.load(tmp_path / "part").to("cpu").double()
+    assert loaded.absent == ("discriminator",)
+    assert all(parameter.is_meta for parameter in loaded.discriminator.parameters())
+    assert_close(loaded.float().generate(3, seed=0), game.generate(3, seed=0))
+    again = loaded.save_pretrained(tmp_path / "again")
+    assert load_file(again / WEIGHTS).keys() == load_file(tmp_path / "part" / WEIGHTS).keys()
+    assert read_config(again).networks == ["generator"]
+
+
+def test_a_network_that_a_model_does_not_hold_says_so_when_it_is_used(toy, tmp_path):
+    save_model(toy.create("plain"), tmp_path / "part", networks=["discriminator"])
+    game = toy.load(tmp_path / "part")
+    words = "this model has no weights for the network `generator`; load a model that has"
+    assert refusal(tmp_path / "part", lambda _: game.generator(torch.zeros(1, 4))) == words
+    assert refusal(tmp_path / "part", lambda _: game.generate(2)) == words
+    with pytest.raises(
+        InputError, match="the model has no weights for `generator`; create a new game, and start its other"
+    ):
+        toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
+    assert not (tmp_path / "run").exists()
+
+
+# --- phases, files and helpers
+
+
+class Growing(Game):
+    """A game whose network grows in its second phase."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = nn.ModuleList([nn.Linear(2, 2)])
+
+    def phases(self):
+        return [Phase("small", share=1), Phase("large", share=1)]
+
+    def enter(self, phase):
+        more = [nn.Linear(2, 2)] if phase.name == "large" else []
+        self.generator = nn.ModuleList([self.generator[0], *more])
+
+    def players(self):
+        yield Player("generator", (self.generator,), lambda batch: {"loss": self.sample(4).square().mean()})
+
+    def sample(self, count):
+        x = draws.normal(count, 2, like=self.generator[0].weight)
+        for layer in self.generator:
+            x = layer(x)
+        return self.progress * x
+
+
+@pytest.mark.parametrize("steps", [5, 6])
+def test_a_game_is_loaded_in_the_phase_that_its_training_reached(tmp_path, steps):
+    game = Growing()
+    run = gan_core.train(
+        game,
+        data={"points": torch.zeros(8, 2)},
+        out=tmp_path / "run",
+        shown=False,
+        steps=steps,
+        device="cpu",
+        batch_size=4,
+        changes={"train.sample_every": 1},
+    )
+    samples = game.generate(5, seed=0)
+    assert (game.phase.name, game.phase_number, game.progress) == ("large", 1, 1.0)
+    for folder in (run.path, run.model):
+        loaded = Growing().restore(folder)
+        assert (loaded.phase_number, loaded.progress) == (1, 1.0)
+        assert torch.equal(loaded.generate(5, seed=0), samples)
+
+
+def test_a_model_within_a_phase_keeps_its_progress(tmp_path):
+    game = Growing()
+    game.enter_phase(0, 0.25)
+    folder = game.save_pretrained(tmp_path / "model")
+    assert torch.equal(Growing().restore(folder).generate(5, seed=0), game.generate(5, seed=0))
+    config(folder, phase__number=2)
+    assert refusal(folder, Growing().restore) == (
+        "M: does not belong to this game (Growing has 2 phases; there is no phase 2)"
+    )
+    for progress in (1.5, math.nan):
+        config(folder, phase__progress=progress)
+        assert "is not a model's config (`phase`: `progress`: Input" in refusal(folder, Growing().restore)
+
+
+class Wordy(Alone):
+    """A game with a file of words beside its weights."""
+
+    def __init__(self, words=()):
+        super().__init__()
+        self.words = list(words)
+
+    def save_files(self, folder):
+        (folder / "tokens").mkdir()
+        (folder / "tokens" / "words.txt").write_text("\n".join(self.words))
+
+    def load_files(self, folder):
+        self.words = (folder / "tokens" / "words.txt").read_text().split("\n")
+
+
+def test_files_beside_the_weights_are_kept_in_models_and_checkpoints(tmp_path):
+    words = [f"word-{number}" for number in range(200_000)]  # 2.3 MB
+    game = Wordy(words)
+    folder = game.save_pretrained(tmp_path / "model")
+    assert Wordy().restore(folder).words == words
+    run = gan_core.train(
+        Showing(words),
+        data={"points": torch.zeros(8, 2)},
+        out=tmp_path / "run",
+        shown=False,
+        steps=2,
+        device="cpu",
+        batch_size=4,
+    )
+    assert Wordy().restore(run.path).words == words
+    resumed = Showing()
+    gan_core.resume(run.path, game=resumed, data={"points": torch.zeros(8, 2)}, steps=3, shown=False)
+    assert resumed.words == words
+
+
+class Showing(Wordy):
+    def preview(self, batch):
+        return {"weight": self.generator.layer.weight.detach()}
+
+
+def test_a_checkpoint_with_a_made_up_state_is_no_model(tmp_path):
+    run = gan_core.train(
+        Showing(["a"]),
+        data={"points": torch.zeros(8, 2)},
+        out=tmp_path / "run",
+        shown=False,
+        steps=1,
+        device="cpu",
+        batch_size=4,
+    )
+    shutil.rmtree(run.model)
+    checkpoint = run.checkpoints()[-1]
+    files, state = read_checkpoint(checkpoint)
+    for change in ({"pretrained": [1]}, {"game": [1]}, {"phase": "last"}, {"progress": math.nan}):
+        write_checkpoint(checkpoint, files, state | change)
+        with pytest.raises(CheckpointError, match=r"its state.json is not that of a training"):
+            read_weights(run.path)
+
+
+def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
+    folder = Wordy(["a"]).save_pretrained(tmp_path / "model")
+    (folder / "tokens" / "words.txt").write_text("b")
+    assert refusal(folder, Wordy().restore) == (
+        "M/tokens/words.txt: missing or damaged (its SHA-256 is not the one in config.json)"
+    )
+    for name in ("../words.txt", "/etc/passwd", "a\\..\\b", "c:d"):
+        config(folder, files={name: "0" * 64})
+        assert "which is outside its folder; it is damaged" in refusal(folder, Wordy().restore)
+
+
+def test_a_file_whose_name_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / "words:en.txt").write_text("a"))
+    with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; leave `:` and `\\` out of the names"):
+        Wordy().save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_files_that_would_replace_the_models_own_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / CONFIG).write_text("{}"))
+    with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a file of every model folder"):
+        Wordy().save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_extra_state_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(Counter, "get_extra_state", lambda self: {"count": 0, "words": ["word"] * 200_000})
+    with pytest.raises(GanError, match="at most 1,000,000 bytes are read; write it as a file with `save_files`"):
+        Alone().save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_state_of_a_training_is_not_in_the_model(tmp_path):
+    game = TwoPlayerGame(Counter(), nn.Linear(2, 1), regularizers=[Replay(size=10)])
+    game.secret = Counter()
+    game.secret.of_training = True
+    game.secret.count = 7
+    run = gan_core.train(
+        game, data={"points": torch.zeros(8, 2)}, out=tmp_path / "run", shown=False, steps=2, device="cpu", batch_size=4
+    )
+    held, text = load_file(run.model / WEIGHTS), (run.model / CONFIG).read_text()
+    assert not any(name.startswith(("discriminator.memory", "secret")) for name in held)
+    assert "secret" not in text
+    kept, state = read_checkpoint(run.checkpoints()[-1])
+    assert kept["game.safetensors"]["discriminator.memory.replay.pool"].numel()
+    assert state["game"]["secret._extra_state"] == {"count": 7}
+    other = TwoPlayerGame(Counter(), nn.Linear(2, 1), regularizers=[Replay(size=10)])
+    other.secret = Counter()
+    other.secret.of_training = True
+    assert torch.equal(other.restore(run.model).generate(2, seed=0), game.generate(2, seed=0))
+    assert other.secret.count == 0
+
+
+def test_a_lagging_copy_is_not_missed_in_a_model(toy, tmp_path):
+    def lagging():
+        game = toy.create("plain")
+        game.lagging = nn.Linear(2, 2)
+        game.lagging.of_training = True
+        return game
+
+    folder = lagging().save_pretrained(tmp_path / "model")
+    with on_meta():
+        blank = lagging()
+    weights = read_weights(folder)
+    assert not any("lagging" in name for name in weights.tensors)
+    weights.check_sizes(blank)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+        self.register_buffer("shift", torch.zeros(3))
+
+    def forward(self, x):
+        return self.layer(x) + self.shift
+
+
+class Perceptual(Alone):
+    """A game with a frozen network whose weights are in a file."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.encoder = Pretrained(Encoder, weights)
+
+    def players(self):
+        yield Player("generator", (self.generator,), self.loss)
+
+    def loss(self, batch):
+        return {"features": self.encoder(self.generator(batch["points"])).square().mean()}
+
+    preview = Showing.preview
+
+
+def test_a_frozen_helper_stays_as_it_is_and_is_written_nowhere(tmp_path):
+    torch.manual_seed(0)
+    torch.save(Encoder().state_dict(), tmp_path / "encoder.pt")
+    game, before = Perceptual(tmp_path / "encoder.pt"), read_published(tmp_path / "encoder.pt")
+    game.train()
+    assert not game.encoder.network.training
+    weight = game.generator.layer.weight.detach().clone()
+    run = gan_core.train(
+        game,
+        data={"points": torch.ones(8, 2)},
+        out=tmp_path / "run",
+        shown=False,
+        steps=2,
+        device="cpu",
+        batch_size=4,
+        changes={"train.ema": 0.9},
+    )
+    assert not torch.equal(game.generator.layer.weight, weight)  # gradients pass through the helper
+    assert torch.equal(game.encoder.network.layer.weight, before["layer.weight"])
+    for file in run.path.rglob("*.safetensors"):
+        assert not any("encoder" in name for name in load_file(file)), file
+    loaded = Perceptual(tmp_path / "encoder.pt").restore(run.model)
+    assert torch.equal(loaded.encoder.network.layer.weight, before["layer.weight"])
+    assert read_config(run.model).pretrained == {"encoder": sha256(tmp_path / "encoder.pt")}
+    gan_core.resume(
+        run.path, game=Perceptual(tmp_path / "encoder.pt"), data={"points": torch.ones(8, 2)}, steps=3, shown=False
+    )
+
+
+def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
+    for name in ("encoder.pt", "other.pt"):
+        torch.save(Encoder().state_dict(), tmp_path / name)
+    folder = Perceptual(tmp_path / "encoder.pt").save_pretrained(tmp_path / "model")
+    words = refusal(folder, Perceptual(tmp_path / "other.pt").restore)
+    assert words.startswith("M: was trained with weights of `encoder` whose SHA-256 is ")
+    assert words.endswith("; use the file from the training")
+
+
+def test_a_part_of_a_game_does_not_ask_for_the_helpers_of_the_rest(tmp_path):
+    for name in ("encoder.pt", "other.pt"):
+        torch.save(Encoder().state_dict(), tmp_path / name)
+    folder = save_model(Perceptual(tmp_path / "encoder.pt"), tmp_path / "part", networks=["generator"])
+    assert read_config(folder).pretrained == {}
+    Perceptual(tmp_path / "other.pt").restore(folder)
+
+
+def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
+    with on_meta():
+        game = Perceptual(tmp_path / "missing.pt")
+    assert game.encoder.network.layer.weight.is_meta
+    with pytest.raises(CheckpointError, match="no such file of weights; put it there"):
+        Perceptual(tmp_path / "missing.pt")
+
+
+def test_weights_of_a_helper_are_checked(tmp_path):
+    torch.save(Encoder().state_dict(), tmp_path / "encoder.pt")
+    digest = sha256(tmp_path / "encoder.pt")
+    assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
+    for weights, given, words in [
+        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; it is another file"),
+        ("https://example.org/a.pt", "", "`sha256` is ''; give at least 8 of its hexadecimal digits"),
+        ("https://example.org/a.pt", None, "`sha256` is required for weights from a URL"),
+        ("http://example.org/a.pt", "01", "weights are only downloaded by https"),
+    ]:
+        with pytest.raises(CheckpointError, match=words):
+            Pretrained(Encoder, weights, sha256=given)
+    torch.save({"layer.weight": torch.zeros(4, 2)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="does not fit Encoder"):
+        Pretrained(Encoder, tmp_path / "other.pt")
+    named = Pretrained(Encoder, tmp_path / "encoder.pt", select=lambda t: {**t, "layer.bias": torch.ones(3)})
+    assert named.network.layer.bias.sum() == 3
+
+
+def test_a_constructor_that_loads_weights_can_be_built_without_memory():
+    class Loads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            self.load_state_dict(
+                {"layer.weight": torch.zeros(2, 2, device="cpu"), "layer.bias": torch.zeros(2, device="cpu")}
+            )
+
+    with on_meta():
+        assert Loads().layer.weight.is_meta
+
+
+# --- runs and the hub
+
+
+def test_a_run_is_loaded_from_its_newest_whole_checkpoint(toy, tmp_path):
+    run = toy.train("plain", data="cloud", out=tmp_path / "run", checkpoint_every=1, steps=2, ema=0.5, shown=False)
+    averaged = toy.load(run.path)
+    final = toy.load(run.model)
+    assert torch.equal(averaged.generate(4, seed=0), final.generate(4, seed=0))
+    newest = run.checkpoints()[-1]
+    (newest / "state.json").write_text("{}")
+    assert not torch.equal(toy.load(run.path).generate(4, seed=0), final.generate(4, seed=0))
+    shutil.rmtree(run.checkpoints_folder)
+    assert torch.equal(toy.load(run.path).generate(4, seed=0), final.generate(4, seed=0))
+    shutil.rmtree(run.model)
+    assert refusal(run.path) == "M: has no checkpoint and no model yet"
+
+
+def test_a_run_of_which_every_checkpoint_is_damaged_says_what_is_wrong_with_the_newest(toy, tmp_path):
+    run = toy.train("plain", data="cloud", out=tmp_path / "run", shown=False)
+    shutil.rmtree(run.model)
+    (run.checkpoints()[-1] / "game.safetensors").write_bytes(b"x")
+    assert refusal(run.path).startswith("M/checkpoints/00000003/game.safetensors: missing or damaged")
+
+
+def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options["allow_patterns"]))
+        return str(model)
+
+    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", download)
+    (model / "tokens[1].json").write_text("{}")
+    config(model, files={"tokens[1].json": sha256(model / "tokens[1].json")})
+    assert toy.load("someone/points").recipe.system == "plain"
+    whole = ["config.json", "model.safetensors", "README.md", "tokens[[]1].json"]
+    assert asked == [("someone/points", ["config.json"]), ("someone/points", whole)]
+
+
+@pytest.mark.parametrize("path", ["./none/here", "/none/here", "none", "a/b/c", "~/none"])
+def test_paths_are_not_asked_of_the_hub(toy, monkeypatch, path):
+    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", None)
+    with pytest.raises(CheckpointError, match=r"no such folder$"):
+        api.load(path)
+
+
+def test_a_run_beside_others_that_is_misspelt_is_not_asked_of_the_hub(toy, monkeypatch, tmp_path):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", None)
+    with pytest.raises(CheckpointError, match=r"^runs/frist: no such folder$"):
+        api.load("runs/frist")
+
+
+def test_others_may_read_the_weights(toy, tmp_path):
+    folder = Alone().save_pretrained(tmp_path / "model")
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(toy, monkeypatch):
+    def no_network(name, **options):
+        raise OSError("Name or service not known\nand more")
+
+    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", no_network)
+    with pytest.raises(CheckpointError) as error:
+        api.load("someone/points")
+    assert str(error.value) == (
+        "someone/points: no such folder, and it cannot be downloaded from the hub (Name or service not known)"
+    )
+
+
+def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
+    uploaded = {}
+
+    class Hub:
+        def __init__(self, token):
+            uploaded["token"] = token
+
+        def create_repo(self, name, *, private, exist_ok):
+            uploaded["private"] = private
+            return type("Address", (), {"repo_id": f"me/{name}"})
+
+        def upload_folder(self, *, repo_id, folder_path):
+            uploaded["files"] = sorted(path.name for path in folder_path.iterdir())
+            uploaded["system"] = read_config(folder_path).recipe["system"]
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(gan_core.models.folder, "HfApi", Hub)
+    assert toy.create("plain").push_to_hub("points", private=True, token="secret") == "https://hub/me/points"
+    assert uploaded == {
+        "token": "secret",
+        "private": True,
+        "files": ["README.md", "config.json", "model.safetensors"],
+        "system": "plain",
+    }
+
+
+def test_files_of_one_name_are_kept_apart(tmp_path, monkeypatch):
+    """On the hub, all weights are named `model.safetensors`."""
+    monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path / "home"))
+    kept = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / "model.safetensors"
+        file.write_text(name)
+        kept.append(downloaded(file.as_uri(), sha256(file)[:8]))
+    assert [file.read_text() for file in kept] == ["one", "two"]
+    assert kept[0].name == f"model-{sha256(kept[0])[:8]}.safetensors"
