@@ -43,7 +43,7 @@ def test_an_argument_that_agrees_may_be_given(toy):
 
 def test_what_does_not_fit_says_why(toy):
     assert refusal(toy, "plain/generatr") == (
-        "unknown published network of gan-toy `plain/generatr`; did you mean `plain/generator`?"
+        "unknown published network `plain/generatr`; did you mean `plain/generator`?"
     )
     assert refusal(toy, nz=4) == "plain/generator: `nz` is 4, and the checkpoint's is 3"
     assert refusal(toy, ngf=4) == "unknown argument of plain/generator `ngf`; known: hidden, nz"

@@ -316,8 +316,8 @@ def brief(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
     """The toy domain, with `Brief` in its package and as an entry point."""
     here = SimpleNamespace(Brief=Brief, Other=nn.Module)
     monkeypatch.setitem(sys.modules, "gan_toy.regimes", here)  # type: ignore[arg-type]
-    point = SimpleNamespace(name="brief", load=lambda: Brief)
-    broken = SimpleNamespace(name="broken", load=import_nothing)
+    point = SimpleNamespace(name="brief", module="gan_toy", load=lambda: Brief)
+    broken = SimpleNamespace(name="broken", module="gan_toy", load=import_nothing)
     monkeypatch.setattr(gan_core.training.regime, "entry_points", lambda group: [point, broken])
     return toy
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gan_core.errors import CheckpointError, GanError
-from gan_core.runs import report
+from gan_core.runs import record
 from gan_core.runs.chart import BUCKETS
 from gan_core.runs.record import choose, parse_entry, read_run
 from gan_core.runs.report import series, write_report
@@ -263,7 +263,7 @@ def test_a_long_log_is_drawn_with_few_points(run):
 
 def test_a_log_larger_than_the_limit_is_read_in_strides(run, monkeypatch):
     write_log(run, *(entry(step) for step in range(100)))
-    monkeypatch.setattr(report, "MAX_LOG", (run / "log.jsonl").stat().st_size // 2)
+    monkeypatch.setattr(record, "MAX_LOG", (run / "log.jsonl").stat().st_size // 2)
     assert [line.step for line in read_run(run).training] == list(range(0, 100, 3))
     assert "The log is so long that one in 3 of its lines was read." in page(run).words
 
@@ -304,7 +304,7 @@ def test_steps_that_are_not_shown_are_counted(run):
 
 
 def test_a_file_that_is_too_large_or_has_no_preview_is_named(run, monkeypatch):
-    monkeypatch.setattr(report, "MAX_FILE", 1000)
+    monkeypatch.setattr(record, "MAX_FILE", 1000)
     (run / "samples/00000100.png").write_bytes(png(2) + bytes(2000))
     (run / "samples/00000200.glb").write_bytes(b"glTF")
     (run / "samples/00000200-b.png").touch()
@@ -316,7 +316,7 @@ def test_a_file_that_is_too_large_or_has_no_preview_is_named(run, monkeypatch):
 
 
 def test_all_embedded_files_together_are_bounded_and_the_last_comes_first(run, monkeypatch):
-    monkeypatch.setattr(report, "MAX_EMBEDDED", 2 * len(png(1)))
+    monkeypatch.setattr(record, "MAX_EMBEDDED", 2 * len(png(1)))
     assert set(page(run).images) == {"Real", "Generated at step 200", "Step 200"}
 
 
