@@ -14,10 +14,11 @@ from gan_audio import DOMAIN, data
 from gan_audio.data import DATASETS, load_drums, open_folder
 from gan_audio.media import write_items
 from gan_audio.sound import sources
-from gan_audio.sound.files import write_wav
 from gan_audio.sound.sources import DrumSource, FileSlices, HeldSlices
-from gan_audio.specs import SoundSpec, TuneSpec
+from gan_audio.sound.spec import SoundSpec
+from gan_audio.sound.wav import write_wav
 from gan_audio.systems import wavegan
+from gan_audio.tune.spec import TuneSpec
 from gan_core import train
 from gan_core.api import open_data, open_recipe
 from gan_core.data import BatchStream, Paired, Spec, hold_out, read

@@ -22,7 +22,7 @@ for library in ("onnx", "onnxscript", "onnxruntime"):
 def test_vocoders_take_mels_of_any_length(system, tmp_path):
     game, path = DOMAIN.create(system), tmp_path / "vocoder.onnx"
     file = export_onnx(game, path)
-    bands, hop, least = game.contract.mels, game.contract.hop, game.generator.least
+    bands, hop, least = game.contract.mels, game.contract.hop, game.generator.min_frames
     assert file.inputs["mel"].shape == ("batch", bands, "frames")
     assert file.outputs["audio"].shape == ("batch", 1, f"{hop}*frames")
     assert file.axes["frames"].least == least

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from gan_audio import media
 from gan_audio.media import read_items, write_items, write_samples
 from gan_audio.mel.contract import htk_hz, htk_mel
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.sound.spectrogram import LOWEST, colours, frame_size, frequency_ticks, levels
-from gan_audio.specs import SoundSpec
 from gan_audio.systems import wavegan
 from gan_core.errors import DataError, InputError
 

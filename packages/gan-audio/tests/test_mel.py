@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-import gan_audio.mel.contract
-from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram, filterbank, read_mel, write_mel
+import gan_audio.mel.files
+from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram, filterbank
+from gan_audio.mel.files import read_mel, write_mel
 from gan_core.errors import DataError, RecipeError
 
 SMALL = MelContract(sample_rate=8000, fft_size=64, hop=16, window=48, mels=6)
@@ -132,9 +133,7 @@ def test_audio_that_is_too_short_is_refused(samples):
     ):
         with pytest.raises(DataError) as error:
             analyse(noise(samples))
-        assert str(error.value) == (
-            f"the audio is {samples} samples long; one frame of a mel of {SMALL.describe()} needs 25 or more"
-        )
+        assert str(error.value) == (f"the audio has {samples} samples; a mel needs 25 or more ({SMALL.describe()})")
 
 
 def test_audio_of_several_channels_is_refused():
@@ -142,9 +141,7 @@ def test_audio_of_several_channels_is_refused():
     for analyse in (MelSpectrogram(SMALL), lambda audio: list(MelSpectrogram(SMALL).stream([audio]))):
         with pytest.raises(DataError) as error:
             analyse(stereo)
-        assert (
-            str(error.value) == "the audio has the shape [1, 2, 400]; a mel is of one channel, [B, 1, T]: mix it down"
-        )
+        assert str(error.value) == "the audio has the shape [1, 2, 400]; expected one channel, [B, 1, T]"
 
 
 def test_a_contract_is_known_by_its_name_or_its_settings():
@@ -157,9 +154,15 @@ def test_a_contract_is_known_by_its_name_or_its_settings():
 
 
 def test_impossible_contracts_are_refused():
-    assert error_of(SMALL, hop=65) == "`hop` is 65, `window` 48 and `fft_size` 64; none may be larger than the next"
-    assert error_of(SMALL, window=65) == "`hop` is 16, `window` 65 and `fft_size` 64; none may be larger than the next"
-    bands = "the bands go from `low_hz` {} to `high_hz` {}; they must rise, up to half the sample rate, 4000"
+    assert (
+        error_of(SMALL, hop=65)
+        == "`hop` is 65, `window` 48 and `fft_size` 64; expected `hop` <= `window` <= `fft_size`"
+    )
+    assert (
+        error_of(SMALL, window=65)
+        == "`hop` is 16, `window` 65 and `fft_size` 64; expected `hop` <= `window` <= `fft_size`"
+    )
+    bands = "`low_hz` is {} and `high_hz` {}; expected `low_hz` < `high_hz` <= 4000, half the sample rate"
     assert error_of(SMALL, high_hz=5000) == bands.format(0, 5000)
     assert error_of(SMALL, low_hz=300, high_hz=200) == bands.format(300, 200)
     assert error_of(SMALL, decibels=(0, -80)) == "`decibels` is [0.0, -80.0]; give the lower level first"
@@ -183,17 +186,17 @@ def test_a_mel_of_another_contract_is_refused_with_both_shown():
     wanted = CONTRACTS["hifigan-22k"]
     wanted.check(wanted.but(), "a.mel")
     for given, remedy in (
-        (CONTRACTS["tacotron2"], "`--convert` converts it; "),
+        (CONTRACTS["tacotron2"], "convert it with `--convert`; "),
         (
             CONTRACTS["melgan-22k"],
-            "it cannot be converted (`high_hz` cannot be changed afterwards), but made anew by "
+            "it cannot be converted (`high_hz` differs), but can be computed again from the sound with "
             "`gan-audio mel --contract hifigan-22k`; ",
         ),
     ):
         with pytest.raises(DataError) as error:
             wanted.check(given, "a.mel")
         message = str(error.value)
-        assert message.startswith(f"a.mel: is not a mel of the model's contract; {remedy}")
+        assert message.startswith(f"a.mel: the mel does not have the model's contract; {remedy}")
         assert f"{given.name} ({given.describe()})" in message
         assert f"hifigan-22k ({wanted.describe()})" in message
         assert "\n" not in message
@@ -226,15 +229,23 @@ def test_a_centred_mel_becomes_that_of_the_sound_moved_by_half_a_hop():
 def test_a_conversion_that_is_not_sound_is_refused():
     mel = torch.zeros(1, 80, 4)
     for given, to, why in (
-        (CONTRACTS["melgan-22k"], CONTRACTS["hifigan-22k"], "`high_hz` cannot be changed afterwards"),
-        (SMALL, SMALL.but(hop=20, mels=7), "`hop` and `mels` cannot be changed afterwards"),
-        (SMALL, SMALL.but(clamp=1e-6), "it does not tell magnitudes below 1e-05 apart, and the other does"),
-        (SMALL.but(decibels=(-40.0, 0.0)), SMALL, "it does not tell magnitudes below 0.01 apart, and the other does"),
-        (SMALL, SMALL.but(magnitude_epsilon=1e-3), "`magnitude_epsilon` shows above the clamp"),
+        (CONTRACTS["melgan-22k"], CONTRACTS["hifigan-22k"], "`high_hz` differs"),
+        (SMALL, SMALL.but(hop=20, mels=7), "`hop` and `mels` differ"),
+        (SMALL, SMALL.but(clamp=1e-6), "magnitudes below 1e-05 are clipped, but the other contract keeps them"),
+        (
+            SMALL.but(decibels=(-40.0, 0.0)),
+            SMALL,
+            "magnitudes below 0.01 are clipped, but the other contract keeps them",
+        ),
+        (
+            SMALL,
+            SMALL.but(magnitude_epsilon=1e-3),
+            "`magnitude_epsilon` differs and changes magnitudes above the clamp",
+        ),
     ):
         with pytest.raises(DataError) as error:
             given.convert(mel, to)
-        assert str(error.value) == f"no mel of {given.describe()} becomes one of {to.describe()}: {why}"
+        assert str(error.value) == f"cannot convert a mel from {given.describe()} to {to.describe()}: {why}"
 
 
 def test_a_written_mel_is_read_with_its_contract(tmp_path):
@@ -250,7 +261,7 @@ def test_a_written_mel_is_read_with_its_contract(tmp_path):
 def test_what_is_no_mel_of_its_contract_is_not_written(tmp_path):
     with pytest.raises(DataError) as error:
         write_mel(tmp_path / "a.safetensors", torch.zeros(2, 6, 9), SMALL)
-    assert str(error.value).endswith("the mel is [2, 6, 9]; expected [6, frames], as its contract says")
+    assert str(error.value).endswith("the mel has the shape [2, 6, 9]; its contract needs [6, frames]")
     assert not list(tmp_path.iterdir())
 
 
@@ -270,23 +281,37 @@ def test_a_file_that_is_no_mel_is_refused_in_one_line(tmp_path, monkeypatch):
     good = SMALL.model_dump_json()
     assert refused("none") == "no such file"
     (tmp_path / "text").write_text("these are words, and no numbers")
-    assert refused("text").startswith("is no mel file, or damaged (")
+    assert refused("text").startswith("not a mel file, or damaged (")
     (tmp_path / "empty").write_bytes(b"")
-    assert refused("empty").startswith("is no mel file, or damaged (")
+    assert refused("empty").startswith("not a mel file, or damaged (")
     write_mel(tmp_path / "whole", torch.zeros(6, 50), SMALL)
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-100])
-    assert refused("cut").startswith("is no mel file, or damaged (")
-    assert written("bare", {"mel": torch.zeros(6, 9)}).startswith("says nothing of how its mel was made")
-    assert written("odd", {"mel": torch.zeros(6, 9)}, "[1]").startswith("its contract is none (")
-    assert written("named", {"mel": torch.zeros(6, 9)}, '"x"').startswith("its contract is none (unknown mel contract")
+    assert refused("cut").startswith("not a mel file, or damaged (")
+    assert written("bare", {"mel": torch.zeros(6, 9)}).startswith(
+        "has no mel contract (`contract` is missing from the metadata)"
+    )
+    assert written("odd", {"mel": torch.zeros(6, 9)}, "[1]").startswith("its mel contract is invalid (")
+    assert written("named", {"mel": torch.zeros(6, 9)}, '"x"').startswith(
+        "its mel contract is invalid (unknown mel contract"
+    )
     impossible = good.replace('"hop":16', '"hop":99')
-    assert written("impossible", {"mel": torch.zeros(6, 9)}, impossible).startswith("its contract is none (`hop` is 99")
-    assert written("long", {"mel": torch.zeros(6, 9)}, good + " " * 10_000).startswith("its contract is longer than")
-    assert written("two", {"mel": torch.zeros(6, 9), "b": torch.zeros(1)}, good).startswith("holds 2 tensors")
-    assert written("wide", {"mel": torch.zeros(7, 9)}, good).startswith("the mel is [7, 9]; expected [6, frames]")
-    assert written("none-at-all", {"mel": torch.zeros(6, 0)}, good).startswith("the mel is [6, 0]")
-    assert written("whole-numbers", {"mel": torch.zeros(6, 9).int()}, good).startswith("its `mel` is of the type I32")
-    assert written("nan", {"mel": torch.full((6, 9), math.nan)}, good) == "the mel holds values that are not finite"
-    monkeypatch.setattr(gan_audio.mel.contract, "MEL_BYTES", 2**20)
+    assert written("impossible", {"mel": torch.zeros(6, 9)}, impossible).startswith(
+        "its mel contract is invalid (`hop` is 99"
+    )
+    assert written("long", {"mel": torch.zeros(6, 9)}, good + " " * 10_000).startswith(
+        "its mel contract is longer than"
+    )
+    assert written("two", {"mel": torch.zeros(6, 9), "b": torch.zeros(1)}, good).startswith(
+        "contains 2 tensors; expected one, `mel`"
+    )
+    assert written("wide", {"mel": torch.zeros(7, 9)}, good).startswith(
+        "the mel has the shape [7, 9]; its contract needs [6, frames]"
+    )
+    assert written("none-at-all", {"mel": torch.zeros(6, 0)}, good).startswith("the mel has the shape [6, 0]")
+    assert written("whole-numbers", {"mel": torch.zeros(6, 9).int()}, good).startswith(
+        "`mel` has the data type I32; expected F32, F16, BF16"
+    )
+    assert written("nan", {"mel": torch.full((6, 9), math.nan)}, good) == "contains values that are not finite"
+    monkeypatch.setattr(gan_audio.mel.files, "MEL_BYTES", 2**20)
     (tmp_path / "large").write_bytes(bytes(2**20 + 1))
-    assert refused("large") == "larger than 1 MiB, which no mel is; cut it into parts"
+    assert refused("large") == "larger than 1 MiB, the maximum; split it into parts"

@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from gan_audio import DOMAIN
-from gan_audio.mel.contract import CONTRACTS, MelSpectrogram, read_mel
+from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
+from gan_audio.mel.files import read_mel
 from gan_audio.sound.drums import make_drums
 from gan_audio.systems import melspec, specgan, wavegan
 from gan_core.cli import main
@@ -54,7 +55,7 @@ def test_what_is_judged_is_standardised_and_comes_back():
 def test_bands_that_no_mel_has_are_neither_made_nor_judged():
     """20 bands are rounded up to 32."""
     game = make()
-    assert game.generator.begins == (2, 2)
+    assert game.generator.start_size == (2, 2)
     assert game.generator(game.latent(2)).shape == (2, 1, 32, 20)
     logits = game.discriminator.network(torch.zeros(2, 1, 32, 20))
     assert_close(logits, super(melspec.Discriminator, game.discriminator.network).forward(torch.zeros(2, 1, 32, 32)))
@@ -62,7 +63,7 @@ def test_bands_that_no_mel_has_are_neither_made_nor_judged():
 
 @pytest.mark.parametrize(("samples", "nearest"), [(1000, 1024), (100, 512), (700, 512)])
 def test_samples_that_are_no_whole_frames_are_refused(samples, nearest):
-    message = rf"^`samples` is {samples}; melspec needs a multiple of 16 hops, 512 samples\. Try {nearest}\.$"
+    message = rf"^`samples` is {samples}; expected a multiple of 512, 16 hops of the mel\. Try {nearest}\.$"
     for network in (melspec.Generator, melspec.Discriminator):
         with pytest.raises(RecipeError, match=message):
             network(mel=CONTRACT, samples=samples)
@@ -132,7 +133,10 @@ def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
     )
     status, _, err = gan("evaluate", model, "--data", "drums", "-n", 4, "--metrics", "spectrum")
     assert status == 2
-    assert "the metric `spectrum` measures sounds, and this model makes mels: vocode them" in err
+    assert (
+        "the metric `spectrum` measures sounds, but this model generates mels; convert them with `gan-audio vocode`"
+        in err
+    )
 
 
 @pytest.mark.parametrize("preset", [melspec.SMALL, specgan.SMALL])

@@ -27,7 +27,7 @@ from gan_audio.mel.contract import slaney_hz, slaney_mel
 from gan_audio.metrics import EXTRACTORS, METRICS
 from gan_audio.sound.drums import make_drums
 from gan_audio.sound.sources import DrumSource
-from gan_audio.specs import SoundSpec
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import wavegan
 from gan_core.cards import resolve
 from gan_core.data import FittedData, FixedSource, Spec, TensorDataset, some

@@ -18,12 +18,13 @@ from gan_audio.data import load_tunes, open_folder
 from gan_audio.measure.measures import ChordFit, Notes, Repetition
 from gan_audio.media import read_items, write_items, write_samples
 from gan_audio.metrics import METRICS
-from gan_audio.specs import SoundSpec, TuneSpec
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.tune import figures as tune_figures
 from gan_audio.tune import midi, rolls
 from gan_audio.tune.compose import KEYS, SCALES, make_tunes
 from gan_audio.tune.midi import SILENT, Bars, chord_name, in_two_octaves, notes_of, phrases, read_midi, write_midi
 from gan_audio.tune.sources import in_all_keys
+from gan_audio.tune.spec import TuneSpec
 from gan_core.data import Spec
 from gan_core.errors import DataError, InputError, Unreadable
 from gan_core.testing import measured
@@ -176,18 +177,18 @@ def test_bars_without_notes_or_chords_and_triplets_are_left_out():
     ("content", "message"),
     [
         (b"", r"the file is empty"),
-        (b"MThd", r"no MIDI file, or damaged \("),
-        (b"\x89PNG\r\n" * 20, r"no MIDI file, or damaged \("),
-        (midi_bytes(MELODY, held(C))[:60], r"no MIDI file, or damaged \("),
-        (midi_bytes([], []), r"holds no notes"),
-        (midi_bytes([(72, 0, 4)], [(40, 0, 1, 9)]), r"holds one voice alone; a melody needs chords"),
-        (midi_bytes(MELODY, held(C), metre=(6, 8)), r"is in 6/8, or comes to it; tunes in 4/4 and 2/4 are taken"),
-        (midi_bytes(MELODY, held(C), metre=(3, 4)), r"is in 3/4, or comes to it"),
-        (midi_bytes([(72, 4 * 4096, 1)], held(C)), r"4,097 bars long, at most 4,096 are read"),
-        (b"MThd\0\0\0\6\0\1\0\0\xe7\x28", r"its time is in frames of film, not in beats"),
-        (b"MThd\0\0\0\6\0\1\0\0\0\0", r"its time is in frames of film, not in beats"),
-        (b"MThd\0\0\0\6\0\2\0\0\0\x60", r"holds pieces one beside the other \(format 2\)"),
-        (b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\0\6\0\xff\x59\2\x7f\0", r"no MIDI file, or damaged \("),  # the key
+        (b"MThd", r"not a MIDI file, or damaged \("),
+        (b"\x89PNG\r\n" * 20, r"not a MIDI file, or damaged \("),
+        (midi_bytes(MELODY, held(C))[:60], r"not a MIDI file, or damaged \("),
+        (midi_bytes([], []), r"contains no notes"),
+        (midi_bytes([(72, 0, 4)], [(40, 0, 1, 9)]), r"contains only one voice; chords must be"),
+        (midi_bytes(MELODY, held(C), metre=(6, 8)), r"has the time signature 6/8; expected 4/4, 2/2 or 2/4"),
+        (midi_bytes(MELODY, held(C), metre=(3, 4)), r"has the time signature 3/4; expected"),
+        (midi_bytes([(72, 4 * 4096, 1)], held(C)), r"4,097 bars long; the maximum is 4,096"),
+        (b"MThd\0\0\0\6\0\1\0\0\xe7\x28", r"its time unit is film frames; save it with ticks per quarter note"),
+        (b"MThd\0\0\0\6\0\1\0\0\0\0", r"its time unit is film frames; save it with ticks per quarter note"),
+        (b"MThd\0\0\0\6\0\2\0\0\0\x60", r"contains several pieces \(format 2\)"),
+        (b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\0\6\0\xff\x59\2\x7f\0", r"not a MIDI file, or damaged \("),  # the key
     ],
 )
 def test_what_is_no_tune_is_one_line(content, message):
@@ -204,13 +205,16 @@ def midi_of(*tracks):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (midi_of(b"\0\x90\x48\x40" + b"\1\x48\0\0\x48\x40" * 174_000), r"holds more than 100,000 events, the most"),
-        (midi_of(b"\0\xc0\1" + b"\0\1" * 500_000), r"holds more than 100,000 events"),
-        (midi_of(b"\0\xff\1\0" * 260_000), r"holds more than 100,000 events"),
-        (midi_of(*[b"\0\xff\1\0" * 900] * 200), r"holds more than 100,000 events"),
-        (midi_of(*[b""] * 257), r"257 tracks, at most 256 are read$"),
-        (midi_of(b"\xff" * 1_000_000), r"damaged: holds a number of more than 4 bytes$"),
-        (midi_of(b"\0\xff\1\x81\x80\x80\x80\0"), r"damaged: holds a number of more than 4 bytes$"),
+        (
+            midi_of(b"\0\x90\x48\x40" + b"\1\x48\0\0\x48\x40" * 174_000),
+            r"contains more than 100,000 events, the maximum",
+        ),
+        (midi_of(b"\0\xc0\1" + b"\0\1" * 500_000), r"contains more than 100,000 events"),
+        (midi_of(b"\0\xff\1\0" * 260_000), r"contains more than 100,000 events"),
+        (midi_of(*[b"\0\xff\1\0" * 900] * 200), r"contains more than 100,000 events"),
+        (midi_of(*[b""] * 257), r"contains 257 tracks; the maximum is 256$"),
+        (midi_of(b"\xff" * 1_000_000), r"damaged: contains a number of more than 4 bytes$"),
+        (midi_of(b"\0\xff\1\x81\x80\x80\x80\0"), r"damaged: contains a number of more than 4 bytes$"),
     ],
 )
 def test_too_much_is_refused_before_any_of_it_is_kept(monkeypatch, content, message):
@@ -227,11 +231,11 @@ def test_events_are_counted_as_they_are_read(monkeypatch):
     count = sum(len(track) for track in file.tracks)
     assert count == 10
     monkeypatch.setattr(midi, "MAX_EVENTS", count)
-    with pytest.raises(Unreadable, match=r"^holds no "):  # but read
+    with pytest.raises(Unreadable, match=r"^contains no notes$"):  # but read
         read_midi(midi_of(b"\0\xc0\1" + b"\0\1" * (count - 1)))
     assert read_midi(content).pitches.shape == (3, 16)
     monkeypatch.setattr(midi, "MAX_EVENTS", count - 1)
-    with pytest.raises(Unreadable, match=r"^holds more than 9 events"):
+    with pytest.raises(Unreadable, match=r"^contains more than 9 events"):
         read_midi(content)
 
 
@@ -310,7 +314,7 @@ def test_a_folder_of_midi_files_is_tunes_and_what_cannot_be_used_is_counted(tmp_
         source = open_folder(folder)
     assert len(source) == source.facts["tunes"] == 2
     assert sorted(source.skipped) == ["b.mid", "c.mid"]
-    assert "skipped 2 unreadable tunes: b.mid (is in 6/8, or comes to it" in caplog.text
+    assert "skipped 2 unreadable tunes: b.mid (has the time signature 6/8" in caplog.text
     assert "left out 1 of 8 bars" in caplog.text
     assert set(source.keys) == {"tune"}
     assert source.fit(TuneSpec(bars=2)).groups.tolist() == [0, 0]
@@ -322,7 +326,7 @@ def test_a_folder_of_midi_files_is_tunes_and_what_cannot_be_used_is_counted(tmp_
         source.fit(TuneSpec(bars=6))
     with pytest.raises(DataError, match=r"the length of tunes is not set; set `data\.spec\.bars`$"):
         source.fit(Spec())
-    with pytest.raises(DataError, match=r"cannot read b\.mid \(is in 6/8"):
+    with pytest.raises(DataError, match=r"cannot read b\.mid \(has the time signature 6/8"):
         open_folder(folder, strict=True)
 
 
@@ -362,7 +366,7 @@ def test_sounds_beside_tunes_are_an_error_that_names_both(tmp_path):
 def test_a_folder_without_a_tune_says_why(tmp_path):
     folder = write_folder(tmp_path / "tunes", a=b"nothing")
     with pytest.raises(
-        DataError, match=r"no readable tunes among 1 file \(looked for \.mid, \.midi\); a\.mid: no MIDI"
+        DataError, match=r"no readable tunes among 1 file \(looked for \.mid, \.midi\); a\.mid: not a MIDI"
     ):
         open_folder(folder)
 
@@ -383,7 +387,7 @@ def test_folk_tunes_are_read(shared_data):
             refused.append(str(error))
     assert len(read) > 25
     assert len(refused) > 10
-    assert all("or comes to it" in reason or "one voice alone" in reason for reason in refused)
+    assert all("has the time signature" in reason or "only one voice" in reason for reason in refused)
     tunes = torch.from_numpy(np.concatenate([phrases(each, 8) for each in read]))
     assert len(tunes) > 80
     assert tune_figures.on_scale(tunes) > 0.9
@@ -524,7 +528,7 @@ def test_items_are_written_and_read_back(tmp_path):
     with pytest.raises(InputError, match=r"already contains 00000\.mid"):
         write_items(tunes, tmp_path / "items")
     (tmp_path / "items" / "00001.mid").write_bytes(b"MThd")
-    with pytest.raises(DataError, match=r"a tune cannot be read \(no MIDI file, or damaged"):
+    with pytest.raises(DataError, match=r"a tune cannot be read \(not a MIDI file, or damaged"):
         read_items(tmp_path / "items")
 
 

@@ -24,13 +24,15 @@ from torch.testing import assert_close
 
 from gan_audio import DOMAIN, pipeline
 from gan_audio.media import SILENCE
-from gan_audio.mel.contract import CONTRACTS, MelSpectrogram, read_mel, write_mel
+from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
+from gan_audio.mel.files import read_mel, write_mel
 from gan_audio.reference import IMPORTERS
 from gan_audio.sound import files
-from gan_audio.sound.files import read_sound, write_wav
+from gan_audio.sound.files import read_sound
 from gan_audio.sound.inspection import PICTURE
-from gan_audio.sound.pipes import PIPE_BYTES, PipedSound, Raw, receive
-from gan_audio.specs import SoundSpec
+from gan_audio.sound.pipes import PIPE_BYTES, PipedSound, Raw, read_pipe
+from gan_audio.sound.spec import SoundSpec
+from gan_audio.sound.wav import WavWriter, write_wav
 from gan_audio.systems import hifigan
 from gan_core.cli import game_around, main
 from gan_core.data.files import FolderFiles
@@ -154,8 +156,8 @@ def test_mels_of_a_folder_are_those_of_its_sounds_at_the_contracts_rate_in_mono(
     save(tmp_path / "three.wav", noise(5000), subtype="PCM_U8")
     assert gan("mel", "in", "three.wav", "--out", "mels", "--contract", "24k") == (0, b"3 files in mels\n", "")
     assert caplog.messages == [
-        f"1 sound of several channels, mixed to one: {Path('in/a/one.flac')}",
-        "1 sound of 8 bits, whose noise lies at -50 dB: three.wav",
+        f"1 sound with several channels mixed to one: {Path('in/a/one.flac')}",
+        "1 sound with 8 bits, which have noise at -50 dB: three.wav",
     ]
     names = ["a", "a/one.mel.safetensors", "b", "b/two.mel.safetensors", "three.mel.safetensors"]
     assert contents(tmp_path / "mels") == names
@@ -241,7 +243,7 @@ def test_a_mel_of_another_contract_is_converted_if_asked_for_and_refused_else(ga
     write_mel(tmp_path / "a.mel.safetensors", mel, other)
     said = refused("vocode", models / "melgan", "a.mel.safetensors", "--out", "out")
     assert said.startswith(
-        "a.mel.safetensors: is not a mel of the model's contract; `--convert` converts it; its contract is "
+        "a.mel.safetensors: the mel does not have the model's contract; convert it with `--convert`; its contract is "
     )
     assert other.describe() in said
     assert TINY.describe() in said
@@ -249,7 +251,7 @@ def test_a_mel_of_another_contract_is_converted_if_asked_for_and_refused_else(ga
     assert_same_sound(read(tmp_path / "out/a.wav"), game.vocode(other.convert(mel, TINY)))
     write_mel(tmp_path / "b.mel.safetensors", mel, other.but(hop=16))
     said = refused("vocode", models / "melgan", "b.mel.safetensors", "--out", "out", "--convert")
-    assert "; it cannot be converted (`hop` cannot be changed afterwards); its contract is " in said
+    assert "; it cannot be converted (`hop` differs); its contract is " in said
 
 
 # --- pipes
@@ -268,7 +270,7 @@ def test_standard_output_has_the_sound_alone_as_wav_or_raw(gan, models, game, tm
     assert wav[44:] == raw
     (tmp_path / "b.wav").write_bytes(wav)  # of unknown length, as it says
     assert_same_sound(read(tmp_path / "b.wav"), game.resynthesize(audio[None]))
-    assert receive(io.BytesIO(wav)).size is None
+    assert read_pipe(io.BytesIO(wav)).size is None
 
 
 def test_commands_can_be_piped_into_each_other(models, game, tmp_path):
@@ -309,7 +311,7 @@ def test_a_mel_goes_through_a_pipe(gan, models, game, tmp_path):
     assert_same_sound(read(tmp_path / "out/stdin.wav"), game.vocode(game.mel(audio[None])))
     status, out, err = gan("mel", "a.wav", "--out", "-")
     assert (status, err) == (0, "")
-    contract, mel = receive(io.BytesIO(out))
+    contract, mel = read_pipe(io.BytesIO(out))
     assert contract == CONTRACTS["hifigan-22k"]
     assert_close(mel(), MelSpectrogram(contract)(audio[None]), atol=1e-4, rtol=0)
 
@@ -343,7 +345,7 @@ class Trickle(io.RawIOBase):
 @pytest.mark.parametrize("rate", [RATE, 8000])
 def test_a_piped_wav_is_the_files_sound_in_every_encoding(tmp_path, subtype, options, rate):
     path = save(tmp_path / "a.wav", noise(3000, 2), subtype=subtype, **options)
-    sound = receive(Trickle(path.read_bytes(), 1001))
+    sound = read_pipe(Trickle(path.read_bytes(), 1001))
     assert (sound.sample_rate, sound.channels) == (RATE, 2)
     assert_close(
         torch.cat(list(sound.blocks(rate)), dim=1), read(path, sample_rate=rate, channels=1), rtol=0, atol=1e-6
@@ -351,7 +353,7 @@ def test_a_piped_wav_is_the_files_sound_in_every_encoding(tmp_path, subtype, opt
 
 
 PLACES = {"RIFF": 4, "data": 40}
-"""Of the sizes in the header of a plain WAV."""
+"""Positions of the sizes in the header of a plain WAV."""
 TITLE = b"LIST" + struct.pack("<I", 24) + b"INFOINAM" + struct.pack("<I", 12) + b"Silent night"
 
 
@@ -363,8 +365,8 @@ def with_sizes(wav: bytes, **sizes: int) -> bytes:
 
 def test_a_piped_wav_without_samples_is_empty_whatever_follows(tmp_path):
     header = save(tmp_path / "a.wav", noise(3000)).read_bytes()[:44]
-    with pytest.raises(Unreadable, match=r"^holds no samples$"):
-        receive(io.BytesIO(with_sizes(header, RIFF=36 + len(TITLE), data=0) + TITLE))
+    with pytest.raises(Unreadable, match=r"^contains no samples$"):
+        read_pipe(io.BytesIO(with_sizes(header, RIFF=36 + len(TITLE), data=0) + TITLE))
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_a_piped_wav_without_samples_is_empty_whatever_follows(tmp_path):
 )
 def test_a_piped_wav_of_unknown_length_is_read_to_its_end(tmp_path, sizes):
     path = save(tmp_path / "a.wav", noise(3000))
-    sound = receive(io.BytesIO(with_sizes(path.read_bytes(), **sizes)))
+    sound = read_pipe(io.BytesIO(with_sizes(path.read_bytes(), **sizes)))
     assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(path))
 
 
@@ -405,31 +407,31 @@ def test_damaged_pipes_are_refused(tmp_path):
 
     def said(content):
         with pytest.raises(Unreadable) as error:
-            list(receive(io.BytesIO(content)).blocks(RATE))
+            list(read_pipe(io.BytesIO(content)).blocks(RATE))
         return str(error.value)
 
     assert said(b"") == "is empty"
-    assert said(b"fLaC" + good).startswith("is neither a WAV nor a mel file; for raw samples, give `--raw ")
+    assert said(b"fLaC" + good).startswith(
+        "not a WAV or mel file; convert other formats first (`ffmpeg -i IN -f wav -`), or"
+    )
     assert said(good[:30]) == "damaged: ends within its header"
     assert said(good[:-1000]) == "damaged: ends after 0.11 of 0.14 s"
-    assert said(header + b"junk" + struct.pack("<I", 2**30)) == "damaged: its header has a part of 1,073,741,824 bytes"
-    assert said(header + 64 * b"junk\0\0\0\0").startswith("damaged: no samples follow the first 64 parts")
-    assert said(header + good[36:]) == "damaged: its header does not say what its samples are"
+    assert said(header + b"junk" + struct.pack("<I", 2**30)) == "damaged: its header has a chunk of 1,073,741,824 bytes"
+    assert said(header + 1000 * b"junk\0\0\0\0") == "damaged: has no samples after the first 1,000 chunks of its header"
+    assert said(header + good[36:]) == "damaged: its header does not define the format of the samples"
     law = form[:8] + struct.pack("<H", 7) + form[10:]
-    assert said(header + law + good[36:]) == "a WAV whose samples are compressed (format 7); send 16-bit PCM"
+    assert said(header + law + good[36:]) == "the samples are compressed (format 7); send 16-bit PCM"
     silent = form[:12] + struct.pack("<I", 0) + form[16:]
-    assert said(header + silent + good[36:]) == "0 Hz; from 1,000 to 768,000 are read"
+    assert said(header + silent + good[36:]) == "the sample rate is 0 Hz; expected 1,000 to 768,000"
     nan = save(tmp_path / "b.wav", torch.full((1, 200), torch.nan), subtype="FLOAT").read_bytes()
-    assert said(nan).startswith(
-        "holds values that are not finite, or on another scale than [-1, 1], within 200 samples"
-    )
-    with pytest.raises(Unreadable, match=r"^ends within a sample: is it of 2 channels, 16-bit\?$"):
+    assert said(nan).startswith("contains values that are not finite, or far beyond [-1, 1], within 200 samples")
+    with pytest.raises(Unreadable, match=r"^ends within a sample; check that it is 16-bit PCM with 2 channels$"):
         list(PipedSound(io.BytesIO(bytes(42)), RATE, 2).blocks(RATE))
 
 
 @pytest.mark.parametrize("text", ["22050", "22050:1", "22050:1:u8", "a:1:s16", "22050:-1:s16", "22050:1:s16:le"])
 def test_raw_samples_of_another_form_are_refused(text):
-    with pytest.raises(InputError, match=r"^`--raw` is .*; write RATE:CHANNELS:s16"):
+    with pytest.raises(InputError, match=r"^`--raw` is .*; expected RATE:CHANNELS:s16"):
         Raw.parse(text)
     assert Raw.parse("22050:2:s16") == Raw(22_050, 2)
 
@@ -440,9 +442,9 @@ def test_raw_samples_of_another_form_are_refused(text):
 def test_of_a_long_file_no_more_is_read_than_what_is_told_needs(gan, models, tmp_path, monkeypatch):
     write_wav(tmp_path / "long.wav", noise(10 * files.BLOCK), RATE)
     seen: list[tuple[str, int]] = []
-    decode, write = files._decoded, files.WavWriter.write
+    decode, write = files._decoded, WavWriter.write
     monkeypatch.setattr(files, "_decoded", lambda sound, n, *more: (seen.append(("in", n)), decode(sound, n, *more))[1])
-    monkeypatch.setattr(files.WavWriter, "write", lambda w, a: (seen.append(("out", a.shape[1])), write(w, a))[1])
+    monkeypatch.setattr(WavWriter, "write", lambda w, a: (seen.append(("out", a.shape[1])), write(w, a))[1])
     assert gan("resynthesize", models / "melgan", "long.wav", "--out", "out")[0] == 0
     ahead = 0
     for way, samples in seen:
@@ -478,17 +480,17 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     (tmp_path / "none").mkdir()
     assert refused("vocode", "text", "a.wav", "--out", "out").startswith("text: neither a run (it has no recipe.yaml)")
     assert refused("vocode", models / "wavegan", "a.wav", "--out", "out").endswith(
-        "is a model of wavegan, which is not a vocoder; use the model of a vocoder, or `generate`"
+        "is a model of wavegan; expected a vocoder (melgan, hifigan or bigvgan). Use `generate` instead"
     )
-    stereo = "stereo.wav: has 2 channels, but the model takes one; `--mono` mixes them"
+    stereo = "stereo.wav: has 2 channels; the model needs one. Use `--mono` to mix them"
     assert refused("vocode", melgan, "stereo.wav", "--out", "out") == stereo
     assert refused("resynthesize", melgan, "a.wav", "stereo.wav", "--out", "out") == stereo
-    assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; write ")
+    assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; expected ")
     assert refused("mel", "empty.wav", "--out", "out") == "empty.wav: the file is empty"
     assert refused("mel", "missing.wav", "--out", "out") == "missing.wav: no such file or folder"
-    assert refused("mel", "text", "--out", "out") == "text: no sound that can be read, or damaged at its start"
+    assert refused("mel", "text", "--out", "out") == "text: not a readable sound file, or damaged at its start"
     assert refused("mel", "none", "--out", "out").startswith("none: no readable sounds among 0 files (looked for .wav")
-    assert refused("mel", "short.wav", "--out", "out").startswith("short.wav: the audio is 100 samples long; one frame")
+    assert refused("mel", "short.wav", "--out", "out").startswith("short.wav: the audio has 100 samples; a mel needs ")
     assert refused("mel", "-", "--out", "out") == "standard input: is empty"
     assert refused("mel", "-", "-", "--out", "out") == "`-` is given twice, but standard input can only be read once"
     assert refused("mel", "a.wav", "--raw", "22050:1:s16", "--out", "out").startswith("`--raw` has no effect")
@@ -502,7 +504,9 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     assert refused("resynthesize", melgan, "a.wav", "in", "--out", "-").startswith("`--out -` takes one input")
     assert refused("resynthesize", melgan, "a.wav", "--out", "out", "--raw-out").startswith("`--raw-out` has no effect")
     write_mel(tmp_path / "a.mel.safetensors", torch.zeros(5, 9), TINY)
-    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith("a.mel.safetensors: is already a mel; ")
+    assert refused("mel", "a.mel.safetensors", "--out", "out").startswith(
+        "a.mel.safetensors: is a mel; expected a sound. "
+    )
 
 
 def test_what_breaks_off_leaves_no_file(gan, models, tmp_path):

@@ -14,13 +14,16 @@ from torch.testing import assert_close
 import gan_core
 from gan_audio import DOMAIN
 from gan_audio.layers import losses
-from gan_audio.layers.filtering import Convolution, MinimalConvolution, TransposedConvolution, pays
+from gan_audio.layers.convolution import Convolution, TransposedConvolution
+from gan_audio.layers.filtering import MinimalConvolution, is_faster_filtered
+from gan_audio.layers.inference import fold, inference_copy
 from gan_audio.layers.losses import Resolution
+from gan_audio.layers.streaming import apply_in_pieces, input_span
 from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
 from gan_audio.pipeline import resynthesized
-from gan_audio.specs import SoundSpec
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import bigvgan, hifigan, melgan
-from gan_audio.systems.vocoder import FRAMES_AT_ONCE, LONG, Discriminators, fold, in_pieces, reach, worked_out
+from gan_audio.systems.vocoder import FRAMES_AT_ONCE, MIN_FILTERED_FRAMES, Discriminators
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
 from gan_core.models.folder import model_card
@@ -111,10 +114,10 @@ def test_the_context_is_what_a_frame_is_computed_from_and_no_more(name):
 
 
 def test_the_reach_of_layers_is_known():
-    assert reach(nn.Conv1d(1, 1, 3, dilation=4, padding=4), (10, 12)) == (6, 16)
+    assert input_span(nn.Conv1d(1, 1, 3, dilation=4, padding=4), (10, 12)) == (6, 16)
     up = nn.ConvTranspose1d(1, 1, 4, 2, padding=1)  # output 2 i - 1 … 2 i + 2 has input i
-    assert [reach(up, (t, t)) for t in (0, 1, 2, 3)] == [(-1, 0), (0, 1), (0, 1), (1, 2)]
-    assert reach(nn.Sequential(up, nn.Tanh(), nn.Conv1d(1, 1, 3, padding=1)), (1, 2)) == (-1, 2)
+    assert [input_span(up, (t, t)) for t in (0, 1, 2, 3)] == [(-1, 0), (0, 1), (0, 1), (1, 2)]
+    assert input_span(nn.Sequential(up, nn.Tanh(), nn.Conv1d(1, 1, 3, padding=1)), (1, 2)) == (-1, 2)
 
 
 CONVOLUTIONS = [
@@ -155,16 +158,16 @@ def test_a_minimal_filter_computes_the_convolution(size, dilation, channels, len
         assert_close(MinimalConvolution(layer.double())(x.double()), exact, rtol=1e-12, atol=1e-12)
         assert_close(MinimalConvolution(layer.float())(x), exact.float(), rtol=1e-4, atol=1e-5)
     for span in ((0, 0), (7, 20)):
-        assert MinimalConvolution(layer).reach(span) == reach(layer, span)
+        assert MinimalConvolution(layer).input_span(span) == input_span(layer, span)
 
 
 def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_length():
-    assert pays(Convolution(128, 128, 7, padding=3))
-    assert pays(Convolution(128, 256, 11, padding=25, dilation=5))
-    assert not pays(Convolution(127, 128, 7, padding=3))
-    assert not pays(Convolution(128, 127, 7, padding=3))
-    assert not pays(Convolution(256, 256, 5, padding=2))
-    assert not pays(Convolution(256, 256, 7, padding=3).bfloat16())
+    assert is_faster_filtered(Convolution(128, 128, 7, padding=3))
+    assert is_faster_filtered(Convolution(128, 256, 11, padding=25, dilation=5))
+    assert not is_faster_filtered(Convolution(127, 128, 7, padding=3))
+    assert not is_faster_filtered(Convolution(128, 127, 7, padding=3))
+    assert not is_faster_filtered(Convolution(256, 256, 5, padding=2))
+    assert not is_faster_filtered(Convolution(256, 256, 7, padding=3).bfloat16())
     for other in (
         {"padding": 0},
         {"padding": 3, "stride": 2},
@@ -172,13 +175,13 @@ def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_lengt
         {"padding": 3, "dilation": 2},
         {"padding": 3, "padding_mode": "reflect"},
     ):
-        assert not pays(Convolution(256, 256, 7, **other))
+        assert not is_faster_filtered(Convolution(256, 256, 7, **other))
 
 
 def test_what_is_worked_out_for_a_sound_leaves_the_generator_alone():
     game = wide()
     before = {name: value.clone() for name, value in game.generator.state_dict().items()}
-    quick = worked_out(game.generator, filtering=True)
+    quick = inference_copy(game.generator, filtering=True)
     assert sum(isinstance(layer, MinimalConvolution) for layer in quick.modules()) == 4
     assert not any(parametrize.is_parametrized(layer) for layer in quick.modules())
     mel = mel_of(20)
@@ -195,15 +198,15 @@ def test_a_network_is_worked_out_with_all_its_places():
     network = nn.Sequential(activation, twice, activation, twice, activation)
     network.register_module("nothing", None)
     x = mel_of(9)[:, :3]
-    made = worked_out(network[:5], filtering=True)
+    made = inference_copy(network[:5], filtering=True)
     assert len(made) == 5
     assert made[1] is made[3]
     assert torch.equal(made(x), network[:5](x))
-    assert worked_out(network, filtering=True).nothing is None
+    assert inference_copy(network, filtering=True).nothing is None
 
 
 def test_a_compiled_generator_is_worked_out_too():
-    game, mel = wide(), mel_of(LONG)
+    game, mel = wide(), mel_of(MIN_FILTERED_FRAMES)
     plainly, compiled = game.vocode(mel), []
     game.generator.compile(backend=lambda graph, inputs: compiled.append(graph) or graph)
     assert torch.equal(game.vocode(mel), plainly)
@@ -223,7 +226,7 @@ def test_what_becomes_of_the_generator_does_not_change_a_stream_that_has_begun()
         assert_close(torch.cat(parts, dim=2), whole, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("frames", [20, LONG + 20])
+@pytest.mark.parametrize("frames", [20, MIN_FILTERED_FRAMES + 20])
 def test_minimal_filters_sound_alike_in_one_pass_and_in_a_stream(frames):
     game, mel = wide(), mel_of(frames)
     with torch.no_grad():
@@ -243,7 +246,7 @@ def test_inference_in_pieces_is_the_whole_at_once(name, monkeypatch):
     up = next(layer for layer in generator.layers if isinstance(layer, TransposedConvolution))
     up.register_forward_hook(lambda *_: calls.append(values))
     for values in (40, 200, 1 << 19):
-        monkeypatch.setattr("gan_audio.systems.vocoder.VALUES_AT_ONCE", values)
+        monkeypatch.setattr("gan_audio.layers.streaming.VALUES_AT_ONCE", values)
         with torch.no_grad():
             assert_close(generator(mel), whole.detach(), rtol=1e-12, atol=1e-12)
     assert calls.count(40) > calls.count(200) > calls.count(1 << 19) == 1
@@ -253,7 +256,7 @@ def test_a_piece_is_computed_from_no_more_than_it_depends_on():
     widths, layers = [], nn.Sequential(TransposedConvolution(1, 1, 4, 2, padding=1), Convolution(1, 1, 3, padding=1))
     layers.register_forward_pre_hook(lambda network, inputs: widths.append(inputs[0].shape[2]))
     x = mel_of(50)[:, :1]
-    assert_close(in_pieces(layers, x, rate=2, size=30), layers(x))
+    assert_close(apply_in_pieces(layers, x, rate=2, size=30), layers(x))
     assert widths[:-1] == [14, 15, 15, 14]  # for 25 samples each; the last is of the whole
 
 
@@ -269,7 +272,7 @@ def test_a_stream_is_the_whole_for_every_size_of_chunk(name):
 @pytest.mark.parametrize("name", GAMES)
 def test_a_stream_takes_chunks_of_all_sizes_in_turn_and_short_mels(name):
     game = make(name)
-    for sizes in ((0, 1, 9, 0, 30, 2), (game.generator.least,), (7, 1), (1, 1, 1, 1)):
+    for sizes in ((0, 1, 9, 0, 30, 2), (game.generator.min_frames,), (7, 1), (1, 1, 1, 1)):
         mel = mel_of(sum(sizes))
         streamed = torch.cat(list(game.stream(mel.split(sizes, dim=2))), dim=2)
         assert_close(streamed, game.vocode(mel), rtol=0, atol=1e-5)
@@ -311,7 +314,7 @@ def test_a_mel_that_is_too_short_to_be_reflected_or_of_other_bands_is_refused():
 @pytest.mark.parametrize(("depth", "least"), [(1, 4), (3, 4), (4, 7)])
 def test_melgans_shortest_mel_is_what_all_its_reflections_fit_to(depth, least):
     generator = melgan.Generator(mel=TINY, rates=(4, 2), width=1, depth=depth)
-    assert generator.least == least
+    assert generator.min_frames == least
     generator(mel_of(least))
     with pytest.raises(RuntimeError):
         generator(mel_of(least - 1))
@@ -363,12 +366,16 @@ def test_generators_that_do_not_fit_to_their_mels_are_refused():
             hifigan.Generator(**{"mel": TINY, "rates": (4, 2), "up_sizes": (8, 4), "width": 8, **settings})
         return str(error.value)
 
-    assert refused(rates=(4, 4)) == "`rates` lengthen by 16; the mel's hop is 8 samples"
-    assert refused(up_sizes=(8,)).startswith("`up_sizes` is [8]; give one for each of the `rates` [4, 2]")
+    assert refused(rates=(4, 4)) == "the product of `rates` is 16; expected 8, the hop of the mel"
+    assert refused(up_sizes=(8,)).startswith(
+        "`up_sizes` is [8]; expected one size for each of the `rates` [4, 2], at least the rate"
+    )
     assert refused(up_sizes=(3, 4)).startswith("`up_sizes` is [3, 4]; ")
-    assert refused(width=3) == "`width` is 3; 2 stages that halve it need 4 or more"
-    assert refused(dilations=((1,),)).startswith("`dilations` is [[1]]; give some for each of the `sizes` [3, 7, 11]")
-    with pytest.raises(RecipeError, match="it must be a multiple of 16"):
+    assert refused(width=3) == "`width` is 3; expected 4 or more, as 2 stages halve it"
+    assert refused(dilations=((1,),)).startswith(
+        "`dilations` is [[1]]; expected one list for each of the `sizes` [3, 7, 11]"
+    )
+    with pytest.raises(RecipeError, match="expected a multiple of 16"):
         hifigan.MultiScaleDiscriminator(width=24)
 
 
@@ -381,7 +388,7 @@ def test_a_vocoder_needs_sounds_of_its_contracts_rate_and_whole_hops(name):
     for samples, nearest in ((60, 64), (16, 32)):
         with pytest.raises(RecipeError) as error:
             game.spec_with({"samples": samples})
-        multiple = "it must be a multiple of the hop, 8, and no less than the FFT, 32"
+        multiple = "expected a multiple of the hop, 8, of at least the FFT size, 32"
         assert str(error.value) == f"`data.spec.samples` is {samples}; {multiple}. Try {nearest}."
     with pytest.raises(RecipeError, match=r"^`data.spec.sample_rate` is 16000, but the game needs 22050; leave it out"):
         game.spec_with({"sample_rate": 16_000})
@@ -510,7 +517,7 @@ def test_a_round_can_be_played_in_every_contract(contract):
 @pytest.mark.parametrize("layer", [nn.Conv1d(64, 32, 7), nn.ConvTranspose1d(64, 32, 16, 8, padding=4)])
 def test_noise_becomes_louder_by_the_gain(layer):
     torch.manual_seed(0)
-    melgan.amplify([nn.Sequential(layer)], 2.0)
+    melgan.initialize_with_gain([nn.Sequential(layer)], 2.0)
     made = layer(torch.randn(1, 64, 4000))
     assert_close(made.std(), torch.tensor(2.0), rtol=0.05, atol=0)
     assert made.mean().abs() < 0.02  # the biases are 0
@@ -740,7 +747,7 @@ def test_the_contract_of_an_imported_generator_is_the_published_one_or_what_is_g
     assert imported(name, mel="tacotron2").contract == CONTRACTS["tacotron2"]
     own = CONTRACTS["hifigan-22k"].but(sample_rate=16_000, high_hz=None).model_dump()
     assert imported(name, mel=own).contract.model_dump() == own
-    with pytest.raises(CheckpointError, match="it reads 80 bands with a hop of 256, and `mel` has 100 and 256"):
+    with pytest.raises(CheckpointError, match="`mel` has 100 bands and a hop of 256; the checkpoint needs 80 and 256"):
         imported(name, mel="24k")
 
 

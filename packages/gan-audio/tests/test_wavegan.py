@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn.functional import conv1d, conv2d, pad
 from torch.testing import assert_close
 
+from gan_audio.layers.griffin_lim import griffin_lim, overlapped, spectrum
+from gan_audio.layers.strided import SameConvolution, SameTransposed
 from gan_audio.published.wavegan import IMPORTERS
-from gan_audio.specs import SoundSpec
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import specgan, wavegan
-from gan_audio.systems.specgan import SpecGAN, Spectrogram, griffin_lim, overlapped, spectrum
-from gan_audio.systems.wavegan import PhaseShuffle, SameConvolution, SameTransposed, WaveGAN, delayed
+from gan_audio.systems.specgan import SpecGAN, Spectrogram
+from gan_audio.systems.wavegan import PhaseShuffle, WaveGAN, delayed
 from gan_core import draws, train
 from gan_core.data import TensorDataset
 from gan_core.errors import DataError, RecipeError
@@ -96,7 +98,7 @@ def test_samples_that_no_layers_reach_are_refused(samples):
 @pytest.mark.parametrize(("samples", "nearest"), [(512, 256), (100, 256), (12_000, 16_384), (16_000, 16_384)])
 def test_a_spectrogram_is_a_square(samples, nearest):
     for network in (specgan.Generator, specgan.Discriminator):
-        message = rf"^`samples` is {samples}; specgan needs a power of 4 from 256 on\. Try {nearest}\.$"
+        message = rf"^`samples` is {samples}; expected a power of 4 of at least 256\. Try {nearest}\.$"
         with pytest.raises(RecipeError, match=message):
             network(samples=samples)
 
@@ -334,7 +336,9 @@ def test_silence_is_standardised_to_a_number_and_nothing_is_refused():
     spectrogram.measure([torch.zeros(2, 1, 256)])
     assert torch.equal(spectrogram(torch.zeros(2, 1, 256)), torch.zeros(2, 1, 16, 16))
     assert spectrogram.inverse(torch.zeros(2, 1, 16, 16), iterations=2).abs().max() < 1e-3
-    with pytest.raises(DataError, match=r"^there are no sounds to standardise spectrograms by; give at least one$"):
+    with pytest.raises(
+        DataError, match=r"^there are no sounds from which to standardise spectrograms; expected at least one$"
+    ):
         spectrogram.measure([])
 
 

@@ -126,7 +126,7 @@ def write_items(
         tunes = (tensor.cpu().numpy() for part in parts for tensor in [_tunes(part)] if tensor is not None)
         return write_each(({"tune": part} for part in tunes), folder, ".mid", write_midi, count=number, labels=labels)
     if (contract := contract_of(game)) is not None and len(first) == 1 and not is_sound(next(iter(first.values()))):
-        from gan_audio.mel.contract import SUFFIX, write_mel
+        from gan_audio.mel.files import SUFFIX, write_mel
 
         return write_each(
             parts, folder, SUFFIX, lambda path, mel: write_mel(path, mel, contract), count=number, labels=labels
@@ -142,7 +142,7 @@ def _write_sounds(
     count: int,
     labels: Mapping[str, Sequence[str]] | None,
 ) -> list[Path]:
-    from gan_audio.sound.files import write_wav
+    from gan_audio.sound.wav import write_wav
 
     clipped = 0
 
@@ -176,7 +176,7 @@ def write_joined(parts: Iterable[Tensor], path: Path, game: Game) -> None:
     """
     from torch.nn.functional import pad
 
-    from gan_audio.sound.files import open_wav
+    from gan_audio.sound.wav import open_wav
 
     sounds = (sound for part in parts for sound in part)
     first = next(sounds)
@@ -215,7 +215,7 @@ def read_items(folder: Path) -> dict[str, Tensor]:
 
 def rate_of(game: Game | None) -> int | None:
     """Returns the sample rate in Hz of a game's sounds; None if its data specification does not define one."""
-    from gan_audio.specs import SoundSpec
+    from gan_audio.sound.spec import SoundSpec
 
     spec = None if game is None else game.spec
     return spec.sample_rate if isinstance(spec, SoundSpec) else None
@@ -376,7 +376,7 @@ def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
     """Writes sounds one after the other, grouped by item, with a short silence after each."""
     import torch
 
-    from gan_audio.sound.files import open_wav
+    from gan_audio.sound.wav import open_wav
 
     channels = max(tensor.shape[1] for tensor in sounds)
     silence = torch.zeros(channels, round(SILENCE * rate))

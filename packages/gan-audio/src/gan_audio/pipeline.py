@@ -1,6 +1,6 @@
-"""Audio tasks in Python: sounds and mels from files and pipes to files and pipes, block by block.
+"""Audio tasks in Python: mels, vocoding and resynthesis from files and pipes to files and pipes.
 
-Sounds are streamed. Mels, with a third of the values, are held in memory: an hour takes 99 MB (at 22,050 Hz, 80 bands).
+Sounds are streamed in blocks. Mels are held in memory: 99 MB per hour at 22,050 Hz with 80 bands and a hop of 256.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_audio.mel.contract import MEL_BYTES, MelContract, MelSpectrogram, read_mel, write_mel
-from gan_audio.mel.contract import SUFFIX as MEL_SUFFIX
-from gan_audio.sound.files import SUFFIXES, WavWriter, open_wav
-from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive
+from gan_audio.mel.contract import MelContract, MelSpectrogram
+from gan_audio.mel.files import MEL_BYTES, read_mel, write_mel
+from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
+from gan_audio.sound.files import SUFFIXES
+from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
+from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
 from gan_core.errors import NAMED, DataError, InputError, count
 from gan_core.jobs import PIPE, FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
 SOUNDS = FileKind("sound", SUFFIXES)
+"""Inputs that must be sounds."""
 SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
+"""Inputs that may be sounds or mels."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -32,6 +36,7 @@ logger = logging.getLogger("gan_audio")
 # --- inputs
 
 Source = FileSound | PipedSound | GivenMel
+"""An opened input."""
 
 
 def open_input(one: Input, raw: Raw | None = None) -> Source:
@@ -46,7 +51,7 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
         InputError: standard input is closed.
     """
     if one.path is None:
-        return receive(standard_input(), raw)
+        return read_pipe(standard_input(), raw)
     if one.path.suffix.lower() == ".safetensors":
         return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
     return FileSound(one.path)
@@ -74,8 +79,8 @@ def _note(opened: Sequence[tuple[Input, Source]]) -> None:
     mixed = [name for name, sound in sounds if sound.channels > 1]
     coarse = [name for name, sound in sounds if sound.bits == 8]
     for names, what in (
-        (mixed, "of several channels, mixed to one"),
-        (coarse, "of 8 bits, whose noise lies at -50 dB"),
+        (mixed, "with several channels mixed to one"),
+        (coarse, "with 8 bits, which have noise at -50 dB"),
     ):
         if names:
             more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -107,16 +112,16 @@ def write_mels(
     job = Job(given, out, kind=SOUNDS, suffix=MEL_SUFFIX, shard=shard)
     opened, analysis = _open(job, raw, _refuse_mel), MelSpectrogram(contract)
 
-    def make(source: Source, target: Path | None, show: Show) -> None:
+    def convert(source: Source, target: Path | None, show: Show) -> None:
         assert not isinstance(source, GivenMel)
-        _put_mel(target, _collected(analysed(analysis, source), show, contract), contract)
+        _write_mel_to(target, _collected(analysed(analysis, source), show, contract), contract)
 
-    return job.run(opened, make)
+    return job.run(opened, convert)
 
 
 def _refuse_mel(one: Input, source: Source) -> None:
     if isinstance(source, GivenMel):
-        raise DataError(f"{one.name}: is already a mel; give a sound, or use `vocode`")
+        raise DataError(f"{one.name}: is a mel; expected a sound. Use `vocode` for mels")
 
 
 def _collected(chunks: Iterable[Tensor], show: Show, contract: MelContract) -> Tensor:
@@ -126,11 +131,13 @@ def _collected(chunks: Iterable[Tensor], show: Show, contract: MelContract) -> T
         frames += chunk.shape[2]
         show(f"{frames * contract.hop / contract.sample_rate:,.1f} s")
         if frames * contract.mels * 4 > MEL_BYTES:
-            raise DataError(f"its mel is larger than {MEL_BYTES // 2**20:,} MiB, which is not read; cut it into parts")
+            raise DataError(
+                f"its mel is larger than {MEL_BYTES // 2**20:,} MiB, the maximum; split the sound into parts"
+            )
     return torch.cat(held, dim=2)
 
 
-def _put_mel(path: Path | None, mel: Tensor, contract: MelContract) -> None:
+def _write_mel_to(path: Path | None, mel: Tensor, contract: MelContract) -> None:
     if path is not None:
         write_mel(path, mel, contract)
         return
@@ -153,7 +160,7 @@ def as_vocoder(game: Game, name: str) -> Vocoder:
     if isinstance(game, Vocoder):
         return game
     raise InputError(
-        f"{name}: is a model of {game.title}, which is not a vocoder; use the model of a vocoder, or `generate`"
+        f"{name}: is a model of {game.title}; expected a vocoder (melgan, hifigan or bigvgan). Use `generate` instead"
     )
 
 
@@ -168,9 +175,9 @@ def vocode(
     mono: bool = False,
     shard: Shard | None = None,
 ) -> Outcome:
-    """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's rate.
+    """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's sample rate.
 
-    The result equals that of `game.vocode` on the whole mel, one hop per frame.
+    The result equals `game.vocode` of the whole mel, with one hop per frame.
 
     Args:
         game: vocoder; its weight normalisation is removed in place.
@@ -199,7 +206,7 @@ def vocode(
             return game.stream([source.contract.convert(source.read(), game.contract)])
         return game.stream(analysed(game.mel, source))
 
-    return _voice(game, given, out, SOUNDS_AND_MELS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
+    return _write_sounds(game, given, out, SOUNDS_AND_MELS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
 
 
 def resynthesize(
@@ -216,44 +223,42 @@ def resynthesize(
 
     def check(one: Input, source: Source) -> None:
         if isinstance(source, GivenMel):
-            raise DataError(f"{one.name}: is a mel; give a sound, or use `vocode`")
+            raise DataError(f"{one.name}: is a mel; expected a sound. Use `vocode` for mels")
         _check_channels(one, source, mono)
 
     def chunks(source: Source) -> Iterator[Tensor]:
         assert not isinstance(source, GivenMel)
         return resynthesized(game, source.blocks(game.contract.sample_rate))
 
-    return _voice(game, given, out, SOUNDS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
+    return _write_sounds(game, given, out, SOUNDS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
 
 
 def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yields `game.resynthesize` of a sound, from blocks `[1, n]` in chunks `[1, 1, n]`."""
-    heard = told = 0
+    received = returned = 0
 
-    def filled() -> Iterator[Tensor]:
-        nonlocal heard
+    def padded() -> Iterator[Tensor]:
+        nonlocal received
         for block in blocks:
-            heard += block.shape[1]
+            received += block.shape[1]
             yield block[None]
-        if rest := game.contract.rest(heard):
-            yield torch.zeros(1, 1, rest)
+        if padding := game.contract.padding_for(received):
+            yield torch.zeros(1, 1, padding)
 
     held = torch.zeros(1, 1, 0)
-    for chunk in game.stream(game.mel.stream(filled())):
+    for chunk in game.stream(game.mel.stream(padded())):
         held = torch.cat([held, chunk.to(held)], dim=2)
-        ready = min(
-            held.shape[2], heard - told
-        )  # samples beyond the input so far are held back, since the sound may end there
+        ready = min(held.shape[2], received - returned)  # not beyond the input so far, since it may end there
         yield held[..., :ready]
-        held, told = held[..., ready:], told + ready
+        held, returned = held[..., ready:], returned + ready
 
 
 def _check_channels(one: Input, sound: FileSound | PipedSound, mono: bool) -> None:
     if sound.channels > 1 and not mono:
-        raise InputError(f"{one.name}: has {sound.channels} channels, but the model takes one; `--mono` mixes them")
+        raise InputError(f"{one.name}: has {sound.channels} channels; the model needs one. Use `--mono` to mix them")
 
 
-def _voice(
+def _write_sounds(
     game: Vocoder,
     given: Sequence[str],
     out: str,
@@ -267,12 +272,12 @@ def _voice(
 ) -> Outcome:
     """Writes the result of `chunks` for each input to its target."""
     if raw_out and out != PIPE:
-        raise InputError("`--raw-out` has no effect on files, which are WAV; omit it, or write to `--out -`")
+        raise InputError("`--raw-out` has no effect on files, which are always WAV; use it with `--out -`, or omit it")
     rate, job = game.contract.sample_rate, Job(given, out, kind=kind, suffix=".wav", shard=shard)
     opened = _open(job, raw, check)
     game.fold()
 
-    def make(source: Source, target: Path | None, show: Show) -> None:
+    def convert(source: Source, target: Path | None, show: Show) -> None:
         samples = 0
         with open_output(target, rate, raw=raw_out) as writer:
             for chunk in chunks(source):
@@ -280,7 +285,7 @@ def _voice(
                 samples += chunk.shape[2]
                 show(f"{samples / rate:,.1f} s")
 
-    return job.run(opened, make)
+    return job.run(opened, convert)
 
 
 @contextmanager

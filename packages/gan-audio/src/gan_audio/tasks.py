@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gan_audio.systems.vocoder import Vocoder
 
 CONTRACT = "hifigan-22k"
-"""Default mel settings, those of most speech vocoders."""
+"""Default mel contract, which most speech vocoders use."""
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files, folders, or - (a WAV).")]
 Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders, or - (either).")]
@@ -35,7 +35,7 @@ def mel(
     raw: RawIn = None,
     shard: Part = None,
 ) -> Answer | None:
-    """Computes mels of sounds, stored with their settings; channels are mixed to one, and sounds are resampled."""
+    """Computes mels of sounds and stores them with their settings; mixes channels to one, and resamples."""
     from gan_audio.mel.contract import CONTRACTS
     from gan_audio.pipeline import write_mels
     from gan_audio.sound.pipes import Raw
@@ -53,7 +53,7 @@ def vocode(
     out: Out = None,
     raw: RawIn = None,
     raw_out: RawOut = False,
-    convert: Annotated[bool, typer.Option("--convert", help="Convert mels of other settings, if possible.")] = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Convert mels with other settings if possible.")] = False,
     mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:

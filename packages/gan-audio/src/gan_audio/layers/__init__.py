@@ -1,1 +1,1 @@
-"""Losses and layers shared by the audio systems."""
+"""Layers and losses shared by several systems, and faster equivalents of layers for inference."""

@@ -1,4 +1,4 @@
-"""Distances between spectra of real and generated audio, which vocoders minimise beside their adversarial terms."""
+"""Distances between the spectra of real and generated audio, used as losses of vocoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_core.nn.precision import full_precision
 
 
 class Resolution(NamedTuple):
-    """A short-time Fourier transform, in samples; the Hann window is centred in the FFT's frame."""
+    """Settings of a short-time Fourier transform in samples; a shorter window is centred in the FFT's frame."""
 
     fft_size: int
     hop: int
@@ -21,38 +21,38 @@ class Resolution(NamedTuple):
 
 
 RESOLUTIONS = (Resolution(1024, 120, 600), Resolution(2048, 240, 1200), Resolution(512, 50, 240))
-"""Parallel WaveGAN's (arXiv:1910.11480, table 1)."""
-LEAST_POWER = 1e-7
-"""That a power is raised to before its root is taken."""
+"""Resolutions of Parallel WaveGAN (arXiv:1910.11480, table 1)."""
+MIN_POWER = 1e-7
+"""Minimum power before the square root."""
 
 
 def magnitudes(audio: Tensor, resolution: Resolution) -> Tensor:
-    """Magnitudes `[B, frames, bins]` of audio `[B, T]`: centred frames, reflected at both ends."""
+    """Computes magnitudes `[B, frames, bins]` of audio `[B, T]`, with centred frames and reflection at both ends."""
     window = torch.hann_window(resolution.window, device=audio.device, dtype=audio.dtype)
     spectrum = torch.stft(audio, *resolution, window, return_complex=True)
-    return torch.view_as_real(spectrum).square().sum(dim=-1).clamp(min=LEAST_POWER).sqrt().mT
+    return torch.view_as_real(spectrum).square().sum(dim=-1).clamp(min=MIN_POWER).sqrt().mT
 
 
 def spectral_convergence(real: Tensor, fake: Tensor) -> Tensor:
-    """‖|Y| - |X|‖ / ‖|Y|‖, Frobenius norms of the whole batch's magnitudes, Y real (arXiv:1910.11480, eq. 4)."""
+    """Computes ‖|Y| - |X|‖ / ‖|Y|‖, Frobenius norms over the whole batch, Y real (arXiv:1910.11480, eq. 4)."""
     return torch.linalg.vector_norm(real - fake) / torch.linalg.vector_norm(real)
 
 
 def log_magnitude(real: Tensor, fake: Tensor) -> Tensor:
-    """Mean |log|Y| - log|X|| of magnitudes, natural logarithms (arXiv:1910.11480, eq. 5)."""
+    """Computes the mean of |log|Y| - log|X|| over magnitudes, natural logarithms (arXiv:1910.11480, eq. 5)."""
     return l1_loss(fake.log(), real.log())
 
 
 def multi_resolution_stft(real: Tensor, fake: Tensor, resolutions: Sequence[Resolution] = RESOLUTIONS) -> Tensor:
-    """Spectral convergence and distance of log magnitudes, each a mean over resolutions (arXiv:1910.11480, eq. 6).
+    """Computes spectral convergence and log magnitude distance, averaged over resolutions (arXiv:1910.11480, eq. 6).
 
     Args:
         real: audio `[B, 1, T]` or `[B, T]`, longer than half of the largest FFT.
-        fake: the same.
-        resolutions: of the transforms.
+        fake: audio of the same shape.
+        resolutions: settings of the transforms.
 
     Returns:
-        `[2]`: the loss is their sum.
+        `[2]`, both distances. The loss is their sum.
     """
     with torch.autocast(real.device.type, enabled=False):
         a, b = (full_precision(audio).flatten(0, -2) for audio in (real, fake))

@@ -1,70 +1,61 @@
-"""Mel spectrograms: the contract that says how one was made, the analysis, conversions, and files that keep both.
+"""Mel contracts, which define how mels are computed, and the mel spectrogram of a contract.
 
-Two mels that look alike are of no use to each other's models where one number of their analysis differs, so the numbers
-travel with every mel and every model.
+A model only works with mels that were computed exactly as those it was trained on. The contract is therefore stored
+with every mel and every model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError, safe_open
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_core.errors import DataError, RecipeError, reason_of, unknown
-from gan_core.media.writing import replacing
-from gan_core.models.checkpoint import write_tensors
+from gan_core.errors import DataError, unknown
 from gan_core.nn.precision import full_precision
 from gan_core.recipe import Settings
 
-SUFFIX = ".mel.safetensors"
-"""Of mel files."""
-CONTRACT = "contract"
-"""The key of a mel file's metadata under which its contract stands, as JSON."""
-MEL_BYTES = 2**30
-"""The largest mel file that is read: seven hours of 100 bands at 24 kHz."""
-CONTRACT_BYTES = 10_000
-"""The longest contract that is read."""
-TINY = 1e-30
-"""Added to a power where the contract adds nothing: the root of nothing has no derivative."""
+MIN_POWER = 1e-30
+"""Power added if `magnitude_epsilon` is 0, because the square root has no derivative at 0."""
 FRAMES_AT_ONCE = 512
-"""Frames that a stream analyses in one pass."""
+"""Maximum number of frames that `MelSpectrogram.stream` computes at once."""
 DECIBELS = 20 / math.log(10)
-"""In one neper: magnitudes' natural logarithms to dB."""
+"""Decibels per neper, the unit of the natural logarithm of a magnitude."""
+ANALYSIS = ("sample_rate", "fft_size", "hop", "window", "mels", "low_hz", "high_hz", "filterbank")
+"""Settings that cannot be changed by converting a mel."""
 
 Samples = Annotated[int, Field(ge=1, le=65_536)]
+"""Length in samples."""
 Bands = Annotated[int, Field(ge=1, le=512)]
-"""Few enough that their weights of the longest FFT fit in memory."""
+"""Number of mel bands; the maximum limits the memory of the filter bank of the longest FFT."""
 Decibels = Annotated[float, Field(ge=-700, le=700)]
-"""Levels whose magnitudes float32 can hold."""
+"""Level in dB, in the range of float32 magnitudes."""
 
 
 class MelContract(Settings):
-    """How mels are made of audio. Two are the same where all of it is.
+    """Settings that define how a mel is computed from audio.
 
-    A name in the place of the settings means those of `CONTRACTS`.
+    Wherever a contract is accepted, so is its name in `CONTRACTS`.
 
     Attributes:
-        sample_rate: in Hz.
-        fft_size: samples of a frame, which the window is centred in.
-        hop: samples from frame to frame.
-        window: samples of the periodic Hann window.
-        mels: how many bands.
-        low_hz: where the first band begins.
-        high_hz: where the last band ends; None is half the sample rate.
-        filterbank: the mel scale, Slaney's (librosa's default) or HTK's; the bands' areas are 1 with both.
-        magnitude_epsilon: added to the power before its root is taken.
-        log_base: of the logarithm.
-        clamp: the magnitude in a band that lower ones are raised to before the logarithm.
-        decibels: the levels that become 0 and 1, where values are normalised so, and cut there; None leaves logarithms.
-        centred: whether frame n is centred on sample n · hop, with half a frame more of reflection at both ends; else
-            it is centred on the middle of its hop.
+        sample_rate: sample rate in Hz.
+        fft_size: frame length in samples. A shorter window is centred in the frame.
+        hop: distance between frames in samples.
+        window: length of the periodic Hann window in samples.
+        mels: number of bands.
+        low_hz: lower edge of the first band in Hz.
+        high_hz: upper edge of the last band in Hz (default: half the sample rate).
+        filterbank: mel scale, Slaney's (the default of librosa) or HTK's. Bands have area 1 over Hz with both.
+        magnitude_epsilon: value added to the power before the square root.
+        log_base: base of the logarithm.
+        clamp: minimum magnitude of a band before the logarithm.
+        decibels: levels in dB that are mapped to 0 and 1; values beyond are clipped. None keeps logarithms.
+        centred: whether frame n is centred on sample n * hop, with half an FFT of reflection padding at both ends.
+            Otherwise it is centred on the middle of hop n.
     """
 
     sample_rate: int = Field(ge=1, le=1_000_000)
@@ -83,7 +74,7 @@ class MelContract(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _named(cls, given: Any) -> Any:
+    def _settings_of_a_name(cls, given: Any) -> Any:
         if not isinstance(given, str):
             return given
         if given not in CONTRACTS:
@@ -93,142 +84,146 @@ class MelContract(Settings):
     @field_validator("log_base", mode="before")
     @classmethod
     def _as_text(cls, base: Any) -> Any:
-        return str(base) if isinstance(base, int) else base  # YAML's 10
+        return str(base) if isinstance(base, int) else base  # YAML reads 10 as a number
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _check_relations(self) -> Self:
         if not self.hop <= self.window <= self.fft_size:
             sizes = f"`hop` is {self.hop}, `window` {self.window} and `fft_size` {self.fft_size}"
-            raise ValueError(f"{sizes}; none may be larger than the next")
+            raise ValueError(f"{sizes}; expected `hop` <= `window` <= `fft_size`")
         if not self.low_hz < self.high <= self.sample_rate / 2:
-            bands = f"the bands go from `low_hz` {self.low_hz:g} to `high_hz` {self.high:g}"
-            raise ValueError(f"{bands}; they must rise, up to half the sample rate, {self.sample_rate / 2:g}")
+            edges = f"`low_hz` is {self.low_hz:g} and `high_hz` {self.high:g}"
+            raise ValueError(
+                f"{edges}; expected `low_hz` < `high_hz` <= {self.sample_rate / 2:g}, half the sample rate"
+            )
         if self.decibels is not None and not self.decibels[0] < self.decibels[1]:
             raise ValueError(f"`decibels` is {list(self.decibels)}; give the lower level first")
         return self
 
     def but(self, **changes: Any) -> MelContract:
-        """This contract with some settings changed, validated again."""
+        """Returns this contract with some settings changed and validated again."""
         return MelContract.model_validate(self.model_dump() | changes)
 
     @property
     def high(self) -> float:
-        """Where the last band ends, in Hz."""
+        """Upper edge of the last band in Hz."""
         return self.sample_rate / 2 if self.high_hz is None else self.high_hz
 
     @property
     def edge(self) -> int:
-        """Samples of reflection at each end."""
+        """Length of the reflection padding at each end in samples."""
         return self.fft_size // 2 if self.centred else (self.fft_size - self.hop) // 2
 
-    def rest(self, samples: int) -> int:
-        """Samples of silence after which the mel of so many reaches their end."""
+    def padding_for(self, samples: int) -> int:
+        """Returns the number of zeros to append to audio of `samples` samples so that its mel covers all of it."""
         return -samples % self.hop + (self.fft_size - self.hop) % 2
 
     @property
     def floor(self) -> float:
-        """The magnitude that lower ones cannot be told from."""
+        """Smallest magnitude that is not clipped."""
         return self.clamp if self.decibels is None else max(self.clamp, math.exp(self.decibels[0] / DECIBELS))
 
     @property
     def silence(self) -> float:
-        """The magnitude in a band that `magnitude_epsilon` makes of silence: a band's weights sum to 1 / bin width."""
+        """Magnitude of a band of digital silence, caused by `magnitude_epsilon`.
+
+        The weights of a band sum to 1 divided by the bin width.
+        """
         return math.sqrt(self.magnitude_epsilon) * self.fft_size / self.sample_rate
 
     def describe(self) -> str:
-        """The contract in one line."""
+        """Returns all settings in one line."""
         bands = f"{self.mels} mels from {self.low_hz:g} to {self.high:g} Hz ({self.filterbank})"
-        base = f"log base {self.log_base}"
+        scale = f"log base {self.log_base}"
         if self.decibels is not None:
-            base = f"{self.decibels[0]:g} to {self.decibels[1]:g} dB as 0 to 1"
+            scale = f"{self.decibels[0]:g} to {self.decibels[1]:g} dB as 0 to 1"
         return (
-            f"{self.sample_rate:,} Hz, FFT {self.fft_size}, hop {self.hop}, window {self.window}, {bands}, {base}, "
+            f"{self.sample_rate:,} Hz, FFT {self.fft_size}, hop {self.hop}, window {self.window}, {bands}, {scale}, "
             f"clamp {self.clamp:g}, epsilon {self.magnitude_epsilon:g}, {'centred' if self.centred else 'not centred'}"
         )
 
     @property
     def name(self) -> str | None:
-        """That it has in `CONTRACTS`; None if it is none of them."""
+        """Name of this contract in `CONTRACTS`, or None."""
         return next((name for name, contract in CONTRACTS.items() if not contract.differences(self)), None)
 
     def named(self) -> str:
-        """Its name, where it has one, and the contract in one line."""
+        """Returns the name, if there is one, and all settings in one line."""
         return self.describe() if self.name is None else f"{self.name} ({self.describe()})"
 
     def differences(self, other: MelContract) -> list[str]:
-        """What differs, each as one phrase: "`hop` 256 against 200"."""
-        mine, theirs = self._settled(), other._settled()
+        """Returns the settings that differ, each as a phrase such as "`hop` 256 against 200"."""
+        mine, theirs = self._effective(), other._effective()
         return [f"`{name}` {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name]]
 
     def obstacle(self, to: MelContract) -> str | None:
-        """Why a mel cannot be converted to another contract; None where it can."""
-        analysis = ("sample_rate", "fft_size", "hop", "window", "mels", "low_hz", "high_hz", "filterbank")
-        mine, theirs = self._settled(), to._settled()
-        if changed := [f"`{name}`" for name in analysis if mine[name] != theirs[name]]:
-            return f"{' and '.join(changed)} cannot be changed afterwards"
+        """Returns the reason why a mel cannot be converted to another contract, or None if it can."""
+        mine, theirs = self._effective(), to._effective()
+        if changed := [f"`{name}`" for name in ANALYSIS if mine[name] != theirs[name]]:
+            return f"{' and '.join(changed)} {'differs' if len(changed) == 1 else 'differ'}"
         if to.floor < self.floor * (1 - 1e-6):
-            return f"it does not tell magnitudes below {self.floor:g} apart, and the other does"
+            return f"magnitudes below {self.floor:g} are clipped, but the other contract keeps them"
         if self.magnitude_epsilon != to.magnitude_epsilon and max(self.silence, to.silence) > to.floor:
-            return "`magnitude_epsilon` shows above the clamp"
+            return "`magnitude_epsilon` differs and changes magnitudes above the clamp"
         return None
 
     def check(self, given: MelContract, where: object) -> None:
-        """Makes sure that a mel is of this contract.
+        """Checks that a mel has this contract.
 
         Args:
-            given: the mel's contract.
-            where: its name, for the message.
+            given: contract of the mel.
+            where: name of the mel, for the message.
 
         Raises:
-            DataError: it is of another; the message shows both, and whether `--convert` would convert it.
+            DataError: the contracts differ. The message contains both and says whether `--convert` would help.
         """
         if not self.differences(given):
             return
         obstacle = given.obstacle(self)
-        remedy = "`--convert` converts it" if obstacle is None else f"it cannot be converted ({obstacle})"
+        remedy = "convert it with `--convert`" if obstacle is None else f"it cannot be converted ({obstacle})"
         if obstacle is not None and self.name is not None:
-            remedy += f", but made anew by `gan-audio mel --contract {self.name}`"
-        contracts = f"its contract is {given.named()}; the model's is {self.named()}"
-        raise DataError(f"{where}: is not a mel of the model's contract; {remedy}; {contracts}")
+            remedy += f", but can be computed again from the sound with `gan-audio mel --contract {self.name}`"
+        contracts = f"its contract is {given.named()}; the model needs {self.named()}"
+        raise DataError(f"{where}: the mel does not have the model's contract; {remedy}; {contracts}")
 
     def convert(self, mel: Tensor, to: MelContract) -> Tensor:
-        """A mel of this contract as one of another, where that is sound.
+        """Converts a mel of this contract to another contract, if that is possible.
 
-        The base of the logarithm, a clamp that rises, the range of decibels, an epsilon that shows in neither, and the
-        place of frames can change. Between centred frames and others all of the sound is moved by half a hop. What was
-        cut above a range of decibels stays cut.
+        The base of the logarithm, the range of decibels, a higher clamp, an epsilon below the clamp, and the position
+        of the frames can change. Conversion between centred frames and others shifts the sound by half a hop. Values
+        that were clipped at the upper end of `decibels` stay clipped.
 
         Args:
             mel: `[…, mels, frames]`.
             to: the other contract.
 
         Raises:
-            DataError: it is not; the message shows both contracts.
+            DataError: the mel cannot be converted; the message contains both contracts.
         """
         if not self.differences(to):
             return mel
         if (obstacle := self.obstacle(to)) is not None:
-            raise DataError(f"no mel of {self.describe()} becomes one of {to.describe()}: {obstacle}")
+            raise DataError(f"cannot convert a mel from {self.describe()} to {to.describe()}: {obstacle}")
         return to.scaled(self.logarithm(mel).clamp(min=math.log(to.floor)))
 
     def logarithm(self, mel: Tensor) -> Tensor:
-        """The natural logarithm of magnitudes, of a mel of this contract."""
+        """Returns the natural logarithm of the magnitudes of a mel."""
         if self.decibels is not None:
             low, high = self.decibels
             return (mel * (high - low) + low) / DECIBELS
         return mel * math.log(10) if self.log_base == "10" else mel
 
     def scaled(self, logarithm: Tensor) -> Tensor:
-        """A mel of this contract, of the natural logarithm of magnitudes that are clamped already."""
+        """Returns the mel for natural logarithms of magnitudes that are already clamped."""
         if self.decibels is not None:
             low, high = self.decibels
             return ((logarithm * DECIBELS - low) / (high - low)).clamp(0, 1)
         return logarithm / math.log(10) if self.log_base == "10" else logarithm
 
-    def _settled(self) -> dict[str, Any]:
-        """The settings that count: half the sample rate is named, and a base that decibels hide is not."""
-        hidden = {} if self.decibels is None else {"log_base": "10"}
-        return self.model_dump() | {"high_hz": self.high} | hidden
+    def _effective(self) -> dict[str, Any]:
+        """Returns the settings for comparisons: `high_hz` in Hz, and no `log_base` if `decibels` replaces it."""
+        unused = {} if self.decibels is None else {"log_base": "10"}
+        return self.model_dump() | {"high_hz": self.high} | unused
 
 
 CONTRACTS = {
@@ -241,12 +236,12 @@ CONTRACTS = {
     ),
     "24k": MelContract(sample_rate=24_000, fft_size=1024, hop=256, window=1024, mels=100, magnitude_epsilon=1e-9),
 }
-"""Contracts by name: MelGAN's, HiFi-GAN's, Tacotron 2's in NVIDIA's code, and BigVGAN's at 24 kHz."""
+"""Contracts by name: MelGAN's, HiFi-GAN's, Tacotron 2's as in NVIDIA's code, and BigVGAN's at 24 kHz."""
 
 
 @runtime_checkable
 class HasContract(Protocol):
-    """Games that make or read mels."""
+    """Games that generate or read mels."""
 
     @property
     def contract(self) -> MelContract:
@@ -254,13 +249,14 @@ class HasContract(Protocol):
 
 
 class MelSpectrogram(nn.Module):
-    """Audio `[B, 1, T]` in [-1, 1] to mels `[B, mels, T // hop]` of a contract (one frame more where it is centred).
+    """Mel spectrogram of a contract: audio `[B, 1, T]` in [-1, 1] to mels `[B, mels, T // hop]`.
 
-    Where `fft_size - hop` is odd, reflection is a sample short, as in the published code: `(T - 1) // hop` frames.
-    It is computed in float32 at least, whatever the precision around it. It has no state.
+    Centred contracts give one more frame. If `fft_size - hop` is odd, the padding is one sample shorter, as in the
+    published code, which gives `(T - 1) // hop` frames. Computed in float32 or float64 even under autocast. The module
+    has no state.
 
     Args:
-        contract: how.
+        contract: mel contract.
     """
 
     filterbank: Tensor
@@ -273,19 +269,19 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("window", torch.hann_window(contract.window), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """The mels of whole recordings.
+        """Computes the mels of whole recordings.
 
         Raises:
-            DataError: the audio has several channels, or is too short to be reflected at its ends.
+            DataError: the audio has several channels, or is too short for the reflection padding.
         """
         self._check_channels(audio)
-        self._long_enough(audio.shape[-1])
+        self._check_length(audio.shape[-1])
         edge = self.contract.edge
         with torch.autocast(audio.device.type, enabled=False):
             return self.frames(F.pad(full_precision(audio), (edge, edge), mode="reflect").squeeze(1))
 
     def frames(self, samples: Tensor) -> Tensor:
-        """The mels of the frames that lie wholly within samples `[B, n]`: from every hop on, one."""
+        """Computes the mels of all frames that lie completely within samples `[B, n]`, without padding."""
         contract = self.contract
         spectrum = torch.stft(
             samples,
@@ -297,59 +293,71 @@ class MelSpectrogram(nn.Module):
             return_complex=True,
         )
         power = torch.view_as_real(spectrum).square().sum(dim=-1)
-        magnitude = (power + (contract.magnitude_epsilon or TINY)).sqrt()
+        magnitude = (power + (contract.magnitude_epsilon or MIN_POWER)).sqrt()
         return contract.scaled((self.filterbank.to(samples) @ magnitude).clamp(min=contract.floor).log())
 
     @torch.no_grad()
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The mels of a recording that comes in parts, as they can be told: together, those of the whole.
+        """Computes the mel of one recording that arrives in chunks.
 
         Args:
-            chunks: audio `[1, 1, n]`, of any sizes.
+            chunks: audio `[1, 1, n]`, of any lengths.
+
+        Yields:
+            Mels `[1, mels, frames]` as soon as they can be computed; together, the mel of the whole recording.
 
         Raises:
-            DataError: it has several channels, or all of it together is too short to be reflected at its ends.
+            DataError: the audio has several channels, or its total length is too short for the reflection padding.
         """
-        contract, edge = self.contract, self.contract.edge
-        held: Tensor | None = None  # from the next frame's first sample on
-        length, begun = 0, False
+        hop, fft_size, edge = self.contract.hop, self.contract.fft_size, self.contract.edge
+        start, length = list[Tensor](), 0  # samples before the first frame can be computed
+        held: Tensor | None = None  # samples from the start of the next frame
+        for part in self._parts(chunks):
+            length += part.shape[1]
+            if held is None:
+                start.append(part)
+                if length <= edge:
+                    continue
+                samples = torch.cat(start, dim=1)
+                held = torch.cat([samples[:, 1 : edge + 1].flip(1), samples], dim=1)
+            else:
+                held = torch.cat([held, part], dim=1)
+            complete = (held.shape[1] - fft_size) // hop + 1
+            count = min(complete, (held.shape[1] - edge - 1) // hop)  # the last `edge` + 1 are needed for the padding
+            if count > 0:
+                yield self.frames(held[:, : fft_size + (count - 1) * hop])
+                held = held[:, count * hop :]
+        self._check_length(length)
+        assert held is not None
+        if held.shape[1] + edge >= fft_size:
+            yield self.frames(torch.cat([held, held[:, -edge - 1 : -1].flip(1)], dim=1))
+
+    def _parts(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields the chunks as samples `[1, n]`, split if they are longer than `FRAMES_AT_ONCE` frames."""
         for chunk in chunks:
             self._check_channels(chunk)
-            for part in torch.split(full_precision(chunk).squeeze(1), FRAMES_AT_ONCE * contract.hop, dim=1):
-                held = part if held is None else torch.cat([held, part], dim=1)
-                length += part.shape[1]
-                if not begun:
-                    if length <= edge:
-                        continue
-                    held, begun = torch.cat([held[:, 1 : edge + 1].flip(1), held], dim=1), True
-                whole = (held.shape[1] - contract.fft_size) // contract.hop + 1
-                count = min(whole, (held.shape[1] - edge - 1) // contract.hop)  # the rest is reflected at the end
-                if count > 0:
-                    yield self.frames(held[:, : contract.fft_size + (count - 1) * contract.hop])
-                    held = held[:, count * contract.hop :]
-        self._long_enough(length)
-        assert held is not None
-        if held.shape[1] + edge >= contract.fft_size:
-            yield self.frames(torch.cat([held, held[:, -edge - 1 : -1].flip(1)], dim=1))
+            yield from torch.split(full_precision(chunk).squeeze(1), FRAMES_AT_ONCE * self.contract.hop, dim=1)
 
     def _check_channels(self, audio: Tensor) -> None:
         if audio.ndim != 3 or audio.shape[1] != 1:
-            raise DataError(
-                f"the audio has the shape {list(audio.shape)}; a mel is of one channel, [B, 1, T]: mix it down"
-            )
+            raise DataError(f"the audio has the shape {list(audio.shape)}; expected one channel, [B, 1, T]")
 
-    def _long_enough(self, length: int) -> None:
+    def _check_length(self, length: int) -> None:
         contract = self.contract
         least = max(contract.edge + 1, contract.fft_size - 2 * contract.edge)
         if length < least:
-            given = f"the audio is {length} samples long"
-            raise DataError(f"{given}; one frame of a mel of {contract.describe()} needs {least} or more")
+            raise DataError(f"the audio has {length} samples; a mel needs {least} or more ({contract.describe()})")
 
 
 def filterbank(contract: MelContract) -> Tensor:
-    """The bands' weights of an FFT's bins, `[mels, fft_size // 2 + 1]`: triangles of area 1 over Hz, even on the scale.
+    """Returns the weights of FFT bins in mel bands, `[mels, fft_size // 2 + 1]`: triangles of area 1 over Hz.
 
-    Slaney's scale (Auditory Toolbox, 1998) is linear to 1 kHz and logarithmic above, HTK's is 2595 log₁₀(1 + f / 700).
+    The edges of the bands are evenly spaced on the mel scale. Slaney's scale (Auditory Toolbox, 1998) is linear up to
+    1 kHz and logarithmic above; HTK's is 2595 log₁₀(1 + f / 700).
+
+    Computed in float64, as in librosa, and equal to librosa's to 1e-7 of a band's peak.
+    `torchaudio.functional.melscale_fbanks` computes in float32, which differs by 1e-5, and rounds half the sample rate
+    to whole Hz, which differs by 5e-3 at 11,025 Hz.
     """
     to_mel, to_hz = SCALES[contract.filterbank]
     low_mel, high_mel = to_mel(contract.low_hz), to_mel(contract.high)
@@ -361,99 +369,28 @@ def filterbank(contract: MelContract) -> Tensor:
 
 
 LINEAR_TO = 1000.0
-"""Hz, up to which Slaney's scale is linear, with 3 mels to 200 Hz; above, 27 mels multiply by 6.4."""
+"""Frequency in Hz up to which Slaney's scale is linear, with 3 mels per 200 Hz; above, 27 mels are a factor of 6.4."""
 
 
 def slaney_mel(hz: float) -> float:
-    """Hz to mels of Slaney's scale."""
+    """Converts Hz to mels of Slaney's scale."""
     return 3 * hz / 200 if hz < LINEAR_TO else 15 + 27 * math.log(hz / LINEAR_TO) / math.log(6.4)
 
 
 def slaney_hz(mel: Tensor) -> Tensor:
-    """Mels of Slaney's scale to Hz."""
+    """Converts mels of Slaney's scale to Hz."""
     return torch.where(mel < 15, 200 * mel / 3, LINEAR_TO * 6.4 ** ((mel - 15) / 27))
 
 
 def htk_mel(hz: float) -> float:
-    """Hz to mels of HTK's scale."""
+    """Converts Hz to mels of HTK's scale."""
     return 2595 * math.log10(1 + hz / 700)
 
 
 def htk_hz(mel: Tensor) -> Tensor:
-    """Mels of HTK's scale to Hz."""
+    """Converts mels of HTK's scale to Hz."""
     return 700 * (10 ** (mel / 2595) - 1)
 
 
 SCALES = {"slaney": (slaney_mel, slaney_hz), "htk": (htk_mel, htk_hz)}
-
-
-# --- files
-
-
-def write_mel(path: Path, mel: Tensor, contract: MelContract) -> None:
-    """Writes one mel as safetensors, whole or not at all, with its contract in the metadata.
-
-    Args:
-        path: the file; replaced if it exists.
-        mel: `[mels, frames]` or `[1, mels, frames]`.
-        contract: of the mel.
-
-    Raises:
-        DataError: it is not one mel of that contract.
-        InputError: nothing can be written there.
-    """
-    bands = mel.detach().reshape(mel.shape[-2:]) if mel.ndim == 3 and len(mel) == 1 else mel.detach()
-    _check_shape(path, list(bands.shape), contract)
-    with replacing(path) as partial:
-        write_tensors(partial, {"mel": bands.float()}, metadata={CONTRACT: contract.model_dump_json()})
-
-
-def read_mel(path: Path) -> tuple[Tensor, MelContract]:
-    """The mel `[1, mels, frames]` (float32) of a file, and its contract.
-
-    Raises:
-        DataError: the file is missing, too large, damaged, no mel of ours, or without a contract.
-    """
-    try:
-        if path.stat().st_size > MEL_BYTES:
-            raise DataError(f"{path}: larger than {MEL_BYTES // 2**20:,} MiB, which no mel is; cut it into parts")
-        with safe_open(path, framework="pt") as file:
-            contract = _contract(path, file.metadata())
-            if list(file.keys()) != ["mel"]:
-                raise DataError(f"{path}: holds {len(list(file.keys()))} tensors; a mel file holds one, `mel`")
-            found = file.get_slice("mel")
-            _check_shape(path, found.get_shape(), contract)
-            if found.get_dtype() not in ("F32", "F16", "BF16"):
-                raise DataError(f"{path}: its `mel` is of the type {found.get_dtype()}; expected F32")
-            mel: Tensor = file.get_tensor("mel").float()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{path}: is no mel file, or damaged ({reason_of(error)}); `gan-audio mel` writes them"
-        ) from error
-    if not mel.isfinite().all():
-        raise DataError(f"{path}: the mel holds values that are not finite")
-    return mel[None], contract
-
-
-def _contract(path: Path, metadata: Mapping[str, str] | None) -> MelContract:
-    text = (metadata or {}).get(CONTRACT)
-    if text is None:
-        raise DataError(f"{path}: says nothing of how its mel was made (no `{CONTRACT}` in the metadata)")
-    try:
-        if len(text) > CONTRACT_BYTES:
-            raise DataError(f"{path}: its contract is longer than {CONTRACT_BYTES:,} characters")
-        return MelContract.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = "".join(f"`{part}`: " for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path}: its contract is none ({place}{reason})") from error
-    except RecipeError as error:
-        raise DataError(f"{path}: its contract is none ({error})") from error
-
-
-def _check_shape(path: Path, shape: list[int], contract: MelContract) -> None:
-    if len(shape) != 2 or shape[0] != contract.mels or shape[1] < 1:
-        raise DataError(f"{path}: the mel is {shape}; expected [{contract.mels}, frames], as its contract says")
+"""Conversions from and to Hz, by mel scale."""

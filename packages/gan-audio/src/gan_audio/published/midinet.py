@@ -1,7 +1,8 @@
-"""Importers of MidiNet's published networks: their keys to ours, our settings from their shapes.
+"""Importers of MidiNet's published networks, which translate keys and infer settings from shapes.
 
-The published code is TensorFlow's. Its tensors are taken in torch's layouts, convolutions `[out, in, …]`, transposed
-ones `[in, out, …]`, matrices `[out, in]`, under the names of its variables (`g_h0_lin.weight`, `d_bn1.running_mean`).
+The published code uses TensorFlow. Tensors are expected in torch's layouts, convolutions `[out, in, …]`, transposed
+convolutions `[in, out, …]` and matrices `[out, in]`, with the names of its variables (`g_h0_lin.weight`,
+`d_bn1.running_mean`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from gan_core.models.reference import Published, StateDict, renamed
 
 
 def generator(state: StateDict) -> Published:
-    """github.com/RichardYang40148/MidiNet, v1/model.py, generator; its bars are `[B, 16, 128, 1]`."""
+    """Imports `generator` of github.com/RichardYang40148/MidiNet, v1/model.py, whose bars are `[B, 16, 128, 1]`."""
     names = {"g_h0_lin": "hidden.0", "g_bn0": "hidden.1", "g_h1_lin": "start.0", "g_bn1": "start.1", "g_h5": "to_bar.0"}
     for layer in range(4):
         names |= {f"g_h{layer}_prev_conv": f"conditioner.{layer}.0", f"g_prev_bn{layer}": f"conditioner.{layer}.1"}
     for layer in range(3):
         names |= {f"g_h{layer + 2}": f"up.{layer}.0", f"g_bn{layer + 2}": f"up.{layer}.1"}
-    hidden, told = state["g_h0_lin.weight"].shape
-    width, latent_dim = state["g_h1_lin.weight"].shape[0] // 4, told - CHORD
+    hidden, inputs = state["g_h0_lin.weight"].shape
+    width, latent_dim = state["g_h1_lin.weight"].shape[0] // 4, inputs - CHORD
     return Published(
         midinet.Generator,
         {"latent_dim": latent_dim, "width": width, "hidden": hidden},
@@ -29,7 +30,7 @@ def generator(state: StateDict) -> Published:
 
 
 def discriminator(state: StateDict) -> Published:
-    """The same, discriminator; the statistics that its batch normalisation keeps are not used, and go."""
+    """Imports `discriminator` of the same file; drops running statistics, which it does not use."""
     names = {
         "d_h0_conv": "first",
         "d_h1_conv": "second.0",
@@ -49,3 +50,4 @@ def discriminator(state: StateDict) -> Published:
 
 
 IMPORTERS = {"midinet/generator": generator, "midinet/discriminator": discriminator}
+"""Importers by system and network."""

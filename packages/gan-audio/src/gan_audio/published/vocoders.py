@@ -1,8 +1,9 @@
-"""Importers of published vocoders: their keys to ours, our settings from their shapes.
+"""Importers of published vocoders, which translate keys and infer settings from shapes.
 
-Weights are read in either layout of weight normalisation, torch's old one (`weight_g`, `weight_v`) and its new one
-(`parametrizations.weight.original0` and `1`); generators also without, as they are published for inference. An
-importer's keywords are what no shape tells, by the published names; `mel` is ours, a contract or its name.
+Weights are read in both layouts of weight normalisation, torch's old one (`weight_g`, `weight_v`) and its new one
+(`parametrizations.weight.original0` and `1`). Generators are also read without weight normalisation, as they are
+published for inference. The keywords of an importer are the published names of settings that cannot be inferred from
+shapes; `mel`, a contract or its name, is ours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from gan_audio.layers.losses import RESOLUTIONS, Resolution, multi_resolution_stft
 from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
 from gan_audio.systems import bigvgan, hifigan, melgan
-from gan_audio.systems.vocoder import fitting
+from gan_audio.systems.vocoder import nearest_length
 from gan_core.models.reference import Published, StateDict, renamed
 from gan_core.play.judgement import Judgement, discriminator_adversarial, feature_distance, generator_adversarial
 from gan_core.play.objectives import least_squares
@@ -27,17 +28,19 @@ from gan_core.play.objectives import least_squares
 logger = logging.getLogger("gan_audio")
 
 Mel = MelContract | Mapping[str, Any] | str
+"""A mel contract, its settings, or its name."""
 NEW = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
-"""Torch's new names of what weight normalisation keeps, and its old ones."""
+"""Torch's new names of the tensors of weight normalisation, and the old ones."""
 EXCERPT = 8192
-"""Length of the excerpts that all of them are trained on, in samples."""
+"""Length in samples of the excerpts on which all published models are trained."""
 DILATIONS = {True: [[1, 3, 5]], False: [[1, 2], [2, 6], [3, 12]]}
-"""The published dilations of blocks with paired convolutions, and of those without."""
+"""Published dilations of residual blocks, by whether their convolutions are paired."""
 PERIODS = [2, 3, 5, 7, 11]
+"""Published periods of the multi-period discriminator."""
 
 
 def melgan_generator(state: StateDict, *, mel: Mel | None = None) -> Published:
-    """github.com/descriptinc/melgan-neurips, mel2wav/modules.py, Generator."""
+    """Imports `Generator` of github.com/descriptinc/melgan-neurips, mel2wav/modules.py."""
     state = _old_layout(state)
     plain = sorted(int(key.split(".")[1]) for key in state if key.count(".") == 2 and key.endswith(".bias"))
     blocks = sorted({int(key.split(".")[1]) for key in state if ".block." in key})
@@ -56,7 +59,7 @@ def melgan_generator(state: StateDict, *, mel: Mel | None = None) -> Published:
 
 
 def melgan_discriminator(state: StateDict) -> Published:
-    """The same, Discriminator; its logits are `[B, 1, T]` and the last of its results."""
+    """Imports `Discriminator` of the same file, whose last results are logits `[B, 1, T]`."""
     state = _old_layout(state)
     scales = len({key.split(".")[1] for key in state})
     layers = len({key.split(".")[3] for key in state})
@@ -81,7 +84,7 @@ def hifigan_generator(
     resblock_dilation_sizes: Sequence[Sequence[int]] | None = None,
     mel: Mel | None = None,
 ) -> Published:
-    """github.com/jik876/hifi-gan, models.py, Generator."""
+    """Imports `Generator` of github.com/jik876/hifi-gan, models.py."""
     state = _old_layout(state)
     read, names = _residual_generator(state, "", upsample_rates, resblock_dilation_sizes)
     mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
@@ -100,7 +103,7 @@ def bigvgan_generator(
     use_tanh_at_final: bool | None = None,
     mel: Mel | None = None,
 ) -> Published:
-    """github.com/NVIDIA/BigVGAN, bigvgan.py, BigVGAN; its second version has no last bias and clamps its audio."""
+    """Imports `BigVGAN` of github.com/NVIDIA/BigVGAN, bigvgan.py. Version 2 has no last bias and clamps its audio."""
     state = _old_layout(state)
     read, names = _residual_generator(state, ".0", upsample_rates, resblock_dilation_sizes)
     mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
@@ -132,7 +135,7 @@ def bigvgan_generator(
 def hifigan_mpd(
     state: StateDict, *, period: int | None = None, stride: int = 3, mpd_reshapes: Sequence[int] | None = None
 ) -> Published:
-    """github.com/jik876/hifi-gan, models.py, MultiPeriodDiscriminator, or one DiscriminatorP with its `period`."""
+    """Imports `MultiPeriodDiscriminator` of github.com/jik876/hifi-gan, models.py, or one `DiscriminatorP`."""
     state = _old_layout(state)
     weights = _new_layout(renamed(state, _stacks(state)))
     if "convs.0.bias" not in state:
@@ -141,7 +144,7 @@ def hifigan_mpd(
         settings: dict[str, Any] = {"periods": periods, "width": len(state["discriminators.0.convs.0.bias"])}
         return Published(hifigan.MultiPeriodDiscriminator, settings, weights, {"mpd_reshapes": periods})
     if period is None:
-        raise ValueError("it is one discriminator of several; give its `period`")
+        raise ValueError("the checkpoint is a single discriminator; give its `period`")
     spectral, size = "convs.0.weight_orig" in state, _weight(state, "convs.0").shape[2]
     settings = {
         "period": period,
@@ -155,7 +158,7 @@ def hifigan_mpd(
 
 
 def hifigan_msd(state: StateDict) -> Published:
-    """The same, MultiScaleDiscriminator, or one DiscriminatorS."""
+    """Imports `MultiScaleDiscriminator` of the same file, or one `DiscriminatorS`."""
     state = _old_layout(state)
     weights = _new_layout(renamed(state, _stacks(state)))
     if "convs.0.bias" not in state:
@@ -167,7 +170,7 @@ def hifigan_msd(state: StateDict) -> Published:
 
 
 def bigvgan_mrd(state: StateDict, *, resolutions: Sequence[Sequence[int]] = RESOLUTIONS) -> Published:
-    """github.com/NVIDIA/BigVGAN, discriminators.py, MultiResolutionDiscriminator."""
+    """Imports `MultiResolutionDiscriminator` of github.com/NVIDIA/BigVGAN, discriminators.py."""
     state = _old_layout(state)
     settings = {"resolutions": resolutions, "width": len(state["discriminators.0.convs.0.bias"])}
     weights = _new_layout(renamed(state, _stacks(state)))
@@ -175,7 +178,7 @@ def bigvgan_mrd(state: StateDict, *, resolutions: Sequence[Sequence[int]] = RESO
 
 
 def snake(state: StateDict, *, alpha_logscale: bool = False) -> Published:
-    """github.com/NVIDIA/BigVGAN, activations.py, Snake or SnakeBeta."""
+    """Imports `Snake` or `SnakeBeta` of github.com/NVIDIA/BigVGAN, activations.py."""
     channels = len(state["alpha"])
     settings = {"channels": channels, "separate": "beta" in state, "logarithmic": alpha_logscale}
     return Published(bigvgan.Snake, settings, state, {"in_features": channels, "alpha_logscale": alpha_logscale})
@@ -184,7 +187,7 @@ def snake(state: StateDict, *, alpha_logscale: bool = False) -> Published:
 def activation1d(
     state: StateDict, *, activation: str = "alpha_logscale=True", up_ratio: int = 2, down_ratio: int = 2
 ) -> Published:
-    """The same, alias_free_activation/torch/act.py, Activation1d; `activation` is how its inner one was written."""
+    """Imports `Activation1d` of alias_free_activation/torch/act.py; `activation` is the source of its activation."""
     inner: dict[str, Any] = {
         "channels": len(state["act.alpha"]),
         "separate": "act.beta" in state,
@@ -217,7 +220,7 @@ def melgan_audio2mel(
     mel_fmin: float = 0.0,
     mel_fmax: float | None = None,
 ) -> Published:
-    """github.com/descriptinc/melgan-neurips, mel2wav/modules.py, Audio2Mel; its buffers are worked out anew."""
+    """Imports `Audio2Mel` of github.com/descriptinc/melgan-neurips, mel2wav/modules.py; recomputes its buffers."""
     contract = CONTRACTS["melgan-22k"].but(
         fft_size=n_fft,
         hop=hop_length,
@@ -251,7 +254,7 @@ def hifigan_mel_spectrogram(
     fmin: float = 0.0,
     fmax: float | None = 8000.0,
 ) -> Published:
-    """github.com/jik876/hifi-gan, meldataset.py, mel_spectrogram; its input is `[B, T]`."""
+    """Imports `mel_spectrogram` of github.com/jik876/hifi-gan, meldataset.py, whose input is `[B, T]`."""
     contract = CONTRACTS["hifigan-22k"].but(
         fft_size=n_fft,
         hop=hop_size,
@@ -274,10 +277,10 @@ def hifigan_mel_spectrogram(
 
 
 class Calculation(nn.Module):
-    """A published computation that has no weights.
+    """A published function without weights, as a module.
 
     Args:
-        compute: what is computed.
+        compute: the function.
     """
 
     def __init__(self, compute: Callable[..., Tensor]):
@@ -289,7 +292,10 @@ class Calculation(nn.Module):
 
 
 def hifigan_losses(state: StateDict) -> Published:
-    """github.com/jik876/hifi-gan, models.py: discriminator_loss, generator_loss and feature_loss, of two judgements."""
+    """Imports `discriminator_loss`, `generator_loss` and `feature_loss` of github.com/jik876/hifi-gan, models.py.
+
+    The module takes two judgements, of real and generated audio.
+    """
 
     def compute(real: Judgement, fake: Judgement) -> Tensor:
         discriminator = discriminator_adversarial(least_squares, real, fake)
@@ -306,22 +312,26 @@ def stft_loss(
     hop_sizes: Sequence[int] = (120, 240, 50),
     win_lengths: Sequence[int] = (600, 1200, 240),
 ) -> Published:
-    """github.com/kan-bayashi/ParallelWaveGAN, losses/stft_loss.py, MultiResolutionSTFTLoss, of real and generated."""
+    """Imports `MultiResolutionSTFTLoss` of github.com/kan-bayashi/ParallelWaveGAN, losses/stft_loss.py.
+
+    The module takes real and generated audio.
+    """
     resolutions = [Resolution(*sizes) for sizes in zip(fft_sizes, hop_sizes, win_lengths, strict=True)]
     arguments = {"fft_sizes": fft_sizes, "hop_sizes": hop_sizes, "win_lengths": win_lengths}
     compute = partial(multi_resolution_stft, resolutions=resolutions)
     return Published(Calculation, {"compute": compute}, state, arguments)
 
 
-# What they share.
+# Shared by several importers.
 
 UP_FILTER, DOWN_FILTER = "upsample.filter", "downsample.lowpass.filter"
+"""Published names of the filters of BigVGAN's activations."""
 ACTIVATION = {"act": "activation", UP_FILTER: "up_filter", DOWN_FILTER: "down_filter"}
-"""The parts of BigVGAN's activations, and ours."""
+"""Published names of the parts of BigVGAN's activations, and our names."""
 
 
 def _old_layout(state: StateDict) -> dict[str, Tensor]:
-    """A checkpoint with torch's old names of what weight normalisation keeps."""
+    """Returns a checkpoint with torch's old names of the tensors of weight normalisation."""
     renamed_state = dict(state)
     for key in state:
         for new, old in NEW.items():
@@ -331,7 +341,7 @@ def _old_layout(state: StateDict) -> dict[str, Tensor]:
 
 
 def _new_layout(state: StateDict) -> dict[str, Tensor]:
-    """The same with torch's new names; spectral normalisation, which has a `weight_v` too, keeps its own."""
+    """Returns a checkpoint with torch's new names; spectral normalisation, which also has `weight_v`, is unchanged."""
     layers = {key.removesuffix(".weight_g") for key in state if key.endswith(".weight_g")}
     names = {f"{layer}{old}": f"{layer}{new}" for layer in layers for new, old in NEW.items()}
     return {names.get(key, key): value for key, value in state.items()}
@@ -342,39 +352,44 @@ def _is_folded(state: StateDict) -> bool:
 
 
 def _weight(state: StateDict, layer: str) -> Tensor:
-    """A layer's weight, or its direction."""
+    """Returns the weight of a layer, or its direction if it is normalised."""
     kind = next((kind for kind in ("weight_orig", "weight_v") if f"{layer}.{kind}" in state), "weight")
     return state[f"{layer}.{kind}"]
 
 
 def _contract(given: Mel | None, usual: MelContract, mels: int, hop: int) -> MelContract:
-    """Returns the contract that is given, or the usual one with the checkpoint's bands and hop.
+    """Returns the given contract, or the usual one with the number of bands and the hop of the checkpoint.
 
     Raises:
-        ValueError: the one that is given has other bands or another hop.
+        ValueError: the given contract has another number of bands or another hop.
     """
     if given is None:
-        grown = max(1, hop // usual.hop)
-        contract = usual.but(mels=mels, hop=hop, fft_size=grown * usual.fft_size, window=grown * usual.window)
+        factor = max(1, hop // usual.hop)
+        contract = usual.but(mels=mels, hop=hop, fft_size=factor * usual.fft_size, window=factor * usual.window)
         logger.warning(
-            "no shape tells which mels it was trained on; taken are %s; if it was others, give the argument "
-            "mel=NAME, or all of their contract",
+            "the checkpoint does not contain its mel settings; assuming %s; to change them, set the argument mel "
+            "to the name or the settings of a contract",
             contract.named(),
         )
     else:
         contract = MelContract.model_validate(given)
     if (contract.mels, contract.hop) != (mels, hop):
-        raise ValueError(f"it reads {mels} bands with a hop of {hop}, and `mel` has {contract.mels} and {contract.hop}")
+        raise ValueError(
+            f"`mel` has {contract.mels} bands and a hop of {contract.hop}; the checkpoint needs {mels} and {hop}"
+        )
     return contract
 
 
 def _trained_on(contract: MelContract) -> dict[str, Any]:
-    """Returns the data specification of a published training on mels of a contract."""
-    return {"samples": fitting(EXCERPT, contract)}
+    """Returns the data specification of the published training on mels of a contract."""
+    return {"samples": nearest_length(EXCERPT, contract)}
 
 
 def _bigvgan_contract(mels: int, *, second: bool) -> MelContract:
-    """As the released models have it, by their bands; of the second version's at 22 kHz, the one without a limit."""
+    """Returns the contract of the released models with a number of bands.
+
+    Version 2 has two models at 22 kHz; the one without an upper limit of the bands is assumed.
+    """
     if mels == 80:
         return CONTRACTS["hifigan-22k"].but(high_hz=None if second else 8000.0)
     return CONTRACTS["24k"].but(sample_rate=44_100) if mels == 128 else CONTRACTS["24k"]
@@ -383,7 +398,7 @@ def _bigvgan_contract(mels: int, *, second: bool) -> MelContract:
 def _residual_generator(
     state: StateDict, up: str, rates: Sequence[int] | None, dilations: Sequence[Sequence[int]] | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Settings and names of HiFi-GAN's generator and of BigVGAN's, whose lengthening layers are one level deeper."""
+    """Returns the settings and names of a generator of HiFi-GAN, or of BigVGAN, whose `ups` are one level deeper."""
     width = len(_weight(state, f"ups.0{up}"))
     stages = len({key.split(".")[1] for key in state if key.startswith("ups.")})
     blocks = len({key.split(".")[1] for key in state if key.startswith("resblocks.")}) // stages
@@ -402,7 +417,7 @@ def _residual_generator(
         "paired": paired,
         "folded": _is_folded(state),
     }
-    per = 2 if up else 3  # of our layers in a stage: HiFi-GAN's begin with a rectifier
+    per = 2 if up else 3  # number of our layers per stage; HiFi-GAN's start with a leaky ReLU
     names = {"conv_pre": "layers.0", "conv_post": f"layers.{per * stages + 2}"}
     for stage in range(stages):
         names[f"ups.{stage}{up}"] = f"layers.{per * stage + per - 1}"
@@ -417,7 +432,7 @@ def _residual_generator(
 
 
 def _activations(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The places of BigVGAN's activations, theirs to ours."""
+    """Returns the published names of BigVGAN's activations, and our names."""
     stages, blocks, places = len(settings["rates"]), len(settings["sizes"]), 2 if settings["paired"] else 1
     names = {"activation_post": f"layers.{2 * stages + 1}"}
     for stage in range(stages):
@@ -432,7 +447,7 @@ def _activations(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _residual_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The published constructors' arguments."""
+    """Returns the arguments of the published constructors."""
     return {
         "resblock": "1" if settings["paired"] else "2",
         "upsample_rates": settings["rates"],
@@ -445,7 +460,7 @@ def _residual_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stacks(state: StateDict) -> dict[str, str]:
-    """The names of the layers of discriminators, of one or of several."""
+    """Returns the published names of the layers of one or several discriminators, and our names."""
     starts = {key.partition("conv")[0] for key in state}
     names = {f"{start}convs": f"{start}layers" for start in starts}
     return names | {f"{start}conv_post": f"{start}judge" for start in starts}
@@ -469,3 +484,4 @@ IMPORTERS = {
     "bigvgan/activation1d": activation1d,
     "parallel-wavegan/multi_resolution_stft_loss": stft_loss,
 }
+"""Importers by system and network."""

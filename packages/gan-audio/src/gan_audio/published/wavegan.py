@@ -1,7 +1,8 @@
-"""Importers of WaveGAN's and SpecGAN's published networks: their keys to ours, our settings from their shapes.
+"""Importers of WaveGAN's and SpecGAN's published networks, which translate keys and infer settings from shapes.
 
-The published code is TensorFlow's. Its tensors are taken in torch's layouts, convolutions `[out, in, …]`, transposed
-ones `[in, out, …]`, matrices `[out, in]`, under the names of its scopes (`upconv_0.weight`, `bn_0.running_mean`).
+The published code uses TensorFlow. Tensors are expected in torch's layouts, convolutions `[out, in, …]`, transposed
+convolutions `[in, out, …]` and matrices `[out, in]`, with the names of its scopes (`upconv_0.weight`,
+`bn_0.running_mean`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from gan_audio.systems import specgan, wavegan
 from gan_core.models.reference import Published, StateDict, renamed
 
 PLACES = 16
-"""Where features are smallest: 16 samples, or 4 frames of 4 frequencies."""
-Told = tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]
-"""Our settings, the weights under our names, and the published arguments."""
+"""Number of positions of the smallest features: 16 samples, or 4 frames of 4 frequencies."""
+Parts = tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]
+"""Our settings, the weights by our names, and the published arguments."""
 
 
 def wavegan_generator(state: StateDict, *, slice_len: int | None = None) -> Published:
-    """github.com/chrisdonahue/wavegan, wavegan.py, WaveGANGenerator; its audio is `[B, samples, nch]`.
+    """Imports `WaveGANGenerator` of github.com/chrisdonahue/wavegan, wavegan.py, whose audio is `[B, samples, nch]`.
 
     Args:
-        state: the checkpoint.
-        slice_len: samples. Those of 32,768 have the shapes of those of 65,536, which is what None takes them for.
+        state: checkpoint.
+        slice_len: number of samples (default: inferred from the shapes). Checkpoints of 32,768 and of 65,536 samples
+            have the same shapes, and are assumed to be of 65,536.
     """
     settings, weights, arguments = _generator(state, "to_audio")
     settings["samples"] = slice_len or settings["samples"]
@@ -35,12 +37,12 @@ def wavegan_generator(state: StateDict, *, slice_len: int | None = None) -> Publ
 def wavegan_discriminator(
     state: StateDict, *, slice_len: int | None = None, phases: Sequence[int] | None = None
 ) -> Published:
-    """The same, WaveGANDiscriminator; it takes audio `[B, samples, nch]`.
+    """Imports `WaveGANDiscriminator` of the same file, whose audio is `[B, samples, nch]`.
 
     Args:
-        state: the checkpoint.
-        slice_len: samples, as of the generator.
-        phases: what the shifts of a recorded call were; they are drawn anew in every call.
+        state: checkpoint.
+        slice_len: number of samples, see `wavegan_generator`.
+        phases: shifts of a recorded call; ignored here, because every call draws new ones.
     """
     settings, weights, arguments = _discriminator(state)
     settings["samples"] = slice_len or settings["samples"]
@@ -48,22 +50,22 @@ def wavegan_discriminator(
 
 
 def wavegan_phase_shuffle(state: StateDict) -> Published:
-    """The same, apply_phaseshuffle; it takes features `[B, time, channels]`."""
+    """Imports `apply_phaseshuffle` of the same file, whose features are `[B, time, channels]`."""
     return Published(wavegan.PhaseShuffle, {}, state)
 
 
 def specgan_generator(state: StateDict) -> Published:
-    """The same, specgan.py, SpecGANGenerator; its spectrograms are `[B, frames, frequencies, 1]`."""
+    """Imports `SpecGANGenerator` of specgan.py, whose spectrograms are `[B, frames, frequencies, 1]`."""
     return Published(specgan.Generator, *_generator(state, "to_spectrogram"))
 
 
 def specgan_discriminator(state: StateDict) -> Published:
-    """The same, SpecGANDiscriminator; it takes spectrograms `[B, frames, frequencies, 1]`."""
+    """Imports `SpecGANDiscriminator` of specgan.py, whose spectrograms are `[B, frames, frequencies, 1]`."""
     return Published(specgan.Discriminator, *_discriminator(state))
 
 
-def _generator(state: StateDict, end: str) -> Told:
-    """Either generator, whose last layer we call `end`."""
+def _generator(state: StateDict, end: str) -> Parts:
+    """Returns the parts of either generator; `end` is our name of the last layer."""
     layers, (rows, latent_dim) = _layers(state, "upconv"), state["z_project.weight"].shape
     first, last = state["upconv_0.weight"], state[f"upconv_{layers - 1}.weight"]
     transposed = len(first) == rows // PLACES
@@ -73,7 +75,7 @@ def _generator(state: StateDict, end: str) -> Told:
     for place in range(layers - 1):
         names |= {f"upconv_{place}": f"up.{place}.{layer}", f"bn_{place + 1}": f"up.{place}.1"}
     weights = renamed(state, names)
-    for part in ("project.weight", "project.bias"):  # ours have the channels first
+    for part in ("project.weight", "project.bias"):  # our features have the channels first
         weights[part] = weights[part].reshape(PLACES, rows // PLACES, -1).transpose(0, 1).reshape_as(weights[part])
     normal = "bn_0.weight" in state
     settings = {
@@ -95,8 +97,8 @@ def _generator(state: StateDict, end: str) -> Told:
     return settings, weights, arguments
 
 
-def _discriminator(state: StateDict) -> Told:
-    """Either discriminator. Its batch normalisation always takes the batch's statistics: those that it keeps go."""
+def _discriminator(state: StateDict) -> Parts:
+    """Returns the parts of either discriminator; drops running statistics, which it does not use."""
     layers, (width, channels, kernel) = _layers(state, "downconv"), state["downconv_0.weight"].shape[:3]
     names = {"output": "judge"}
     for place in range(layers):
@@ -117,7 +119,7 @@ def _discriminator(state: StateDict) -> Told:
 
 
 def _layers(state: StateDict, name: str) -> int:
-    """How many layers of that name there are."""
+    """Returns the number of layers whose names start with `name`."""
     return sum(key.startswith(f"{name}_") and key.endswith(".weight") for key in state)
 
 
@@ -128,3 +130,4 @@ IMPORTERS = {
     "specgan/generator": specgan_generator,
     "specgan/discriminator": specgan_discriminator,
 }
+"""Importers by system and network."""

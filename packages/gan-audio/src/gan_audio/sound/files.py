@@ -1,64 +1,60 @@
-"""Sound files as users have them: of any rate, bit depth and number of channels, read in blocks, and nothing trusted.
+"""Reading of sound files of any sample rate, bit depth and number of channels, in blocks.
 
-libsndfile decodes. A file's rate, channels and length are checked before anything of it is, and no more of it is held
-than is asked for, so an hour takes no more memory than a second. Sound is float32 in [-1, 1], `[channels, samples]`.
+libsndfile decodes. The rate, the channels and the length of a file are checked before anything is decoded, and memory
+is used only for the part that is requested. Sound is float32 in [-1, 1], `[channels, samples]`.
 
-Sound is brought to another rate by soxr at its setting HQ: measured from 44,100 to 16,000 Hz, what lies above the new
-range comes back at -137 dB or less (torchaudio's default: -8 dB for a tone just above, and -118 dB with its long Kaiser
-window), it passes what lies below up to nine tenths, it needs no table that grows with the rates' ratio, and fed in
-blocks it gives bit for bit what it gives at once.
+Sound is resampled by soxr with its setting HQ. Measured from 44,100 to 16,000 Hz, its aliases are at -137 dB or less
+(torchaudio's default: -8 dB for a tone just above the new range, -118 dB with its long Kaiser window), and it passes
+frequencies up to 90 % of the new range. It needs no table that grows with the ratio of the rates, and gives the same
+result bit for bit in blocks and at once.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import struct
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from math import gcd
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gan_audio.sound.wav import read_wav_header
 from gan_core.data.files import Files, FolderFiles, open_member
 from gan_core.data.limits import DAMAGED
-from gan_core.errors import DataError, InputError, Unreadable, reason_of
-from gan_core.media.writing import replacing
+from gan_core.errors import Unreadable, count, reason_of
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+"""File name suffixes of sounds."""
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"})
-"""libsndfile's names of them; it reads others, which nobody needs and somebody could abuse."""
+"""Accepted formats, by libsndfile's names. Its other formats are rare, and would enlarge the attack surface."""
 MAX_BYTES = 2**36
+"""Maximum size of a sound file in bytes."""
 MAX_PACKED = 2**28
-"""The largest file of an archive that is read, in bytes: it is unpacked to memory."""
+"""Maximum size in bytes of a sound in an archive, which is unpacked to memory."""
 MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Minimum and maximum sample rate in Hz."""
 MAX_CHANNELS = 64
+"""Maximum number of channels."""
 MAX_SECONDS = 48 * 3600
+"""Maximum duration in seconds."""
 MIN_LENGTH = 32
-"""The fewest samples that are a sound: 2 ms at 16 kHz."""
+"""Minimum number of samples per channel: 2 ms at 16 kHz."""
 MAX_HELD = 2**28
-"""The most samples of all channels that are read in one piece: 1 GiB."""
+"""Maximum number of samples, of all channels together, that `read_sound` returns: 1 GiB."""
 LOUDEST = 16.0
-"""Floating-point samples beyond it (+24 dB) are on another scale than [-1, 1]; those below are cut at 1."""
-MAX_WAV = 2**32 - 2**12
-"""The most bytes of samples that are written to a WAV file, whose sizes have 32 bits; there is a header besides."""
+"""Maximum magnitude of floating-point samples, +24 dB. Larger ones are on another scale; others are clipped at 1."""
 BLOCK = 2**16
-"""Samples of each channel that are decoded at a time."""
-UNKNOWN = 2**31 - 2**16
-"""Sizes from here on are what programs write before a WAV whose length they do not know; some write 0."""
-MAX_PARTS = 1000
-"""Maximum number of chunks of a WAV file that are searched for its samples."""
-MISSING = 0.01
-"""Seconds that a WAV may be shorter than it says, which some programs count wrongly by a few bytes."""
+"""Number of samples per channel that are decoded at once."""
+TOLERANCE = 0.01
+"""Duration in seconds by which a WAV may be shorter than its header declares; some programs miscount a few bytes."""
 LEAD = 16 * 1152
-"""Samples that are decoded and left out before a place in the middle of an MP3: its frames borrow from those before."""
+"""Number of samples that are decoded before a position in an MP3, whose frames depend on earlier ones."""
 MARGIN = 256
-"""Samples before and after a slice that resampling it looks at, at the lower of both rates."""
+"""Number of samples before and after a slice that are resampled with it, at the lower of both rates."""
 
 
 class Header(NamedTuple):
@@ -90,88 +86,82 @@ def read_header(files: Files, name: str) -> Header:
 
 @contextmanager
 def opened(files: Files, name: str) -> Iterator[Any]:
-    """Opens a `soundfile.SoundFile` and checks its format, rate, channels and length; decodes nothing yet.
+    """Context with a `soundfile.SoundFile` whose format, rate, channels and length are checked; decodes nothing.
 
     Raises:
-        Unreadable: the file is empty, no sound file, beyond a limit, or damaged (also if this shows inside the `with`).
+        Unreadable: the file is empty, not a sound file, beyond a limit, or damaged (also if found inside the `with`).
     """
     in_folder = isinstance(files, FolderFiles)
     with guarded(), open_member(files, name, most_bytes=MAX_BYTES if in_folder else MAX_PACKED) as file:
         if not files.sizes[name]:
             raise Unreadable("the file is empty")
-        # A file of its own is read by libsndfile itself; a packed one from memory, as it is read back and forth.
+        # libsndfile reads a file by its descriptor, and a packed one from memory, because it seeks back and forth.
         with open_sound(file.fileno() if in_folder else io.BytesIO(file.read())) as sound:
             yield sound
 
 
 @contextmanager
 def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
-    """Opens a `soundfile.SoundFile` on an open file (or its descriptor), checked as in `opened`.
+    """Context with a `soundfile.SoundFile` of an open file or its descriptor, checked as in `opened`.
 
     Raises:
         Unreadable: see `opened`.
     """
     with guarded():
-        share = share_there(file)
+        present = fraction_present(file)
     with guarded(), import_module("soundfile").SoundFile(file, closefd=False) as sound:
         if sound.format == "MP3":
-            # soundfile seeks after every read where it can, and libsndfile then forgets what an MP3's frames borrow.
+            # Without this, soundfile seeks after every read, and libsndfile loses the state that MP3 frames need.
             sound.seekable = lambda: False
-        if sound.format not in FORMATS:
-            raise Unreadable(f"a file of the format {sound.format}; save it as {', '.join(SUFFIXES)}")
-        header = header_of(sound)
-        if not MIN_RATE <= header.sample_rate <= MAX_RATE:
-            raise Unreadable(f"{header.sample_rate:,} Hz; from {MIN_RATE:,} to {MAX_RATE:,} are read")
-        if header.channels > MAX_CHANNELS:
-            raise Unreadable(f"{header.channels:,} channels, at most {MAX_CHANNELS} are read")
-        if header.seconds > MAX_SECONDS:
-            raise Unreadable(f"{header.seconds / 3600:,.0f} hours long, at most {MAX_SECONDS // 3600} are read")
-        if header.length < MIN_LENGTH:
-            samples = f"{header.length} sample{'' if header.length == 1 else 's'}"
-            raise Unreadable(f"holds {samples}, and a sound has {MIN_LENGTH} or more")
-        if share is not None and (1 / share - 1) * header.seconds > MISSING:
-            raise Unreadable(f"damaged: ends after {header.seconds:.2f} of {header.seconds / share:.2f} s")
+        check_limits(sound, present)
         yield sound
 
 
-def share_there(file: int | IO[bytes]) -> float | None:
-    """The share of its samples that is left of a WAV that was cut short, of which libsndfile takes what there is.
+def check_limits(sound: Any, present: float | None) -> None:
+    """Checks the format, rate, channels and length of an open sound file.
 
-    None: it is whole, or no WAV, or its writer did not know how long it would be. The file stands at its start then.
+    Args:
+        sound: open file.
+        present: fraction of the samples that are present; see `fraction_present`.
+
+    Raises:
+        Unreadable: the file is beyond a limit, or cut short.
     """
-    if not isinstance(file, int):
-        share = _share_there(file.seek(0, os.SEEK_END), partial(_peeked, file))
-        file.seek(0)
-        return share
-    return _share_there(os.fstat(file).st_size, partial(os.pread, file))
+    header = header_of(sound)
+    if sound.format not in FORMATS:
+        raise Unreadable(f"the format is {sound.format}; expected {', '.join(SUFFIXES)}")
+    if not MIN_RATE <= header.sample_rate <= MAX_RATE:
+        raise Unreadable(f"the sample rate is {header.sample_rate:,} Hz; expected {MIN_RATE:,} to {MAX_RATE:,}")
+    if header.channels > MAX_CHANNELS:
+        raise Unreadable(f"has {header.channels:,} channels; the maximum is {MAX_CHANNELS}")
+    if header.seconds > MAX_SECONDS:
+        raise Unreadable(f"{header.seconds / 3600:,.0f} hours long; the maximum is {MAX_SECONDS // 3600}")
+    if header.length < MIN_LENGTH:
+        raise Unreadable(f"contains {count(header.length, 'sample')}; expected {MIN_LENGTH} or more")
+    if present is not None and (1 / present - 1) * header.seconds > TOLERANCE:
+        raise Unreadable(f"damaged: ends after {header.seconds:.2f} of {header.seconds / present:.2f} s")
 
 
-def _share_there(length: int, read_at: Callable[[int, int], bytes]) -> float | None:
-    kind, form = read_at(4, 0), read_at(4, 8)
-    if form != b"WAVE" or kind not in (b"RIFF", b"RIFX", b"RF64"):
-        return None
-    order, place, long = ">" if kind == b"RIFX" else "<", 12, 0
-    for _ in range(MAX_PARTS):
-        if len(head := read_at(8, place)) < 8:
-            return None
-        name, size = struct.unpack(f"{order}4sI", head)
-        place += 8
-        if name == b"data":
-            said = long if kind == b"RF64" and size == 2**32 - 1 else size if size < UNKNOWN else 0
-            return (length - place) / said if 0 < length - place < said else None
-        if name == b"ds64" and len(sizes := read_at(16, place)) == 16:
-            _, long = struct.unpack("<QQ", sizes)
-        place += size + size % 2
-    return None
+def fraction_present(file: int | IO[bytes]) -> float | None:
+    """Returns the fraction of the declared samples that a truncated WAV file contains; libsndfile does not report it.
 
-
-def _peeked(file: IO[bytes], count: int, place: int) -> bytes:
-    file.seek(place)
-    return file.read(count)
+    None if the file is complete, not a WAV file, or of unknown length. Seeks to the start of the file.
+    """
+    with open(file, "rb", closefd=False) if isinstance(file, int) else nullcontext(file) as stream:
+        stream.seek(0)
+        try:
+            header = read_wav_header(stream.read(12), stream.read, lambda size: stream.seek(size, os.SEEK_CUR))
+        except Unreadable:
+            return None  # libsndfile decides whether it can be read
+        finally:
+            length = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
+    found = length - header.place
+    return found / header.size if header.size and 0 < found < header.size else None
 
 
 def header_of(sound: Any) -> Header:
-    """What an open file says of itself."""
+    """Returns the header of an open file."""
     return Header(sound.samplerate, sound.channels, max(0, sound.frames))
 
 
@@ -183,18 +173,19 @@ def read_blocks(
     start: int = 0,
     length: int | None = None,
 ) -> Iterator[Tensor]:
-    """An open file from one sample to another, in blocks `[channels, n]`.
+    """Reads a part of an open file in blocks `[channels, n]`.
 
     Args:
-        sound: the file.
-        sample_rate: in Hz; the file's own if None.
-        channels: the file's own if None; one is the mean of all, and of one are made as many as are asked for.
-        start: the first sample, at the file's own rate.
-        length: how many, at the file's own rate; None is all that follow.
+        sound: open file.
+        sample_rate: sample rate of the result in Hz (default: the file's).
+        channels: number of channels of the result (default: the file's). For 1, all channels are averaged; a file
+            with one channel is copied to several.
+        start: first sample, at the file's rate.
+        length: number of samples, at the file's rate (default: to the end).
 
     Raises:
-        Unreadable: it is damaged, ends before its time, holds values that are not finite or on another scale, or its
-            channels cannot become those.
+        Unreadable: the file is damaged, ends too early, contains values that are not finite or on another scale, or
+            its channels cannot be converted.
     """
     header = header_of(sound)
     wanted = channels or header.channels
@@ -202,14 +193,10 @@ def read_blocks(
     left = header.length - start if length is None else length
     resampler = None
     if sample_rate not in (None, header.sample_rate):
-        mixed = min(wanted, header.channels)  # of one channel others are made after it
+        mixed = min(wanted, header.channels)  # copies of one channel are made after resampling
         resampler = import_module("soxr").ResampleStream(header.sample_rate, sample_rate, mixed, "float32", "HQ")
     with guarded():
-        place = max(0, start - LEAD) if sound.format == "MP3" else start
-        sound.seek(place)
-        if place < start:
-            _decoded(sound, start - place, header, place)
-            place = start
+        place = _seek(sound, start, header)
         while left > 0:
             block = _decoded(sound, min(left, BLOCK), header, place)
             left, place = left - block.shape[1], place + block.shape[1]
@@ -221,6 +208,15 @@ def read_blocks(
                 yield block.clamp(-1, 1).expand(wanted, -1)
 
 
+def _seek(sound: Any, start: int, header: Header) -> int:
+    """Seeks to a sample, in an MP3 by decoding some samples before it. Returns `start`."""
+    place = max(0, start - LEAD) if sound.format == "MP3" else start
+    sound.seek(place)
+    if place < start:
+        _decoded(sound, start - place, header, place)
+    return start
+
+
 def read_sound(
     files: Files,
     name: str,
@@ -230,29 +226,31 @@ def read_sound(
     start: int = 0,
     length: int | None = None,
 ) -> Tensor:
-    """A sound, or a slice of it, in one piece: `[channels, length]`.
+    """Reads a sound, or a slice of it, as one tensor `[channels, length]`.
 
-    A slice is what the whole has at its place, to rounding, whatever the rates.
+    At every sample rate, a slice equals the same part of the whole sound, to rounding.
 
     Args:
-        files: the folder or archive.
-        name: of the file in it.
-        sample_rate: in Hz; the file's own if None.
+        files: folder or archive.
+        name: name of the file in it.
+        sample_rate: sample rate of the result in Hz (default: the file's).
         channels: see `read_blocks`.
-        start: the first sample, at the rate that is asked for.
-        length: how many, at that rate; None is all that follow.
+        start: first sample, at the rate of the result.
+        length: number of samples, at the rate of the result (default: to the end).
 
     Raises:
-        Unreadable: see `opened` and `read_blocks`, or it is too long to be held.
+        Unreadable: see `opened` and `read_blocks`; or the result is too large for memory.
     """
     with opened(files, name) as sound:
         header = header_of(sound)
         rate = sample_rate or header.sample_rate
         length = header.length_at(rate) - start if length is None else length
         if (held := length * (channels or header.channels)) > MAX_HELD:
-            raise Unreadable(f"{held:,} samples in one piece, at most {MAX_HELD:,} are held; read it in blocks")
+            raise Unreadable(f"{held:,} samples; at most {MAX_HELD:,} can be read at once. Read it in blocks")
+        # `up` samples of the result have the duration of `down` samples of the file: the slice that is resampled
+        # starts at a common multiple, so that the phase of the resampler is that of the whole sound.
         common = gcd(rate, header.sample_rate)
-        up, down = rate // common, header.sample_rate // common  # `up` samples of ours begin where `down` of its do
+        up, down = rate // common, header.sample_rate // common
         before, after = -(-MARGIN * up // min(up, down)), -(-MARGIN * down // min(up, down))
         period = max(0, start - before) // up
         end = min(header.length, -(-(start + length) * down // up) + after)
@@ -263,14 +261,14 @@ def read_sound(
         return torch.cat(list(blocks), dim=1)[:, skipped : skipped + length]
 
 
-def check_channels(have: int, wanted: int) -> None:
-    """Makes sure that channels can become others: as many, their mean, or copies of one.
+def check_channels(given: int, wanted: int) -> None:
+    """Checks that channels can be converted: to the same number, to their mean, or from one to copies.
 
     Raises:
         Unreadable: they cannot.
     """
-    if wanted not in (1, have) and have != 1:
-        raise Unreadable(f"has {have} channels, of which {wanted} cannot be made; ask for 1 or {have}")
+    if wanted not in (1, given) and given != 1:
+        raise Unreadable(f"has {given} channels, which cannot be converted to {wanted}; use 1 or {given}")
 
 
 def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) -> tuple[int, int]:
@@ -279,7 +277,7 @@ def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) ->
     Args:
         blocks: the sound, `[channels, n]` each.
         sample_rate: sample rate in Hz.
-        decibels: a hundredth of a second is silent if its mean power is at least this far below the loudest one's.
+        decibels: 10 ms are silent if their mean power is at least this far below that of the loudest 10 ms.
 
     Returns:
         The first sample, and the one after the last.
@@ -301,101 +299,33 @@ def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) ->
     power = torch.cat(powers)
     loud = torch.nonzero(power > power.max() * 10 ** (-decibels / 10)).flatten()
     if not len(loud):
-        raise Unreadable("is silent from beginning to end")
+        raise Unreadable("is silent throughout")
     return int(loud[0]) * step, min((int(loud[-1]) + 1) * step, length)
-
-
-class WavWriter:
-    """Writes sound to a WAV file in parts, as 16-bit PCM: what was read from such a file comes out as it was.
-
-    Attributes:
-        clipped: samples so far that lay beyond [-1, 1], which were cut there, or were not finite, which became 0.
-
-    Args:
-        sound: what takes 16-bit samples `[n, channels]`.
-        path: of the file; None is a pipe, whose header says no size.
-    """
-
-    def __init__(self, sound: Any, path: Path | None = None):
-        self._sound, self._path, self._bytes = sound, path, 0
-        self.clipped = 0
-
-    def write(self, audio: Tensor) -> None:
-        """Appends sound `[channels, n]`.
-
-        Raises:
-            InputError: the file would be larger than a WAV can be.
-        """
-        self._bytes += 2 * audio.numel()
-        if self._path is not None and self._bytes > MAX_WAV:
-            remedy = "cut the sound into parts, or write raw samples to standard output"
-            raise InputError(f"{self._path}: longer than a WAV file can be, {MAX_WAV / 2**30:.1f} GiB; {remedy}")
-        audio = audio.detach().float().cpu()
-        self.clipped += int((~(audio.abs() <= 1)).sum())
-        levels = audio.nan_to_num(0.0, 2.0, -2.0).mul(2**15).round().clamp(-(2**15), 2**15 - 1)
-        self._sound.write(levels.short().T.numpy())
-
-
-@contextmanager
-def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWriter]:
-    """Within it, a WAV file is written in parts under a temporary name; then it takes its place, whole or not at all.
-
-    Raises:
-        InputError: nothing can be written there, or it becomes larger than a WAV can be.
-        GanError: the disk is full or broken.
-    """
-    soundfile = import_module("soundfile")
-    with replacing(path) as partial, partial.open("xb") as file:
-        try:
-            with soundfile.SoundFile(file, "w", sample_rate, channels, "PCM_16", format="WAV") as sound:
-                yield WavWriter(sound, path)
-        except soundfile.LibsndfileError as error:
-            raise OSError(reason_of(error)) from error
-
-
-def write_wav(path: Path, audio: Tensor, sample_rate: int) -> int:
-    """Writes sound `[channels, samples]` in [-1, 1] as a WAV file of 16-bit PCM, whole or not at all.
-
-    Returns:
-        How many samples were cut or not finite: see `WavWriter`.
-
-    Raises:
-        DataError: it has no channels, or no samples.
-        InputError: nothing can be written there, or it is longer than a WAV can be.
-        GanError: the disk is full or broken.
-    """
-    if audio.ndim != 2 or not audio.numel():
-        raise DataError(f"{path}: a sound is [channels, samples], and this is {list(audio.shape)}")
-    with open_wav(path, sample_rate=sample_rate, channels=len(audio)) as writer:
-        writer.write(audio)
-    return writer.clipped
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turns what libsndfile and the archive readers raise on damaged content into `Unreadable`."""
+    """Context that turns errors of libsndfile and of archive readers on damaged content into `Unreadable`."""
     try:
         yield
     except DAMAGED as error:
-        reason = getattr(error, "error_string", None)  # of libsndfile: its message alone, without the file object
+        reason = getattr(error, "error_string", None)  # libsndfile's message without the name of the file object
         if reason == "Format not recognised.":
-            raise Unreadable("no sound that can be read, or damaged at its start") from error
+            raise Unreadable("not a readable sound file, or damaged at its start") from error
         raise Unreadable(str(reason).removeprefix("Error : ").rstrip(".") if reason else reason_of(error)) from error
 
 
 def _decoded(sound: Any, length: int, header: Header, place: int) -> Tensor:
-    """The next samples `[channels, length]`, from that place on, checked."""
+    """Decodes and checks the next samples `[channels, length]`, which start at `place`."""
     block = torch.from_numpy(sound.read(length, dtype="float32", always_2d=True)).T
     if block.shape[1] < length:
         ends = (place + block.shape[1]) / header.sample_rate
         raise Unreadable(f"damaged: ends after {ends:.2f} of {header.seconds:.2f} s")
     peak = float(block.abs().max())
-    if peak <= LOUDEST:  # not so if it is not a number
+    if peak <= LOUDEST:  # false for NaN
         return block
     bad = torch.nonzero(~(block.abs() <= LOUDEST).all(dim=0))[0]
     when = f"from {(place + int(bad)) / header.sample_rate:.3f} s on"
     if not block.isfinite().all():
-        raise Unreadable(f"holds values that are not finite, {when}")
-    raise Unreadable(
-        f"holds values up to {peak:,.0f}, {when}, on another scale than [-1, 1]; scale them, or save as PCM"
-    )
+        raise Unreadable(f"contains values that are not finite, {when}")
+    raise Unreadable(f"contains values up to {peak:,.0f}, {when}; expected [-1, 1], so scale them or save as PCM")

@@ -1,4 +1,4 @@
-"""What is in a sound or mel file: what it is, how long and how loud, and how it looks."""
+"""Description of sound and mel files: format, duration, level, clipping and silence, and a spectrogram picture."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gan_audio.media import EDGE, FOOT, LEFT, PAPER, in_few_colours, name_frequencies, name_times
-from gan_audio.mel.contract import read_mel
+from gan_audio.mel.files import read_mel
 from gan_audio.sound.files import read_blocks
-from gan_audio.sound.pipes import FileSound, opened
+from gan_audio.sound.pipes import FileSound, open_sound_file
 from gan_audio.sound.spectrogram import HIGHEST, LOWEST, colours, frame_size, levels
 from gan_core.errors import DataError, Unreadable
 from gan_core.media.writing import replacing
 
 QUIET = -60.0
-"""The level in dB of full scale below which a hundredth of a second is silence."""
+"""Level in dB of full scale below which 10 ms count as silent."""
 PICTURE = (800, 300)
-"""Width and height of a spectrogram's picture, in pixels."""
+"""Width and height of a spectrogram in pixels, without its axes."""
 
 
 def inspect_mel(path: Path) -> dict[str, Any]:
-    """A mel file's contract and length.
+    """Returns the contract and the length of a mel file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     mel, contract = read_mel(path)
     frames = mel.shape[2]
@@ -42,77 +43,99 @@ def inspect_mel(path: Path) -> dict[str, Any]:
 
 
 def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
-    """What a sound file is and how loud.
+    """Returns the format and the levels of a sound file, and draws its spectrogram if requested.
 
-    Levels are in dB of full scale, 1: a sine that just reaches it has a peak of 0 and an RMS of -3.01 dB; None is
-    silence. What lies beyond full scale is cut there, as it is wherever sounds are read. `clipped` counts the samples
-    of all channels that are as large as can be, and `silent` is the share of hundredths of a second below `QUIET`.
+    `peak` and `rms` are in dB of full scale, so that a sine of amplitude 1 has a peak of 0 and an RMS of -3.01 dB, or
+    None for digital silence. Values beyond full scale are clipped, as wherever sounds are read. `clipped` is the number
+    of samples in all channels at full scale, `silent` the share of 10 ms below `QUIET`.
 
     Args:
-        path: the file.
-        picture: where the spectrogram of its channels' mean is drawn, a PNG.
+        path: sound file.
+        picture: output .png file for the spectrogram of the mean of all channels.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the sound cannot be read.
         InputError: the picture cannot be written.
     """
     try:
         sound = FileSound(path)
-        rate, step = sound.sample_rate, max(1, sound.sample_rate // 100)
-        whole = sound.bits is None or sound.encoding in ("FLOAT", "DOUBLE")
-        largest = 1.0 if whole else 1 - 2.0 ** (1 - min(sound.bits or 0, 24))
-        peak, squares, clipped, silent, parts = 0.0, 0.0, 0, 0, 0
-        columns = Columns(sound.length, rate)
-        held = torch.empty(sound.channels, 0)
-        with opened(path) as file:
+        meter, frames = Meter(sound), SpectrogramFrames(sound.length, sound.sample_rate)
+        with open_sound_file(path) as file:
             for block in read_blocks(file):
-                peak, clipped = max(peak, float(block.abs().max())), clipped + int((block.abs() >= largest).sum())
-                squares += float(block.double().square().sum())
-                columns.add(block.mean(dim=0).numpy())
-                held = torch.cat([held, block], dim=1)
-                parted = held.shape[1] // step * step
-                powers = held[:, :parted].reshape(sound.channels, -1, step).square().mean(dim=(0, 2))
-                silent, parts = silent + int((powers < 10 ** (QUIET / 10)).sum()), parts + len(powers)
-                held = held[:, parted:]
+                meter.add(block)
+                frames.add(block.mean(dim=0).numpy())
     except Unreadable as error:
         raise DataError(f"{path}: {error}") from error
     if picture is not None:
-        columns.draw(picture)
+        frames.draw(picture)
     return {
         "format": sound.format,
         "encoding": sound.encoding,
-        "sample_rate": rate,
+        "sample_rate": sound.sample_rate,
         "channels": sound.channels,
         "bits": sound.bits,
-        "seconds": sound.length / rate,
-        "peak": _decibels(peak),
-        "rms": _decibels(math.sqrt(squares / (sound.length * sound.channels))),
-        "clipped": clipped,
-        "silent": silent / parts if parts else None,
+        "seconds": sound.length / sound.sample_rate,
+        **meter.levels(),
     }
+
+
+class Meter:
+    """Levels of a sound that is read in blocks.
+
+    Args:
+        sound: the sound, whose encoding determines full scale.
+    """
+
+    def __init__(self, sound: FileSound):
+        self.samples = sound.length * sound.channels
+        self.step = max(1, sound.sample_rate // 100)  # 10 ms
+        unlimited = sound.bits is None or sound.encoding in ("FLOAT", "DOUBLE")
+        self.full_scale = 1.0 if unlimited else 1 - 2.0 ** (1 - min(sound.bits or 0, 24))
+        self.peak, self.squares, self.clipped, self.silent, self.steps = 0.0, 0.0, 0, 0, 0
+        self.held = torch.empty(sound.channels, 0)
+
+    def add(self, block: Tensor) -> None:
+        """Adds the next samples `[channels, n]`."""
+        self.peak = max(self.peak, float(block.abs().max()))
+        self.clipped += int((block.abs() >= self.full_scale).sum())
+        self.squares += float(block.double().square().sum())
+        self.held = torch.cat([self.held, block], dim=1)
+        whole = self.held.shape[1] // self.step * self.step
+        powers = self.held[:, :whole].reshape(len(self.held), -1, self.step).square().mean(dim=(0, 2))
+        self.silent, self.steps = self.silent + int((powers < 10 ** (QUIET / 10)).sum()), self.steps + len(powers)
+        self.held = self.held[:, whole:]
+
+    def levels(self) -> dict[str, float | int | None]:
+        """Returns the levels of the whole sound; see `inspect_sound`."""
+        return {
+            "peak": _decibels(self.peak),
+            "rms": _decibels(math.sqrt(self.squares / self.samples)),
+            "clipped": self.clipped,
+            "silent": self.silent / self.steps if self.steps else None,
+        }
 
 
 def _decibels(amplitude: float) -> float | None:
     return 20 * math.log10(amplitude) if amplitude else None
 
 
-class Columns:
-    """A spectrogram's frames, picked from a sound that comes in blocks: one in the middle of every column.
+class SpectrogramFrames:
+    """Frames for a spectrogram of a sound that is read in blocks, one at the centre of each column of the picture.
 
     Args:
-        length: of the sound in samples.
-        sample_rate: in Hz.
+        length: number of samples of the sound.
+        sample_rate: sample rate in Hz.
     """
 
     def __init__(self, length: int, sample_rate: int):
         self.length, self.sample_rate, self.size = length, sample_rate, frame_size(sample_rate)
         self.starts = ((np.arange(PICTURE[0]) + 0.5) * length / PICTURE[0]).astype(int) - self.size // 2
-        self.place = -self.size // 2  # of the first sample that is held
+        self.place = -self.size // 2  # index of the first held sample
         self.held = np.zeros(self.size // 2, np.float32)
         self.frames: list[NDArray[np.float32]] = []
 
     def add(self, block: NDArray[np.float32]) -> None:
-        """The sound's next samples `[n]`."""
+        """Adds the next samples `[n]`."""
         self.held = np.concatenate([self.held, block])
         while len(self.frames) < PICTURE[0]:
             start = self.starts[len(self.frames)] - self.place
@@ -123,10 +146,10 @@ class Columns:
             self.frames.append(self.held[start : start + self.size].copy())
 
     def draw(self, path: Path) -> None:
-        """Writes the picture, with its axes, once the sound is over.
+        """Writes the picture with its axes after the whole sound has been added.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the picture cannot be written.
         """
         from PIL import Image, ImageDraw
 

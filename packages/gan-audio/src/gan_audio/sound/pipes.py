@@ -1,6 +1,6 @@
-"""Sounds and mels as they come, from files and through pipes, block by block; and sound into pipes.
+"""Sounds and mels from files and pipes, block by block, and sound to pipes.
 
-A pipe cannot be gone back in, and what writes into it may not know how much will come.
+Pipes cannot seek, and the program that writes to one may not know the length of the sound.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan_audio.mel.contract import MEL_BYTES, MelContract, read_mel
-from gan_audio.sound.files import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE, UNKNOWN, header_of, open_sound, read_blocks
+from gan_audio.mel.contract import MelContract
+from gan_audio.mel.files import MEL_BYTES, read_mel
+from gan_audio.sound.files import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE, header_of, open_sound, read_blocks
+from gan_audio.sound.wav import MAX_CHUNK_BYTES, WavHeader, read_wav_header, streamed_wav_header
 from gan_core.errors import DataError, InputError, Unreadable, count, writing
 from gan_core.jobs import send
 
 PIPE_BYTES = 2**16
-"""Maximum number of bytes read from a pipe at once, which is a pipe's capacity."""
-HEADER_BYTES = 2**20
-"""Maximum size of a part of a WAV header, in bytes."""
-HEADER_PARTS = 64
-"""Maximum number of parts of a WAV header."""
+"""Maximum number of bytes that are read from a pipe at once: a pipe's capacity."""
+PCM, IEEE_FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+"""Formats of samples in WAV headers. "Extensible" headers contain the actual format in a later field."""
 BITS = {
     "PCM_U8": 8,
     "PCM_S8": 8,
@@ -41,26 +41,26 @@ BITS = {
     "ULAW": 8,
     "ALAW": 8,
 }
-"""Bits per sample of libsndfile's encodings; lossy ones have none."""
+"""Bits per sample, by libsndfile's encoding. Lossy encodings are not listed."""
 
 
 class Raw(NamedTuple):
-    """Format of raw samples, signed 16-bit numbers: sample rate in Hz and number of channels."""
+    """Format of raw signed 16-bit samples: sample rate in Hz and number of channels."""
 
     sample_rate: int
     channels: int
 
     @classmethod
     def parse(cls, text: str) -> Raw:
-        """Of `RATE:CHANNELS:s16`.
+        """Parses `RATE:CHANNELS:s16`.
 
         Raises:
-            InputError: it is written otherwise, or not 16-bit.
+            InputError: the text has another form.
         """
         rate, _, rest = text.partition(":")
         channels, _, form = rest.partition(":")
         if form != "s16" or not (rate.isdecimal() and channels.isdecimal()):
-            raise InputError(f"`--raw` is {text}; write RATE:CHANNELS:s16, for instance 22050:1:s16: no other is read")
+            raise InputError(f"`--raw` is {text}; expected RATE:CHANNELS:s16, for example 22050:1:s16")
         return cls(int(rate), int(channels))
 
 
@@ -68,7 +68,18 @@ class Raw(NamedTuple):
 
 
 class FileSound:
-    """A sound file, of which nothing is decoded yet: its rate in Hz, its channels, and the bits of a sample.
+    """A sound file that is not decoded yet.
+
+    Attributes:
+        sample_rate: sample rate in Hz.
+        channels: number of channels.
+        length: number of samples per channel.
+        format: libsndfile's name of the file format.
+        encoding: libsndfile's name of the encoding of samples.
+        bits: bits per sample; None for lossy encodings.
+
+    Args:
+        path: the file.
 
     Raises:
         Unreadable: see `gan_audio.sound.files.opened`.
@@ -76,23 +87,23 @@ class FileSound:
 
     def __init__(self, path: Path):
         self.path = path
-        with opened(path) as sound:
+        with open_sound_file(path) as sound:
             self.sample_rate, self.channels, self.length = header_of(sound)
             self.format, self.encoding = str(sound.format), str(sound.subtype)
         self.bits = BITS.get(self.encoding)
 
     def blocks(self, sample_rate: int) -> Iterator[Tensor]:
-        """Blocks `[1, n]` of the channels' mean at a rate; see `gan_audio.sound.files.read_blocks`."""
-        with opened(self.path) as sound:
+        """Yields the mean of all channels in blocks `[1, n]`; see `gan_audio.sound.files.read_blocks`."""
+        with open_sound_file(self.path) as sound:
             yield from read_blocks(sound, sample_rate=sample_rate, channels=1)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A `soundfile.SoundFile` of a file, checked as in `gan_audio.sound.files.opened`.
+def open_sound_file(path: Path) -> Iterator[Any]:
+    """Context with a `soundfile.SoundFile` of a file, checked as in `gan_audio.sound.files.opened`.
 
     Raises:
-        Unreadable: see there.
+        Unreadable: see `gan_audio.sound.files.opened`.
     """
     try:
         file = path.open("rb")
@@ -106,18 +117,18 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 class PipedSound:
-    """Sound that comes through a pipe as PCM, once, and perhaps without end.
+    """PCM sound from a pipe, which can be read once and may be endless.
 
     Args:
-        file: the pipe, where the samples begin.
-        sample_rate: in Hz.
-        channels: how many.
-        bits: of a sample; 8 of them are unsigned.
+        file: pipe, at the first sample.
+        sample_rate: sample rate in Hz.
+        channels: number of channels.
+        bits: bits per sample; 8-bit samples are unsigned.
         floating: whether samples are floating-point numbers.
-        size: of all samples in bytes; None where it is not known.
+        size: size of all samples in bytes; None if unknown.
 
     Raises:
-        Unreadable: the rate or the channels are beyond a limit, or samples of that kind are not read.
+        Unreadable: the rate or the number of channels is beyond a limit, or the sample format is not supported.
     """
 
     def __init__(
@@ -131,19 +142,19 @@ class PipedSound:
         size: int | None = None,
     ):
         if not MIN_RATE <= sample_rate <= MAX_RATE:
-            raise Unreadable(f"{sample_rate:,} Hz; from {MIN_RATE:,} to {MAX_RATE:,} are read")
+            raise Unreadable(f"the sample rate is {sample_rate:,} Hz; expected {MIN_RATE:,} to {MAX_RATE:,}")
         if not 1 <= channels <= MAX_CHANNELS:
-            raise Unreadable(f"{channels:,} channels; from 1 to {MAX_CHANNELS} are read")
+            raise Unreadable(f"has {channels:,} channels; expected 1 to {MAX_CHANNELS}")
         if bits not in ((32, 64) if floating else (8, 16, 24, 32)):
-            raise Unreadable(f"samples of {bits} bits, which are not read; send 16-bit PCM")
+            raise Unreadable(f"samples of {bits} bits are not supported; send 16-bit PCM")
         self.file, self.sample_rate, self.channels, self.bits = file, sample_rate, channels, bits
         self.floating, self.size = floating, size
 
     def blocks(self, sample_rate: int) -> Iterator[Tensor]:
-        """Blocks `[1, n]` of the channels' mean at a rate, as soon as they come.
+        """Yields the mean of all channels at a sample rate in blocks `[1, n]`, as soon as they arrive.
 
         Raises:
-            Unreadable: it ends before its time, or holds values that are not finite or on another scale.
+            Unreadable: the sound ends too early, or contains values that are not finite or on another scale.
         """
         if sample_rate == self.sample_rate:
             yield from (block.clamp(-1, 1) for block in self._mixed())
@@ -166,7 +177,9 @@ class PipedSound:
             seconds = [size // frame / self.sample_rate for size in (done, self.size)]
             raise Unreadable(f"damaged: ends after {seconds[0]:.2f} of {seconds[1]:.2f} s")
         if held:
-            raise Unreadable(f"ends within a sample: is it of {count(self.channels, 'channel')}, {self.bits}-bit?")
+            raise Unreadable(
+                f"ends within a sample; check that it is {self.bits}-bit PCM with {count(self.channels, 'channel')}"
+            )
 
     def _next(self, done: int) -> bytes:
         """Returns the available bytes, waiting for at least one."""
@@ -175,9 +188,9 @@ class PipedSound:
         return read(wanted) if wanted else b""
 
     def _check(self, samples: Tensor, place: int) -> None:
-        if not bool((samples.abs() <= LOUDEST).all()):  # not so if one is not a number
+        if not bool((samples.abs() <= LOUDEST).all()):  # false for NaN
             when = f"within {len(samples):,} samples from {place / self.sample_rate:.3f} s on"
-            raise Unreadable(f"holds values that are not finite, or on another scale than [-1, 1], {when}")
+            raise Unreadable(f"contains values that are not finite, or far beyond [-1, 1], {when}")
 
 
 def _filled(resampled: NDArray[np.float32]) -> Iterator[Tensor]:
@@ -186,29 +199,33 @@ def _filled(resampled: NDArray[np.float32]) -> Iterator[Tensor]:
 
 
 def _numbers(data: bytes, bits: int, floating: bool) -> Tensor:
-    """Samples as float32, whole numbers from -1 up to 1."""
+    """Returns samples as float32; integers are scaled to [-1, 1)."""
     if floating:
         return torch.frombuffer(bytearray(data), dtype=torch.float32 if bits == 32 else torch.float64).float()
     if bits == 8:
         return (torch.frombuffer(bytearray(data), dtype=torch.uint8).float() - 128) / 128
     size = bits // 8
-    wide = np.zeros((len(data) // size, 4), np.uint8)  # 32 bits, of which the upper ones are theirs
+    wide = np.zeros((len(data) // size, 4), np.uint8)  # the upper bytes of 32-bit integers
     wide[:, 4 - size :] = np.frombuffer(data, np.uint8).reshape(-1, size)
     return torch.from_numpy(wide.view(np.int32)[:, 0]).float() / 2**31
 
 
 class GivenMel(NamedTuple):
-    """A mel's contract, and how it is read, `[1, mels, frames]`."""
+    """A mel as an input: its contract, and a function that reads it, `[1, mels, frames]`."""
 
     contract: MelContract
     read: Callable[[], Tensor]
 
 
-def receive(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
-    """Reads a pipe: raw samples, a WAV file while it is written, or a mel file.
+def read_pipe(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
+    """Reads the start of a pipe: raw samples, a WAV file, perhaps while it is written, or a mel file.
+
+    Args:
+        file: the pipe.
+        raw: format of raw samples; None to detect a WAV or mel file.
 
     Raises:
-        Unreadable: it is neither, or damaged.
+        Unreadable: it is none of them, or damaged.
     """
     if raw is not None:
         return PipedSound(file, raw.sample_rate, raw.channels)
@@ -216,44 +233,35 @@ def receive(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
     if not head:
         raise Unreadable("is empty")
     if head[8:9] == b"{":
-        return _received_mel(head, file)
+        return _read_mel(head, file)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        raise Unreadable("is neither a WAV nor a mel file; for raw samples, give `--raw RATE:CHANNELS:s16`")
-    (whole,) = struct.unpack("<I", head[4:8])
-    form, place = None, 4  # in the file as its size counts it
-    for _ in range(HEADER_PARTS):
-        name, size = struct.unpack("<4sI", _exactly(file, 8))
-        place += 8
-        if name == b"data":
-            break
-        if size > HEADER_BYTES:
-            raise Unreadable(f"damaged: its header has a part of {size:,} bytes")
-        part = _exactly(file, size + size % 2)
-        place += len(part)
-        form = part if name == b"fmt " else form
-    else:
-        raise Unreadable(f"damaged: no samples follow the first {HEADER_PARTS} parts of its header")
-    if form is None or len(form) < 16:
-        raise Unreadable("damaged: its header does not say what its samples are")
-    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", form[:16])
-    if kind == 0xFFFE and len(form) >= 26:  # "extensible", which says it further on
-        (kind,) = struct.unpack("<H", form[24:26])
-    if kind not in (1, 3):
-        raise Unreadable(f"a WAV whose samples are compressed (format {kind}); send 16-bit PCM")
-    if size == 0 and place < whole < UNKNOWN:  # what follows is no sound, but other parts
-        raise Unreadable("holds no samples")
-    known = 0 < size < UNKNOWN
-    return PipedSound(file, rate, channels, bits, floating=kind == 3, size=size if known else None)
+        convert = "convert other formats first (`ffmpeg -i IN -f wav -`)"
+        raise Unreadable(f"not a WAV or mel file; {convert}, or use `--raw RATE:CHANNELS:s16` for raw samples")
+    return _read_wav(read_wav_header(head, file.read, lambda size: _skip(file, size)), file)
 
 
-def _exactly(file: IO[bytes], size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
+def _read_wav(header: WavHeader, file: IO[bytes]) -> PipedSound:
+    """Returns the sound of a WAV file, of which the header has been read."""
+    if len(header.form) < 16:
+        raise Unreadable("damaged: its header does not define the format of the samples")
+    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", header.form[:16])
+    if kind == EXTENSIBLE and len(header.form) >= 26:
+        (kind,) = struct.unpack("<H", header.form[24:26])
+    if kind not in (PCM, IEEE_FLOAT):
+        raise Unreadable(f"the samples are compressed (format {kind}); send 16-bit PCM")
+    if header.size == 0:
+        raise Unreadable("contains no samples")
+    return PipedSound(file, rate, channels, bits, floating=kind == IEEE_FLOAT, size=header.size)
+
+
+def _skip(file: IO[bytes], size: int) -> None:
+    if size > MAX_CHUNK_BYTES:
+        raise Unreadable(f"damaged: its header has a chunk of {size:,} bytes")
+    if len(file.read(size)) < size:
         raise Unreadable("damaged: ends within its header")
-    return data
 
 
-def _received_mel(head: bytes, file: IO[bytes]) -> GivenMel:
+def _read_mel(head: bytes, file: IO[bytes]) -> GivenMel:
     with tempfile.TemporaryDirectory() as folder, writing(folder):
         path = Path(folder, "mel")
         with path.open("wb") as spool:
@@ -274,14 +282,12 @@ class StandardOutput:
     """Output of a `WavWriter` that writes mono 16-bit PCM to standard output instead of a file.
 
     Args:
-        sample_rate: in Hz.
-        raw: whether no WAV header comes before. That says that the length is not known, as those of pipes do.
+        sample_rate: sample rate in Hz.
+        raw: whether to omit the WAV header, which declares an unknown length.
     """
 
     def __init__(self, sample_rate: int, *, raw: bool):
-        form = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-        endless = struct.pack("<I", 2**32 - 1)
-        self.header = b"" if raw else b"RIFF" + endless + b"WAVEfmt " + form + b"data" + endless
+        self.header = b"" if raw else streamed_wav_header(sample_rate)
 
     def write(self, samples: NDArray[np.int16]) -> None:
         """Writes samples `[n, 1]`."""

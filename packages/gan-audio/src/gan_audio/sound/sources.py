@@ -26,7 +26,7 @@ from gan_audio.sound.files import (
     read_header,
     read_sound,
 )
-from gan_audio.specs import SoundSpec
+from gan_audio.sound.spec import SoundSpec
 from gan_core import draws
 from gan_core.data import Batch, Items, Source, Spec, expect
 from gan_core.data.files import Files, names_ending, nothing_readable, skip

@@ -1,4 +1,4 @@
-"""Spectrograms to look at: levels over time and frequency, and their colours."""
+"""Spectrogram pictures: levels over time and frequency, axis ticks and colours."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from gan_audio.mel.contract import htk_hz, htk_mel
 Array = NDArray[np.float64]
 
 WINDOW = 0.032
-"""Seconds of a frame: short enough for a drum's attack, long enough for a voice's harmonics."""
+"""Target length of a frame in seconds: short enough for the attack of a drum, long enough for a voice's harmonics."""
 LOWEST, HIGHEST = -90.0, -10.0
-"""Levels that are black and white, in dB; the same in all pictures, so that they can be compared."""
+"""Levels in dB that are drawn in black and white; the same in all pictures, which makes them comparable."""
 START, ROTATIONS, HUE = 0.5, -0.9, 1.2
-"""Of the colours' helix: from dark blue by green and orange to white."""
+"""Parameters of the cubehelix colours: from dark blue through green and orange to white."""
 TICKS = (100, 200, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
-"""Frequencies that an axis may name, in Hz."""
+"""Candidate tick frequencies of an axis in Hz."""
 
 
 def levels(audio: Array, sample_rate: int, *, rows: int, columns: int, seconds: float | None = None) -> Array:
-    """The level of each band at each time, in dB relative to a sine of amplitude 1.
+    """Computes the level of each band at each time in dB, relative to a sine of amplitude 1.
 
-    A band's level is the mean power of the spectrum within it.
+    The level of a band is the mean power of the spectrum within it.
 
     Args:
         audio: `[samples]`.
-        sample_rate: in Hz.
-        rows: bands, evenly spaced on the mel scale (HTK's) from 0 to half the rate.
-        columns: frames, evenly spaced over the time.
-        seconds: the time; that of the audio if None.
+        sample_rate: sample rate in Hz.
+        rows: number of bands, evenly spaced on HTK's mel scale from 0 to half the sample rate.
+        columns: number of frames, evenly spaced in time.
+        seconds: duration of the picture (default: that of the audio).
 
     Returns:
-        `[rows, columns]`, the lowest band first; `LOWEST` at least.
+        `[rows, columns]`, the lowest band first, and at least `LOWEST`.
     """
     size = frame_size(sample_rate)
     length = len(audio) if seconds is None else round(seconds * sample_rate)
@@ -47,7 +47,7 @@ def levels(audio: Array, sample_rate: int, *, rows: int, columns: int, seconds: 
     mels = torch.linspace(0, htk_mel(sample_rate / 2), rows + 1, dtype=torch.float64)
     edges = htk_hz(mels).numpy() * size / sample_rate  # in bins
     below = np.concatenate([np.zeros((columns, 1)), np.cumsum(power, axis=1)], axis=1)
-    bins = np.arange(below.shape[1]) - 0.5  # where each bin begins
+    bins = np.arange(below.shape[1]) - 0.5  # lower edge of each bin
     summed = np.stack([np.interp(edges, bins, each) for each in below])
     mean = np.diff(summed, axis=1) / np.diff(edges)
     found: Array = np.maximum(10 * np.log10(np.maximum(mean.T, 1e-20)), LOWEST)
@@ -55,17 +55,17 @@ def levels(audio: Array, sample_rate: int, *, rows: int, columns: int, seconds: 
 
 
 def frame_size(sample_rate: int) -> int:
-    """Samples of a frame: the power of two that is nearest to `WINDOW`."""
+    """Returns the length of a frame in samples: the power of two closest to `WINDOW`, in octaves."""
     return 1 << max(4, round(math.log2(WINDOW * sample_rate)))
 
 
 def frequency_ticks(sample_rate: int, height: int, apart: int) -> list[tuple[int, float]]:
-    """Frequencies for an axis in Hz, and where they lie, from 0 at its foot to 1 at its head, which is half the rate.
+    """Returns tick frequencies of an axis in Hz and their positions, from 0 at the bottom to 1 at half the sample rate.
 
     Args:
-        sample_rate: in Hz.
-        height: of the axis in pixels.
-        apart: the least distance of two ticks in pixels.
+        sample_rate: sample rate in Hz.
+        height: height of the axis in pixels.
+        apart: minimum distance of two ticks in pixels.
     """
     top, ticks = htk_mel(sample_rate / 2), list[tuple[int, float]]()
     for hz in (hz for hz in TICKS if hz <= sample_rate / 2):
@@ -76,13 +76,13 @@ def frequency_ticks(sample_rate: int, height: int, apart: int) -> list[tuple[int
 
 
 def colours(values: Array) -> NDArray[np.uint8]:
-    """Values in [0, 1] as RGB whose lightness rises with them all the way: a cubehelix (Green 2011, arXiv:1108.5083).
+    """Returns RGB colours whose lightness increases with the values: a cubehelix (Green 2011, arXiv:1108.5083).
 
     Args:
-        values: of any shape.
+        values: array `[…]` in [0, 1].
 
     Returns:
-        The shape of the values, and 3.
+        `[…, 3]`.
     """
     light = np.clip(values, 0, 1)[..., None]
     angle = 2 * np.pi * (START / 3 + ROTATIONS * light)

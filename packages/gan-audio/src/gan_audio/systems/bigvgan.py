@@ -1,8 +1,8 @@
-"""BigVGAN: HiFi-GAN's generator with periodic activations that do not alias, judged by period and resolution.
+"""BigVGAN: HiFi-GAN's generator with anti-aliased periodic activations, and a multi-resolution discriminator.
 
-- `bigvgan`: Lee et al. 2023, arXiv:2206.04658, as in github.com/NVIDIA/BigVGAN: at 24 kHz with 100 bands. The preset
-  `base` is the paper's smaller one. The published optimizer clips the gradients of each network of the discriminator's
-  on its own.
+- `bigvgan`: Lee et al. 2023, arXiv:2206.04658, as in github.com/NVIDIA/BigVGAN, at 24 kHz with 100 bands. The preset
+  `base` is the paper's smaller model. The published code clips the gradients of each discriminator separately; here
+  they are clipped together.
 """
 
 from __future__ import annotations
@@ -14,27 +14,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_audio.layers.filtering import inferring, innermost
+from gan_audio.layers.convolution import as_image, is_cpu_inference, same_convolution
 from gan_audio.layers.losses import RESOLUTIONS, Resolution
+from gan_audio.layers.streaming import Span
 from gan_audio.mel.contract import CONTRACTS, MelContract
-from gan_audio.systems.hifigan import ConvolutionalDiscriminator, MultiPeriodDiscriminator, fused, lengthening
-from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Span, Vocoder, same
+from gan_audio.systems.hifigan import (
+    ConvolutionalDiscriminator,
+    MultiPeriodDiscriminator,
+    receptive_field_fusion,
+    upsampling_layers,
+)
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Vocoder
 from gan_core.nn.precision import full_precision
 from gan_core.play.adversary import Adversary
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size, Step
 
-NO_DIVISION_BY_ZERO = 1e-9
+MIN_BETA = 1e-9
+"""Value added to β, which avoids division by 0."""
 
 
 class Snake(nn.Module):
-    """x + sin²(αx) / β for every channel (Ziyin et al. 2020, arXiv:2006.08195): `[B, C, T]` to the same shape.
+    """Activation x + sin²(αx) / β of `[B, C, T]`, α and β per channel (Ziyin et al. 2020, arXiv:2006.08195).
 
     Args:
-        channels: C.
-        separate: whether β is learnt for itself (the code's SnakeBeta); else it is α.
-        logarithmic: whether the logarithms of α and β are learnt.
+        channels: number of channels.
+        separate: whether β is a parameter of its own (SnakeBeta in the published code) instead of α.
+        logarithmic: whether the parameters are the logarithms of α and β.
     """
 
     def __init__(self, channels: int, *, separate: bool, logarithmic: bool = True):
@@ -49,13 +56,14 @@ class Snake(nn.Module):
         beta = alpha if self.beta is None else self.get_parameter("beta")[:, None]
         if self.logarithmic:
             alpha, beta = alpha.exp(), beta.exp()
-        return torch.addcmul(x, 1 / (beta + NO_DIVISION_BY_ZERO), (alpha * x).sin().square())
+        return torch.addcmul(x, 1 / (beta + MIN_BETA), (alpha * x).sin().square())
 
 
 def low_pass(ratio: int, taps: int) -> Tensor:
-    """A low-pass filter `[1, 1, taps]` that ends at 1 / `ratio` of the band: a sinc under Kaiser's window, of sum 1.
+    """Returns a low-pass filter `[1, 1, taps]` with its cutoff at 1 / `ratio` of the band: a Kaiser-windowed sinc.
 
-    The attenuation follows from the taps and a transition of 0.6 / `ratio` (Kaiser's formulas, as in `julius`).
+    Its taps sum to 1. The attenuation follows from the number of taps and a transition width of 0.6 / `ratio`, by
+    Kaiser's formulas, as in `julius`.
     """
     attenuation = 2.285 * (taps // 2 - 1) * math.pi * 4 * 0.6 / ratio + 7.95
     if attenuation > 50:
@@ -70,16 +78,16 @@ def low_pass(ratio: int, taps: int) -> Tensor:
 
 
 class AntiAliased(nn.Module):
-    """An activation at a higher rate, so that the frequencies it makes do not fold back (section 3.2).
+    """Activation at a higher sample rate, so that the frequencies that it adds do not alias (section 3.2).
 
-    `[B, C, T]` to the same shape: up-sample, activate, down-sample, each through a filter that repeats the ends.
+    Up-samples `[B, C, T]`, applies the activation, and down-samples to the same shape, with replicated ends.
 
     Args:
-        activation: pointwise.
-        up: by what the rate rises.
-        down: by what it falls again.
-        up_taps: of the filter upwards.
-        down_taps: of the filter downwards.
+        activation: pointwise activation.
+        up: up-sampling factor.
+        down: down-sampling factor.
+        up_taps: taps of the up-sampling filter.
+        down_taps: taps of the down-sampling filter.
     """
 
     up_filter: Tensor
@@ -92,13 +100,13 @@ class AntiAliased(nn.Module):
         self.activation, self.up, self.down = activation, up, down
         self.register_buffer("up_filter", low_pass(up, up_taps))
         self.register_buffer("down_filter", low_pass(down, down_taps))
-        self.delay = (up_taps - up) // 2  # of the filter upwards, as transposed convolutions count it
-        self.before = (down_taps - 1) // 2  # samples that the filter downwards sees before its place
+        self.delay = (up_taps - up) // 2  # of the up-sampling filter, as a transposed convolution
+        self.before = (down_taps - 1) // 2  # inputs of the down-sampling filter before its output
 
     def forward(self, x: Tensor) -> Tensor:
         channels, length = x.shape[1:]
         edge = self.up_filter.shape[2] // self.up - 1
-        x = innermost(x) if inferring(x) else x.unsqueeze(2)  # [B, C, 1, T]
+        x = as_image(x) if is_cpu_inference(x) else x.unsqueeze(2)  # [B, C, 1, T]
         weights = (self.up * self.up_filter).expand(channels, 1, 1, -1)
         x = F.pad(x, (edge, edge, 0, 0), mode="replicate")
         x = F.conv_transpose2d(x, weights, stride=(1, self.up), groups=channels).squeeze(2)
@@ -109,32 +117,32 @@ class AntiAliased(nn.Module):
         x = F.pad(x, ends, mode="replicate")
         return F.conv2d(x, weights, stride=(1, self.down), groups=channels).squeeze(2)
 
-    def reach(self, span: Span) -> Span:
-        """See `gan_audio.systems.vocoder.reach`."""
+    def input_span(self, span: Span) -> Span:
+        """See `gan_audio.layers.streaming.input_span`."""
         first = span[0] * self.down - self.before
         last = span[1] * self.down - self.before + self.down_filter.shape[2] - 1
         return -((self.up_filter.shape[2] - 1 - first - self.delay) // self.up), (last + self.delay) // self.up
 
 
 class Generator(MelGenerator):
-    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1].
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames * hop]` in [-1, 1].
 
     Args:
-        mel: the contract of its mels.
-        rates: by which the stages lengthen; each halves the channels.
-        up_sizes: of the transposed convolutions that lengthen.
+        mel: mel contract, its settings, or its name.
+        rates: up-sampling factors of the stages; each stage halves the channels.
+        up_sizes: kernel sizes of the transposed convolutions.
         width: channels of the first layer.
-        sizes: of the residual blocks side by side in every stage.
-        dilations: of the convolutions in each of them.
+        sizes: kernel sizes of the parallel residual blocks of each stage.
+        dilations: dilations of the convolutions in each of these blocks.
         paired: whether an undilated convolution follows each dilated one.
-        separate: whether the activations' amplitudes are learnt apart from their frequencies.
-        logarithmic: whether their logarithms are learnt.
-        last_bias: whether the last layer has a bias; the second version has none.
-        bound: what keeps audio within [-1, 1]; the second version clamps it.
-        folded: whether its weights are plain, as `fold` leaves them.
+        separate: whether β of the activations is a parameter of its own instead of α.
+        logarithmic: whether the parameters of the activations are logarithms.
+        last_bias: whether the last layer has a bias; version 2 has none.
+        bound: function that limits audio to [-1, 1]; version 2 clamps.
+        folded: whether the weights are plain, as `Vocoder.fold` makes them.
 
     Raises:
-        RecipeError: the settings do not go together.
+        RecipeError: settings contradict each other.
     """
 
     def __init__(
@@ -158,21 +166,23 @@ class Generator(MelGenerator):
         def activation(channels: int, inplace: bool = False) -> nn.Module:
             return AntiAliased(Snake(channels, separate=separate, logarithmic=logarithmic))
 
-        layers: list[nn.Module] = [same(mel.mels, width, 7)]
+        layers: list[nn.Module] = [same_convolution(mel.mels, width, 7)]
         channels = width
-        for up, outputs in lengthening(width, rates, up_sizes):
-            layers += [up, fused(outputs, sizes, dilations, paired=paired, before=activation)]
+        for up, outputs in upsampling_layers(width, rates, up_sizes):
+            layers += [up, receptive_field_fusion(outputs, sizes, dilations, paired=paired, activation=activation)]
             channels = outputs
-        layers += [activation(channels), same(channels, 1, 7, bias=last_bias)]
+        layers += [activation(channels), same_convolution(channels, 1, 7, bias=last_bias)]
         layers.append(nn.Tanh() if bound == "tanh" else nn.Hardtanh())
         super().__init__(mel, rates, layers, folded)
 
 
 class ResolutionDiscriminator(ConvolutionalDiscriminator):
-    """Audio `[B, 1, T]` as magnitudes `[B, 1, bins, frames]`, under a rectangular window as in the code (section 3.3).
+    """Discriminator of magnitudes `[B, 1, bins, frames]` of audio `[B, 1, T]` (section 3.3).
+
+    The window is rectangular, as in the published code.
 
     Args:
-        resolution: of the transform.
+        resolution: settings of the short-time Fourier transform.
         width: channels of all layers.
     """
 
@@ -188,7 +198,7 @@ class ResolutionDiscriminator(ConvolutionalDiscriminator):
         return super().forward(self.magnitudes(audio))
 
     def magnitudes(self, audio: Tensor) -> Tensor:
-        """Of the short-time Fourier transform of audio reflected at both ends."""
+        """Computes magnitudes of audio `[B, 1, T]`, reflected at both ends."""
         edge = (self.resolution.fft_size - self.resolution.hop) // 2
         with torch.autocast(audio.device.type, enabled=False):
             samples = F.pad(full_precision(audio), (edge, edge), mode="reflect").squeeze(1)
@@ -197,11 +207,11 @@ class ResolutionDiscriminator(ConvolutionalDiscriminator):
 
 
 class MultiResolutionDiscriminator(Discriminators):
-    """Discriminators of audio `[B, 1, T]` by magnitudes at several resolutions (Jang et al. 2021, arXiv:2106.07889).
+    """Discriminators of magnitudes of audio `[B, 1, T]` at several resolutions (Jang et al. 2021, arXiv:2106.07889).
 
     Args:
-        resolutions: FFT, hop and window in samples.
-        width: channels of their layers.
+        resolutions: FFT, hop and window sizes in samples.
+        width: channels of all layers of each discriminator.
     """
 
     def __init__(self, *, resolutions: tuple[tuple[Size, Size, Size], ...] = RESOLUTIONS, width: Size = 32):
@@ -215,7 +225,7 @@ class BigVGAN(Vocoder):
         generator: maps mels `[B, mels, frames]` to audio `[B, 1, T]`.
         mpd: multi-period discriminator of audio.
         mrd: multi-resolution discriminator of audio.
-        adversarial_weight: weight of the adversarial terms; 2 cancels the factor ½ in `least_squares`.
+        adversarial_weight: weight of the adversarial terms. The default of 2 cancels the factor ½ in `least_squares`.
         mel_weight: weight of the mel loss, λ_mel.
         stft_weight: weight of the multi-resolution STFT loss, which is not part of the paper.
     """

@@ -1,8 +1,8 @@
-"""HiFi-GAN: residual blocks of several sizes side by side, judged by period and at several scales.
+"""HiFi-GAN: a generator with parallel residual blocks, and multi-period and multi-scale discriminators.
 
-- `hifigan`: Kong et al. 2020, arXiv:2010.05646, as in github.com/jik876/hifi-gan. The presets `v1` (which is `paper`),
-  `v2` and `v3` are the paper's three generators. There, the N(0, 0.01) that weights are drawn from is undone by weight
-  normalisation; here they begin as torch's do.
+- `hifigan`: Kong et al. 2020, arXiv:2010.05646, as in github.com/jik876/hifi-gan. The presets `v1` (= `paper`), `v2`
+  and `v3` are the paper's three generators. The published code initialises weights from N(0, 0.01), but weight
+  normalisation undoes that; here they have torch's default initialisation.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_audio.layers.filtering import TransposedConvolution
+from gan_audio.layers.blocks import Mean, Sum, normalise_weights
+from gan_audio.layers.convolution import TransposedConvolution, same_convolution
 from gan_audio.mel.contract import CONTRACTS, MelContract
-from gan_audio.systems.vocoder import PEAK, Discriminators, Mean, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Vocoder
 from gan_core.errors import RecipeError
 from gan_core.nn.blocks import spectrally_normalised
 from gan_core.play.adversary import Adversary
@@ -24,57 +25,31 @@ from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size, Step
 
 SLOPE = 0.1
-EPOCH = 12_950 // 16
-"""Steps of the published code in an epoch of LJSpeech's training part, after each of which the learning rate falls."""
+"""Negative slope of all leaky ReLUs but the generator's last one."""
 LAST_SLOPE = 0.01
-"""Of the generator's last rectifier: torch's default, which the published code has there."""
+"""Negative slope of the generator's last leaky ReLU: torch's default, as in the published code."""
+EPOCH = 12_950 // 16
+"""Steps per epoch of the published code on LJSpeech, after which the learning rate decays."""
 
 Activation = Callable[[int, bool], nn.Module]
-"""What comes before a convolution over so many channels, and whether its input may be overwritten."""
-
-
-def rectifier(channels: int, inplace: bool) -> nn.Module:
-    """What comes before every convolution of HiFi-GAN's residual blocks."""
-    return nn.LeakyReLU(SLOPE, inplace)
-
-
-def residual_block(
-    channels: int, size: int, dilations: tuple[int, ...], *, paired: bool, before: Activation
-) -> nn.Module:
-    """Dilated convolutions one after the other, each added to its input (appendix A.1).
-
-    Args:
-        channels: of all.
-        size: of the convolutions.
-        dilations: of each.
-        paired: whether an undilated convolution follows each dilated one (the published block 1; 2 is without).
-        before: what comes before every convolution.
-    """
-
-    def step(dilation: int) -> nn.Module:
-        layers = [before(channels, False), same(channels, channels, size, dilation=dilation)]
-        if paired:
-            layers += [before(channels, True), same(channels, channels, size)]
-        return Sum(nn.Identity(), nn.Sequential(*layers))
-
-    return nn.Sequential(*(step(dilation) for dilation in dilations))
+"""Constructor of an activation from the number of channels and whether its input may be overwritten."""
 
 
 class Generator(MelGenerator):
-    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1].
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames * hop]` in [-1, 1].
 
     Args:
-        mel: the contract of its mels.
-        rates: by which the stages lengthen; each halves the channels.
-        up_sizes: of the transposed convolutions that lengthen.
+        mel: mel contract, its settings, or its name.
+        rates: up-sampling factors of the stages; each stage halves the channels.
+        up_sizes: kernel sizes of the transposed convolutions.
         width: channels of the first layer.
-        sizes: of the residual blocks side by side in every stage.
-        dilations: of the convolutions in each of them.
+        sizes: kernel sizes of the parallel residual blocks of each stage.
+        dilations: dilations of the convolutions in each of these blocks.
         paired: whether an undilated convolution follows each dilated one.
-        folded: whether its weights are plain, as `fold` leaves them.
+        folded: whether the weights are plain, as `Vocoder.fold` makes them.
 
     Raises:
-        RecipeError: the settings do not go together.
+        RecipeError: settings contradict each other.
     """
 
     def __init__(
@@ -90,28 +65,36 @@ class Generator(MelGenerator):
         folded: bool = False,
     ) -> None:
         mel = MelContract.model_validate(mel)
-        layers: list[nn.Module] = [same(mel.mels, width, 7)]
+        layers: list[nn.Module] = [same_convolution(mel.mels, width, 7)]
         channels = width
-        for up, outputs in lengthening(width, rates, up_sizes):
-            blocks = fused(outputs, sizes, dilations, paired=paired, before=rectifier)
+        for up, outputs in upsampling_layers(width, rates, up_sizes):
+            blocks = receptive_field_fusion(outputs, sizes, dilations, paired=paired, activation=leaky_relu)
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, blocks]
             channels = outputs
-        layers += [nn.LeakyReLU(LAST_SLOPE, inplace=True), same(channels, 1, 7), nn.Tanh()]
+        layers += [nn.LeakyReLU(LAST_SLOPE, inplace=True), same_convolution(channels, 1, 7), nn.Tanh()]
         super().__init__(mel, rates, layers, folded)
 
 
-def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[nn.Module, int]]:
-    """The transposed convolutions of all stages, each with the channels that it gives: half of those before.
+def leaky_relu(channels: int, inplace: bool) -> nn.Module:
+    """Returns the activation before every convolution of the residual blocks."""
+    return nn.LeakyReLU(SLOPE, inplace)
+
+
+def upsampling_layers(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> list[tuple[nn.Module, int]]:
+    """Builds the transposed convolutions of all stages.
+
+    Returns:
+        Each layer with its number of output channels, half its input channels.
 
     Raises:
-        RecipeError: there are not as many sizes as rates, a size is less than its rate, or the width cannot be halved.
+        RecipeError: the numbers of sizes and rates differ, a size is less than its rate, or the width is too small.
     """
     if len(sizes) != len(rates) or any(size < rate for size, rate in zip(sizes, rates, strict=True)):
         raise RecipeError(
-            f"`up_sizes` is {list(sizes)}; give one for each of the `rates` {list(rates)}, no less than it"
+            f"`up_sizes` is {list(sizes)}; expected one size for each of the `rates` {list(rates)}, at least the rate"
         )
     if width >> len(rates) < 1:
-        raise RecipeError(f"`width` is {width}; {len(rates)} stages that halve it need {1 << len(rates)} or more")
+        raise RecipeError(f"`width` is {width}; expected {1 << len(rates)} or more, as {len(rates)} stages halve it")
     ups: list[tuple[nn.Module, int]] = []
     for stage, (rate, size) in enumerate(zip(rates, sizes, strict=True)):
         inputs, outputs = width >> stage, width >> stage + 1
@@ -119,30 +102,57 @@ def lengthening(width: int, rates: tuple[int, ...], sizes: tuple[int, ...]) -> l
     return ups
 
 
-def fused(
-    channels: int, sizes: tuple[int, ...], dilations: tuple[tuple[int, ...], ...], *, paired: bool, before: Activation
+def receptive_field_fusion(
+    channels: int,
+    sizes: tuple[int, ...],
+    dilations: tuple[tuple[int, ...], ...],
+    *,
+    paired: bool,
+    activation: Activation,
 ) -> nn.Module:
-    """Multi-receptive field fusion: residual blocks of several sizes over the same input, averaged (section 2.2).
+    """Builds a multi-receptive field fusion: the mean of residual blocks of several kernel sizes (section 2.2).
 
     Raises:
-        RecipeError: there are not as many dilations as sizes.
+        RecipeError: the numbers of dilations and sizes differ.
     """
     if len(dilations) != len(sizes):
         given = [list(one) for one in dilations]
-        raise RecipeError(f"`dilations` is {given}; give some for each of the `sizes` {list(sizes)}")
+        raise RecipeError(f"`dilations` is {given}; expected one list for each of the `sizes` {list(sizes)}")
     pairs = zip(sizes, dilations, strict=True)
-    return Mean(*(residual_block(channels, size, ds, paired=paired, before=before) for size, ds in pairs))
+    return Mean(*(residual_block(channels, size, ds, paired=paired, activation=activation) for size, ds in pairs))
+
+
+def residual_block(
+    channels: int, size: int, dilations: tuple[int, ...], *, paired: bool, activation: Activation
+) -> nn.Module:
+    """Builds a sequence of dilated convolutions with residual connections (appendix A.1).
+
+    Args:
+        channels: channels of all convolutions.
+        size: kernel size.
+        dilations: dilation of each convolution.
+        paired: whether an undilated convolution follows each dilated one (the published ResBlock1; ResBlock2 has none).
+        activation: constructor of the activation before every convolution.
+    """
+
+    def step(dilation: int) -> nn.Module:
+        layers = [activation(channels, False), same_convolution(channels, channels, size, dilation=dilation)]
+        if paired:
+            layers += [activation(channels, True), same_convolution(channels, channels, size)]
+        return Sum(nn.Identity(), nn.Sequential(*layers))
+
+    return nn.Sequential(*(step(dilation) for dilation in dilations))
 
 
 class ConvolutionalDiscriminator(nn.Module):
-    """A stack of convolutions with rectifiers between them: its input to logits `[B, n]`, and all layers' results.
+    """Convolutions with leaky ReLUs, which return logits `[B, n]` and the list of all layers' outputs.
 
-    The logits before they are flattened are the last of the features, as in the published code.
+    The last of these outputs are the logits before flattening, as in the published code.
 
     Args:
-        layers: the convolutions.
-        judge: the last one, to one channel.
-        spectral: whether they are spectrally normalised in the place of weight normalisation.
+        layers: convolutions before the last one.
+        judge: last convolution, to one channel.
+        spectral: whether to use spectral normalisation instead of weight normalisation.
     """
 
     def __init__(self, layers: list[nn.Module], judge: nn.Module, *, spectral: bool = False):
@@ -164,14 +174,14 @@ class ConvolutionalDiscriminator(nn.Module):
 
 
 class PeriodDiscriminator(ConvolutionalDiscriminator):
-    """Audio `[B, 1, T]`, every `period`-th sample in a row, to logits (section 2.3).
+    """Discriminator of audio `[B, 1, T]` reshaped to rows of `period` samples (section 2.3).
 
     Args:
-        period: in samples.
-        width: channels of the first layer; then 4, 16, 32 and 32 times as many.
-        size: of the convolutions along time, which are padded by 2 samples whatever it is, as in the code.
-        stride: of all but the last.
-        spectral: whether it is spectrally normalised.
+        period: period in samples.
+        width: channels of the first layer; the next ones have 4, 16, 32 and 32 times as many.
+        size: kernel size along time. The padding is 2 samples for every size, as in the published code.
+        stride: stride of all convolutions but the last two.
+        spectral: whether to use spectral normalisation instead of weight normalisation.
     """
 
     def __init__(self, period: int, *, width: int = 32, size: int = 5, stride: int = 3, spectral: bool = False):
@@ -189,11 +199,11 @@ class PeriodDiscriminator(ConvolutionalDiscriminator):
 
 
 class MultiPeriodDiscriminator(Discriminators):
-    """Discriminators of audio `[B, 1, T]` by several periods.
+    """Discriminators of audio `[B, 1, T]` with several periods.
 
     Args:
-        periods: in samples.
-        width: channels of their first layers.
+        periods: periods in samples.
+        width: channels of the first layer of each discriminator.
     """
 
     def __init__(self, *, periods: tuple[Size, ...] = (2, 3, 5, 7, 11), width: Size = 32):
@@ -201,34 +211,36 @@ class MultiPeriodDiscriminator(Discriminators):
 
 
 class ScaleDiscriminator(ConvolutionalDiscriminator):
-    """Audio `[B, 1, T]` to logits, through grouped convolutions (section 2.3).
+    """Discriminator of audio `[B, 1, T]` with grouped convolutions (section 2.3).
 
     Args:
-        width: channels of the first two layers; a multiple of 16.
-        spectral: whether it is spectrally normalised.
+        width: channels of the first two layers, a multiple of 16.
+        spectral: whether to use spectral normalisation instead of weight normalisation.
 
     Raises:
-        RecipeError: the width cannot be cut into the groups.
+        RecipeError: the width is not a multiple of 16.
     """
 
     def __init__(self, width: int, *, spectral: bool = False):
         if width % 16:
-            raise RecipeError(f"`width` of the multi-scale discriminator is {width}; it must be a multiple of 16")
+            raise RecipeError(f"`width` of the multi-scale discriminator is {width}; expected a multiple of 16")
         widths = [1, width, width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
         shapes = [(15, 1, 1), (41, 2, 4), (41, 2, 16), (41, 4, 16), (41, 4, 16), (41, 1, 16), (5, 1, 1)]
         layers: list[nn.Module] = [
             nn.Conv1d(inputs, outputs, size, stride, padding=size // 2, groups=groups)
             for (inputs, outputs), (size, stride, groups) in zip(pairwise(widths), shapes, strict=True)
         ]
-        super().__init__(layers, same(widths[-1], 1, 3), spectral=spectral)
+        super().__init__(layers, same_convolution(widths[-1], 1, 3), spectral=spectral)
 
 
 class MultiScaleDiscriminator(Discriminators):
-    """Discriminators of audio `[B, 1, T]` as it is and at half and a quarter of its rate; the first one is spectral.
+    """Discriminators of audio `[B, 1, T]`, each at half the sample rate of the one before.
+
+    The first one uses spectral normalisation, the others weight normalisation.
 
     Args:
-        scales: how many.
-        width: channels of their first layers; a multiple of 16.
+        scales: number of discriminators.
+        width: channels of the first layer of each discriminator, a multiple of 16.
     """
 
     def __init__(self, *, scales: Size = 3, width: Size = 128):
@@ -243,8 +255,8 @@ class HiFiGAN(Vocoder):
         generator: maps mels `[B, mels, frames]` to audio `[B, 1, T]`.
         mpd: multi-period discriminator of audio.
         msd: multi-scale discriminator of audio.
-        adversarial_weight: weight of the adversarial terms; 2 cancels the factor ½ in `least_squares`, which is not in
-            equations 1 and 2.
+        adversarial_weight: weight of the adversarial terms. The default of 2 cancels the factor ½ in `least_squares`,
+            which is not in equations 1 and 2.
         mel_weight: weight of the mel loss, λ_mel.
         stft_weight: weight of the multi-resolution STFT loss, which is not part of the paper.
     """

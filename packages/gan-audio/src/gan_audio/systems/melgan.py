@@ -1,8 +1,8 @@
-"""MelGAN: audio from mels by a convolutional network without noise, judged at three scales.
+"""MelGAN: a convolutional generator without noise, and discriminators at three scales.
 
-- `melgan`: Kumar et al. 2019, arXiv:1910.06711, as in github.com/descriptinc/melgan-neurips. Features are matched with
-  the code's weight, 4 / (depth + 1) for each layer and a mean over scales. There, the N(0, 0.02) that weights are
-  drawn from is undone by weight normalisation; here they begin as torch's do.
+- `melgan`: Kumar et al. 2019, arXiv:1910.06711, as in github.com/descriptinc/melgan-neurips. Feature matching has the
+  weight of the published code, 4 / (depth + 1) per layer, averaged over scales. The published code initialises weights
+  from N(0, 0.02), but weight normalisation undoes that; here they have torch's default initialisation.
 """
 
 from __future__ import annotations
@@ -16,43 +16,45 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_audio.layers.filtering import TransposedConvolution
+from gan_audio.layers.blocks import Sum, normalise_weights
+from gan_audio.layers.convolution import TransposedConvolution, same_convolution
 from gan_audio.mel.contract import CONTRACTS, MelContract
-from gan_audio.specs import Peak
-from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Sum, Vocoder, normalise_weights, same
+from gan_audio.sound.spec import Peak
+from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Vocoder
 from gan_core.play.adversary import Adversary
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size
 
 Gain = Annotated[float, Field(gt=0, le=10)]
-"""Of amplitudes."""
+"""Factor of amplitudes."""
 SLOPE = 0.2
+"""Negative slope of all leaky ReLUs."""
 STEPS = 3000 * 13_100 // 16
-"""Of the published code's 3,000 epochs over the clips of LJSpeech."""
+"""Steps of the published code: 3,000 epochs of the clips of LJSpeech."""
 
 
 class Residual(Sum):
-    """A dilated convolution and one over a single sample, beside another of those as a shortcut (section 2.1)."""
+    """Residual block of a dilated and a pointwise convolution, with a pointwise shortcut (section 2.1)."""
 
     def __init__(self, channels: int, dilation: int):
-        dilated = same(channels, channels, 3, dilation=dilation, mode="reflect")
+        dilated = same_convolution(channels, channels, 3, dilation=dilation, mode="reflect")
         block = nn.Sequential(
-            nn.LeakyReLU(SLOPE), dilated, nn.LeakyReLU(SLOPE, inplace=True), same(channels, channels, 1)
+            nn.LeakyReLU(SLOPE), dilated, nn.LeakyReLU(SLOPE, inplace=True), same_convolution(channels, channels, 1)
         )
-        super().__init__(same(channels, channels, 1), block)
+        super().__init__(same_convolution(channels, channels, 1), block)
 
 
 class Generator(MelGenerator):
-    """Mels `[B, mels, frames]` to audio `[B, 1, frames · hop]` in [-1, 1]; padding reflects.
+    """Mels `[B, mels, frames]` to audio `[B, 1, frames * hop]` in [-1, 1], with reflection padding.
 
     Args:
-        mel: the contract of its mels.
-        rates: by which the stages lengthen; each halves the channels.
+        mel: mel contract, its settings, or its name.
+        rates: up-sampling factors of the stages; each stage halves the channels.
         width: channels before the last layer.
-        depth: dilated blocks in a stage, with the dilations 1, 3, 9 …
-        folded: whether its weights are plain, as `fold` leaves them.
-        gain: by which a layer makes noise louder at first; None leaves the weights as torch draws them.
+        depth: residual blocks per stage, with dilations 1, 3, 9 …
+        folded: whether the weights are plain, as `Vocoder.fold` makes them.
+        gain: initial gain of every layer for noise, see `initialize_with_gain`; None keeps torch's initialisation.
     """
 
     def __init__(
@@ -67,25 +69,25 @@ class Generator(MelGenerator):
     ) -> None:
         mel = MelContract.model_validate(mel)
         widths = [width << stage for stage in reversed(range(len(rates) + 1))]
-        layers: list[nn.Module] = [same(mel.mels, widths[0], 7, mode="reflect")]
+        layers: list[nn.Module] = [same_convolution(mel.mels, widths[0], 7, mode="reflect")]
         for rate, (inputs, outputs) in zip(rates, pairwise(widths), strict=True):
             up = TransposedConvolution(
                 inputs, outputs, 2 * rate, rate, padding=rate // 2 + rate % 2, output_padding=rate % 2
             )
             layers += [nn.LeakyReLU(SLOPE, inplace=True), up, *(Residual(outputs, 3**k) for k in range(depth))]
-        layers += [nn.LeakyReLU(SLOPE, inplace=True), same(width, 1, 7, mode="reflect"), nn.Tanh()]
+        layers += [nn.LeakyReLU(SLOPE, inplace=True), same_convolution(width, 1, 7, mode="reflect"), nn.Tanh()]
         if gain is not None:
-            amplify(layers, gain)
+            initialize_with_gain(layers, gain)
         super().__init__(mel, rates, layers, folded)
-        widest = max((3 ** (depth - 1) // longer for longer in accumulate(rates, mul)), default=0)
-        self.least = 1 + max(3, widest)  # what is reflected lies within the input
+        widest = max((3 ** (depth - 1) // rate for rate in accumulate(rates, mul)), default=0)
+        self.min_frames = 1 + max(3, widest)  # reflection padding must be shorter than the input
 
 
-def amplify(layers: Iterable[nn.Module], gain: float) -> None:
-    """Draws weights of convolutions by which noise comes out louder by the gain; biases become 0.
+def initialize_with_gain(layers: Iterable[nn.Module], gain: float) -> None:
+    """Draws convolution weights such that noise is amplified by `gain`, and sets biases to 0.
 
-    By torch's, which the published code begins with, every layer makes noise weaker by √3 or more. After sixteen of
-    them the biases are louder than what mels make, and it takes long until they are heard.
+    With torch's initialisation, as in the published code, every layer attenuates noise by √3 or more. After sixteen
+    layers the biases dominate, and training takes long until the audio depends on the mels.
     """
     for layer in chain.from_iterable(layer.modules() for layer in layers):
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
@@ -97,18 +99,18 @@ def amplify(layers: Iterable[nn.Module], gain: float) -> None:
 
 
 class ScaleDiscriminator(nn.Module):
-    """Audio `[B, 1, T]` to logits of its windows `[B, T / downsampling^depth]`, and the features of each layer.
+    """Audio `[B, 1, T]` to logits of windows `[B, T / downsampling^depth]`, and the features of each layer.
 
     Args:
         width: channels of the first layer.
-        depth: strided layers.
-        downsampling: of each of them; it widens as much, to 1024 channels at most.
+        depth: number of strided layers.
+        downsampling: stride of each of them, and factor of the channels, up to 1024 channels.
     """
 
     def __init__(self, width: int, depth: int, downsampling: int):
         super().__init__()
         widths = [min(width * downsampling**k, 1024) for k in range(depth + 1)]
-        layers = [same(1, width, 15, mode="reflect")]
+        layers = [same_convolution(1, width, 15, mode="reflect")]
         for inputs, outputs in pairwise(widths):
             layers.append(
                 nn.Conv1d(
@@ -121,9 +123,9 @@ class ScaleDiscriminator(nn.Module):
                 )
             )
         last = min(2 * widths[-1], 1024)
-        layers.append(same(widths[-1], last, 5))
+        layers.append(same_convolution(widths[-1], last, 5))
         self.layers = nn.ModuleList(nn.Sequential(layer, nn.LeakyReLU(SLOPE, inplace=True)) for layer in layers)
-        self.judge = same(last, 1, 3)
+        self.judge = same_convolution(last, 1, 3)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
         features = [audio]
@@ -133,18 +135,18 @@ class ScaleDiscriminator(nn.Module):
 
 
 class Discriminator(Discriminators):
-    """Audio `[B, 1, T]` to the logits and features of discriminators alike, each of the audio at half the rate before.
+    """Discriminators of audio `[B, 1, T]`, each at half the sample rate of the one before.
 
     Args:
-        scales: how many.
-        width: channels of their first layers.
-        depth: of their strided layers.
-        downsampling: of each of these.
+        scales: number of discriminators.
+        width: channels of the first layer of each discriminator.
+        depth: strided layers of each discriminator.
+        downsampling: stride of these layers.
     """
 
     def __init__(self, *, scales: Size = 3, width: Size = 16, depth: Size = 4, downsampling: Size = 4):
-        alike = [ScaleDiscriminator(width, depth, downsampling) for _ in range(scales)]
-        super().__init__(alike, between=nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False))
+        discriminators = [ScaleDiscriminator(width, depth, downsampling) for _ in range(scales)]
+        super().__init__(discriminators, between=nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False))
         normalise_weights(self)
 
 

@@ -1,7 +1,7 @@
-"""Mels made from nothing, for a vocoder to make sound of: speech-like sound without text.
+"""MelSpec: mels from noise, for a vocoder to convert to sound.
 
-- `melspec`: SpecGAN's game and layers (Donahue et al. 2019, arXiv:1802.04208) on the mels of a contract. The paper has
-  spectrograms whose phases are sought; here a vocoder that speaks the contract makes the sound.
+- `melspec`: SpecGAN's game and layers (Donahue et al. 2019, arXiv:1802.04208) on the mels of a contract. The paper
+  reconstructs phases with the Griffin-Lim algorithm; here, a vocoder of the same contract generates the sound.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from gan_audio.layers.strided import Kernel, Upsampling
 from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
-from gan_audio.specs import SoundSpec
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import specgan
 from gan_audio.systems.specgan import (
     SPECGAN,
@@ -23,7 +24,6 @@ from gan_audio.systems.specgan import (
     SpectrogramGenerator,
     Standardised,
 )
-from gan_audio.systems.wavegan import Kernel, Upsampling
 from gan_core.errors import RecipeError
 from gan_core.play.exported import Exported
 from gan_core.play.objectives import Objective, non_saturating
@@ -32,32 +32,33 @@ from gan_core.play.regularizers import Regularizer
 from gan_core.recipe import Size
 
 LAYERS = 4
-"""Each doubles frames and bands, or halves them."""
+"""Number of layers, each of which doubles or halves frames and bands."""
 STEP = 1 << LAYERS
+"""Factor of frames and bands over all layers."""
 
 
 def sides(samples: int, mel: MelContract) -> tuple[int, int]:
-    """Frames and bands at which the generator begins and the discriminator ends.
+    """Returns the number of frames and bands of the generator's first and the discriminator's last features.
 
-    Bands are rounded up; those that no mel has are left out of what is made, and silent in what is judged.
+    Bands are rounded up: the generator's excess bands are dropped, and the discriminator's are padded with zeros.
 
     Raises:
-        RecipeError: so many samples have not a multiple of `STEP` frames.
+        RecipeError: the number of frames is not a multiple of `STEP`.
     """
     least = STEP * mel.hop
     if samples < 1 or samples % least:
         nearest = least * max(1, round(samples / least))
         raise RecipeError(
-            f"`samples` is {samples}; melspec needs a multiple of {STEP} hops, {least} samples. Try {nearest}."
+            f"`samples` is {samples}; expected a multiple of {least}, {STEP} hops of the mel. Try {nearest}."
         )
     return samples // least, -(-mel.mels // STEP)
 
 
 class Mels(Standardised):
-    """Audio `[B, 1, samples]` to mels `[B, 1, frames, mels]` of a contract, standardised to [-1, 1], and back.
+    """Standardised mels `[B, 1, frames, mels]` in [-1, 1] of audio `[B, 1, samples]`.
 
     Args:
-        contract: of the mels.
+        contract: mel contract.
     """
 
     def __init__(self, contract: MelContract):
@@ -65,14 +66,14 @@ class Mels(Standardised):
         self.contract, self.mel = contract, MelSpectrogram(contract)
 
     def logarithms(self, audio: Tensor) -> Tensor:
-        whole = audio.shape[-1] // self.contract.hop  # a frame more where frames are centred
-        return self.mel(audio)[..., :whole].transpose(1, 2).unsqueeze(1)
+        frames = audio.shape[-1] // self.contract.hop  # centred contracts give one frame more
+        return self.mel(audio)[..., :frames].transpose(1, 2).unsqueeze(1)
 
     def forward(self, audio: Tensor) -> Tensor:
         return self.standard(self.logarithms(audio))
 
     def inverse(self, mels: Tensor) -> Tensor:
-        """The mels `[B, mels, frames]` of standardised ones, within what the contract has."""
+        """Returns mels `[B, mels, frames]` of the contract, clamped to its floor, from standardised ones."""
         logarithms = self.contract.logarithm(self.original(mels).squeeze(1).transpose(1, 2))
         return self.contract.scaled(logarithms.clamp(min=math.log(self.contract.floor)))
 
@@ -81,9 +82,9 @@ class Generator(SpectrogramGenerator):
     """`z [B, latent_dim]` in [-1, 1] and a class to standardised mels `[B, 1, frames, mels]`.
 
     Args:
-        mel: the contract of the mels.
-        samples: of the sound that a mel is of: a multiple of 16 hops.
-        latent_dim: see `SpectrogramGenerator`, as all others.
+        mel: mel contract, its settings, or its name.
+        samples: length of the sound of a mel in samples, a multiple of 16 hops.
+        latent_dim: see `SpectrogramGenerator` for this and all other settings.
     """
 
     def __init__(
@@ -121,9 +122,9 @@ class Discriminator(SpectrogramDiscriminator):
     """Standardised mels `[B, 1, frames, mels]` and a class to logits `[B]`.
 
     Args:
-        mel: the contract of the mels.
-        samples: of the sound that a mel is of: a multiple of 16 hops.
-        width: see `SpectrogramDiscriminator`, as all others.
+        mel: mel contract, its settings, or its name.
+        samples: length of the sound of a mel in samples, a multiple of 16 hops.
+        width: see `SpectrogramDiscriminator` for this and all other settings.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Discriminator(SpectrogramDiscriminator):
 
 
 class MelSource(nn.Module):
-    """`z [B, latent_dim]` and a class to mels `[B, mels, frames]` of the contract, for export.
+    """Generator for export: `z [B, latent_dim]` and a class to mels `[B, mels, frames]` of the contract.
 
     Args:
         generator: generator of standardised mels.
@@ -168,16 +169,16 @@ class MelSource(nn.Module):
 
 
 class MelSpec(SpectrogramGAN):
-    """SpecGAN's game on mels: its samples are mels `[N, mels, frames]` of its contract.
+    """SpecGAN's game on mels, whose samples are mels `[N, mels, frames]` of the generator's contract.
 
     Args:
-        generator: of standardised mels.
-        discriminator: of standardised mels.
-        objective: what both minimise.
-        regularizers: what steadies them; they see standardised mels.
+        generator: generator of standardised mels.
+        discriminator: discriminator of standardised mels.
+        objective: adversarial losses of both players.
+        regularizers: regularizers, which are applied to standardised mels.
     """
 
-    unmeasured = "measures sounds, and this model makes mels: vocode them"
+    unmeasured = "measures sounds, but this model generates mels; convert them with `gan-audio vocode`"
     spectrogram: Mels
 
     def __init__(
@@ -188,8 +189,8 @@ class MelSpec(SpectrogramGAN):
         objective: Objective = non_saturating,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
-        seen = Mels(generator.contract)
-        super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
+        mels = Mels(generator.contract)
+        super().__init__(generator, discriminator, mels, objective=objective, regularizers=regularizers)
 
     @property
     def contract(self) -> MelContract:

@@ -1,13 +1,14 @@
-"""Melodies bar by bar, each told its chord and the bar before.
+"""MidiNet: melodies bar by bar, conditioned on chords and on the previous bar.
 
-- `midinet`: Yang, Chou & Yang, ISMIR 2017, arXiv:1703.10847, with the layers and settings of its code
+- `midinet`: Yang, Chou & Yang, ISMIR 2017, arXiv:1703.10847, with the layers and settings of the published code
   (github.com/RichardYang40148/MidiNet, v1).
 
-A bar is a piano roll of 16 steps and 128 pitches. The generator is told the chord at every layer, and the bar before by
-way of a network of its own, the conditioner, whose features of 16, 8, 4 and 2 steps join the generator's of as many.
-The code normalises with the batch's statistics when it makes samples too; here the generator does so with running ones,
-so that a melody does not depend on those that are made beside it. The code shows the generator one batch twice; here
-each of its two turns has a fresh one.
+A bar is a piano roll of 16 steps and 128 pitches. The chord is an input of every layer of the generator. The previous
+bar passes through the conditioner network, whose features at 16, 8, 4 and 2 steps are concatenated to the generator's.
+
+Differences from the published code: the generator samples with running statistics of batch normalisation, so that a
+melody does not depend on the others of its batch (the code uses the batch's), and each of the generator's two turns has
+a new batch (the code uses the same one twice).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 from torch.utils.data import Dataset
 
-from gan_audio.specs import Bars, TuneSpec
 from gan_audio.tune.midi import PITCHES, SILENT, STEPS, in_key
+from gan_audio.tune.spec import Bars, TuneSpec
 from gan_core import draws
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
@@ -38,47 +39,50 @@ from gan_core.play.two_player import TwoPlayerGame, latent_dim
 from gan_core.recipe import Adam, Size
 
 CHORD = 13
-"""Values that tell a chord: its root as one of 12, and whether it is minor."""
+"""Size of the vector of a chord: the root as one of 12, and 1 for minor."""
 CONDITION = 16
-"""Channels of the conditioner's layers."""
+"""Number of channels of the conditioner's layers."""
 START = 2
-"""Steps at which the generator begins."""
+"""Number of steps of the generator's first features."""
 KEPT = 256
-"""Chord progressions, each with a bar before it, that a model keeps of its data."""
-PLAIN = (0, 7, 21, 5)
-"""C, G, Am, F: what a model that has seen no data goes through, in each of the twelve keys."""
+"""Number of chord progressions of the data that are stored in a model, each with a bar that precedes it."""
+DEFAULT_CHORDS = (0, 7, 21, 5)
+"""Chord progression of a model without data, in each of the twelve keys: C, G, Am, F."""
 
 Weight = Annotated[float, Field(ge=0)]
 
 
 def initialize(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02 (the published code cuts its convolutions' at two deviations), no biases."""
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+    """Draws weights from N(0, 0.02) and sets biases to 0.
+
+    The published code truncates the distribution of its convolutions' weights at two standard deviations.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         assert module.bias is not None
         nn.init.zeros_(module.bias)
 
 
 def piano_roll(pitches: Tensor) -> Tensor:
-    """Pitches `[B, steps]` as a bar `[B, 1, steps, 128]` of ones and zeros; `SILENT` is no note."""
+    """Converts pitches `[B, steps]` to a bar `[B, 1, steps, 128]` of ones and zeros; `SILENT` has no ones."""
     return (pitches[:, None, :, None] == torch.arange(PITCHES, device=pitches.device)).float()
 
 
 def chord_vector(chord: Tensor) -> Tensor:
-    """Chords `[B]`, 0 to 23 (`gan_audio.tune.midi`), as `[B, 13]`: the root, and 1 for minor (section 4.1)."""
+    """Converts chords `[B]`, 0 to 23 (`gan_audio.tune.midi`), to `[B, 13]`: the root, and 1 for minor (section 4.1)."""
     root, minor = chord[:, None] % 12 == torch.arange(12, device=chord.device), chord[:, None] >= 12
     return torch.cat([root, minor], dim=1).float()
 
 
-def beside(x: Tensor, chord: Tensor) -> Tensor:
-    """Features `[B, C, …]` with a chord `[B, 13]` at every place, after their channels."""
+def with_chord(x: Tensor, chord: Tensor) -> Tensor:
+    """Concatenates a chord `[B, 13]` at every position to the channels of features `[B, C, …]`."""
     return torch.cat([x, chord[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
 
 
 class FromPitches(nn.Conv2d):
-    """A convolution over some steps and all 128 pitches, as the product of matrices that it is: many times as fast.
+    """Convolution over some steps and all 128 pitches, computed as a matrix product, which is many times faster.
 
-    A bar `[B, 1, 16, 128]`, and a chord `[B, 13]` that is the same at every place, to `[B, outputs, 16 / steps, 1]`.
+    Maps a bar `[B, 1, 16, 128]`, with a chord `[B, 13]` as further channels, to `[B, outputs, 16 / steps, 1]`.
     """
 
     def __init__(self, inputs: int, outputs: int, *, steps: int):
@@ -93,7 +97,7 @@ class FromPitches(nn.Conv2d):
 
 
 class ToPitches(nn.ConvTranspose2d):
-    """Its counterpart: features `[B, inputs, steps, 1]` to `[B, 1, steps, 128]`."""
+    """Transposed counterpart of `FromPitches`: features `[B, inputs, steps, 1]` to `[B, 1, steps, 128]`."""
 
     def __init__(self, inputs: int):
         super().__init__(inputs, 1, (1, PITCHES))
@@ -104,18 +108,18 @@ class ToPitches(nn.ConvTranspose2d):
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]`, a chord `[B, 13]` and the bar before `[B, 1, 16, 128]` to a bar `[B, 1, 16, 128]` in (0, 1).
+    """`z [B, latent_dim]`, chord `[B, 13]` and previous bar `[B, 1, 16, 128]` to a bar `[B, 1, 16, 128]` in (0, 1).
 
     Args:
-        latent_dim: of z.
-        width: half the channels of its features.
-        hidden: values after the first layer.
+        latent_dim: size of z.
+        width: half the number of channels of the features.
+        hidden: size of the first layer's output.
     """
 
     def __init__(self, *, latent_dim: Size = 100, width: Size = 64, hidden: Size = 1024):
         super().__init__()
         self.num_classes, self.latent_dim = None, latent_dim
-        channels, told = 2 * width, CHORD + CONDITION
+        channels, conditions = 2 * width, CHORD + CONDITION
         layers: list[nn.Module] = [FromPitches(1, CONDITION, steps=1)]
         layers += [nn.Conv2d(CONDITION, CONDITION, (2, 1), 2) for _ in range(3)]
         self.conditioner = nn.ModuleList(
@@ -125,10 +129,12 @@ class Generator(nn.Module):
         start = START * channels
         self.start = nn.Sequential(nn.Linear(hidden + CHORD, start), nn.BatchNorm1d(start), nn.ReLU())
         self.up = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(channels + told, channels, (2, 1), 2), nn.BatchNorm2d(channels), nn.ReLU())
+            nn.Sequential(
+                nn.ConvTranspose2d(channels + conditions, channels, (2, 1), 2), nn.BatchNorm2d(channels), nn.ReLU()
+            )
             for _ in range(3)
         )
-        self.to_bar = nn.Sequential(ToPitches(channels + told), nn.Sigmoid())
+        self.to_bar = nn.Sequential(ToPitches(channels + conditions), nn.Sigmoid())
         self.apply(initialize)
 
     def forward(self, z: Tensor, chord: Tensor, previous: Tensor) -> Tensor:
@@ -137,20 +143,20 @@ class Generator(nn.Module):
             conditions.append(layer(conditions[-1]))  # [B, 16, 16, 1], then 8, 4 and 2 steps
         x = self.hidden(torch.cat([z, chord], dim=1))
         x = self.start(torch.cat([x, chord], dim=1))
-        x = x.reshape(len(x), START, -1).transpose(1, 2).unsqueeze(3)  # [B, steps · C] -> [B, C, steps, 1]
+        x = x.reshape(len(x), START, -1).transpose(1, 2).unsqueeze(3)  # [B, steps * C] -> [B, C, steps, 1]
         for up in self.up:
-            x = up(torch.cat([beside(x, chord), conditions.pop()], dim=1))
-        return self.to_bar(torch.cat([beside(x, chord), conditions.pop()], dim=1))
+            x = up(torch.cat([with_chord(x, chord), conditions.pop()], dim=1))
+        return self.to_bar(torch.cat([with_chord(x, chord), conditions.pop()], dim=1))
 
 
 class Discriminator(nn.Module):
-    """A bar `[B, 1, 16, 128]` and its chord `[B, 13]` to logits `[B]`.
+    """Bar `[B, 1, 16, 128]` and chord `[B, 13]` to logits `[B]`.
 
-    Its batch normalisation always takes the batch's own statistics.
+    Batch normalisation uses the batch's statistics in evaluation too.
 
     Args:
-        width: channels of the second layer, without the chord's.
-        hidden: values after the third.
+        width: channels of the second layer without those of the chord.
+        hidden: size of the third layer's output.
     """
 
     def __init__(self, *, width: Size = 64, hidden: Size = 1024):
@@ -172,39 +178,41 @@ class Discriminator(nn.Module):
         self.apply(initialize)
 
     def features(self, bar: Tensor, chord: Tensor) -> Tensor:
-        """The first layer's, `[B, 14, 8, 1]`: those that the generator matches."""
+        """Returns the first layer's features `[B, 14, 8, 1]`, which the generator matches."""
         return leaky_relu(self.first(bar, chord), 0.2)
 
     def forward(self, bar: Tensor, chord: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Judges a bar by itself: the one before, of which the generator is told, is not looked at."""
-        x = self.second(beside(self.features(bar, chord), chord))
-        x = x.transpose(1, 2).flatten(1)  # [B, C, 3, 1] -> [B, 3 · C], the steps first
+        """Returns the logits of bars; `previous`, a condition of the generator, is ignored."""
+        x = self.second(with_chord(self.features(bar, chord), chord))
+        x = x.transpose(1, 2).flatten(1)  # [B, C, 3, 1] -> [B, 3 * C], the steps first
         x = self.hidden(torch.cat([x, chord], dim=1))
         return self.judge(torch.cat([x, chord], dim=1)).flatten()
 
 
 class MidiNet(TwoPlayerGame):
-    """The game with chords and bars before, in which means of features and of bars are matched (section 3).
+    """Two-player game conditioned on chords and previous bars, which also matches means (section 3).
 
-    The data are tunes: `tune` `[B, 2, 16 bars]` of whole numbers, the melody's pitch (MIDI, 60 is C4) and the chord (0
-    to 23, `gan_audio.tune.midi`) at every step. A turn sees one bar of each, and none before a tune's first. A sample
-    is a tune of `bars` bars, at every step its likeliest pitch. Its chords, and the bar before its first, are those
-    of a tune of the data, of which the model keeps `KEPT`.
+    A batch contains integers `tune` `[B, 2, 16 * bars]`: the melody's MIDI pitch (60 is C4) and the chord (0 to 23,
+    see `gan_audio.tune.midi`) of every step. Each turn uses one random bar of each tune; the first bar of a tune has no
+    previous bar.
+
+    A sample is a tune of `bars` bars with the most likely pitch at every step. Its chords, and the bar that precedes
+    it, are those of one of `KEPT` tunes of the training data, which are stored in the model.
 
     Args:
-        generator: of bars.
-        discriminator: of bars.
-        objective: what both minimise.
-        regularizers: what steadies them.
-        feature_matching_weight: of ½‖E f(x) - E f(G(z))‖², f being the discriminator's first layer.
-        mean_bar_weight: of ½‖E x - E G(z)‖².
+        generator: generator of bars.
+        discriminator: discriminator of bars.
+        objective: adversarial losses of both players.
+        regularizers: regularizers of the discriminator.
+        feature_matching_weight: weight of ½‖E f(x) - E f(G(z))‖², where f is the discriminator's first layer.
+        mean_bar_weight: weight of ½‖E x - E G(z)‖².
         bars: number of bars of a tune.
 
     Raises:
         RecipeError: `feature_matching` or `replay` is among the regularizers.
     """
 
-    images: ClassVar[bool] = False  # but time and pitch
+    images: ClassVar[bool] = False  # the axes are time and pitch
     primers: Tensor
     progressions: Tensor
 
@@ -221,30 +229,30 @@ class MidiNet(TwoPlayerGame):
     ) -> None:
         chosen = {regularizer.name for regularizer in regularizers}
         if "feature_matching" in chosen:
-            reason = "midinet matches features itself; set `game.feature_matching_weight`"
-            raise RecipeError(f"`regularizers.feature_matching`: {reason}, and leave it out")
+            reason = "midinet has feature matching of its own; set `game.feature_matching_weight` instead"
+            raise RecipeError(f"`regularizers.feature_matching`: {reason}")
         if "replay" in chosen:
-            reason = "it remembers no chords, and midinet judges bars beside theirs"
-            raise RecipeError(f"`regularizers.replay`: {reason}; leave it out")
+            reason = "the pool does not store the chords of bars, which midinet's discriminator needs; leave it out"
+            raise RecipeError(f"`regularizers.replay`: {reason}")
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.bars = bars
         self.feature_matching_weight, self.mean_bar_weight = feature_matching_weight, mean_bar_weight
         self.register_buffer("primers", torch.full((KEPT, STEPS), SILENT))
-        plain = torch.tensor(PLAIN).repeat(-(-bars // len(PLAIN)))[:bars]
-        self.register_buffer("progressions", in_key(plain, torch.arange(KEPT)[:, None] % 12))
+        chords = torch.tensor(DEFAULT_CHORDS).repeat(-(-bars // len(DEFAULT_CHORDS)))[:bars]
+        self.register_buffer("progressions", in_key(chords, torch.arange(KEPT)[:, None] % 12))
 
     def data_spec(self) -> TuneSpec:
         return TuneSpec(bars=self.bars)
 
     def study(self, training: Dataset[Batch]) -> None:
-        """Keeps the chords of some tunes, evenly chosen, and the last bar of each, from which it goes round.
+        """Stores the chords of evenly spaced tunes, and the last bar of each as the bar that precedes a sample.
 
         Raises:
-            DataError: the data are no tunes of `bars` bars.
+            DataError: the data are not tunes of `bars` bars.
         """
-        length = len(training)  # type: ignore[arg-type]  # every dataset here has one
-        some = [row * length // KEPT for row in range(KEPT)]
-        tunes = torch.cat([self._checked(batch) for batch in read(training, some, 64)])
+        length = len(training)  # type: ignore[arg-type]  # all datasets here have a length
+        indices = [row * length // KEPT for row in range(KEPT)]
+        tunes = torch.cat([self._checked(batch) for batch in read(training, indices, 64)])
         pitches, chords = self._in_bars(tunes)
         self.primers.copy_(pitches[:, -1])
         self.progressions.copy_(chords[:, :, 0])
@@ -254,18 +262,16 @@ class MidiNet(TwoPlayerGame):
         wanted = [2, self.bars * STEPS]
         if tunes is None or list(tunes.shape[1:]) != wanted:
             found = ", ".join(f"`{key}` {list(value.shape[1:])}" for key, value in batch.items())
-            raise DataError(
-                f"midinet learns from tunes, `tune` {wanted} (pitches and chords), and the data hold {found}"
-            )
+            raise DataError(f"the data have {found}; midinet needs tunes, `tune` {wanted} (pitches and chords)")
         return tunes
 
     def _in_bars(self, tunes: Tensor) -> tuple[Tensor, Tensor]:
-        """Pitches and chords, `[B, bars, 16]` each."""
+        """Splits tunes into pitches and chords, `[B, bars, 16]` each."""
         pitches, chords = tunes.reshape(len(tunes), 2, self.bars, STEPS).unbind(1)
         return pitches, chords
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """A bar of each tune, its chord, and the bar before."""
+        """Returns a random bar of each tune, with its chord and the previous bar."""
         pitches, chords = self._in_bars(batch["tune"])
         count = len(pitches)
         rows, bar = torch.arange(count, device=pitches.device), draws.integers(self.bars, count, like=pitches)
@@ -285,7 +291,7 @@ class MidiNet(TwoPlayerGame):
         raise RecipeError(f"{self.title} draws a latent for every bar, so it has no latents to interpolate between")
 
     def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
-        """Generates tunes `[count, 2, 16 bars]`."""
+        """Generates tunes `[count, 2, 16 * bars]`."""
         kept = draws.integers(KEPT, count, like=self.primers)
         chords, pitches = self.progressions[kept], [self.primers[kept]]
         for chord in chords.unbind(1):
@@ -299,8 +305,8 @@ class MidiNet(TwoPlayerGame):
         made = super().exports()["generator"]
         inputs = {
             **made.inputs,
-            "chord": Input((BATCH, CHORD), "the root as one of 12, then 1 if the chord is minor"),
-            "previous": Input((BATCH, 1, STEPS, PITCHES), "1 where a note of the bar before sounds, else 0"),
+            "chord": Input((BATCH, CHORD), "root of the chord as one of 12, and 1 if it is minor"),
+            "previous": Input((BATCH, 1, STEPS, PITCHES), "1 where a note of the previous bar sounds, else 0"),
         }
         return {"generator": replace(made, inputs=inputs, outputs={"bar": "likelihood of each note, in [0, 1]"})}
 
@@ -323,7 +329,7 @@ MIDINET = Preset(
     data={"spec": {"transposed": True}},  # section 4.1
     train={"batch_size": 72, "steps": 14_000, "show": 16, "sample_every": 1000, "checkpoint_every": 1000},
 )
-"""50,496 bars in batches of 72, 20 times over."""
+"""The paper's training: 20 epochs of 50,496 bars in batches of 72."""
 SMALL = MIDINET.but(
     network={"latent_dim": 32, "width": 32, "hidden": 128},
     settings={"mean_bar_weight": 0.1},
@@ -332,6 +338,6 @@ SMALL = MIDINET.but(
     data={"spec": {"transposed": False}},
     train={"steps": 3000, "ema": 0.99, "show": 16, "sample_every": 500, "checkpoint_every": 500},
 )
-"""With two turns of the generator the small discriminator learns nothing."""
+"""The generator has one turn per round, because with two the small discriminator does not learn."""
 
 PRESETS: dict[str, dict[str, Preset]] = {"midinet": {"paper": MIDINET, "small": SMALL}}

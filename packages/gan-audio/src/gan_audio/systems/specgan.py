@@ -1,9 +1,10 @@
-"""Sound by way of spectrograms, which are made like images.
+"""SpecGAN: sounds from generated log spectrograms.
 
-- `specgan`: Donahue et al. 2019, arXiv:1802.04208, with the layers of its code (github.com/chrisdonahue/wavegan).
+- `specgan`: Donahue et al. 2019, arXiv:1802.04208, with the layers of the published code
+  (github.com/chrisdonahue/wavegan).
 
-The networks make and judge log spectrograms, whose frequencies are standardised by the data; what goes in and comes out
-of the game is sound. With `num_classes` both networks are told the class as WaveGAN's are.
+The networks generate and judge log spectrograms that are standardised per frequency. The game's inputs and samples are
+sounds. `num_classes` conditions both networks as in WaveGAN.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
-from gan_audio.specs import SoundSpec
+from gan_audio.layers.griffin_lim import griffin_lim, spectrum
+from gan_audio.layers.strided import Down, Kernel, Up, Upsampling, batch_norm_if, initialize, upsampler
+from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import wavegan
-from gan_audio.systems.wavegan import WAVEGAN, Down, Kernel, Up, Upsampling, WaveGAN, initialize, normalised, upsampler
+from gan_audio.systems.wavegan import WAVEGAN, WaveGAN
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
 from gan_core.nn.blocks import one_hot
@@ -34,111 +37,37 @@ from gan_core.play.regularizers import Regularizer
 from gan_core.recipe import Size
 
 START = 4
-"""Frames, and frequencies, at which the generator begins and the discriminator ends."""
-QUIET = 1e-6
-"""Added to magnitudes before their logarithm is taken."""
+"""Number of frames and frequencies of the generator's first and the discriminator's last features."""
+MAGNITUDE_EPSILON = 1e-6
+"""Value added to magnitudes before the logarithm."""
 CLIP = 3.0
-"""Deviations from a frequency's mean that are told apart; they become 1."""
-STEADY = 1e-5
-"""The least deviation that a frequency is divided by: one that is always silent has none."""
-LEAST_WEIGHT = 0.5
-"""Of overlapping windows in a sample: what two Hann windows have at least. At the ends, where there is one, it would
-fall to nothing, and dividing by it would make clicks of what a made spectrogram has there."""
-MOMENTUM = 0.99
-"""Of the search for phases: α of Perraudin, Balazs & Søndergaard 2013, "A fast Griffin-Lim algorithm"."""
-STUDIED = 10_000
-"""Items that the frequencies' means and deviations are taken from, at most."""
+"""Number of standard deviations that is scaled to 1; larger deviations are clipped."""
+MIN_DEVIATION = 1e-5
+"""Minimum standard deviation of a frequency; it is 0 for a frequency that is always silent."""
+MAX_MEASURED = 10_000
+"""Maximum number of items from which means and standard deviations are computed."""
 
 
 def side(samples: int) -> int:
-    """Frames, and frequencies, of the spectrogram of so many samples: their root.
+    """Returns the number of frames and of frequencies of a spectrogram: the square root of its samples.
 
     Raises:
-        RecipeError: it is not 4 doubled at least twice.
+        RecipeError: `samples` is not a power of 4 of at least 256.
     """
     root = math.isqrt(samples)
     if root * root != samples or root < 4 * START or root.bit_count() != 1:
         nearest = 4 ** max(4, round(math.log(samples, 4)))
-        raise RecipeError(f"`samples` is {samples}; specgan needs a power of 4 from 256 on. Try {nearest}.")
+        raise RecipeError(f"`samples` is {samples}; expected a power of 4 of at least 256. Try {nearest}.")
     return root
 
 
-def spectrum(audio: Tensor, size: int) -> Tensor:
-    """Complex spectra of `2 · size` samples under a Hann window, every `size` samples.
-
-    Args:
-        audio: `[…, (frames + 1) · size]`.
-        size: in samples.
-
-    Returns:
-        `[…, frames, size + 1]`.
-    """
-    hops = audio.reshape(*audio.shape[:-1], -1, size)
-    frames = torch.cat([hops[..., :-1, :], hops[..., 1:, :]], dim=-1)
-    return torch.fft.rfft(frames * _window(size, audio))
-
-
-def overlapped(spectra: Tensor, size: int) -> Tensor:
-    """The audio whose spectra are nearest to these (Griffin & Lim 1984, eq. 6).
-
-    Args:
-        spectra: `[…, frames, size + 1]`.
-        size: samples between frames.
-
-    Returns:
-        `[…, (frames + 1) · size]`; it fades in and out over `size` samples.
-    """
-    frames = torch.fft.irfft(spectra, n=2 * size)
-    window = _window(size, frames)
-    weight = _sum_up(window.square().expand(frames.shape[-2], -1), size).clamp(min=LEAST_WEIGHT)
-    return _sum_up(frames * window, size) / weight
-
-
-def _window(size: int, like: Tensor) -> Tensor:
-    return torch.hann_window(2 * size, dtype=like.dtype, device=like.device)
-
-
-def _sum_up(frames: Tensor, size: int) -> Tensor:
-    """Frames `[…, frames, 2 · size]`, each `size` samples after the one before, in one."""
-    first, second = frames.chunk(2, dim=-1)
-    return pad(first.flatten(-2), (0, size)) + pad(second.flatten(-2), (size, 0))
-
-
-def griffin_lim(magnitudes: Tensor, size: int, *, iterations: int) -> Tensor:
-    """Audio of a spectrogram without phases, which are sought (Griffin & Lim 1984, section III).
-
-    It differs from the published code's search in three ways. There, sums of overlapping frames are not divided by the
-    weight of their windows, which makes sounds a quarter softer and leaves them farther from the spectrogram. There,
-    phases begin with 0 at the first sample of a frame, where the window lets nothing pass, so that the result follows
-    the last digits of the spectrogram; here, with 0 in the frame's middle. And here every step goes on beyond its end
-    (Perraudin et al. 2013).
-
-    Args:
-        magnitudes: `[…, frames, size + 1]`.
-        size: samples between frames.
-        iterations: of the search.
-
-    Returns:
-        `[…, (frames + 1) · size]`.
-    """
-    middle = 1 - 2 * (torch.arange(size + 1, device=magnitudes.device) % 2)  # e^(-2πi k size / (2 size))
-    audio = overlapped(magnitudes * middle, size)
-    now = ahead = spectrum(audio, size)
-    for _ in range(iterations):
-        audio = overlapped(magnitudes * ahead / ahead.abs().clamp(min=1e-8), size)
-        before, now = now, spectrum(audio, size)
-        ahead = now + MOMENTUM * (now - before)
-    return audio
-
-
 class Standardised(nn.Module, ABC):
-    """Logarithms of magnitudes over frames and frequencies, standardised to what networks make and judge.
+    """Base class of log spectrograms that are standardised per frequency to [-1, 1].
 
-    Each frequency has its mean and deviation, as `measure` found them, and a deviation of `CLIP` is 1. At first all
-    have mean 0 and deviation 1.
+    `CLIP` standard deviations are scaled to 1. Means are 0 and standard deviations 1 until `measure` is called.
 
     Args:
-        frequencies: how many there are.
+        frequencies: number of frequencies.
     """
 
     mean: Tensor
@@ -151,22 +80,25 @@ class Standardised(nn.Module, ABC):
 
     @abstractmethod
     def logarithms(self, audio: Tensor) -> Tensor:
-        """Of all frequencies of audio `[B, C, samples]`: `[B, C, frames, frequencies]`."""
+        """Computes log magnitudes `[B, C, frames, frequencies]` of audio `[B, C, samples]`."""
 
     def standard(self, logarithms: Tensor) -> Tensor:
-        """In [-1, 1], where what deviates more is cut."""
+        """Standardises log magnitudes and clips them to [-1, 1]."""
         return ((logarithms - self.mean) / self.deviation / CLIP).clamp(-1, 1)
 
     def original(self, standard: Tensor) -> Tensor:
-        """The logarithms of what is standardised."""
+        """Inverts `standard`: returns log magnitudes."""
         return CLIP * standard * self.deviation + self.mean
 
     @torch.no_grad()
     def measure(self, sounds: Iterable[Tensor]) -> None:
-        """Takes each frequency's mean and deviation from sounds, `[B, C, samples]` at a time.
+        """Sets the mean and standard deviation of each frequency to those of sounds.
+
+        Args:
+            sounds: batches `[B, C, samples]`.
 
         Raises:
-            DataError: there are none.
+            DataError: there are no sounds.
         """
         count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
         for audio in sounds:
@@ -174,20 +106,20 @@ class Standardised(nn.Module, ABC):
             count += len(logarithms)
             total, squares = total + logarithms.sum(dim=0), squares + logarithms.square().sum(dim=0)
         if count == 0:
-            raise DataError("there are no sounds to standardise spectrograms by; give at least one")
+            raise DataError("there are no sounds from which to standardise spectrograms; expected at least one")
         mean = total / count
         self.mean.copy_(mean)
-        self.deviation.copy_((squares / count - mean.square()).clamp(min=STEADY**2).sqrt())
+        self.deviation.copy_((squares / count - mean.square()).clamp(min=MIN_DEVIATION**2).sqrt())
 
 
 class Spectrogram(Standardised):
-    """Audio `[B, C, samples]` to log spectrograms `[B, C, size, size]` (frames, frequencies) in [-1, 1], and back.
+    """Standardised log spectrograms `[B, C, size, size]` (frames, frequencies) of audio `[B, C, samples]`.
 
-    A frame is `2 · size` samples under a Hann window, every `size` samples; silence follows the last sample. The
-    highest frequency is left out.
+    Frames have `2 * size` samples under a Hann window and are `size` samples apart. The audio is padded with zeros at
+    its end, and the highest frequency is dropped.
 
     Args:
-        size: frames, frequencies, and samples between frames: 128 in the paper, 8 ms at 16 kHz.
+        size: number of frames and of frequencies, and samples between frames: 128 in the paper, 8 ms at 16 kHz.
     """
 
     def __init__(self, size: int):
@@ -198,33 +130,32 @@ class Spectrogram(Standardised):
         return self.standard(self.logarithms(audio))[..., :-1]
 
     def logarithms(self, audio: Tensor) -> Tensor:
-        return torch.log(spectrum(pad(audio, (0, self.size)), self.size).abs() + QUIET)
+        return torch.log(spectrum(pad(audio, (0, self.size)), self.size).abs() + MAGNITUDE_EPSILON)
 
     def inverse(self, spectrograms: Tensor, *, iterations: int) -> Tensor:
-        """Audio `[B, C, samples]` in [-1, 1] of spectrograms `[B, C, size, size]`; the highest frequency has its mean.
+        """Reconstructs audio `[B, C, samples]` in [-1, 1]; the highest frequency is set to its mean.
 
         Args:
-            spectrograms: in [-1, 1].
-            iterations: of Griffin and Lim's search for phases.
+            spectrograms: `[B, C, size, size]` in [-1, 1].
+            iterations: number of Griffin-Lim iterations.
         """
-        return griffin_lim(self.original(pad(spectrograms, (0, 1))).exp(), self.size, iterations=iterations)[
-            ..., : -self.size
-        ].clamp(-1, 1)
+        magnitudes = self.original(pad(spectrograms, (0, 1))).exp()
+        return griffin_lim(magnitudes, self.size, iterations=iterations)[..., : -self.size].clamp(-1, 1)
 
 
 class SpectrogramGenerator(nn.Module):
     """`z [B, latent_dim]` in [-1, 1] and a class to `[B, channels, frames, frequencies]` in [-1, 1].
 
     Args:
-        start: frames and frequencies at which it begins.
-        layers: that each double both.
-        channels: of the audio.
-        latent_dim: of z.
-        width: channels before the last layer; every layer towards the latent has twice as many.
+        start: number of frames and frequencies of the first features.
+        layers: number of layers, each of which doubles both.
+        channels: audio channels.
+        latent_dim: size of z.
+        width: channels before the last layer; every layer before has twice as many.
         kernel: height and width of every layer's filters.
-        upsampling: how the layers come by further frames and frequencies.
+        upsampling: method of up-sampling.
         num_classes: number of classes; None for a generator without classes.
-        batch_norm: whether it normalises.
+        batch_norm: whether to use batch normalisation.
     """
 
     def __init__(
@@ -242,9 +173,9 @@ class SpectrogramGenerator(nn.Module):
     ) -> None:
         super().__init__()
         widths = [width << layer for layer in reversed(range(layers))]
-        self.latent_dim, self.num_classes, self.begins = latent_dim, num_classes, start
+        self.latent_dim, self.num_classes, self.start_size = latent_dim, num_classes, start
         self.project = nn.Linear(latent_dim + (num_classes or 0), widths[0] * start[0] * start[1])
-        self.start = nn.Sequential(normalised(widths[0], batch_norm, ndim=2), nn.ReLU())
+        self.start = nn.Sequential(batch_norm_if(batch_norm, widths[0], ndim=2), nn.ReLU())
         ups = [
             Up(a, b, kernel, stride=2, upsampling=upsampling, batch_norm=batch_norm, ndim=2)
             for a, b in pairwise(widths)
@@ -257,7 +188,7 @@ class SpectrogramGenerator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.num_classes is not None and label is not None:
             z = torch.cat([z, one_hot(label, self.num_classes)], dim=1)
-        x = self.start(self.project(z).unflatten(1, (-1, *self.begins)))
+        x = self.start(self.project(z).unflatten(1, (-1, *self.start_size)))
         return self.to_spectrogram(self.up(x))
 
 
@@ -265,13 +196,13 @@ class SpectrogramDiscriminator(nn.Module):
     """Spectrograms `[B, channels, frames, frequencies]` and a class to logits `[B]`.
 
     Args:
-        end: frames and frequencies at which it ends.
-        layers: that each halve both.
-        channels: of the audio.
-        width: channels after the first layer; every further one has twice as many.
+        end: number of frames and frequencies of the last features.
+        layers: number of layers, each of which halves both.
+        channels: audio channels.
+        width: channels after the first layer; every further layer has twice as many.
         kernel: height and width of every layer's filters.
         num_classes: number of classes; None for a discriminator without classes.
-        batch_norm: whether all layers but the first normalise, always with the batch's own statistics.
+        batch_norm: whether all layers but the first use batch normalisation, always with the batch's statistics.
     """
 
     def __init__(
@@ -309,8 +240,8 @@ class Generator(SpectrogramGenerator):
     """`z [B, latent_dim]` in [-1, 1] and a class to spectrograms `[B, channels, size, size]` in [-1, 1].
 
     Args:
-        samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on, in the paper 16,384.
-        channels: see `SpectrogramGenerator`, as all others.
+        samples: length of a sound, the square of the spectrogram's size: a power of 4 of at least 256 (paper: 16,384).
+        channels: see `SpectrogramGenerator` for this and all other settings.
     """
 
     def __init__(
@@ -344,8 +275,8 @@ class Discriminator(SpectrogramDiscriminator):
     """Spectrograms `[B, channels, size, size]` and a class to logits `[B]`.
 
     Args:
-        samples: of a sound, the square of the spectrogram's `size`: a power of 4 from 256 on.
-        channels: see `SpectrogramDiscriminator`, as all others.
+        samples: length of a sound, the square of the spectrogram's size: a power of 4 of at least 256.
+        channels: see `SpectrogramDiscriminator` for this and all other settings.
     """
 
     def __init__(
@@ -370,22 +301,22 @@ class Discriminator(SpectrogramDiscriminator):
 
 
 def doublings_of(size: int) -> int:
-    """Layers between `START` and a spectrogram's size."""
+    """Returns the number of layers between `START` and a spectrogram's size."""
     return (size // START).bit_length() - 1
 
 
 class SpectrogramGAN(WaveGAN):
-    """WaveGAN's game, played on spectrograms that are standardised by the data (Donahue et al. 2019, section 3.4).
+    """WaveGAN's game on standardised spectrograms (Donahue et al. 2019, section 3.4).
 
     Args:
-        generator: of spectrograms.
-        discriminator: of spectrograms.
-        spectrogram: sounds to what the discriminator judges.
-        objective: what both minimise.
-        regularizers: what steadies them; they see spectrograms.
+        generator: generator of standardised spectrograms.
+        discriminator: discriminator of standardised spectrograms.
+        spectrogram: transform from sounds to standardised spectrograms.
+        objective: adversarial losses of both players.
+        regularizers: regularizers, which are applied to spectrograms.
     """
 
-    images: ClassVar[bool] = False  # but time and frequency
+    images: ClassVar[bool] = False  # the axes are time and frequency
 
     def __init__(
         self,
@@ -400,11 +331,11 @@ class SpectrogramGAN(WaveGAN):
         self.spectrogram = spectrogram
 
     def study(self, training: Dataset[Batch]) -> None:
-        """Standardises spectrograms by the data of a training, before its first step."""
-        length = len(training)  # type: ignore[arg-type]  # every dataset here has one
-        some = range(0, length, -(-length // STUDIED))
+        """Computes the means and standard deviations of the training data, before the first step."""
+        length = len(training)  # type: ignore[arg-type]  # all datasets here have a length
+        indices = range(0, length, -(-length // MAX_MEASURED))
         audio_of = super().real
-        self.spectrogram.measure(audio_of(batch)[0] for batch in read(training, some, 64))
+        self.spectrogram.measure(audio_of(batch)[0] for batch in read(training, indices, 64))
 
     def exports(self) -> dict[str, Exported]:
         """Returns the generator of standardised spectrograms, without the inversion to sound."""
@@ -418,14 +349,14 @@ class SpectrogramGAN(WaveGAN):
 
 
 class SpecGAN(SpectrogramGAN):
-    """WaveGAN's game, played on spectrograms (Donahue et al. 2019, arXiv:1802.04208).
+    """WaveGAN's game on spectrograms (Donahue et al. 2019, arXiv:1802.04208).
 
     Args:
-        generator: of spectrograms.
-        discriminator: of spectrograms.
-        objective: what both minimise.
-        regularizers: what steadies them; they see spectrograms.
-        iterations: of Griffin and Lim's search for the phases of a sound.
+        generator: generator of standardised spectrograms.
+        discriminator: discriminator of standardised spectrograms.
+        objective: adversarial losses of both players.
+        regularizers: regularizers, which are applied to spectrograms.
+        iterations: number of Griffin-Lim iterations per sound.
     """
 
     spectrogram: Spectrogram
@@ -439,8 +370,8 @@ class SpecGAN(SpectrogramGAN):
         regularizers: Sequence[Regularizer] = (),
         iterations: Size = 16,
     ) -> None:
-        seen = Spectrogram(generator.size)
-        super().__init__(generator, discriminator, seen, objective=objective, regularizers=regularizers)
+        spectrogram = Spectrogram(generator.size)
+        super().__init__(generator, discriminator, spectrogram, objective=objective, regularizers=regularizers)
         self.iterations = iterations
 
     def finish(self, fakes: Tensor) -> Tensor:

@@ -1,27 +1,29 @@
-"""Waveforms by strided convolutions along time.
+"""WaveGAN: waveforms by strided convolutions over time.
 
-- `wavegan`: Donahue et al. 2019, arXiv:1802.04208, with the layers of its code (github.com/chrisdonahue/wavegan), which
-  also makes 32,768 and 65,536 samples. Convolutions are padded as TensorFlow's `SAME` pads, which is not symmetric.
+- `wavegan`: Donahue et al. 2019, arXiv:1802.04208, with the layers of the published code
+  (github.com/chrisdonahue/wavegan), which also generates 32,768 and 65,536 samples. Convolutions have TensorFlow's
+  `SAME` padding, which is asymmetric.
 
-With `num_classes` the generator is told the class beside its latent (Mirza & Osindero 2014, arXiv:1411.1784) and the
-discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3); the paper has no classes.
+The paper has no classes. With `num_classes`, the class is concatenated to the generator's latent (Mirza & Osindero
+2014, arXiv:1411.1784) and projected in the discriminator (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_audio.specs import SoundSpec
+from gan_audio.layers.strided import Down, Kernel, Up, Upsampling, batch_norm_if, initialize, upsampler
+from gan_audio.sound.spec import SoundSpec
 from gan_core import draws
 from gan_core.errors import RecipeError
 from gan_core.nn.augment import reflected
-from gan_core.nn.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED, doublings, one_hot
+from gan_core.nn.blocks import doublings, one_hot
 from gan_core.play.conditions import Truncation
 from gan_core.play.exported import Exported
 from gan_core.play.latents import straight_line
@@ -31,141 +33,23 @@ from gan_core.play.two_player import TwoPlayerGame, latent_dim
 from gan_core.recipe import Adam, Size
 
 START = 16
-"""Samples at which the generator begins and the discriminator ends."""
+"""Length in samples of the generator's first and the discriminator's last features."""
 SHUFFLED = 4
-"""The discriminator's layers whose features are shifted: so many, never the last (as in the published code)."""
+"""Maximum number of discriminator layers with phase shuffle; the last layer has none, as in the published code."""
 
-Kernel = Annotated[int, Field(ge=4, le=1024)]
-"""Taps of a filter, at least as many as a layer's stride."""
 Radius = Annotated[int, Field(ge=0, le=START - 1)]
-"""The largest shift, in samples of a layer."""
-Upsampling = Literal["zeros", "nearest"]
-"""How a layer comes by its further samples: by zeros between them, which is a transposed convolution, or by repeating.
-
-Both are the paper's (appendix A.2): the first leaves a pitched noise, which repeating lowers.
-"""
-
-
-def initialize(module: nn.Module) -> None:
-    """TensorFlow's defaults, which the published code keeps: Glorot's uniform weights, no biases; small class vectors.
-
-    Class vectors that are large at first let the discriminator tell every sample by its class.
-    """
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-
-
-def normalised(channels: int, batch_norm: bool, *, ndim: int = 1, tracked: bool = True) -> nn.Module:
-    """Batch normalisation with TensorFlow's settings, or nothing.
-
-    Args:
-        channels: of the input, its axis 1.
-        batch_norm: whether it normalises.
-        ndim: 1 for sequences, 2 for images.
-        tracked: whether it keeps running statistics; else it always takes the batch's, as the published discriminators.
-    """
-    if not batch_norm:
-        return nn.Identity()
-    return BATCH_NORMS[ndim](channels, eps=1e-3, momentum=0.01, track_running_stats=tracked)
-
-
-class SameConvolution(nn.Module):
-    """A convolution that divides every side by its stride, padded as TensorFlow's `SAME` pads.
-
-    `x [B, inputs, …]`, its sides multiples of the stride, to `[B, outputs, …]`. `kernel - stride` zeros are added in
-    all, the smaller half of them in front. Torch pads both ends alike: where their number is odd, it pads a stride more
-    and the first output is left out, which is faster than to pad beforehand.
-
-    Args:
-        inputs: channels.
-        outputs: channels.
-        kernel: along every axis, at least the stride.
-        stride: along every axis.
-        ndim: 1 for sequences, 2 for images.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, ndim: int = 1):
-        super().__init__()
-        front, odd = divmod(kernel - stride, 2)
-        self.kept = (..., *[slice(odd, None)] * ndim)
-        self.conv = CONVOLUTIONS[ndim](inputs, outputs, kernel, stride, front + odd * stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)[self.kept]
-
-
-class SameTransposed(nn.Module):
-    """A transposed convolution that multiplies every side by its stride: the adjoint of `SameConvolution`.
-
-    `x [B, inputs, …]` to `[B, outputs, …]`.
-
-    Args:
-        inputs: channels.
-        outputs: channels.
-        kernel: along every axis, at least the stride.
-        stride: along every axis.
-        ndim: 1 for sequences, 2 for images.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, ndim: int = 1):
-        super().__init__()
-        front, odd = divmod(kernel - stride, 2)
-        self.kept = (..., *[slice(-odd or None)] * ndim)
-        self.conv = TRANSPOSED[ndim](inputs, outputs, kernel, stride, front)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)[self.kept]
-
-
-def upsampler(
-    inputs: int, outputs: int, kernel: int, *, stride: int, upsampling: Upsampling, ndim: int = 1
-) -> nn.Module:
-    """A layer `[B, inputs, …]` to `[B, outputs, …]` that multiplies every side by its stride."""
-    if upsampling == "zeros":
-        return SameTransposed(inputs, outputs, kernel, stride=stride, ndim=ndim)
-    repeated = nn.Upsample(scale_factor=stride, mode="nearest")
-    return nn.Sequential(repeated, SameConvolution(inputs, outputs, kernel, ndim=ndim))
-
-
-class Up(nn.Sequential):
-    """Up-samples by the stride, normalises if asked, rectifies."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int,
-        upsampling: Upsampling,
-        batch_norm: bool,
-        ndim: int = 1,
-    ):
-        layer = upsampler(inputs, outputs, kernel, stride=stride, upsampling=upsampling, ndim=ndim)
-        super().__init__(layer, normalised(outputs, batch_norm, ndim=ndim), nn.ReLU())
-
-
-class Down(nn.Sequential):
-    """Down-samples by the stride, normalises if asked, rectifies leakily."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, batch_norm: bool, ndim: int = 1):
-        layer = SameConvolution(inputs, outputs, kernel, stride=stride, ndim=ndim)
-        super().__init__(layer, normalised(outputs, batch_norm, ndim=ndim, tracked=False), nn.LeakyReLU(0.2))
+"""Maximum shift of a layer's features in samples."""
 
 
 class PhaseShuffle(nn.Module):
-    """Shifts features in time by up to `radius` samples, so that no phase tells a fake (Donahue et al. 2019, sec. 3.3).
+    """Random shift of features in time, so that phases do not reveal generated samples (Donahue et al., section 3.3).
 
-    `x [B, C, T]` to the same shape. It shifts in training only; a radius of 0 never does.
+    Maps `[B, C, T]` to the same shape. Inactive in evaluation mode.
 
     Args:
-        radius: n; shifts are uniform over the whole numbers in [-n, n].
-        per_example: whether every sample has a shift of its own; else, as in the published code, one is for all
-            samples of the batch. (The paper's text has one for each feature map.)
+        radius: maximum shift n; shifts are uniform over the integers in [-n, n]. 0 disables them.
+        per_example: whether every sample has its own shift. Otherwise all samples of a batch have the same one, as in
+            the published code. (The paper's text describes one shift per feature map.)
     """
 
     def __init__(self, radius: int = 2, *, per_example: bool = False):
@@ -181,13 +65,14 @@ class PhaseShuffle(nn.Module):
 
 
 def delayed(x: Tensor, shift: Tensor) -> Tensor:
-    """Features later by some samples: the output at t is the input at t - shift.
+    """Delays features: the output at t is the input at t - shift.
 
-    What is missing at an end is reflected there, the outermost sample not repeated.
+    Missing values at the ends are reflected without repeating the outermost sample. The shifts stay on their device,
+    so the computation does not synchronise with the host.
 
     Args:
         x: `[B, C, T]`.
-        shift: in samples, `[B]`, or `[1]` for all; smaller than T. Nothing waits for its value.
+        shift: shifts in samples, `[B]`, or `[1]` for all rows; less than T.
 
     Returns:
         `[B, C, T]`.
@@ -198,10 +83,10 @@ def delayed(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def strides(samples: int) -> list[int]:
-    """Of the layers between `START` samples and so many: fours, and at the end a two where they do not suffice.
+    """Returns the strides of the layers between `START` and `samples` samples: 4s, then a 2 if needed.
 
     Raises:
-        RecipeError: no such layers lead there.
+        RecipeError: `samples` is not `START` doubled at least three times.
     """
     fours, twos = divmod(doublings(samples, START, least=3, what="samples"), 2)
     return [4] * fours + [2] * twos
@@ -211,16 +96,16 @@ class Generator(nn.Module):
     """`z [B, latent_dim]` in [-1, 1] and a class to audio `[B, channels, samples]` in [-1, 1].
 
     Args:
-        samples: of a sound: 16 doubled at least three times; the published code has 16,384, 32,768 and 65,536.
-        channels: of the audio.
-        latent_dim: of z.
-        width: channels before the last layer; every layer towards the latent has twice as many.
+        samples: length of a sound: 16 doubled at least three times; 16,384, 32,768 or 65,536 in the published code.
+        channels: audio channels.
+        latent_dim: size of z.
+        width: channels before the last layer; every layer before has twice as many.
         kernel: taps of every layer.
-        upsampling: how the layers come by further samples.
-        post_filter: taps of one more filter of each channel, which learns to take artefacts away (appendix A.1: 512;
-            what it makes may pass ±1); None has none.
+        upsampling: method of up-sampling.
+        post_filter: taps of a learnt filter of each channel that removes artefacts (512 in appendix A.1), after which
+            values may exceed ±1; None for no filter.
         num_classes: number of classes; None for a generator without classes.
-        batch_norm: whether it normalises.
+        batch_norm: whether to use batch normalisation.
     """
 
     def __init__(
@@ -242,7 +127,7 @@ class Generator(nn.Module):
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.data_spec = SoundSpec(samples=samples, channels=channels)
         self.project = nn.Linear(latent_dim + (num_classes or 0), widths[0] * START)
-        self.start = nn.Sequential(normalised(widths[0], batch_norm), nn.ReLU())
+        self.start = nn.Sequential(batch_norm_if(batch_norm, widths[0]), nn.ReLU())
         ups = [
             Up(a, b, kernel, stride=stride, upsampling=upsampling, batch_norm=batch_norm)
             for (a, b), stride in zip(pairwise(widths), inner, strict=True)
@@ -268,17 +153,18 @@ class Discriminator(nn.Module):
     """Audio `[B, channels, samples]` and a class to logits `[B]`.
 
     Args:
-        samples: of a sound: 16 doubled at least three times.
-        channels: of the audio.
-        width: channels after the first layer; every further one has twice as many.
+        samples: length of a sound: 16 doubled at least three times.
+        channels: audio channels.
+        width: channels after the first layer; every further layer has twice as many.
         kernel: taps of every layer.
-        phase_shuffle: the largest shift of the first layers' features; 0 shifts none.
-        shuffle_per_example: whether every sample is shifted on its own; else a batch is, as published.
+        phase_shuffle: maximum shift of the first layers' features in samples; 0 disables phase shuffle.
+        shuffle_per_example: whether every sample has its own shift. Otherwise a batch has one, as in the published
+            code.
         num_classes: number of classes; None for a discriminator without classes.
-        batch_norm: whether all layers but the first normalise, always with the batch's own statistics.
+        batch_norm: whether all layers but the first use batch normalisation, always with the batch's statistics.
 
     Raises:
-        RecipeError: `samples` is out of reach, or samples would be shifted on their own and are not shifted.
+        RecipeError: `samples` is not valid, or `shuffle_per_example` is set without `phase_shuffle`.
     """
 
     def __init__(
@@ -321,7 +207,7 @@ class Discriminator(nn.Module):
 
 
 class WaveGAN(TwoPlayerGame):
-    """The plain game with latents that are uniform in [-1, 1] (Donahue et al. 2019, arXiv:1802.04208)."""
+    """Two-player game with latents that are uniform in [-1, 1] (Donahue et al. 2019, arXiv:1802.04208)."""
 
     prior: ClassVar[str] = "uniform in [-1, 1]"
 
@@ -355,7 +241,7 @@ WAVEGAN = Preset(
     train={"batch_size": 64, "steps": 200_000, "sample_every": 1000, "checkpoint_every": 1000},
 )
 SMALL = WAVEGAN.but(
-    objective="relativistic",  # with R1 and R2 it learns more in a minute than WGAN-GP in three
+    objective="relativistic",  # with R1 and R2, better after one minute than WGAN-GP after three
     regularizers=[R1(weight=1.0, interval=4), R2(weight=1.0, interval=4)],
     network={"samples": 4096, "latent_dim": 32, "width": 16},
     optimizer=Adam(learning_rate=5e-4, betas=(0.0, 0.9)),

@@ -1,9 +1,9 @@
-"""Tunes made by rule: simple songs in eight keys, of periods of four bars, with chords and a melody that follows them.
+"""Synthetic tunes: simple songs in eight keys, with chords and a melody that follows them.
 
-A period opens on the tonic and comes to rest on another chord, the next one answers it and ends on the tonic. In the
-first and third bar of a period, and in the second and fourth, notes are as long as each other; where an answer begins
-with its question's chords, it may begin with its notes. On the first and the third beat the melody has a note of the
-chord, between them it goes mostly by step. A tune depends on its number and its length alone.
+Songs consist of periods of four bars, alternately questions, which end on another chord than the tonic, and answers,
+which end on the tonic. The first and third bar of a period have the same rhythm, and so have the second and fourth. An
+answer that starts with the chords of its question may also start with its notes. The melody has a note of the chord on
+the first and the third beat, and moves mostly by step between them. A tune depends only on its number and its length.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from torch import Tensor
 from gan_audio.tune.midi import LOWEST, OCTAVES, STEPS, in_key, triad
 
 KEYS = ((0, 0), (7, 0), (2, 0), (5, 0), (9, 1), (4, 1), (2, 1), (11, 1))
-"""The tonic, in semitones above C, and 1 for minor: C, G, D, F, Am, Em, Dm, Bm."""
+"""Tonic in semitones above C, and 1 for minor: C, G, D, F, Am, Em, Dm, Bm."""
 SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10))
+"""Major and natural minor scale in semitones above the tonic."""
 QUESTIONS = (
     ((0, 0, 5, 7), (0, 5, 0, 7), (0, 21, 5, 7), (0, 16, 5, 7), (0, 7, 0, 7), (0, 14, 21, 7)),
     ((12, 10, 12, 10), (12, 8, 3, 10), (12, 17, 8, 10), (12, 3, 10, 19), (12, 12, 10, 10)),
 )
-"""Chords of a period with an open end, in major and minor: numbered as in `gan_audio.tune.midi`, for C and Cm."""
+"""Chord progressions of questions, in C major and C minor, numbered as in `gan_audio.tune.midi`."""
 ANSWERS = (
     ((0, 5, 7, 0), (0, 0, 7, 0), (21, 5, 7, 0), (0, 14, 7, 0), (5, 0, 7, 0)),
     ((12, 8, 10, 12), (12, 17, 10, 12), (8, 3, 10, 12), (12, 10, 10, 12)),
 )
-"""Of one that is closed."""
+"""Chord progressions of answers, in C major and C minor."""
 RHYTHMS = ((4, 4), (2, 2, 4), (4, 2, 2), (2, 2, 2, 2), (6, 2), (8,), (2, 4, 2), (3, 3, 2), (2, 2, 3, 1), (4, 3, 1))
-"""The lengths of the notes of half a bar, in steps, from the commonest on."""
+"""Rhythms of half a bar, as lengths of notes in steps, the most frequent first."""
 RESTS = ((16,), (8, 8), (4, 4, 8))
-"""The lengths of a period's last notes."""
+"""Rhythms of the last bar of a period, in steps."""
 PERIOD = 4
-"""Bars."""
+"""Number of bars of a period."""
 RANGE = (LOWEST + 2, LOWEST + 12 * OCTAVES - 3)
-"""The lowest and the highest pitch of a melody: D4 to A5."""
+"""Lowest and highest pitch of a melody: D4 and A5."""
 REACH = 3.0
-"""Semitones at which a leap is 1/e as likely as a step."""
+"""Scale in semitones of the exponential distribution of leaps."""
 
 
 def make_tunes(numbers: Sequence[int], *, bars: int) -> Tensor:
-    """Tunes by their numbers, of which every eighth is in one key.
+    """Generates tunes by their numbers. Tunes whose numbers are equal modulo 8 have the same key.
 
     Args:
-        numbers: which; not negative.
-        bars: of each. Those that are no multiple of four are the last ones of a longer tune.
+        numbers: numbers of the tunes, 0 or more.
+        bars: number of bars of each. If it is not a multiple of four, they are the last bars of a longer tune.
 
     Returns:
-        `[N, 2, 16 bars]`, pitches and chords (`gan_audio.tune.midi`).
+        Pitches and chords `[N, 2, 16 * bars]` (`gan_audio.tune.midi`).
     """
     return torch.from_numpy(np.stack([_tune(number, bars) for number in numbers]))
 
@@ -69,11 +70,11 @@ def _tune(number: int, bars: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int
         for bar, chord in enumerate(answer if last else question):
             chords.append(in_key(chord, tonic))
             if bar == PERIOD - 1:
-                melody.go(RESTS[random.integers(len(RESTS))], chords[-1], end=tonic if last else None)
+                melody.append_bar(RESTS[random.integers(len(RESTS))], chords[-1], end=tonic if last else None)
             elif repeats and last and bar < 2 and len(begun) == 2 and chords[-1] == chords[-1 - PERIOD]:
-                melody.again(begun[bar])
+                melody.repeat_bar(begun[bar])
             else:
-                melody.go(rhythms[bar % 2], chords[-1])
+                melody.append_bar(rhythms[bar % 2], chords[-1])
             if period == 0 and bar < 2:
                 begun.append(melody.pitches[-STEPS:])
     whole = np.stack([melody.pitches, np.repeat(chords, STEPS)]).astype(np.int64)
@@ -81,17 +82,17 @@ def _tune(number: int, bars: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int
 
 
 def _rhythm(random: np.random.Generator) -> tuple[int, ...]:
-    """A bar's, of two halves."""
+    """Draws the rhythm of a bar, of two halves."""
     commonest = np.arange(len(RHYTHMS), 0, -1) / (len(RHYTHMS) * (len(RHYTHMS) + 1) / 2)
     return tuple(length for half in random.choice(len(RHYTHMS), 2, p=commonest) for length in RHYTHMS[half])
 
 
 class _Melody:
-    """A melody that is made note by note.
+    """A melody that is generated note by note.
 
     Args:
-        random: what decides.
-        scale: its notes, in semitones above any C.
+        random: random generator.
+        scale: notes of the scale in semitones above C.
     """
 
     def __init__(self, random: np.random.Generator, scale: Sequence[int]):
@@ -99,8 +100,8 @@ class _Melody:
         self.scale = self._within(scale)
         self.now = int(random.choice(self.scale[len(self.scale) // 4 : 3 * len(self.scale) // 4]))
 
-    def go(self, rhythm: Sequence[int], chord: int, end: int | None = None) -> None:
-        """A bar with notes of these lengths over a chord, which ends on a note in semitones above C."""
+    def append_bar(self, rhythm: Sequence[int], chord: int, end: int | None = None) -> None:
+        """Appends a bar with a rhythm over a chord, which ends on `end` (semitones above C) if given."""
         place = 0
         for k, length in enumerate(rhythm):
             if end is not None and k == len(rhythm) - 1:
@@ -112,20 +113,20 @@ class _Melody:
             self.pitches += [self.now] * length
             place += length
 
-    def again(self, pitches: list[int]) -> None:
-        """A bar that there was before."""
+    def repeat_bar(self, pitches: list[int]) -> None:
+        """Appends an earlier bar."""
         self.pitches += pitches
         self.now = pitches[-1]
 
     def _leap(self, notes: Sequence[int]) -> None:
-        """To one of some notes, to a near one mostly and seldom to where it is."""
+        """Moves to one of some notes, most likely to a close one, and rarely stays."""
         apart = np.abs(np.array(notes) - self.now)
         chances = np.where(apart == 0, 0.3, np.exp(-apart / REACH))
         before, self.now = self.now, int(self.random.choice(notes, p=chances / chances.sum()))
         self.rises = self.now > before or (self.now == before and self.rises)
 
     def _step(self) -> None:
-        """To the next note of the scale, mostly on in one direction."""
+        """Moves to the next note of the scale, mostly in the same direction."""
         if self.random.random() < 0.25:
             self.rises = not self.rises
         beyond = [note for note in self.scale if (note > self.now if self.rises else note < self.now)]
@@ -137,6 +138,6 @@ class _Melody:
 
     @staticmethod
     def _within(notes: Sequence[int]) -> list[int]:
-        """All pitches of the range that are some notes."""
+        """Returns all pitches in `RANGE` with the given pitch classes."""
         wanted = {note % 12 for note in notes}
         return [pitch for pitch in range(RANGE[0], RANGE[1] + 1) if pitch % 12 in wanted]

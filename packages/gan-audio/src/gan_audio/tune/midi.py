@@ -1,19 +1,19 @@
-"""Tunes, a melody and its chords, in MIDI files: read as users have them, of which nothing is trusted, and written.
+"""MIDI files of tunes, a melody and its chords: reading of untrusted files, and writing.
 
-A tune is cut into bars of 16 steps, sixteenth notes in 4/4, as MidiNet's data are (Yang et al. 2017, arXiv:1703.10847,
-section 4.1): at every step one note sounds, and every bar has one chord, a major or minor triad.
+Tunes consist of bars of 16 steps, sixteenth notes in 4/4, as in MidiNet (Yang et al. 2017, arXiv:1703.10847,
+section 4.1). Every step has one note, and every bar one chord, a major or minor triad.
 
-Taken are pieces in 4/4 and 2/2, and in 2/4, whose bars are joined two by two. Those in 3/4 or 6/8 are left out: sixteen
-steps of their bars would mean something else, and the paper has none. Tempo, velocities and percussion (channel 10) are
-not looked at.
+Pieces in 4/4 and 2/2 are read, and pieces in 2/4, of which two bars become one. Pieces in 3/4 or 6/8 are refused,
+because 16 steps of their bars have another meaning, and the paper has none. Tempo, velocities and percussion
+(channel 10) are ignored.
 
-- The melody is what its track is called; else the voice (a channel of a track) with the highest mean pitch. Of notes
-  that sound together the highest counts. Rests are filled: a note lasts until the next one of its bar, and the first
-  begins with the bar.
-- The chords are all other voices. A bar's chord is the triad that sounds longest in it, the first of several. A seventh
-  chord is its triad. Where no triad sounds at any time, what sounds during the bar is taken together.
-- A bar is left out if it has no note or no such chord, or if a note of the melody begins more than a quarter of a step
-  beside the grid, as those of triplets do, and every other one that is faster than sixteenths.
+- The melody is the track whose name contains "melody", otherwise the voice (a channel of a track) with the highest mean
+  pitch. Of simultaneous notes, the highest is used. Rests are filled: a note lasts until the next note of its bar, and
+  the first note starts with the bar.
+- All other voices are chords. The chord of a bar is the triad that sounds longest in it, or the first of several. A
+  seventh chord counts as its triad. If no triad sounds at any time, all notes of the bar are combined.
+- A bar is skipped if it has no notes or no chord, or if a note of the melody starts more than a quarter of a step from
+  the grid, as triplets and notes faster than sixteenths do.
 """
 
 from __future__ import annotations
@@ -38,49 +38,53 @@ from gan_core.media.writing import replacing
 Array = NDArray[np.int64]
 
 SUFFIXES = (".mid", ".midi")
-STEPS, PITCHES = 16, 128
-"""Of a bar, and of MIDI: 60 is the middle C, C4."""
+STEPS = 16
+"""Number of steps of a bar."""
+PITCHES = 128
+"""Number of MIDI pitches; 60 is middle C, C4."""
 BEATS = 4
-"""Quarter notes of a bar."""
+"""Number of quarter notes of a bar."""
 LOWEST, OCTAVES = 60, 2
-"""Where melodies are brought to: C4 to B5, as in the paper."""
+"""Range of melodies: lowest pitch and number of octaves, C4 to B5, as in the paper."""
 NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+"""Names of the twelve pitch classes."""
 MAJOR, MINOR = (0, 4, 7), (0, 3, 7)
-"""Semitones above the root. Chords are numbered by their roots from C on: 0 to 11 are major, 12 to 23 minor."""
+"""Intervals of a triad in semitones above the root."""
 CHORDS = 24
+"""Number of chords: 0 to 11 are major and 12 to 23 minor, with roots from C upwards."""
 SILENT = -1
-"""In the place of a pitch or a chord: there is none."""
+"""Value for no pitch or no chord."""
 MAX_BYTES, MAX_BARS = 2**20, 4096
-"""The largest file, and the longest piece, that are read."""
+"""Maximum size of a file in bytes, and maximum number of bars of a piece."""
 MAX_TRACKS, MAX_EVENTS = 256, 100_000
-"""The most tracks, and the most events of all tracks, that are read: a note takes two."""
+"""Maximum number of tracks, and of events in all tracks; a note has two events."""
 META, SYSTEM_EXCLUSIVE = 0xFF, (0xF0, 0xF7)
-"""The first bytes of events that say their length."""
+"""Status bytes of events that contain their length."""
 SHORT, BARE = (*range(0xC0, 0xE0), 0xF1, 0xF3), (*range(0xF6, 0xFF), 0xF4, 0xF5)
-"""Those of events with one byte of data, and with none; all others have two."""
+"""Status bytes of events with one data byte and with none; all other events have two."""
 NUMBER_BYTES = 4
-"""Of the longest time and length that the format has."""
+"""Maximum size in bytes of a variable-length number."""
 OFF_GRID = 0.25
-"""Steps that a note may begin beside the grid."""
+"""Maximum distance of the start of a note from the grid, in steps."""
 PERCUSSION = 9
-"""The channel of it, counted from 0."""
+"""Channel of percussion, counted from 0."""
 BEAT_TICKS, TEMPO = 480, 120
-"""Of files that are written: ticks of a quarter note, and quarter notes a minute."""
+"""Ticks per quarter note, and quarter notes per minute, of written files."""
 VELOCITIES, PROGRAMS = (96, 56), (73, 0)
-"""Of the melody, a flute in General MIDI, and of the chords, a piano."""
+"""Velocities and General MIDI programs of the melody, a flute, and the chords, a piano, in written files."""
 CHORD_OCTAVE = 48
-"""The lowest root of a written chord, C3."""
+"""Lowest root of a chord in written files: C3."""
 
 
 class Bars(NamedTuple):
-    """A piece in bars: pitches `[bars, 16]` and chords `[bars]`, whose chord is `SILENT` where a bar is left out."""
+    """A piece as pitches `[bars, 16]` and chords `[bars]`; skipped bars have the chord `SILENT`."""
 
     pitches: Array
     chords: Array
 
 
 class Note(NamedTuple):
-    """A note of a voice (a track's number and a channel), from one tick to another."""
+    """A note from one tick to another, in a voice: track number and channel."""
 
     voice: tuple[int, int]
     pitch: int
@@ -89,10 +93,10 @@ class Note(NamedTuple):
 
 
 def read_midi(content: bytes) -> Bars:
-    """The bars of a MIDI file of format 0 or 1, any resolution.
+    """Reads the bars of a MIDI file of format 0 or 1, with any resolution.
 
     Raises:
-        Unreadable: it is damaged, of another metre, beyond a limit, or holds no melody with chords.
+        Unreadable: the file is damaged, in another metre, beyond a limit, or has no melody with chords.
     """
     if not content:
         raise Unreadable("the file is empty")
@@ -101,34 +105,34 @@ def read_midi(content: bytes) -> Bars:
     try:
         file = mido.MidiFile(file=io.BytesIO(content), clip=True)
     except (*DAMAGED, mido.KeySignatureError) as error:
-        raise Unreadable(f"no MIDI file, or damaged ({reason_of(error)})") from error
+        raise Unreadable(f"not a MIDI file, or damaged ({reason_of(error)})") from error
     if file.type not in (0, 1):
-        raise Unreadable("holds pieces one beside the other (format 2); save it as format 1")
+        raise Unreadable("contains several pieces (format 2); save it as format 1")
     if file.ticks_per_beat <= 0:
-        raise Unreadable("its time is in frames of film, not in beats")
+        raise Unreadable("its time unit is film frames; save it with ticks per quarter note")
     _check_metre(file.tracks)
     notes = [note for number, track in enumerate(file.tracks) for note in _notes(track, number)]
     if not notes:
-        raise Unreadable("holds no notes")
+        raise Unreadable("contains no notes")
     step = file.ticks_per_beat * BEATS / STEPS
     bars = -(-max(note.end for note in notes) // (file.ticks_per_beat * BEATS))
     if bars > MAX_BARS:
-        raise Unreadable(f"{bars:,} bars long, at most {MAX_BARS:,} are read")
+        raise Unreadable(f"{bars:,} bars long; the maximum is {MAX_BARS:,}")
     melody, chords = _voices(notes, [str(track.name).lower() for track in file.tracks])
     if not chords:
-        raise Unreadable("holds one voice alone; a melody needs chords in a track or channel beside it")
+        raise Unreadable("contains only one voice; chords must be in another track or channel than the melody")
     pitches, found = _melody(melody, bars, step), _chords(chords, bars, step)
-    found[(pitches == SILENT).all(axis=1) | _beside_the_grid(melody, bars, step)] = SILENT
-    return Bars(_held(pitches), found)
+    found[(pitches == SILENT).all(axis=1) | _off_grid_bars(melody, bars, step)] = SILENT
+    return Bars(_without_rests(pitches), found)
 
 
 def write_midi(path: Path, tune: Array) -> None:
-    """Writes a tune `[2, steps]` (pitches, chords; a multiple of 16 steps) as two tracks, whole or not at all.
+    """Writes a tune `[2, steps]` (pitches and chords, a multiple of 16 steps) to a file with two tracks, atomically.
 
-    A note begins where the pitch changes and with every bar. The same tune gives the same bytes.
+    A note starts where the pitch changes and at every bar. Equal tunes give equal bytes.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: the file cannot be written.
         GanError: the disk is full or broken.
     """
     mido = import_module("mido")
@@ -142,7 +146,7 @@ def write_midi(path: Path, tune: Array) -> None:
         events = [(end * step, 0, pitch) for pitch, _, end in spans]
         events += [(start * step, VELOCITIES[number], pitch) for pitch, start, _ in spans]
         now = 0
-        for tick, velocity, pitch in sorted(events):  # what ends comes before what begins
+        for tick, velocity, pitch in sorted(events):  # ends before starts
             track.append(mido.Message("note_on", channel=number, note=pitch, velocity=velocity, time=tick - now))
             now = tick
     with replacing(path) as partial:
@@ -150,7 +154,7 @@ def write_midi(path: Path, tune: Array) -> None:
 
 
 def notes_of(tune: Array) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-    """The notes of a tune `[2, steps]`, the melody's and the chords': pitch, first step, and the one after the last."""
+    """Returns the notes of the melody and of the chords of a tune `[2, steps]` as (pitch, start, end) in steps."""
     melody, chords = (
         [(int(row[start]), start, end) for start, end in _spans(row) if row[start] != SILENT] for row in tune
     )
@@ -159,29 +163,29 @@ def notes_of(tune: Array) -> tuple[list[tuple[int, int, int]], list[tuple[int, i
 
 
 def onsets(pitches: Array) -> NDArray[np.bool_]:
-    """Where notes begin: where the pitch changes, and with every bar. Pitches `[…, steps]`."""
+    """Returns where notes of pitches `[…, steps]` start: where the pitch changes, and at every bar."""
     begins: NDArray[np.bool_] = np.diff(pitches, axis=-1, prepend=SILENT - 1) != 0
     begins[..., ::STEPS] = True
     return begins
 
 
 def triad(chord: int) -> tuple[int, ...]:
-    """The notes of a chord, in semitones above C: the root, the third, the fifth."""
+    """Returns the root, third and fifth of a chord in semitones above C."""
     return tuple(chord % 12 + interval for interval in (MAJOR if chord < 12 else MINOR))
 
 
 def in_key(chord: Any, key: Any) -> Any:
-    """Chords (numbers, arrays or tensors of them) moved up by so many semitones."""
+    """Transposes chords (an integer, array or tensor) up by `key` semitones."""
     return chord // 12 * 12 + (chord + key) % 12
 
 
 def chord_name(chord: int) -> str:
-    """As musicians write it: `G`, `Am`."""
+    """Returns the name of a chord: `G`, `Am`."""
     return NOTES[chord % 12] + ("" if chord < 12 else "m")
 
 
 def in_two_octaves(pitches: Array) -> Array:
-    """Pitches moved to C4 to B5: all by the octaves that bring most there, then those that are still beyond."""
+    """Moves pitches by octaves to C4–B5: first all by the same octaves, so that most fit, then the remaining ones."""
     ends = LOWEST, LOWEST + 12 * OCTAVES
     shifts = sorted(range(-120, 121, 12), key=abs)
     inside = [int(((pitches + shift >= ends[0]) & (pitches + shift < ends[1])).sum()) for shift in shifts]
@@ -191,9 +195,9 @@ def in_two_octaves(pitches: Array) -> Array:
 
 
 def phrases(bars: Bars, length: int) -> Array:
-    """A piece cut into tunes `[N, 2, 16 length]` of so many bars that follow each other and have all a chord.
+    """Cuts a piece into tunes `[N, 2, 16 * length]` of `length` consecutive bars without skipped ones.
 
-    The melody is brought to two octaves (`in_two_octaves`). What is left over at an end is left out.
+    Melodies are moved to two octaves (`in_two_octaves`). Remaining bars at the ends are dropped.
     """
     cut: list[Array] = []
     edges = np.flatnonzero(np.diff(bars.chords != SILENT, prepend=False, append=False)).reshape(-1, 2)
@@ -205,17 +209,19 @@ def phrases(bars: Bars, length: int) -> Array:
 
 
 def _check_extent(content: bytes) -> None:
-    """Counts tracks and events before any is kept, which takes a tenth of the time; damage is found in reading.
+    """Checks the number of tracks and events before the file is parsed, in a tenth of the time.
+
+    Ignores damage, which is found in parsing.
 
     Raises:
-        Unreadable: there are too many, or a time or length is too long a number.
+        Unreadable: there are too many, or a variable-length number is too long.
     """
     if not content.startswith(b"MThd"):
         return
-    with suppress(IndexError, struct.error):  # where the file ends, reading ends
+    with suppress(IndexError, struct.error):  # the file ends early
         size, tracks = struct.unpack_from(">4xI2xh", content)
         if tracks > MAX_TRACKS:
-            raise Unreadable(f"{tracks:,} tracks, at most {MAX_TRACKS} are read")
+            raise Unreadable(f"contains {tracks:,} tracks; the maximum is {MAX_TRACKS}")
         place, events = 8 + size, 0
         for _ in range(tracks):
             (size,) = struct.unpack_from(">4xI", content, place)
@@ -223,17 +229,15 @@ def _check_extent(content: bytes) -> None:
             while place != end:
                 events += 1
                 if events > MAX_EVENTS:
-                    raise Unreadable(
-                        f"holds more than {MAX_EVENTS:,} events, the most that are read (a note takes two)"
-                    )
+                    raise Unreadable(f"contains more than {MAX_EVENTS:,} events, the maximum (a note has two)")
                 place, status = _after_event(content, place, status)
 
 
 def _after_event(content: bytes, place: int, status: int) -> tuple[int, int]:
-    """Where an event ends, and the first byte that the next one has if it leaves it out."""
-    _, place = _number(content, place)  # the time
-    told = content[place] >= 0x80
-    kind = content[place] if told else status
+    """Returns the end of an event, and the status byte of the next event if that omits it (running status)."""
+    _, place = _number(content, place)  # time
+    has_status = content[place] >= 0x80
+    kind = content[place] if has_status else status
     place += 1
     if kind == META:
         length, place = _number(content, place + 1)
@@ -242,28 +246,28 @@ def _after_event(content: bytes, place: int, status: int) -> tuple[int, int]:
         length, place = _number(content, place)
         return place + length, kind
     data = 1 if kind in SHORT else 0 if kind in BARE else 2
-    return place + data - (not told), kind
+    return place + data - (not has_status), kind
 
 
 def _number(content: bytes, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
+    """Returns a variable-length number, with seven bits per byte, and its end."""
     value = 0
     for byte in range(place, place + NUMBER_BYTES):
         value = value << 7 | content[byte] & 0x7F
         if content[byte] < 0x80:
             return value, byte + 1
-    raise Unreadable(f"damaged: holds a number of more than {NUMBER_BYTES} bytes")
+    raise Unreadable(f"damaged: contains a number of more than {NUMBER_BYTES} bytes")
 
 
 def _check_metre(tracks: Iterable[Any]) -> None:
     metres = [(m.numerator, m.denominator) for track in tracks for m in track if m.type == "time_signature"]
     for upper, lower in metres:
         if upper * BEATS not in (BEATS * lower, BEATS * lower // 2):
-            raise Unreadable(f"is in {upper}/{lower}, or comes to it; tunes in 4/4 and 2/4 are taken")
+            raise Unreadable(f"has the time signature {upper}/{lower}; expected 4/4, 2/2 or 2/4")
 
 
 def _notes(track: Iterable[Any], number: int) -> list[Note]:
-    """A track's notes; one that never ends does so with the track."""
+    """Returns the notes of a track; notes without an end last until the end of the track."""
     now, sounding, notes = 0, dict[tuple[int, int], int](), list[Note]()
     for message in track:
         now += message.time
@@ -279,7 +283,7 @@ def _notes(track: Iterable[Any], number: int) -> list[Note]:
 
 
 def _voices(notes: list[Note], names: list[str]) -> tuple[list[Note], list[Note]]:
-    """The melody's notes, and all others."""
+    """Returns the notes of the melody, and all other notes."""
     voices: dict[tuple[int, int], list[int]] = {}
     for note in notes:
         voices.setdefault(note.voice, []).append(note.pitch)
@@ -289,14 +293,16 @@ def _voices(notes: list[Note], names: list[str]) -> tuple[list[Note], list[Note]
 
 
 def _span(note: Note, step: float) -> slice:
-    """The steps of a note, one at least."""
+    """Returns the steps of a note, at least one."""
     first = round(note.start / step)
     return slice(first, max(first + 1, round(note.end / step)))
 
 
 def _sounding(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
-    """Which pitches sound at every step, `[128, 16 bars]`; a note takes no longer for being long."""
-    changes = np.zeros((PITCHES, bars * STEPS + 2), np.int32)  # a note of the last half step lies beyond
+    """Returns which pitches sound at every step, `[128, 16 * bars]`, in time independent of the length of notes."""
+    changes = np.zeros(
+        (PITCHES, bars * STEPS + 2), np.int32
+    )  # a note that starts in the last half step rounds to the next bar
     for note in notes:
         span = _span(note, step)
         changes[note.pitch, span.start] += 1
@@ -305,14 +311,14 @@ def _sounding(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
 
 
 def _melody(notes: list[Note], bars: int, step: float) -> Array:
-    """The highest pitch at every step, `[bars, 16]`."""
+    """Returns the highest pitch at every step, `[bars, 16]`."""
     sounding = _sounding(notes, bars, step)
     highest = PITCHES - 1 - np.argmax(sounding[::-1], axis=0)
     return np.where(sounding.any(axis=0), highest, SILENT).reshape(bars, STEPS)
 
 
-def _beside_the_grid(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
-    """The bars in which a note begins too far from any step."""
+def _off_grid_bars(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
+    """Returns the bars in which a note starts too far from the grid, `[bars]`."""
     starts = np.array([note.start for note in notes]) / step
     far = np.abs(starts - starts.round()) > OFF_GRID
     found = np.zeros(bars, np.bool_)
@@ -320,8 +326,8 @@ def _beside_the_grid(notes: list[Note], bars: int, step: float) -> NDArray[np.bo
     return found
 
 
-def _held(pitches: Array) -> Array:
-    """Pitches `[bars, 16]` without rests, but for bars without a note."""
+def _without_rests(pitches: Array) -> Array:
+    """Fills the rests of pitches `[bars, 16]`; bars without notes stay empty."""
     places = np.where(pitches == SILENT, -1, np.arange(STEPS))
     first = np.argmax(pitches != SILENT, axis=1)[:, None]
     latest = np.maximum(np.maximum.accumulate(places, axis=1), first)
@@ -329,28 +335,28 @@ def _held(pitches: Array) -> Array:
 
 
 def _chords(notes: list[Note], bars: int, step: float) -> Array:
-    """The chord of every bar, `[bars]`; `SILENT` where there is none."""
+    """Returns the chord of every bar, `[bars]`; `SILENT` if it has none."""
     pitches = _sounding(notes, bars, step)
-    heard_at = np.stack([pitches[note::12].any(axis=0) for note in range(12)])
-    sounding = (1 << np.arange(12)) @ heard_at.astype(np.int64)
+    classes = np.stack([pitches[note::12].any(axis=0) for note in range(12)])
+    sounding = (1 << np.arange(12)) @ classes.astype(np.int64)
     bass = np.where(pitches.any(axis=0), np.argmax(pitches, axis=0), PITCHES)
     found = np.full(bars, SILENT, np.int64)
     for bar in range(bars):
         part = slice(bar * STEPS, (bar + 1) * STEPS)
-        heard = [_triad_of(int(a), int(b)) for a, b in zip(sounding[part], bass[part], strict=True)]
-        heard = [chord for chord in heard if chord != SILENT]
-        together = int(np.bitwise_or.reduce(sounding[part])), int(bass[part].min())
-        found[bar] = max(heard, key=heard.count) if heard else _triad_of(*together)
+        triads = [_triad_of(int(a), int(b)) for a, b in zip(sounding[part], bass[part], strict=True)]
+        triads = [chord for chord in triads if chord != SILENT]
+        combined = int(np.bitwise_or.reduce(sounding[part])), int(bass[part].min())
+        found[bar] = max(triads, key=triads.count) if triads else _triad_of(*combined)
     return found
 
 
 @lru_cache(2**12)
 def _triad_of(sounding: int, bass: int) -> int:
-    """The chord of which all notes sound, on the bass if it can be, else on the next root above it.
+    """Returns the chord whose notes all sound, with the bass as root if possible, otherwise the next root above it.
 
     Args:
-        sounding: a bit for each of the 12 notes from C on.
-        bass: the lowest pitch.
+        sounding: one bit for each of the 12 pitch classes from C.
+        bass: lowest pitch.
     """
     for root in range(bass, bass + 12):
         for first, intervals in ((0, MAJOR), (12, MINOR)):
@@ -360,6 +366,6 @@ def _triad_of(sounding: int, bass: int) -> int:
 
 
 def _spans(row: Array) -> list[tuple[int, int]]:
-    """The first step and the one after the last of each stretch of one value within a bar."""
+    """Returns the start and end of each run of equal values within a bar."""
     edges = [*np.flatnonzero(onsets(row)).tolist(), len(row)]
     return list(pairwise(edges))

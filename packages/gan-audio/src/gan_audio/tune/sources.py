@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_audio.specs import TuneSpec
 from gan_audio.tune.compose import make_tunes
 from gan_audio.tune.midi import LOWEST, MAX_BYTES, OCTAVES, SILENT, SUFFIXES, Bars, in_key, phrases, read_midi
+from gan_audio.tune.spec import TuneSpec
 from gan_core.data import Source, Spec, TensorDataset, expect
 from gan_core.data.files import Files, names_ending, nothing_readable, read_member, skip
 from gan_core.errors import DataError, Unreadable, count

@@ -1,4 +1,4 @@
-"""Data specifications of audio: sounds of a given length, and tunes of a given number of bars."""
+"""Data specification of sounds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ Channels = Annotated[int, Field(ge=1, le=64)]
 """Number of channels."""
 Decibels = Annotated[float, Field(gt=0, le=200)]
 """Difference of two levels in dB."""
-Bars = Annotated[int, Field(ge=1, le=256)]
-"""Number of bars of a tune."""
 
 
 class SoundSpec(Spec):
@@ -42,17 +40,3 @@ class SoundSpec(Spec):
     channels: Channels | None = None
     peak: Peak | None = None
     trim: Decibels | None = None
-
-
-class TuneSpec(Spec):
-    """Tunes `[2, 16 * bars]`: pitch of the melody and chord, per step (`gan_audio.tune.midi`).
-
-    Attributes:
-        bars: length of an item in bars of 16 steps.
-        transposed: whether each tune is used in all twelve keys.
-    """
-
-    key: ClassVar[str | None] = "tune"
-    thing: ClassVar[str] = "tunes"
-    bars: Bars | None = None
-    transposed: bool = False

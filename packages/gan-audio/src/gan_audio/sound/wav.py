@@ -1,0 +1,162 @@
+"""WAV files: their headers, and writing of 16-bit PCM in parts."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from gan_core.errors import DataError, InputError, Unreadable, reason_of
+from gan_core.media.writing import replacing
+
+MAX_WAV = 2**32 - 2**12
+"""Maximum size of the samples of a WAV file in bytes: sizes have 32 bits, and include a header."""
+UNKNOWN_SIZE = 2**31 - 2**16
+"""Smallest size that means an unknown length, as programs write it before streamed samples; some write 0."""
+MAX_CHUNKS = 1000
+"""Maximum number of chunks before the samples of a WAV file."""
+MAX_CHUNK_BYTES = 2**20
+"""Maximum size in bytes of a header chunk that is read to memory or from a pipe."""
+KINDS = (b"RIFF", b"RIFX", b"RF64")
+"""Container formats: little-endian, big-endian, and with 64-bit sizes."""
+
+
+class WavHeader(NamedTuple):
+    """Header of a WAV file, up to its samples.
+
+    Attributes:
+        form: content of the chunk `fmt `, which defines the format of the samples; empty if it is missing.
+        place: position of the first sample in bytes.
+        size: declared size of the samples in bytes; None if the program that wrote it did not know the length.
+    """
+
+    form: bytes
+    place: int
+    size: int | None
+
+
+def read_wav_header(head: bytes, read: Callable[[int], bytes], skip: Callable[[int], object]) -> WavHeader:
+    """Reads the header of a WAV file.
+
+    Args:
+        head: first 12 bytes of the file.
+        read: reads up to a number of the bytes that follow.
+        skip: skips a number of bytes.
+
+    Raises:
+        Unreadable: it is not a WAV file, or its header is damaged.
+    """
+    kind = head[:4]
+    if kind not in KINDS or head[8:] != b"WAVE":
+        raise Unreadable("not a WAV file")
+    order = ">" if kind == b"RIFX" else "<"
+    (total,) = struct.unpack(f"{order}I", head[4:8])
+    form, place, long_size = b"", 12, 0
+    for _ in range(MAX_CHUNKS):
+        name, size = struct.unpack(f"{order}4sI", _exactly(read, 8))
+        place += 8
+        if name == b"data":
+            if kind == b"RF64" and size == 2**32 - 1:
+                return WavHeader(form, place, long_size or None)
+            followed = place - 8 < total < UNKNOWN_SIZE  # by other chunks, so that a size of 0 is meant
+            known = size < UNKNOWN_SIZE and (size > 0 or followed)
+            return WavHeader(form, place, size if known else None)
+        length = size + size % 2
+        if name in (b"fmt ", b"ds64"):
+            if size > MAX_CHUNK_BYTES:
+                raise Unreadable(f"damaged: its header has a chunk of {size:,} bytes")
+            content = _exactly(read, length)
+            if name == b"fmt ":
+                form = content
+            elif size >= 16:
+                _, long_size = struct.unpack("<QQ", content[:16])
+        else:
+            skip(length)
+        place += length
+    raise Unreadable(f"damaged: has no samples after the first {MAX_CHUNKS:,} chunks of its header")
+
+
+def streamed_wav_header(sample_rate: int) -> bytes:
+    """Returns the header of a mono 16-bit WAV of unknown length, for a pipe."""
+    form = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    unknown = struct.pack("<I", 2**32 - 1)
+    return b"RIFF" + unknown + b"WAVEfmt " + form + b"data" + unknown
+
+
+def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
+    data = read(size)
+    if len(data) < size:
+        raise Unreadable("damaged: ends within its header")
+    return data
+
+
+class WavWriter:
+    """Writes sound in parts as 16-bit PCM. Samples that were read from 16-bit PCM are written unchanged.
+
+    Attributes:
+        clipped: number of samples so far that were clipped to [-1, 1], or not finite and replaced by 0.
+
+    Args:
+        sound: object whose method `write` takes 16-bit samples `[n, channels]`.
+        path: path of the file, whose size is limited; None for a pipe.
+    """
+
+    def __init__(self, sound: Any, path: Path | None = None):
+        self._sound, self._path, self._bytes = sound, path, 0
+        self.clipped = 0
+
+    def write(self, audio: Tensor) -> None:
+        """Appends sound `[channels, n]`.
+
+        Raises:
+            InputError: the file would exceed the maximum size of a WAV file.
+        """
+        self._bytes += 2 * audio.numel()
+        if self._path is not None and self._bytes > MAX_WAV:
+            limit = f"{MAX_WAV / 2**30:.1f} GiB"
+            remedy = "split the sound, or write raw samples to standard output"
+            raise InputError(f"{self._path}: larger than the maximum size of a WAV file, {limit}; {remedy}")
+        audio = audio.detach().float().cpu()
+        self.clipped += int((~(audio.abs() <= 1)).sum())
+        levels = audio.nan_to_num(0.0, 2.0, -2.0).mul(2**15).round().clamp(-(2**15), 2**15 - 1)
+        self._sound.write(levels.short().T.numpy())
+
+
+@contextmanager
+def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWriter]:
+    """Context with a writer of a WAV file, which is written to a temporary name and renamed at the end.
+
+    Raises:
+        InputError: the file cannot be written, or exceeds the maximum size of a WAV file.
+        GanError: the disk is full or broken.
+    """
+    soundfile = import_module("soundfile")
+    with replacing(path) as partial, partial.open("xb") as file:
+        try:
+            with soundfile.SoundFile(file, "w", sample_rate, channels, "PCM_16", format="WAV") as sound:
+                yield WavWriter(sound, path)
+        except soundfile.LibsndfileError as error:
+            raise OSError(reason_of(error)) from error
+
+
+def write_wav(path: Path, audio: Tensor, sample_rate: int) -> int:
+    """Writes sound `[channels, samples]` in [-1, 1] to a WAV file of 16-bit PCM, atomically.
+
+    Returns:
+        Number of samples that were clipped or not finite; see `WavWriter`.
+
+    Raises:
+        DataError: the sound has the wrong shape, or no samples.
+        InputError: the file cannot be written, or exceeds the maximum size of a WAV file.
+        GanError: the disk is full or broken.
+    """
+    if audio.ndim != 2 or not audio.numel():
+        raise DataError(f"{path}: the sound has the shape {list(audio.shape)}; expected [channels, samples]")
+    with open_wav(path, sample_rate=sample_rate, channels=len(audio)) as writer:
+        writer.write(audio)
+    return writer.clipped
