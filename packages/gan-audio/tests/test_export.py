@@ -36,7 +36,7 @@ def test_vocoders_take_mels_of_any_length(system, tmp_path):
     assert normalised == [False, True]  # weight normalisation is taken out of the copy alone
 
 
-def test_a_mel_generators_mels_are_a_vocoders(tmp_path):
+def test_exported_mel_generators_return_mels_of_the_contract(tmp_path):
     game, path = DOMAIN.create("melspec", num_classes=4), tmp_path / "mels.onnx"
     game.spectrogram.mean.normal_()
     export_onnx(game, path)
@@ -47,14 +47,14 @@ def test_a_mel_generators_mels_are_a_vocoders(tmp_path):
     assert MelContract.model_validate(json.loads(read_metadata(path)["mel"])) == game.contract
 
 
-def test_sounds_tell_their_rate(tmp_path):
+def test_exported_generators_store_their_sample_rate(tmp_path):
     file = export_onnx(DOMAIN.create("wavegan"), tmp_path / "sounds.onnx")
     assert file.inputs["z"].values == "uniform in [-1, 1]"
     assert file.outputs["samples"].shape == ("batch", 1, 4096)
     assert read_metadata(tmp_path / "sounds.onnx")["sample_rate"] == "8000"
 
 
-def test_the_generator_of_bars_takes_a_chord_and_the_bar_before(tmp_path):
+def test_the_exported_midinet_takes_a_chord_and_the_previous_bar(tmp_path):
     game, path = DOMAIN.create("midinet").eval(), tmp_path / "bars.onnx"
     file = export_onnx(game, path)
     assert list(file.inputs) == ["z", "chord", "previous"]

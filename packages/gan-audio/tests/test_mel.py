@@ -31,7 +31,7 @@ def error_of(contract, **changes):
     ("sample_rate", "fft_size", "mels", "low_hz", "high_hz"),
     [(22_050, 1024, 80, 0.0, None), (24_000, 1024, 100, 0.0, 12_000.0), (16_000, 512, 40, 60.0, 7600.0)],
 )
-def test_the_filterbank_is_librosas(scale, sample_rate, fft_size, mels, low_hz, high_hz):
+def test_the_filterbank_equals_librosas(scale, sample_rate, fft_size, mels, low_hz, high_hz):
     librosa = pytest.importorskip("librosa")
     contract = MelContract(
         sample_rate=sample_rate,
@@ -50,7 +50,7 @@ def test_the_filterbank_is_librosas(scale, sample_rate, fft_size, mels, low_hz, 
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-def test_mels_are_librosas(name):
+def test_mels_equal_librosas(name):
     librosa = pytest.importorskip("librosa")
     contract, audio = CONTRACTS[name], 0.3 * noise(6000)
     edge = contract.edge
@@ -71,7 +71,7 @@ def test_mels_are_librosas(name):
     assert_close(MelSpectrogram(contract)(audio)[0], wanted, rtol=0, atol=1e-4)
 
 
-def test_a_tone_is_in_the_band_around_it():
+def test_a_tone_is_loudest_in_its_own_band():
     contract = CONTRACTS["24k"]
     time = torch.arange(12_000) / contract.sample_rate
     mel = MelSpectrogram(contract)(torch.sin(2 * math.pi * 1000 * time)[None, None])
@@ -91,14 +91,14 @@ def test_there_is_a_frame_for_every_whole_hop(name, samples):
 
 @pytest.mark.parametrize("changes", [{}, {"centred": True}, {"hop": 17}, {"hop": 48}, {"centred": True, "hop": 40}])
 @pytest.mark.parametrize("samples", [65, 160, 333])
-def test_a_stream_gives_the_mel_of_the_whole_for_every_size_of_chunk(changes, samples):
+def test_a_streamed_mel_equals_the_whole_for_every_chunk_size(changes, samples):
     analyse, audio = MelSpectrogram(SMALL.but(**changes)), noise(samples)
     whole = analyse(audio)
     for size in (*range(1, 70), samples):
         assert_close(torch.cat(list(analyse.stream(audio.split(size, dim=2))), dim=2), whole, rtol=0, atol=1e-5)
 
 
-def test_a_stream_tells_a_frame_as_soon_as_its_samples_are_there():
+def test_a_stream_returns_frames_as_soon_as_their_samples_arrive():
     chunks, seen = iter(noise(400).split(16, dim=2)), []
 
     def watched():
@@ -119,7 +119,7 @@ def test_silence_has_gradients():
     assert audio.grad.isfinite().all()
 
 
-def test_half_precision_around_it_changes_nothing():
+def test_autocast_does_not_change_mels():
     analyse, audio = MelSpectrogram(SMALL), noise(256)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(analyse(audio), analyse(audio.float()))
@@ -144,7 +144,7 @@ def test_audio_of_several_channels_is_refused():
         assert str(error.value) == "the audio has the shape [1, 2, 400]; expected one channel, [B, 1, T]"
 
 
-def test_a_contract_is_known_by_its_name_or_its_settings():
+def test_a_contract_is_given_by_name_or_by_settings():
     assert MelContract.model_validate("tacotron2") == CONTRACTS["tacotron2"]
     assert MelContract.model_validate(CONTRACTS["24k"].model_dump()) == CONTRACTS["24k"]
     assert SMALL.but(log_base=10).log_base == "10"
@@ -171,18 +171,18 @@ def test_impossible_contracts_are_refused():
     assert error_of(SMALL, mels=65_536, fft_size=65_536) == "Input should be less than or equal to 512"
 
 
-def test_what_contracts_may_be_at_their_limits_is_computed():
+def test_contracts_at_their_limits_can_be_computed():
     for decibels in ((-700, -699), (699, 700)):
         mel = MelSpectrogram(SMALL.but(decibels=decibels, clamp=1e-35))(torch.zeros(1, 1, 64))
         assert torch.equal(mel, torch.full_like(mel, float(decibels[0] < 0)))
 
 
-def test_half_the_rate_is_the_same_as_no_limit():
+def test_an_upper_edge_of_half_the_sample_rate_equals_no_edge():
     assert SMALL.but(high_hz=4000).differences(SMALL) == []
     assert SMALL.differences(SMALL.but(hop=20, centred=True)) == ["`hop` 16 against 20", "`centred` False against True"]
 
 
-def test_a_mel_of_another_contract_is_refused_with_both_shown():
+def test_a_mel_of_another_contract_is_refused_with_both_contracts_in_the_message():
     wanted = CONTRACTS["hifigan-22k"]
     wanted.check(wanted.but(), "a.mel")
     for given, remedy in (
@@ -205,20 +205,20 @@ def test_a_mel_of_another_contract_is_refused_with_both_shown():
 @pytest.mark.parametrize(
     "changes", [{"log_base": "10"}, {"clamp": 1e-2}, {"decibels": (-40.0, 20.0)}, {"decibels": (-40, 20), "clamp": 0.1}]
 )
-def test_a_converted_mel_is_the_one_that_the_other_contract_makes(changes):
+def test_a_converted_mel_equals_the_mel_of_the_other_contract(changes):
     to = SMALL.but(**changes)
     mel, wanted = (MelSpectrogram(contract)(0.01 * noise(800)) for contract in (SMALL, to))
     assert_close(SMALL.convert(mel, to), wanted, rtol=0, atol=1e-5)
     assert not torch.allclose(mel, wanted)
 
 
-def test_conversions_that_lose_nothing_have_a_way_back():
+def test_lossless_conversions_can_be_inverted():
     mel = MelSpectrogram(SMALL)(noise(800))
     for to in (SMALL.but(log_base="10"), SMALL.but(decibels=(-100.0, 60.0))):
         assert_close(to.convert(SMALL.convert(mel, to), SMALL), mel, rtol=0, atol=1e-4)
 
 
-def test_a_centred_mel_becomes_that_of_the_sound_moved_by_half_a_hop():
+def test_conversion_from_centred_frames_shifts_the_sound_by_half_a_hop():
     given, to = CONTRACTS["tacotron2"], CONTRACTS["hifigan-22k"]
     audio = 0.3 * noise(8192)
     moved = torch.cat([torch.zeros(1, 1, to.hop // 2), audio], dim=2)
@@ -226,22 +226,16 @@ def test_a_centred_mel_becomes_that_of_the_sound_moved_by_half_a_hop():
     assert_close(converted[..., 3:29], wanted[..., 3:29], rtol=0, atol=1e-3)
 
 
-def test_a_conversion_that_is_not_sound_is_refused():
+def test_impossible_conversions_are_refused():
     mel = torch.zeros(1, 80, 4)
+    clipped = "magnitudes below {} are clipped, but the other contract keeps them"
+    epsilon = "`magnitude_epsilon` differs and changes magnitudes above the clamp"
     for given, to, why in (
         (CONTRACTS["melgan-22k"], CONTRACTS["hifigan-22k"], "`high_hz` differs"),
         (SMALL, SMALL.but(hop=20, mels=7), "`hop` and `mels` differ"),
-        (SMALL, SMALL.but(clamp=1e-6), "magnitudes below 1e-05 are clipped, but the other contract keeps them"),
-        (
-            SMALL.but(decibels=(-40.0, 0.0)),
-            SMALL,
-            "magnitudes below 0.01 are clipped, but the other contract keeps them",
-        ),
-        (
-            SMALL,
-            SMALL.but(magnitude_epsilon=1e-3),
-            "`magnitude_epsilon` differs and changes magnitudes above the clamp",
-        ),
+        (SMALL, SMALL.but(clamp=1e-6), clipped.format("1e-05")),
+        (SMALL.but(decibels=(-40.0, 0.0)), SMALL, clipped.format("0.01")),
+        (SMALL, SMALL.but(magnitude_epsilon=1e-3), epsilon),
     ):
         with pytest.raises(DataError) as error:
             given.convert(mel, to)
@@ -258,14 +252,14 @@ def test_a_written_mel_is_read_with_its_contract(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.safetensors"]
 
 
-def test_what_is_no_mel_of_its_contract_is_not_written(tmp_path):
+def test_mels_of_the_wrong_shape_are_not_written(tmp_path):
     with pytest.raises(DataError) as error:
         write_mel(tmp_path / "a.safetensors", torch.zeros(2, 6, 9), SMALL)
     assert str(error.value).endswith("the mel has the shape [2, 6, 9]; its contract needs [6, frames]")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_no_mel_is_refused_in_one_line(tmp_path, monkeypatch):
+def test_invalid_mel_files_are_refused_in_one_line(tmp_path, monkeypatch):
     def refused(name):
         with pytest.raises(DataError) as error:
             read_mel(tmp_path / name)

@@ -39,7 +39,7 @@ def test_samples_are_mels_of_the_contract():
     assert float(mels.min()) == pytest.approx(math.log(CONTRACT.floor))  # some of it is below
 
 
-def test_what_is_judged_is_standardised_and_comes_back():
+def test_mels_are_standardised_and_inverted():
     game, audio = make(), drums()
     game.study(torch.utils.data.StackDataset(audio=audio))
     mels = MelSpectrogram(CONTRACT)(audio)
@@ -52,7 +52,7 @@ def test_what_is_judged_is_standardised_and_comes_back():
     assert_close(back.transpose(1, 2)[:, None][inside], mels.transpose(1, 2)[:, None][inside], atol=1e-4, rtol=1e-4)
 
 
-def test_bands_that_no_mel_has_are_neither_made_nor_judged():
+def test_excess_bands_are_dropped_by_the_generator_and_padded_in_the_discriminator():
     """20 bands are rounded up to 32."""
     game = make()
     assert game.generator.start_size == (2, 2)
@@ -62,7 +62,7 @@ def test_bands_that_no_mel_has_are_neither_made_nor_judged():
 
 
 @pytest.mark.parametrize(("samples", "nearest"), [(1000, 1024), (100, 512), (700, 512)])
-def test_samples_that_are_no_whole_frames_are_refused(samples, nearest):
+def test_samples_without_a_multiple_of_16_frames_are_refused(samples, nearest):
     message = rf"^`samples` is {samples}; expected a multiple of 512, 16 hops of the mel\. Try {nearest}\.$"
     for network in (melspec.Generator, melspec.Discriminator):
         with pytest.raises(RecipeError, match=message):
@@ -99,7 +99,7 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_it_learns_mels(model):
+def test_melspec_learns_mels(model):
     real = MelSpectrogram(CONTRACT)(drums(512)).flatten(1).numpy()
     untrained = make()
     untrained.study(torch.utils.data.StackDataset(audio=drums()))
@@ -125,7 +125,7 @@ def test_mels_are_written_with_their_contract_and_vocoded(model, tmp_path, gan):
     assert sorted(json.loads(out)["files"]) == [str(sound / f"0000{k}.wav") for k in range(2)]
 
 
-def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
+def test_commands_for_sounds_are_refused_for_mels(model, tmp_path, gan):
     status, _, err = gan("interpolate", model, "--out", tmp_path / "a.wav")
     assert (status, err.strip().splitlines()[-1]) == (
         2,
@@ -140,7 +140,7 @@ def test_what_is_of_sounds_alone_is_refused(model, tmp_path, gan):
 
 
 @pytest.mark.parametrize("preset", [melspec.SMALL, specgan.SMALL])
-def test_spectrograms_are_no_images_to_be_augmented(preset):
+def test_image_augmentation_of_spectrograms_is_refused(preset):
     with pytest.raises(RecipeError, match=r"^`regularizers\.diffaugment` needs images, but the axes"):
         preset.but(regularizers=[DiffAugment()]).build()
 

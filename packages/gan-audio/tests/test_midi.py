@@ -72,7 +72,7 @@ MELODY = [(72, 0, 1), (74, 1, 1), (76, 2, 2)]
 # --- files there and back
 
 
-def test_a_tune_comes_back_as_it_was_written(tmp_path):
+def test_written_tunes_are_read_back(tmp_path):
     for tune in [*random_tunes(5), *make_tunes(range(3), bars=8).numpy()]:
         write_midi(tmp_path / "a.mid", tune)
         bars = read_midi((tmp_path / "a.mid").read_bytes())
@@ -93,7 +93,7 @@ def test_the_same_tune_gives_the_same_bytes_and_another_program_reads_them(tmp_p
     assert struck == [pitch for pitch, _, _ in notes_of(tune)[0]]
 
 
-def test_a_note_begins_where_the_pitch_changes_and_with_every_bar():
+def test_notes_start_where_the_pitch_changes_and_at_every_bar():
     tune = np.stack([np.array([60] * 8 + [62] * 8 + [62] * 16), np.repeat([C, AM], 16)])
     melody, chords = notes_of(tune)
     assert melody == [(60, 0, 8), (62, 8, 16), (62, 16, 32)]
@@ -110,7 +110,7 @@ def test_steps_are_sixteenths_at_any_resolution(ticks):
     assert bars.chords.tolist() == [C]
 
 
-def test_changes_of_tempo_change_nothing():
+def test_tempo_changes_are_ignored():
     plain = read_midi(midi_bytes(MELODY, held(C)))
     changed = read_midi(midi_bytes(MELODY, held(C), tempos=[(0, 300_000), (1.5, 900_000)]))
     assert all((a == b).all() for a, b in zip(plain, changed, strict=True))
@@ -122,18 +122,18 @@ def test_rests_are_filled_within_the_bar():
     assert bars.pitches.tolist() == [[72] * 12 + [74] * 4, [79] * 16]
 
 
-def test_the_highest_of_notes_that_sound_together_counts():
+def test_the_highest_of_simultaneous_notes_is_the_melody():
     bars = read_midi(midi_bytes([(72, 0, 4), (79, 1, 1), (67, 3, 1)], held(C)))
     assert bars.pitches.tolist() == [[72] * 4 + [79] * 4 + [72] * 8]
 
 
-def test_a_track_of_several_channels_is_as_good_as_several_tracks():
+def test_channels_of_one_track_are_read_as_several_voices():
     one = [(*note, 0) for note in MELODY] + [(*note, 1) for note in held(C)] + [(40, 0, 4, 9)]  # and a drum
     assert read_midi(midi_bytes(one, kind=0)).chords.tolist() == [C]
     assert read_midi(midi_bytes(one, kind=0)).pitches[0, 0] == 72
 
 
-def test_the_melody_is_what_is_called_so():
+def test_the_melody_is_the_track_with_that_name():
     low = [(36, 0, 4)]
     bars = read_midi(midi_bytes(held(C), low, names=("chords", "Melody 1")))
     assert (bars.pitches == 36).all()
@@ -191,7 +191,7 @@ def test_bars_without_notes_or_chords_and_triplets_are_left_out():
         (b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\0\6\0\xff\x59\2\x7f\0", r"not a MIDI file, or damaged \("),  # the key
     ],
 )
-def test_what_is_no_tune_is_one_line(content, message):
+def test_invalid_midi_files_are_refused_in_one_line(content, message):
     with pytest.raises(Unreadable, match=rf"^{message}") as refused:
         read_midi(content)
     assert "\n" not in str(refused.value)
@@ -205,10 +205,7 @@ def midi_of(*tracks):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            midi_of(b"\0\x90\x48\x40" + b"\1\x48\0\0\x48\x40" * 174_000),
-            r"contains more than 100,000 events, the maximum",
-        ),
+        (midi_of(b"\0\x90\x48\x40" + b"\1\x48\0\0\x48\x40" * 174_000), r"contains more than 100,000 events, the max"),
         (midi_of(b"\0\xc0\1" + b"\0\1" * 500_000), r"contains more than 100,000 events"),
         (midi_of(b"\0\xff\1\0" * 260_000), r"contains more than 100,000 events"),
         (midi_of(*[b"\0\xff\1\0" * 900] * 200), r"contains more than 100,000 events"),
@@ -217,14 +214,14 @@ def midi_of(*tracks):
         (midi_of(b"\0\xff\1\x81\x80\x80\x80\0"), r"damaged: contains a number of more than 4 bytes$"),
     ],
 )
-def test_too_much_is_refused_before_any_of_it_is_kept(monkeypatch, content, message):
+def test_files_beyond_the_limits_are_refused_before_parsing(monkeypatch, content, message):
     assert len(content) <= midi.MAX_BYTES
     monkeypatch.setattr(mido, "MidiFile", None)
     with pytest.raises(Unreadable, match=rf"^{message}"):
         read_midi(content)
 
 
-def test_events_are_counted_as_they_are_read(monkeypatch):
+def test_the_event_limit_counts_the_events_that_mido_reads(monkeypatch):
     events = [b"\x90\x48\x40", b"\x47\x40", b"\xff\1\3abc", b"\x48\0", b"\xc0\1", b"\2", b"\xf0\2\1\xf7", b"\xe0\0\x40"]
     content = midi_of(b"".join(b"\x81\0" + event for event in events), b"\0\x91\x30\x40\1\x30\0")
     file = mido.MidiFile(file=io.BytesIO(content))
@@ -239,14 +236,14 @@ def test_events_are_counted_as_they_are_read(monkeypatch):
         read_midi(content)
 
 
-def test_a_pitch_sounds_from_the_first_of_its_notes_to_the_last_and_within_the_bars():
+def test_overlapping_notes_of_a_pitch_are_merged_within_the_bars():
     notes = [midi.Note((0, 0), *note) for note in [(60, 0, 96), (60, 48, 144), (60, 300, 384), (62, 383, 384)]]
     sounding = midi._sounding(notes, 1, 24.0)
     assert sounding[60].tolist() == [True] * 6 + [False] * 6 + [True] * 4
     assert not np.delete(sounding, 60, axis=0).any()  # the last would begin with the next bar
 
 
-def test_damage_anywhere_is_survived():
+def test_damaged_midi_files_give_bars_or_unreadable():
     whole, random = (
         bytearray(midi_bytes(MELODY, held(C), metre=(4, 4), tempos=[(1, 400_000)])),
         np.random.default_rng(0),
@@ -267,7 +264,7 @@ def test_damage_anywhere_is_survived():
 # --- tunes of bars
 
 
-def test_melodies_are_brought_to_two_octaves_by_whole_octaves_where_they_can():
+def test_melodies_are_moved_to_two_octaves():
     assert in_two_octaves(np.array([36, 48, 50])).tolist() == [60, 72, 74]
     assert in_two_octaves(np.array([62, 83])).tolist() == [62, 83]
     assert in_two_octaves(np.array([84, 88, 91])).tolist() == [72, 76, 79]
@@ -275,7 +272,7 @@ def test_melodies_are_brought_to_two_octaves_by_whole_octaves_where_they_can():
     assert wide.tolist() == [60, 60, 60, 62, 78, 64]
 
 
-def test_a_piece_is_cut_where_a_bar_is_missing():
+def test_a_piece_is_cut_at_skipped_bars():
     pitches = np.arange(9)[:, None].repeat(16, axis=1) + 60
     chords = np.array([SILENT, C, F, G, C, SILENT, F, G, AM])
     tunes = phrases(Bars(pitches, chords), 2)
@@ -284,7 +281,7 @@ def test_a_piece_is_cut_where_a_bar_is_missing():
     assert phrases(Bars(pitches, chords), 5).shape == (0, 2, 80)
 
 
-def test_tunes_are_moved_to_all_keys():
+def test_tunes_are_transposed_to_all_keys():
     tunes = make_tunes(range(8), bars=4)
     moved = in_all_keys(tunes).reshape(12, 8, 2, 64)
     assert torch.equal(moved[0], tunes)
@@ -306,7 +303,7 @@ def bars_of_c(count):
     return midi_bytes([(72, 4 * bar, 4) for bar in range(count)], chords)
 
 
-def test_a_folder_of_midi_files_is_tunes_and_what_cannot_be_used_is_counted(tmp_path, caplog):
+def test_a_folder_of_midi_files_gives_tunes_and_counts_unusable_files_and_bars(tmp_path, caplog):
     good, six = bars_of_c(5), midi_bytes(MELODY, held(C), metre=(6, 8))
     other = midi_bytes([(72, 0, 12)], held(C) + held(C, 8))  # no chord in its second bar
     folder = write_folder(tmp_path / "tunes", a=good, b=six, c=b"nothing", d=other)
@@ -336,7 +333,7 @@ def test_an_archive_is_read_in_place(tmp_path):
     assert len(open_folder(tmp_path / "tunes.zip").fit(TuneSpec(bars=2))) == 1
 
 
-def test_what_is_damaged_in_an_archive_is_named_and_skipped(tmp_path):
+def test_damaged_members_of_an_archive_are_named_and_skipped(tmp_path):
     path = tmp_path / "tunes.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.mid", bars_of_c(2))
@@ -349,12 +346,12 @@ def test_what_is_damaged_in_an_archive_is_named_and_skipped(tmp_path):
     assert len(source.fit(TuneSpec(bars=2))) == 1
 
 
-def test_a_file_too_large_is_not_read(tmp_path):
+def test_midi_files_beyond_the_size_limit_are_skipped(tmp_path):
     folder = write_folder(tmp_path / "tunes", a=bars_of_c(1), b=bars_of_c(1) + bytes(midi.MAX_BYTES))
     assert list(open_folder(folder).skipped.values()) == ["1 MiB, more than the maximum of 1"]
 
 
-def test_sounds_beside_tunes_are_an_error_that_names_both(tmp_path):
+def test_a_folder_with_sounds_and_tunes_is_refused(tmp_path):
     folder = write_folder(tmp_path / "mixed", a=bars_of_c(1))
     soundfile.write(folder / "b.wav", np.zeros(100), 8000)
     with pytest.raises(
@@ -363,7 +360,7 @@ def test_sounds_beside_tunes_are_an_error_that_names_both(tmp_path):
         open_folder(folder)
 
 
-def test_a_folder_without_a_tune_says_why(tmp_path):
+def test_a_folder_without_readable_tunes_is_refused_with_the_reason(tmp_path):
     folder = write_folder(tmp_path / "tunes", a=b"nothing")
     with pytest.raises(
         DataError, match=r"no readable tunes among 1 file \(looked for \.mid, \.midi\); a\.mid: not a MIDI"
@@ -371,7 +368,7 @@ def test_a_folder_without_a_tune_says_why(tmp_path):
         open_folder(folder)
 
 
-def test_tunes_and_sounds_are_not_taken_for_each_other():
+def test_tunes_are_not_accepted_as_sounds():
     words = r"^tunes holds tunes, but this game needs sounds; choose other data$"
     with pytest.raises(DataError, match=words):
         load_tunes().fit(SoundSpec(samples=4096, sample_rate=8000))
@@ -397,7 +394,7 @@ def test_folk_tunes_are_read(shared_data):
 # --- tunes that are made by rule
 
 
-def test_a_made_tune_depends_on_its_number_alone():
+def test_a_synthetic_tune_depends_only_on_its_number():
     every = make_tunes(range(20), bars=8)
     assert torch.equal(make_tunes([17, 3], bars=8), every[[17, 3]])
     code = "from gan_audio.tune.compose import make_tunes; print(make_tunes([7], bars=8).numpy().tobytes().hex())"
@@ -406,7 +403,7 @@ def test_a_made_tune_depends_on_its_number_alone():
 
 
 @pytest.mark.parametrize("bars", [1, 4, 6, 8])
-def test_made_tunes_are_in_their_key_and_end_on_its_tonic(bars):
+def test_synthetic_tunes_are_in_their_key_and_end_on_its_tonic(bars):
     tunes = make_tunes(range(80), bars=bars)
     assert tunes.shape == (80, 2, 16 * bars)
     for number, (pitches, chords) in enumerate(tunes.tolist()):
@@ -417,7 +414,7 @@ def test_made_tunes_are_in_their_key_and_end_on_its_tonic(bars):
         assert (pitches[-1] % 12, chords[-1]) == (tonic, tonic + 12 * minor)
 
 
-def test_made_tunes_go_with_their_chords_by_small_steps_and_are_all_different():
+def test_synthetic_tunes_follow_their_chords_in_small_steps_and_differ():
     tunes = make_tunes(range(200), bars=8)
     assert len(torch.unique(tunes[:, 0], dim=0)) == 200
     assert 0.7 < tune_figures.on_chord(tunes) < 0.8
@@ -453,13 +450,13 @@ def test_figures_of_a_tune_are_known():
     assert (64 * tune_figures.pitch_class(tunes)).tolist() == pytest.approx([8, 0, 8, 0, 16, 32] + [0] * 6)
 
 
-def test_a_distance_is_0_for_equals_and_1_for_strangers():
+def test_total_variation_is_0_for_equal_and_1_for_disjoint_distributions():
     a, b = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.0, 1.0])
     assert tune_figures.total_variation(a, a) == 0
     assert tune_figures.total_variation(a, b) == 1
 
 
-def test_real_tunes_are_like_real_tunes():
+def test_metrics_of_real_tunes_are_close_to_ideal():
     source = load_tunes()
     dataset = source.fit(TuneSpec(bars=8))
     others = make_tunes(range(2000, 2400), bars=8)
@@ -471,7 +468,7 @@ def test_real_tunes_are_like_real_tunes():
     assert again["distinct_bars"] == pytest.approx(again["distinct_bars_of_real"], abs=0.03)
 
 
-def test_measures_of_tunes_need_tunes_and_measures_of_sounds_a_rate():
+def test_metrics_of_tunes_need_tunes_and_metrics_of_sounds_a_sample_rate():
     needs = {card.name: card.needs for card in METRICS}
     assert all(needs[name] == ("tunes",) for name in ("chord_fit", "notes", "repetition"))
     assert all("sample_rate" in needs[name] for name in ("recognition", "spectrum", "sliced_wasserstein"))
@@ -483,7 +480,7 @@ def test_measures_of_tunes_need_tunes_and_measures_of_sounds_a_rate():
 # --- shown, heard, kept
 
 
-def test_tunes_are_shown_heard_and_kept_together(tmp_path):
+def test_tunes_are_written_as_picture_sound_and_midi(tmp_path):
     tunes = make_tunes(range(3), bars=8)
     path = write_samples({"tune": tunes}, tmp_path / "new" / "00000010")
     assert sorted(each.name for each in path.parent.iterdir()) == ["00000010.mid", "00000010.png", "00000010.wav"]
@@ -496,7 +493,7 @@ def test_tunes_are_shown_heard_and_kept_together(tmp_path):
     assert path.with_suffix(".wav").stat().st_size < 2**18
 
 
-def test_a_picture_has_its_notes_where_they_are(tmp_path):
+def test_a_piano_roll_has_notes_at_their_positions(tmp_path):
     tune = torch.tensor([[60] * 16 + [71] * 16, [C] * 16 + [G] * 16])
     with Image.open(write_samples({"generated": tune[None]}, tmp_path / "a")) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -511,7 +508,7 @@ def test_a_picture_has_its_notes_where_they_are(tmp_path):
     assert high.min() == rows.min() == rolls.HEAD
 
 
-def test_a_tune_sounds_at_its_pitch():
+def test_a_synthesized_tune_has_its_pitch():
     tune = np.stack([np.full(16, 69), np.full(16, SILENT)])
     audio = rolls.synthesize(tune)
     assert audio.shape == (1, 16_000)
@@ -532,5 +529,5 @@ def test_items_are_written_and_read_back(tmp_path):
         read_items(tmp_path / "items")
 
 
-def test_chords_are_named_as_musicians_name_them():
+def test_chord_names_are_those_of_lead_sheets():
     assert [chord_name(chord) for chord in (C, G, AM, 10, 18)] == ["C", "G", "Am", "Bb", "F#m"]

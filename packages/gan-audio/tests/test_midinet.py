@@ -68,7 +68,7 @@ def test_midinet_has_the_published_number_of_parameters():
     assert networks[1](bar, chord).shape == (2,)
 
 
-def test_layers_over_all_pitches_are_the_convolutions_that_they_stand_for():
+def test_layers_over_all_pitches_equal_convolutions():
     bar, chord = torch.randn(3, 1, 16, 128), torch.randn(3, 13)
     layer = FromPitches(1, 5, steps=1)
     assert_close(layer(bar), conv2d(bar, layer.weight, layer.bias, (1, 2)), rtol=1e-4, atol=1e-5)
@@ -79,7 +79,7 @@ def test_layers_over_all_pitches_are_the_convolutions_that_they_stand_for():
     assert_close(layer(features), conv_transpose2d(features, layer.weight, layer.bias, (1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_bar_follows_the_chord_and_the_bar_before():
+def test_a_bar_depends_on_the_chord_and_the_previous_bar():
     network = midinet.Generator(**TINY).eval()
     z = torch.randn(1, 4)
     chords = chord_vector(torch.tensor([C, AM]))
@@ -91,19 +91,19 @@ def test_a_bar_follows_the_chord_and_the_bar_before():
     assert all(bar.min() > 0 and bar.max() < 1 for bar in made.values())
 
 
-def test_the_discriminator_normalises_by_its_batch_in_evaluation_too():
+def test_midinets_discriminator_uses_batch_statistics_in_evaluation():
     network = midinet.Discriminator(width=4, hidden=8)
     bar, chord = torch.rand(6, 1, 16, 128), torch.rand(6, 13)
     assert_close(network.train()(bar, chord), network.eval()(bar, chord))
     assert not any("running" in name for name in network.state_dict())
 
 
-def test_a_chord_is_its_root_and_whether_it_is_minor():
+def test_a_chord_vector_has_the_root_and_a_minor_flag():
     rows = chord_vector(torch.tensor([C, G, AM])).tolist()
     assert [[k for k, value in enumerate(row) if value] for row in rows] == [[0], [7], [9, 12]]
 
 
-def test_shapes_tell_all_of_a_published_network():
+def test_midinets_settings_are_inferred_from_shapes():
     state = {"g_h0_lin.weight": torch.zeros(8, 17), "g_h1_lin.weight": torch.zeros(16, 21)}
     published = IMPORTERS["midinet/generator"](state)
     assert published.settings == {"latent_dim": 4, "width": 4, "hidden": 8}
@@ -125,7 +125,7 @@ def test_the_papers_training():
     assert midinet.MIDINET.build(recipe).spec == TuneSpec(bars=8, transposed=True)
 
 
-def test_a_turn_sees_one_bar_of_each_tune_and_the_bar_before():
+def test_a_turn_uses_one_bar_of_each_tune_and_the_previous_bar():
     game = tiny(bars=3)
     tunes = tune(60, 64, 67, chords=[C, AM, G]).repeat(200, 1, 1)
     real, condition = game.real({"tune": tunes})
@@ -140,7 +140,7 @@ def test_a_turn_sees_one_bar_of_each_tune_and_the_bar_before():
     assert torch.equal(condition["chord"], chord_vector(torch.tensor([chord[pitch] for pitch in pitches])))
 
 
-def test_the_discriminators_target_for_real_bars_is_nine_tenths():
+def test_the_target_for_real_bars_is_0_9():
     game = tiny(regularizers=[LabelSmoothing(real=0.9)], objective=non_saturating)
     seen = []
     game.discriminator.network.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -171,9 +171,9 @@ def test_both_weights_are_settings_of_the_game():
     assert (without["feature_matching"].item(), without["mean_bar"].item()) == (0, 0)
 
 
-def test_what_makes_no_sense_beside_its_rules_is_refused():
+def test_incompatible_regularizers_are_refused():
     with pytest.raises(
-        RecipeError, match=r"^`regularizers\.feature_matching`: midinet has feature matching of its own; set"
+        RecipeError, match=r"^`regularizers\.feature_matching`: midinet has feature matching of its own"
     ):
         tiny(regularizers=[FeatureMatching()])
     with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: the pool does not store the chords of bars"):
@@ -195,7 +195,7 @@ class Echo(nn.Module):
         return previous.roll(1, dims=3) * 0.6 + 0.1
 
 
-def test_a_tune_is_made_bar_by_bar_from_a_bar_and_the_chords_of_the_data():
+def test_tunes_are_generated_bar_by_bar_from_chords_and_a_bar_of_the_data():
     game = MidiNet(Echo(), midinet.Discriminator(width=4, hidden=8), bars=4)
     game.study(TensorDataset({"tune": tune(62, 64, 65, 70, chords=[C, G, AM, C])}))
     game.generator.told.clear()
@@ -212,7 +212,7 @@ def test_a_tune_is_made_bar_by_bar_from_a_bar_and_the_chords_of_the_data():
     assert not torch.equal(first, second)  # every bar has a latent of its own
 
 
-def test_a_model_that_has_seen_no_data_has_a_plain_progression_in_all_keys():
+def test_a_model_without_data_has_a_default_progression_in_all_keys():
     game = tiny(bars=6)
     made = game.generate(60, seed=0)
     assert made.shape == (60, 2, 96)
@@ -221,7 +221,7 @@ def test_a_model_that_has_seen_no_data_has_a_plain_progression_in_all_keys():
     assert {(0, 7, 21, 5, 0, 7), (2, 9, 23, 7, 2, 9)} <= found  # C G Am F, D A Bm G
 
 
-def test_a_saved_model_keeps_the_datas_progressions(tmp_path):
+def test_a_saved_model_stores_the_progressions_of_the_data(tmp_path):
     tunes = make_tunes(range(1000), bars=4)
     game = tiny(bars=4)
     game.study(TensorDataset({"tune": tunes}))
@@ -233,7 +233,7 @@ def test_a_saved_model_keeps_the_datas_progressions(tmp_path):
     assert not torch.equal(tiny(bars=4).generate(4, seed=1)[:, 1], game.generate(4, seed=1)[:, 1])
 
 
-def test_what_is_no_tune_of_its_bars_is_refused():
+def test_data_that_are_not_tunes_of_the_right_length_are_refused():
     with pytest.raises(DataError, match=r"^the data have `audio` \[1, 64\]; midinet needs tunes, `tune` \[2, 32\] "):
         tiny().study(TensorDataset({"audio": torch.zeros(4, 1, 64)}))
     with pytest.raises(DataError, match=r"^the data have `tune` \[2, 48\]; midinet needs tunes"):
@@ -241,7 +241,7 @@ def test_what_is_no_tune_of_its_bars_is_refused():
 
 
 @pytest.mark.slow
-def test_midinet_learns_the_key_the_chords_and_where_notes_begin(tmp_path):
+def test_midinet_learns_the_key_the_chords_and_the_rhythm(tmp_path):
     tunes = make_tunes(range(0, 4000, 8), bars=4)  # 500, all in C
     game = midinet.SMALL.but(settings={"bars": 4}, network={"hidden": 64, "width": 16}).build()
     game.study(TensorDataset({"tune": tunes}))
@@ -285,7 +285,7 @@ def gan(capfd, monkeypatch, tmp_path):
     return call
 
 
-def test_a_run_of_midinet_from_end_to_end(gan, tmp_path):
+def test_midinet_runs_from_training_to_evaluation(gan, tmp_path):
     small = [f"network.{name}={value}" for name, value in TINY.items()]
     chosen = [
         word
@@ -309,7 +309,7 @@ def test_a_run_of_midinet_from_end_to_end(gan, tmp_path):
     assert gan("train", "midinet", "--data", "made", "--out", "again", "--steps", 1, *again)[0] == 0
 
 
-def test_requests_that_make_no_sense_are_one_line(gan, tmp_path):
+def test_invalid_requests_are_refused_in_one_line(gan, tmp_path):
     tiny().save_pretrained(tmp_path / "by-hand")
     DOMAIN.create("midinet", **TINY).save_pretrained(tmp_path / "model")
     wrong = {

@@ -150,7 +150,7 @@ def test_listing_the_commands_loads_no_torch():
 # --- mel
 
 
-def test_mels_of_a_folder_are_those_of_its_sounds_at_the_contracts_rate_in_mono(gan, tmp_path, caplog):
+def test_mels_of_a_folder_are_computed_in_mono_at_the_contracts_rate(gan, tmp_path, caplog):
     stereo = save(tmp_path / "in/a/one.flac", noise(9000, 2), 16_000)
     save(tmp_path / "in/b/two.wav", noise(7000))
     save(tmp_path / "three.wav", noise(5000), subtype="PCM_U8")
@@ -167,7 +167,7 @@ def test_mels_of_a_folder_are_those_of_its_sounds_at_the_contracts_rate_in_mono(
     assert_close(mel, MelSpectrogram(contract)(whole[None]), atol=2e-4, rtol=0)
 
 
-def test_what_cannot_be_read_in_a_folder_is_named_and_skipped(gan, tmp_path, caplog):
+def test_unreadable_files_in_a_folder_are_named_and_skipped(gan, tmp_path, caplog):
     save(tmp_path / "in/good.wav", noise(5000))
     cut = save(tmp_path / "in/cut.flac", noise(50_000))
     cut.write_bytes(cut.read_bytes()[:30_000])
@@ -200,7 +200,7 @@ def test_two_shards_make_the_files_of_the_whole_job(gan, refused, models, tmp_pa
 # --- sound of mels
 
 
-def test_what_is_vocoded_block_by_block_is_what_the_whole_gives(gan, models, game, tmp_path):
+def test_vocoding_in_blocks_equals_the_whole(gan, models, game, tmp_path):
     audio = read(save(tmp_path / "in/x/long.wav", noise(150_000)))
     mel = game.mel(audio[None])
     write_mel(tmp_path / "in/y/long.MEL.SafeTensors", mel, TINY)  # suffixes are known in any case
@@ -224,7 +224,7 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("samples", [159, 160, 161])
-def test_resynthesis_is_the_same_for_every_size_of_block(samples, centred):
+def test_streamed_resynthesis_equals_the_whole_for_every_block_size(samples, centred):
     torch.manual_seed(0)
     mel = TINY.but(centred=centred).model_dump()
     made = DOMAIN.create(
@@ -237,7 +237,7 @@ def test_resynthesis_is_the_same_for_every_size_of_block(samples, centred):
         assert_close(torch.cat(chunks, dim=2), whole, atol=1e-5, rtol=0)
 
 
-def test_a_mel_of_another_contract_is_converted_if_asked_for_and_refused_else(gan, refused, models, game, tmp_path):
+def test_mels_of_another_contract_are_refused_unless_convert_is_given(gan, refused, models, game, tmp_path):
     other = TINY.but(log_base="10", magnitude_epsilon=0.0)
     mel = MelSpectrogram(other)(noise(4000)[None])
     write_mel(tmp_path / "a.mel.safetensors", mel, other)
@@ -257,7 +257,7 @@ def test_a_mel_of_another_contract_is_converted_if_asked_for_and_refused_else(ga
 # --- pipes
 
 
-def test_standard_output_has_the_sound_alone_as_wav_or_raw(gan, models, game, tmp_path):
+def test_standard_output_has_only_the_sound_as_wav_or_raw(gan, models, game, tmp_path):
     audio = read(save(tmp_path / "a.wav", noise(6000)))
     wanted = levels(game.resynthesize(audio[None])).numpy().astype("<i2")
     sent = (tmp_path / "a.wav").read_bytes()
@@ -293,7 +293,7 @@ def test_commands_can_be_piped_into_each_other(models, game, tmp_path):
     assert (found - wanted).abs().mean() < 0.01  # a level may round otherwise
 
 
-def test_who_reads_no_further_ends_it_without_a_word(models, tmp_path):
+def test_closing_the_output_pipe_ends_the_command_silently(models, tmp_path):
     write_wav(tmp_path / "a.wav", noise(400_000), RATE)
     command = [*PROGRAM, "resynthesize", str(models / "melgan"), str(tmp_path / "a.wav"), "--out", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -303,7 +303,7 @@ def test_who_reads_no_further_ends_it_without_a_word(models, tmp_path):
         assert process.wait() == 0
 
 
-def test_a_mel_goes_through_a_pipe(gan, models, game, tmp_path):
+def test_mels_are_read_from_and_written_to_pipes(gan, models, game, tmp_path):
     audio = read(save(tmp_path / "a.wav", noise(6000)))
     write_mel(tmp_path / "a.mel.safetensors", game.mel(audio[None]), TINY)
     sent = (tmp_path / "a.mel.safetensors").read_bytes()
@@ -343,7 +343,7 @@ class Trickle(io.RawIOBase):
     ],
 )
 @pytest.mark.parametrize("rate", [RATE, 8000])
-def test_a_piped_wav_is_the_files_sound_in_every_encoding(tmp_path, subtype, options, rate):
+def test_a_piped_wav_equals_the_file_in_every_encoding(tmp_path, subtype, options, rate):
     path = save(tmp_path / "a.wav", noise(3000, 2), subtype=subtype, **options)
     sound = read_pipe(Trickle(path.read_bytes(), 1001))
     assert (sound.sample_rate, sound.channels) == (RATE, 2)
@@ -363,7 +363,7 @@ def with_sizes(wav: bytes, **sizes: int) -> bytes:
     return wav
 
 
-def test_a_piped_wav_without_samples_is_empty_whatever_follows(tmp_path):
+def test_a_piped_wav_without_samples_is_refused_even_if_chunks_follow(tmp_path):
     header = save(tmp_path / "a.wav", noise(3000)).read_bytes()[:44]
     with pytest.raises(Unreadable, match=r"^contains no samples$"):
         read_pipe(io.BytesIO(with_sizes(header, RIFF=36 + len(TITLE), data=0) + TITLE))
@@ -387,7 +387,7 @@ def test_a_piped_wav_of_unknown_length_is_read_to_its_end(tmp_path, sizes):
 
 @pytest.mark.parametrize("words", [("mel", "-", "--out", "-"), ("resynthesize", "MODEL", "-", "--out", "-")])
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
-def test_a_closed_stream_is_one_line(monkeypatch, capfdbinary, models, stream, words):
+def test_a_closed_standard_stream_is_reported_in_one_line(monkeypatch, capfdbinary, models, stream, words):
     monkeypatch.setattr(sys, "argv", ["gan-audio", *(str(models / "melgan") if w == "MODEL" else w for w in words)])
     monkeypatch.setattr(sys, stream, None)  # as Python has it after `<&-` and `>&-`
     with pytest.raises(SystemExit) as end:
@@ -430,7 +430,7 @@ def test_damaged_pipes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["22050", "22050:1", "22050:1:u8", "a:1:s16", "22050:-1:s16", "22050:1:s16:le"])
-def test_raw_samples_of_another_form_are_refused(text):
+def test_unsupported_raw_formats_are_refused(text):
     with pytest.raises(InputError, match=r"^`--raw` is .*; expected RATE:CHANNELS:s16"):
         Raw.parse(text)
     assert Raw.parse("22050:2:s16") == Raw(22_050, 2)
@@ -439,7 +439,7 @@ def test_raw_samples_of_another_form_are_refused(text):
 # --- how much is held
 
 
-def test_of_a_long_file_no_more_is_read_than_what_is_told_needs(gan, models, tmp_path, monkeypatch):
+def test_long_files_are_read_as_their_output_is_written(gan, models, tmp_path, monkeypatch):
     write_wav(tmp_path / "long.wav", noise(10 * files.BLOCK), RATE)
     seen: list[tuple[str, int]] = []
     decode, write = files._decoded, WavWriter.write
@@ -454,7 +454,7 @@ def test_of_a_long_file_no_more_is_read_than_what_is_told_needs(gan, models, tmp
     assert {n for way, n in seen if way == "in"} == {files.BLOCK}
 
 
-def test_of_a_pipe_no_more_is_asked_for_than_it_holds_and_sound_comes_before_it_ends(game):
+def test_pipes_are_read_in_small_parts_and_audio_is_returned_before_they_end(game):
     pipe = Trickle(bytes(40 * PIPE_BYTES), 10**9)
     stream = game.stream(game.mel.stream(block[None] for block in PipedSound(pipe, RATE, 1).blocks(RATE)))
     first = next(stream)
@@ -468,7 +468,7 @@ def test_of_a_pipe_no_more_is_asked_for_than_it_holds_and_sound_comes_before_it_
 # --- refusals
 
 
-def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, models, tmp_path):
+def test_invalid_task_requests_are_refused_in_one_line_and_write_nothing(refused, models, tmp_path):
     melgan = models / "melgan"
     save(tmp_path / "a.wav", noise(5000))
     save(tmp_path / "in/a.flac", noise(5000))
@@ -509,7 +509,7 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(refused, mo
     )
 
 
-def test_what_breaks_off_leaves_no_file(gan, models, tmp_path):
+def test_failed_conversions_leave_no_file(gan, models, tmp_path):
     cut = save(tmp_path / "cut.flac", noise(150_000))
     cut.write_bytes(cut.read_bytes()[:200_000])
     status, out, err = gan("resynthesize", models / "melgan", "cut.flac", "--out", "out")
@@ -522,7 +522,7 @@ def test_what_breaks_off_leaves_no_file(gan, models, tmp_path):
 # --- inspect
 
 
-def test_what_is_in_a_file_is_known(gan, tmp_path):
+def test_inspect_reports_format_and_levels(gan, tmp_path):
     time = torch.arange(16_000) / 16_000
     tone = 0.5 * torch.sin(2 * torch.pi * 1000 * time)
     save(tmp_path / "tone.wav", torch.stack([tone, tone]), 16_000, "PCM_24")
@@ -557,7 +557,7 @@ def test_what_is_in_a_file_is_known(gan, tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.1, 20])
-def test_a_tone_is_a_bright_line_where_it_sounds(gan, refused, tmp_path, seconds):
+def test_a_tone_is_a_bright_line_in_the_spectrogram(gan, refused, tmp_path, seconds):
     samples = round(seconds * 8000)
     tone = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(samples) / 8000)
     tone[samples // 2 :] = 0
@@ -581,7 +581,7 @@ def test_a_tone_is_a_bright_line_where_it_sounds(gan, refused, tmp_path, seconds
 
 
 @pytest.mark.parametrize("system", ["wavegan", "specgan"])
-def test_sounds_lie_on_the_line_between_two_latents(gan, models, tmp_path, system, monkeypatch):
+def test_interpolated_sounds_are_on_the_line_between_two_latents(gan, models, tmp_path, system, monkeypatch):
     label = {"wavegan": ["--label", "1"], "specgan": []}[system]
     ends = torch.tensor([[-1.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.4, 0.0]])
     game = DOMAIN.load(models / system)
@@ -598,7 +598,7 @@ def test_sounds_lie_on_the_line_between_two_latents(gan, models, tmp_path, syste
     assert_same_sound(found[starts[8] : starts[8] + 256], middle)
 
 
-def test_walks_follow_the_seed_and_wrong_ones_are_refused(gan, refused, models, tmp_path):
+def test_interpolations_depend_on_the_seed_and_invalid_ones_are_refused(gan, refused, models, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         gan("interpolate", models / "wavegan", "--out", f"{name}.wav", "--seed", seed)
     a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
@@ -617,7 +617,7 @@ def test_walks_follow_the_seed_and_wrong_ones_are_refused(gan, refused, models, 
 # --- published checkpoints
 
 
-def test_a_published_vocoder_comes_in_folded_and_makes_the_same_sound(gan, refused, tmp_path):
+def test_a_published_vocoder_is_imported_folded_with_the_same_output(gan, refused, tmp_path):
     fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
     state = next(found.values[0] for found in fixtures if found.id == "melgan_generator").state_dict()
     torch.save(state, tmp_path / "published.pt")
@@ -631,7 +631,7 @@ def test_a_published_vocoder_comes_in_folded_and_makes_the_same_sound(gan, refus
     assert said.startswith("`--argument mel`: write KEY=VALUE")
 
 
-def test_a_published_discriminator_takes_its_place_in_the_adversary():
+def test_a_published_discriminator_is_imported_into_the_adversary():
     fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
     state = next(found.values[0] for found in fixtures if found.id == "melgan_discriminator").state_dict()
     published = read_reference(IMPORTERS, "melgan/discriminator", state, {})
@@ -640,7 +640,7 @@ def test_a_published_discriminator_takes_its_place_in_the_adversary():
         assert torch.equal(game.discriminator.network.state_dict()[name], value)
 
 
-def test_a_published_wavegan_plays_at_the_published_rate(gan, tmp_path):
+def test_a_published_wavegan_has_the_published_sample_rate(gan, tmp_path):
     fixtures = find_fixtures("audio", Path(__file__).parent / "conformance")
     state = next(found.values[0] for found in fixtures if found.id == "wavegan_generator_16384").state_dict()
     torch.save(state, tmp_path / "published.pt")
@@ -651,7 +651,7 @@ def test_a_published_wavegan_plays_at_the_published_rate(gan, tmp_path):
     assert soundfile.info(tmp_path / "made" / "00000.wav").samplerate == 16_000
 
 
-def test_an_imported_vocoder_is_of_excerpts_that_fit_to_its_mels(tmp_path):
+def test_imported_vocoders_have_excerpts_of_whole_hops(tmp_path):
     """The paper's 8,192 samples are no whole number of hops of 6 samples."""
     contract = TINY.but(hop=6, sample_rate=16_000)
     generator = hifigan.Generator(
@@ -676,7 +676,7 @@ def test_an_imported_vocoder_is_of_excerpts_that_fit_to_its_mels(tmp_path):
 # --- data settings
 
 
-def test_silence_is_trimmed_by_a_setting_of_the_data(gan, refused, tmp_path):
+def test_silence_is_trimmed_by_a_data_setting(gan, refused, tmp_path):
     tone = 0.5 * torch.sin(torch.arange(240) / 3)[None]
     save(tmp_path / "sounds" / "a.wav", torch.cat([torch.zeros(1, 8000), tone, torch.zeros(1, 4000)], dim=1), 8000)
     small = [

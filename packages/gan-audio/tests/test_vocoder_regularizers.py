@@ -106,7 +106,7 @@ def test_penalties_differentiate_the_sum_of_all_logits(name: str, penalty: Any) 
     assert_close(generator, adversarial[1])
 
 
-def test_noise_is_on_all_that_is_judged() -> None:
+def test_instance_noise_is_added_to_real_and_generated_audio() -> None:
     game = build(regularizers__instance_noise__deviation=0.2)
     discriminator, _ = losses(game)
     with draws.drawing(SEED, CPU, rows=4, total=4):
@@ -115,7 +115,7 @@ def test_noise_is_on_all_that_is_judged() -> None:
             assert_close(discriminator[f"{name}/adversarial"], apart(game, name, *noisy))
 
 
-def test_each_discriminator_remembers_fakes_of_its_own() -> None:
+def test_each_discriminator_has_its_own_replay_pool() -> None:
     game = build(regularizers__replay__size=4)
     assert_close(losses(game)[0], losses(build())[0])  # until the pools are full
     later = losses(game, fake=audio(2))[0]
@@ -141,7 +141,7 @@ def test_features_are_matched_over_all_layers_and_discriminators() -> None:
     assert preset.recipe().regularizers == {"feature_matching": {"weight": 2.0, "interval": 1}}
 
 
-def test_a_regularizer_of_one_discriminator_leaves_the_other_alone() -> None:
+def test_a_regularizer_of_one_discriminator_does_not_affect_the_other() -> None:
     game = build(**{"adversaries__msd__regularizers__r1__weight": 1.0, "adversaries__msd__objective": "hinge"})
     discriminator, _ = losses(game)
     assert set(discriminator) == {"mpd/adversarial", "msd/adversarial", "msd/r1"}

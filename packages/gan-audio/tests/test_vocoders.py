@@ -104,7 +104,7 @@ def test_folded_generators_have_the_published_number_of_parameters(preset, param
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_the_context_is_what_a_frame_is_computed_from_and_no_more(name):
+def test_the_context_is_the_exact_span_of_frames_that_affect_a_frame(name):
     generator = make(name).generator.double()
     frame, frames = 30, 60
     mel = mel_of(frames).double().requires_grad_()
@@ -113,7 +113,7 @@ def test_the_context_is_what_a_frame_is_computed_from_and_no_more(name):
     assert (frame - int(seen.min()), int(seen.max()) - frame) == generator.context
 
 
-def test_the_reach_of_layers_is_known():
+def test_input_spans_of_layers_are_known():
     assert input_span(nn.Conv1d(1, 1, 3, dilation=4, padding=4), (10, 12)) == (6, 16)
     up = nn.ConvTranspose1d(1, 1, 4, 2, padding=1)  # output 2 i - 1 … 2 i + 2 has input i
     assert [input_span(up, (t, t)) for t in (0, 1, 2, 3)] == [(-1, 0), (0, 1), (0, 1), (1, 2)]
@@ -132,7 +132,7 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize(("ours", "torchs", "sizes", "settings"), CONVOLUTIONS)
-def test_convolutions_for_inference_are_torchs(ours, torchs, sizes, settings):
+def test_convolutions_in_cpu_inference_equal_torch(ours, torchs, sizes, settings):
     torch.manual_seed(0)
     layer, x = torchs(*sizes, **settings), torch.randn(2, sizes[0], 50)
     fast = ours(*sizes, **settings)
@@ -149,7 +149,7 @@ def test_convolutions_for_inference_are_torchs(ours, torchs, sizes, settings):
     ("size", "dilation", "channels"), [(7, 1, (10, 12)), (11, 5, (64, 64)), (9, 12, (8, 3)), (3, 2, (5, 7))]
 )
 @pytest.mark.parametrize("length", [1, 30, 501])
-def test_a_minimal_filter_computes_the_convolution(size, dilation, channels, length):
+def test_minimal_filters_equal_the_convolution(size, dilation, channels, length):
     torch.manual_seed(0)
     layer = Convolution(*channels, size, dilation=dilation, padding=dilation * (size // 2), bias=size != 9)
     x = torch.randn(2, channels[0], length)
@@ -161,7 +161,7 @@ def test_a_minimal_filter_computes_the_convolution(size, dilation, channels, len
         assert MinimalConvolution(layer).input_span(span) == input_span(layer, span)
 
 
-def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_length():
+def test_minimal_filters_replace_large_convolutions_that_keep_the_length():
     assert is_faster_filtered(Convolution(128, 128, 7, padding=3))
     assert is_faster_filtered(Convolution(128, 256, 11, padding=25, dilation=5))
     assert not is_faster_filtered(Convolution(127, 128, 7, padding=3))
@@ -178,7 +178,7 @@ def test_minimal_filters_take_the_place_of_long_convolutions_that_keep_the_lengt
         assert not is_faster_filtered(Convolution(256, 256, 7, **other))
 
 
-def test_what_is_worked_out_for_a_sound_leaves_the_generator_alone():
+def test_inference_copies_do_not_change_the_generator():
     game = wide()
     before = {name: value.clone() for name, value in game.generator.state_dict().items()}
     quick = inference_copy(game.generator, filtering=True)
@@ -193,7 +193,7 @@ def test_what_is_worked_out_for_a_sound_leaves_the_generator_alone():
     assert not mine & theirs
 
 
-def test_a_network_is_worked_out_with_all_its_places():
+def test_inference_copies_keep_layers_that_are_used_several_times():
     activation, twice = nn.Tanh(), nn.Conv1d(3, 3, 1)
     network = nn.Sequential(activation, twice, activation, twice, activation)
     network.register_module("nothing", None)
@@ -205,7 +205,7 @@ def test_a_network_is_worked_out_with_all_its_places():
     assert inference_copy(network, filtering=True).nothing is None
 
 
-def test_a_compiled_generator_is_worked_out_too():
+def test_inference_copies_of_compiled_generators_are_not_compiled():
     game, mel = wide(), mel_of(MIN_FILTERED_FRAMES)
     plainly, compiled = game.vocode(mel), []
     game.generator.compile(backend=lambda graph, inputs: compiled.append(graph) or graph)
@@ -214,7 +214,7 @@ def test_a_compiled_generator_is_worked_out_too():
     assert not compiled
 
 
-def test_what_becomes_of_the_generator_does_not_change_a_stream_that_has_begun():
+def test_changes_of_the_generator_do_not_affect_a_running_stream():
     game, mel = wide().fold(), mel_of(60)
     whole = game.vocode(mel)
     for change in (game.double, lambda: [value.data.mul_(2) for value in game.generator.parameters()]):
@@ -227,7 +227,7 @@ def test_what_becomes_of_the_generator_does_not_change_a_stream_that_has_begun()
 
 
 @pytest.mark.parametrize("frames", [20, MIN_FILTERED_FRAMES + 20])
-def test_minimal_filters_sound_alike_in_one_pass_and_in_a_stream(frames):
+def test_minimal_filters_give_the_same_audio_at_once_and_streamed(frames):
     game, mel = wide(), mel_of(frames)
     with torch.no_grad():
         plainly = game.generator.double()(mel.double()).float()
@@ -239,7 +239,7 @@ def test_minimal_filters_sound_alike_in_one_pass_and_in_a_stream(frames):
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_inference_in_pieces_is_the_whole_at_once(name, monkeypatch):
+def test_inference_in_pieces_equals_the_whole(name, monkeypatch):
     generator, mel = make(name).generator.double(), torch.cat([mel_of(40), mel_of(40, seed=1)]).double()
     whole = generator(mel)
     calls = []
@@ -252,7 +252,7 @@ def test_inference_in_pieces_is_the_whole_at_once(name, monkeypatch):
     assert calls.count(40) > calls.count(200) > calls.count(1 << 19) == 1
 
 
-def test_a_piece_is_computed_from_no_more_than_it_depends_on():
+def test_pieces_are_computed_from_exactly_their_context():
     widths, layers = [], nn.Sequential(TransposedConvolution(1, 1, 4, 2, padding=1), Convolution(1, 1, 3, padding=1))
     layers.register_forward_pre_hook(lambda network, inputs: widths.append(inputs[0].shape[2]))
     x = mel_of(50)[:, :1]
@@ -261,7 +261,7 @@ def test_a_piece_is_computed_from_no_more_than_it_depends_on():
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_a_stream_is_the_whole_for_every_size_of_chunk(name):
+def test_streamed_audio_equals_the_whole_for_every_chunk_size(name):
     game, mel = make(name), mel_of(40)
     whole = game.vocode(mel)
     assert whole.abs().max() > 1e-3
@@ -270,7 +270,7 @@ def test_a_stream_is_the_whole_for_every_size_of_chunk(name):
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_a_stream_takes_chunks_of_all_sizes_in_turn_and_short_mels(name):
+def test_streams_accept_mixed_chunk_sizes_and_short_mels(name):
     game = make(name)
     for sizes in ((0, 1, 9, 0, 30, 2), (game.generator.min_frames,), (7, 1), (1, 1, 1, 1)):
         mel = mel_of(sum(sizes))
@@ -279,7 +279,7 @@ def test_a_stream_takes_chunks_of_all_sizes_in_turn_and_short_mels(name):
     assert list(game.stream([])) == []
 
 
-def test_a_stream_lags_by_its_context_and_holds_no_more_than_it_needs():
+def test_a_stream_is_delayed_by_its_context_and_holds_only_its_context():
     game, widths = make("hifigan"), []
     before, after = game.generator.context
     chunks = iter(mel_of(3 * FRAMES_AT_ONCE).split(1, dim=2))
@@ -291,7 +291,7 @@ def test_a_stream_lags_by_its_context_and_holds_no_more_than_it_needs():
     assert max(widths) == before + FRAMES_AT_ONCE + after
 
 
-def test_the_mels_of_a_stream_can_be_a_stream_of_audio():
+def test_mel_and_audio_streams_can_be_chained():
     game, audio = make("hifigan"), noise(800)
     chunks = audio.split(37, dim=2)
     assert_close(
@@ -299,7 +299,7 @@ def test_the_mels_of_a_stream_can_be_a_stream_of_audio():
     )
 
 
-def test_a_mel_that_is_too_short_to_be_reflected_or_of_other_bands_is_refused():
+def test_mels_that_are_too_short_or_have_other_bands_are_refused():
     game = make("melgan")
     for vocode in (game.vocode, lambda mel: list(game.stream(mel.split(1, dim=2)))):
         with pytest.raises(DataError) as error:
@@ -312,7 +312,7 @@ def test_a_mel_that_is_too_short_to_be_reflected_or_of_other_bands_is_refused():
 
 
 @pytest.mark.parametrize(("depth", "least"), [(1, 4), (3, 4), (4, 7)])
-def test_melgans_shortest_mel_is_what_all_its_reflections_fit_to(depth, least):
+def test_the_minimum_length_of_melgans_mels_follows_from_reflection_padding(depth, least):
     generator = melgan.Generator(mel=TINY, rates=(4, 2), width=1, depth=depth)
     assert generator.min_frames == least
     generator(mel_of(least))
@@ -329,7 +329,7 @@ def test_audio_is_resynthesised_at_its_length(samples):
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_folding_keeps_the_sound_and_leaves_copies_alone(name):
+def test_folding_keeps_the_output_and_does_not_change_copies(name):
     game, mel = make(name), mel_of(20)
     for parameter in game.generator.parameters():
         nn.init.normal_(parameter, 0.1, 0.3)
@@ -353,14 +353,14 @@ def test_a_folded_game_is_saved_and_loaded_as_one(name, tmp_path):
     assert loaded.contract == TINY
 
 
-def test_the_card_of_a_vocoder_makes_sound_of_a_mel():
+def test_the_model_card_of_a_vocoder_shows_vocode():
     judge = {"scales": 2, "width": 4, "depth": 1}
     card = model_card(DOMAIN.create("melgan", **SIZES, generator={"width": 4, "depth": 2}, discriminator=judge))
     assert "\naudio = game.vocode(mel)  # " in card
     assert "generate" not in card.partition("## Recipe")[0].replace("generator", "")
 
 
-def test_generators_that_do_not_fit_to_their_mels_are_refused():
+def test_contradictory_generator_settings_are_refused():
     def refused(**settings):
         with pytest.raises(RecipeError) as error:
             hifigan.Generator(**{"mel": TINY, "rates": (4, 2), "up_sizes": (8, 4), "width": 8, **settings})
@@ -380,7 +380,7 @@ def test_generators_that_do_not_fit_to_their_mels_are_refused():
 
 
 @pytest.mark.parametrize("name", GAMES)
-def test_a_vocoder_needs_sounds_of_its_contracts_rate_and_whole_hops(name):
+def test_a_vocoder_needs_whole_hops_at_the_sample_rate_of_its_contract(name):
     game = make(name)
     assert game.data_spec() == SoundSpec(sample_rate=22_050, channels=1)
     assert game.spec == SoundSpec(samples=8192, sample_rate=22_050, channels=1, peak=0.95)
@@ -394,7 +394,7 @@ def test_a_vocoder_needs_sounds_of_its_contracts_rate_and_whole_hops(name):
         game.spec_with({"sample_rate": 16_000})
 
 
-def test_a_contract_may_be_named_in_a_recipe_and_is_written_out():
+def test_a_contract_name_in_a_recipe_is_replaced_by_its_settings():
     recipe = hifigan.SMALL.recipe().but({"network.mel": "tacotron2"})
     game = hifigan.SMALL.build(recipe)
     assert game.contract == CONTRACTS["tacotron2"]
@@ -432,7 +432,7 @@ def adversary(objective, weight):
     return Adversary(Stub(), objective=objective, regularizers=[FeatureMatching(weight=weight)], images=False)
 
 
-def test_melgan_minimises_hinges_and_matches_features_by_their_mean():
+def test_melgan_minimises_hinge_losses_and_feature_matching():
     game = melgan.MelGAN(make("melgan").generator, adversary(hinge, weight=5.0))
     assert terms(game, "discriminator") == pytest.approx({"adversarial": (0.25 + 1.25) + (0 + 1.5)})
     assert terms(game, "generator") == pytest.approx({"adversarial": -0.75, "feature_matching": 5 * (5 + 10)})
@@ -461,14 +461,14 @@ def test_presets_match_features_with_the_published_weights():
     assert weights == pytest.approx([2.0, 10 * 4 / 5 / 3])  # the code of MelGAN: 4 / (depth + 1), a mean of 3 scales
 
 
-def test_the_mel_term_hears_all_frequencies_whatever_the_model_does():
+def test_the_mel_term_uses_the_full_band_for_every_contract():
     mel = TINY.but(high_hz=4000)
     game = hifigan.V1.create(**SIZES | {"mel": mel.model_dump()}, **BLOCKS, mpd=MPD, msd=MSD)
     assert game.mel.contract == mel
     assert game.full_band_mel.contract == TINY
 
 
-def test_the_stft_term_is_there_where_it_has_a_weight():
+def test_the_stft_term_is_present_only_with_a_weight():
     generator = make("melgan").generator
     game = melgan.MelGAN(generator, adversary(hinge, weight=1.0), stft_weight=3.0)
     batch = {"audio": noise(4096), "fake": 0.5 * noise(4096)}
@@ -477,7 +477,7 @@ def test_the_stft_term_is_there_where_it_has_a_weight():
     assert "stft" not in melgan.MelGAN(generator, adversary(hinge, weight=1.0)).generator_loss(batch)
 
 
-def test_what_a_round_is_played_with_ends_with_the_last_whole_hop():
+def test_staged_audio_ends_with_the_last_whole_hop():
     game = make("hifigan")
     staged = game.stage({"audio": noise(70, batch=3)})
     assert staged["audio"].shape == staged["fake"].shape == (3, 1, 64)
@@ -485,7 +485,7 @@ def test_what_a_round_is_played_with_ends_with_the_last_whole_hop():
     assert staged["fake"].requires_grad
 
 
-def test_resynthesis_is_as_long_where_the_frames_cannot_lie_evenly():
+def test_resynthesis_keeps_the_length_for_odd_fft_sizes():
     """Where the FFT less the hop is odd, the frames of a sound end a sample too early."""
     odd = TINY.but(fft_size=31, window=31)
     game = melgan.MELGAN.create(
@@ -502,7 +502,7 @@ def test_resynthesis_is_as_long_where_the_frames_cannot_lie_evenly():
 
 
 @pytest.mark.parametrize("contract", list(CONTRACTS))
-def test_a_round_can_be_played_in_every_contract(contract):
+def test_losses_can_be_computed_for_every_contract(contract):
     mel = CONTRACTS[contract]
     torch.manual_seed(0)
     game = melgan.MELGAN.create(
@@ -515,7 +515,7 @@ def test_a_round_can_be_played_in_every_contract(contract):
 
 
 @pytest.mark.parametrize("layer", [nn.Conv1d(64, 32, 7), nn.ConvTranspose1d(64, 32, 16, 8, padding=4)])
-def test_noise_becomes_louder_by_the_gain(layer):
+def test_initial_weights_amplify_noise_by_the_gain(layer):
     torch.manual_seed(0)
     melgan.initialize_with_gain([nn.Sequential(layer)], 2.0)
     made = layer(torch.randn(1, 64, 4000))
@@ -523,7 +523,7 @@ def test_noise_becomes_louder_by_the_gain(layer):
     assert made.mean().abs() < 0.02  # the biases are 0
 
 
-def test_melgan_hears_the_mels_from_the_start_where_its_layers_keep_them_loud():
+def test_the_initial_gain_makes_melgan_depend_on_the_mels_from_the_start():
     def heard(**generator):
         torch.manual_seed(0)
         made = melgan.MELGAN.create(generator={"width": 8, "depth": 3} | generator).eval().generator
@@ -535,7 +535,7 @@ def test_melgan_hears_the_mels_from_the_start_where_its_layers_keep_them_loud():
     assert 0.1 < heard(gain=1.0) < 1.0
 
 
-def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
+def test_melgan_scales_every_recording_by_a_random_gain():
     audio = noise(64, batch=400)
     with drawing(0, torch.device("cpu"), rows=400, total=400):
         staged = make("melgan").stage({"audio": audio})
@@ -546,7 +546,7 @@ def test_melgan_hears_every_recording_at_a_loudness_of_its_own():
     assert float(loudness.mean()) == pytest.approx(0.65, abs=0.03)
 
 
-def test_energies_are_refused():
+def test_the_energy_objective_is_refused():
     with pytest.raises(RecipeError) as error:
         hifigan.SMALL.but(objective="energy").build()
     assert str(error.value) == "mpd: the objective `energy` does not fit a discriminator that gives logits"
@@ -555,13 +555,13 @@ def test_energies_are_refused():
 # Discriminators and losses.
 
 
-def test_each_scale_sees_a_shorter_input():
+def test_each_scale_has_a_shorter_input():
     for network in (melgan.Discriminator(width=4, depth=2), hifigan.MultiScaleDiscriminator(width=16)):
         lengths = [features[0].shape[-1] for features in network(noise(512)).features]
         assert [length / 512 for length in lengths] == pytest.approx([1, 1 / 2, 1 / 4], rel=0.01)
 
 
-def test_a_period_discriminator_mixes_no_phases():
+def test_a_period_discriminator_does_not_mix_phases():
     network = hifigan.PeriodDiscriminator(3, width=1)
     audio = noise(66).requires_grad_()
     network(audio)[0].view(-1, 3)[:, 1].sum().backward()
@@ -569,7 +569,7 @@ def test_a_period_discriminator_mixes_no_phases():
     assert touched.tolist() == [False, True, False]
 
 
-def test_only_the_first_of_the_scales_is_spectral():
+def test_only_the_first_scale_is_spectrally_normalised():
     kinds = [
         {key.rpartition(".")[2] for key in one.state_dict()}
         for one in hifigan.MultiScaleDiscriminator(width=16).discriminators
@@ -577,7 +577,7 @@ def test_only_the_first_of_the_scales_is_spectral():
     assert kinds == [{"weight_orig", "weight_u", "weight_v", "bias"}] + 2 * [{"original0", "original1", "bias"}]
 
 
-def test_several_discriminators_are_shown_what_comes_between():
+def test_audio_is_transformed_between_discriminators():
     halve = nn.AvgPool1d(2)
     judges = Discriminators([Identity(), Identity(), Identity()], between=halve)
     assert [logits.shape[-1] for logits in judges(noise(8)).logits] == [8, 4, 2]
@@ -614,7 +614,7 @@ def test_snake_adds_a_squared_sine():
     assert_close(plain(x[:, :1]).flatten(), torch.tensor([0.5 + math.sin(0.5) ** 2]))
 
 
-def test_what_an_activation_makes_beyond_half_the_rate_does_not_fold_back():
+def test_anti_aliased_activations_do_not_alias():
     class Square(nn.Module):
         def forward(self, x):
             return x.square()
@@ -633,7 +633,7 @@ def test_what_an_activation_makes_beyond_half_the_rate_does_not_fold_back():
 
 
 @pytest.mark.parametrize(("ratio", "taps"), [(2, 12), (3, 15)])
-def test_the_filter_passes_what_is_slow(ratio, taps):
+def test_the_low_pass_filter_passes_low_frequencies(ratio, taps):
     weights = bigvgan.low_pass(ratio, taps).flatten().double()
     assert float(weights.sum()) == pytest.approx(1.0)
     assert_close(weights, weights.flip(0))
@@ -686,7 +686,7 @@ def folded(state):
 
 
 @pytest.mark.parametrize(("name", "bands"), RECORDED.items())
-def test_a_generator_is_read_in_every_layout_of_its_weights(name, bands):
+def test_generators_are_imported_from_every_layout_of_weights(name, bands):
     mel = torch.randn(1, bands, 6, generator=torch.Generator().manual_seed(0))
     audio = imported(name)(mel)
     assert torch.equal(imported(name, new_layout(recorded(name)))(mel), audio)
@@ -727,7 +727,7 @@ def test_a_checkpoint_of_another_network_is_refused(name, other):
         imported(name, recorded(other))
 
 
-def test_what_no_shape_tells_is_asked_for_and_must_fit():
+def test_settings_that_shapes_do_not_determine_are_arguments_and_are_checked():
     name = "hifigan_generator_v3"
     mel = torch.randn(1, 80, 6)
     other = imported(name, resblock_dilation_sizes=[[1, 2], [2, 6], [3, 9]])
@@ -741,7 +741,7 @@ def test_what_no_shape_tells_is_asked_for_and_must_fit():
         imported(name, upsample_rate=[8, 8, 4])
 
 
-def test_the_contract_of_an_imported_generator_is_the_published_one_or_what_is_given():
+def test_an_imported_generator_has_the_published_or_the_given_contract():
     name = "hifigan_generator_v3"
     assert imported(name).contract == CONTRACTS["hifigan-22k"]
     assert imported(name, mel="tacotron2").contract == CONTRACTS["tacotron2"]
@@ -761,7 +761,7 @@ def test_the_contract_of_an_imported_generator_is_the_published_one_or_what_is_g
         (128, 2, (8, 8, 4, 2), CONTRACTS["24k"].but(sample_rate=44_100, mels=128, hop=512, fft_size=2048, window=2048)),
     ],
 )
-def test_the_released_bigvgans_are_told_by_their_bands_hop_and_last_bias(bands, version, rates, contract):
+def test_released_bigvgans_are_recognised_by_their_bands_hop_and_last_bias(bands, version, rates, contract):
     names = {"first": "conv_pre", "last": "conv_post"}
     state = {}
 

@@ -59,7 +59,7 @@ def same_convolution(
     dilation: int = 1,
     bias: bool = True,
     mode: Literal["zeros", "reflect"] = "zeros",
-) -> Convolution:
+) -> nn.Conv1d:
     """Builds a convolution of odd size whose output is as long as its input."""
     padding = dilation * (size // 2)
     return Convolution(inputs, outputs, size, dilation=dilation, padding=padding, padding_mode=mode, bias=bias)

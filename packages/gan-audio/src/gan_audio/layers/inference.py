@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -40,8 +41,10 @@ def inference_copy(network: nn.Module, *, filtering: bool) -> nn.Module:
     copies: dict[int, nn.Module] = {}
     for layer in network.modules():
         if isinstance(layer, NORMALISED):
-            filtered = filtering and isinstance(layer, Convolution) and is_faster_filtered(layer)
-            copies[id(layer)] = MinimalConvolution(layer) if filtered else plain_copy(layer)
+            if filtering and isinstance(layer, Convolution) and is_faster_filtered(layer):
+                copies[id(layer)] = MinimalConvolution(layer)
+            else:
+                copies[id(layer)] = plain_copy(layer)
     return deepcopy(network, copies)  # copies all other layers, and takes these
 
 
@@ -51,7 +54,8 @@ def plain_copy(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d) -> nn.Module:
     settings = {name: getattr(layer, name) for name in names}
     if isinstance(layer, nn.ConvTranspose1d):
         settings["output_padding"] = layer.output_padding
-    copy: nn.Module = skip_init(  # which draws no random numbers
+    build: Callable[..., nn.Module] = skip_init  # draws no random numbers
+    copy = build(
         parametrize.type_before_parametrizations(layer),
         layer.in_channels,
         layer.out_channels,
@@ -61,7 +65,7 @@ def plain_copy(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d) -> nn.Module:
         dtype=layer.weight.dtype,
     )
     with torch.no_grad():
-        copy.weight.copy_(layer.weight)  # type: ignore[operator, union-attr]
+        copy.weight.copy_(layer.weight)  # type: ignore[operator]
         if layer.bias is not None:
-            copy.bias.copy_(layer.bias)  # type: ignore[operator, union-attr]
+            copy.bias.copy_(layer.bias)  # type: ignore[operator]
     return copy.train(layer.training)

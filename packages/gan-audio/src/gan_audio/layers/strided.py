@@ -17,7 +17,7 @@ Upsampling = Literal["zeros", "nearest"]
 Both are in the paper (arXiv:1802.04208, appendix A.2). Transposed convolutions leave a pitched noise, which repetition
 reduces.
 """
-WEIGHTED = (nn.Linear, *CONVOLUTIONS.values(), *TRANSPOSED.values())
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 """Layers that `initialize` gives Glorot weights."""
 
 
