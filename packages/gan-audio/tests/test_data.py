@@ -214,8 +214,8 @@ def test_sounds_beside_class_folders_take_the_labels_away(tmp_path, caplog):
     put(tmp_path / "kick" / "x.wav", flat(1))
     put(tmp_path / "intro.wav", flat(1))
     assert "num_classes" not in open_folder(tmp_path).facts
-    assert caplog.messages == [f"{tmp_path}: sounds lie both beside and in sub-folders; labels are ignored"]
-    assert caplog.records[0].name == "gan_audio"
+    assert caplog.messages == [f"{tmp_path}: sounds are both in the folder and in its sub-folders; labels are ignored"]
+    assert caplog.records[0].name == "gan_core"
 
 
 def test_facts_of_sounds_that_differ(tmp_path):

@@ -21,10 +21,10 @@ from gan_core.data import (
     TensorDataset,
     TensorSource,
     as_source,
+    augmentation,
     collate,
     facts_of,
     hold_out,
-    items,
     require_classes,
     require_keys,
     to_device,
@@ -73,10 +73,10 @@ def test_images_in_memory_are_resized_and_label_maps_keep_their_values(lazy):
 
 def test_images_that_would_not_fit_in_memory_are_resized_one_batch_at_a_time(monkeypatch):
     source, spec = TensorSource({"image": QUARTERS.expand(30, 1, 8, 8)}), ImageSpec(image_size=16, channels=1)
-    monkeypatch.setattr(items, "RESIZED_AT_ONCE", 7 * 16 * 16)
+    monkeypatch.setattr(augmentation, "RESIZED_AT_ONCE", 7 * 16 * 16)
     held = source.fit(spec)
     assert isinstance(held, TensorDataset)
-    monkeypatch.setattr(items, "MEMORY_BYTES", 30 * 16 * 16 - 1)
+    monkeypatch.setattr(augmentation, "MEMORY_BYTES", 30 * 16 * 16 - 1)
     lazy = source.fit(spec)
     assert not isinstance(lazy, TensorDataset)
     assert torch.equal(lazy.__getitems__(range(30))["image"], held.tensors["image"])

@@ -1,6 +1,5 @@
 import csv
 import io
-import logging
 import os
 import pickle
 import tarfile
@@ -9,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from gan_core.data import files
+from gan_core.data import files, limits
 from gan_core.data.files import FolderFiles, TarFiles, names_ending, open_files, open_member
 from gan_core.data.folders import classes_of, labels_of, natural_order, parts_of, split_part, sub_folder
 from gan_core.errors import DataError, InputError, Unreadable
@@ -188,7 +187,7 @@ def test_names_are_sorted_as_people_count():
 
 
 def labels(path, names):
-    return labels_of(path, names, names[:2], thing="image", logger=logging.getLogger("gan_core"))
+    return labels_of(path, names, names[:2], thing="image")
 
 
 def test_labels_number_the_classes_in_natural_order(tmp_path):
@@ -312,10 +311,10 @@ def test_the_names_of_a_folder_are_a_mapping(tmp_path):
 
 def test_a_listing_has_a_limit(tmp_path, monkeypatch):
     paths = list(every_form(tmp_path, MEMBERS))
-    monkeypatch.setattr(files, "MAX_FILES", len(MEMBERS))
+    monkeypatch.setattr(limits, "MAX_FILES", len(MEMBERS))
     for path in paths:
         assert len(open_files(path).sizes) == len(MEMBERS)
-    monkeypatch.setattr(files, "MAX_FILES", len(MEMBERS) - 1)
+    monkeypatch.setattr(limits, "MAX_FILES", len(MEMBERS) - 1)
     for path in paths:
         with pytest.raises(DataError, match=r"\(it holds more than 4 files; split it\)$"):
             open_files(path)

@@ -12,7 +12,7 @@ from threading import Thread
 import fsspec
 import pytest
 
-from gan_core.data import files, remote
+from gan_core.data import files, limits, remote
 from gan_core.data.files import is_url, names_ending, open_files, read_member
 from gan_core.data.folders import labels_of, parts_of, sub_folder
 from gan_core.errors import DataError, MissingDependency, Unreadable
@@ -108,7 +108,7 @@ def test_the_limits_of_local_archives_hold(memory, monkeypatch):
         DataError, match=r"^memory://bomb.tar.gz: cannot be read .+ more than 1 MiB; use zip, or tar unc"
     ):
         open_files("memory://bomb.tar.gz")
-    monkeypatch.setattr(files, "MAX_FILES", 2)
+    monkeypatch.setattr(limits, "MAX_FILES", 2)
     with pytest.raises(DataError, match=r"^memory://many: cannot be read .+\(it holds more than 2 files; split it\)$"):
         open_files("memory://many")
 
@@ -214,7 +214,7 @@ def test_labels_and_parts_are_those_of_a_local_archive(memory, caplog):
         assert parts_of(held) == {"test": "test", "train": "train"}
         part = sub_folder(held, "train", url)
         assert read_member(part, "2/b.png", most_bytes=100) == b"train/2/b.png"
-        found = labels_of(url, list(part.sizes), list(part.sizes), thing="image", logger=files.logging.getLogger())
+        found = labels_of(url, list(part.sizes), list(part.sizes), thing="image")
         assert found == ([1, 0], ["2", "10"])
 
 

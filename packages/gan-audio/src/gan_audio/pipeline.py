@@ -19,8 +19,9 @@ from gan_audio.mel.contract import SUFFIX as MEL_SUFFIX
 from gan_audio.sound.files import SUFFIXES, WavWriter, open_wav
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, receive
 from gan_audio.systems.vocoder import Vocoder
+from gan_core.data.files import FileKind
 from gan_core.errors import NAMED, DataError, InputError, count
-from gan_core.jobs import PIPE, FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
+from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
 SOUNDS = FileKind("sound", SUFFIXES)

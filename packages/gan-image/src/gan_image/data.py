@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_core.data import Derived, Unpaired
-    from gan_image.sources import ImageSource, PointSource, StackedSource
+    from gan_core.data.images import ImageSource
+    from gan_image.sources import PointSource, StackedSource
 
 DATASETS: tuple[DataCard, ...] = (
     DataCard(
@@ -166,20 +167,15 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
             `strict` is set.
         MissingDependency: a library for the URL or for Hugging Face datasets is not installed.
     """
-    from gan_core.data.files import is_url
-    from gan_core.data.folders import sub_folder
-    from gan_core.data.hub import is_hub_dataset, open_hub_dataset
-    from gan_image.files import open_files
-    from gan_image.sources import open_images
+    from gan_core.data.folders import open_place
+    from gan_core.data.images import open_images
+    from gan_image.database import open_files
 
-    if is_hub_dataset(path):
-        files, labels, classes = open_hub_dataset(str(path), kind="image")
-        return open_images(str(path), files, strict=strict, labelled=(labels, classes))
-    place = path if is_url(path) else Path(path)
-    files, name = open_files(place), str(place) if part is None else f"{place}:{part}"
-    if part in HALVES:
-        return open_images(name, files, strict=strict, half=part)
-    return open_images(name, files if part is None else sub_folder(files, part, place), strict=strict)
+    half = part if part in HALVES else None
+    opened = open_place(path, None if half else part, kind="image", open_files=open_files)
+    if half is not None:
+        opened = opened._replace(name=f"{opened.name}:{half}")
+    return open_images(opened, strict=strict, half=half)
 
 
 def load_digits() -> ImageSource:
@@ -251,7 +247,8 @@ def load_photographs() -> ImageSource:
     """
     import torch
 
-    from gan_image.sources import DetailImages, ImageSource
+    from gan_core.data.images import ImageSource
+    from gan_image.sources import DetailImages
 
     try:
         shipped = import_module("skimage.data")
@@ -276,7 +273,7 @@ def load_stl10() -> ImageSource:
     """
     import torch
 
-    from gan_image.sources import ImageSource, TensorImages
+    from gan_core.data.images import ImageSource, TensorImages
 
     data = _download("stl10", _torchvision_class("STL10"), split="unlabeled")
     return ImageSource(TensorImages(torch.as_tensor(data.data)), name="stl10")
@@ -315,7 +312,7 @@ def load_lsun_bedroom() -> ImageSource:
 def load_inverted_digits() -> Unpaired:
     """Loads unpaired digits: half of the scanned digits as `source`, and the other half, inverted, as `target`."""
     from gan_core.data import Unpaired
-    from gan_image.sources import ImageSource, TensorImages
+    from gan_core.data.images import ImageSource, TensorImages
 
     pixels = load_digits().images.pixels  # type: ignore[attr-defined]
     source, target = pixels[::2], 255 - pixels[1::2]
@@ -413,20 +410,19 @@ def _by_hand(kind: Any, home: Path) -> tuple[str, Path]:
 
 def _of_one_shape(name: str, path: Path, shape: tuple[int, int, int]) -> ImageSource:
     """A published set of image files whose headers need not be read, as their shape is known."""
-    from gan_image.files import image_names, open_files
-    from gan_image.sources import FileImages, ImageSource
+    from gan_core.data.files import names_ending
+    from gan_core.data.images import FileImages, ImageSource
+    from gan_core.data.pictures import SUFFIXES
+    from gan_image.database import open_files
 
     files = open_files(path)
-    names, _ = image_names(files)
+    names, _ = names_ending(files, SUFFIXES)
     if not names:
         raise DataError(f"{path}: holds no images; remove it, and put the published {path.name} there")
     return ImageSource(FileImages(files, names, [shape] * len(names)), name=name)
 
 
 def _labelled(name: str, pixels: Tensor, labels: Any, classes: list[str]) -> ImageSource:
-    import torch
+    from gan_core.data.images import ImageSource, TensorImages
 
-    from gan_image.sources import ImageSource, TensorImages
-
-    labels = torch.as_tensor(labels, dtype=torch.long)
     return ImageSource(TensorImages(pixels), name=name, labels=labels, classes=classes)

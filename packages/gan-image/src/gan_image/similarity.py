@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from gan_core.data.files import Files, LoneFile
+from gan_core.data.files import Files, LoneFile, names_ending
+from gan_core.data.pictures import SUFFIXES, read_image, to_tensor
 from gan_core.errors import DataError, InputError, Unreadable, count, unknown
 from gan_core.measure.similarity import K1, K2, SCALES, SIGMA, WINDOW, load_lpips, ms_ssim, psnr, ssim
 from gan_core.models.checkpoint import sha256
-from gan_image.files import SUFFIXES, image_names, open_files, read_image
-from gan_image.sources import to_tensor
+from gan_image.database import open_files
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _looks_like_image(path: Path) -> bool:
 
 
 def _by_stem(files: Files, where: Path) -> dict[str, str]:
-    names, seen = image_names(files)
+    names, seen = names_ending(files, SUFFIXES)
     if not names:
         raise DataError(f"{where}: no images among {count(seen, 'file')} (looked for {', '.join(SUFFIXES)})")
     stems = {str(PurePosixPath(name).with_suffix("")): name for name in names}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gan_audio.media import EDGE, FOOT, LEFT, PAPER, in_few_colours, name_frequencies, name_times
+from gan_audio.media import EDGE, FOOT, LEFT, PAPER, draw_frequencies, draw_times, in_few_colours
 from gan_audio.mel.contract import read_mel
 from gan_audio.sound.files import read_blocks
 from gan_audio.sound.pipes import FileSound, opened
@@ -136,7 +136,7 @@ class Columns:
         picture = Image.new("RGB", (LEFT + width + EDGE, EDGE + height + FOOT), PAPER)
         picture.paste(Image.fromarray(colours((found[::-1] - LOWEST) / (HIGHEST - LOWEST))), (LEFT, EDGE))
         pencil, box = ImageDraw.Draw(picture), (LEFT, EDGE, width, height)
-        name_frequencies(pencil, box, self.sample_rate)
-        name_times(pencil, box, self.length / self.sample_rate)
+        draw_frequencies(pencil, box, self.sample_rate)
+        draw_times(pencil, box, self.length / self.sample_rate)
         with replacing(path) as partial:
             in_few_colours(picture).save(partial, format="PNG", optimize=True)

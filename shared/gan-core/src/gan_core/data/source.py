@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -17,8 +16,6 @@ from gan_core.errors import DataError
 
 LARGEST_PIXEL = 2.0
 """Maximum magnitude of floating-point pixels; larger values are rejected as not scaled to [-1, 1]."""
-
-logger = logging.getLogger("gan_core")
 
 
 class Source(ABC):
@@ -40,6 +37,10 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    def item_name(self, index: int) -> str:
+        """Returns the name of an item, for messages."""
+        return str(index)
 
     @abstractmethod
     def fit(self, spec: Spec) -> Dataset[Batch]:
@@ -285,10 +286,6 @@ class Items(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Returns the name of an item, for messages."""
-        return str(index)
 
     @abstractmethod
     def read(self, index: int) -> Batch:
