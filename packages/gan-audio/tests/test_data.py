@@ -369,6 +369,15 @@ def test_the_same_seed_cuts_the_same_places(recording):
     assert levels(once) == levels(again)
 
 
+def test_slices_of_a_stream_start_anywhere_in_their_own_section(recording):
+    stream = BatchStream(recording, 10, seed=0)  # each batch is an epoch
+    starts = torch.tensor([sorted(levels(next(stream))) for _ in range(200)]) - 1  # [epochs, sections]
+    sections = torch.arange(11) * 951 / 10  # a slice can start at 951 samples
+    assert (starts >= sections[:-1].floor()).all()
+    assert (starts <= sections[1:].ceil()).all()
+    assert_close(starts.double().mean(dim=0), sections.double()[:-1] + 951 / 20, atol=6, rtol=0)
+
+
 def test_memory_and_files_give_the_same(tmp_path, monkeypatch):
     rng = torch.Generator().manual_seed(0)
     for k, (rate, channels, length) in enumerate([(44_100, 2, 9000), (8000, 1, 700), (22_050, 1, 4000)]):

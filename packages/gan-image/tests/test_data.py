@@ -267,7 +267,7 @@ def test_faces_that_are_not_there_say_which_archive_goes_where(home, monkeypatch
     with pytest.raises(DataError, match=f"put img_align_celeba.zip into {re.escape(str(home / 'celeba'))} by hand"):
         data.load_celeba()
     (home / "celeba" / "img_align_celeba").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         data.load_celeba()
 
 

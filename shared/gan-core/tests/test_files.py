@@ -131,7 +131,7 @@ def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
         open_files(path)
     assert str(error.value) == (
         f"{path}: cannot be read as a folder, zip or tar archive "
-        "(it unpacks to more than 1 MiB; use zip, or tar uncompressed)"
+        "(it unpacks to more than 1 MiB; use zip, or tar without compression)"
     )
 
 
@@ -316,7 +316,7 @@ def test_a_listing_has_a_limit(tmp_path, monkeypatch):
         assert len(open_files(path).sizes) == len(MEMBERS)
     monkeypatch.setattr(limits, "MAX_FILES", len(MEMBERS) - 1)
     for path in paths:
-        with pytest.raises(DataError, match=r"\(it holds more than 4 files; split it\)$"):
+        with pytest.raises(DataError, match=r"\(it contains more than 4 files; split it\)$"):
             open_files(path)
 
 

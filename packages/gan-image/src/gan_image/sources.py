@@ -15,7 +15,7 @@ from gan_core.data.pictures import to_channels, to_size
 from gan_core.errors import DataError
 
 
-class DetailImages:
+class CroppedImages:
     """Squares cut from pictures at uniformly random positions, which are the same in every process.
 
     Args:
@@ -38,8 +38,8 @@ class DetailImages:
 
     def read(self, index: int, spec: ImageSpec) -> Image.Image:
         top, left = self.places[index].tolist()
-        detail = self.pictures[int(self.which[index])][top : top + self.side, left : left + self.side]
-        return to_size(to_channels(Image.fromarray(detail.numpy()), channels_in(spec)), spec)
+        crop = self.pictures[int(self.which[index])][top : top + self.side, left : left + self.side]
+        return to_size(to_channels(Image.fromarray(crop.numpy()), channels_in(spec)), spec)
 
 
 class StackedSource(Source):

@@ -381,7 +381,7 @@ def _unpacked(place: Place) -> bytes | None:
     with place.open("rb", _READ_AHEAD) as packed, unpack(packed) as stream:
         content: bytes = stream.read(MAX_UNPACKED + 1)
     if len(content) > MAX_UNPACKED:
-        raise ValueError(f"it unpacks to more than {MAX_UNPACKED // 2**20:,} MiB; use zip, or tar uncompressed")
+        raise ValueError(f"it unpacks to more than {MAX_UNPACKED // 2**20:,} MiB; use zip, or tar without compression")
     return content
 
 

@@ -47,7 +47,7 @@ def first_item(source: Source) -> Batch:
 def as_part(data: Data | Tensor) -> Source:
     """Returns the source of one part of an item; a tensor `[N, …]` becomes a source with the key `image`."""
     if isinstance(data, str | Path):
-        raise DataError(f"{data}: a path is no source; open it first, for example with `gan_image.open_data`")
+        raise DataError(f"{data}: a path is not a source; open it first, for example with `gan_image.open_data`")
     return as_source({"image": data} if isinstance(data, Tensor) else data)
 
 

@@ -58,8 +58,8 @@ class Source(ABC):
         """Returns the converted items for random access, without augmentation, as composed sources read them."""
         dataset = self.fit(spec.plain())
         if length(dataset) != len(self):
-            made = f"{self.name} makes {length(dataset):,} items of {len(self):,}"
-            raise DataError(f"{made}, and they cannot be matched with other data; give a source of one item each")
+            found = f"{self.name} has {len(self):,} entries but {length(dataset):,} items"
+            raise DataError(f"{found}, which cannot be matched with other data; give a source with one item per entry")
         return DatasetItems(dataset)
 
 
@@ -141,8 +141,9 @@ class TensorSource(FixedSource):
         super().__init__(dataset, name=name, facts=facts_of(tensors, classes))
         for key in tensors.keys() & ({"image", "video"} if pixels is None else dataset.pixels):
             if tensors[key].is_floating_point() and tensors[key].abs().max() > LARGEST_PIXEL:
-                reach = f"{name}: `{key}` is floating point with magnitudes up to {float(tensors[key].abs().max()):.3g}"
-                raise DataError(f"{reach}; give pixels as uint8, or scale them to [-1, 1]")
+                largest = f"{float(tensors[key].abs().max()):.3g}"
+                given = f"{name}: `{key}` is floating point with magnitudes up to {largest}"
+                raise DataError(f"{given}; give pixels as uint8, or scale them to [-1, 1]")
 
 
 def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
