@@ -215,8 +215,8 @@ def test_sounds_beside_class_folders_take_the_labels_away(tmp_path, caplog):
     put(tmp_path / "kick" / "x.wav", flat(1))
     put(tmp_path / "intro.wav", flat(1))
     assert "num_classes" not in open_folder(tmp_path).facts
-    assert caplog.messages == [f"{tmp_path}: sounds lie both beside and in sub-folders; labels are ignored"]
-    assert caplog.records[0].name == "gan_audio"
+    assert caplog.messages == [f"{tmp_path}: sounds are both in the folder and in its sub-folders; labels are ignored"]
+    assert caplog.records[0].name == "gan_core"
 
 
 def test_facts_of_sounds_that_differ(tmp_path):
@@ -368,6 +368,15 @@ def test_the_same_seed_cuts_the_same_places(recording):
     assert levels(read_all(recording, 5)) == levels(first)
     once, again = (next(read(recording, range(10), 10)) for _ in range(2))
     assert levels(once) == levels(again)
+
+
+def test_slices_of_a_stream_start_anywhere_in_their_own_section(recording):
+    stream = BatchStream(recording, 10, seed=0)  # each batch is an epoch
+    starts = torch.tensor([sorted(levels(next(stream))) for _ in range(200)]) - 1  # [epochs, sections]
+    sections = torch.arange(11) * 951 / 10  # a slice can start at 951 samples
+    assert (starts >= sections[:-1].floor()).all()
+    assert (starts <= sections[1:].ceil()).all()
+    assert_close(starts.double().mean(dim=0), sections.double()[:-1] + 951 / 20, atol=6, rtol=0)
 
 
 def test_memory_and_files_give_the_same(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from gan_audio.data import load_tunes, open_folder
 from gan_audio.measure.measures import ChordFit, Notes, Repetition
-from gan_audio.media import read_items, write_items, write_samples
+from gan_audio.media import write_items, write_samples
 from gan_audio.metrics import METRICS
 from gan_audio.sound.spec import SoundSpec
 from gan_audio.tune import figures as tune_figures
@@ -499,11 +499,11 @@ def test_a_piano_roll_has_notes_at_their_positions(tmp_path):
         pixels = np.asarray(image.convert("RGB")).astype(int)
     near = np.abs(pixels - rolls.MELODY).sum(axis=2) < 30
     rows, columns = (np.flatnonzero(near.any(axis=axis)) for axis in (1, 0))
-    middle = rolls.LEFT + 16 * rolls.LARGEST
+    middle = rolls.LEFT + 16 * rolls.MAX_STEP
     low, high = (np.flatnonzero(near[:, part].any(axis=1)) for part in (slice(0, middle), slice(middle, None)))
     assert columns.min() >= rolls.LEFT
-    assert columns.max() < rolls.LEFT + 32 * rolls.LARGEST
-    row = round(rolls.HEIGHT * rolls.LARGEST)
+    assert columns.max() < rolls.LEFT + 32 * rolls.MAX_STEP
+    row = round(rolls.ASPECT * rolls.MAX_STEP)
     assert low.min() - high.min() == 11 * row
     assert high.min() == rows.min() == rolls.HEAD
 
@@ -521,12 +521,11 @@ def test_items_are_written_and_read_back(tmp_path):
     tunes = torch.from_numpy(random_tunes(3))
     paths = write_items(tunes, tmp_path / "items")
     assert [path.name for path in paths] == ["00000.mid", "00001.mid", "00002.mid"]
-    assert torch.equal(read_items(tmp_path / "items")["tune"], tunes)
+    pieces = [read_midi(path.read_bytes()) for path in paths]
+    read = [np.stack([pitches.ravel(), chords.repeat(16)]) for pitches, chords in pieces]
+    assert np.array_equal(np.stack(read), tunes.numpy())
     with pytest.raises(InputError, match=r"already contains 00000\.mid"):
         write_items(tunes, tmp_path / "items")
-    (tmp_path / "items" / "00001.mid").write_bytes(b"MThd")
-    with pytest.raises(DataError, match=r"a tune cannot be read \(not a MIDI file, or damaged"):
-        read_items(tmp_path / "items")
 
 
 def test_chord_names_are_those_of_lead_sheets():

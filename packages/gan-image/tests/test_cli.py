@@ -253,7 +253,7 @@ def test_a_folder_with_only_a_truncated_picture(refused, tmp_path):
 
 def test_a_picture_of_one_pixel(refused, tmp_path):
     noise(tmp_path / "photos" / "a.png", size=(1, 1))
-    assert refused(*TRAIN, "--data", "photos").endswith("; a.png: 1x1 pixels, smaller than 4 a side")
+    assert refused(*TRAIN, "--data", "photos").endswith("; a.png: 1x1 pixels, smaller than the minimum of 4 per side")
 
 
 def test_a_picture_that_claims_to_be_huge(refused, tmp_path):
@@ -264,7 +264,7 @@ def test_a_picture_that_claims_to_be_huge(refused, tmp_path):
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0))
     (tmp_path / "photos" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"0")))
     words = refused(*TRAIN, "--data", "photos")
-    assert words.endswith("; a.png: too many pixels, at most 89 million and 20,000 a side are read")
+    assert words.endswith("; a.png: too many pixels; the maximum is 89 million pixels and 20,000 per side")
 
 
 def test_a_picture_that_cannot_be_read_among_others_is_named_and_skipped(gan, refused, tmp_path, caplog):

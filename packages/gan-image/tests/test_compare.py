@@ -63,13 +63,16 @@ def test_an_infinite_ratio_is_null_in_the_document(compare):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "b"], "b: has no partner for 1 image of a (y.png …)"),
-        (["a/x.png", "none.png"], "none.png: there is no such file or folder"),
+        (["a", "b"], "b: has no counterpart of 1 image of a (y.png …); the images of a pair have the same name"),
+        (["a/x.png", "none.png"], "none.png: no such file or folder"),
         (["a", "a/x.png"], "give two image files, or two folders"),
-        (["a/x.png", "large.png"], "the two images are 16x16 and 32x32 pixels"),
-        (["a/x.png", "b/x.png", "--metrics", "sim"], "unknown measure `sim`; did you mean `ssim`?"),
+        (
+            ["a/x.png", "large.png"],
+            "the images are 16x16 and 32x32 pixels; the images of a pair must have the same size",
+        ),
+        (["a/x.png", "b/x.png", "--metrics", "sim"], "unknown metric `sim`; did you mean `ssim`?"),
         (["a/x.png", "b/x.png", "--metrics", "ms_ssim"], "`ms_ssim` needs images of at least 176x176 pixels"),
-        (["a/x.png", "b/x.png", "--weights", "a/x.png"], "`--weights` have no effect without `lpips`"),
+        (["a/x.png", "b/x.png", "--weights", "a/x.png"], "`--weights` has no effect without the metric `lpips`"),
         (["a/x.png", "b/x.png", "--metrics", "lpips"], "lpips needs its linear heads"),
         (["a/x.png", "torn.png"], "torn.png: not an image"),
     ],

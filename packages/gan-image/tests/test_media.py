@@ -4,8 +4,11 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from gan_core.data.pictures import to_tensor
 from gan_core.errors import DataError, InputError
-from gan_image.media import read_items, write_gif, write_items, write_samples
+from gan_core.media.pictures import write_gif
+from gan_core.media.points import histogram, scatter
+from gan_image.media import write_items, write_samples
 
 
 def pixels(path):
@@ -88,14 +91,17 @@ def test_without_anything_to_draw_the_error_says_what_there_is(tmp_path):
 
 
 def dark(path):
-    """Where the picture has the colour of points, as rows and columns."""
-    picture = pixels(path)
+    """Returns the rows and columns of the pixels that have the colour of points."""
+    return coloured(pixels(path))
+
+
+def coloured(picture):
     return np.argwhere(picture[..., 2] - picture[..., 0] > 30)
 
 
-def test_a_point_is_drawn_where_it_is(tmp_path):
-    points = torch.tensor([[1.0, 0.5]]).expand(50, 2)
-    rows, columns = dark(write_samples({"points": points}, tmp_path / "a", limits=(-1.0, 1.0))).T
+def test_a_point_is_drawn_where_it_is():
+    picture = scatter(np.tile([1.0, 0.5], (50, 1)), -1.0, 1.0)
+    rows, columns = coloured(np.asarray(picture).astype(int)).T
     assert (rows.min(), rows.max()) == (141, 145)  # 32 + 448 * 3/4 = 368 from below
     assert (columns.min(), columns.max()) == (478, 482)
 
@@ -108,9 +114,9 @@ def test_both_axes_have_one_scale(tmp_path):
     assert np.ptp(distance) < 8
 
 
-def test_a_histogram_is_as_high_as_the_points_are_many(tmp_path):
-    values = torch.cat([torch.full((300, 1), 0.25), torch.full((100, 1), 0.75)])
-    rows, columns = dark(write_samples({"points": values}, tmp_path / "a", limits=(0.0, 1.0))).T
+def test_a_histogram_is_as_high_as_the_points_are_many():
+    values = np.repeat([[0.25], [0.75]], [300, 100], axis=0)
+    rows, columns = coloured(np.asarray(histogram(values, 0.0, 1.0)).astype(int)).T
     left, right = ((side(columns, 256)) for side in (np.less, np.greater))
     height = {name: 480 - rows[part].min() for name, part in (("left", left), ("right", right))}
     assert height["left"] == 448
@@ -144,7 +150,8 @@ def test_items_are_read_back_as_they_were(tmp_path, channels):
     images = torch.rand(3, channels, 6, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     paths = write_items({"image": images}, tmp_path / "new")
     assert [path.name for path in paths] == ["00000.png", "00001.png", "00002.png"]
-    assert_close(read_items(tmp_path / "new")["image"], images, atol=0.5 / 127.5 + 1e-6, rtol=0)
+    read = torch.stack([to_tensor(Image.open(path)) for path in paths]) / 127.5 - 1
+    assert_close(read, images, atol=0.5 / 127.5 + 1e-6, rtol=0)
 
 
 def test_every_level_is_written_as_it_is(tmp_path):
@@ -157,7 +164,8 @@ def test_points_are_read_back_exactly(tmp_path):
     points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) * 1e-3
     assert write_items({"points": points}, tmp_path) == [tmp_path / "points.csv"]
     assert (tmp_path / "points.csv").read_text().startswith("x0,x1\n")
-    assert torch.equal(read_items(tmp_path)["points"], points)
+    read = np.loadtxt(tmp_path / "points.csv", delimiter=",", skiprows=1, dtype=np.float32)
+    assert torch.equal(torch.from_numpy(read), points)
 
 
 def test_samples_of_one_kind_need_no_name(tmp_path):
@@ -172,7 +180,6 @@ def test_labels_are_written_beside(tmp_path):
     assert (tmp_path / "images" / "labels.csv").read_text() == words
     write_items({"points": torch.tensor([[0.5], [1.5]])}, tmp_path / "points", labels=labels)
     assert (tmp_path / "points" / "points.csv").read_text() == 'x0,label\n0.5,7\n1.5,"red, round"\n'
-    assert read_items(tmp_path / "points")["points"].tolist() == [[0.5], [1.5]]
 
 
 @pytest.mark.parametrize("samples", [torch.rand(7, 1, 4, 4), torch.rand(7, 2)])
@@ -206,17 +213,6 @@ def test_no_file_is_replaced(tmp_path, samples, there):
     assert (tmp_path / there).read_text() == "mine"
 
 
-def test_reading_items_says_what_is_wrong(tmp_path):
-    with pytest.raises(DataError, match=r"no generated items \(looked for 00000.png, … and points.csv\)$"):
-        read_items(tmp_path)
-    write_items({"a": flat(0.0, size=4), "b": flat(0.0, size=8)}, tmp_path)
-    with pytest.raises(DataError, match=r"the images have different sizes or channels; use those of one generator$"):
-        read_items(tmp_path)
-    (tmp_path / "points.csv").write_text("x0,x1\n1,2\n3,four\n")
-    with pytest.raises(DataError, match=r"points.csv: line 3 is not a point \(could not convert"):
-        read_items(tmp_path)
-
-
 # --- animations
 
 
@@ -243,5 +239,5 @@ def test_an_animation_needs_pictures(tmp_path):
     ):
         write_gif([], tmp_path / "a.gif")
     (tmp_path / "a.png").write_text("words")
-    with pytest.raises(DataError, match=r"a.png: no picture that can be shown \("):
+    with pytest.raises(DataError, match=r"a.png: cannot be read as a picture \("):
         write_gif([tmp_path / "a.png"], tmp_path / "a.gif")

@@ -22,14 +22,13 @@ from torch.testing import assert_close
 
 from gan_core.cli import main
 from gan_core.data import ImageSpec
+from gan_core.data.pictures import MAX_PIXELS, to_tensor
 from gan_core.errors import RecipeError
 from gan_core.models.folder import model_card, save_model
 from gan_core.play.conditions import Classes, Given
 from gan_core.play.game import Game
 from gan_image import DOMAIN
-from gan_image.files import MAX_PIXELS
 from gan_image.pipeline import translate
-from gan_image.sources import to_tensor
 
 Call = Callable[..., tuple[int, bytes, str]]
 
@@ -385,7 +384,9 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
     assert refused(model, "a.png", "--out", "there").startswith("there already contains a.png; ")
     assert refused(model, "a.png", "in", "--out", "-").startswith("`--out -` takes one input")
     assert refused(model, "a.png", "--out", "out", "--shard", "0/2").startswith("`--shard` is 0/2; expected K/N ")
-    assert refused(model, "bomb.png", "--out", "out").startswith("bomb.png: too many pixels, at most 89 million and ")
+    assert refused(model, "bomb.png", "--out", "out").startswith(
+        "bomb.png: too many pixels; the maximum is 89 million "
+    )
     assert refused(model, "a.png", "--out", "out", "--tile", 16) == (
         "a tile of 16 is too small for a margin of 1, an overlap of 2 and multiples of 4; make it 24 or more"
     )

@@ -25,10 +25,12 @@ from gan_core.data import (
     collate,
     facts_of,
     hold_out,
+    read,
     require_classes,
     require_keys,
     to_device,
 )
+from gan_core.draws import of_items, reading
 from gan_core.errors import DataError
 
 CPU = torch.device("cpu")
@@ -250,6 +252,8 @@ def test_what_users_have_becomes_a_source():
 def test_a_dataset_tells_the_shape_of_its_items_and_not_how_many_classes_there_are():
     dataset = TensorDataset({"image": torch.zeros(3, 2, 8, 8, dtype=torch.uint8), "label": torch.zeros(3).long()})
     assert as_source(dataset).facts == {"shape": (2, 8, 8), "channels": 2}
+    one = TensorDataset({"image": torch.zeros(1, 2, 8, 8, dtype=torch.uint8)})
+    assert as_source(one).facts == {"shape": (2, 8, 8), "channels": 2}
 
 
 class Numbers(Dataset[dict[str, torch.Tensor]]):
@@ -370,6 +374,30 @@ def test_workers_read_the_same_items_and_what_they_draw_depends_on_the_place_alo
     later = stream(Squares(), workers=1, position=8)
     assert_close([next(later)["noise"] for _ in range(2)], [batch["noise"] for batch in batches[2:]], atol=0, rtol=0)
     assert len({float(value) for batch in batches for value in batch["noise"]}) == 16
+
+
+def test_the_draws_of_items_are_uniform_and_depend_on_the_place_in_the_stream():
+    with reading(3, 0):
+        every = of_items(1000, 2)
+    assert every.dtype is torch.float64
+    assert 0 <= every.min() < 0.01
+    assert 0.99 < every.max() < 1
+    assert_close(every.mean(dim=0), torch.full((2,), 0.5, dtype=torch.float64), atol=0.03, rtol=0)
+    assert abs(float(torch.corrcoef(every.T)[0, 1])) < 0.1
+    with reading(3, 5):
+        assert torch.equal(of_items(10, 2), every[5:15])
+    with reading(4, 0):
+        assert not torch.isin(of_items(1000, 2), every).any()
+
+
+def test_reading_gives_items_that_draw_from_torchs_generator_the_same_numbers_in_every_call():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first, second = ([batch["noise"] for batch in read(Squares(), range(10), 4)] for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [len(noise) for noise in first] == [4, 4, 2]
+    assert torch.equal(torch.cat(first), torch.cat(second))
+    assert len(torch.cat(first).unique()) == 10
 
 
 def test_pixels_become_numbers_around_zero_and_all_else_stays():

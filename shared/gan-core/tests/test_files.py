@@ -1,6 +1,5 @@
 import csv
 import io
-import logging
 import os
 import pickle
 import tarfile
@@ -132,7 +131,7 @@ def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
         open_files(path)
     assert str(error.value) == (
         f"{path}: cannot be read as a folder, zip or tar archive "
-        "(it unpacks to more than 1 MiB; use zip, or tar uncompressed)"
+        "(it unpacks to more than 1 MiB; use zip, or tar without compression)"
     )
 
 
@@ -188,7 +187,7 @@ def test_names_are_sorted_as_people_count():
 
 
 def labels(path, names):
-    return labels_of(path, names, names[:2], thing="image", logger=logging.getLogger("gan_core"))
+    return labels_of(path, names, names[:2], thing="image")
 
 
 def test_labels_number_the_classes_in_natural_order(tmp_path):
@@ -317,7 +316,7 @@ def test_a_listing_has_a_limit(tmp_path, monkeypatch):
         assert len(open_files(path).sizes) == len(MEMBERS)
     monkeypatch.setattr(limits, "MAX_FILES", len(MEMBERS) - 1)
     for path in paths:
-        with pytest.raises(DataError, match=r"\(it holds more than 4 files; split it\)$"):
+        with pytest.raises(DataError, match=r"\(it contains more than 4 files; split it\)$"):
             open_files(path)
 
 

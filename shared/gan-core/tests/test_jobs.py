@@ -15,8 +15,9 @@ import pytest
 import typer
 
 from gan_core.cli import Answer, Out, Part, made
+from gan_core.data.files import FileKind
 from gan_core.errors import DataError, InputError, Unreadable
-from gan_core.jobs import FileKind, Input, Job, Outcome, Shard, Show, refuse_file, send, standard_input
+from gan_core.jobs import Input, Job, Outcome, Shard, Show, refuse_file, send, standard_input
 from gan_core.media.writing import replacing
 
 NOTES = FileKind("note", (".txt", ".note.txt"))

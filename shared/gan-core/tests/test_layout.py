@@ -1,88 +1,52 @@
-import copy
-
 import pytest
-import torch
-from torch import nn
 
-from gan_core import Game, Player, train
-from gan_core.nn.translators import PatchDiscriminator, ResNetTranslator, UNetTranslator
-from gan_core.training.layout import lay_out
-
-LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+from gan_core.media.layout import Grid, columns_for, round_step, ticks
 
 
-class Contiguous(nn.Sequential):
-    memory_format = torch.contiguous_format
+def test_a_grid_is_the_sum_of_its_cells_gaps_and_margins():
+    grid = Grid(count=5, columns=3, width=10, height=7, gap=2, left=30, top=4, right=5, bottom=6)
+    assert grid.rows == 2
+    assert grid.size == (30 + 3 * 10 + 2 * 2 + 5, 4 + 2 * 7 + 2 + 6)
+    assert [grid.corner(item) for item in range(5)] == [(30, 4), (42, 4), (54, 4), (30, 13), (42, 13)]
 
 
-def networks():
-    return nn.ModuleDict(
-        {
-            "image": nn.Conv2d(3, 4, 3),
-            "one channel": nn.Conv2d(1, 4, 3),
-            "volume": nn.Conv3d(3, 4, 3),
-            "sequence": nn.Conv1d(3, 4, 3),
-            "contiguous": nn.Sequential(Contiguous(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(3, 4, 3)))),
-        }
-    )
-
-
-def last(weight):
-    """The strides of a dense tensor with its channels last."""
-    return torch.empty(weight.shape).to(memory_format=LAST[weight.ndim]).stride()
-
-
-def test_channels_of_images_and_volumes_are_last_unless_a_network_says_otherwise():
-    game = networks()
-    before = copy.deepcopy(game.state_dict())
-    lay_out(game)
-    for name in ("image", "one channel", "volume"):
-        assert game[name].weight.stride() == last(game[name].weight), name
-    assert all(game.state_dict()[name].stride() == before[name].stride() for name in before if name.startswith("conti"))
-    assert game["sequence"].weight.stride() == before["sequence.weight"].stride()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in game.state_dict().items())
+def test_the_cells_of_an_item_are_side_by_side():
+    grid = Grid(count=4, columns=2, width=10, height=7, cells=3, cell_gap=1, gap=8)
+    assert grid.item_width == 3 * 10 + 2 * 1
+    assert grid.size == (2 * 32 + 8, 2 * 7 + 8)
+    assert [grid.corner(3, cell) for cell in range(3)] == [(40, 15), (51, 15), (62, 15)]
 
 
 @pytest.mark.parametrize(
-    ("network", "settings", "contiguous"),
+    ("count", "columns", "width", "height", "expected"),
     [
-        (ResNetTranslator, {"blocks": 1, "norm": "instance"}, True),
-        (ResNetTranslator, {"blocks": 1, "norm": "batch"}, False),
-        (ResNetTranslator, {"blocks": 1, "norm": "instance", "ndim": 3}, False),
-        (UNetTranslator, {"depth": 3}, True),
-        (UNetTranslator, {"depth": 3, "ndim": 3}, False),
-        (PatchDiscriminator, {"norm": "instance"}, True),
-        (PatchDiscriminator, {"norm": "batch"}, False),
+        (64, None, 1, 1, 8),
+        (64, None, 4, 1, 4),  # four times as wide as high
+        (64, None, 1, 4, 16),
+        (1, None, 9, 1, 1),
+        (5, 3, 1, 1, 3),
+        (2, 3, 1, 1, 2),  # never more columns than items
     ],
 )
-def test_translators_have_the_layout_that_was_measured_to_be_fastest(network, settings, contiguous):
-    network = copy.deepcopy(network(width=2, **settings))
-    lay_out(network)
-    for weight in (parameter for parameter in network.parameters() if parameter.ndim > 3):
-        expected = torch.empty(weight.shape).stride() if contiguous else last(weight)
-        assert weight.stride() == expected
+def test_the_default_grid_is_about_square(count, columns, width, height, expected):
+    assert columns_for(count, columns, width=width, height=height) == expected
 
 
-class Faded(Game):
-    """A game of networks in several layouts, with one player."""
-
-    def __init__(self):
-        super().__init__()
-        self.networks = networks()
-
-    def players(self):
-        yield Player("generator", (self.networks["image"], self.networks["contiguous"]), self.loss)
-
-    def preview(self, batch):
-        return batch
-
-    def loss(self, batch):
-        return {"size": sum(parameter.square().sum() for parameter in self.networks.parameters())}
+@pytest.mark.parametrize(
+    ("minimum", "step"), [(1, 1), (1.01, 2), (2.5, 5), (5.1, 10), (0.03, 0.05), (0.1, 0.1), (999, 1000), (3e-7, 5e-7)]
+)
+def test_a_round_step_is_1_2_or_5_times_a_power_of_ten(minimum, step):
+    assert round_step(minimum) == pytest.approx(step, rel=1e-12)
+    assert round_step(minimum) >= minimum
 
 
-def test_training_lays_out_the_weights(tmp_path):
-    game = Faded()
-    train(game, data={"image": torch.zeros(4, 1)}, out=tmp_path, steps=1, batch_size=2, device="cpu", shown=False)
-    kept = game.networks["contiguous"][0][0][0].weight
-    assert game.networks["image"].weight.stride() == last(kept)
-    assert kept.is_contiguous()
+def test_a_round_step_exists_for_every_float():
+    for exponent in range(-300, 300, 7):
+        for factor in (1, 1.9999999999999998, 5, 9.999999999999998):
+            minimum = factor * 10.0**exponent
+            assert minimum <= round_step(minimum) <= 2.5 * minimum * (1 + 1e-9)
+
+
+def test_ticks_are_the_multiples_within_the_range():
+    assert ticks(-1.2, 2.0, 0.5) == [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0]
+    assert ticks(0.1, 0.4, 0.5) == []

@@ -67,7 +67,7 @@ def test_a_source_that_makes_other_items_than_it_counts_cannot_be_paired():
 
     with pytest.raises(DataError) as error:
         Paired(source=Doubled({"image": LEVELS}), target=LEVELS[:3]).fit(Spec())
-    assert str(error.value).startswith("tensors makes 6 items of 3, and they cannot be matched with other data")
+    assert str(error.value).startswith("tensors has 3 entries but 6 items, which cannot be matched with other data")
 
 
 def test_items_held_out_of_sets_without_pairs_are_met_in_neither():

@@ -1,5 +1,4 @@
 import io
-import logging
 import pickle
 import re
 import subprocess
@@ -106,11 +105,13 @@ def test_the_limits_of_local_archives_hold(memory, monkeypatch):
     memory({"bomb.tar.gz": tarred({"zeros.bin": bytes(2**21)}, "w:gz"), "many/a": b"", "many/b": b"", "many/c": b""})
     monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
     with pytest.raises(
-        DataError, match=r"^memory://bomb.tar.gz: cannot be read .+ more than 1 MiB; use zip, or tar unc"
+        DataError, match=r"^memory://bomb.tar.gz: cannot be read .+ more than 1 MiB; use zip, or tar without"
     ):
         open_files("memory://bomb.tar.gz")
     monkeypatch.setattr(limits, "MAX_FILES", 2)
-    with pytest.raises(DataError, match=r"^memory://many: cannot be read .+\(it holds more than 2 files; split it\)$"):
+    with pytest.raises(
+        DataError, match=r"^memory://many: cannot be read .+\(it contains more than 2 files; split it\)$"
+    ):
         open_files("memory://many")
 
 
@@ -215,7 +216,7 @@ def test_labels_and_parts_are_those_of_a_local_archive(memory, caplog):
         assert parts_of(held) == {"test": "test", "train": "train"}
         part = sub_folder(held, "train", url)
         assert read_member(part, "2/b.png", most_bytes=100) == b"train/2/b.png"
-        found = labels_of(url, list(part.sizes), list(part.sizes), thing="image", logger=logging.getLogger())
+        found = labels_of(url, list(part.sizes), list(part.sizes), thing="image")
         assert found == ([1, 0], ["2", "10"])
 
 

@@ -27,58 +27,62 @@ PARTS = ("train", *LISTS)
 
 DATASETS: tuple[DataCard, ...] = (
     DataCard(
-        "drums",
-        "drum sounds, made by rule",
-        "2,000 sounds of 0.5 s, 5 classes",
-        "embedded",
-        "gan_audio.data:load_drums",
+        name="drums",
+        title="synthetic drum sounds",
+        items="2,000 sounds of 0.5 s, 5 classes",
+        origin="embedded",
+        load="gan_audio.data:load_drums",
     ),
     DataCard(
-        "tunes",
-        "melodies with chords, made by rule",
-        "1,000 tunes of 8 bars in 8 keys",
-        "embedded",
-        "gan_audio.data:load_tunes",
+        name="tunes",
+        title="synthetic melodies with chords",
+        items="1,000 tunes of 8 bars in 8 keys",
+        origin="embedded",
+        load="gan_audio.data:load_tunes",
     ),
     DataCard(
-        "sc09",
-        "spoken digits, as WaveGAN learnt them",
-        "about 18,600 sounds of 1 s at 16 kHz, 10 classes",
-        "download",
-        "gan_audio.data:load_sc09",
-        PARTS,
+        name="sc09",
+        title="spoken digits",
+        items="about 18,600 sounds of 1 s, 16 kHz, 10 classes",
+        origin="download",
+        load="gan_audio.data:load_sc09",
+        parts=PARTS,
     ),
     DataCard(
-        "speech-commands",
-        "spoken words",
-        "84,843 sounds of 1 s at 16 kHz, 35 classes",
-        "download",
-        "gan_audio.data:load_speech_commands",
-        PARTS,
+        name="speech-commands",
+        title="spoken words",
+        items="84,843 sounds of 1 s, 16 kHz, 35 classes",
+        origin="download",
+        load="gan_audio.data:load_speech_commands",
+        parts=PARTS,
     ),
     DataCard(
-        "yesno",
-        "yes and no in Hebrew, eight in each recording",
-        "60 sounds of 6 s at 8 kHz",
-        "download",
-        "gan_audio.data:load_yesno",
+        name="yesno",
+        title="yes and no in Hebrew, 8 words per recording",
+        items="60 sounds of 6 s, 8 kHz",
+        origin="download",
+        load="gan_audio.data:load_yesno",
     ),
     DataCard(
-        "ljspeech",
-        "one woman reading",
-        "13,100 sounds of 1 to 10 s at 22,050 Hz",
-        "download",
-        "gan_audio.data:load_ljspeech",
+        name="ljspeech",
+        title="one English speaker",
+        items="13,100 sounds of 1 to 10 s, 22,050 Hz",
+        origin="download",
+        load="gan_audio.data:load_ljspeech",
     ),
     DataCard(
-        "gtzan", "music", "1,000 sounds of 30 s at 22,050 Hz, 10 classes", "download", "gan_audio.data:load_gtzan"
+        name="gtzan",
+        title="music of 10 genres",
+        items="1,000 sounds of 30 s, 22,050 Hz, 10 classes",
+        origin="download",
+        load="gan_audio.data:load_gtzan",
     ),
     DataCard(
-        "libritts",
-        "247 people reading",
-        "33,236 sounds of up to 30 s at 24 kHz",
-        "download",
-        "gan_audio.data:load_libritts",
+        name="libritts",
+        title="247 English speakers",
+        items="33,236 sounds of up to 30 s, 24 kHz",
+        origin="download",
+        load="gan_audio.data:load_libritts",
     ),
 )
 
@@ -143,27 +147,19 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
             or a file is unreadable and `strict` is set.
         MissingDependency: a library for the URL or for Hugging Face datasets is not installed.
     """
-    from gan_audio.sound import files
-    from gan_audio.sound.sources import open_sounds
-    from gan_audio.tune import midi
-    from gan_audio.tune.sources import open_tunes
-    from gan_core.data.files import is_url, names_ending, open_files
-    from gan_core.data.folders import sub_folder
-    from gan_core.data.hub import is_hub_dataset, open_hub_dataset
+    from gan_audio.sound.sources import SOUNDS, open_sounds
+    from gan_audio.tune.sources import TUNES, open_tunes
+    from gan_core.data.files import names_ending
+    from gan_core.data.folders import open_place
     from gan_core.errors import count, printable
 
-    if is_hub_dataset(path):
-        rows, labels, classes = open_hub_dataset(str(path), kind="audio")
-        return open_sounds(str(path), rows, strict=strict, labelled=(labels, classes))
-    place = path if is_url(path) else Path(path)
-    there, name = open_files(place), str(place) if part is None else f"{place}:{part}"
-    there = there if part is None else sub_folder(there, part, place)
-    sounds, tunes = (names_ending(there, suffixes)[0] for suffixes in (files.SUFFIXES, midi.SUFFIXES))
+    opened = open_place(path, part, kind="audio")
+    sounds, tunes = (names_ending(opened.files, kind.suffixes)[0] for kind in (SOUNDS, TUNES))
     if sounds and tunes:
         found = f"{count(len(sounds), 'sound')} ({printable(sounds[0])} …)"
         found += f" and {count(len(tunes), 'MIDI file')} ({printable(tunes[0])} …)"
-        raise DataError(f"{name}: contains {found}; give a folder with only one kind of file")
-    return (open_tunes if tunes else open_sounds)(name, there, strict=strict)
+        raise DataError(f"{opened.name}: contains {found}; give a folder with only one kind of file")
+    return (open_tunes if tunes else open_sounds)(opened, strict=strict)
 
 
 def load_drums() -> DrumSource:
@@ -274,21 +270,16 @@ def _sounds(
     name: str, folder: Path, *, classes: Sequence[str] = (), belongs: Callable[[str], bool] = lambda name: True
 ) -> SoundSource:
     """Opens the sounds below a folder for which `belongs` is true, and whose class is in `classes` if any are given."""
-    import torch
-
-    from gan_audio.sound.files import SUFFIXES
-    from gan_audio.sound.sources import SoundSource, read_headers
-    from gan_core.data.files import names_ending, open_files
+    from gan_audio.sound.sources import SOUNDS, open_sounds
+    from gan_core.data.files import SomeFiles, names_ending, open_files
+    from gan_core.data.folders import Opened
 
     files = open_files(folder)
     label = {each: k for k, each in enumerate(classes)}
-    names = [each for each in names_ending(files, SUFFIXES)[0] if belongs(each)]
-    headers, skipped = read_headers(files, [each for each in names if not label or each.partition("/")[0] in label])
-    if not headers:
+    names = [each for each in names_ending(files, SOUNDS.suffixes)[0] if belongs(each)]
+    if label:
+        names = [each for each in names if each.partition("/")[0] in label]
+    if not names:
         raise DataError(f"{folder}: contains no sounds of {name}; delete the folder to download it again")
-    labels = torch.tensor([label[each.partition("/")[0]] for each in headers]) if label else None
-    source = SoundSource(
-        files, list(headers), list(headers.values()), name=name, labels=labels, classes=list(classes) or None
-    )
-    source.skip(skipped)
-    return source
+    labelled = ([label[each.partition("/")[0]] for each in names], classes) if label else (None, None)
+    return open_sounds(Opened(name, SomeFiles(files, names), labelled))

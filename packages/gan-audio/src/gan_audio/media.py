@@ -1,4 +1,4 @@
-"""Writing, drawing and reading of samples: sounds as WAV, tunes as MIDI, and pictures of both.
+"""Writing and drawing of samples: sounds as WAV, tunes as MIDI, and pictures of both.
 
 Files are written atomically, and equal samples give equal bytes.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_core.data.files import Files, open_files, read_member
-from gan_core.errors import DataError, InputError, Unreadable, printable
+from gan_core.errors import InputError
 from gan_core.errors import count as plural
-from gan_core.media.items import split_samples, write_each
+from gan_core.media.items import check_samples, split_samples, write_each
+from gan_core.media.layout import Grid, columns_for, round_step
 from gan_core.media.writing import replacing
 
 if TYPE_CHECKING:
@@ -29,27 +29,35 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MOST_CHANNELS = 8
+MAX_CHANNELS = 8
 """Maximum number of channels of a sound; a tensor with more is a spectrogram `[N, bands, frames]`."""
-AREA, NARROWEST, WIDEST = 600_000, 72, 400
-"""Pixels of all spectrograms in a picture, about, and the width of one."""
-SHAPE = 0.66
-"""Aspect ratio of a spectrogram, height over width."""
-COLOURS, GREYS = 60, 4
-"""Number of colours of the spectrograms (1.3 dB each), and of greys of the text, which keeps the file small."""
-GAP, WIDE_GAP = 4, 12
-"""Pixels between the spectrograms of one item, and between items that have several."""
+EXPECTED = "sounds [N, channels, samples]"
+AREA = 600_000
+"""Approximate number of pixels of all spectrograms in a picture."""
+MIN_WIDTH, MAX_WIDTH = 72, 400
+"""Range of the width of a spectrogram in pixels."""
+ASPECT = 0.66
+"""Height of a spectrogram divided by its width."""
+COLOURS = 60
+"""Number of colours of the spectrograms, 1.3 dB each."""
+GREYS = 4
+"""Number of grey levels of the text, which keeps the file small."""
+GAP = 4
+"""Distance between the spectrograms of one item, and between items that have one, in pixels."""
+WIDE_GAP = 12
+"""Distance between items that have several spectrograms, in pixels."""
 LEFT, FOOT, HEAD, EDGE = 42, 22, 18, 8
-"""Pixels of the margins: for frequencies, for times, for names, and for nothing."""
-FREQUENCIES_APART, TIMES_APART = 16, 44
-"""Minimum distance of ticks, in pixels."""
+"""Widths in pixels of the margins for frequencies (left), for times (bottom) and for names (top), and of empty ones."""
+FREQUENCY_DISTANCE, TIME_DISTANCE = 16, 44
+"""Minimum distance of the ticks of the frequency axis and of the time axis, in pixels."""
 INK, PAPER = (90, 90, 90), (255, 255, 255)
+"""Colours of text and of the background."""
 SILENCE = 0.1
 """Silence between the sounds of one file, in seconds."""
-MOST_BYTES = 2**18
-"""Maximum size of that file in bytes, so that a report can hold all sounds; the rest are only in the picture."""
-CHOSEN_RATE = 16_000
-"""Sample rate in Hz for the frequency axis if the rate is not known."""
+MAX_WAV_BYTES = 2**18
+"""Maximum size in bytes of a WAV file of several sounds, which a report embeds; further sounds are only drawn."""
+DEFAULT_RATE = 16_000
+"""Sample rate in Hz that sets the frequency axis if the rate is not known."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -61,13 +69,14 @@ def write_samples(
 
     Tunes are drawn as piano rolls and also written as `.mid`, with a bar of silence after each.
 
-    Sounds are shown as spectrograms, over time and frequency (mel scale) from `spectrogram.LOWEST` to `HIGHEST` dB.
-    The WAV file has them in the picture's order, limited to whole items within `MOST_BYTES`.
+    Sounds are drawn as spectrograms, over time and frequency (mel scale) from `spectrogram.LOWEST` to `HIGHEST` dB.
+    The WAV file has them in the order of the picture, limited to whole items within `MAX_WAV_BYTES`.
 
     Args:
-        samples: by name, those of one item side by side: sounds `[N, channels, samples]` in [-1, 1]; or something else
-            of two axes that is shown as it is, the first upwards: mels `[N, bands, frames]`, or rolls `[N, 1, H, W]`.
-            Or tunes `[N, 2, steps]` under one name, whole numbers: pitches and chords (`gan_audio.tune.midi`).
+        samples: samples by name; those of one item are drawn side by side. Sounds `[N, channels, samples]` in [-1, 1];
+            other arrays that are drawn as they are, with the first axis upwards: mels `[N, bands, frames]`, or rolls
+            `[N, 1, H, W]`; or integer tunes `[N, 2, steps]` under one name: pitches and chords
+            (`gan_audio.tune.midi`).
         stem: output path without the suffix; its folder is created if needed.
         columns: number of items in a row (default: a square picture).
         game: game that generated the samples. If its data specification has no sample rate, the axes have no ticks and
@@ -159,7 +168,7 @@ def _write_sounds(
 def _sounds(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the sounds among some samples."""
     sounds = {key: tensor for key, tensor in samples.items() if is_sound(tensor) and len(tensor)}
-    _number(sounds, samples)
+    check_samples(sounds, samples, expected=EXPECTED)
     return sounds
 
 
@@ -187,30 +196,6 @@ def write_joined(parts: Iterable[Tensor], path: Path, game: Game) -> None:
         writer.write(first)
         for sound in sounds:
             writer.write(pad(sound, (round(SILENCE * rate), 0)))
-
-
-def read_items(folder: Path) -> dict[str, Tensor]:
-    """Reads items that `write_items` wrote: `audio` `[N, channels, samples]` in [-1, 1], or `tune` `[N, 2, steps]`.
-
-    Raises:
-        DataError: there are no such items, or a file is damaged, or the items have different shapes or sample rates.
-    """
-    import torch
-
-    from gan_audio.sound.files import read_header, read_sound
-
-    files = open_files(folder)
-    if midis := [name for name in files.sizes if name.endswith(".mid")]:
-        return {"tune": _read_tune_items(folder, files, midis)}
-    names = [name for name in files.sizes if name.endswith(".wav")]
-    if not names:
-        raise DataError(f"{folder}: no generated items (looked for 00000.wav, … and 00000.mid, …)")
-    try:
-        if len({read_header(files, name) for name in names}) > 1:
-            raise DataError(f"{folder}: the sounds have different rates, channels or lengths; give one generator's")
-        return {"audio": torch.stack([read_sound(files, name) for name in names])}
-    except Unreadable as error:
-        raise DataError(f"{folder}: a sound cannot be read ({error})") from error
 
 
 def rate_of(game: Game | None) -> int | None:
@@ -246,7 +231,7 @@ def contract_of(game: Game | None) -> MelContract | None:
 
 def is_sound(tensor: Tensor) -> bool:
     """Returns whether a tensor holds sounds `[N, channels, samples]`."""
-    return tensor.ndim == 3 and tensor.is_floating_point() and tensor.shape[1] <= MOST_CHANNELS
+    return tensor.ndim == 3 and tensor.is_floating_point() and tensor.shape[1] <= MAX_CHANNELS
 
 
 def is_tune(tensor: Tensor) -> bool:
@@ -264,50 +249,46 @@ def _drawn(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, tensor in samples.items()
     }
     drawn = {key: tensor.detach().float().cpu() for key, tensor in flat.items() if tensor.ndim == 3 and tensor.numel()}
-    _number(drawn, samples)
+    check_samples(drawn, samples, expected=EXPECTED)
     return drawn
-
-
-def _number(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> int:
-    """Returns the number of items, which must be equal for all names."""
-    if not chosen:
-        shapes = {key: list(tensor.shape) for key, tensor in samples.items()}
-        raise DataError(f"no samples to write: expected sounds [N, channels, samples], got {shapes}")
-    counts = {key: len(tensor) for key, tensor in chosen.items()}
-    if len(set(counts.values())) > 1:
-        raise DataError(f"the samples have different numbers of items: {counts}")
-    return next(iter(counts.values()))
 
 
 def _sheet(drawn: Mapping[str, Tensor], columns: int | None, rate: int | None) -> Image.Image:
     """Draws items in rows, with an item's pictures side by side; axes are labelled at the left and the bottom."""
     from PIL import Image, ImageDraw
 
-    number, keys = len(next(iter(drawn.values()))), len(drawn)
-    columns = min(number, columns or max(1, round(math.sqrt(number / keys))))
-    rows = math.ceil(number / columns)
-    width = min(max(round(math.sqrt(AREA / (SHAPE * number * keys))), NARROWEST), WIDEST)
-    height, between = round(SHAPE * width), WIDE_GAP if keys > 1 else GAP
-    across, down = keys * (width + GAP) - GAP + between, height + between
-    head = HEAD if keys > 1 else EDGE
-    size = LEFT + columns * across - between + EDGE, head + rows * down - between + FOOT
-    sheet = Image.new("RGB", size, PAPER)
+    count, cells = len(next(iter(drawn.values()))), len(drawn)
+    width = min(max(round(math.sqrt(AREA / (ASPECT * count * cells))), MIN_WIDTH), MAX_WIDTH)
+    grid = Grid(
+        count,
+        columns_for(count, columns, width=cells),
+        width,
+        round(ASPECT * width),
+        cells=cells,
+        cell_gap=GAP,
+        gap=WIDE_GAP if cells > 1 else GAP,
+        left=LEFT,
+        top=HEAD if cells > 1 else EDGE,
+        right=EDGE,
+        bottom=FOOT,
+    )
+    sheet = Image.new("RGB", grid.size, PAPER)
     draw = ImageDraw.Draw(sheet)
     sounds = [tensor for tensor in drawn.values() if is_sound(tensor)]
-    seconds = max((tensor.shape[-1] for tensor in sounds), default=0) / (rate or CHOSEN_RATE)
-    for k, (name, tensor) in enumerate(drawn.items()):
-        pictures = _pictures(tensor, width, height, rate or CHOSEN_RATE, seconds)
-        for i, pixels in enumerate(pictures):
-            left, top = LEFT + i % columns * across + k * (width + GAP), head + i // columns * down
+    seconds = max((tensor.shape[-1] for tensor in sounds), default=0) / (rate or DEFAULT_RATE)
+    for cell, (name, tensor) in enumerate(drawn.items()):
+        pictures = _pictures(tensor, grid.width, grid.height, rate or DEFAULT_RATE, seconds)
+        for item, pixels in enumerate(pictures):
+            left, top = grid.corner(item, cell)
             sheet.paste(Image.fromarray(pixels), (left, top))
-            box = left, top, width, height
+            box = left, top, grid.width, grid.height
             if rate is not None and is_sound(tensor):
-                if i % columns == 0 and k == 0:
-                    name_frequencies(draw, box, rate)
-                if i + columns >= number:
-                    name_times(draw, box, seconds)
-            if keys > 1 and i < columns:
-                draw.text((left + width // 2, top - 3), name, fill=INK, anchor="mb")
+                if item % grid.columns == 0 and cell == 0:
+                    draw_frequencies(draw, box, rate)
+                if item + grid.columns >= count:
+                    draw_times(draw, box, seconds)
+            if cells > 1 and item < grid.columns:
+                draw.text((left + grid.width // 2, top - 3), name, fill=INK, anchor="mb")
     return sheet
 
 
@@ -345,27 +326,26 @@ def _pictures(tensor: Tensor, width: int, height: int, rate: int, seconds: float
     return [np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BOX)) for each in upward]
 
 
-def name_frequencies(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rate: int) -> None:
+def draw_frequencies(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], rate: int) -> None:
     """Draws the frequency axis of a spectrogram, with labels in Hz or kHz."""
     from gan_audio.sound.spectrogram import frequency_ticks
 
     left, top, _, height = box
-    for hz, place in frequency_ticks(rate, height, FREQUENCIES_APART):
+    for hz, place in frequency_ticks(rate, height, FREQUENCY_DISTANCE):
         at = top + height - 1 - round(place * (height - 1))
         draw.line((left - 4, at, left - 1, at), fill=INK)
         draw.text((left - 6, at), f"{hz // 1000} kHz" if hz >= 1000 else str(hz), fill=INK, anchor="rm")
 
 
-def name_times(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], seconds: float) -> None:
+def draw_times(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], seconds: float) -> None:
     """Draws the time axis, with ticks at round times; the last label has the unit."""
     left, top, width, height = box
-    power = 10.0 ** math.floor(math.log10(seconds * TIMES_APART / width))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k * width >= seconds * TIMES_APART)
+    step = round_step(seconds * TIME_DISTANCE / width)
     times = [k * step for k in range(math.floor(seconds / step + 1e-6) + 1)]
     for time in times:
         at, foot = left + round(time / seconds * (width - 1)), top + height
         draw.line((at, foot, at, foot + 3), fill=INK)
-        anchor = "lt" if time == 0 else "rt" if at > left + width - TIMES_APART // 2 else "mt"
+        anchor = "lt" if time == 0 else "rt" if at > left + width - TIME_DISTANCE // 2 else "mt"
         draw.text((at, foot + 5), f"{time:g} s" if time == times[-1] else f"{time:g}", fill=INK, anchor=anchor)
 
 
@@ -381,7 +361,7 @@ def _write_all(sounds: list[Tensor], path: Path, rate: int) -> None:
     channels = max(tensor.shape[1] for tensor in sounds)
     silence = torch.zeros(channels, round(SILENCE * rate))
     length = sum(tensor.shape[-1] + silence.shape[-1] for tensor in sounds)
-    items = min(len(sounds[0]), max(1, MOST_BYTES // (2 * channels * length)))
+    items = min(len(sounds[0]), max(1, MAX_WAV_BYTES // (2 * channels * length)))
     with open_wav(path, sample_rate=rate, channels=channels) as writer:
         for item in range(items):
             for tensor in sounds:
@@ -400,7 +380,7 @@ def _tunes(samples: Mapping[str, Tensor]) -> Tensor | None:
 
 
 def _write_tunes(tunes: Tensor, path: Path, columns: int | None) -> Path:
-    """Writes a picture of tunes, all tunes as one MIDI file, and those within `MOST_BYTES` as a WAV file."""
+    """Writes a picture of tunes, all tunes as one MIDI file, and those within `MAX_WAV_BYTES` as a WAV file."""
     import numpy as np
     import torch
 
@@ -414,26 +394,6 @@ def _write_tunes(tunes: Tensor, path: Path, columns: int | None) -> Path:
     write_midi(path.with_suffix(".mid"), np.concatenate(list(apart), axis=1))
     sounds = [torch.from_numpy(synthesize(every[0]))]
     bytes_of_one = 2 * sounds[0].shape[1] + 2 * round(SILENCE * RATE)
-    sounds += [torch.from_numpy(synthesize(tune)) for tune in every[1 : MOST_BYTES // bytes_of_one]]
+    sounds += [torch.from_numpy(synthesize(tune)) for tune in every[1 : MAX_WAV_BYTES // bytes_of_one]]
     _write_all([torch.stack(sounds)], path.with_suffix(".wav"), RATE)
     return path
-
-
-def _read_tune_items(folder: Path, files: Files, names: list[str]) -> Tensor:
-    import numpy as np
-    import torch
-
-    from gan_audio.tune.midi import MAX_BYTES, SILENT, STEPS, read_midi
-
-    tunes = []
-    for name in names:
-        try:
-            pitches, chords = read_midi(read_member(files, name, most_bytes=MAX_BYTES))
-        except Unreadable as error:
-            raise DataError(f"{folder}: a tune cannot be read ({error})") from error
-        if (chords == SILENT).any():
-            raise DataError(f"{folder}: {printable(name)} has bars without a note or a chord; no generator made it")
-        tunes.append(np.stack([pitches.ravel(), chords.repeat(STEPS)]))
-    if len({tune.shape for tune in tunes}) > 1:
-        raise DataError(f"{folder}: the tunes have different lengths; give one generator's")
-    return torch.from_numpy(np.stack(tunes))

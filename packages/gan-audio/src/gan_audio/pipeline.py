@@ -21,8 +21,9 @@ from gan_audio.sound.files import SUFFIXES
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
+from gan_core.data.files import FileKind
 from gan_core.errors import NAMED, DataError, InputError, count
-from gan_core.jobs import PIPE, FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
+from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
 SOUNDS = FileKind("sound", SUFFIXES)

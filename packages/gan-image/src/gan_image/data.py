@@ -1,7 +1,7 @@
 """The named datasets of the image package, and the user's own folders and archives.
 
-This module imports no heavy libraries, so that datasets can be listed quickly. The sources are in `gan_image.sources`
-and are imported when a dataset is opened.
+This module imports no heavy libraries, so that datasets can be listed quickly. The sources are in
+`gan_core.data.images` and `gan_image.sources`, which are imported when a dataset is opened.
 
 The toy distributions are not scaled to [-1, 1], so a generator of points needs a linear output layer.
 """
@@ -22,116 +22,117 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_core.data import Derived, Unpaired
-    from gan_image.sources import ImageSource, PointSource, StackedSource
+    from gan_core.data.images import ImageSource
+    from gan_image.sources import PointSource, StackedSource
 
 DATASETS: tuple[DataCard, ...] = (
     DataCard(
-        "digits",
-        "handwritten digits, scanned",
-        "1,797 grey images of 8x8 pixels, 10 classes",
-        "embedded",
-        "gan_image.data:load_digits",
+        name="digits",
+        title="scanned handwritten digits",
+        items="1,797 grey images, 8x8, 10 classes",
+        origin="embedded",
+        load="gan_image.data:load_digits",
     ),
     DataCard(
-        "gaussian-1d",
-        "one normal distribution on the line",
-        "100,000 points of mean 4, deviation 0.5",
-        "embedded",
-        "gan_image.data:load_gaussian",
+        name="gaussian-1d",
+        title="normal distribution on a line",
+        items="100,000 points, mean 4, std 0.5",
+        origin="embedded",
+        load="gan_image.data:load_gaussian",
     ),
     DataCard(
-        "ring",
-        "8 normal distributions on a circle",
-        "100,000 points around radius 1, deviation 0.01",
-        "embedded",
-        "gan_image.data:load_ring",
+        name="ring",
+        title="8 normal distributions on a circle",
+        items="100,000 points, radius 1, std 0.01",
+        origin="embedded",
+        load="gan_image.data:load_ring",
     ),
     DataCard(
-        "grid",
-        "25 normal distributions on a lattice",
-        "100,000 points around {-4, -2, 0, 2, 4}², deviation 0.05",
-        "embedded",
-        "gan_image.data:load_grid",
+        name="grid",
+        title="25 normal distributions on a grid",
+        items="100,000 points, spacing 2, std 0.05",
+        origin="embedded",
+        load="gan_image.data:load_grid",
     ),
     DataCard(
-        "mnist",
-        "handwritten digits",
-        "60,000 grey images of 28x28 pixels, 10 classes",
-        "download",
-        "gan_image.data:load_mnist",
-        ("train", "test"),
+        name="mnist",
+        title="handwritten digits",
+        items="60,000 grey images, 28x28, 10 classes",
+        origin="download",
+        load="gan_image.data:load_mnist",
+        parts=("train", "test"),
     ),
     DataCard(
-        "fashion-mnist",
-        "clothes",
-        "60,000 grey images of 28x28 pixels, 10 classes",
-        "download",
-        "gan_image.data:load_fashion_mnist",
-        ("train", "test"),
+        name="fashion-mnist",
+        title="clothes",
+        items="60,000 grey images, 28x28, 10 classes",
+        origin="download",
+        load="gan_image.data:load_fashion_mnist",
+        parts=("train", "test"),
     ),
     DataCard(
-        "cifar10",
-        "animals and vehicles",
-        "50,000 colour images of 32x32 pixels, 10 classes",
-        "download",
-        "gan_image.data:load_cifar10",
-        ("train", "test"),
+        name="cifar10",
+        title="animals and vehicles",
+        items="50,000 colour images, 32x32, 10 classes",
+        origin="download",
+        load="gan_image.data:load_cifar10",
+        parts=("train", "test"),
     ),
     DataCard(
-        "photographs",
-        "details of eight photographs (needs gan-image[photographs])",
-        "10,000 colour images of 128x128 pixels, 8 classes",
-        "embedded",
-        "gan_image.data:load_photographs",
+        name="photographs",
+        title="crops of 8 photographs (needs gan-image[photographs])",
+        items="10,000 colour images, 128x128, 8 classes",
+        origin="embedded",
+        load="gan_image.data:load_photographs",
     ),
     DataCard(
-        "stl10",
-        "things that can fly, drive or walk",
-        "100,000 colour images of 96x96 pixels, unlabelled",
-        "download",
-        "gan_image.data:load_stl10",
+        name="stl10",
+        title="animals and vehicles",
+        items="100,000 colour images, 96x96, unlabelled",
+        origin="download",
+        load="gan_image.data:load_stl10",
     ),
     DataCard(
-        "celeba",
-        "faces of celebrities, aligned",
-        "202,599 colour images of 178x218 pixels",
-        "download",
-        "gan_image.data:load_celeba",
+        name="celeba",
+        title="aligned faces of celebrities",
+        items="202,599 colour images, 178x218",
+        origin="download",
+        load="gan_image.data:load_celeba",
     ),
     DataCard(
-        "lsun-bedroom",
-        "bedrooms (needs gan-image[lsun])",
-        "3,033,042 colour images of 256 pixels or more",
-        "download",
-        "gan_image.data:load_lsun_bedroom",
+        name="lsun-bedroom",
+        title="bedrooms (needs gan-image[lsun])",
+        items="3,033,042 colour images of at least 256 pixels",
+        origin="download",
+        load="gan_image.data:load_lsun_bedroom",
     ),
     DataCard(
-        "stacked-digits",
-        "three scanned digits as red, green and blue",
-        "128,000 images of 8x8 pixels, 1000 modes",
-        "embedded",
-        "gan_image.data:load_stacked_digits",
+        name="stacked-digits",
+        title="three scanned digits as RGB channels",
+        items="128,000 images, 8x8, 1000 modes",
+        origin="embedded",
+        load="gan_image.data:load_stacked_digits",
     ),
     DataCard(
-        "inverted-digits",
-        "scanned digits, and others in black on white, without pairs",
-        "899 and 898 grey images of 8x8 pixels",
-        "embedded",
-        "gan_image.data:load_inverted_digits",
+        name="inverted-digits",
+        title="scanned digits and inverted ones, unpaired",
+        items="899 and 898 grey images, 8x8",
+        origin="embedded",
+        load="gan_image.data:load_inverted_digits",
     ),
     DataCard(
-        "digit-outlines",
-        "the outlines of scanned digits, and the digits",
-        "1,797 pairs of grey images",
-        "embedded",
-        "gan_image.data:load_digit_outlines",
+        name="digit-outlines",
+        title="outlines of scanned digits, and the digits",
+        items="1,797 pairs of grey images, 8x8",
+        origin="embedded",
+        load="gan_image.data:load_digit_outlines",
     ),
     DataCard(
-        "stacked-mnist",
-        "three digits of MNIST as red, green and blue",
-        "128,000 images of 28x28 pixels, 1000 modes",
-        "download",
-        "gan_image.data:load_stacked_mnist",
+        name="stacked-mnist",
+        title="three MNIST digits as RGB channels",
+        items="128,000 images, 28x28, 1000 modes",
+        origin="download",
+        load="gan_image.data:load_stacked_mnist",
     ),
 )
 
@@ -139,12 +140,10 @@ POINTS = 100_000
 """Number of points in a toy distribution, as in PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "retina", "rocket")
 """Colour photographs that are shipped with scikit-image; scikit-learn ships two more."""
-DETAILS, DETAIL = 10_000, 128
+CROPS, CROP_SIZE = 10_000, 128
 """Number of squares that are cut from the photographs, and their side in pixels."""
 STACKED = 128_000
 """Number of images of stacked digits, as in PacGAN (arXiv:1712.04086, section 4.2)."""
-
-
 HALVES = ("left", "right")
 """Parts of files that show two images side by side."""
 
@@ -166,20 +165,15 @@ def open_folder(path: str | Path, *, strict: bool = False, part: str | None = No
             `strict` is set.
         MissingDependency: a library for the URL or for Hugging Face datasets is not installed.
     """
-    from gan_core.data.files import is_url
-    from gan_core.data.folders import sub_folder
-    from gan_core.data.hub import is_hub_dataset, open_hub_dataset
-    from gan_image.files import open_files
-    from gan_image.sources import open_images
+    from gan_core.data.folders import open_place
+    from gan_core.data.images import open_images
+    from gan_image.database import open_files
 
-    if is_hub_dataset(path):
-        files, labels, classes = open_hub_dataset(str(path), kind="image")
-        return open_images(str(path), files, strict=strict, labelled=(labels, classes))
-    place = path if is_url(path) else Path(path)
-    files, name = open_files(place), str(place) if part is None else f"{place}:{part}"
-    if part in HALVES:
-        return open_images(name, files, strict=strict, half=part)
-    return open_images(name, files if part is None else sub_folder(files, part, place), strict=strict)
+    half = part if part in HALVES else None
+    opened = open_place(path, None if half else part, kind="image", open_files=open_files)
+    if half is not None:
+        opened = opened._replace(name=f"{opened.name}:{half}")
+    return open_images(opened, strict=strict, half=half)
 
 
 def load_digits() -> ImageSource:
@@ -251,7 +245,8 @@ def load_photographs() -> ImageSource:
     """
     import torch
 
-    from gan_image.sources import DetailImages, ImageSource
+    from gan_core.data.images import ImageSource
+    from gan_image.sources import CroppedImages
 
     try:
         shipped = import_module("skimage.data")
@@ -263,8 +258,8 @@ def load_photographs() -> ImageSource:
         name.partition(".")[0]: image
         for name, image in zip(map(os.path.basename, samples.filenames), samples.images, strict=True)
     }
-    labels = torch.arange(DETAILS) % len(pictures)
-    images = DetailImages([torch.tensor(pixels) for pixels in pictures.values()], labels, DETAIL)
+    labels = torch.arange(CROPS) % len(pictures)
+    images = CroppedImages([torch.tensor(pixels) for pixels in pictures.values()], labels, CROP_SIZE)
     return ImageSource(images, name="photographs", labels=labels, classes=list(pictures), groups=labels)
 
 
@@ -276,7 +271,7 @@ def load_stl10() -> ImageSource:
     """
     import torch
 
-    from gan_image.sources import ImageSource, TensorImages
+    from gan_core.data.images import ImageSource, TensorImages
 
     data = _download("stl10", _torchvision_class("STL10"), split="unlabeled")
     return ImageSource(TensorImages(torch.as_tensor(data.data)), name="stl10")
@@ -315,7 +310,7 @@ def load_lsun_bedroom() -> ImageSource:
 def load_inverted_digits() -> Unpaired:
     """Loads unpaired digits: half of the scanned digits as `source`, and the other half, inverted, as `target`."""
     from gan_core.data import Unpaired
-    from gan_image.sources import ImageSource, TensorImages
+    from gan_core.data.images import ImageSource, TensorImages
 
     pixels = load_digits().images.pixels  # type: ignore[attr-defined]
     source, target = pixels[::2], 255 - pixels[1::2]
@@ -343,8 +338,8 @@ def outlined(image: Tensor, numbers: Sequence[float] = ()) -> Tensor:
     from torch.nn.functional import max_pool2d
 
     levels = image.float()
-    reach = max_pool2d(levels, 3, 1, 1) + max_pool2d(-levels, 3, 1, 1)  # maximum minus minimum
-    return (reach > 64).byte() * 255
+    contrast = max_pool2d(levels, 3, 1, 1) + max_pool2d(-levels, 3, 1, 1)  # maximum minus minimum
+    return (contrast > 64).byte() * 255
 
 
 def load_stacked_digits() -> StackedSource:
@@ -396,37 +391,36 @@ def _torchvision_class(name: str) -> Callable[..., Any]:
 
 
 def _download(name: str, kind: Callable[..., Any], **part: Any) -> Any:
-    """A data set of torchvision's, downloaded once."""
+    """Returns a dataset of torchvision, which is downloaded if it is missing."""
     home = data_home()
     files, folder = _by_hand(kind, home)
     return download(name, lambda: kind(root=str(home), download=True, **part), files=files, folder=folder)
 
 
 def _by_hand(kind: Any, home: Path) -> tuple[str, Path]:
-    """The files that are looked for before anything is downloaded, and where."""
+    """Returns the names of the files that torchvision looks for before it downloads them, and their folder."""
     if hasattr(kind, "resources"):
         return ", ".join(file for file, _ in kind.resources), home / kind.__name__ / "raw"
-    if hasattr(kind, "file_list"):  # of CelebA the images alone are used
+    if hasattr(kind, "file_list"):  # of CelebA, only the images are used
         return str(kind.file_list[0][-1]), home / kind.base_folder
     return str(kind.filename), home
 
 
 def _of_one_shape(name: str, path: Path, shape: tuple[int, int, int]) -> ImageSource:
-    """A published set of image files whose headers need not be read, as their shape is known."""
-    from gan_image.files import image_names, open_files
-    from gan_image.sources import FileImages, ImageSource
+    """Opens a published dataset of image files of one shape `(C, H, W)`, whose headers need not be read."""
+    from gan_core.data.files import names_ending
+    from gan_core.data.images import FileImages, ImageSource
+    from gan_core.data.pictures import SUFFIXES
+    from gan_image.database import open_files
 
     files = open_files(path)
-    names, _ = image_names(files)
+    names, _ = names_ending(files, SUFFIXES)
     if not names:
-        raise DataError(f"{path}: holds no images; remove it, and put the published {path.name} there")
+        raise DataError(f"{path}: contains no images; delete it, and put the published {path.name} there")
     return ImageSource(FileImages(files, names, [shape] * len(names)), name=name)
 
 
 def _labelled(name: str, pixels: Tensor, labels: Any, classes: list[str]) -> ImageSource:
-    import torch
+    from gan_core.data.images import ImageSource, TensorImages
 
-    from gan_image.sources import ImageSource, TensorImages
-
-    labels = torch.as_tensor(labels, dtype=torch.long)
     return ImageSource(TensorImages(pixels), name=name, labels=labels, classes=classes)

@@ -16,26 +16,24 @@ from torch import Tensor
 
 from gan_core.data import LABEL_MAPS, ImageSpec, to_device
 from gan_core.data.files import Files, LoneFile
-from gan_core.errors import InputError, Unreadable, count, unknown
-from gan_core.jobs import FileKind, Input, Job, Outcome, Shard, Show, send, standard_input
-from gan_core.media.writing import replacing
-from gan_core.nn.tiling import UNKNOWN_REACH, Needs, Tiling, tiled
-from gan_core.play.game import Game, evaluating
-from gan_image.files import (
+from gan_core.data.pictures import (
+    IMAGES,
     MAX_BYTES,
-    SUFFIXES,
     channels_of,
     opacity_of,
-    opened,
+    open_image,
     read_upright,
     to_channels,
     to_indices,
+    to_tensor,
     upright_size,
 )
-from gan_image.media import to_picture
-from gan_image.sources import to_tensor
-
-IMAGES = FileKind("image", SUFFIXES)
+from gan_core.errors import InputError, Unreadable, count, unknown
+from gan_core.jobs import Input, Job, Outcome, Shard, Show, send, standard_input
+from gan_core.media.pictures import to_picture
+from gan_core.media.writing import replacing
+from gan_core.nn.tiling import UNKNOWN_REACH, Needs, Tiling, tiled
+from gan_core.play.game import Game, evaluating
 
 logger = logging.getLogger("gan_image")
 
@@ -52,11 +50,11 @@ def open_input(one: Input) -> Given:
     """Reads the header of an image, from a file or from standard input.
 
     Raises:
-        Unreadable: see `gan_image.files.opened`.
+        Unreadable: see `open_image`.
         InputError: standard input is closed.
     """
     files = LoneFile(one.path or standard_input().read(MAX_BYTES + 1))
-    with opened(files, files.name) as image:
+    with open_image(files, files.name) as image:
         return Given(files, files.name, upright_size(image))
 
 

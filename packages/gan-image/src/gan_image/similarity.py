@@ -9,23 +9,28 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from gan_core.data.files import Files, LoneFile
+from gan_core.data.files import Files, LoneFile, names_ending
+from gan_core.data.pictures import SUFFIXES, read_image, to_tensor
 from gan_core.errors import DataError, InputError, Unreadable, count, unknown
 from gan_core.measure.similarity import K1, K2, SCALES, SIGMA, WINDOW, load_lpips, ms_ssim, psnr, ssim
 from gan_core.models.checkpoint import sha256
-from gan_image.files import SUFFIXES, image_names, open_files, read_image
-from gan_image.sources import to_tensor
+from gan_image.database import open_files
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures of pairs by measure and pair, with how they were measured."""
+    """Similarity of pairs of images.
+
+    Attributes:
+        figures: values by metric and pair.
+        protocol: settings of each metric.
+    """
 
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
-        """Each measure's mean over the pairs."""
+        """Returns the mean of each metric over the pairs."""
         return {name: sum(figures.values()) / len(figures) for name, figures in self.figures.items()}
 
 
@@ -35,53 +40,55 @@ PROTOCOLS = {
     "ms_ssim": f"as ssim, five scales with exponents {', '.join(map(str, SCALES))}, negative terms as 0",
     "lpips": "version 0.1, on [-1, 1]",
 }
-"""Protocol of each measure, by name."""
+"""Protocol of each metric, by name."""
 
 
 def compare(a: Path, b: Path, *, measures: Sequence[str], weights: Sequence[Path] = ()) -> Comparison:
-    """Measures two images, or the images of two folders or archives that have the same names.
+    """Compares two images, or the images of two folders or archives in pairs of the same name.
 
     Args:
         a: an image file, folder or archive.
-        b: the same.
-        measures: names of `PROTOCOLS`.
-        weights: LPIPS's files.
+        b: an image file, folder or archive.
+        measures: names of metrics in `PROTOCOLS`.
+        weights: files with the weights of LPIPS.
 
     Raises:
-        InputError: a measure is unknown, does not fit the images' size, or `weights` would have no effect.
-        DataError: the images have no partners, cannot be read, or differ in size.
+        InputError: a metric is unknown, the images are too small for it, or `weights` would have no effect.
+        DataError: an image has no counterpart or cannot be read, or the images of a pair have different sizes.
     """
-    taken = _measures(measures, weights)
-    comparison = Comparison({name: {} for name in taken}, {name: PROTOCOLS[name] for name in taken})
-    if "lpips" in taken:
+    metrics = _metrics(measures, weights)
+    comparison = Comparison({name: {} for name in metrics}, {name: PROTOCOLS[name] for name in metrics})
+    if "lpips" in metrics:
         comparison.protocol["lpips"] += (
             f", weights {', '.join(f'{path.name} ({sha256(path)[:12]})' for path in weights)}"
         )
     for name, first, second in read_pairs(a, b):
-        for measure, take in taken.items():
+        for metric, measure in metrics.items():
             with torch.no_grad():
-                comparison.figures[measure][name] = float(take(first, second))
+                comparison.figures[metric][name] = float(measure(first, second))
     return comparison
 
 
-def _measures(names: Sequence[str], weights: Sequence[Path]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+def _metrics(names: Sequence[str], weights: Sequence[Path]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     for name in names:
         if name not in PROTOCOLS:
-            raise unknown("measure", name, PROTOCOLS, InputError)
+            raise unknown("metric", name, PROTOCOLS, InputError)
     if weights and "lpips" not in names:
-        raise InputError("`--weights` have no effect without `lpips` among the metrics; name it, or leave them out")
+        raise InputError(
+            "`--weights` has no effect without the metric `lpips`; add it to `--metrics`, or leave out `--weights`"
+        )
     known: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
     return {name: load_lpips(weights) if name == "lpips" else known[name] for name in names}
 
 
 def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """The pairs of images of the same name (its suffix left out), `[1, C, H, W]` in [-1, 1].
+    """Yields the name and the two images of each pair, `[1, C, H, W]` in [-1, 1]; suffixes of names are ignored.
 
     Raises:
-        DataError: an image has no partner or cannot be read, or the sizes of a pair differ.
+        DataError: an image has no counterpart or cannot be read, or the images of a pair have different sizes.
     """
     if missing := [path for path in (a, b) if not path.exists()]:
-        raise DataError(f"{missing[0]}: there is no such file or folder")
+        raise DataError(f"{missing[0]}: no such file or folder")
     lone = [_looks_like_image(path) for path in (a, b)]
     if lone[0] != lone[1]:
         raise DataError(f"{a} and {b}: give two image files, or two folders")
@@ -93,8 +100,8 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
         for has, lacks, here, there in ((of_first, of_second, a, b), (of_second, of_first, b, a)):
             if alone := sorted(has.keys() - lacks.keys()):
                 raise DataError(
-                    f"{there}: has no partner for {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
-                    "pairs have the same name, apart from the suffix"
+                    f"{there}: has no counterpart of {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
+                    "the images of a pair have the same name, apart from the suffix"
                 )
         names = {stem: (of_first[stem], of_second[stem]) for stem in sorted(of_first)}
     for name, (one, other) in names.items():
@@ -106,13 +113,13 @@ def _looks_like_image(path: Path) -> bool:
 
 
 def _by_stem(files: Files, where: Path) -> dict[str, str]:
-    names, seen = image_names(files)
+    names, seen = names_ending(files, SUFFIXES)
     if not names:
         raise DataError(f"{where}: no images among {count(seen, 'file')} (looked for {', '.join(SUFFIXES)})")
     stems = {str(PurePosixPath(name).with_suffix("")): name for name in names}
     if len(stems) < len(names):
         twice = next(name for name in names if stems[str(PurePosixPath(name).with_suffix(""))] != name)
-        raise DataError(f"{where}: {twice} and another differ only in their suffix, so their partner is not known")
+        raise DataError(f"{where}: {twice} and another image differ only in their suffix; rename or remove one of them")
     return stems
 
 
@@ -125,10 +132,10 @@ def _read(files: Files, name: str, where: Path) -> Tensor:
 
 
 def _pair(a: Tensor, b: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Both in [-1, 1]; where one is grey and one in colour, the grey one repeated."""
+    """Returns both images in [-1, 1] with as many channels; a grey one is repeated to match one in colour."""
     if a.shape[-2:] != b.shape[-2:]:
         sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (a, b))
-        raise DataError(f"{name}: the two images are {sizes} pixels; a pair must have one size")
+        raise DataError(f"{name}: the images are {sizes} pixels; the images of a pair must have the same size")
     channels = max(a.shape[1], b.shape[1])
     a, b = (x.expand(-1, channels, -1, -1) / 127.5 - 1 for x in (a, b))
     return a, b

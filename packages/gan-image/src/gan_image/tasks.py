@@ -99,8 +99,8 @@ def film(
     milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="Duration of each frame.")] = 200,
 ) -> Answer:
     """Writes the sample images of a training as an animated GIF."""
+    from gan_core.media.pictures import write_gif
     from gan_core.runs.run import Run
-    from gan_image.media import write_gif
 
     pictures = [path for path in Run.open(run).samples() if path.suffix == ".png"]
     if not pictures:

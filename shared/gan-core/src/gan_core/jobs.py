@@ -11,7 +11,6 @@ The folder structure is kept. A large job can be split over machines without coo
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, Self, TypeVar
 
-from gan_core.data.files import names_ending, nothing_readable, open_files, skip
+from gan_core.data.files import FileKind, names_ending, nothing_readable, open_files, skip
 from gan_core.errors import DataError, InputError, printable, writing
 from gan_core.media.writing import refuse_existing
 
@@ -31,8 +30,6 @@ STANDARD_INPUT = "standard input"
 Source = TypeVar("Source")
 Show = Callable[[str], None]
 """Shows the progress on an input, for example `12.3 s` or `tile 3 of 12`."""
-
-logger = logging.getLogger("gan_core")
 
 
 class Shard(NamedTuple):
@@ -60,19 +57,6 @@ class Shard(NamedTuple):
         if not given or not 1 <= int(number) <= int(total):
             raise InputError(f"`--shard` is {text}; expected K/N with K from 1 to N, for example 1/4")
         return cls(int(number), int(total))
-
-
-@dataclass(frozen=True)
-class FileKind:
-    """The files that a task reads.
-
-    Attributes:
-        thing: name of a file in messages, in the singular.
-        suffixes: suffixes with their dot, in lower case.
-    """
-
-    thing: str
-    suffixes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -107,7 +91,7 @@ def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
         elif path.is_dir():
             names, seen = names_ending(open_files(path), kind.suffixes)
             if not names:
-                raise nothing_readable(text, seen, {}, thing=kind.thing, suffixes=kind.suffixes)
+                raise nothing_readable(text, seen, {}, kind)
             found += [Input(str(path / name), path / name, _stem(name, kind), path) for name in names]
         elif path.exists():
             found.append(Input(text, path, _stem(path.name, kind)))
@@ -213,11 +197,9 @@ class Job:
         outcome.skipped = {name: reason for some in self._skipped.values() for name, reason in some.items()}
         if outcome.skipped and not outcome.files and self.shard is None:
             folder, few = next(iter(self._skipped)), outcome.skipped
-            raise nothing_readable(
-                str(folder), len(self.inputs), few, thing=self.kind.thing, suffixes=self.kind.suffixes
-            )
+            raise nothing_readable(str(folder), len(self.inputs), few, self.kind)
         for folder, reasons in self._skipped.items():
-            skip({}, reasons, where=str(folder), thing="file", strict=False, logger=logger)
+            skip({}, reasons, where=str(folder), thing="file", strict=False)
         return outcome
 
     @contextmanager

@@ -1,8 +1,8 @@
-"""Drum sounds made by rule: kick, snare, hat, tom and clap, each of its own pitch, decay, noise and level.
+"""Synthesized drum sounds: kick, snare, hat, tom and clap, each with random pitch, decay, noise and level.
 
-They are small models of analogue drum machines, in their usual parts: oscillators whose pitch falls, bands of noise,
-and envelopes that decay exponentially. A sound depends on its number, the rate and its length alone; its label is the
-number's remainder by 5. Sounds of one number at different rates are the same drum with other noise.
+They are simple models of analogue drum machines: oscillators with a falling pitch, band-limited noise, and envelopes
+that decay exponentially. A sound depends only on its number, the sample rate and its length. Its label is the number
+modulo 5. At another sample rate, the same number gives the same drum with different noise.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from torch import Tensor
 Array = NDArray[np.float32]
 
 DRUMS = ("kick", "snare", "hat", "tom", "clap")
+"""Names of the classes."""
 RATE, SAMPLES = 16_000, 8192
-"""In Hz, and of a sound: what they are made at unless something else is asked for."""
+"""Default sample rate in Hz, and default length in samples."""
 LONGEST = 1.0
-"""Seconds after which every sound is over."""
+"""Maximum duration of a sound in seconds."""
 PARAMETERS = 8
-"""Random numbers that a sound is shaped by."""
+"""Number of random parameters of a sound."""
 FADE = 0.04
-"""Seconds over which a sound that is cut ends."""
+"""Duration in seconds of the fade at the end."""
 METAL = (1.0, 1.342, 1.2312, 1.6532, 1.9523, 2.1523)
-"""Ratios of a hat's six oscillators: like a cymbal's partials, those of no note."""
-AT_ONCE = 256
-"""Sounds that are made together."""
+"""Frequency ratios of the six oscillators of a hat; like the partials of a cymbal, they are not harmonic."""
+BATCH = 256
+"""Number of sounds that are synthesized at once."""
 
 
 def make_drums(numbers: Sequence[int], *, samples: int = SAMPLES, sample_rate: int = RATE) -> tuple[Tensor, Tensor]:
-    """Drum sounds by their numbers.
+    """Synthesizes drum sounds by their numbers.
 
     Args:
-        numbers: which; not negative.
-        samples: of each sound; it is silent after `LONGEST` seconds.
-        sample_rate: in Hz. What lies above half of it is left out.
+        numbers: numbers of the sounds, from 0.
+        samples: length of each sound in samples; it is silent after `LONGEST` seconds.
+        sample_rate: sample rate in Hz. Frequencies above half of it are left out.
 
     Returns:
-        Sounds `[N, 1, samples]` in [-1, 1], and labels `[N]`, places in `DRUMS`.
+        Sounds `[N, 1, samples]` in [-1, 1], and labels `[N]`, indices in `DRUMS`.
     """
     which = np.asarray(numbers, dtype=np.int64)
     audio = np.zeros((len(which), samples), dtype=np.float32)
     sounding = min(samples, round(LONGEST * sample_rate))
     for label, make in enumerate((_kick, _snare, _hat, _tom, _clap)):
         rows = np.flatnonzero(which % len(DRUMS) == label)
-        for part in np.array_split(rows, -(-len(rows) // AT_ONCE) or 1):
+        for part in np.array_split(rows, -(-len(rows) // BATCH) or 1):
             if len(part):
                 draw = Draws(which[part], sounding, sample_rate)
                 audio[part, :sounding] = _finished(make(draw), draw.between(0.35, 0.95), sample_rate)
@@ -56,12 +57,17 @@ def make_drums(numbers: Sequence[int], *, samples: int = SAMPLES, sample_rate: i
 
 
 class Draws:
-    """What some sounds of one kind are made of: for each, random numbers and noise of its own.
+    """Random parameters and noise of several sounds of one kind.
+
+    Args:
+        numbers: numbers of the sounds, `[N]`, which seed their random generators.
+        length: length T in samples.
+        sample_rate: sample rate in Hz.
 
     Attributes:
-        time: in seconds, `[1, T]`.
+        time: time of each sample in seconds, `[1, T]`.
         nyquist: half the sample rate, in Hz.
-        noise: normal, `[N, T]`.
+        noise: normally distributed noise, `[N, T]`.
     """
 
     def __init__(self, numbers: NDArray[np.int64], length: int, sample_rate: int):
@@ -72,28 +78,28 @@ class Draws:
         self.nyquist = sample_rate / 2
 
     def between(self, low: float, high: float) -> Array:
-        """A number for each sound, `[N, 1]`, even on the scale of ratios."""
+        """Draws the next parameter of each sound, `[N, 1]`, uniform on a logarithmic scale."""
         ratio: Array = np.float32(low) * np.float32(high / low) ** next(self._drawn)
         return ratio
 
     def decay(self, seconds: Any) -> Array:
-        """An envelope that falls to 1/e in that time."""
+        """Returns an envelope that decays to 1/e in the given time."""
         envelope: Array = np.exp(-self.time / seconds)
         return envelope
 
     def tone(self, hz: Any) -> Array:
-        """A sine; silent where it lies above half the sample rate."""
+        """Returns a sine, or silence if its frequency is above half the sample rate."""
         wave: Array = np.sin(2 * np.pi * hz * self.time) * (np.asarray(hz) < self.nyquist)
         return wave.astype(np.float32)
 
     def falling(self, first: Array, last: Array, seconds: Array) -> Array:
-        """A sine whose frequency falls exponentially from the first to the last, in Hz."""
+        """Returns a sine whose frequency falls exponentially from `first` to `last` (in Hz)."""
         cycles = last * self.time + (first - last) * seconds * (1 - self.decay(seconds))
         wave: Array = np.sin(2 * np.pi * cycles)
         return wave
 
     def band(self, low: Any, high: Any) -> Array:
-        """The noise between two frequencies in Hz, with slopes of an octave, and of power 1."""
+        """Returns the noise between two frequencies in Hz, with slopes of an octave, scaled to a mean square of 1."""
         spectrum = np.fft.rfft(self.noise)
         hz = np.fft.rfftfreq(self.noise.shape[1]).astype(np.float32)[None] * np.float32(2 * self.nyquist)
         low = np.minimum(low, 0.8 * self.nyquist)
@@ -105,7 +111,7 @@ class Draws:
 
 
 def _kick(draw: Draws) -> Array:
-    """A sine that falls to the lowest notes, and a click."""
+    """Returns kicks: a sine that falls to the lowest notes, and a click."""
     first, last, fall = draw.between(120, 400), draw.between(38, 65), draw.between(0.015, 0.06)
     body = draw.falling(first, last, fall) * draw.decay(draw.between(0.08, 0.3))
     click = draw.band(800, 5000) * draw.decay(0.003)
@@ -114,16 +120,16 @@ def _kick(draw: Draws) -> Array:
 
 
 def _snare(draw: Draws) -> Array:
-    """Two modes of the skin, and the snares' noise."""
+    """Returns snares: two modes of the drumhead, and the noise of the snare wires."""
     hz, ring, rattle = draw.between(150, 260), draw.between(0.04, 0.1), draw.between(0.06, 0.22)
-    skin = draw.tone(hz) + 0.6 * draw.tone(1.59 * hz)  # of an ideal membrane: its first two modes
+    head = draw.tone(hz) + 0.6 * draw.tone(1.59 * hz)  # first two modes of an ideal membrane
     noise = draw.band(draw.between(800, 2500), draw.between(5000, 9000)) * draw.decay(rattle)
-    mixed: Array = draw.between(0.4, 1.2) * skin * draw.decay(ring) + draw.between(0.2, 0.5) * noise
+    mixed: Array = draw.between(0.4, 1.2) * head * draw.decay(ring) + draw.between(0.2, 0.5) * noise
     return mixed
 
 
 def _hat(draw: Draws) -> Array:
-    """Six oscillators of no common note and high noise; short where it is closed, longer where it is open."""
+    """Returns hats: six inharmonic oscillators and high noise, from short (closed) to long (open)."""
     hz, length, edge = draw.between(3000, 4500), draw.between(0.015, 0.25), draw.between(3500, 6500)
     metal = sum((draw.tone(ratio * hz) for ratio in METAL), np.zeros_like(draw.noise))
     mixed: Array = (draw.between(0.15, 0.7) * metal + 0.5 * draw.band(edge, 16_000)) * draw.decay(length)
@@ -131,18 +137,18 @@ def _hat(draw: Draws) -> Array:
 
 
 def _tom(draw: Draws) -> Array:
-    """A skin whose pitch falls a little as it calms, with its second mode, and the stick."""
+    """Returns toms: two modes of a drumhead whose pitch falls slightly, and the stick."""
     hz, bend, fall = draw.between(75, 220), draw.between(1.15, 1.7), draw.between(0.03, 0.1)
     ring = draw.between(0.1, 0.35)
-    skin = draw.falling(bend * hz, hz, fall) * draw.decay(ring)
+    head = draw.falling(bend * hz, hz, fall) * draw.decay(ring)
     second = draw.falling(1.59 * bend * hz, 1.59 * hz, fall) * draw.decay(0.4 * ring)
     stick = draw.band(500, 4000) * draw.decay(0.008)
-    mixed: Array = skin + draw.between(0.1, 0.5) * second + draw.between(0.03, 0.2) * stick
+    mixed: Array = head + draw.between(0.1, 0.5) * second + draw.between(0.03, 0.2) * stick
     return mixed
 
 
 def _clap(draw: Draws) -> Array:
-    """Noise in the middle of the range, in three or four short bursts and a longer one: hands that are not together."""
+    """Returns claps: mid-range noise in two or three short bursts and a longer one, as of several hands."""
     middle, width, apart = draw.between(900, 2200), draw.between(1.3, 2.5), draw.between(0.007, 0.014)
     burst, tail, four = draw.between(0.003, 0.007), draw.between(0.04, 0.16), draw.between(1, 4) > 2
     last = np.where(four, 3, 2) * apart
@@ -156,8 +162,8 @@ def _clap(draw: Draws) -> Array:
 
 
 def _finished(audio: Array, level: Array, sample_rate: int) -> Array:
-    """Sounds with a peak at their level, faded where they are cut off."""
-    left = np.minimum(1, np.arange(audio.shape[1], 0, -1, dtype=np.float32) / (FADE * sample_rate))
-    faded = audio * np.square(np.sin(np.pi / 2 * left))
+    """Returns sounds that are faded at the end and scaled to a peak level."""
+    fade = np.minimum(1, np.arange(audio.shape[1], 0, -1, dtype=np.float32) / (FADE * sample_rate))
+    faded = audio * np.square(np.sin(np.pi / 2 * fade))
     done: Array = (faded / np.abs(faded).max(axis=1, keepdims=True) * level).astype(np.float32)
     return done

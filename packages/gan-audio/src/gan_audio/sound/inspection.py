@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan_audio.media import EDGE, FOOT, LEFT, PAPER, in_few_colours, name_frequencies, name_times
+from gan_audio.media import EDGE, FOOT, LEFT, PAPER, draw_frequencies, draw_times, in_few_colours
 from gan_audio.mel.files import read_mel
 from gan_audio.sound.files import read_blocks
 from gan_audio.sound.pipes import FileSound, open_sound_file
@@ -159,7 +159,7 @@ class SpectrogramFrames:
         picture = Image.new("RGB", (LEFT + width + EDGE, EDGE + height + FOOT), PAPER)
         picture.paste(Image.fromarray(colours((found[::-1] - LOWEST) / (HIGHEST - LOWEST))), (LEFT, EDGE))
         pencil, box = ImageDraw.Draw(picture), (LEFT, EDGE, width, height)
-        name_frequencies(pencil, box, self.sample_rate)
-        name_times(pencil, box, self.length / self.sample_rate)
+        draw_frequencies(pencil, box, self.sample_rate)
+        draw_times(pencil, box, self.length / self.sample_rate)
         with replacing(path) as partial:
             in_few_colours(picture).save(partial, format="PNG", optimize=True)

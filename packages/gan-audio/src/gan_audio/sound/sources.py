@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -28,22 +27,18 @@ from gan_audio.sound.files import (
 )
 from gan_audio.sound.spec import SoundSpec
 from gan_core import draws
-from gan_core.data import Batch, Items, Source, Spec, expect
-from gan_core.data.files import Files, names_ending, nothing_readable, skip
-from gan_core.data.folders import labels_of
+from gan_core.data import Batch, Items, ItemSource, Source, Spec, expect
+from gan_core.data.augmentation import MEMORY_BYTES
+from gan_core.data.files import FileKind, Files
+from gan_core.data.folders import Opened, list_files
+from gan_core.data.items import ItemOptions
 from gan_core.errors import DataError, Unreadable, printable
 
-MEMORY_BYTES = 2**31
-"""Maximum size of a dataset that is held in memory after conversion, and of the cache for a larger one, in bytes."""
+SOUNDS = FileKind("sound", SUFFIXES)
 MEMORY_SAMPLES = 4 * 10**8
 """Maximum number of samples that are decoded before training starts, about twenty seconds of decoding."""
 KEPT_SAMPLES = 2**22
 """Maximum number of values of a sound that is cached; of longer sounds only slices are read."""
-
-Labelled = tuple[list[int] | None, list[str] | None]
-"""Class index of each item, and names of the classes; None if there are none."""
-
-logger = logging.getLogger("gan_audio")
 
 
 def complete(source: Source, spec: Spec) -> SoundSpec:
@@ -142,7 +137,7 @@ class HeldSlices(Slices):
 
 
 class FileSlices(Slices):
-    """Slices of files, read on demand; short sounds are cached until `MEMORY_BYTES` are used.
+    """Slices of files, read on demand; short sounds are cached until `MEMORY_BYTES` (2 GiB) are used.
 
     Cached sounds are never replaced: since an epoch reads each sound once, replacing them would evict sounds that are
     needed next.
@@ -160,13 +155,7 @@ class FileSlices(Slices):
 
     def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
         """Returns the slice of the sound, or of the next readable sound."""
-        count = len(self.source)
-        for which in (*range(sound, count), *range(sound)):
-            try:
-                return which, self._read(which, place)
-            except Unreadable as error:
-                self.source.skip({self.source.names[which]: str(error)})
-        raise self.source.nothing()
+        return self.source.read_next(sound, lambda which: self._read(which, place))
 
     def whole(self, sound: int) -> Tensor:
         """Returns a whole sound, trimmed and scaled, `[channels, T]`.
@@ -192,7 +181,7 @@ class FileSlices(Slices):
     def _part(self, sound: int, start: int, length: int) -> Tensor:
         return read_sound(
             self.source.files,
-            self.source.names[sound],
+            self.source.item_name(sound),
             sample_rate=self.sample_rate,
             channels=self.channels,
             start=start,
@@ -202,7 +191,7 @@ class FileSlices(Slices):
     def _gain_of(self, sound: int, peak: float) -> float:
         """Returns the gain of a sound of which only slices are read; its peak is searched for once."""
         if sound not in self._gains:
-            with opened(self.source.files, self.source.names[sound]) as file:
+            with opened(self.source.files, self.source.item_name(sound)) as file:
                 blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
                 self._gains[sound] = gain(max(float(block.abs().max()) for block in blocks), peak)
         return self._gains[sound]
@@ -213,7 +202,7 @@ class FileSlices(Slices):
         if self.spec.trim is None:
             return 0, self.lengths[sound]
         if sound not in self._bounds:
-            with opened(self.source.files, self.source.names[sound]) as file:
+            with opened(self.source.files, self.source.item_name(sound)) as file:
                 bounds = loud_part(read_blocks(file), header.sample_rate, decibels=self.spec.trim)
             first, last = (sample * self.sample_rate // header.sample_rate for sample in bounds)
             self._bounds[sound] = first, max(last, first + 1)
@@ -242,52 +231,33 @@ class SoundItems(Items):
     def __len__(self) -> int:
         return len(self.slices.source)
 
-    def name(self, index: int) -> str:
-        return self.slices.source.names[index]
-
     def read(self, index: int) -> Batch:
         sound, labels = self.slices.whole(index), self.slices.labels
         audio = {"audio": pad(sound, (0, self.slices.samples - sound.shape[1]))}
         return audio if labels is None else audio | {"label": labels[index]}
 
 
-class SoundSource(Source):
+class SoundSource(ItemSource):
     """A source of the sounds in a folder or archive, with or without labels.
 
     Args:
         files: the folder or archive.
-        names: names of the sounds in it.
-        headers: header of each sound.
+        headers: header of each sound by its name in the folder or archive.
         name: name of the source.
-        labels: class index of each sound, `[N]`; None if there are no classes.
-        classes: names of the classes.
-        strict: whether an unreadable sound is an error.
+        **options: see `ItemSource`.
 
     Attributes:
         facts: `sample_rate` is the most common one (of several, the lowest); `channels` is the number of channels if
             all sounds have the same, or else 1; `samples` is present if all sounds have the same length and rate.
-        skipped: reasons by name of the sounds that could not be read so far.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        names: Sequence[str],
-        headers: Sequence[Header],
-        *,
-        name: str,
-        labels: Tensor | None = None,
-        classes: Sequence[str] | None = None,
-        strict: bool = False,
-    ) -> None:
-        self.files, self.names, self.headers = files, names, headers
-        self.name, self.labels, self.strict = name, labels, strict
-        self.skipped: dict[str, str] = {}
-        self.facts = _facts(headers, classes)
+    key, kind = "audio", SOUNDS
 
-    @property
-    def keys(self) -> Collection[str]:
-        return ("audio",) if self.labels is None else ("audio", "label")
+    def __init__(
+        self, files: Files, headers: Mapping[str, Header], *, name: str, **options: Unpack[ItemOptions]
+    ) -> None:
+        self.files, self.headers = files, list(headers.values())
+        super().__init__(name=name, facts=_facts(self.headers), names=list(headers), **options)
 
     def __len__(self) -> int:
         return len(self.headers)
@@ -309,7 +279,9 @@ class SoundSource(Source):
         held = sum(slices.lengths) * slices.channels
         decoded = sum(header.length * header.channels for header in self.headers)
         if 4 * held <= MEMORY_BYTES and decoded <= MEMORY_SAMPLES:
-            return self._held(slices)
+            sounds = self.read_all(slices.whole)
+            labels = None if self.labels is None else self.labels[list(sounds)]
+            return HeldSlices(wanted, list(sounds.values()), labels)
         slices[0]  # raises here rather than during training if no sound is readable
         return slices
 
@@ -322,47 +294,20 @@ class SoundSource(Source):
         """
         slices = FileSlices(self, complete(self, spec))
         self._check_channels(slices.channels)
-        for name, length in zip(self.names, slices.lengths, strict=True):
+        for index, length in enumerate(slices.lengths):
             if length > slices.samples:
-                given = f"{printable(name)} has {length:,} samples, but `data.spec.samples` is {slices.samples:,}"
+                given = f"{printable(self.item_name(index))} has {length:,} samples"
+                given += f", but `data.spec.samples` is {slices.samples:,}"
                 raise DataError(f"{self.name}: {given}; cut the sounds of pairs to this length beforehand")
         return SoundItems(slices)
 
-    def _held(self, slices: FileSlices) -> HeldSlices:
-        sounds: dict[int, Tensor] = {}
-        skipped: dict[str, str] = {}
-        for number, name in enumerate(self.names):
-            try:
-                sounds[number] = slices.whole(number)
-            except Unreadable as error:
-                skipped[name] = str(error)
-        if not sounds:
-            raise self.nothing(skipped)
-        self.skip(skipped)
-        labels = None if self.labels is None else self.labels[list(sounds)]
-        return HeldSlices(slices.spec, list(sounds.values()), labels)
-
     def _check_channels(self, wanted: int) -> None:
-        for name, header in zip(self.names, self.headers, strict=True):
+        for index, header in enumerate(self.headers):
             try:
                 check_channels(header.channels, wanted)
             except Unreadable as error:
-                raise DataError(f"{self.name}: {printable(name)} {error} as `network.channels`") from error
-
-    def skip(self, skipped: Mapping[str, str]) -> None:
-        """Records unreadable sounds, and logs a warning that names the new ones.
-
-        Args:
-            skipped: reasons by name.
-
-        Raises:
-            DataError: there is a new unreadable sound, and the source is strict.
-        """
-        skip(self.skipped, skipped, where=self.name, thing="sound", strict=self.strict, logger=logger)
-
-    def nothing(self, skipped: Mapping[str, str] | None = None) -> DataError:
-        """Returns the error for a source without a readable sound."""
-        return nothing_readable(self.name, len(self), skipped or self.skipped, thing="sound", suffixes=SUFFIXES)
+                name = printable(self.item_name(index))
+                raise DataError(f"{self.name}: {name} {error} as `network.channels`") from error
 
 
 class DrumSource(Source):
@@ -404,51 +349,29 @@ class DrumSource(Source):
         return HeldSlices(wanted, [levelled(sound, wanted.peak) for sound in sounds], labels)
 
 
-def open_sounds(name: str, files: Files, *, strict: bool, labelled: Labelled | None = None) -> SoundSource:
+def open_sounds(opened: Opened, *, strict: bool = False) -> SoundSource:
     """Opens the sounds of a folder or archive, and reads all of their headers to find unreadable files.
 
     Args:
-        name: name of the source.
-        files: the folder or archive.
+        opened: the folder or archive.
         strict: whether an unreadable sound is an error.
-        labelled: class index of each file and names of the classes; None uses the names of the sub-folders.
 
     Raises:
-        DataError: see `gan_audio.data.open_folder`.
+        DataError: see `list_files`.
     """
-    names, seen = names_ending(files, SUFFIXES)
-    headers, skipped = read_headers(files, names)
-    if not headers and not (strict and skipped):
-        raise nothing_readable(name, seen, skipped, thing="sound", suffixes=SUFFIXES)
-    labels, classes = labelled or labels_of(name, names, list(headers), thing="sound", logger=logger)
-    if labelled is not None and labels is not None:
-        labels = [label for file, label in zip(names, labels, strict=True) if file not in skipped]
-    source = SoundSource(
-        files,
-        list(headers),
-        list(headers.values()),
-        name=name,
-        classes=classes,
+    found = list_files(opened, SOUNDS, read_header, strict=strict)
+    return SoundSource(
+        opened.files,
+        found.headers,
+        name=opened.name,
+        labels=found.labels,
+        classes=found.classes,
+        skipped=found.skipped,
         strict=strict,
-        labels=None if labels is None else torch.tensor(labels),
     )
-    source.skip(skipped)
-    return source
 
 
-def read_headers(files: Files, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, str]]:
-    """Returns the headers of the readable files, and the reasons why others are unreadable, both by name."""
-    headers: dict[str, Header] = {}
-    skipped: dict[str, str] = {}
-    for name in names:
-        try:
-            headers[name] = read_header(files, name)
-        except Unreadable as error:
-            skipped[name] = str(error)
-    return headers, skipped
-
-
-def _facts(headers: Sequence[Header], classes: Sequence[str] | None) -> dict[str, Any]:
+def _facts(headers: Sequence[Header]) -> dict[str, Any]:
     rates = Counter(header.sample_rate for header in headers)
     channels = {header.channels for header in headers}
     lengths = {(header.sample_rate, header.length) for header in headers}
@@ -458,6 +381,4 @@ def _facts(headers: Sequence[Header], classes: Sequence[str] | None) -> dict[str
     }
     if len(lengths) == 1:
         facts["samples"] = lengths.pop()[1]
-    if classes is not None:
-        facts |= {"num_classes": len(classes), "classes": list(classes)}
     return facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,9 +15,12 @@ from gan_audio.tune.compose import make_tunes
 from gan_audio.tune.midi import LOWEST, MAX_BYTES, OCTAVES, SILENT, SUFFIXES, Bars, in_key, phrases, read_midi
 from gan_audio.tune.spec import TuneSpec
 from gan_core.data import Source, Spec, TensorDataset, expect
-from gan_core.data.files import Files, names_ending, nothing_readable, read_member, skip
+from gan_core.data.dataset import EMPTY
+from gan_core.data.files import FileKind, Files, read_member
+from gan_core.data.folders import Opened, list_files
 from gan_core.errors import DataError, Unreadable, count
 
+TUNES = FileKind("tune", SUFFIXES)
 KEYS = 12
 """Number of keys to which a tune can be transposed."""
 
@@ -43,16 +46,15 @@ class TuneSource(Source):
         name: name of the source.
         pieces: number of pieces.
         cut: returns all tunes with the given number of bars; there may be none.
+        skipped: reasons by name of the files that could not be read.
 
     Attributes:
         facts: `tunes`, the number of pieces.
-        skipped: names of files that could not be read, with the reasons.
     """
 
-    def __init__(self, name: str, pieces: int, cut: Callable[[int], Cut]):
-        self.name, self.pieces, self.cut = name, pieces, cut
+    def __init__(self, name: str, pieces: int, cut: Callable[[int], Cut], *, skipped: Mapping[str, str] = EMPTY):
+        self.name, self.pieces, self.cut, self.skipped = name, pieces, cut, skipped
         self.facts = {"tunes": pieces}
-        self.skipped: dict[str, str] = {}
 
     @property
     def keys(self) -> Collection[str]:
@@ -108,36 +110,29 @@ def cut_pieces(pieces: Sequence[Bars], bars: int) -> Cut:
     return Cut(torch.from_numpy(np.concatenate(tunes)), numbers)
 
 
-def open_tunes(name: str, files: Files, *, strict: bool) -> TuneSource:
+def open_tunes(opened: Opened, *, strict: bool = False) -> TuneSource:
     """Opens the MIDI files of a folder or archive as tunes, and reads all of them (see `gan_audio.tune.midi`).
 
     Warnings name the skipped files and count the bars that are left out.
 
     Args:
-        name: name of the source.
-        files: the folder or archive.
+        opened: the folder or archive.
         strict: whether an unusable file is an error.
 
     Raises:
         DataError: no file is usable, or a file is unusable and `strict` is set.
     """
-    names, seen = names_ending(files, SUFFIXES)
-    pieces: list[Bars] = []
-    skipped: dict[str, str] = {}
-    for each in names:
-        try:
-            piece = read_midi(read_member(files, each, most_bytes=MAX_BYTES))
-            if (piece.chords == SILENT).all():
-                raise Unreadable("has no bar with a melody and a major or minor chord")
-            pieces.append(piece)
-        except Unreadable as error:
-            skipped[each] = str(error)
-    if not pieces and not (strict and skipped):
-        raise nothing_readable(name, seen, skipped, thing="tune", suffixes=SUFFIXES)
-    source = TuneSource(name, len(pieces), partial(cut_pieces, pieces))
-    skip(source.skipped, skipped, where=source.name, thing="tune", strict=strict, logger=logger)
-    every = np.concatenate([piece.chords for piece in pieces])
-    if out := int((every == SILENT).sum()):
-        reason = "without notes, without a major or minor chord, or with notes beside the sixteenths"
-        logger.warning("%s: left out %s of %s: %s", name, f"{out:,}", count(len(every), "bar"), reason)
-    return source
+    found = list_files(opened._replace(labelled=(None, None)), TUNES, _read_piece, strict=strict)
+    pieces = list(found.headers.values())
+    bars = np.concatenate([piece.chords for piece in pieces])
+    if unusable := int((bars == SILENT).sum()):
+        reason = "without notes, without a major or minor chord, or with notes off the grid of sixteenths"
+        logger.warning("%s: left out %s of %s: %s", opened.name, f"{unusable:,}", count(len(bars), "bar"), reason)
+    return TuneSource(opened.name, len(pieces), partial(cut_pieces, pieces), skipped=found.skipped)
+
+
+def _read_piece(files: Files, name: str) -> Bars:
+    piece = read_midi(read_member(files, name, most_bytes=MAX_BYTES))
+    if (piece.chords == SILENT).all():
+        raise Unreadable("has no bar with a melody and a major or minor chord")
+    return piece

@@ -6,6 +6,8 @@ from .dataset import collate as collate
 from .dataset import fetch as fetch
 from .dataset import length as length
 from .dataset import pixels_of as pixels_of
+from .images import ImageSource as ImageSource
+from .images import open_images as open_images
 from .items import FittedData as FittedData
 from .items import ItemSource as ItemSource
 from .pairs import Data as Data

@@ -1,8 +1,7 @@
-"""Reading of untrusted folders and archives, local or remote, and atomic writing of files.
+"""Reading of untrusted folders and archives, local or remote.
 
 Files are read in place by their names in the folder or archive and never unpacked to disk, so that a name cannot refer
-to anything outside of it. Unreadable files are skipped with a warning. A file is written under a temporary name and
-then renamed, so that it is never seen incomplete.
+to anything outside of it. Unreadable files are skipped with a warning.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import os
 import tarfile
 import zipfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Protocol
 
@@ -31,8 +31,20 @@ _UNPACK: dict[bytes, Callable[[Any], Any]] = {
 }
 _READ_AHEAD = 2**23  # bytes of a compressed archive fetched at once
 
+logger = logging.getLogger("gan_core")
 
-# --- reading
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of files, such as images.
+
+    Attributes:
+        thing: name of a file in messages, in the singular.
+        suffixes: suffixes with their dot, in lower case.
+    """
+
+    thing: str
+    suffixes: tuple[str, ...] = ()
 
 
 class Files(Protocol):
@@ -155,6 +167,20 @@ class TarFiles:
         return self.path.open("rb") if self._content is None else io.BytesIO(self._content)
 
 
+class SomeFiles:
+    """Some of the files of a folder or archive, given by their names."""
+
+    def __init__(self, files: Files, names: Iterable[str]):
+        self.files, self._names = files, sorted(names)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return Sizes(self._names, lambda name: self.files.sizes[name])
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.files.open(name)
+
+
 class SubFolder:
     """The files of one sub-folder of an archive or a remote folder, by their names relative to the sub-folder."""
 
@@ -266,15 +292,7 @@ def read_member(files: Files, name: str, *, most_bytes: int) -> bytes:
         raise Unreadable(reason_of(error)) from error
 
 
-# --- classes and parts, from names
-
-
-# --- unreadable files
-
-
-def skip(
-    known: dict[str, str], skipped: Mapping[str, str], *, where: str, thing: str, strict: bool, logger: logging.Logger
-) -> None:
+def skip(known: dict[str, str], skipped: Mapping[str, str], *, where: str, thing: str, strict: bool) -> None:
     """Records unreadable files, and logs a warning that names the first of the new ones.
 
     Args:
@@ -283,7 +301,6 @@ def skip(
         where: the source's name, for messages.
         thing: name of a file in messages, in the singular.
         strict: whether an unreadable file is an error.
-        logger: receives the warning.
 
     Raises:
         DataError: there is a new unreadable file, and `strict` is set.
@@ -299,28 +316,20 @@ def skip(
     logger.warning("%s: skipped %s: %s%s", where, count(len(new), f"unreadable {thing}"), ", ".join(first), more)
 
 
-def nothing_readable(
-    where: str, seen: int, skipped: Mapping[str, str], *, thing: str, suffixes: Sequence[str]
-) -> DataError:
-    """Returns the error for a folder or archive without a readable file: the suffixes, and the first file's reason.
+def nothing_readable(where: str, seen: int, skipped: Mapping[str, str], kind: FileKind) -> DataError:
+    """Returns the error for a folder or archive without a readable file of a kind.
 
     Args:
         where: the source's name.
         seen: number of files.
-        skipped: reasons by name of unreadable files.
-        thing: name of a file, in the singular.
-        suffixes: suffixes that were looked for.
+        skipped: reasons by name of unreadable files; the message gives the first one.
+        kind: kind of the files.
     """
     first = next(iter(skipped.items()), None)
     why = f"; {printable(first[0])}: {first[1]}" if first else ""
-    looked = f" (looked for {', '.join(suffixes)})" if suffixes else ""
-    return DataError(f"{where}: no readable {thing}s among {count(seen, 'file' if suffixes else thing)}{looked}{why}")
-
-
-# --- downloads
-
-
-# --- writing
+    looked = f" (looked for {', '.join(kind.suffixes)})" if kind.suffixes else ""
+    found = count(seen, "file" if kind.suffixes else kind.thing)
+    return DataError(f"{where}: no readable {kind.thing}s among {found}{looked}{why}")
 
 
 def _size_of(path: Path) -> int:
@@ -372,7 +381,7 @@ def _unpacked(place: Place) -> bytes | None:
     with place.open("rb", _READ_AHEAD) as packed, unpack(packed) as stream:
         content: bytes = stream.read(MAX_UNPACKED + 1)
     if len(content) > MAX_UNPACKED:
-        raise ValueError(f"it unpacks to more than {MAX_UNPACKED // 2**20:,} MiB; use zip, or tar uncompressed")
+        raise ValueError(f"it unpacks to more than {MAX_UNPACKED // 2**20:,} MiB; use zip, or tar without compression")
     return content
 
 

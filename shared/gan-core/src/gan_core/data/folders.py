@@ -1,15 +1,29 @@
-"""Classes and parts of items, from the names of folders."""
+"""Folders and archives of users' files: opening, listing, and classes and parts from the names of sub-folders."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from gan_core.data.files import Files, FolderFiles, SubFolder, hidden, is_url
-from gan_core.errors import DataError, printable, unknown
+from gan_core.data.files import (
+    FileKind,
+    Files,
+    FolderFiles,
+    SubFolder,
+    hidden,
+    is_url,
+    names_ending,
+    nothing_readable,
+    open_files,
+    skip,
+)
+from gan_core.data.hub import is_hub_dataset, open_hub_dataset
+from gan_core.errors import DataError, Unreadable, printable, unknown
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folder names, in lower case, that name splits of a dataset and not classes."""
@@ -35,6 +49,117 @@ TARGETS = ("images", "image", "imgs", "img", "targets", "target", "outputs", "ou
 """Folder names that usually hold the sources and the targets of pairs, and not classes. They match in any case, except
 `A` and `B`, since folders `a` and `b` may be classes."""
 
+Header = TypeVar("Header")
+"""Result of reading the header of a file: its size, its sample rate …"""
+
+Labelled = tuple[Sequence[int] | None, Sequence[str] | None]
+"""Class index of each item, and names of the classes; None for both if there are no classes."""
+
+logger = logging.getLogger("gan_core")
+
+
+class Opened(NamedTuple):
+    """An opened folder, archive or Hugging Face dataset.
+
+    Attributes:
+        name: name of the source.
+        files: its files.
+        labelled: class index of each file and names of the classes; None if the sub-folders are the classes.
+    """
+
+    name: str
+    files: Files
+    labelled: Labelled | None = None
+
+
+def open_place(
+    place: str | Path,
+    part: str | None,
+    *,
+    kind: Literal["image", "audio"],
+    open_files: Callable[[str | Path], Files] = open_files,
+) -> Opened:
+    """Opens a folder, an archive, a URL of either, or a Hugging Face dataset.
+
+    Args:
+        place: a local path or a URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
+        part: name of a sub-folder to open instead; None opens everything.
+        kind: kind of the items of a Hugging Face dataset.
+        open_files: opens a path or a URL.
+
+    Raises:
+        DataError: there is no such folder, archive, dataset or sub-folder, or it cannot be read.
+        MissingDependency: a library for the URL or for Hugging Face datasets is not installed.
+    """
+    if is_hub_dataset(place):
+        files, labels, classes = open_hub_dataset(str(place), kind=kind)
+        return Opened(str(place), files, (labels, classes))
+    place = place if is_url(place) else Path(place)
+    files = open_files(place)
+    return Opened(str(place), files) if part is None else Opened(f"{place}:{part}", sub_folder(files, part, place))
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Header]):
+    """The readable files of one kind in a folder or archive.
+
+    Attributes:
+        names: names of the files, without those whose headers are known to be unreadable.
+        headers: headers of the files by name, or of a subset of them; see `list_files`.
+        labels: class index of each file; None if there are no classes.
+        classes: names of the classes.
+        skipped: reasons by name of the files that could not be read.
+    """
+
+    names: Sequence[str]
+    headers: Mapping[str, Header]
+    labels: Sequence[int] | None = None
+    classes: Sequence[str] | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def list_files(
+    opened: Opened,
+    kind: FileKind,
+    read_header: Callable[[Files, str], Header],
+    *,
+    strict: bool,
+    max_headers: int | None = None,
+) -> Listing[Header]:
+    """Lists the files of one kind, and reads their headers to find unreadable files.
+
+    Unreadable files are skipped with a warning.
+
+    Args:
+        opened: the folder or archive.
+        kind: kind of the files.
+        read_header: reads the header of a file; raises `Unreadable` if the file is damaged.
+        strict: whether an unreadable file is an error.
+        max_headers: maximum number of headers that are read; of more files, evenly spaced ones are read (default: no
+            maximum).
+
+    Raises:
+        DataError: no header is readable; or a file is unreadable and `strict` is set; or the sub-folders are splits of
+            a dataset or parts of items, not classes.
+    """
+    name, files, labelled = opened
+    names, seen = names_ending(files, kind.suffixes)
+    headers: dict[str, Header] = {}
+    skipped: dict[str, str] = {}
+    for each in names[:: -(-len(names) // max_headers)] if max_headers and names else names:
+        try:
+            headers[each] = read_header(files, each)
+        except Unreadable as error:
+            skipped[each] = str(error)
+    if not headers and not (strict and skipped):
+        raise nothing_readable(name, seen, skipped, kind)
+    kept = [each for each in names if each not in skipped]
+    labels, classes = labelled or labels_of(name, names, kept, thing=kind.thing)
+    if labelled is not None and labels is not None:
+        labels = [label for each, label in zip(names, labels, strict=True) if each not in skipped]
+    skip({}, skipped, where=name, thing=kind.thing, strict=strict)
+    return Listing(kept, headers, labels, classes, skipped)
+
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """Sorts names in natural order: `2` before `10`, `class2` before `Class10`."""
@@ -58,17 +183,16 @@ def classes_of(names: Iterable[str]) -> dict[str, str] | None:
     return {folder: folder[len(shared) :].partition("/")[0] for folder in folders}
 
 
-def labels_of(
-    place: str | Path, names: Sequence[str], kept: Sequence[str], *, thing: str, logger: logging.Logger
-) -> tuple[list[int] | None, list[str] | None]:
+def labels_of(place: str | Path, names: Sequence[str], kept: Sequence[str], *, thing: str) -> Labelled:
     """Returns the class of each kept file as a number, and the names of the classes in natural order.
+
+    If some files are in the folder that contains the classes, there are no classes, and a warning is logged.
 
     Args:
         place: the folder or archive, for messages.
         names: names of all files of the kind, readable or not.
         kept: names of the readable files.
         thing: name of a file in messages, in the singular.
-        logger: receives a warning if some files are in the folder that contains the classes.
 
     Returns:
         The class indices and the names of the classes; None for both if there are no classes.
@@ -79,7 +203,7 @@ def labels_of(
     of_folder = classes_of(names)
     if of_folder is None:
         if len({_folder(name) for name in names}) > 1:
-            logger.warning("%s: %ss lie both beside and in sub-folders; labels are ignored", place, thing)
+            logger.warning("%s: %ss are both in the folder and in its sub-folders; labels are ignored", place, thing)
         return None, None
     classes = natural_order(set(of_folder.values()))
     _refuse_parts(place, classes)

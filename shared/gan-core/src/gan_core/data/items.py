@@ -1,53 +1,87 @@
-"""Sources whose items are read one at a time, and the augmentation of images.
+"""Sources whose items are read one at a time, of which some may be unreadable.
 
-A source of files returns its items as `Items`. This module does what all such sources share: it holds small datasets in
-memory, decodes the items of large ones on demand, and skips unreadable items.
+Small datasets are held in memory, the items of large ones are decoded on demand, and unreadable items are skipped.
 """
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_core.data.augmentation import MEMORY_BYTES, augmented
-from gan_core.data.dataset import Batch, TensorDataset
-from gan_core.data.files import nothing_readable, skip
+from gan_core.data.dataset import EMPTY, Batch, TensorDataset
+from gan_core.data.files import FileKind, nothing_readable, skip
 from gan_core.data.source import Items, Source
 from gan_core.data.spec import Spec
-from gan_core.errors import DataError, Unreadable
+from gan_core.errors import Unreadable
 
 MEMORY_VALUES = 10**9
 """Maximum number of values that are decoded before training starts, about ten seconds of images."""
 
-logger = logging.getLogger("gan_core")
+Part = TypeVar("Part")
+
+
+class ItemOptions(TypedDict, total=False):
+    """Arguments of `ItemSource` that its subclasses pass on."""
+
+    labels: Tensor | Sequence[int] | None
+    classes: Sequence[str] | None
+    skipped: Mapping[str, str]
+    strict: bool
 
 
 class ItemSource(Source):
-    """Base class of sources whose items are read one at a time.
+    """Base class of sources whose items are read one at a time, of which some may be unreadable.
 
-    `fit` decodes a small dataset at once and holds it in memory. The items of a large one are decoded on demand, and an
-    unreadable item is replaced by the next readable one.
+    A subclass defines `items`. `fit` decodes a small dataset at once and holds it in memory. The items of a large one
+    are decoded on demand, and an unreadable item is replaced by the next readable one.
+
+    Args:
+        name: name of the source.
+        facts: properties of the data without the classes; see `Source`.
+        names: names of the items, such as file names (default: their indices).
+        labels: class index of each item, `[N]`; None if there are no classes.
+        classes: names of the classes.
+        skipped: reasons by name of the items that are known to be unreadable.
+        strict: whether an unreadable item is an error.
 
     Attributes:
-        thing: name of an item in messages, in the singular.
-        suffixes: file name suffixes of items, for messages.
-        strict: whether an unreadable item is an error.
+        key: key of the samples in the items.
+        kind: names of the items in messages.
         skipped: reasons by name of the items that could not be read so far.
     """
 
-    thing = "item"
-    suffixes: Sequence[str] = ()
-    logger = logger
+    key: ClassVar[str]
+    kind: ClassVar[FileKind] = FileKind("item")
 
-    def __init__(self, *, strict: bool = False):
-        self.strict = strict
-        self.skipped: dict[str, str] = {}
+    def __init__(
+        self,
+        *,
+        name: str,
+        facts: Mapping[str, Any] = EMPTY,
+        names: Sequence[str] | None = None,
+        labels: Tensor | Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+        skipped: Mapping[str, str] = EMPTY,
+        strict: bool = False,
+    ) -> None:
+        self.name, self.names, self.strict, self.skipped = name, names, strict, dict(skipped)
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
+        self.facts = {**facts}
+        if classes is not None:
+            self.facts |= {"num_classes": len(classes), "classes": list(classes)}
+
+    @property
+    def keys(self) -> Collection[str]:
+        return (self.key,) if self.labels is None else (self.key, "label")
+
+    def item_name(self, index: int) -> str:
+        return str(index) if self.names is None else self.names[index]
 
     @abstractmethod
     def items(self, spec: Spec) -> Items: ...
@@ -61,28 +95,57 @@ class ItemSource(Source):
         """
         items = self.items(spec)
         if items.memory <= MEMORY_BYTES and items.values <= MEMORY_VALUES:
-            return augmented(self._held(items), spec)
-        read = ReadItems(self, items)
-        read[0]  # raises here rather than during training if no item is readable
-        return augmented(read, spec)
+            read = self.read_all(items.read)
+            groups = None if items.groups is None else items.groups[list(read)]
+            return augmented(held(list(read.values()), items.pixels, groups), spec)
+        lazy = ReadItems(self, items)
+        lazy[0]  # raises here rather than during training if no item is readable
+        return augmented(lazy, spec)
 
     def first(self) -> Batch:
         """Returns the first readable item at its own size."""
         return ReadItems(self, self.items(Spec()))[0]
 
-    def _held(self, items: Items) -> Dataset[Batch]:
-        """Returns all readable items, decoded."""
-        read: dict[int, Batch] = {}
+    def read_all(self, read: Callable[[int], Part]) -> dict[int, Part]:
+        """Reads all items, and returns the readable ones by index.
+
+        Args:
+            read: reads the item with an index; raises `Unreadable` if it is damaged.
+
+        Raises:
+            DataError: no item is readable; or an item is unreadable and the source is strict.
+        """
+        found: dict[int, Part] = {}
         skipped: dict[str, str] = {}
-        for index in range(len(items)):
+        for index in range(len(self)):
             try:
-                read[index] = items.read(index)
+                found[index] = read(index)
             except Unreadable as error:
-                skipped[items.name(index)] = str(error)
-        if not read:
-            raise self.nothing(len(items), skipped)
+                skipped[self.item_name(index)] = str(error)
+        if not found:
+            raise nothing_readable(self.name, len(self), skipped, self.kind)
         self.skip(skipped)
-        return held(list(read.values()), items.pixels, None if items.groups is None else items.groups[list(read)])
+        return found
+
+    def read_next(self, index: int, read: Callable[[int], Part]) -> tuple[int, Part]:
+        """Reads an item, or the next readable one if it is damaged.
+
+        Args:
+            index: index of the item.
+            read: see `read_all`.
+
+        Returns:
+            The index of the item that was read, and the item.
+
+        Raises:
+            DataError: see `read_all`.
+        """
+        for place in (*range(index, len(self)), *range(index)):
+            try:
+                return place, read(place)
+            except Unreadable as error:
+                self.skip({self.item_name(place): str(error)})
+        raise nothing_readable(self.name, len(self), self.skipped, self.kind)
 
     def skip(self, skipped: Mapping[str, str]) -> None:
         """Records unreadable items, and logs a warning that names the new ones.
@@ -93,11 +156,7 @@ class ItemSource(Source):
         Raises:
             DataError: there is a new unreadable item, and the source is strict.
         """
-        skip(self.skipped, skipped, where=self.name, thing=self.thing, strict=self.strict, logger=self.logger)
-
-    def nothing(self, seen: int, skipped: Mapping[str, str]) -> DataError:
-        """Returns the error for a source of `seen` items, none of which is readable."""
-        return nothing_readable(self.name, seen, skipped, thing=self.thing, suffixes=self.suffixes)
+        skip(self.skipped, skipped, where=self.name, thing=self.kind.thing, strict=self.strict)
 
 
 class ReadItems(Dataset[Batch]):
@@ -110,12 +169,7 @@ class ReadItems(Dataset[Batch]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Batch:
-        for place in (*range(index, len(self)), *range(index)):
-            try:
-                return self.items.read(place)
-            except Unreadable as error:
-                self.source.skip({self.items.name(place): str(error)})
-        raise self.source.nothing(len(self), self.source.skipped)
+        return self.source.read_next(index, self.items.read)[1]
 
 
 class HeldItems(Dataset[Batch]):
@@ -138,9 +192,6 @@ def held(items: Sequence[Batch], pixels: Collection[str], groups: Tensor | None 
         stacked = {key: torch.stack([item[key] for item in items]) for key in keys}
         return TensorDataset(stacked, pixels=pixels, groups=groups)
     return HeldItems(items, pixels, groups)
-
-
-# --- size and augmentation
 
 
 class FittedData:

@@ -45,5 +45,5 @@ def bounded(items: Iterable[Item]) -> Iterator[Item]:
     """
     for number, item in enumerate(items):
         if number >= MAX_FILES:
-            raise ValueError(f"it holds more than {MAX_FILES:,} files; split it")
+            raise ValueError(f"it contains more than {MAX_FILES:,} files; split it")
         yield item

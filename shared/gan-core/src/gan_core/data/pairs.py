@@ -47,7 +47,7 @@ def first_item(source: Source) -> Batch:
 def as_part(data: Data | Tensor) -> Source:
     """Returns the source of one part of an item; a tensor `[N, …]` becomes a source with the key `image`."""
     if isinstance(data, str | Path):
-        raise DataError(f"{data}: a path is no source; open it first, for example with `gan_image.open_data`")
+        raise DataError(f"{data}: a path is not a source; open it first, for example with `gan_image.open_data`")
     return as_source({"image": data} if isinstance(data, Tensor) else data)
 
 
@@ -82,18 +82,15 @@ class Paired(ItemSource):
             have exactly one key besides `label`; or a part is missing and `strict` is set.
     """
 
-    thing = "item"
-    logger = logger
-
     def __init__(self, *, name: str | None = None, strict: bool = False, **parts: Data | Tensor):
-        super().__init__(strict=strict)
         self.parts = {part: as_part(data) for part, data in parts.items()}
-        self.name = name or " + ".join(source.name for source in self.parts.values())
         self.inner = {part: main_key(source) for part, source in self.parts.items()}
         labelled = next((source for source in self.parts.values() if "label" in source.keys), None)
-        self.facts = joint_facts({part: source.facts for part, source in self.parts.items()})
+        facts = joint_facts({part: source.facts for part, source in self.parts.items()})
         if labelled is not None:
-            self.facts |= {name: labelled.facts[name] for name in ("num_classes", "classes") if name in labelled.facts}
+            facts |= {fact: labelled.facts[fact] for fact in ("num_classes", "classes") if fact in labelled.facts}
+        name = name or " + ".join(source.name for source in self.parts.values())
+        super().__init__(name=name, facts=facts, strict=strict)
         self._keys = [*self.parts, *(["label"] if labelled is not None else [])]
         self.indices = self._match()
 
@@ -103,6 +100,9 @@ class Paired(ItemSource):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def item_name(self, index: int) -> str:
+        return next(iter(self.parts.values())).item_name(int(self.indices[index, 0]))
 
     def _match(self) -> Tensor:
         """Returns the index of each item in each source, `[N, parts]`."""
@@ -127,7 +127,7 @@ class Paired(ItemSource):
             left = f"{count(len(alone), 'item')} of {len(alone) + len(shared):,} without a counterpart: {few}"
             if self.strict:
                 raise DataError(f"{self.name}: {left}; give the files of a pair the same name, or leave out `strict`")
-            self.logger.warning("%s: left out %s", self.name, left)
+            logger.warning("%s: left out %s", self.name, left)
         return torch.tensor([[each[stem] for each in places] for stem in shared])
 
     def _places(self, source: Source, names: Sequence[str]) -> dict[str, int]:
@@ -157,9 +157,6 @@ class _JointItems(Items):
 
     def __len__(self) -> int:
         return len(self.source.indices)
-
-    def name(self, index: int) -> str:
-        return next(iter(self.parts.values())).name(int(self.source.indices[index, 0]))
 
     def read(self, index: int) -> Batch:
         item: Batch = {}

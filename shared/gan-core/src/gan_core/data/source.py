@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -17,8 +16,6 @@ from gan_core.errors import DataError
 
 LARGEST_PIXEL = 2.0
 """Maximum magnitude of floating-point pixels; larger values are rejected as not scaled to [-1, 1]."""
-
-logger = logging.getLogger("gan_core")
 
 
 class Source(ABC):
@@ -41,6 +38,10 @@ class Source(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    def item_name(self, index: int) -> str:
+        """Returns the name of an item, for messages."""
+        return str(index)
+
     @abstractmethod
     def fit(self, spec: Spec) -> Dataset[Batch]:
         """Returns a dataset of the items, converted to a specification.
@@ -57,8 +58,8 @@ class Source(ABC):
         """Returns the converted items for random access, without augmentation, as composed sources read them."""
         dataset = self.fit(spec.plain())
         if length(dataset) != len(self):
-            made = f"{self.name} makes {length(dataset):,} items of {len(self):,}"
-            raise DataError(f"{made}, and they cannot be matched with other data; give a source of one item each")
+            found = f"{self.name} has {len(self):,} entries but {length(dataset):,} items"
+            raise DataError(f"{found}, which cannot be matched with other data; give a source with one item per entry")
         return DatasetItems(dataset)
 
 
@@ -140,8 +141,9 @@ class TensorSource(FixedSource):
         super().__init__(dataset, name=name, facts=facts_of(tensors, classes))
         for key in tensors.keys() & ({"image", "video"} if pixels is None else dataset.pixels):
             if tensors[key].is_floating_point() and tensors[key].abs().max() > LARGEST_PIXEL:
-                reach = f"{name}: `{key}` is floating point with magnitudes up to {float(tensors[key].abs().max()):.3g}"
-                raise DataError(f"{reach}; give pixels as uint8, or scale them to [-1, 1]")
+                largest = f"{float(tensors[key].abs().max()):.3g}"
+                given = f"{name}: `{key}` is floating point with magnitudes up to {largest}"
+                raise DataError(f"{given}; give pixels as uint8, or scale them to [-1, 1]")
 
 
 def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:
@@ -285,10 +287,6 @@ class Items(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Returns the name of an item, for messages."""
-        return str(index)
 
     @abstractmethod
     def read(self, index: int) -> Batch:

@@ -1,1 +1,1 @@
-"""What the media writers of all domains share: names of item files, and `labels.csv`."""
+"""Writing of samples: names of item files, `labels.csv`, pictures, plots, and their layout."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from gan_core.errors import DataError
 from gan_core.media.writing import refuse_existing, write_rows
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Samples: TypeAlias = "Tensor | Mapping[str, Tensor] | Iterable[Tensor]"
 """Samples to write: one tensor `[N, …]`, tensors by name, or an iterable of tensors that are written part by part."""
 LABELS = "labels.csv"
+"""Name of the table with the labels of the items."""
 Item = TypeVar("Item")
 
 
@@ -34,6 +36,26 @@ def split_samples(samples: Samples) -> tuple[Mapping[str, Tensor], Iterator[Mapp
     parts = (part if isinstance(part, Mapping) else {"generated": part} for part in given)
     first = next(parts)
     return first, itertools.chain([first], parts)
+
+
+def check_samples(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor], *, expected: str) -> int:
+    """Returns the number of items of the samples that a writer supports, which must be the same for all names.
+
+    Args:
+        chosen: samples `[N, …]` by name that the writer supports.
+        samples: all samples, for the error message.
+        expected: supported samples and their shapes, for the error message.
+
+    Raises:
+        DataError: the writer supports none of the samples, or they have different numbers of items.
+    """
+    if not chosen:
+        shapes = {key: list(tensor.shape) for key, tensor in samples.items()}
+        raise DataError(f"no samples to write: expected {expected}, got {shapes}")
+    counts = {key: len(tensor) for key, tensor in chosen.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"the samples have different numbers of items: {counts}")
+    return next(iter(counts.values()))
 
 
 def write_each(

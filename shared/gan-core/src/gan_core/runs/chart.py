@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from gan_core.media.layout import round_step, ticks
+
 COLOURS = 8  # lines in one chart: as many as the style sheet has colours
 BUCKETS = 240  # points of a line: one in about four pixels
 MAX_PHASES = 24  # of which the beginnings are marked
@@ -29,10 +31,7 @@ class Axis:
 
     def ticks(self, count: int) -> list[float]:
         """Round values on the axis, about `count` at most."""
-        rough = (self.high - self.low) / count
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * unit for factor in (1, 2, 5, 10, 20) if factor * unit >= rough)
-        return [index * step for index in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+        return ticks(self.low, self.high, round_step((self.high - self.low) / count))
 
 
 def value_axis(values: Sequence[float], *, from_zero: bool = False) -> tuple[Axis, int]:

@@ -6,13 +6,17 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gan_core.data import ImageSpec
-from gan_core.data.files import FolderFiles
+from gan_core.data.files import FolderFiles, names_ending, open_files
 from gan_core.errors import Unreadable
-from gan_image import files
-from gan_image.files import image_names, open_files, read_image
+
+pytest.importorskip("PIL", reason="images need Pillow: pip install gan-core[pictures]")
+
+from PIL import Image
+
+from gan_core.data import pictures
+from gan_core.data.pictures import SUFFIXES, read_image
 
 
 def encoded(image, format="PNG", **options):
@@ -170,10 +174,10 @@ def test_a_large_jpeg_is_reduced_as_a_png_of_it_is(tmp_path):
         (b"this is a text\n", "not an image, or damaged at its start"),
         (b"", "not an image, or damaged at its start"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not an image, or damaged at its start"),
-        (encoded(Image.new("L", (1, 1))), "1x1 pixels, smaller than 4 a side"),
-        (encoded(Image.new("1", (20_001, 4))), "20001x4 pixels, at most 89 million and 20,000 a side are read"),
-        (claim(PNG, 50_000, 50_000), "too many pixels, at most 89 million and 20,000 a side are read"),
-        (claim(PNG, 9_500, 9_500), "too many pixels, at most 89 million and 20,000 a side are read"),
+        (encoded(Image.new("L", (1, 1))), "1x1 pixels, smaller than the minimum of 4 per side"),
+        (encoded(Image.new("1", (20_001, 4))), "20001x4 pixels; the maximum is 89 million pixels and 20,000 per side"),
+        (claim(PNG, 50_000, 50_000), "too many pixels; the maximum is 89 million pixels and 20,000 per side"),
+        (claim(PNG, 9_500, 9_500), "too many pixels; the maximum is 89 million pixels and 20,000 per side"),
     ],
 )
 def test_a_file_is_refused_before_it_is_decoded(tmp_path, content, reason):
@@ -208,21 +212,23 @@ def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, seed):
 
 
 def test_numbers_without_a_range_are_refused(tmp_path):
-    with pytest.raises(Unreadable, match=r"^floating-point pixels have no stated range; save it with 8 or 16 bits$"):
+    with pytest.raises(
+        Unreadable, match=r"^floating-point pixels have no defined range; save the image with 8 or 16 bits$"
+    ):
         read(tmp_path, encoded(Image.new("F", (4, 4), 0.5), "TIFF"), suffix=".tif")
-    with pytest.raises(Unreadable, match=r"^32-bit pixels have no stated range; save it with 8 or 16 bits$"):
+    with pytest.raises(Unreadable, match=r"^32-bit pixels have no defined range; save the image with 8 or 16 bits$"):
         read(tmp_path, encoded(Image.new("I", (4, 4), 70_000), "TIFF"), suffix=".tif")
 
 
 def test_a_file_too_large_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 2**20)
     with pytest.raises(Unreadable, match=r"^3 MiB, more than the maximum of 1$"):
         read(tmp_path, PNG + bytes(3 * 2**20))
 
 
 def test_a_link_to_nothing_is_named(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
-    assert image_names(FolderFiles(tmp_path)) == (["a.png"], 1)
+    assert names_ending(FolderFiles(tmp_path), SUFFIXES) == (["a.png"], 1)
     with pytest.raises(Unreadable, match="No such file"):
         read_image(FolderFiles(tmp_path), "a.png")
 
@@ -233,7 +239,7 @@ def test_a_link_to_nothing_is_named(tmp_path):
 def test_images_in_an_archive_are_found_and_read(tmp_path):
     members = {"b/two.png": PNG, "a/one.PNG": PNG, "a/.hidden.png": b"", "read me.txt": b"words"}
     held = open_files(zipped(tmp_path / "a.zip", members))
-    assert image_names(held) == (["a/one.PNG", "b/two.png"], 3)
+    assert names_ending(held, SUFFIXES) == (["a/one.PNG", "b/two.png"], 3)
     assert read_image(held, "a/one.PNG").tobytes() == PICTURE.tobytes()
 
 

@@ -1,0 +1,216 @@
+"""Reading of image files from folders and archives (`gan_core.data.files`), whose content is not trusted.
+
+The size of a file is checked before it is read, and its width and height before it is decoded. It needs Pillow, which
+`gan-core[pictures]` installs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from gan_core.data.files import FileKind, Files, open_member
+from gan_core.data.limits import DAMAGED
+from gan_core.data.spec import ImageSpec
+from gan_core.errors import Unreadable, reason_of
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""File name suffixes of images, in lower case."""
+IMAGES = FileKind("image", SUFFIXES)
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Names of the formats that are decoded, as Pillow knows them."""
+UNCHANGED = ImageSpec()
+"""Specification of images at their own size, with their own number of channels."""
+MAX_BYTES = 2**28
+"""Maximum size of an image file in bytes, enough for an uncompressed image of `MAX_PIXELS`."""
+MAX_PIXELS = 89_478_485
+"""Maximum number of pixels of an image; Pillow warns of a decompression bomb above it."""
+MAX_SIDE = 20_000
+"""Maximum width and height of an image in pixels."""
+MIN_SIDE = 4
+"""Minimum width and height of an image in pixels."""
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
+"""Pillow's modes of grey images."""
+
+
+@contextmanager
+def open_image(files: Files, name: str) -> Iterator[Image.Image]:
+    """Context with an opened image whose header is checked and whose pixels are not decoded yet.
+
+    Raises:
+        Unreadable: the file is damaged (even if that becomes apparent within the context), is not an image, or is too
+            large or too small; or its name leads out of the archive.
+    """
+    with _guarded(), open_member(files, name, most_bytes=MAX_BYTES) as file, Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if max(width, height) > MAX_SIDE:
+            raise Unreadable(_too_large(f"{width}x{height} pixels"))
+        if min(width, height) < MIN_SIDE:
+            raise Unreadable(f"{width}x{height} pixels, smaller than the minimum of {MIN_SIDE} per side")
+        yield image
+
+
+def read_image(files: Files, name: str, *, spec: ImageSpec = UNCHANGED, half: str | None = None) -> Image.Image:
+    """Reads an image as 8-bit grey or RGB, rotated according to EXIF, with transparent pixels on white.
+
+    If the specification does not interpolate (masks and label maps), the values are those of the file: grey levels, or
+    indices into its palette.
+
+    Args:
+        files: the folder or archive.
+        name: name of the file in it.
+        spec: number of channels and size (default: those of the file).
+        half: `left` or `right` for one half of a file that shows two images side by side; None for the whole.
+
+    Raises:
+        Unreadable: see `open_image`; or the image is smaller than the crop.
+    """
+    with open_image(files, name) as image:
+        if spec.loaded_size is not None and half is None and spec.interpolate:
+            height, width = spec.loaded_size
+            side = 2 * max(height, width)  # for width and height alike, since EXIF may rotate the image
+            image.draft(None, (side, side))  # JPEG decodes a smaller version faster
+        upright = ImageOps.exif_transpose(image)
+        if half is not None:
+            middle = upright.width // 2
+            upright = upright.crop(
+                (0, 0, middle, upright.height)
+                if half == "left"
+                else (upright.width - middle, 0, upright.width, upright.height)
+            )
+        if not spec.interpolate:
+            return to_size(to_indices(upright), spec)
+        channels = spec.channels if isinstance(spec.channels, int) else channels_of(upright)
+        return to_size(to_channels(upright, channels), spec)
+
+
+def read_upright(files: Files, name: str) -> Image.Image:
+    """Reads an image in its own mode, rotated according to EXIF.
+
+    Raises:
+        Unreadable: see `open_image`.
+    """
+    with open_image(files, name) as image:
+        return ImageOps.exif_transpose(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Returns the height and width of an image after rotation according to EXIF, without decoding it."""
+    rotated = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (image.width, image.height) if rotated else (image.height, image.width)
+
+
+def channels_of(image: Image.Image) -> int:
+    """Returns the number of channels of an image by its mode: 1 (grey) or 3 (colour)."""
+    return 1 if image.mode in GREY else 3
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Converts an image to 8-bit grey (1 channel) or RGB (3), with transparent pixels on white.
+
+    Raises:
+        ValueError: the range of the pixel values is not known.
+    """
+    if image.mode.startswith("I"):  # 16-bit grey
+        opacity, levels = opacity_of(image), np.asarray(image)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("32-bit pixels have no defined range; save the image with 8 or 16 bits")
+        image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+        if opacity is not None:
+            image.putalpha(opacity)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; save the image with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def opacity_of(image: Image.Image) -> Image.Image | None:
+    """Returns the alpha channel of an image, 0 to 255 in 8 bits; None if it has no transparency."""
+    if not image.has_transparency_data:
+        return None
+    if image.mode.startswith("I"):  # Pillow does not convert these; one grey level is transparent
+        opaque = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(opaque.astype(np.uint8) * 255)
+    return image.convert("RGBA").getchannel("A")
+
+
+def to_indices(image: Image.Image) -> Image.Image:
+    """Returns a mask or label map as 8-bit integers: indices into its palette, or grey levels.
+
+    Raises:
+        ValueError: the pixels are colours.
+    """
+    if image.mode in ("P", "L"):
+        return Image.fromarray(np.asarray(image))
+    if image.mode == "1":
+        return image.convert("L")
+    raise ValueError(
+        f"pixels of mode {image.mode} are not class indices; save the image as grey levels or with a palette"
+    )
+
+
+def to_size(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Resizes an image to a specification: Lanczos when downscaling, bilinear (without ringing) when upscaling.
+
+    The image is cropped only if the crop is at its centre. Random crops follow when an item is read.
+
+    Raises:
+        Unreadable: the specification does not resize, and the image is smaller than the crop.
+    """
+    if spec.size is None:
+        return image
+    width, height = image.size
+    if spec.loaded_size is None:
+        if height < spec.size[0] or width < spec.size[1]:
+            raise Unreadable(f"{width}x{height} pixels, smaller than the crop of {spec.size[1]}x{spec.size[0]}")
+        return image
+    rows, columns = spec.loaded_size
+    if (height, width) == (rows, columns):
+        return image
+    if spec.resize == "stretch":
+        scale = min(rows / height, columns / width)
+        return image.resize((columns, rows), _filter(scale, spec))
+    scale = max(rows / height, columns / width)
+    if spec.crop == "centre":
+        return ImageOps.fit(image, (columns, rows), _filter(scale, spec))
+    return image.resize((max(columns, round(width * scale)), max(rows, round(height * scale))), _filter(scale, spec))
+
+
+def _filter(scale: float, spec: ImageSpec) -> Image.Resampling:
+    if not spec.interpolate:
+        return Image.Resampling.NEAREST
+    return Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BILINEAR
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Returns the pixels of a grey or RGB image, uint8 `[C, H, W]`."""
+    array = np.array(image)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Converts exceptions on damaged content to `Unreadable`, and suppresses Pillow's warnings about metadata."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise Unreadable(_too_large("too many pixels")) from error
+        except UnidentifiedImageError as error:
+            raise Unreadable("not an image, or damaged at its start") from error
+        except DAMAGED as error:
+            raise Unreadable(reason_of(error)) from error
+
+
+def _too_large(size: str) -> str:
+    return f"{size}; the maximum is {MAX_PIXELS / 1e6:.0f} million pixels and {MAX_SIDE:,} per side"
