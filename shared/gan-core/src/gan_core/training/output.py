@@ -14,7 +14,7 @@ from gan_core.data import BatchStream, length
 from gan_core.draws import seed_torch
 from gan_core.errors import writing
 from gan_core.play.game import Batch, Game, evaluating
-from gan_core.runs.record import DIAGNOSTICS, EVALUATION
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION
 from gan_core.runs.run import Run
 from gan_core.training.logging import Display, Trackers
 from gan_core.training.saving import finite_figures
