@@ -32,7 +32,7 @@ from gan_core.data import Batch, BatchStream, ImageSpec, Source, Spec, TensorDat
 from gan_core.errors import NonFiniteError
 from gan_core.runs.record import read_run
 from gan_core.runs.run import Run
-from gan_core.runs.symptoms import SYMPTOMS, UNSEEN, look_for_symptoms
+from gan_core.runs.symptoms import SYMPTOMS, find_symptoms
 from gan_image.classifier import learn_classes, recognise
 from gan_image.sources import PointSource
 
@@ -281,7 +281,7 @@ def diagnose(case: str, seed: int) -> dict[str, Any]:
             gan_image.train(system, data=source_of(data), out=path, seed=seed, changes=settings, shown=False)
         except NonFiniteError:  # the doctor shall say so
             ended = True
-        checks = look_for_symptoms(read_run(path))
+        checks = find_symptoms(read_run(path))
         has = dict.fromkeys(SYMPTOMS) | {"finite": True}
         if not ended:
             run = Run.open(path)
@@ -290,7 +290,7 @@ def diagnose(case: str, seed: int) -> dict[str, Any]:
         "has": [symptom for symptom, value in has.items() if value],
         "unknown": [symptom for symptom, value in has.items() if value is None],
         "found": {check.name: check.finding for check in checks if not check.good},
-        "not looked at": [check.name for check in checks if check.good and check.finding.startswith(UNSEEN)],
+        "not looked at": [check.name for check in checks if not check.seen],
         "seconds": round(time.perf_counter() - start, 1),
     }
 

@@ -49,7 +49,7 @@ from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Size
 from gan_core.runs.record import read_run
 from gan_core.runs.run import Run
-from gan_core.runs.symptoms import look_for_symptoms
+from gan_core.runs.symptoms import find_symptoms
 from gan_core.training.diagnostics import SampleDiagnostics
 
 CPU = torch.device("cpu")
@@ -521,9 +521,11 @@ def test_the_doctor_names_the_discriminator_that_wins(tmp_path) -> None:
         shown=False,
         changes={"optimizer.learning_rate": 1e-9},
     )
-    checks = {check.name: check for check in look_for_symptoms(read_run(Run(tmp_path / "run").path))}
+    checks = {check.name: check for check in find_symptoms(read_run(Run(tmp_path / "run").path))}
     assert not checks["discriminator"].good
-    assert checks["discriminator"].finding.startswith("the discriminator `one` recognises every sample, so that")
+    assert checks["discriminator"].finding.startswith(
+        "the discriminator `one` recognises every sample, so the generator"
+    )
     assert "`other`" not in checks["discriminator"].finding
 
 

@@ -55,7 +55,7 @@ def test_settings_that_differ_are_listed_and_others_are_not(make, tmp_path):
 def test_figures_of_one_protocol_stand_side_by_side_and_are_drawn_together(make, tmp_path):
     page = compared(tmp_path, make("a", fid=3.5), make("b", fid=1.25), make("c"))
     assert row(page, "fid") == ["3.5", "1.25", ""]
-    assert "not to be compared" not in page
+    assert "not comparable" not in page
     chart = re.search(r"<h3>evaluation/fid</h3><ul class=\"legend\">(.*?)</ul>", page)[1]
     assert re.sub("<.*?>", " ", chart).split() == ["a", "3.5", "b", "1.25"]
 
@@ -63,9 +63,9 @@ def test_figures_of_one_protocol_stand_side_by_side_and_are_drawn_together(make,
 def test_figures_of_several_protocols_are_marked_and_never_drawn_together(make, tmp_path):
     page = compared(tmp_path, make("a", fid=3.5), make("b", fid=1.25, protocol="bbbb"))
     assert row(page, "fid") == ["3.5 (aaaa)", "1.25 (bbbb)"]
-    assert "Figures with different protocols in brackets are not to be compared." in page
+    assert "Figures with different protocols (in brackets) are not comparable." in page
     assert "<h3>evaluation/fid</h3>" not in page
-    assert "Of several protocols, and so not drawn together: fid." in page
+    assert "Not drawn because the protocols differ: fid." in page
 
 
 def test_losses_and_samples_of_all_runs_are_shown(make, tmp_path):
@@ -90,14 +90,16 @@ def test_what_a_run_says_is_text(make, tmp_path):
 def test_requests_that_make_no_comparison(make, tmp_path):
     run = make("a")
     for folders, words in (
-        ([run], "1 runs are given; a comparison is of 2 to 8"),
-        ([run, tmp_path / "." / "a"], "a run is named twice; name each once"),
+        ([run], "1 runs are given; expected 2 to 8"),
+        ([run, tmp_path / "." / "a"], "a run is given twice; give each once"),
     ):
         with pytest.raises(InputError, match=re.escape(words)):
             write_comparison(folders, tmp_path / "page.html")
     with pytest.raises(InputError, match="is a folder"):
         write_comparison([run, make("b")], tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError):
+    with pytest.raises(
+        CheckpointError, match=r"empty: not a run folder \(it has no recipe\.yaml, log, samples or checkpoints\)"
+    ):
         write_comparison([run, tmp_path / "empty"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import Game, GradientPenalty, Phase, Player, ReplayPool, TwoPlayerGame, draws, resume, train
-from gan_core.distributed import GlobalBatchNorm, Processes, rows_of_all
+from gan_core.distributed import GlobalBatchNorm, Processes, rows_of_all, share_batch_statistics
 from gan_core.errors import NonFiniteError, RecipeError
 from gan_core.models.checkpoint import read_checkpoint, read_tensors, write_tensors
 from gan_core.play.objectives import non_saturating, wasserstein
@@ -170,7 +170,8 @@ def play(folder: Path, name: str, game: Game | None = None, **more: Any) -> tupl
     make, data, settings = SCENARIOS[name.split("-")[0]]
     game = game or build(make)
     changes = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05} | settings.get("changes", {})
-    fixed = {"steps": 20, "batch_size": 16, "log_every": 5, "ema": 0.9, "device": "cpu", "show": 16}
+    fixed = {"steps": 20, "batch_size": 16, "log_every": 5, "ema": 0.9, "show": 16}
+    fixed["device"] = "auto" if "RANK" in os.environ else "cpu"  # two processes use the default device
     run = train(game, data=data, out=folder / name, shown=False, **fixed | settings | more | {"changes": changes})
     return game, run
 
@@ -184,7 +185,14 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     )
 
 
-# What both processes do.
+def batch_norms() -> nn.Sequential:
+    """Layers without parameters or running statistics, and with cumulative running statistics."""
+    return nn.Sequential(
+        nn.BatchNorm1d(3, affine=False, track_running_stats=False), nn.BatchNorm1d(3, affine=False, momentum=None)
+    )
+
+
+# The work of both processes.
 
 
 def both(folder: Path) -> None:
@@ -207,18 +215,20 @@ def both(folder: Path) -> None:
         play(folder, "wgan_gp-odd", batch_size=15)
     except RecipeError as error:
         seen["odd"] = str(error)
-    norm = GlobalBatchNorm(3, affine=False, track_running_stats=False)
     rows = torch.arange(12.0).view(4, 3)[2 * rank : 2 * rank + 2]
-    seen["normal"] = norm(rows).tolist()
+    cumulative = batch_norms()
+    share_batch_statistics(cumulative)
+    seen["normal"] = [cumulative(rows), cumulative(rows.square())][0].tolist()
+    seen["cumulative"] = [tensor.tolist() for tensor in cumulative.state_dict().values()]
     everyone, mine = rows_of_all(rows)
     seen["everyone"], seen["mine"] = everyone.tolist(), everyone[mine].tolist()
-    processes = Processes("cpu")
+    processes = Processes("auto")
     seen["highest"] = processes.highest(rank * 7)
     seen["mean"] = processes.mean(torch.tensor([float(rank), 1.0])).tolist()
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
 
 
-# What they did.
+# The results of both processes.
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +245,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-6000:]
     return folder
@@ -299,10 +313,13 @@ def test_a_batch_that_two_cannot_share_is_refused(seen: list[dict[str, Any]]) ->
         assert process["odd"] == "a batch size of 15 is not divisible by 2 (processes × parts)"
 
 
-def test_statistics_are_those_of_all_rows(seen: list[dict[str, Any]]) -> None:
-    whole = nn.BatchNorm1d(3, affine=False, track_running_stats=False)(torch.arange(12.0).view(4, 3))
+def test_statistics_are_over_the_rows_of_all_processes(seen: list[dict[str, Any]]) -> None:
+    alone, rows = batch_norms(), torch.arange(12.0).view(4, 3)
+    whole, _ = alone(rows), alone(rows.square())
     assert_close(torch.tensor(seen[0]["normal"] + seen[1]["normal"]), whole)
     for process in seen:
+        for ours, theirs in zip(process["cumulative"], alone.state_dict().values(), strict=True):
+            assert_close(torch.tensor(ours), theirs, check_dtype=False)
         assert process["everyone"] == torch.arange(12.0).view(4, 3).tolist()
         assert (process["highest"], process["mean"]) == (7, [0.5, 1.0])
     assert seen[0]["mine"] + seen[1]["mine"] == seen[0]["everyone"]
@@ -325,6 +342,20 @@ def test_in_evaluation_shared_statistics_are_torch_s_own() -> None:
         shared.load_state_dict(own.state_dict())
         rows = torch.randn(5, 2)
         assert torch.equal(shared(rows), own(rows))
+
+
+def test_shared_statistics_keep_names_tensors_and_shared_layers() -> None:
+    norm = nn.BatchNorm2d(2, eps=1e-3, momentum=0.3)
+    network = nn.ModuleDict({"one": nn.Sequential(nn.Conv2d(1, 2, 1), norm), "other": norm}).eval()
+    before = network.state_dict(keep_vars=True)
+    share_batch_statistics(network)
+    after = network.state_dict(keep_vars=True)
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+    shared = network["other"]
+    assert type(shared) is GlobalBatchNorm
+    assert network["one"][1] is shared
+    assert (shared.eps, shared.momentum, shared.training) == (1e-3, 0.3, False)
 
 
 def test_a_device_that_this_machine_lacks_is_refused() -> None:

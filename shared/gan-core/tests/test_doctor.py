@@ -29,7 +29,7 @@ def test_a_healthy_run_has_nothing_wrong(run):
     assert found["recipe"] == "plain (small), 3 steps"
     assert found["checkpoints"] == "the newest, of step 3, is whole"
     assert found["log"].startswith("3 lines until step 3, ")
-    assert found["collapse"] == "not looked at: 3 steps are too few to tell"
+    assert found["collapse"] == "not checked: the run has 3 steps; at least 100 are needed"
 
 
 def test_a_damaged_checkpoint_is_named_with_where_resume_goes_on(run):
@@ -55,7 +55,7 @@ def test_a_generator_that_has_collapsed_is_found(toy, tmp_path):
     game.generator.out.bias.data = torch.tensor([1.0, -1.0])
     changes = {"optimizer.learning_rate": 1e-9}
     run = toy.train(game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes=changes)
-    assert "two samples differ 0.00 times as much as two of the data" in findings(run, good=False)["collapse"]
+    assert "distance between samples 0.00× that of the data" in findings(run, good=False)["collapse"]
 
 
 def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, tmp_path):
@@ -71,8 +71,8 @@ def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, t
     training, _ = hold_out(sys.modules["gan_toy.data"].load_cloud().fit(Spec()), 0.25)
     known = torch.stack([training[index]["points"] for index in range(len(training))])
     game = TwoPlayerGame(toy.create("plain").generator, Remembering(known))
-    run = toy.train(game, data="cloud", out=tmp_path / "run", shown=False, changes={"data.held_out": 0.25})
-    assert "one held out 100% of the time" in findings(run, good=False)["memory"]
+    run = toy.train(game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes={"data.held_out": 0.25})
+    assert "scored as more real than held-out items 100% of the time" in findings(run, good=False)["memory"]
 
 
 def test_a_broken_recipe_is_a_finding_and_no_crash(run):

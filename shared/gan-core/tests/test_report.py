@@ -16,7 +16,8 @@ import pytest
 from gan_core.errors import CheckpointError, GanError
 from gan_core.runs import record
 from gan_core.runs.chart import BUCKETS
-from gan_core.runs.record import choose, parse_entry, read_run
+from gan_core.runs.lines import parse_line
+from gan_core.runs.record import choose, entry_of, read_run
 from gan_core.runs.report import series, write_report
 
 RECIPE = "domain: image\nsystem: {system}\npreset: small\ndata:\n  source: digits\ntrain:\n  steps: {steps}\n"
@@ -161,21 +162,21 @@ def test_a_line_cut_off_by_a_kill_is_skipped(run):
         file.write('{"step": 300, "generator/adv')
     record = read_run(run)
     assert [line.step for line in record.training] == [100, 200]
-    assert record.skipped_lines == 1
-    assert "could not be read: 1." in page(run).words
+    assert record.damaged_lines == 1
+    assert "Damaged lines of the log: 1." in page(run).words
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]", b"3", b"{}", b'{"step": "x"}', b'{"step": -1}', b"[" * 50_000, b"\xff", b"null"]
+    "line",
+    [b"", b"[]", b"3", b"{}", b'{"step": "x"}', b'{"step": -1}', b"[" * 50_000, b"\xff", b"null", b'{"step": 1e999}'],
 )
-def test_what_is_no_entry_is_none(line):
-    assert parse_entry(line) is None
+def test_a_damaged_line_is_none(line):
+    assert parse_line(line) is None
 
 
 def test_values_that_were_not_finite_are_known_and_others_than_numbers_are_not():
-    values = parse_entry(
-        b'{"step": 1, "a": NaN, "b": -Infinity, "c": null, "d": "nan", "e": 1e31, "f": "x", "g": true}'
-    ).values
+    source = b'{"step": 1, "a": NaN, "b": -Infinity, "c": null, "d": "nan", "e": 1e31, "f": "x", "g": true}'
+    values = entry_of(parse_line(source)).values
     assert sorted(values) == ["a", "b", "c", "d", "e"]
     assert all(math.isnan(value) for value in values.values())
 
@@ -185,7 +186,7 @@ def test_a_value_that_is_not_finite_is_a_cross_and_a_gap(run):
     write_log(run, *(entry(step, **{"generator/adversarial": loss}) for step, loss in enumerate(losses, 1)))
     found = page(run)
     assert len(found.find("text", "cross")) == 1
-    assert "Not finite (×): 1 of 5 values." in found.words
+    assert "1 of 5 values are not finite (×)." in found.words
     assert found.find("path", "line")[0]["d"].count("M") == 2
     assert "nan" not in found.find("path", "line")[0]["d"]
 
@@ -200,7 +201,7 @@ def test_a_run_that_was_rolled_back_says_so_until_it_has_gone_past_it(run):
     (run / "rollbacks.jsonl").write_text(json.dumps(event) + "\n")
     found = page(run)
     assert "Rolled back to step 200" in found.words
-    assert "by step 260 generator/adversarial is nan; the run was rolled back to step 200; try " in found.words
+    assert "at step 260, generator/adversarial is nan; the run was rolled back to step 200; try " in found.words
     write_log(run, entry(100), entry(300))
     assert "Rolled back" not in page(run).words
 
@@ -211,9 +212,9 @@ def test_the_doctor_s_findings_are_in_the_page_what_is_wrong_first(run):
     ]
     write_log(run, entry(100), entry(200), *watched)
     words = page(run).words
-    findings = words[words.index("What the doctor finds") : words.index("Losses and speed")]
-    assert findings.index("the generator has collapsed: ") < findings.index("every value that was logged is finite")
-    assert "memory: not looked at: no data were held out" in findings
+    findings = words[words.index("Diagnosis") : words.index("Losses and speed")]
+    assert findings.index("the generator has collapsed: ") < findings.index("all logged values are finite")
+    assert "memory: not checked: no data were held out" in findings
     assert "Last values: nearest 0.9, spread 0.05" in page(run).source
     assert "0.05" not in words[words.index("Losses and speed") :]  # they are no losses
 
@@ -265,11 +266,11 @@ def test_a_log_larger_than_the_limit_is_read_in_strides(run, monkeypatch):
     write_log(run, *(entry(step) for step in range(100)))
     monkeypatch.setattr(record, "MAX_LOG", (run / "log.jsonl").stat().st_size // 2)
     assert [line.step for line in read_run(run).training] == list(range(0, 100, 3))
-    assert "The log is so long that one in 3 of its lines was read." in page(run).words
+    assert "The log is large: one in 3 of its lines was read." in page(run).words
 
 
 def test_a_log_that_is_read_whole_says_nothing_of_strides(run):
-    assert "The log is so long" not in page(run).words
+    assert "The log is large" not in page(run).words
 
 
 def test_steps_that_a_resumed_run_repeats_count_once(run):
@@ -299,7 +300,7 @@ def test_steps_that_are_not_shown_are_counted(run):
     for step in range(1, 51):
         (run / f"samples/{step:08}.png").write_bytes(png(step))
     found = page(run)
-    assert "12 of the 52 steps" in found.words
+    assert "12 of 52 steps" in found.words
     assert len(found.images) == 14
 
 
@@ -361,9 +362,9 @@ def test_a_recipe_that_would_grow_without_bound_does_not(run):
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("log.jsonl", "Nothing was logged yet."),
-        ("recipe.yaml", "There is no recipe.yaml"),
-        ("samples/real.png", "The run kept no real samples"),
+        ("log.jsonl", "Nothing has been logged yet."),
+        ("recipe.yaml", "The run has no recipe.yaml."),
+        ("samples/real.png", "The run has no real samples"),
     ],
 )
 def test_what_a_run_lacks_is_said(run, missing, sentence):
@@ -374,7 +375,7 @@ def test_what_a_run_lacks_is_said(run, missing, sentence):
 def test_a_run_that_has_not_started_has_a_report(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(system="dcgan", steps=200))
     words = page(tmp_path).words
-    for sentence in ("Not started", "0 of 200", "There are no samples yet.", "Nothing was logged yet."):
+    for sentence in ("Not started", "0 of 200", "There are no samples yet.", "Nothing has been logged yet."):
         assert sentence in words
     assert "resume" not in words
 
@@ -399,7 +400,7 @@ def test_commands_are_quoted_for_the_shell(run):
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path, name):
     folder = tmp_path / name
-    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))}: not a run folder \(no recipe\.yaml\)"):
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))}: not a run folder \(it has no recipe\.yaml"):
         write_report(folder)
     assert list(tmp_path.iterdir()) == []
 

@@ -90,6 +90,18 @@ def test_a_log_that_cannot_be_written_is_one_line(run):
     assert str(error.value) == f"{run.log_file}: cannot be written (Is a directory); choose another place"
 
 
+def test_damaged_lines_anywhere_are_skipped_and_a_rewind_removes_them(run):
+    damaged = b'[]\n{"step": 2, "gene\n\xff\xfe\x00\n3\n{"phase": "a"}\n{"step": "soon"}\n{"step": 2, "phase": []}\n'
+    run.log_file.write_bytes(damaged + json.dumps(line(1)).encode() + b"\n" + damaged)
+    run.append_log(line(3))
+    run.append_log({"step": 3, "phase": "evaluation", "evaluation/fid": 1.0})
+    assert [each["step"] for each in run.log()] == [2, 1, 2, 3]
+    assert [each["step"] for each in run.evaluations()] == [3]
+    run.rewind(3, log_every=3, sample_every=None, evaluate_every=3)
+    assert len(run.log_file.read_text().splitlines()) == 5
+    assert [each["step"] for each in run.log()] == [2, 1, 2, 3]
+
+
 # --- samples and checkpoints
 
 

@@ -14,9 +14,9 @@ import yaml
 
 from gan_core.play.regularizers import REGULARIZERS
 from gan_core.recipe import parse, parse_value
+from gan_core.runs.lines import DIAGNOSTICS
 from gan_core.runs.record import read_run
-from gan_core.runs.run import DIAGNOSTICS
-from gan_core.runs.symptoms import ENOUGH, SYMPTOMS, look_for_symptoms
+from gan_core.runs.symptoms import ENOUGH_STEPS, SYMPTOMS, find_symptoms
 
 HEALTHY = {
     "discriminator/adversarial": 1.2,
@@ -68,7 +68,7 @@ class Made:
         return self
 
     def checks(self, *, good: bool) -> dict[str, str]:
-        return {check.name: check.finding for check in look_for_symptoms(read_run(self.folder)) if check.good is good}
+        return {check.name: check.finding for check in find_symptoms(read_run(self.folder)) if check.good is good}
 
     @property
     def wrong(self) -> dict[str, str]:
@@ -83,12 +83,12 @@ def made(tmp_path: Path) -> Made:
 def test_a_healthy_run_has_no_symptom_and_says_what_was_seen(made):
     assert made.wrong == {}
     assert made.checks(good=True) == {
-        "finite": "every value that was logged is finite",
-        "collapse": "two samples differ 0.80 times as much as two of the data, and the most alike 0.90 times",
-        "discriminator": "its loss is 0.87 times what guessing costs, with logits of 0.5 for real and -0.4 for fake",
-        "memory": "it finds an item that it is trained on more real than one held out 52% of the time",
-        "gradients": "norms at the end: discriminator's 2, generator's 1",
-        "oscillation": "the loss of the discriminator goes 0 times from far below guessing to far above or back",
+        "finite": "all logged values are finite",
+        "collapse": "distance between samples 0.80× that of the data, nearest-neighbour distance 0.90×",
+        "discriminator": "loss 0.87× that of guessing, mean logits 0.5 (real) and -0.4 (fake)",
+        "memory": "training items are scored as more real than held-out items 52% of the time",
+        "gradients": "gradient norms at the end: discriminator 2, generator 1",
+        "oscillation": "the loss of the discriminator swung 0 times between far below and far above guessing",
     }
 
 
@@ -98,34 +98,34 @@ def test_a_healthy_run_has_no_symptom_and_says_what_was_seen(made):
 def test_a_run_that_was_rolled_back_is_found_until_it_has_gone_past_it(made):
     made.write(50).roll_back(610, 500)
     assert made.wrong["finite"] == (
-        "by step 610 generator/adversarial is nan; the run was rolled back to step 500; try "
-        "`optimizer.learning_rate=0.001`, half of now, `optimizer.clip_norm=1`, or "
+        "at step 610, generator/adversarial is nan; the run was rolled back to step 500; try "
+        "`optimizer.learning_rate=0.001` (half the current value), `optimizer.clip_norm=1`, or "
         "`regularizers.gradient_penalty.weight=1`"
     )
     made.write(62)
-    assert made.checks(good=True)["finite"].endswith("; the run was rolled back, and has gone past it since")
+    assert made.checks(good=True)["finite"].endswith("; the run was rolled back and has since passed that step")
 
 
 def test_what_grew_before_a_rollback_is_said(made):
     grown = [{"step": 510 + 10 * n, "phase": "x", "d/loss": 1.0, "g/loss": 2.0 * 50**n} for n in range(3)]
-    assert "(before it, g/loss had gone from 2 to 5e+03)" in made.write(50).roll_back(610, 500, *grown).wrong["finite"]
+    assert "(g/loss had grown from 2 to 5e+03 before)" in made.write(50).roll_back(610, 500, *grown).wrong["finite"]
 
 
 def test_a_run_that_had_nothing_to_go_back_to_says_so(made):
-    assert "; there was nothing to go back to; try " in made.write(5).roll_back(60, None).wrong["finite"]
+    assert "; there was no valid checkpoint; try " in made.write(5).roll_back(60, None).wrong["finite"]
 
 
 def test_a_log_that_ends_not_finite_is_found(made):
     made.write(generator__adversarial=math.nan)
-    assert made.wrong["finite"].startswith("generator/adversarial is no longer finite; try ")
+    assert made.wrong["finite"].startswith("generator/adversarial is not finite; try ")
 
 
 @pytest.mark.parametrize("seen", [{"samples/nearest": 0.1}, {"samples/spread": 0.1}])
 def test_samples_that_are_alike_are_found(made, seen):
     made.write(seen=SEEN | seen)
     assert made.wrong.keys() == {"collapse"}
-    assert made.wrong["collapse"].startswith("the generator has collapsed: two samples differ ")
-    assert "`players.generator.optimizer.learning_rate=0.001`, half of now" in made.wrong["collapse"]
+    assert made.wrong["collapse"].startswith("the generator has collapsed: distance between samples ")
+    assert "`players.generator.optimizer.learning_rate=0.001` (half the current value)" in made.wrong["collapse"]
 
 
 def test_only_the_last_look_counts(made):
@@ -139,11 +139,11 @@ def test_a_discriminator_that_tells_every_sample_or_none_is_found(made):
     made.write(discriminator__of_guessing=1.0)
     assert made.wrong == {}
     made.write(discriminator__of_guessing=0.02)
-    assert made.wrong["discriminator"].startswith(
-        "the discriminator recognises every sample, so that the generator learns"
-    )
+    assert made.wrong["discriminator"].startswith("the discriminator recognises every sample, so the generator learns")
     made.write(discriminator__of_guessing=2.0)
-    assert made.wrong["discriminator"].startswith("the discriminator is fooled, so that the generator learns nothing")
+    assert made.wrong["discriminator"].startswith(
+        "the discriminator is worse than guessing, so the generator learns nothing"
+    )
 
 
 def test_a_weighted_loss_is_judged_by_what_it_is_without_its_weight(made):
@@ -163,15 +163,15 @@ def test_the_discriminator_that_wins_is_found_by_its_name(made):
     made.write(**SEVERAL)
     assert made.wrong == {}
     assert made.checks(good=True)["discriminator"] == (
-        "`image`: its loss is 0.9 times what guessing costs, with logits of 0.5 for real and -0.5 for fake; "
-        "`video`: its loss is 0.9 times what guessing costs, with logits of 0.5 for real and -0.5 for fake"
+        "`image`: loss 0.9× that of guessing, mean logits 0.5 (real) and -0.5 (fake); "
+        "`video`: loss 0.9× that of guessing, mean logits 0.5 (real) and -0.5 (fake)"
     )
     made.write(**SEVERAL | {"discriminator__video__of_guessing": 0.014})
     assert made.wrong.keys() == {"discriminator"}
-    assert made.wrong["discriminator"].startswith("the discriminator `video` recognises every sample, so that")
+    assert made.wrong["discriminator"].startswith("the discriminator `video` recognises every sample, so the")
     made.write(**SEVERAL | {"discriminator__image__of_guessing": lambda n: 1 + math.sin(n)})
     assert made.wrong["oscillation"].startswith(
-        "the players oscillate: the loss of the discriminator `image` goes 23 times"
+        "the players oscillate: the loss of the discriminator `image` swung 23 times"
     )
     made.write(seen=SEEN | {"held_out/image/recognised": 0.5, "held_out/video/recognised": 0.93}, **SEVERAL)
     assert made.wrong["memory"].startswith("the discriminator `video` memorises the data: ")
@@ -179,27 +179,25 @@ def test_the_discriminator_that_wins_is_found_by_its_name(made):
 
 def test_where_guessing_has_no_cost_nothing_is_said_of_winning(made):
     made.write(discriminator__adversarial=-5.0, discriminator__of_guessing=None)
-    assert made.checks(good=True)["discriminator"] == (
-        "not looked at: under this objective its loss has no least value"
-    )
+    assert made.checks(good=True)["discriminator"] == ("not checked: the loss has no minimum under this objective")
     made.write(discriminator__real_logits=None, discriminator__of_guessing=None)
-    assert made.checks(good=True)["discriminator"] == "not looked at: no adversary's loss was logged"
-    assert made.checks(good=True)["oscillation"] == "not looked at: no adversary's loss was logged"
+    assert made.checks(good=True)["discriminator"] == "not checked: no adversary's loss was logged"
+    assert made.checks(good=True)["oscillation"] == "not checked: no adversary's loss was logged"
 
 
 def test_a_discriminator_that_memorises_is_found(made):
     made.write(seen=SEEN | {"held_out/recognised": 0.93})
     assert made.wrong.keys() == {"memory"}
-    assert "more real than one held out 93% of the time (by chance: 50%); try more data, " in made.wrong["memory"]
+    assert "more real than held-out items 93% of the time (chance: 50%); try more data, " in made.wrong["memory"]
     made.write(seen={"samples/nearest": 1.0})
-    assert made.checks(good=True)["memory"] == "not looked at: no data were held out; train with `data.held_out=0.1`"
+    assert made.checks(good=True)["memory"] == "not checked: no data were held out; train with `data.held_out=0.1`"
 
 
 @pytest.mark.parametrize("value", [2e3, -2e3])
 def test_losses_that_run_away_are_found(made, value):
     made.write(generator__adversarial=lambda n: value if n > 50 else 1.0)
     assert made.wrong["gradients"].startswith(
-        f"the players no longer hold each other: generator/adversarial is {value:.3g}; try `optimizer.learning_rate"
+        f"the training diverges: generator/adversarial is {value:.3g}; try `optimizer.learning_rate"
     )
 
 
@@ -217,7 +215,7 @@ def test_gradients_that_explode_or_vanish_are_found(made):
 
 def test_a_loss_that_swings_around_guessing_is_found(made):
     made.write(discriminator__of_guessing=lambda n: 1 + 0.7 * math.sin(n))
-    assert made.wrong["oscillation"].startswith("the players oscillate: the loss of the discriminator goes 23 times")
+    assert made.wrong["oscillation"].startswith("the players oscillate: the loss of the discriminator swung 23 times")
     made.write(discriminator__of_guessing=lambda n: 0.5 + 0.4 * math.sin(n))  # it never falls behind
     assert made.wrong == {}
     made.write(discriminator__of_guessing=lambda n: 1 + 0.1 * math.sin(n))  # nor is that far
@@ -246,10 +244,10 @@ def test_a_loss_of_few_samples_is_averaged_before_it_is_said_to_swing(made):
 
 def test_of_a_training_that_has_only_begun_no_tendency_is_said(made):
     terms = {"discriminator__of_guessing": 0.0, "generator__gradient_norm": lambda n: 10.0**-n}
-    made.write(ENOUGH // 10 - 1, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
+    made.write(ENOUGH_STEPS // 10 - 1, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
     assert made.wrong == {}
-    assert made.checks(good=True)["collapse"] == "not looked at: 90 steps are too few to tell"
-    made.write(ENOUGH // 10, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
+    assert made.checks(good=True)["collapse"] == "not checked: the run has 90 steps; at least 100 are needed"
+    made.write(ENOUGH_STEPS // 10, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
     assert made.wrong.keys() == {"collapse", "discriminator", "gradients"}
 
 
@@ -279,7 +277,7 @@ def test_what_anybody_may_have_written_is_no_crash(made, hostile):
     (made.folder / "recipe.yaml").write_text(
         "optimizer: {learning_rate: [x]}\nobjective: {}\ntrain: {log_every: .inf}\n"
     )
-    assert {check.name for check in look_for_symptoms(read_run(made.folder))} == set(SYMPTOMS)
+    assert {check.name for check in find_symptoms(read_run(made.folder))} == set(SYMPTOMS)
 
 
 def test_an_empty_run_has_no_symptom(made):
@@ -314,7 +312,7 @@ def test_what_is_proposed_are_settings_that_a_training_takes(made, toy, penalty)
 def test_half_of_a_player_s_own_rate_is_proposed(made):
     own = {"players": {"generator": {"optimizer": {"learning_rate": 0.01}}}}
     made.write(recipe=own, seen={"samples/spread": 0.0})
-    assert "`players.generator.optimizer.learning_rate=0.005`, half of now" in made.wrong["collapse"]
+    assert "`players.generator.optimizer.learning_rate=0.005` (half the current value)" in made.wrong["collapse"]
     assert parse(RECIPE | own).players["generator"].optimizer == {"learning_rate": 0.01}
 
 
@@ -325,24 +323,25 @@ def test_where_both_players_have_their_own_rates_both_are_halved(made):
     made.write(recipe={"players": own}, discriminator__adversarial=2e3)
     wrong = made.wrong["gradients"]
     assert (
-        "`players.generator.optimizer.learning_rate=0.002`, half of now with `players.discriminator.optimizer" in wrong
+        "`players.generator.optimizer.learning_rate=0.002` (half the current value) with `players.discriminator"
+        in wrong
     )
     assert "`optimizer.learning_rate" not in wrong.replace(".optimizer.learning_rate", "")
 
 
 def test_a_discriminator_with_many_turns_that_wins_is_given_fewer(made):
     made.write(recipe={"players": {"discriminator": {"turns": 5}}}, discriminator__of_guessing=0.01)
-    assert "`players.discriminator.turns=2`, 5 now" in made.wrong["discriminator"]
+    assert "`players.discriminator.turns=2` (currently 5)" in made.wrong["discriminator"]
 
 
-def test_what_is_not_looked_at_says_why_and_is_not_called_seen(made):
+def test_a_check_without_inputs_says_why_and_is_not_seen(made):
     made.write(count=8)
-    checks = {check.name: check for check in look_for_symptoms(read_run(made.folder))}
-    assert checks["gradients"].finding == "not looked at: 80 steps are too few to tell"
+    checks = {check.name: check for check in find_symptoms(read_run(made.folder))}
+    assert checks["gradients"].finding == "not checked: the run has 80 steps; at least 100 are needed"
     assert checks["finite"].seen
     assert not checks["gradients"].seen
     (made.folder / "log.jsonl").write_text(
         "".join(json.dumps({"step": 100 * (n + 1), "phase": "adversarial"} | HEALTHY) + "\n" for n in range(5))
     )
-    checks = {check.name: check for check in look_for_symptoms(read_run(made.folder))}
-    assert checks["gradients"].finding == "not looked at: the log is too short for it"
+    checks = {check.name: check for check in find_symptoms(read_run(made.folder))}
+    assert checks["gradients"].finding == "not checked: the log is too short"

@@ -25,9 +25,10 @@ from gan_core.play.preset import Preset, check_players, completed, on_meta
 from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
 from gan_core.runs.report import write_report
 from gan_core.runs.run import Run
+from gan_core.training.output import Evaluate, WriteSamples
 from gan_core.training.regime import Regime, regime_of
 from gan_core.training.schedule import lengths
-from gan_core.training.trainer import Evaluate, Trainer, WriteSamples
+from gan_core.training.trainer import Trainer
 
 Where = str | Path | Mapping[str, str | Path]
 """Location of data: a named dataset, a folder, an archive, or a mapping with one of these per part of an item."""

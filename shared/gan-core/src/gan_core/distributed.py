@@ -1,6 +1,6 @@
-"""Several processes that train as one: who they are, and batch statistics over all of them.
+"""Training in several processes: their ranks and devices, and batch statistics over all of them.
 
-accelerate finds the processes that `torchrun` or `accelerate launch` started; each player's loss is wrapped in torch's
+accelerate finds the processes that `torchrun` or `accelerate launch` started. Each player's loss is wrapped in torch's
 DistributedDataParallel (see `gan_core.training.player_state`).
 """
 
@@ -10,77 +10,93 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor, nn
 
 from gan_core.errors import RecipeError
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Layers that get statistics over all processes; subclasses, which may have other rules, do not."""
+
 
 class Processes:
-    """The processes of this training, and this one's place among them.
+    """The processes of a training.
 
     Attributes:
-        count: how many there are.
-        rank: this one's number, from 0.
-        device: this one's.
+        count: number of processes.
+        rank: rank of this process, from 0.
+        device: device of this process.
 
     Args:
-        device: as recipes say it (`auto`, `cpu`, `cuda:1` …).
+        device: device as in recipes: `auto`, `cpu`, `cuda:1` …
 
     Raises:
-        RecipeError: the device is not on this machine.
+        RecipeError: this machine does not have the device.
     """
 
     def __init__(self, device: str):
-        self.state = PartialState(cpu=True) if device == "cpu" else PartialState()
+        # accelerate ignores the other processes of a machine without accelerators unless it is set to the CPU.
+        cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+        self.state = PartialState(cpu=True) if cpu else PartialState()
         self.count, self.rank = self.state.num_processes, self.state.process_index
         if self.count > 1:
             self.device = self.state.device
-        else:  # accelerate's state outlives a training, so that its device may be that of an earlier one
+        else:  # accelerate's state outlives a training and may have the device of an earlier one
             self.device = self.state.default_device if device == "auto" else torch.device(device)
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise RecipeError(f"`train.device` is {device}, which this machine lacks; use auto or cpu") from error
-        self._words: Any = dist.new_group(backend="gloo") if self.count > 1 else None
+        self._gloo: Any = dist.new_group(backend="gloo") if self.count > 1 else None
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def highest(self, number: int) -> int:
-        """The highest of the processes' numbers. Asked on the CPU: no accelerator waits for it."""
-        if self._words is None:
+        """Returns the highest of the processes' numbers; exchanged on the CPU, so that no accelerator waits."""
+        if self._gloo is None:
             return number
         highest = torch.tensor(number)
-        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._words)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._gloo)
         return int(highest)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes of a tensor that each has."""
+        """Returns the mean of a tensor over the processes."""
         if self.count > 1:
             dist.all_reduce(values)
             values = values / self.count
         return values
 
     def wait(self) -> None:
-        """Returns when every process has come here."""
+        """Returns when all processes have called it."""
         self.state.wait_for_everyone()
 
 
-class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation with the statistics of all processes' rows.
+class GlobalBatchNorm(nn.SyncBatchNorm):
+    """Batch normalisation with the statistics of the rows of all processes.
 
-    Torch's own SyncBatchNorm runs on accelerators alone and has no second derivative; this has both.
+    Torch's `SyncBatchNorm` runs only on accelerators and has no second derivative; this one has both.
     """
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass
+    @classmethod
+    def replacing(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> GlobalBatchNorm:
+        """Returns a layer with the settings, parameters and buffers of a batch normalisation."""
+        layer = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        for name, parameter in norm.named_parameters():
+            layer.register_parameter(name, parameter)
+        for name, buffer in norm.named_buffers():
+            layer.register_buffer(name, buffer)
+        return layer.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(input)
+            own = self.running_mean is None or self.running_var is None
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=own, eps=self.eps
+            )
         axes = [axis for axis in range(input.ndim) if axis != 1]
         count = input.numel() // input.shape[1] * dist.get_world_size()
         full = input.to(torch.promote_types(input.dtype, torch.float32))  # bf16 has too few digits for sums
@@ -94,6 +110,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Updates the running statistics; without a momentum, they are means over all batches."""
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
@@ -102,7 +119,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes. Its gradient is the sum of their gradients, and may be differentiated again."""
+    """Sum over the processes. Its gradient is the sum of their gradients and can be differentiated again."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -120,7 +137,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def rows_of_all(rows: Tensor) -> tuple[Tensor, slice]:
-    """The rows of all processes in the order of the global batch, as constants, and which of them are this one's."""
+    """Returns the rows of all processes in the order of the global batch, detached, and the slice of this process."""
     mine = rows.detach().contiguous()
     if not (dist.is_available() and dist.is_initialized()):
         return mine, slice(None)
@@ -130,7 +147,10 @@ def rows_of_all(rows: Tensor) -> tuple[Tensor, slice]:
 
 
 def share_batch_statistics(network: nn.Module) -> None:
-    """Makes every batch normalisation in a network one over all processes; weights and their names stay."""
-    for module in network.modules():
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            module.__class__ = GlobalBatchNorm
+    """Replaces every batch normalisation in a network with one over all processes; names and tensors are kept."""
+    replaced: dict[nn.Module, nn.Module] = {}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(module, BATCH_NORMS) and type(module) in BATCH_NORMS:
+            if module not in replaced:
+                replaced[module] = GlobalBatchNorm.replacing(module)
+            network.set_submodule(name, replaced[module])

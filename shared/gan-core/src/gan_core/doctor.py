@@ -13,7 +13,7 @@ from gan_core.domain import find_domains
 from gan_core.errors import CheckpointError, GanError
 from gan_core.runs.record import read_run
 from gan_core.runs.run import Run
-from gan_core.runs.symptoms import Check, attempt, look_for_symptoms
+from gan_core.runs.symptoms import Check, attempt, find_symptoms
 
 
 def examine_installation() -> list[Check]:
@@ -29,7 +29,7 @@ def examine_run(path: Path) -> list[Check]:
     """
     run = Run.open(path)
     checks = [attempt(name, partial(look, run)) for name, look in LOOKS_AT_A_RUN.items()]
-    return checks + look_for_symptoms(read_run(path))
+    return checks + find_symptoms(read_run(path))
 
 
 def _libraries() -> str:

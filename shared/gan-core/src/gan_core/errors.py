@@ -1,4 +1,4 @@
-"""What can go wrong, as one line each: what was given and where, what was expected, what to do."""
+"""Exceptions. Each message is one line: the value and where it was given, what is valid, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What the system says where a place is right and the disk is not."""
+"""errno values that mean a full or failing disk, rather than a wrong path."""
 
 
 class GanError(Exception):
-    """The work failed; the command line answers with exit status 1."""
+    """Base class of errors: the work failed. The command line exits with status 1."""
 
     exit_status = 1
 
 
 class InputError(GanError):
-    """The request or its input was wrong; the command line answers with exit status 2."""
+    """The request or its input was wrong. The command line exits with status 2."""
 
     exit_status = 2
 
 
 class RecipeError(InputError):
-    """A setting is unknown, out of range, or makes no sense for this system."""
+    """A setting is unknown, out of range, or not supported by the system."""
 
 
 class DataError(InputError):
-    """A data set, a file or a batch is not what the system can read."""
+    """A dataset, a file or a batch cannot be read or does not fit the system."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint, model folder or run is missing, damaged, or of another system."""
+    """A checkpoint, model folder or run is missing, damaged, or belongs to another system."""
 
 
 class MissingDependency(InputError, ImportError):
-    """An optional library is needed for this request; the message names the command that installs it."""
+    """An optional library is missing; the message has the command that installs it."""
 
 
 class NonFiniteError(GanError):
-    """A loss or a weight became infinite or not a number; the message says to which step the run was rolled back."""
+    """A loss or a weight became infinite or NaN; the message has the step to which the run was rolled back."""
 
 
 @contextmanager
 def writing(path: object) -> Iterator[None]:
-    """Within it, what the system says against writing to a place becomes one line that names the place.
+    """Context in which errors of the operating system become one line with the path.
 
     Raises:
-        InputError: nothing can be written there.
-        GanError: the disk is full or broken.
+        InputError: the path cannot be written.
+        GanError: the disk is full or failing.
     """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in FULL:
-            raise GanError(f"{path}: cannot be written ({reason}); make room and try again") from error
+            raise GanError(f"{path}: cannot be written ({reason}); free some space and try again") from error
         raise InputError(f"{path}: cannot be written ({reason}); choose another place") from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str], error: type[GanError] = RecipeError) -> GanError:
-    """The error for a name that is not among the known ones; it shows the nearest, else all of them."""
+    """Returns the error for an unknown name; its message has the most similar known name, or else all of them."""
     choices = sorted(known)
-    start = name[: name.rfind(".") + 1]  # of a dotted key: all would look alike by it
+    start = name[: name.rfind(".") + 1]  # shared start of dotted keys, which would make all of them similar
     ends = {choice.removeprefix(start): choice for choice in choices}
     near = get_close_matches(name.removeprefix(start), ends, n=1, cutoff=0.6)
     if near:

@@ -1,1 +1,1 @@
-"""A run folder, read and shown: log, report, charts, comparison and symptoms. Loads no torch."""
+"""Run folders: log, report, charts, comparison of runs, and symptoms of failing trainings. Loads no torch."""

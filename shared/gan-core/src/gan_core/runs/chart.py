@@ -1,4 +1,4 @@
-"""Lines over steps as SVG that needs nothing but a style sheet: `chart` draws any number of them with their axes."""
+"""Charts of values over steps, as SVG that needs only a style sheet."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from statistics import median
 
 from gan_core.media.layout import round_step, ticks
 
-COLOURS = 8  # lines in one chart: as many as the style sheet has colours
-BUCKETS = 240  # points of a line: one in about four pixels
-MAX_PHASES = 24  # of which the beginnings are marked
+COLOURS = 8
+"""Maximum number of lines in a chart: the number of colours in the style sheet."""
+BUCKETS = 240
+"""Maximum number of points in a line, about one for every four pixels."""
+MAX_PHASES = 24
+"""Maximum number of phases for which their starts are marked."""
 
-Points = Sequence[tuple[int, float, int]]  # step, value, index of the phase
+Points = Sequence[tuple[int, float, int]]
+"""Points of a line: step, value and index of the phase."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,16 @@ class Axis:
     high: float
 
     def at(self, value: float) -> float:
-        """Where the value lies, in percent of the axis; little beyond its ends, however far the value is."""
+        """Returns a value's position in percent of the axis, limited to [-50, 150]."""
         return min(max(100 * (value - self.low) / (self.high - self.low), -50.0), 150.0)
 
     def ticks(self, count: int) -> list[float]:
-        """Round values on the axis, about `count` at most."""
+        """Returns round values on the axis, at most about `count`."""
         return ticks(self.low, self.high, round_step((self.high - self.low) / count))
 
 
 def value_axis(values: Sequence[float], *, from_zero: bool = False) -> tuple[Axis, int]:
-    """The range that shows the values, and how many lie beyond it: few that would squeeze the others flat."""
+    """Returns an axis for the values, and the number of values beyond it: few outliers that would flatten the rest."""
     values = sorted(value for value in values if math.isfinite(value)) or [0.0]
     low, high, rim = values[0], values[-1], len(values) // 100
     if rim and high - low > 2 * (values[-1 - rim] - values[rim]):
@@ -47,7 +51,7 @@ def value_axis(values: Sequence[float], *, from_zero: bool = False) -> tuple[Axi
 
 
 def curve(points: Points, colour: int, x: Axis, y: Axis) -> str:
-    """Points as SVG: medians of neighbours, a band over their range, × for values that were not finite."""
+    """Returns a line as SVG: medians of neighbouring points, a band over their range, × for non-finite values."""
     groups: dict[tuple[int, int], list[float]] = {}
     for step, value, phase in points:
         groups.setdefault((phase, round(x.at(step) * BUCKETS / 100)), []).append(value)
@@ -74,7 +78,7 @@ def curve(points: Points, colour: int, x: Axis, y: Axis) -> str:
 
 
 def grid(x: Axis, y: Axis) -> str:
-    """Ticks of both axes as SVG."""
+    """Returns the ticks of both axes as SVG."""
     up = [(f"{100 - y.at(tick):.2f}%", compact(tick)) for tick in y.ticks(7)]
     across = [(f"{x.at(tick):.2f}%", compact(tick)) for tick in x.ticks(5)]
     return "".join(
@@ -84,7 +88,7 @@ def grid(x: Axis, y: Axis) -> str:
 
 
 def boundaries(x: Axis, starts: Sequence[int]) -> str:
-    """Where each phase begins as SVG: a line, and its number unless the next one is too near."""
+    """Returns marks at the start of each phase as SVG: a line, and its number unless the next one is too close."""
     if not 1 < len(starts) <= MAX_PHASES:
         return ""
     places = [x.at(step) for step in starts]
@@ -98,23 +102,23 @@ def boundaries(x: Axis, starts: Sequence[int]) -> str:
 def chart(
     title: str, terms: Mapping[str, Points], last: int, *, starts: Sequence[int] = (), from_zero: bool = False
 ) -> str:
-    """Lines over steps 0 to `last`, by label: SVG that fills any width, a legend, and a note on what it leaves out.
+    """Returns a chart of lines over the steps from 0 to `last`: SVG of any width, a legend, and notes.
 
     Args:
-        title: over it.
-        terms: points of each line by its label; at most `COLOURS` lines.
+        title: title of the chart.
+        terms: points of each line, by label; at most `COLOURS` lines.
         last: step at the right end.
-        starts: steps at which phases begin.
-        from_zero: whether the values' axis begins at zero.
+        starts: steps at which phases start.
+        from_zero: whether the vertical axis includes zero.
     """
     values = [value for points in terms.values() for _, value, _ in points]
     finals = {term: compact(points[-1][1]) for term, points in terms.items()}
     x, (y, beyond) = Axis(0, max(last, 1)), value_axis(values, from_zero=from_zero)
     lost = sum(not math.isfinite(value) for value in values)
     notes = [
-        f"Beyond the axis (1st to 99th percentile): {beyond} of {len(values)} values. " * (beyond > 0),
-        f"Not finite (×): {lost} of {len(values)} values. " * (lost > 0),
-        "Lines are medians of neighbouring steps, bands their range." * (max(map(len, terms.values())) > BUCKETS),
+        f"{beyond} of {len(values)} values are beyond the axis (1st to 99th percentile). " * (beyond > 0),
+        f"{lost} of {len(values)} values are not finite (×). " * (lost > 0),
+        "Lines show medians of neighbouring steps, bands their range." * (max(map(len, terms.values())) > BUCKETS),
     ]
     legend = "".join(
         f'<li><svg class="c{colour}" aria-hidden="true"><line class="line" x2="100%" y1="50%" y2="50%"/></svg>'
@@ -132,12 +136,12 @@ def chart(
 
 
 def text(value: str, limit: int = 160) -> str:
-    """Untrusted text as HTML, cut to `limit` characters."""
+    """Returns untrusted text as HTML, cut to `limit` characters."""
     return html.escape(value if len(value) <= limit else f"{value[: limit - 1]}…")
 
 
 def compact(value: float) -> str:
-    """A number in few characters: 0.7123, 1.2k, 30M."""
+    """Formats a number with four significant digits: 0.7123, 1.2k, 30M."""
     for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if unit <= abs(value) < 1e12:
             return f"{value / unit:.4g}{suffix}"

@@ -1,6 +1,6 @@
-"""Several runs as one web page: what differs between their recipes, their samples, figures and curves side by side.
+"""A comparison of several runs on one web page: differences of their recipes, samples, figures and curves.
 
-It is made of `gan_core.runs.report`'s parts, with the same bounds on what is read, and the same security policy.
+It uses the parts of `gan_core.runs.report`, with the same limits and the same security policy.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from gan_core.runs.record import REAL, RunRecord, read_run
 from gan_core.runs.report import MAX_CHARTS, figure, note, section, series, state, write_page
 
 MAX_DIFFERENCES = 40
-"""Settings that differ, of which a row is shown."""
+"""Maximum number of differing settings that are shown."""
 
 Runs = Mapping[str, RunRecord]
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Writes one page about several runs, and returns its path.
+    """Writes a page that compares several runs and returns its path.
 
     Raises:
-        InputError: there are fewer than two runs, more than a chart has colours, or one twice; or `out` is a folder.
-        CheckpointError: one is no run.
+        InputError: fewer than two runs are given, more than a chart has colours, or one twice; or `out` is a folder.
+        CheckpointError: a folder is not a run.
         GanError: the page could not be written.
     """
     if not 2 <= len(folders) <= COLOURS:
-        raise InputError(f"{len(folders)} runs are given; a comparison is of 2 to {COLOURS}")
+        raise InputError(f"{len(folders)} runs are given; expected 2 to {COLOURS}")
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError("a run is named twice; name each once")
+        raise InputError("a run is given twice; give each once")
     if out.is_dir():
-        raise InputError(f"{out}: is a folder; name the page, for instance --out comparison.html")
+        raise InputError(f"{out}: is a folder; give the name of a file, such as `--out comparison.html`")
     runs = dict(zip(names(folders), map(read_run, folders), strict=True))
     header = f'<p class="eyebrow">Comparison</p>\n<h1>{len(runs)} runs</h1>\n'
     sections = "".join(part(runs) for part in (overview, differences, samples, figures, curves))
@@ -44,7 +44,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """A short name of each: its last folders, as many as tell all apart."""
+    """Returns short distinct names: the last parts of each path."""
     parts = [folder.resolve().parts for folder in folders]
     depth = next(
         depth for depth in range(1, max(map(len, parts)) + 1) if len({p[-depth:] for p in parts}) == len(parts)
@@ -53,7 +53,7 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 
 def table(head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:
-    """Cells that are HTML already, a head over the columns and one before each row."""
+    """Returns a table of HTML cells, with a header for each column and each row."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join(
         f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for name, cells in rows
@@ -62,7 +62,7 @@ def table(head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]]) -> str
 
 
 def overview(runs: Runs) -> str:
-    """Each run: its system, data, how far it is, how fast."""
+    """Returns the section with the system, data, state and speed of each run."""
 
     def cells(run: RunRecord) -> list[str]:
         speeds = [entry.values.get("samples_per_second", math.nan) for entry in run.training]
@@ -82,19 +82,19 @@ def overview(runs: Runs) -> str:
 
 
 def differences(runs: Runs) -> str:
-    """The settings that are not the same in all, by dotted key."""
+    """Returns the section with the settings that differ, by dotted key."""
     flat = [dict(flattened(run.recipe)) for run in runs.values()]
     keys = [key for key in dict.fromkeys(key for each in flat for key in each) if len({e.get(key) for e in flat}) > 1]
     rows = ((text(key), (text(each.get(key, "–"), 60) for each in flat)) for key in keys[:MAX_DIFFERENCES])
     return section(
         "Settings that differ",
         table(["Setting", *map(text, runs)], rows) if keys else note("The recipes are the same."),
-        note(f"Settings left out: {len(keys) - MAX_DIFFERENCES}." if len(keys) > MAX_DIFFERENCES else ""),
+        note(f"{len(keys) - MAX_DIFFERENCES} more settings are not shown." if len(keys) > MAX_DIFFERENCES else ""),
     )
 
 
 def flattened(settings: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """The scalars of a recipe by dotted key."""
+    """Yields the scalars of a recipe by dotted key."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             yield from flattened(value, f"{prefix}.{key}" if prefix else str(key))
@@ -105,7 +105,7 @@ def flattened(settings: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
 
 
 def samples(runs: Runs) -> str:
-    """The last generated samples of each."""
+    """Returns the section with the last generated samples of each run."""
     shown = []
     for name, run in runs.items():
         last = max(run.frames, default=REAL)
@@ -115,12 +115,12 @@ def samples(runs: Runs) -> str:
     return section(
         "Samples",
         f'<div class="pair">{"".join(shown)}</div>' if shown else "",
-        note(f"Without samples yet: {text(', '.join(missing))}." if missing else ""),
+        note(f"No samples yet: {text(', '.join(missing))}." if missing else ""),
     )
 
 
 def figures(runs: Runs) -> str:
-    """The last figures of each; those that another protocol gave are marked, as they cannot be compared."""
+    """Returns the section with the last figures of each run; those of different protocols are marked."""
     last = {name: run.evaluations[-1] for name, run in runs.items() if run.evaluations}
     keys = dict.fromkeys(key for entry in last.values() for key in entry.values if key.startswith("evaluation/"))
     rows, marked = [], False
@@ -136,13 +136,16 @@ def figures(runs: Runs) -> str:
             cells.append(value + mark * several)
         rows.append((text(measure), cells))
     if not rows:
-        return section("Figures", note("None of the runs was evaluated; set `train.evaluate_every`."))
-    warning = "Figures with different protocols in brackets are not to be compared." if marked else ""
+        return section("Figures", note("No run has evaluations; set `train.evaluate_every`."))
+    warning = "Figures with different protocols (in brackets) are not comparable." if marked else ""
     return section("Figures", table(["Figure", *map(text, runs)], rows), note(warning))
 
 
 def curves(runs: Runs) -> str:
-    """A chart of every figure and loss that is logged, a line a run; figures of several protocols have none."""
+    """Returns the section with a chart of each figure and loss, with a line per run.
+
+    Figures with different protocols are not drawn together.
+    """
     charts: list[str] = []
     left_out: list[str] = []
     for kind in ("evaluations", "training"):
@@ -159,6 +162,6 @@ def curves(runs: Runs) -> str:
     return section(
         "Curves",
         f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>',
-        note(f"Charts left out: {len(charts) - MAX_CHARTS}." if len(charts) > MAX_CHARTS else ""),
-        note(f"Of several protocols, and so not drawn together: {text(', '.join(left_out))}." if left_out else ""),
+        note(f"{len(charts) - MAX_CHARTS} more charts are not shown." if len(charts) > MAX_CHARTS else ""),
+        note(f"Not drawn because the protocols differ: {text(', '.join(left_out))}." if left_out else ""),
     )

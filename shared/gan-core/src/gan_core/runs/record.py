@@ -1,4 +1,4 @@
-"""What a run folder holds, read leniently.
+"""The content of a run folder for reports and the doctor, read as far as it can be.
 
 Everything on disk is untrusted: sizes are bounded, and links that leave the folder are not followed.
 """
@@ -17,18 +17,28 @@ from typing import Any
 import yaml
 
 from gan_core.errors import CheckpointError
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, Lines, parse_line
 
-EVALUATION, DIAGNOSTICS = "evaluation", "diagnostics"
-"""Values of `phase` in lines of the log for evaluations and for diagnostics of samples."""
-
-LOST_LINES = 20
-"""Maximum number of log lines kept in the record of a rollback."""
-MAX_FRAMES, MAX_MEDIA, MAX_LISTED = 12, 4, 20_000  # steps shown, files of each; files in a folder
-MAX_FILE, MAX_EMBEDDED, MAX_LINE, MAX_RECIPE = 4 << 20, 16 << 20, 1 << 16, 1 << 18  # bytes
-MAX_LOG = 32 << 20  # bytes; of a log of n times that size, every nth line is read
-MAX_TEXT = 4_000  # characters
-LARGEST = 1e30  # a loss beyond it is as lost as an infinite one
-REAL = -1  # stands for the step of real samples
+MAX_FRAMES, MAX_MEDIA = 12, 4
+"""Maximum numbers of steps whose samples are shown, and of files per step."""
+MAX_LISTED = 20_000
+"""Maximum number of files that are listed in a folder."""
+MAX_FILE, MAX_EMBEDDED = 4 << 20, 16 << 20
+"""Maximum sizes of an embedded file and of all of them together, in bytes."""
+MAX_RECIPE = 1 << 18
+"""Maximum number of bytes read of a recipe."""
+MAX_LOG = 32 << 20
+"""Size of a log up to which all lines are read, in bytes; of a log of n times this size, every nth line is read."""
+MAX_TEXT = 4_000
+"""Maximum length of a text, in characters."""
+LARGEST = 1e30
+"""Absolute value from which a logged number counts as not finite."""
+GROWTH = 10
+"""Factor from which a value that grew before a rollback is reported."""
+TRAINING = "training"
+"""Key of the lines of the log from the training."""
+REAL = -1
+"""Key of the real samples, in place of a step."""
 IMAGES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 SOUNDS = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac"}
 MIME = IMAGES | SOUNDS | {".mp4": "video/mp4", ".webm": "video/webm", ".txt": "text/plain"}
@@ -36,27 +46,41 @@ MIME = IMAGES | SOUNDS | {".mp4": "video/mp4", ".webm": "video/webm", ".txt": "t
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the log; a value that was not finite, or beyond `LARGEST`, is NaN."""
+    """A line of the log.
+
+    Attributes:
+        step: completed steps.
+        phase: name of the phase, or `EVALUATION` or `DIAGNOSTICS`.
+        values: logged values by name; NaN if a value was not finite or beyond `LARGEST`.
+        protocols: protocol ids of an evaluation's figures, by figure.
+    """
 
     step: int
     phase: str
     values: Mapping[str, float]
-    protocols: Mapping[str, str]  # of an evaluation's figures, by figure
+    protocols: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """What was not finite, by which step, and to which step the run was rolled back; None where there was none."""
+    """A rollback of the run.
+
+    Attributes:
+        step: step at which a value was not finite.
+        to: step to which the run was rolled back; None if there was no valid checkpoint.
+        what: description of the values that were not finite.
+        growth: phrase about the value that had grown most before; empty if none had grown much.
+    """
 
     step: int
     to: int | None
     what: str
-    growth: str  # what had grown most before, in words
+    growth: str
 
 
 @dataclass(frozen=True)
 class Media:
-    """One sample file; `data` is None where it is not embedded."""
+    """A sample file; `data` is None if it is not embedded."""
 
     name: str
     size: int
@@ -65,25 +89,42 @@ class Media:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder holds, as far as a page shows it."""
+    """The content of a run folder.
+
+    Attributes:
+        folder: the folder.
+        recipe: the recipe, with all scalars as strings; empty if it cannot be read.
+        recipe_text: source text of the recipe.
+        training: lines of the log from the training.
+        evaluations: lines of the log from evaluations.
+        diagnostics: lines of the log from diagnostics of samples.
+        rollbacks: rollbacks, oldest first.
+        damaged_lines: number of lines of the log that could not be read.
+        stride: one of this number of lines of the log was read.
+        frames: sample files by step, for an even selection of `steps`; those of real samples under `REAL`.
+        steps: steps that have samples on disk.
+        checkpoint: step of the latest checkpoint, or None.
+        has_model: whether there is a model folder.
+        written: times at which the first and the last file were written, in seconds since the epoch.
+    """
 
     folder: Path
-    recipe: Mapping[str, Any]  # scalars are strings
+    recipe: Mapping[str, Any]
     recipe_text: str
     training: Sequence[Entry]
     evaluations: Sequence[Entry]
-    watched: Sequence[Entry]
+    diagnostics: Sequence[Entry]
     rollbacks: Sequence[Rollback]
-    skipped_lines: int
-    stride: int  # of so many lines of the log one was read
-    frames: Mapping[int, Sequence[Media]]  # by step: an even choice of `steps`, and real ones under `REAL`
-    steps: Sequence[int]  # that have samples on disk
+    damaged_lines: int
+    stride: int
+    frames: Mapping[int, Sequence[Media]]
+    steps: Sequence[int]
     checkpoint: int | None
     has_model: bool
-    written: tuple[float, float]  # when the first and the last file were written, in seconds since the epoch
+    written: tuple[float, float]
 
     def setting(self, *keys: str) -> str:
-        """The recipe's scalar at that place, or nothing."""
+        """Returns a scalar of the recipe as a string; empty if it is missing or null."""
         value: Any = self.recipe
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -91,7 +132,7 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """The system, or the folder's name where it is not known."""
+        """Name of the system, or of the folder if the system is not known."""
         return self.setting("system") or self.folder.resolve().name
 
     @property
@@ -104,7 +145,7 @@ class RunRecord:
 
     @property
     def done(self) -> int:
-        """The last step of which anything is on disk."""
+        """Last step with a line of the log, samples or a checkpoint."""
         return max([*(entry.step for entry in self.training[-1:]), *self.steps[-1:], self.checkpoint or 0])
 
     @property
@@ -115,42 +156,43 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
+        """Whether all planned steps are completed."""
         return 0 < self.planned <= self.done
 
     @property
     def phases(self) -> list[Entry]:
-        """The first entry of each phase; a phase that comes back counts again."""
+        """First entry of each phase; a phase that occurs again has another one."""
         return [*self.training[:1], *(new for old, new in pairwise(self.training) if new.phase != old.phase)]
 
 
 def read_run(folder: Path) -> RunRecord:
-    """What a run folder says about itself, however little of it there is.
+    """Reads a run folder; any part of it may be missing or damaged.
 
     Raises:
-        CheckpointError: it has no recipe, no log, no samples and no checkpoints.
+        CheckpointError: the folder has no recipe, log, samples or checkpoints.
     """
     recipe, log, model = (inside(folder, name) for name in ("recipe.yaml", "log.jsonl", "model/config.json"))
     samples, checkpoints = numbered(folder, "samples"), numbered(folder, "checkpoints")
     if not (recipe or log or samples or checkpoints):
-        missing = "not a run folder (no recipe.yaml), and no log, samples or checkpoints either"
-        raise CheckpointError(f"{folder}: {missing}; give the folder that `train --out` wrote.")
+        missing = "not a run folder (it has no recipe.yaml, log, samples or checkpoints)"
+        raise CheckpointError(f"{folder}: {missing}; give the folder that `train --out` wrote")
     dated = [*(path for group in samples.values() for path in group), recipe, log, model]
     times = [path.stat().st_mtime for path in dated if path] or [folder.stat().st_mtime]
     steps, reached = sorted(samples.keys() - {REAL}), max(checkpoints, default=None)
     settings, source = read_recipe(recipe)
     stride = 1 if log is None else 1 + log.stat().st_size // MAX_LOG
-    training, evaluations, watched, skipped = read_log(log, stride)
+    entries, damaged = read_log(log, stride)
     rollbacks = read_rollbacks(inside(folder, "rollbacks.jsonl"))
     frames, written = read_frames(samples, steps), (min(times), max(times))
     return RunRecord(
         folder,
         settings,
         source,
-        training,
-        evaluations,
-        watched,
+        entries[TRAINING],
+        entries[EVALUATION],
+        entries[DIAGNOSTICS],
         rollbacks,
-        skipped,
+        damaged,
         stride,
         frames,
         steps,
@@ -161,13 +203,13 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """The file or folder of that name, unless it is missing, special, or a link that leaves the run."""
+    """Returns the path of a file or folder, or None if it is missing, special, or a link that leaves the run."""
     path = folder / name
     return path if (path.is_file() or path.is_dir()) and path.resolve().is_relative_to(folder.resolve()) else None
 
 
 def numbered(folder: Path, name: str) -> dict[int, list[Path]]:
-    """What one of the run's folders holds that is named by a step (or `real`), by step."""
+    """Returns the files of one of the run's folders by the step in their names; those named `real` under `REAL`."""
     groups: dict[int, list[Path]] = {}
     for path in sorted(islice((folder / name).glob("*"), MAX_LISTED)):
         match = re.fullmatch(r"([0-9]{1,12}|real)([-_].*)?(\.\w+)?", path.name)
@@ -177,83 +219,76 @@ def numbered(folder: Path, name: str) -> dict[int, list[Path]]:
 
 
 def read_recipe(path: Path | None) -> tuple[Mapping[str, Any], str]:
-    """The recipe and its text; the recipe is empty where it is missing, damaged, or longer than recipes are."""
+    """Returns the recipe and its text; the recipe is empty if it is missing, damaged, or longer than `MAX_RECIPE`."""
     if path is None:
         return {}, ""
     with path.open("rb") as file:
         source = file.read(MAX_RECIPE).decode("utf-8", "replace")
     try:
-        recipe = yaml.load(source, yaml.BaseLoader)  # makes strings only: no tags, no merge keys that grow unbounded
+        recipe = yaml.load(
+            source, yaml.BaseLoader
+        )  # all scalars are strings; no tags, no merge keys, which can grow without bound
     except (yaml.YAMLError, RecursionError):
         recipe = None
     return recipe if isinstance(recipe, dict) else {}, source
 
 
-def read_log(path: Path | None, stride: int = 1) -> tuple[list[Entry], list[Entry], list[Entry], int]:
-    """Entries of training, evaluations and diagnostics, and how many lines were none (the last one of a killed run)."""
-    training: list[Entry] = []
-    evaluations: list[Entry] = []
-    watched: list[Entry] = []
-    if path is None:
-        return training, evaluations, watched, 0
-    skipped = 0
-    with path.open("rb") as file:
-        for line in islice(iter(lambda: file.readline(MAX_LINE), b""), 0, None, stride):
-            entry = parse_entry(line)
-            if entry is None:
-                skipped += bool(line.strip())
-            else:
-                kind = {EVALUATION: evaluations, DIAGNOSTICS: watched}.get(entry.phase, training)
-                while kind and kind[-1].step > entry.step:  # resumed: the later line of a step counts
-                    kind.pop()
-                kind.append(entry)
-    return training, evaluations, watched, skipped
+def read_log(path: Path | None, stride: int = 1) -> tuple[dict[str, list[Entry]], int]:
+    """Returns the entries of the log under `training`, `EVALUATION` and `DIAGNOSTICS`, and the number of damaged lines.
+
+    If a resumed run has repeated a step, the later line counts.
+    """
+    found: dict[str, list[Entry]] = {TRAINING: [], EVALUATION: [], DIAGNOSTICS: []}
+    lines = Lines(path, stride)
+    for line in lines:
+        entry = entry_of(line)
+        entries = found[entry.phase if entry.phase in (EVALUATION, DIAGNOSTICS) else TRAINING]
+        while entries and entries[-1].step > entry.step:
+            entries.pop()
+        entries.append(entry)
+    return found, lines.damaged
 
 
 def read_rollbacks(path: Path | None) -> list[Rollback]:
-    """What the record of rollbacks says, as far as it can be read."""
-    if path is None:
-        return []
+    """Returns the rollbacks on record; damaged lines are skipped."""
     found = []
-    with path.open("rb") as file:
-        for line in islice(iter(lambda: file.readline(MAX_LINE), b""), MAX_LISTED):
-            try:
-                raw = json.loads(line)
-                step, to = int(raw["step"]), None if raw["to"] is None else int(raw["to"])
-                entries = [parse_entry(json.dumps(entry).encode()) for entry in raw["log"][:LOST_LINES]]
-                found.append(Rollback(step, to, str(raw["what"])[:MAX_TEXT], growth([e for e in entries if e])))
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                continue
+    for line in islice(Lines(path), MAX_LISTED):
+        try:
+            step, to = line["step"], None if line["to"] is None else int(line["to"])
+            lost = [parse_line(json.dumps(entry).encode()) for entry in line["log"][:LOST_LINES]]
+            entries = [entry_of(entry) for entry in lost if entry is not None]
+            found.append(Rollback(step, to, str(line["what"])[:MAX_TEXT], growth(entries)))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            continue
     return found
 
 
 def growth(entries: Sequence[Entry]) -> str:
-    """Which value grew most from the first to the last of some entries, if one has grown tenfold."""
+    """Returns a phrase about the value that grew most from the first to the last entry, by `GROWTH` or more."""
     if len(entries) < 2:
         return ""
     first, last = entries[0].values, entries[-1].values
     ratios = {name: abs(last[name] / first[name]) for name in first.keys() & last.keys() if "/" in name and first[name]}
     name = max(sorted(ratios), key=lambda name: ratios[name] if math.isfinite(ratios[name]) else 0.0, default="")
-    if not name or not ratios[name] >= 10:
+    if not name or not ratios[name] >= GROWTH:
         return ""
-    return f" (before it, {name} had gone from {first[name]:.3g} to {last[name]:.3g})"
+    return f" ({name} had grown from {first[name]:.3g} to {last[name]:.3g} before)"
 
 
-def parse_entry(line: bytes) -> Entry | None:
-    """One line of the log, or None where it is cut off or no entry."""
-    try:
-        raw = json.loads(line)
-        step, phase = int(raw.pop("step")), str(raw.pop("phase", ""))[:80]
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return None
-    ids = {k.removeprefix("protocol/")[:80]: str(raw.pop(k))[:80] for k in list(raw) if k.startswith("protocol/")}
-    values = {key[:80]: number(value) for key, value in raw.items()}
-    known = {key: value for key, value in values.items() if value is not None}
-    return Entry(step, phase, known, ids) if 0 <= step < 10**12 else None
+def entry_of(line: Mapping[str, Any]) -> Entry:
+    """Returns a valid line of the log as an entry."""
+    protocols = {
+        key.removeprefix("protocol/")[:80]: str(value)[:80]
+        for key, value in line.items()
+        if key.startswith("protocol/")
+    }
+    numbers = {key[:80]: number(line[key]) for key in line if key not in ("step", "phase")}
+    values = {key: value for key, value in numbers.items() if value is not None}
+    return Entry(line["step"], str(line.get("phase", ""))[:80], values, protocols)
 
 
 def number(value: object) -> float | None:
-    """A logged value, or None where it is no number; `null` and "nan" are numbers that were not finite."""
+    """Returns a logged value; NaN for `null`, "nan" and "inf", and None for anything else that is not a number."""
     if value is None or (isinstance(value, str) and value.lower().strip("+-") in {"nan", "inf", "infinity"}):
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -262,13 +297,13 @@ def number(value: object) -> float | None:
 
 
 def choose(steps: Sequence[int], count: int = MAX_FRAMES) -> list[int]:
-    """At most `count` of them, evenly spaced, the first and the last among them."""
+    """Returns at most `count` steps, evenly spaced, including the first and the last."""
     rest = len(steps) - 1
     return list(steps) if rest < count else [steps[round(index * rest / (count - 1))] for index in range(count)]
 
 
 def read_frames(groups: Mapping[int, Sequence[Path]], steps: Sequence[int]) -> dict[int, list[Media]]:
-    """Real samples and an even choice of steps; real, last and first are embedded before the rest."""
+    """Reads the real samples and those of an even selection of steps; real, last and first are embedded first."""
     frames: dict[int, list[Media]] = {}
     left = MAX_EMBEDDED
     for step in dict.fromkeys([REAL, *steps[-1:], *choose(steps)]):
@@ -281,7 +316,7 @@ def read_frames(groups: Mapping[int, Sequence[Path]], steps: Sequence[int]) -> d
 
 
 def read_media(path: Path, limit: int) -> Media:
-    """One sample file; without its data where it has no preview, is empty, unreadable, or larger than `limit`."""
+    """Reads a sample file; without its data if it has no preview, is empty, unreadable, or larger than `limit`."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

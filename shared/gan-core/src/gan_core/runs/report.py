@@ -1,9 +1,9 @@
-"""A run folder as one web page: what was trained, how far it is, how real the samples look, how to go on.
+"""The report of a run: a web page with its state, samples, losses, evaluations, and commands to continue.
 
-`read_run` reads a folder into a frozen `RunRecord`; each section of the page is a function of that record which returns
-HTML, and `gan_core.runs.chart` draws the lines over steps. Everything on disk is untrusted: what is read is bounded,
-text is escaped, links that leave the folder are not followed, and the page's security policy forbids every request
-and every script but its own. The page depends on nothing but the folder: the same folder gives the same bytes.
+`read_run` reads a folder into a frozen `RunRecord`; each section of the page is a function that returns HTML for that
+record, and `gan_core.runs.chart` draws the charts. Everything on disk is untrusted: its size is bounded, text is
+escaped, links that leave the folder are not followed, and the page's security policy forbids all requests and all
+scripts but its own. The page depends only on the folder: the same folder gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from pathlib import Path
 from statistics import median
 
 from gan_core.errors import GanError
+from gan_core.runs.advice import resume_command
 from gan_core.runs.chart import COLOURS, MAX_PHASES, chart, compact, text
 from gan_core.runs.record import MAX_RECIPE, MAX_TEXT, MIME, REAL, Entry, Media, RunRecord, read_run
-from gan_core.runs.symptoms import UNSEEN, look_for_symptoms
+from gan_core.runs.symptoms import find_symptoms
 
 MAX_CHARTS = 24
-SPEED = "speed"  # stands for the player of `samples_per_second`
+"""Maximum number of charts in a section."""
+SPEED = "speed"
+"""Key of `samples_per_second`, in place of a player."""
 
 
 def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
@@ -49,17 +52,17 @@ def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, floa
 
 
 def section(title: str, *parts: str) -> str:
-    """A part of the page under its heading."""
+    """Returns a section of the page."""
     return f"<section>\n<h2>{title}</h2>\n{''.join(parts)}\n</section>\n"
 
 
 def note(sentence: str) -> str:
-    """What is missing or left out, if anything is."""
+    """Returns a note, or nothing if the sentence is empty."""
     return f'<p class="note">{sentence}</p>' if sentence else ""
 
 
 def state(run: RunRecord) -> str:
-    """Where the run stands, in few words."""
+    """Returns the state of the run in a few words."""
     if run.rollbacks and run.rollbacks[-1].step >= run.done:
         to = run.rollbacks[-1].to
         return "Not finite" if to is None else f"Rolled back to step {to:,}"
@@ -69,7 +72,7 @@ def state(run: RunRecord) -> str:
 
 
 def header(run: RunRecord) -> str:
-    """Names and figures of the run."""
+    """Returns the page's header: names and key figures of the run."""
     speeds = [entry.values.get("samples_per_second", math.nan) for entry in run.training]
     speeds = [speed for speed in speeds if math.isfinite(speed)]
     first, last = run.written
@@ -91,32 +94,32 @@ def header(run: RunRecord) -> str:
 
 
 def comparison(run: RunRecord) -> str:
-    """Real samples beside the last generated ones."""
+    """Returns the section with real samples and the last generated ones."""
     real, last = run.frames.get(REAL), max(run.frames, default=REAL)
     pair = figure(real, "Real") if real else ""
     pair += figure(run.frames[last], f"Generated at step {last:,}", "generated") if last > REAL else ""
-    missing = "" if last > REAL else "No samples were generated yet." if real else "There are no samples yet."
-    missing = missing or ("" if real else "The run kept no real samples to compare with.")
-    return section("Real against generated", f'<div class="pair">{pair}</div>' if pair else "", note(missing))
+    missing = "" if last > REAL else "No samples have been generated yet." if real else "There are no samples yet."
+    missing = missing or ("" if real else "The run has no real samples to compare with.")
+    return section("Real and generated samples", f'<div class="pair">{pair}</div>' if pair else "", note(missing))
 
 
 def over_time(run: RunRecord) -> str:
-    """The samples of some steps, from the first to the last."""
+    """Returns the section with samples of several steps, from the first to the last."""
     shown = [step for step in run.frames if step != REAL]
     strip = "".join(figure(run.frames[step], f"Step {step:,}") for step in shown)
-    left_out = f"Shown are {len(shown)} of the {len(run.steps)} steps with samples; the others are in the run's folder."
+    left_out = f"{len(shown)} of {len(run.steps)} steps with samples are shown; the others are in the run folder."
     left_out = note(left_out if len(shown) < len(run.steps) else "")
-    return section("Over time", f'<div class="strip">{strip}</div>', left_out) if len(shown) > 1 else ""
+    return section("Samples over time", f'<div class="strip">{strip}</div>', left_out) if len(shown) > 1 else ""
 
 
 def figure(media: Sequence[Media], caption: str, role: str = "") -> str:
-    """The sample files of one step."""
+    """Returns the figure of one step's sample files."""
     shown = "".join(embed(item, caption) for item in media)
     return f'<figure class="sample {role}">{shown}<figcaption>{caption}</figcaption></figure>\n'
 
 
 def embed(media: Media, alt: str) -> str:
-    """One sample file as an element that shows, plays or prints it."""
+    """Returns the HTML element that shows or plays a sample file."""
     kind = MIME.get(Path(media.name).suffix.lower(), "")
     if media.data is None:
         reason = ("too large" if media.size else "empty") if kind else "this format has no preview"
@@ -131,7 +134,7 @@ def embed(media: Media, alt: str) -> str:
 
 
 def image_size(data: bytes) -> str:
-    """Attributes by the header of a PNG or GIF: its size, and whether it is small enough to show its pixels."""
+    """Returns the size of a PNG or GIF as HTML attributes, and a class that enlarges small images."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     else:
@@ -140,26 +143,26 @@ def image_size(data: bytes) -> str:
     return f'width="{width}" height="{height}" class="{kind}"' if width and height else ""
 
 
-def verdict(run: RunRecord) -> str:
-    """What the doctor finds, what is wrong first; and what was seen of the samples over time."""
-    checks = sorted(look_for_symptoms(run), key=lambda check: check.good)
+def findings(run: RunRecord) -> str:
+    """Returns the section with the doctor's findings, problems first, and charts of the diagnostics."""
+    checks = sorted(find_symptoms(run), key=lambda check: check.good)
     rows = "".join(
-        f'<tr><th scope="row">{text(check.name)}</th><td>{"well" if check.good else "<b>problem</b>"}</td>'
+        f'<tr><th scope="row">{text(check.name)}</th><td>{"ok" if check.good else "<b>problem</b>"}</td>'
         f"<td>{text(check.finding, 1000)}</td></tr>"
         for check in checks
-        if not check.finding.startswith(UNSEEN)
+        if check.seen
     )
-    unseen = "".join(note(text(f"{c.name}: {c.finding}", 300)) for c in checks if c.finding.startswith(UNSEEN))
-    table = f'<div class="wide"><table><tr><th>Look</th><th>Verdict</th><th>Finding</th></tr>{rows}</table></div>'
-    charts = "".join(chart(looker, terms, run.done) for looker, terms in series(run.watched).items())
-    charts = f'<div class="charts">{charts}</div>' if len(run.watched) > 1 else ""
-    return section("What the doctor finds", table, unseen, charts)
+    not_checked = "".join(note(text(f"{check.name}: {check.finding}", 300)) for check in checks if not check.seen)
+    table = f'<div class="wide"><table><tr><th>Check</th><th>Result</th><th>Finding</th></tr>{rows}</table></div>'
+    charts = "".join(chart(subject, terms, run.done) for subject, terms in series(run.diagnostics).items())
+    charts = f'<div class="charts">{charts}</div>' if len(run.diagnostics) > 1 else ""
+    return section("Diagnosis", table, not_checked, charts)
 
 
 def curves(run: RunRecord) -> str:
-    """One chart a player, of all its terms, and one of the speed."""
+    """Returns the section with a chart of each player's terms, and one of the speed."""
     if not run.training:
-        return section("Losses", note("Nothing was logged yet."))
+        return section("Losses", note("Nothing has been logged yet."))
     charts, phases = [], run.phases
     starts = [phase.step for phase in phases]
     for player, terms in series(run.training).items():
@@ -172,41 +175,40 @@ def curves(run: RunRecord) -> str:
         "Losses and speed",
         f'<ol class="phases">{names}</ol>' if len(phases) > 1 else "",
         f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>',
-        note(f"Charts left out: {len(charts) - MAX_CHARTS}." if len(charts) > MAX_CHARTS else ""),
-        note(f"The log is so long that one in {run.stride} of its lines was read." if run.stride > 1 else ""),
-        note(f"Lines of the log that could not be read: {run.skipped_lines}." if run.skipped_lines else ""),
+        note(f"{len(charts) - MAX_CHARTS} more charts are not shown." if len(charts) > MAX_CHARTS else ""),
+        note(f"The log is large: one in {run.stride} of its lines was read." if run.stride > 1 else ""),
+        note(f"Damaged lines of the log: {run.damaged_lines}." if run.damaged_lines else ""),
     )
 
 
 def evaluation(run: RunRecord) -> str:
-    """The last value of each measure, and a chart of each that was measured more than once."""
-    measures = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
+    """Returns the section with the last value of each metric, and a chart of those evaluated more than once."""
+    metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
     protocols = run.evaluations[-1].protocols if run.evaluations else {}
     rows = "".join(
         f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td>'
         f"<td>{text(protocols.get(name, ''))}</td></tr>"
-        for name, points in measures.items()
+        for name, points in metrics.items()
     )
-    charts = [chart(name, {name: points}, run.done) for name, points in measures.items() if len(points) > 1]
-    table = f"<table><tr><th>Measure</th><th>Value</th><th>Step</th><th>Protocol</th></tr>{rows}</table>"
-    return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if measures else ""
+    charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
+    table = f"<table><tr><th>Metric</th><th>Value</th><th>Step</th><th>Protocol</th></tr>{rows}</table>"
+    return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if metrics else ""
 
 
-def going_on(run: RunRecord) -> str:
-    """How to go on with the run as it is: commands, or Python for a game that was put together by hand."""
+def next_steps(run: RunRecord) -> str:
+    """Returns the section with commands that continue or use the run; Python code for a game that was built by hand."""
     lines = commands(run) if run.setting("preset") else by_hand(run)
     rows = (f"<dt>{name}</dt><dd><code>{text(line, 1000)}</code></dd>" for name, line in lines.items())
-    return section("How to go on", f'<dl class="commands">{"".join(rows)}</dl>') if lines else ""
+    return section("Next steps", f'<dl class="commands">{"".join(rows)}</dl>') if lines else ""
 
 
 def commands(run: RunRecord) -> dict[str, str]:
-    """The command lines that make sense for a system that can be named."""
+    """Returns the commands that apply to a run of a domain's system."""
     domain, folder = run.setting("domain"), shlex.quote(str(run.folder))
     program = f"gan-{domain}" if re.fullmatch("[a-z0-9]{1,20}", domain) else "gan"
     lines = {}
     if run.checkpoint is not None:
-        more = f" --steps {2 * run.done}" if run.finished else ""
-        lines["Train longer" if more else "Resume"] = f"{program} resume {folder}{more}"
+        lines |= resuming(run, program)
     if run.checkpoint is not None or run.has_model:
         lines["Generate"] = f"{program} generate {folder} -n 64 --out generated"
         places = " ".join(f"--data {shlex.quote(place)}" for place in run.data or ["NAME"])
@@ -214,46 +216,52 @@ def commands(run: RunRecord) -> dict[str, str]:
     if run.setting("system"):
         recipe = shlex.quote(str(run.folder / "recipe.yaml"))
         lines["Train again"] = f"{program} train {shlex.quote(run.setting('system'))} --recipe {recipe} --out NEW"
-    return lines | {"Look for trouble": f"{program} doctor {folder}"}
+    return lines | {"Diagnose": f"{program} doctor {folder}"}
 
 
 def by_hand(run: RunRecord) -> dict[str, str]:
-    """The Python that goes on with a game which the command line cannot build."""
-    folder, lines = repr(str(run.folder)), {}
+    """Returns the Python calls for a game that the command line cannot build."""
+    lines: dict[str, str] = {}
     if run.checkpoint is not None:
-        more = f", steps={2 * run.done}" if run.finished else ""
-        call = f"gan_core.resume({folder}, game=game, data=data{more})"
-        lines["Train longer" if more else "Resume"] = call
+        lines |= resuming(run, None)
     if run.checkpoint is not None or run.has_model:
-        lines["Load"] = f"game.restore({folder})"
+        lines["Load"] = f"game.restore({str(run.folder)!r})"
     return lines
 
 
+def resuming(run: RunRecord, program: str | None) -> dict[str, str]:
+    """Returns the command that continues the run; a finished one with twice the steps."""
+    steps = 2 * run.done if run.finished else None
+    return {"Train longer" if run.finished else "Resume": resume_command(program, run.folder, steps=steps)}
+
+
 def recipe(run: RunRecord) -> str:
-    """The recipe as it stands in the run."""
+    """Returns the section with the recipe."""
     if not run.recipe_text:
-        return section("Recipe", note("There is no recipe.yaml, so what was trained is not known."))
+        return section("Recipe", note("The run has no recipe.yaml."))
     source = f"<details><summary>recipe.yaml</summary><pre>{text(run.recipe_text, MAX_RECIPE)}</pre></details>"
-    return section("Recipe", note("" if run.recipe else "recipe.yaml is damaged or too long to be read."), source)
+    return section("Recipe", note("" if run.recipe else "recipe.yaml is damaged or too large."), source)
 
 
 def write_report(run: Path) -> Path:
-    """Writes `report.html` into a run's folder, whole or not at all, and returns its path.
+    """Writes `report.html` to a run folder atomically and returns its path.
 
     Raises:
-        CheckpointError: the folder is no run.
+        CheckpointError: the folder is not a run.
         GanError: the page could not be written.
     """
     record = read_run(run)
-    sections = "".join(part(record) for part in (comparison, over_time, verdict, curves, evaluation, going_on, recipe))
+    sections = "".join(
+        part(record) for part in (comparison, over_time, findings, curves, evaluation, next_steps, recipe)
+    )
     return write_page(run / "report.html", f"{record.title}: training report", header(record), sections)
 
 
 def write_page(path: Path, title: str, header: str, sections: str) -> Path:
-    """Writes a page of HTML parts with the report's style, script and security policy, whole or not at all.
+    """Writes a page with the report's style, script and security policy atomically, and returns its path.
 
     Raises:
-        GanError: it could not be written.
+        GanError: the page could not be written.
     """
     parts = {kind: (files("gan_core.runs") / f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js")}
     page = string.Template(parts.pop("html")).substitute(
@@ -269,7 +277,9 @@ def write_page(path: Path, title: str, header: str, sections: str) -> Path:
         temporary.write_bytes(page.encode("utf-8", "replace"))
         temporary.replace(path)
     except OSError as error:
-        raise GanError(f"{path}: the report could not be written ({error.strerror}).") from error
+        raise GanError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -1,4 +1,4 @@
-"""A run: the folder with everything about one training (recipe, log, samples, checkpoints, model, report)."""
+"""A run folder: recipe, log, samples, checkpoints, model and report of one training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
-from gan_core.runs.record import DIAGNOSTICS, EVALUATION, LOST_LINES
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, Lines
 
 
 class Run:
@@ -145,18 +145,18 @@ class Run:
                 leftover.unlink(missing_ok=True)
 
     def is_rounded_off(self) -> bool:
-        """Returns whether the model and the report are newer than the last checkpoint; a kill may have prevented it."""
+        """Returns whether the model and the report are newer than the last checkpoint; they are not after a kill."""
         checkpoints = self.checkpoints()
         written = [path.stat().st_mtime_ns for path in (self.report_file, self.model) if path.exists()]
         return len(written) == 2 and bool(checkpoints) and min(written) >= checkpoints[-1].stat().st_mtime_ns
 
     def log(self) -> list[dict[str, Any]]:
-        """Returns the training's lines of `log.jsonl`, without an incomplete last line."""
-        return [line for line in _read_lines(self.log_file) if line.get("phase") not in (EVALUATION, DIAGNOSTICS)]
+        """Returns the training's lines of `log.jsonl`, without damaged ones."""
+        return [line for line in Lines(self.log_file) if line.get("phase") not in (EVALUATION, DIAGNOSTICS)]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Returns the evaluations in `log.jsonl`: `evaluation/FIGURE`, and `protocol/FIGURE` for each."""
-        return [line for line in _read_lines(self.log_file) if line.get("phase") == EVALUATION]
+        return [line for line in Lines(self.log_file) if line.get("phase") == EVALUATION]
 
     def append_log(self, line: Mapping[str, Any]) -> None:
         """Appends a line to `log.jsonl`."""
@@ -168,7 +168,7 @@ class Run:
         `to` is None if there was no valid checkpoint; `log` has the last lines removed from the log. Rewinding keeps
         all rollbacks.
         """
-        return _read_lines(self.rollbacks_file)
+        return list(Lines(self.rollbacks_file))
 
     def append_rollback(self, step: int, to: int | None, what: str) -> None:
         """Appends a line to `rollbacks.jsonl`; must be called before the log's lines after `to` are removed."""
@@ -176,7 +176,7 @@ class Run:
         _append_line(self.rollbacks_file, {"step": step, "to": to, "what": what, "log": lost[-LOST_LINES:]})
 
     def rewind(self, step: int, *, log_every: int, sample_every: int | None, evaluate_every: int | None) -> None:
-        """Removes lines of the log and samples after a step.
+        """Removes lines of the log and samples after a step, and damaged lines.
 
         Those of the step itself are kept if they are due at its interval. Those written only because the training
         ended there are removed, since a longer training would not have them.
@@ -189,8 +189,11 @@ class Run:
             return at < step or (at == step and interval is not None and at % interval == 0)
 
         intervals = {EVALUATION: evaluate_every, DIAGNOSTICS: sample_every}
-        lines = _read_lines(self.log_file)
-        kept = [line for line in lines if stays(line["step"], intervals.get(line["phase"], log_every))]
+        kept = [
+            line
+            for line in Lines(self.log_file)
+            if stays(line["step"], intervals.get(str(line.get("phase")), log_every))
+        ]
         with writing(self.path):
             _replace(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
             for path in self.samples():
@@ -208,19 +211,6 @@ class Run:
     def checkpoint(self, step: int) -> Path:
         """Returns the path of a step's checkpoint."""
         return self.checkpoints_folder / f"{step:08d}"
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns a file's lines of JSON, up to the first invalid one."""
-    if not path.is_file():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
 
 
 def _append_line(path: Path, line: Mapping[str, Any]) -> None:

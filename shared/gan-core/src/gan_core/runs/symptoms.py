@@ -1,7 +1,7 @@
-"""What a run's own records tell of what goes wrong in it: in words, with the evidence, and what to try. Loads no torch.
+"""Symptoms of a failing training, found in a run's log, with the evidence and settings to try. Loads no torch.
 
-The bounds lie between what healthy runs show and what runs show that were made to fail in each way
-(`tools/benchmarks/doctor.py`, which counts how often each is told from the others).
+The bounds lie between the values of healthy runs and those of runs that were made to fail in each way;
+`tools/benchmarks/doctor.py` counts how often each failure is recognised.
 """
 
 from __future__ import annotations
@@ -15,40 +15,50 @@ from statistics import fmean, median
 from typing import TypeVar
 
 from gan_core.errors import GanError
+from gan_core.runs.advice import lower_rates, rate_key
 from gan_core.runs.record import RunRecord
 
 T = TypeVar("T")
 
-UNSEEN = "not looked at"
-"""How a finding begins that is none, for want of what it would be made of."""
-ENOUGH = 100
-"""Steps before which no tendency is looked for: a training begins with everything wrong."""
-NEAREST, SPREAD = 0.15, 0.25
-"""Of the data's own diversity: samples that have less (`gan_core.training.diagnostics`) are alike."""
-WON, LOST = 0.05, 1.5
-"""Adversarial loss as a share of what guessing costs, below which a discriminator has won and above which it is fooled.
-"""
-RECOGNISED = 0.75
-"""How often a discriminator may hold what it is trained on for more real than what it is not; 0.5 is by chance."""
-HUGE, GROWN = 1e3, 100.0
-"""A loss or a gradient beyond it, and a gradient that has grown so many times, run away."""
-VANISHED = 0.01
-"""Of its early gradient: a generator that has less left hardly learns."""
+NOT_CHECKED = "not checked"
+"""Prefix of a finding that could not be computed because its inputs were not logged."""
+ENOUGH_STEPS = 100
+"""Minimum number of steps for a finding about a trend; before that, every training has symptoms."""
+MIN_NEAREST, MIN_SPREAD = 0.15, 0.25
+"""Minimum diversity of samples, relative to the data's (`gan_core.training.diagnostics`)."""
+MIN_LOSS, MAX_LOSS = 0.05, 1.5
+"""Bounds of a discriminator's adversarial loss, as a fraction of its loss when guessing: below the first one it
+recognises every sample, above the second one it is worse than guessing."""
+MAX_RECOGNISED = 0.75
+"""Maximum probability that a discriminator scores a training item as more real than a held-out item; chance is 0.5."""
+MAX_VALUE = 1e3
+"""Maximum absolute value of a loss or a gradient norm."""
+MAX_GROWTH = 100.0
+"""Maximum ratio of a gradient norm to its value at the start."""
+MIN_GRADIENT = 0.01
+"""Minimum ratio of a generator's gradient norm to its largest value at the start."""
 PLAYERS = ("generator", "discriminator")
-"""Of the games whose rates can be told."""
+"""Players whose learning rates are proposed."""
 OF_GUESSING = "of_guessing"
-"""Term in the log: the unweighted adversarial loss of a discriminator as a share of what guessing costs."""
+"""Term in the log: a discriminator's unweighted adversarial loss as a fraction of its loss when guessing."""
 SWINGS, SWING = 8, 0.15
-"""So often a loss that oscillates goes from below guessing to above it or back, and so far, as a share of guessing."""
+"""Number of times that an oscillating loss crosses the loss when guessing, and the minimum amplitude of each swing, as
+a fraction of that loss."""
 SWING_SAMPLES = 512
-"""Samples that a mean is taken of before it counts, so that it is more than noise."""
+"""Minimum number of samples in a mean, so that a swing of the loss is not noise."""
 CERTAIN = 3.0
-"""Standard errors by which neighbouring means must be alike, or they are noise."""
+"""Minimum correlation of neighbouring means, in standard errors, below which they are noise."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of a check.
+
+    Attributes:
+        name: name of the check.
+        good: whether no problem was found.
+        finding: description of what was found.
+    """
 
     name: str
     good: bool
@@ -56,143 +66,143 @@ class Check:
 
     @property
     def seen(self) -> bool:
-        """Whether there was something to look at."""
-        return not (self.good and self.finding.startswith(UNSEEN))
+        """Whether the check had the inputs that it needs."""
+        return not (self.good and self.finding.startswith(NOT_CHECKED))
 
 
-def attempt(name: str, look: Callable[[], str]) -> Check:
-    """What a look found: it returns what is well in words, and raises what is not."""
+def attempt(name: str, check: Callable[[], str]) -> Check:
+    """Runs a check, a function that returns its finding, or raises it if it is a problem."""
     try:
-        return Check(name, True, look())
+        return Check(name, True, check())
     except GanError as error:
         return Check(name, False, " ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001  whatever is broken is the finding
+    except Exception as error:  # noqa: BLE001  any error is a finding
         return Check(name, False, " ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
-def look_for_symptoms(run: RunRecord) -> list[Check]:
-    """What is wrong and what is well in a run, by all that it has written so far."""
-    return [attempt(name, partial(look, run)) for name, look in SYMPTOMS.items()]
+def find_symptoms(run: RunRecord) -> list[Check]:
+    """Runs all checks on a run."""
+    return [attempt(name, partial(check, run)) for name, check in SYMPTOMS.items()]
 
 
-def trouble(evidence: str, *tries: str) -> GanError:
-    """A finding: what is wrong, how it shows, and the settings to try."""
-    return GanError(f"{evidence}; try {', '.join(tries[:-1])}, or {tries[-1]}")
+def problem(evidence: str, *suggestions: str) -> GanError:
+    """Returns the finding of a problem: the problem, its evidence, and two or more settings to try."""
+    return GanError(f"{evidence}; try {', '.join(suggestions[:-1])}, or {suggestions[-1]}")
 
 
 def finite(run: RunRecord) -> str:
-    """Values that were infinite or not a number, and rollbacks for it."""
+    """Checks for values that are not finite, and for rollbacks because of them."""
     lost = [name for entry in run.training[-1:] for name, value in entry.values.items() if math.isnan(value)]
-    tries = lower_rate(run), "`optimizer.clip_norm=1`", penalty(run)
+    suggestions = lower_rate(run), "`optimizer.clip_norm=1`", penalty(run)
     if lost:
-        raise trouble(f"{lost[0]} is no longer finite", *tries)
+        raise problem(f"{lost[0]} is not finite", *suggestions)
     if not run.rollbacks:
-        return "every value that was logged is finite"
+        return "all logged values are finite"
     last = run.rollbacks[-1]
-    what = f"by step {last.step:,} {last.what}"
+    what = f"at step {last.step:,}, {last.what}"
     if run.done > last.step:
-        return f"{what}; the run was rolled back, and has gone past it since"
-    to = "there was nothing to go back to" if last.to is None else f"the run was rolled back to step {last.to:,}"
-    raise trouble(f"{what}; {to}{last.growth}", *tries)
+        return f"{what}; the run was rolled back and has since passed that step"
+    to = "there was no valid checkpoint" if last.to is None else f"the run was rolled back to step {last.to:,}"
+    raise problem(f"{what}; {to}{last.growth}", *suggestions)
 
 
 def collapse(run: RunRecord) -> str:
-    """Samples that are alike, measured by the data's own diversity."""
-    seen = {name: value for entry in run.watched for name, value in entry.values.items() if name.startswith("samples/")}
-    if not seen:
+    """Checks that samples are as diverse as the data."""
+    last = last_diagnostics(run, "samples/")
+    if not last:
         if number(run, "train", "sample_every") > 0:
-            return f"{UNSEEN}: no samples were compared yet; only games that make samples from nothing are"
-        return f"{UNSEEN}: nothing was seen of the samples yet; set `train.sample_every`"
+            return f"{NOT_CHECKED}: no diagnostics of samples were logged; only generative games have them"
+        return f"{NOT_CHECKED}: no diagnostics of samples were logged; set `train.sample_every`"
     if too_short(run):
         return too_short(run)
-    nearest, spread = (seen.get(f"samples/{name}", math.nan) for name in ("nearest", "spread"))
-    words = f"two samples differ {spread:.2f} times as much as two of the data, and the most alike {nearest:.2f} times"
-    if nearest < NEAREST or spread < SPREAD:
-        raise trouble(
-            f"the generator has collapsed: {words}",
+    nearest, spread = (last.get(f"samples/{name}", math.nan) for name in ("nearest", "spread"))
+    finding = f"distance between samples {spread:.2f}× that of the data, nearest-neighbour distance {nearest:.2f}×"
+    if nearest < MIN_NEAREST or spread < MIN_SPREAD:
+        raise problem(
+            f"the generator has collapsed: {finding}",
             penalty(run),
             lower_rate(run, "generator"),
-            "`regularizers.minibatch_stddev={}`, by which the discriminator sees how alike samples are",
+            "`regularizers.minibatch_stddev={}`, which shows the discriminator how similar samples are",
         )
-    return words
+    return finding
 
 
 def discriminator(run: RunRecord) -> str:
-    """Looks for discriminators that recognise every sample, or none."""
+    """Checks that discriminators neither recognise every sample nor do worse than guessing."""
     found = adversaries(run)
     if not found:
-        return f"{UNSEEN}: no adversary's loss was logged"
-    if not any(series(run, f"{start}{OF_GUESSING}") for start in found.values()):
-        return f"{UNSEEN}: under this objective its loss has no least value"
-    return too_short(run) or each(found, lambda name, start: judged(run, name, start))
+        return f"{NOT_CHECKED}: no adversary's loss was logged"
+    if not any(series(run, f"{prefix}{OF_GUESSING}") for prefix in found.values()):
+        return f"{NOT_CHECKED}: the loss has no minimum under this objective"
+    return too_short(run) or each(found, lambda name, prefix: check_loss(run, name, prefix))
 
 
-def judged(run: RunRecord, name: str, start: str) -> str:
-    """Describes one discriminator's adversarial loss; raises if it has won or is fooled."""
-    shares = recent(series(run, f"{start}{OF_GUESSING}"))
-    if not shares:
-        return "its loss has no least value"
-    share = fmean(shares)
-    real, fake = (recent(series(run, f"{start}{side}_logits")) for side in ("real", "fake"))
-    logits = f", with logits of {fmean(real):.3g} for real and {fmean(fake):.3g} for fake" if real and fake else ""
-    words = f"its loss is {share:.2g} times what guessing costs{logits}"
-    if share < WON:
-        raise trouble(
-            f"{name} recognises every sample, so that the generator learns little: {words}",
+def check_loss(run: RunRecord, name: str, prefix: str) -> str:
+    """Checks one discriminator's adversarial loss."""
+    fractions = recent(series(run, f"{prefix}{OF_GUESSING}"))
+    if not fractions:
+        return "the loss has no minimum"
+    fraction = fmean(fractions)
+    real, fake = (recent(series(run, f"{prefix}{side}_logits")) for side in ("real", "fake"))
+    logits = f", mean logits {fmean(real):.3g} (real) and {fmean(fake):.3g} (fake)" if real and fake else ""
+    finding = f"loss {fraction:.2g}× that of guessing{logits}"
+    if fraction < MIN_LOSS:
+        raise problem(
+            f"{name} recognises every sample, so the generator learns little: {finding}",
             lower_rate(run, "discriminator"),
             fewer_turns(run) or penalty(run),
             "`regularizers.instance_noise={}`",
         )
-    if share > LOST:
-        raise trouble(
-            f"{name} is fooled, so that the generator learns nothing of the data: {words}",
+    if fraction > MAX_LOSS:
+        raise problem(
+            f"{name} is worse than guessing, so the generator learns nothing about the data: {finding}",
             lower_rate(run, "generator"),
             "`players.discriminator.turns=2`",
             "a higher `players.discriminator.optimizer.learning_rate`",
         )
-    return words
+    return finding
 
 
 def memory(run: RunRecord) -> str:
-    """Looks for discriminators that know the training data by heart, by data that were held out."""
-    last = {name: value for entry in run.watched for name, value in entry.values.items()}
-    shares = {
-        name.removeprefix("held_out").removesuffix("recognised").strip("/"): share
-        for name, share in last.items()
-        if name.startswith("held_out/") and name.endswith("/recognised")
+    """Checks with held-out data that discriminators do not memorise the training data."""
+    probabilities = {
+        name.removeprefix("held_out").removesuffix("recognised").strip("/"): probability
+        for name, probability in last_diagnostics(run, "held_out/").items()
+        if name.endswith("/recognised")
     }
-    if not shares:
+    if not probabilities:
         if number(run, "data", "held_out") > 0:
             return (
-                f"{UNSEEN}: no `realness` of held-out items was logged; games define it, `train.sample_every` logs it"
+                f"{NOT_CHECKED}: no scores of held-out items were logged; a game defines them as `realness`, "
+                "and `train.sample_every` logs them"
             )
-        return f"{UNSEEN}: no data were held out; train with `data.held_out=0.1`"
-    return each(shares, lambda name, share: remembered(run, name, share))
+        return f"{NOT_CHECKED}: no data were held out; train with `data.held_out=0.1`"
+    return each(probabilities, lambda name, probability: check_memory(run, name, probability))
 
 
-def remembered(run: RunRecord, name: str, share: float) -> str:
-    """Describes how often one discriminator prefers training data to held-out data; raises if it memorises."""
-    words = f"it finds an item that it is trained on more real than one held out {share:.0%} of the time"
-    if share > RECOGNISED:
-        raise trouble(
-            f"{name} memorises the data: {words} (by chance: 50%)",
+def check_memory(run: RunRecord, name: str, probability: float) -> str:
+    """Checks how often one discriminator scores training items higher than held-out items."""
+    finding = f"training items are scored as more real than held-out items {probability:.0%} of the time"
+    if probability > MAX_RECOGNISED:
+        raise problem(
+            f"{name} memorises the data: {finding} (chance: 50%)",
             "more data",
             "`regularizers.diffaugment={}`, for images",
             "`regularizers.instance_noise={}`",
             penalty(run),
         )
-    return words
+    return finding
 
 
 def gradients(run: RunRecord) -> str:
-    """Losses and gradients that run away, and a generator's that vanish."""
-    # Norms are in the lines that end an interval, and the last one may not.
+    """Checks for losses and gradients that grow without bound, and for generators' gradients that vanish."""
+    # Gradient norms are only in lines that end an interval; the last line may not.
     names = sorted({name for entry in run.training[-2:] for name in entry.values if "/" in name})
     for name in names:
         values = recent(series(run, name))
-        if values and not name.endswith("_logits") and abs(fmean(values)) > HUGE:
-            raise trouble(
-                f"the players no longer hold each other: {name} is {fmean(values):.3g}",
+        if values and not name.endswith("_logits") and abs(fmean(values)) > MAX_VALUE:
+            raise problem(
+                f"the training diverges: {name} is {fmean(values):.3g}",
                 lower_rate(run),
                 penalty(run),
                 "`optimizer.clip_norm=1`",
@@ -203,56 +213,56 @@ def gradients(run: RunRecord) -> str:
         if too_short(run) or len(values) < 10:
             continue
         early, late = values[: len(values) // 5], median(recent(values))
-        found.append(f"{player}'s {late:.2g}")
-        if late > GROWN * median(early):
-            raise trouble(
+        found.append(f"{player} {late:.2g}")
+        if late > MAX_GROWTH * median(early):
+            raise problem(
                 f"the gradient of `{player}` explodes: its norm has grown from {median(early):.2g} to {late:.2g}",
                 lower_rate(run),
                 "`optimizer.clip_norm=1`",
                 penalty(run),
             )
-        if player != "discriminator" and late < VANISHED * max(early):
-            raise trouble(
+        if player != "discriminator" and late < MIN_GRADIENT * max(early):
+            raise problem(
                 f"the gradient of `{player}` vanishes: its norm has fallen from {max(early):.2g} to {late:.2g}",
                 "`objective=non_saturating`" if run.setting("objective") == "minimax" else penalty(run),
                 lower_rate(run, "discriminator"),
                 "`regularizers.instance_noise={}`",
             )
     if found:
-        return f"norms at the end: {', '.join(found)}"
-    return too_short(run) or f"{UNSEEN}: {'the log is too short for it' if measured else 'none were logged'}"
+        return f"gradient norms at the end: {', '.join(found)}"
+    return too_short(run) or f"{NOT_CHECKED}: {'the log is too short' if measured else 'no gradient norms were logged'}"
 
 
 def oscillation(run: RunRecord) -> str:
-    """Looks for discriminators that are by turns far better and far worse than guessing: players in a cycle."""
+    """Checks that discriminators are not far better and far worse than guessing in turns."""
     found = adversaries(run)
     if not found:
-        return f"{UNSEEN}: no adversary's loss was logged"
-    return each(found, lambda name, start: swinging(run, name, start))
+        return f"{NOT_CHECKED}: no adversary's loss was logged"
+    return each(found, lambda name, prefix: check_swings(run, name, prefix))
 
 
-def swinging(run: RunRecord, name: str, start: str) -> str:
-    """Counts how often one discriminator's loss passes from far below guessing to far above; raises if it is often."""
-    shares = series(run, f"{start}{OF_GUESSING}")
-    values, level = (shares, 1.0) if shares else (series(run, f"{start}adversarial"), 0.0)
-    of_line = number(run, "train", "log_every") * number(run, "train", "batch_size")
-    values = means(values[len(values) // 4 :], max(1, math.ceil(SWING_SAMPLES / of_line)) if of_line >= 1 else 1)
+def check_swings(run: RunRecord, name: str, prefix: str) -> str:
+    """Checks how often one discriminator's loss crosses its loss when guessing, by a large amount each time."""
+    fractions = series(run, f"{prefix}{OF_GUESSING}")
+    values, level = (fractions, 1.0) if fractions else (series(run, f"{prefix}adversarial"), 0.0)
+    per_line = number(run, "train", "log_every") * number(run, "train", "batch_size")  # samples
+    values = means(values[len(values) // 4 :], max(1, math.ceil(SWING_SAMPLES / per_line)) if per_line >= 1 else 1)
     if len(values) < 3 * SWINGS:
-        return f"{UNSEEN}: the log is too short for it"
-    aside = [value - level for value in values]
-    size = math.sqrt(fmean(value * value for value in aside))
-    sides = [value > 0 for value in aside if abs(value) > max(SWING * level, size / 2)]
-    swings = sum(one != other for one, other in pairwise(sides))
-    words = f"the loss of {name} goes {swings} times from far below guessing to far above or back"
-    if swings >= SWINGS and (level > 0 or not is_noise(values)):  # around 0 nothing else tells how large noise is
-        unit = " times what guessing costs" if shares else ""
-        raise trouble(
-            f"the players oscillate: {words} ({min(values):.2g} to {max(values):.2g}{unit})",
+        return f"{NOT_CHECKED}: the log is too short"
+    deviations = [value - level for value in values]
+    size = math.sqrt(fmean(value * value for value in deviations))
+    above = [value > 0 for value in deviations if abs(value) > max(SWING * level, size / 2)]
+    swings = sum(one != other for one, other in pairwise(above))
+    finding = f"the loss of {name} swung {swings} times between far below and far above guessing"
+    if swings >= SWINGS and (level > 0 or not is_noise(values)):  # around 0, there is no scale for noise
+        unit = "× that of guessing" if fractions else ""
+        raise problem(
+            f"the players oscillate: {finding} ({min(values):.2g} to {max(values):.2g}{unit})",
             lower_rate(run),
             penalty(run),
-            "`optimizer.betas=[0,0.9]`, without momentum",
+            "`optimizer.betas=[0,0.9]` (no momentum)",
         )
-    return words
+    return finding
 
 
 SYMPTOMS: Mapping[str, Callable[[RunRecord], str]] = {
@@ -265,70 +275,77 @@ SYMPTOMS: Mapping[str, Callable[[RunRecord], str]] = {
 }
 
 
-# What the looks look at.
+# Values from the log.
 
 
 def adversaries(run: RunRecord) -> dict[str, str]:
-    """Returns the start of each adversary's terms in the log's last phase, by its name (empty for a single one)."""
+    """Returns the prefix of each adversary's terms in the log's last phase, by its name (empty for a single one)."""
     phase = run.training[-1].phase if run.training else ""
     names = {name for entry in run.training if entry.phase == phase for name in entry.values}
-    starts = sorted(name.removesuffix("real_logits") for name in names if name.endswith("/real_logits"))
-    judging = [start for start in starts if {f"{start}{OF_GUESSING}", f"{start}adversarial"} & names]
-    return {start.strip("/").partition("/")[2]: start for start in judging}
+    prefixes = sorted(name.removesuffix("real_logits") for name in names if name.endswith("/real_logits"))
+    found = [prefix for prefix in prefixes if {f"{prefix}{OF_GUESSING}", f"{prefix}adversarial"} & names]
+    return {prefix.strip("/").partition("/")[2]: prefix for prefix in found}
 
 
-def each(found: Mapping[str, T], look: Callable[[str, T], str]) -> str:
-    """Looks at each adversary, and returns all findings, after its name where it has one; raises all that are wrong."""
-    words: dict[str, str] = {}
-    wrong: list[str] = []
-    for name, what in found.items():
+def last_diagnostics(run: RunRecord, prefix: str) -> dict[str, float]:
+    """Returns the last logged value of each diagnostic whose name begins with `prefix`."""
+    values = {name: value for entry in run.diagnostics for name, value in entry.values.items()}
+    return {name: value for name, value in values.items() if name.startswith(prefix)}
+
+
+def each(adversaries: Mapping[str, T], check: Callable[[str, T], str]) -> str:
+    """Checks each adversary and returns the findings, or raises all problems."""
+    findings: dict[str, str] = {}
+    problems: list[str] = []
+    for name, value in adversaries.items():
         try:
-            words[name] = look(f"the discriminator `{name}`" if name else "the discriminator", what)
+            findings[name] = check(f"the discriminator `{name}`" if name else "the discriminator", value)
         except GanError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise GanError("; ".join(wrong))
-    seen = {name: finding for name, finding in words.items() if not finding.startswith(UNSEEN)}
-    if not seen:
-        return next(iter(words.values()))
-    return "; ".join(f"`{name}`: {finding}" if name else finding for name, finding in seen.items())
+            problems.append(str(error))
+    if problems:
+        raise GanError("; ".join(problems))
+    checked = {name: finding for name, finding in findings.items() if not finding.startswith(NOT_CHECKED)}
+    if not checked:
+        return next(iter(findings.values()))
+    return "; ".join(f"`{name}`: {finding}" if name else finding for name, finding in checked.items())
 
 
 def series(run: RunRecord, name: str) -> list[float]:
-    """A term's finite values in the last phase, in the order of the log."""
+    """Returns a term's finite values in the last phase, in the order of the log."""
     phase = run.training[-1].phase if run.training else ""
     values = [entry.values.get(name, math.nan) for entry in run.training if entry.phase == phase]
     return [value for value in values if math.isfinite(value)]
 
 
 def recent(values: Sequence[float]) -> Sequence[float]:
-    """The last fifth."""
+    """Returns the last fifth of the values."""
     return values[-max(1, len(values) // 5) :]
 
 
 def means(values: Sequence[float], size: int) -> list[float]:
-    """Means of so many neighbours each; what is left over at the end is left out."""
+    """Returns the means of consecutive groups of `size` values, without an incomplete last group."""
     return [fmean(values[start : start + size]) for start in range(0, len(values) - size + 1, size)]
 
 
 def is_noise(values: Sequence[float]) -> bool:
-    """Whether it cannot be seen that neighbours are correlated (by chance 0 ± 1/√n)."""
-    centre = fmean(values)
-    variance = fmean((value - centre) ** 2 for value in values)
-    together = fmean((one - centre) * (other - centre) for one, other in pairwise(values))
-    return together * math.sqrt(len(values)) <= CERTAIN * variance
+    """Returns whether neighbouring values have no significant correlation (0 ± 1/√n for noise)."""
+    mean = fmean(values)
+    variance = fmean((value - mean) ** 2 for value in values)
+    covariance = fmean((one - mean) * (other - mean) for one, other in pairwise(values))
+    return covariance * math.sqrt(len(values)) <= CERTAIN * variance
 
 
 def too_short(run: RunRecord) -> str:
-    """That nothing can be said yet, if nothing can."""
-    return f"{UNSEEN}: {run.done} steps are too few to tell" if run.done < ENOUGH else ""
+    """Returns the finding that the run is too short to be checked, or an empty string."""
+    few = run.done < ENOUGH_STEPS
+    return f"{NOT_CHECKED}: the run has {run.done} steps; at least {ENOUGH_STEPS} are needed" if few else ""
 
 
-# What to try.
+# Suggestions.
 
 
 def number(run: RunRecord, *keys: str) -> float:
-    """A number in the recipe, or NaN."""
+    """Returns a number in the recipe, or NaN."""
     try:
         return float(run.setting(*keys))
     except ValueError:
@@ -336,26 +353,30 @@ def number(run: RunRecord, *keys: str) -> float:
 
 
 def lower_rate(run: RunRecord, player: str | None = None) -> str:
-    """Half the learning rate, of all players or of one; of each where all have their own."""
-    own = [name for name in PLAYERS if not math.isnan(number(run, "players", name, "optimizer", "learning_rate"))]
-    if player is None and len(own) == len(PLAYERS):
-        return " with ".join(lower_rate(run, name) for name in own)
-    key = "optimizer.learning_rate" if player is None else f"players.{player}.optimizer.learning_rate"
-    rate = number(run, *key.split("."))
-    rate = number(run, "optimizer", "learning_rate") if math.isnan(rate) else rate
-    return f"a lower `{key}`" if math.isnan(rate) else f"`{key}={rate / 2:g}`, half of now"
+    """Suggests half the learning rate of a player, or of all (None), each of which may have its own."""
+    own = {key: number(run, *key.split(".")) for key in map(rate_key, PLAYERS)}
+    shared = number(run, *rate_key(None).split("."))
+    if player is not None:
+        own_rate = own[rate_key(player)]
+        rates = {rate_key(player): shared if math.isnan(own_rate) else own_rate}
+    else:
+        rates = {rate_key(None): shared} if any(map(math.isnan, own.values())) else own
+    return " with ".join(
+        f"a lower `{key}`" if math.isnan(rate) else f"`{key}={rate:g}` (half the current value)"
+        for key, rate in lower_rates(rates).items()
+    )
 
 
 def fewer_turns(run: RunRecord) -> str:
-    """Fewer turns of the discriminator, if it has several."""
+    """Suggests fewer turns of the discriminator, if it has several."""
     turns = number(run, "players", "discriminator", "turns")
-    return f"`players.discriminator.turns={turns / 2:.0f}`, {turns:.0f} now" if turns > 1 else ""
+    return f"`players.discriminator.turns={turns / 2:.0f}` (currently {turns:.0f})" if turns > 1 else ""
 
 
 def penalty(run: RunRecord) -> str:
-    """A gradient penalty, or more of the one that there is."""
+    """Suggests a gradient penalty, or twice the weight of the one that the recipe has."""
     for name in ("gradient_penalty", "r1", "dragan", "r2"):
         weight = number(run, "regularizers", name, "weight")
         if weight > 0:
-            return f"`regularizers.{name}.weight={2 * weight:g}`, twice of now"
+            return f"`regularizers.{name}.weight={2 * weight:g}` (twice the current value)"
     return "`regularizers.gradient_penalty.weight=1`"

@@ -1,4 +1,4 @@
-"""The C library's memory allocator, as training on a CPU needs it."""
+"""Settings of the C library's memory allocator for training on a CPU."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_MMAP_THRESHOLD, 2**25)  # the largest that glibc takes
+        mallopt(_MMAP_THRESHOLD, 2**25)  # the maximum that glibc accepts

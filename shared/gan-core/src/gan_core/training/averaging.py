@@ -1,4 +1,4 @@
-"""The exponential moving average of the networks that samples are made with, buffers included."""
+"""Exponential moving average of the networks that generate samples, including their buffers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Average:
 
     @torch.no_grad()
     def load(self, average: Mapping[str, Tensor]) -> None:
-        """Takes up an average that was saved."""
+        """Loads a saved average."""
         for name, tensor in self.average.items():
             tensor.copy_(average[name])
 
@@ -101,7 +101,7 @@ class Average:
 
 
 def singular_vectors(game: Game) -> Iterator[str]:
-    """Names of the unit vectors that spectral normalisation keeps: their mean is shorter, which raises weights."""
+    """Yields the names of spectral normalisation's unit vectors, whose mean would be shorter and enlarge the weights."""
     for name, _, hook in spectral_layers(game):
         yield from (f"{name}.{hook.name}_{side}" for side in "uv")
 

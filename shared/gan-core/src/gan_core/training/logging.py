@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 from torch import Tensor
 
 from gan_core.distributed import Processes, rows_of_all
 from gan_core.errors import MissingDependency, unknown
 from gan_core.play.game import Terms
+
+SECONDS = 2.0
+"""Minimum time between two printed lines of progress, in seconds."""
+TITLE = 24
+"""Maximum width of the title, in characters."""
+FIXED = Column(no_wrap=True, overflow="fold", justify="right")
+"""Column of the bar that is never cut."""
 
 
 class LossMeans:
@@ -65,30 +86,49 @@ class LossMeans:
 
 
 class Display:
-    """Progress of the training on standard error: a bar in a terminal, otherwise one line per line of the log."""
+    """Progress of the training on standard error.
 
-    def __init__(self, title: str, steps: int, *, shown: bool):
+    In a terminal and in a notebook, a bar with the step, the percentage and the remaining time, and below it the values
+    of the last line of the log, cut to the width. Elsewhere, lines of text, at most one every `SECONDS` apart from the
+    first and the last.
+
+    Args:
+        title: name of what is trained.
+        steps: planned number of steps.
+        shown: whether anything is shown.
+        done: number of steps that are completed already.
+    """
+
+    def __init__(self, title: str, steps: int, *, shown: bool, done: int = 0):
         self.title, self.steps, self.shown = title, steps, shown
+        self.console = Console(stderr=True)
+        self.live = shown and (self.console.is_terminal or in_notebook(self.console))
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=TITLE)),
+            BarColumn(bar_width=None, table_column=Column(min_width=5, ratio=1)),
+            MofNCompleteColumn(table_column=FIXED),
+            TaskProgressColumn(table_column=FIXED),
+            TimeElapsedColumn(table_column=FIXED),
+            TimeRemainingColumn(table_column=FIXED),
         )
-        self.live = shown and sys.stderr.isatty()
-        self.bar = Progress(*columns, console=Console(stderr=True), disable=not self.live)
-        self.task = self.bar.add_task(title, total=steps, figures="")
+        self.bar = Progress(*columns, console=self.console, expand=True)
+        self.task = self.bar.add_task(title, total=steps, completed=done)
+        self.values = Text(no_wrap=True, overflow="ellipsis")
+        self.screen = Live(Group(self.bar, self.values), console=self.console, refresh_per_second=4)
+        self.printed = -math.inf  # time of the last printed line
+        self.waiting: str | None = None  # last line, if it has not been printed
 
     def __enter__(self) -> Self:
-        self.bar.start()
+        if self.live:
+            self.screen.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.live:
+            self.screen.stop()
+        self._print_waiting()
 
     def step(self, step: int, progress: float) -> None:
         """Updates the bar: the completed steps, and the total that the completed fraction predicts."""
@@ -98,23 +138,44 @@ class Display:
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Shows a line of the log."""
-        figures = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if "/" in name)
+        values = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if "/" in name)
         if self.live:
-            self.bar.update(self.task, completed=line["step"], figures=figures)
+            self.values.plain = values
         elif self.shown:
             speed = f"{line['samples_per_second']:.0f} samples/s"
-            print(f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {figures}  {speed}", file=sys.stderr)  # noqa: T201
+            self.waiting = f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {values}  {speed}"
+            if time.monotonic() - self.printed >= SECONDS:
+                self._print_waiting()
 
-    def ended(self, sentence: str, step: int) -> None:
+    def evaluation(self, line: Mapping[str, Any]) -> None:
+        """Reports the figures of an evaluation."""
+        figures = {name.removeprefix("evaluation/"): value for name, value in line.items() if "evaluation/" in name}
+        self._report(f"step {line['step']}: {'  '.join(f'{name} {value:.4g}' for name, value in figures.items())}")
+
+    def ended(self, reason: str, step: int) -> None:
         """Reports why the regime ended the training."""
-        if self.shown:
-            self.bar.console.print(f"{self.title}: ended at step {step}: {sentence}", markup=False)
+        self._report(f"ended at step {step}: {reason}")
 
-    def interrupted(self, why: str, step: int) -> None:
+    def interrupted(self, signal: str, step: int) -> None:
         """Reports the signal that interrupted the training."""
-        if self.shown:
-            sentence = f"interrupted by {why} at step {step}; continue with `resume`"
-            self.bar.console.print(f"{self.title}: {sentence}", markup=False)
+        self._report(f"interrupted by {signal} at step {step}; continue with `resume`")
+
+    def _report(self, sentence: str) -> None:
+        self._print_waiting()
+        if self.live:
+            self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False)
+        elif self.shown:
+            print(f"{self.title}: {sentence}", file=sys.stderr)  # noqa: T201
+
+    def _print_waiting(self) -> None:
+        if self.waiting is not None:
+            print(self.waiting, file=sys.stderr)  # noqa: T201
+            self.printed, self.waiting = time.monotonic(), None
+
+
+def in_notebook(console: Console) -> bool:
+    """Returns whether rich can update a display in place in a Jupyter notebook, for which it needs ipywidgets."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def check_trackers(names: Sequence[str], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""From an optimizer's settings to torch's optimizer, and the learning rate as a function of the place in a phase."""
+"""Creates optimizers from their settings, and computes learning rates over a phase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gan_core.recipe import SGD, Adam, Constant, Cosine, Linear, RMSprop, Step
 
 
 def make_optimizer(settings: Adam | RMSprop | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Torch's optimizer, fused where torch has a fused one (CPU and CUDA), of learning rate and state at the start."""
+    """Returns a torch optimizer in its initial state, fused where torch has a fused one (CPU and CUDA)."""
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     if isinstance(settings, Adam):

@@ -18,7 +18,9 @@ from gan_core.recipe import PlayerSettings, Recipe
 from gan_core.training.optimizers import make_optimizer, rate_factor
 
 LOSS_RETURNS = 'a loss returns named scalars, such as {"adversarial": loss.mean()}'
+"""End of messages about the result of a loss."""
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Reduced precisions by their name in recipes."""
 
 
 class _Loss(nn.Module):
@@ -160,7 +162,7 @@ def playing(phase: Phase, players: Iterable[Player]) -> list[Player]:
     """Returns the players that take part in a phase, in the order of their turns.
 
     Raises:
-        RecipeError: the phase names a player that there is not, or nobody takes part.
+        RecipeError: the phase names an unknown player, or has no players.
     """
     known = {player.name: player for player in players}
     for name in known if phase.players is None else phase.players:
@@ -168,7 +170,7 @@ def playing(phase: Phase, players: Iterable[Player]) -> list[Player]:
             raise unknown(f"player in phase `{phase.name}`", name, known)
     found = [player for name, player in known.items() if phase.players is None or name in phase.players]
     if not found:
-        raise RecipeError(f"nobody plays in the phase `{phase.name}`; name a player")
+        raise RecipeError(f"the phase `{phase.name}` has no players; name one")
     return found
 
 

@@ -1,0 +1,144 @@
+"""What a training writes besides checkpoints: lines of the log, pictures of samples, and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gan_core.data import BatchStream, length
+from gan_core.draws import seed_torch
+from gan_core.errors import writing
+from gan_core.play.game import Batch, Game, evaluating
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION
+from gan_core.runs.run import Run
+from gan_core.training.logging import Display, Trackers
+from gan_core.training.saving import finite_figures
+from gan_core.training.state import Training
+
+Evaluate = Callable[[Game], Mapping[str, Any]]
+"""Function that returns a game's figures for the log."""
+
+
+class WriteSamples(Protocol):
+    """Type of a domain's `media.write_samples`."""
+
+    def __call__(self, samples: dict[str, Tensor], stem: Path, *, columns: int | None, game: Game) -> Path:
+        """Writes samples to `stem` plus a suffix and returns the path; `game` defines, for example, the sample rate."""
+
+
+COLUMNS_BY_CLASS = 16
+"""Maximum number of classes for which a picture of samples has one column per class."""
+
+
+class Output:
+    """The log, pictures and evaluations of a run. Every method must be called in all processes.
+
+    Args:
+        training: the training that is written about.
+        run: the run folder.
+        write_samples: the domain's writer of samples.
+        evaluate: returns the figures of an evaluation; None if the recipe has no evaluations.
+    """
+
+    def __init__(self, training: Training, run: Run, *, write_samples: WriteSamples, evaluate: Evaluate | None):
+        self.training, self.run = training, run
+        self.write_samples, self.evaluate_game = write_samples, evaluate
+        self.seen_before = 0  # samples read up to the last line of the log
+        self.reference = self._read_reference()
+
+    def _read_reference(self) -> Batch:
+        """Returns the batch from which pictures are made."""
+        data, device = self.training.data.plain, self.training.processes.device
+        count, self.columns = picture_size(self.training.settings.show, self.training.game.num_classes)
+        seed_torch(0, device)  # for items that draw from torch's generator
+        return next(BatchStream(data, min(count, length(data)), seed=0, device=device))
+
+    def show_real(self) -> None:
+        """Writes the picture of real samples."""
+        if self.training.processes.first:
+            real = {key: value for key, value in self.reference.items() if key != "label"}
+            self._write(real, self.run.samples_folder / "real")
+
+    def start(self) -> None:
+        """Starts the time and the count of samples from which the speed is computed."""
+        self.training.clock.start()
+        self.seen_before = self.training.seen
+
+    def log(self, display: Display, trackers: Trackers, *, last: bool) -> None:
+        """Writes a line of the log if one is due; an incomplete last interval continues if the run is resumed.
+
+        Raises:
+            NonFiniteError: a figure is not finite.
+        """
+        training = self.training
+        due = training.step % training.log_every == 0
+        if not (due or last):
+            return
+        figures = finite_figures(training.losses.means(training.processes) | training.regime.figures())
+        if due:
+            training.losses.clear()
+        speed = round((training.seen - self.seen_before) / training.clock.lap(), 1)
+        self.seen_before = training.seen
+        line = {"step": training.step, "phase": training.schedule.phase.name, **figures, "samples_per_second": speed}
+        if training.processes.first:
+            self.run.append_log(line)
+            trackers.log(line)
+            display.line(line)
+
+    def show(self, *, last: bool) -> None:
+        """Writes a picture of samples and logs their diagnostics, if they are due."""
+        training = self.training
+        if not (last or is_due(training.step, training.sample_every)):
+            return
+        if training.processes.first:
+            with self._averaged(), evaluating(training.game), torch.no_grad():
+                samples, figures = training.game.preview(self.reference), training.diagnostics.figures()
+            self._write(samples, self.run.sample_stem(training.step))
+            if figures:
+                self.run.append_log({"step": training.step, "phase": DIAGNOSTICS, **figures})
+        training.processes.wait()
+
+    def evaluate(self, display: Display, trackers: Trackers, *, last: bool) -> None:
+        """Evaluates the game with the averaged weights, if it is due; the time does not count as training time."""
+        training, every = self.training, self.training.settings.evaluate_every
+        if self.evaluate_game is None or every is None or not (last or is_due(training.step, every)):
+            return
+        with training.clock.paused():
+            if training.processes.first:
+                with self._averaged():
+                    line = {"step": training.step, "phase": EVALUATION, **self.evaluate_game(training.game)}
+                self.run.append_log(line)
+                trackers.log(line)
+                display.evaluation(line)
+            training.processes.wait()
+
+    def _write(self, samples: dict[str, Tensor], stem: Path) -> None:
+        with writing(self.run.samples_folder):
+            self.write_samples(samples, stem, columns=self.columns, game=self.training.game)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Context in which the game has the averaged weights, if there are any."""
+        average = self.training.average
+        return nullcontext() if average is None else average.in_place()
+
+
+def is_due(step: int, interval: int | None) -> bool:
+    """Returns whether something is due at a step, given its interval in steps (None: never)."""
+    return interval is not None and step % interval == 0
+
+
+def picture_size(show: int, classes: int | None) -> tuple[int, int | None]:
+    """Returns the numbers of samples and columns of a picture: whole rows of all classes if there are few classes.
+
+    Args:
+        show: the recipe's number of samples.
+        classes: number of classes; None if there are none.
+    """
+    if classes is None or classes > COLUMNS_BY_CLASS:
+        return show, None
+    return max(1, show // classes) * classes, classes
