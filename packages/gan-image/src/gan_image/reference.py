@@ -240,7 +240,7 @@ def _residual_discriminator(
 
 
 def _biggan_generator(state: StateDict) -> Published:
-    """Imports a generator of BigGAN-PyTorch without shared embedding (`G_shared`) and with z in the first layer only."""
+    """Imports a generator of BigGAN-PyTorch without `G_shared` and `hier`: z enters at the first layer only."""
     blocks, attended = _count_blocks(state), _place_of_gamma(state)
     width, latent_dim = len(state["linear.weight"]) // 16, state["linear.weight"].shape[1]
     classes, image_size, attention = len(state["blocks.0.0.bn1.gain.weight"]), 4 << blocks, 8 << attended

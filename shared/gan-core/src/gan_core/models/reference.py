@@ -109,8 +109,8 @@ def load_reference(importers: Importers, name: str, state_dict: StateDict, **arg
 def spectral_norms(state_dict: StateDict, vector: str, *, iterates: bool = False) -> dict[str, Tensor]:
     """Converts layers under another spectral normalization to the tensors of `torch.nn.utils.spectral_norm`.
 
-    These are `weight_orig`, `weight_u` and `weight_v`; torch divides the weight by `u · W v`. Biases and tensors of other
-    layers are unchanged. Other state of the converted layers is left out.
+    These are `weight_orig`, `weight_u` and `weight_v`; torch divides the weight by `u · W v`. Biases and tensors of
+    other layers are unchanged. Other state of the converted layers is left out.
 
     Args:
         state_dict: the checkpoint; a converted layer has the tensors `weight` and `vector`.
