@@ -33,10 +33,9 @@ def train(system: str, out: Path, settings: list[str], steps: int) -> None:
     sets = [word for setting in [*COMMON, *SYSTEMS[system], *settings] for word in ("--set", setting)]
     options = ["--data", "digits", "--batch-size", "32", "--device", "cpu", "--steps", str(steps), "--out", str(out)]
     sys.argv = ["gan-image", "train", system, *options, *sets]
-    try:
+    with pytest.raises(SystemExit) as end:
         main()
-    except SystemExit as end:
-        assert not end.code, system
+    assert not end.value.code, system
 
 
 def program(folder: Path) -> None:

@@ -58,11 +58,7 @@ def test_the_auxiliary_loss_is_weighted_on_real_images_and_on_fakes(system: str,
     [
         (Generator, {"attention": 5}, "`attention` is 5; expected the size of a block's output: 8, 16, 32"),
         (Discriminator, {"attention": 32}, "`attention` is 32; expected the size of a block's output: 16, 8"),
-        (
-            Generator,
-            {"width": 4, "tapered": True},
-            "`width` is 4; it is halved 3 times and must be at least 8",
-        ),
+        (Generator, {"width": 4, "tapered": True}, "`width` is 4; it is halved 3 times and must be at least 8"),
         (
             Discriminator,
             {"width": 40, "tapered": True},
