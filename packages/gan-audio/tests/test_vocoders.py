@@ -26,7 +26,7 @@ from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import FRAMES_AT_ONCE, MIN_FILTERED_FRAMES, Discriminators
 from gan_core.draws import drawing
 from gan_core.errors import CheckpointError, DataError, RecipeError
-from gan_core.models.folder import model_card
+from gan_core.models.card import model_card
 from gan_core.play.adversary import Adversary
 from gan_core.play.judgement import Judgement
 from gan_core.play.objectives import hinge, least_squares

@@ -19,7 +19,7 @@ def with_rotations(network, inputs, arguments):
     (images,) = inputs
     features = network.pooled(network.blocks(images))
     outputs = [network.judge(features), network.rotation(features)]
-    loss = network.rotation_loss(images)  # a second pass
+    loss = network.auxiliary_loss(images)  # a second pass
     return [*outputs, torch.stack([loss, 2 * loss])]
 
 

@@ -10,7 +10,6 @@ import torch
 import gan_image
 from gan_core.api import open_data
 from gan_core.data import BatchStream
-from gan_core.errors import RecipeError
 from gan_core.measure.metrics import sliced_wasserstein
 
 STEPS = {
@@ -66,12 +65,6 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
 def test_the_codes_of_an_infogan_are_read_back(tmp_path) -> None:
     run = gan_image.train("infogan", data="digits", out=tmp_path / "run", steps=150, shown=False)
     assert run.log()[-1]["generator/category"] < 0.5 * math.log(10)  # of what guessing among ten costs
-
-
-def test_ssgan_refuses_a_part_with_fewer_images_than_angles() -> None:
-    game = gan_image.create("ssgan", channels=1)
-    with pytest.raises(RecipeError, match=r"turns a batch by four angles, and a part of it has 3; give it 4 or more$"):
-        game.discriminator_loss({"image": torch.zeros(3, 1, 32, 32)})
 
 
 @pytest.mark.parametrize("system", ["ssgan", "infomax-gan", "infogan"])

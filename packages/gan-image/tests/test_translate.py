@@ -24,7 +24,8 @@ from gan_core.cli import main
 from gan_core.data import ImageSpec
 from gan_core.data.pictures import MAX_PIXELS, to_tensor
 from gan_core.errors import RecipeError
-from gan_core.models.folder import model_card, save_model
+from gan_core.models.card import model_card
+from gan_core.models.folder import save_model
 from gan_core.play.conditions import Classes, Given
 from gan_core.play.game import Game
 from gan_image import DOMAIN

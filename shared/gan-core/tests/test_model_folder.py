@@ -11,11 +11,12 @@ from torch import nn
 from torch.testing import assert_close
 
 import gan_core
-import gan_core.models.folder
+import gan_core.models.hub
 from gan_core import api, draws
 from gan_core.errors import CheckpointError, GanError, InputError
+from gan_core.models.card import model_card, parameter_counts, shareable
 from gan_core.models.checkpoint import read_checkpoint, read_published, sha256, write_checkpoint
-from gan_core.models.folder import CONFIG, WEIGHTS, model_card, parameter_counts, read_config, read_weights, save_model
+from gan_core.models.folder import CONFIG, WEIGHTS, read_config, read_weights, save_model
 from gan_core.models.pretrained import Pretrained, downloaded
 from gan_core.play.game import Game, Phase, Player
 from gan_core.play.preset import on_meta
@@ -105,6 +106,34 @@ def test_the_card_says_how_to_use_it_and_how_large_it_is(model):
     assert card.startswith("---\nlibrary_name: gan-core\ntags:\n- gan\n---")
     for part in ("# plain (small)", "import gan_toy", "| generator | 58 |", "| discriminator | 33 |", "system: plain"):
         assert part in card
+
+
+def test_the_card_names_classes_by_index_and_the_versions(toy):
+    game = toy.create("plain", num_classes=3)
+    game.recipe = game.recipe.but({"data.classes": ["apple", "cherry", "tomato"]})
+    card = model_card(game)
+    assert "\nClasses: 0 = apple, 1 = cherry, 2 = tomato\n" in card
+    for line in (f"- gan-core {gan_core.__version__}", f"- PyTorch {torch.__version__}", "- Python 3."):
+        assert f"\n{line}" in card.partition("## Framework versions\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("source", "start", "shown"),
+    [
+        ("digits", "runs/a:generator", ("digits", "runs/a:generator")),
+        ("/home/alice/fruits", "/home/alice/runs/a:generator", ("fruits", "a:generator")),
+        ("~/fruits.zip", "plain/generator:/data/net.pt", ("fruits.zip", "plain/generator:net.pt")),
+        ({"source": "/a/b", "target": "c/d"}, "someone/points", ({"source": "b", "target": "c/d"}, "someone/points")),
+    ],
+)
+def test_absolute_paths_are_not_in_the_card(toy, source, start, shown):
+    game = toy.create("plain")
+    game.recipe = game.recipe.but({"data.source": source, "start": {"generator": {"source": start}}})
+    other = shareable(game.recipe)
+    assert (other.data.source, other.start["generator"].source) == shown
+    assert "alice" not in model_card(game)
+    changed = {"data": game.recipe.data, "start": game.recipe.start}
+    assert other.model_copy(update=changed) == game.recipe  # nothing else differs
 
 
 def test_the_card_of_a_part_has_what_is_in_it(toy, tmp_path):
@@ -718,7 +747,7 @@ def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
         asked.append((name, options["allow_patterns"]))
         return str(model)
 
-    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", download)
+    monkeypatch.setattr(gan_core.models.hub, "snapshot_download", download)
     (model / "tokens[1].json").write_text("{}")
     config(model, files={"tokens[1].json": sha256(model / "tokens[1].json")})
     assert toy.load("someone/points").recipe.system == "plain"
@@ -728,7 +757,7 @@ def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
 
 @pytest.mark.parametrize("path", ["./none/here", "/none/here", "none", "a/b/c", "~/none"])
 def test_paths_are_not_asked_of_the_hub(toy, monkeypatch, path):
-    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", None)
+    monkeypatch.setattr(gan_core.models.hub, "snapshot_download", None)
     with pytest.raises(CheckpointError, match=r"no such folder$"):
         api.load(path)
 
@@ -736,7 +765,7 @@ def test_paths_are_not_asked_of_the_hub(toy, monkeypatch, path):
 def test_a_run_beside_others_that_is_misspelt_is_not_asked_of_the_hub(toy, monkeypatch, tmp_path):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", None)
+    monkeypatch.setattr(gan_core.models.hub, "snapshot_download", None)
     with pytest.raises(CheckpointError, match=r"^runs/frist: no such folder$"):
         api.load("runs/frist")
 
@@ -751,7 +780,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(toy, monkeypatch):
     def no_network(name, **options):
         raise OSError("Name or service not known\nand more")
 
-    monkeypatch.setattr(gan_core.models.folder, "snapshot_download", no_network)
+    monkeypatch.setattr(gan_core.models.hub, "snapshot_download", no_network)
     with pytest.raises(CheckpointError) as error:
         api.load("someone/points")
     assert str(error.value) == (
@@ -772,17 +801,35 @@ def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
 
         def upload_folder(self, *, repo_id, folder_path):
             uploaded["files"] = sorted(path.name for path in folder_path.iterdir())
-            uploaded["system"] = read_config(folder_path).recipe["system"]
+            recipe = read_config(folder_path).recipe
+            uploaded["recipe"] = (recipe["system"], recipe["data"]["source"])
             return f"https://hub/{repo_id}"
 
-    monkeypatch.setattr(gan_core.models.folder, "HfApi", Hub)
-    assert toy.create("plain").push_to_hub("points", private=True, token="secret") == "https://hub/me/points"
+    monkeypatch.setattr(gan_core.models.hub, "HfApi", Hub)
+    game = toy.create("plain")
+    game.recipe = game.recipe.but({"data.source": "/home/alice/points"})
+    assert game.push_to_hub("points", private=True, token="secret") == "https://hub/me/points"
     assert uploaded == {
         "token": "secret",
         "private": True,
         "files": ["README.md", "config.json", "model.safetensors"],
-        "system": "plain",
+        "recipe": ("plain", "points"),
     }
+    assert game.recipe.data.source == "/home/alice/points"
+
+
+def test_an_upload_that_fails_is_one_line(toy, monkeypatch):
+    class Hub:
+        def __init__(self, token):
+            pass
+
+        def create_repo(self, name, *, private, exist_ok):
+            raise ConnectionError("Name or service not known\nand more")
+
+    monkeypatch.setattr(gan_core.models.hub, "HfApi", Hub)
+    with pytest.raises(GanError) as error:
+        toy.create("plain").push_to_hub("me/points")
+    assert str(error.value) == "me/points: cannot be uploaded to the hub (Name or service not known)"
 
 
 def test_files_of_one_name_are_kept_apart(tmp_path, monkeypatch):

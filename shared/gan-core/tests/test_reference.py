@@ -1,4 +1,4 @@
-"""Published checkpoints: keys and shapes in, our network with those weights out."""
+"""Import of published checkpoints: settings from shapes, weights under our names."""
 
 import pytest
 import torch
@@ -6,7 +6,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_core.errors import CheckpointError
-from gan_core.models.reference import Published, load_reference, renamed
+from gan_core.models.reference import (
+    Published,
+    biggan_batch_norms,
+    load_reference,
+    norm_after,
+    renamed,
+    spectral_norms,
+    without_instance_statistics,
+)
+from gan_core.nn.blocks import ConditionalBatchNorm
 
 
 def checkpoint(width=6, latent_dim=3):
@@ -88,3 +97,80 @@ def test_renaming_back_gives_the_checkpoint():
     there = {"fc1": "hidden", "fc2": "out"}
     back = {ours: theirs for theirs, ours in there.items()}
     assert renamed(renamed(state, there), back).keys() == state.keys()
+
+
+# --- norms of published code
+
+
+def test_a_power_iteration_gives_the_vectors_of_torchs_spectral_norm():
+    weight = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    state = {"a.weight": weight, "a.bias": torch.ones(2), "a.sn_u": torch.tensor([[0.6, 0.8]]), "a.sn_sigma": weight}
+    state["other.weight"] = weight
+    found = spectral_norms(state, "sn_u")
+    v = torch.tensor([1.8, 3.2]) / 13.48**0.5  # Wᵀu, normalized
+    assert found.keys() == {"a.bias", "a.weight_orig", "a.weight_u", "a.weight_v", "other.weight"}
+    assert_close(found["a.weight_u"], torch.tensor([0.6, 0.8]))
+    assert_close(found["a.weight_v"], v)
+    layer = nn.utils.spectral_norm(nn.Linear(2, 2)).eval()
+    layer.load_state_dict({key.removeprefix("a."): value for key, value in found.items() if key.startswith("a.")})
+    assert_close(layer(torch.eye(2)) - 1, weight / 13.48**0.5)  # u · W v = |Wᵀu|
+
+
+def test_a_layer_that_iterates_in_evaluation_mode_stores_the_vector_after_the_iteration():
+    weight = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    found = spectral_norms({"a.weight": weight, "a.u0": torch.tensor([[0.6, 0.8]])}, "u0", iterates=True)
+    after = torch.tensor([5.4, 12.8]) / (5.4**2 + 12.8**2) ** 0.5  # W Wᵀu, normalized
+    assert_close(found["a.weight_u"], after)
+
+
+def test_filters_of_any_rank_are_matrices_to_a_spectral_norm():
+    weight = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = spectral_norms({"a.weight": weight, "a.sn_u": torch.eye(3)[:1]}, "sn_u")
+    assert_close(found["a.weight_v"], nn.functional.normalize(weight[0].flatten(), dim=0))
+    assert found["a.weight_orig"].shape == (3, 2, 4, 4)
+
+
+def test_the_batch_norms_of_biggan_compute_what_they_did():
+    x = torch.tensor([[5.0, 1.0], [3.0, -1.0]])
+    mean, variance = torch.tensor([1.0, 0.0]), torch.tensor([4.0, 0.25])
+    stored = {"n.stored_mean": mean, "n.stored_var": variance, "tail": mean}
+    normalized = torch.tensor([[2.0, 2.0], [1.0, -2.0]])  # (x - mean) / deviation
+    plain = biggan_batch_norms(stored | {"n.gain": torch.tensor([2.0, 3.0]), "n.bias": torch.tensor([0.5, 0.0])})
+    assert torch.equal(plain.pop("tail"), mean)
+    norm = nn.BatchNorm1d(2, eps=0.0).eval()
+    norm.load_state_dict({key.removeprefix("n."): value for key, value in plain.items()})
+    assert_close(norm(x), normalized * torch.tensor([2.0, 3.0]) + torch.tensor([0.5, 0.0]))
+    tables = {
+        "n.gain.weight": torch.tensor([[0.0, 1.0], [4.0, 4.0]]),
+        "n.bias.weight": torch.tensor([[1.0, 2.0], [3.0, 3.0]]),
+    }
+    conditional = ConditionalBatchNorm(2, 2, ndim=1).eval()
+    conditional.norm.eps = 0.0
+    found = biggan_batch_norms(stored | tables)
+    conditional.load_state_dict({key.removeprefix("n."): value for key, value in found.items() if key != "tail"})
+    expected = torch.stack([normalized[0] * torch.tensor([5.0, 5.0]) + 3, normalized[1] * torch.tensor([1.0, 2.0])])
+    expected[1] += torch.tensor([1.0, 2.0])
+    assert_close(conditional(x, torch.tensor([1, 0])), expected)
+
+
+STATISTICS = dict.fromkeys(["n.running_mean", "n.running_var", "n.num_batches_tracked"], torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (STATISTICS | {"n.weight": torch.ones(2), "c.weight": torch.ones(2, 2)}, "batch"),
+        (STATISTICS | {"c.weight": torch.ones(2, 2), "c.bias": torch.ones(2)}, "instance"),
+        ({"c.weight": torch.ones(2, 2), "c.bias": torch.ones(2)}, "instance"),
+        ({"c.weight": torch.ones(2, 2)}, "none"),
+    ],
+)
+def test_the_norm_after_a_layer_is_inferred_from_gains_and_biases(state, kind):
+    assert norm_after(state, "c") == kind
+
+
+def test_running_statistics_are_left_out_where_there_are_no_gains():
+    state = STATISTICS | {"c.bias": torch.ones(2)}
+    assert without_instance_statistics(state).keys() == {"c.bias"}
+    state |= {"n.weight": torch.ones(2)}
+    assert without_instance_statistics(state).keys() == state.keys()

@@ -1,4 +1,4 @@
-"""Importers of published checkpoints, by system and network: their keys to ours, our settings from their shapes."""
+"""Importers of published checkpoints of image systems; see `gan_core.models.reference`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from gan_core.models.reference import Published, StateDict, renamed
+from gan_core.models.reference import (
+    Published,
+    StateDict,
+    biggan_batch_norms,
+    norm_after,
+    renamed,
+    spectral_norms,
+    without_instance_statistics,
+)
 from gan_image.systems import convolutional, information, progan, residual, translation
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 SN_EPS = 1e-8
-"""The smallest norm that BigGAN-PyTorch's script for SAGAN divides by, which no shape tells and no result shows."""
+"""Smallest divisor of spectral normalization in BigGAN-PyTorch's script for SAGAN.
+
+It cannot be inferred from the shapes, and the results do not depend on it.
+"""
 
 
 def dcgan_generator(state: StateDict) -> Published:
-    """github.com/pytorch/examples, dcgan/main.py, Generator; its z is `[B, nz, 1, 1]`."""
+    """Imports Generator of dcgan/main.py, github.com/pytorch/examples; its z is `[B, nz, 1, 1]`."""
     latent_dim, stages = len(state["main.0.weight"]), _stages(state)
     last = state[f"main.{3 * stages}.weight"]
     width, channels = last.shape[:2]
@@ -34,7 +44,7 @@ def dcgan_generator(state: StateDict) -> Published:
 
 
 def dcgan_discriminator(state: StateDict) -> Published:
-    """github.com/pytorch/examples, dcgan/main.py, Discriminator; its output is the sigmoid of these logits."""
+    """Imports Discriminator of dcgan/main.py, github.com/pytorch/examples; its output is the sigmoid of our logits."""
     width, channels = state["main.0.weight"].shape[:2]
     stages = _stages(state)
     names = {"main.0": "features.0.0", f"main.{3 * stages - 1}": "judge"}
@@ -46,29 +56,36 @@ def dcgan_discriminator(state: StateDict) -> Published:
 
 
 def _stages(state: StateDict) -> int:
-    """Halvings between the image and 4 pixels: the convolutions but one."""
+    """Returns the number of halvings from the image to 4 pixels, one less than the number of convolutions."""
     return sum(tensor.ndim == 4 for tensor in state.values()) - 1
 
 
 def residual_generator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/sngan/sngan_*.py and nets/cgan_pd/cgan_pd_32.py, Generator."""
+    """Imports the generators of nets/sngan/sngan_*.py and nets/cgan_pd/cgan_pd_32.py, github.com/kwotsin/mimicry."""
     return _residual_generator(state, "weight")
 
 
 def sagan_generator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/sagan/sagan_*.py.
+    """Imports the generator of a SAGAN.
 
-    Or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Generator of its SAGAN.
+    It is that of nets/sagan/sagan_*.py, github.com/kwotsin/mimicry, or Generator of BigGAN.py with the settings of
+    SAGAN, github.com/ajbrock/BigGAN-PyTorch.
     """
     if "linear.weight" in state:
         return _biggan_generator(state)
-    state = _spectral(state)
+    state = spectral_norms(state, "sn_u")
     outputs = [len(state[f"block{n}.c2.weight_orig"]) for n in range(2, 2 + _count_blocks(state))]
     return _residual_generator(state, "weight_orig", _attended(state, outputs))
 
 
 def _residual_generator(state: StateDict, kind: str, attended: int | None = None) -> Published:
-    """Mimicry's generators: their matrices in tensors of that kind, and attention after the block of that index."""
+    """Imports a generator of Mimicry.
+
+    Args:
+        state: weights under their published names.
+        kind: name of the weights of layers, `weight` or `weight_orig`.
+        attended: index of the block that attention follows; None without attention.
+    """
     latent_dim, blocks = state[f"l1.{kind}"].shape[1], _count_blocks(state)
     end = blocks + 2
     width = state[f"block2.c1.{kind}"].shape[1]
@@ -93,29 +110,26 @@ def _residual_generator(state: StateDict, kind: str, attended: int | None = None
 
 
 def wgan_gp_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/wgan_gp/wgan_gp_32.py; its logits are `[B, 1]`."""
+    """Imports the discriminator of nets/wgan_gp/wgan_gp_32.py, github.com/kwotsin/mimicry; its logits are `[B, 1]`."""
     return _residual_discriminator(residual.Discriminator, state, spectral=False, pool="mean")
 
 
 def sngan_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/sngan/sngan_*.py; its logits are `[B, 1]`."""
+    """Imports the discriminators of nets/sngan/sngan_*.py, github.com/kwotsin/mimicry; their logits are `[B, 1]`."""
     return _residual_discriminator(residual.Discriminator, state)
 
 
 def cgan_pd_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/cgan_pd/cgan_pd_32.py; its logits are `[B, 1]`."""
+    """Imports the discriminator of nets/cgan_pd/cgan_pd_32.py, github.com/kwotsin/mimicry; its logits are `[B, 1]`."""
     classes = len(state["l_y.weight"])
     return _residual_discriminator(residual.Discriminator, state, {"l_y": "embedding"}, num_classes=classes)
 
 
 def sagan_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/sagan/sagan_*.py.
-
-    Or github.com/ajbrock/BigGAN-PyTorch, BigGAN.py, Discriminator of its SAGAN.
-    """
+    """Imports the discriminator of a SAGAN; the sources are those of `sagan_generator`."""
     if "linear.weight" in state:
         return _biggan_discriminator(state)
-    state = _spectral(state)
+    state = spectral_norms(state, "sn_u")
     outputs = [len(state[f"block{n}.c2.weight_orig"]) for n in range(1, 1 + _count_blocks(state))]
     classes = len(state["l_y.weight_orig"])
     return _residual_discriminator(
@@ -124,12 +138,15 @@ def sagan_discriminator(state: StateDict) -> Published:
 
 
 def ssgan_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/ssgan/ssgan_*.py; it gives logits `[B, 1]` and rotation logits `[B, 4]`."""
+    """Imports the discriminators of nets/ssgan/ssgan_*.py, github.com/kwotsin/mimicry.
+
+    They return logits `[B, 1]` and logits of the rotation `[B, 4]`.
+    """
     return _residual_discriminator(residual.RotationDiscriminator, state, {"l_y": "rotation"})
 
 
 def infomax_discriminator(state: StateDict) -> Published:
-    """github.com/kwotsin/mimicry, nets/infomax_gan/infomax_gan_*.py."""
+    """Imports the discriminators of nets/infomax_gan/infomax_gan_*.py, github.com/kwotsin/mimicry."""
     local = len({key.split(".")[1] for key in state if key.startswith("local_feat_blocks.")})
     theirs = {"local_feat_blocks.0": "block1"} | {f"local_feat_blocks.{n}": f"block{n + 1}" for n in range(1, local)}
     theirs |= {"global_feat_blocks.0": f"block{local + 1}", "linear": "l5"}
@@ -146,12 +163,12 @@ def infomax_discriminator(state: StateDict) -> Published:
 
 
 def infogan_generator(state: StateDict) -> Published:
-    """github.com/Natsu6767/InfoGAN-PyTorch, models/mnist_model.py, Generator; its images are in [0, 1]."""
+    """Imports Generator of models/mnist_model.py, github.com/Natsu6767/InfoGAN-PyTorch; its images are in [0, 1]."""
     width, channels = state["tconv4.weight"].shape[:2]
     size = state["tconv2.weight"].shape[2]
     names = {f"tconv{n}": f"main.{3 * (n - 1)}" for n in range(1, 5)}
     names |= {f"bn{n}": f"main.{3 * (n - 1) + 1}" for n in range(1, 4)}
-    codes = 12  # the shapes tell their sum alone: 10 categories and 2 continuous codes on MNIST
+    codes = 12  # 10 categories and 2 continuous codes on MNIST; only the sum with the noise follows from the shapes
     settings = {
         "image_size": 4 * size,
         "channels": channels,
@@ -162,7 +179,7 @@ def infogan_generator(state: StateDict) -> Published:
 
 
 def infogan_discriminator(state: StateDict) -> Published:
-    """github.com/Natsu6767/InfoGAN-PyTorch, models/mnist_model.py, Discriminator, DHead and QHead.
+    """Imports Discriminator, DHead and QHead of models/mnist_model.py, github.com/Natsu6767/InfoGAN-PyTorch.
 
     Their keys have the prefixes `discriminator`, `netD` and `netQ`.
     """
@@ -193,8 +210,16 @@ def _residual_discriminator(
     attended: int | None = None,
     **settings: Any,
 ) -> Published:
-    """Mimicry's discriminators: blocks, a layer `l5` (or `l6` of a tapered one), and what a system has besides."""
-    state = _spectral(state)
+    """Imports a discriminator of Mimicry: residual blocks, and a linear layer `l5`, `l6` or `l7`.
+
+    Args:
+        network: class of our network.
+        state: weights under their published names.
+        names: our names of the system's other layers, by published names.
+        attended: index of the block that attention follows; None without attention.
+        settings: further settings of our network.
+    """
+    state = spectral_norms(state, "sn_u")
     kind = "weight_orig" if "block1.c1.weight_orig" in state else "weight"
     blocks = _count_blocks(state)
     (judge,) = (key for key in ("l5", "l6", "l7") if f"{key}.{kind}" in state)
@@ -215,7 +240,7 @@ def _residual_discriminator(
 
 
 def _biggan_generator(state: StateDict) -> Published:
-    """BigGAN-PyTorch's as its SAGAN has it: classes by tables (`G_shared` is off), z in the first layer alone."""
+    """Imports a generator of BigGAN-PyTorch without `G_shared` and `hier`: z enters at the first layer only."""
     blocks, attended = _count_blocks(state), _place_of_gamma(state)
     width, latent_dim = len(state["linear.weight"]) // 16, state["linear.weight"].shape[1]
     classes, image_size, attention = len(state["blocks.0.0.bn1.gain.weight"]), 4 << blocks, 8 << attended
@@ -243,12 +268,12 @@ def _biggan_generator(state: StateDict) -> Published:
         "hier": False,
         "SN_eps": SN_EPS,
     }
-    weights = renamed(_batch_norms(_spectral(state, "u0")), names)
+    weights = renamed(biggan_batch_norms(spectral_norms(state, "u0", iterates=True)), names)
     return Published(residual.Generator, settings, weights, arguments)
 
 
 def _biggan_discriminator(state: StateDict) -> Published:
-    """BigGAN-PyTorch's at 64 pixels and more, where every block halves but the last."""
+    """Imports a discriminator of BigGAN-PyTorch for 64 pixels or more, where all blocks but the last halve the size."""
     blocks, attended = _count_blocks(state), _place_of_gamma(state)
     first, channels = state["blocks.0.0.conv1.weight"].shape[:2]
     classes, width = state["embed.weight"].shape
@@ -272,27 +297,42 @@ def _biggan_discriminator(state: StateDict) -> Published:
         "n_classes": classes,
         "SN_eps": SN_EPS,
     }
-    return Published(residual.Discriminator, settings, renamed(_spectral(state, "u0"), names), arguments)
+    return Published(
+        residual.Discriminator, settings, renamed(spectral_norms(state, "u0", iterates=True), names), arguments
+    )
 
 
 def _count_blocks(state: StateDict) -> int:
-    """Residual blocks: each has one first convolution."""
+    """Returns the number of residual blocks, which is that of their first convolutions."""
     return sum(key.endswith((".c1.bias", ".conv1.bias")) for key in state)
 
 
 def _attended(state: StateDict, outputs: list[int]) -> int:
-    """The index of the block that Mimicry's attention follows, by its channels; the second, where all are alike."""
+    """Returns the index of the block that Mimicry's attention follows, inferred from the channels.
+
+    If all blocks have equal channels, it is the second.
+
+    Args:
+        state: weights in torch's spectral normalization.
+        outputs: output channels of the blocks.
+    """
     return 1 if len(set(outputs)) == 1 else outputs.index(len(state["attn_block.o.weight_orig"]))
 
 
 def _place_of_gamma(state: StateDict) -> int:
-    """The index of the block that BigGAN-PyTorch's attention follows."""
+    """Returns the index of the block that BigGAN-PyTorch's attention follows."""
     (place,) = (int(key.split(".")[1]) for key in state if key.endswith(".gamma"))
     return place
 
 
 def _blocks(theirs: Sequence[str], attended: int | None = None, attention: str = "attn_block") -> dict[str, str]:
-    """The names of the parts of residual blocks, Mimicry's and BigGAN-PyTorch's, and of what follows one of them."""
+    """Returns our names of the layers of residual blocks and of attention, by the names in Mimicry and BigGAN-PyTorch.
+
+    Args:
+        theirs: published names of the blocks.
+        attended: index of the block that attention follows; None without attention.
+        attention: published name of the attention.
+    """
     parts = {"c1": "conv1", "c2": "conv2", "c_sc": "shortcut"}
     parts |= {"conv1": "conv1", "conv2": "conv2", "conv_sc": "shortcut", "bn1": "norm1", "bn2": "norm2"}
     parts |= {f"b{n}": f"norm{n}" for n in (1, 2)}
@@ -309,45 +349,9 @@ def _blocks(theirs: Sequence[str], attended: int | None = None, attention: str =
     return names | {f"{attention}.{part}": f"blocks.{attended + 1}.{name}" for part, name in layers.items()}
 
 
-def _spectral(state: StateDict, vector: str = "sn_u") -> dict[str, Tensor]:
-    """Another spectral normalisation (`weight` and a vector) as torch's (`weight_orig`, `weight_u`, `weight_v`).
-
-    Mimicry's own has the vector `sn_u`. BigGAN-PyTorch's has `u0`, and iterates before every use, in evaluation too.
-    """
-    own = {key.removesuffix(f".{vector}") for key in state if key.endswith(f".{vector}")}
-    plain = {key: value for key, value in state.items() if key.rpartition(".")[0] not in own or key.endswith(".bias")}
-    for layer in own:
-        weight, u = state[f"{layer}.weight"], state[f"{layer}.{vector}"].squeeze(0)
-        v = normalize(weight.flatten(1).T @ u, dim=0)
-        if vector == "u0":
-            u = normalize(weight.flatten(1) @ v, dim=0)
-        plain |= {f"{layer}.weight_orig": weight, f"{layer}.weight_u": u, f"{layer}.weight_v": v}
-    return plain
-
-
-def _batch_norms(state: StateDict) -> dict[str, Tensor]:
-    """BigGAN-PyTorch's batch normalisation as ours; it adds 1 to the gains of its classes."""
-    own = {key.removesuffix(".stored_mean") for key in state if key.endswith(".stored_mean")}
-    conditional = {layer for layer in own if f"{layer}.gain.weight" in state}
-    ours = {key: value for key, value in state.items() if not key.startswith(tuple(f"{layer}." for layer in own))}
-    for layer in own:
-        norm = f"{layer}.norm" if layer in conditional else layer
-        ours |= {
-            f"{norm}.running_mean": state[f"{layer}.stored_mean"],
-            f"{norm}.running_var": state[f"{layer}.stored_var"],
-            f"{norm}.num_batches_tracked": torch.tensor(0),
-        }
-        if layer in conditional:
-            gain, bias = state[f"{layer}.gain.weight"], state[f"{layer}.bias.weight"]
-            ours[f"{layer}.embedding.weight"] = torch.cat([1 + gain, bias], dim=1)
-        else:
-            ours |= {f"{layer}.weight": state[f"{layer}.gain"], f"{layer}.bias": state[f"{layer}.bias"]}
-    return ours
-
-
 def resnet_translator(state: StateDict) -> Published:
-    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, ResnetGenerator."""
-    norm, state = _norm_of(state, "model.1"), _without_instance_statistics(state)
+    """Imports ResnetGenerator of models/networks.py, github.com/junyanz/pytorch-CycleGAN-and-pix2pix."""
+    norm, state = norm_after(state, "model.1"), without_instance_statistics(state)
     width, in_channels = state["model.1.weight"].shape[:2]
     convolutions = [key for key, tensor in state.items() if ".conv_block." in key and tensor.ndim == 4]
     blocks, dropout = len(convolutions) // 2, any(key.endswith(".conv_block.6.weight") for key in convolutions)
@@ -388,11 +392,11 @@ def resnet_translator(state: StateDict) -> Published:
 
 
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
-    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, UnetGenerator.
+    """Imports UnetGenerator of models/networks.py, github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
 
     The checkpoint does not say whether it has dropout; pix2pix is trained with it.
     """
-    norm, state = _norm_of(state, "model.model.0"), _without_instance_statistics(state)
+    norm, state = norm_after(state, "model.model.0"), without_instance_statistics(state)
     width, in_channels = state["model.model.0.weight"].shape[:2]
     out_channels = state["model.model.3.weight"].shape[1]
     names, level, prefix = {"model.model.0": "down.0.0", "model.model.3": "up.0.1"}, 0, "model.model.1.model"
@@ -422,7 +426,7 @@ def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
 
 
 def target_discriminator(state: StateDict) -> Published:
-    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, NLayerDiscriminator, of images."""
+    """Imports NLayerDiscriminator (images) of models/networks.py, github.com/junyanz/pytorch-CycleGAN-and-pix2pix."""
     channels, settings, weights, arguments = _patchgan(state)
     network, place = translation.TargetDiscriminator, "discriminator_b"
     other = {"discriminator_a": {"source_channels": channels}}
@@ -431,7 +435,7 @@ def target_discriminator(state: StateDict) -> Published:
 
 
 def pair_discriminator(state: StateDict) -> Published:
-    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, NLayerDiscriminator, of pairs."""
+    """Imports NLayerDiscriminator (pairs) of models/networks.py, github.com/junyanz/pytorch-CycleGAN-and-pix2pix."""
     channels, settings, weights, arguments = _patchgan(state)
     network, place = translation.PairDiscriminator, "discriminator"
     return Published(network, _pair(channels) | settings, weights, arguments, place=place)
@@ -439,7 +443,7 @@ def pair_discriminator(state: StateDict) -> Published:
 
 def _patchgan(state: StateDict) -> tuple[int, dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """Returns the input channels, our settings, the weights under our names, and the published arguments."""
-    norm, state = _norm_of(state, "model.2"), _without_instance_statistics(state)
+    norm, state = norm_after(state, "model.2"), without_instance_statistics(state)
     width, channels = state["model.0.weight"].shape[:2]
     *places, last = sorted(int(key.split(".")[1]) for key, tensor in state.items() if tensor.ndim == 4)
     layers = len(places) - 1
@@ -451,8 +455,8 @@ def _patchgan(state: StateDict) -> tuple[int, dict[str, Any], dict[str, Tensor],
 
 
 def pixel_discriminator(state: StateDict) -> Published:
-    """github.com/junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py, PixelDiscriminator, of pairs."""
-    norm, state = _norm_of(state, "net.2"), _without_instance_statistics(state)
+    """Imports PixelDiscriminator (pairs) of models/networks.py, github.com/junyanz/pytorch-CycleGAN-and-pix2pix."""
+    norm, state = norm_after(state, "net.2"), without_instance_statistics(state)
     width, channels = state["net.0.weight"].shape[:2]
     names = {"net.0": "features.0.0", "net.2": "features.1.0", "net.3": "features.1.1", "net.5": "judge"}
     settings = {"width": width, "layers": 0, "norm": norm}
@@ -467,33 +471,8 @@ def _pair(channels: int) -> dict[str, int]:
     return {"source_channels": channels - target, "target_channels": target}
 
 
-def _norm_of(state: StateDict, layer: str) -> str:
-    """Returns the kind of norm in a published translator or discriminator: `batch`, `instance` or `none`.
-
-    Only batch normalization has gains, and only a layer before instance normalization has a bias.
-
-    Args:
-        state: weights under their published names.
-        layer: name of a layer that is followed by a norm.
-    """
-    if any(key.removesuffix("running_mean") + "weight" in state for key in state if key.endswith(".running_mean")):
-        return "batch"
-    return "instance" if f"{layer}.bias" in state else "none"
-
-
-def _without_instance_statistics(state: StateDict) -> dict[str, Tensor]:
-    """Returns the weights without running statistics of norms without gains, which the published code ignores too."""
-    unused = {
-        key.removesuffix("running_mean")
-        for key in state
-        if key.endswith(".running_mean") and key.removesuffix("running_mean") + "weight" not in state
-    }
-    statistics = {prefix + name for prefix in unused for name in ("running_mean", "running_var", "num_batches_tracked")}
-    return {key: tensor for key, tensor in state.items() if key not in statistics}
-
-
 def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
-    """github.com/facebookresearch/pytorch_GAN_zoo, models/networks/progressive_conv_net.py, GNet.
+    """Imports GNet of models/networks/progressive_conv_net.py, github.com/facebookresearch/pytorch_GAN_zoo.
 
     `alpha`, the weight of the smaller image, is set at run time and not in the checkpoint. The network is fully
     grown; setting `network.moment.progress` fades the last block out.
@@ -512,7 +491,7 @@ def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[floa
 
 
 def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
-    """github.com/facebookresearch/pytorch_GAN_zoo, models/networks/progressive_conv_net.py, DNet.
+    """Imports DNet of models/networks/progressive_conv_net.py, github.com/facebookresearch/pytorch_GAN_zoo.
 
     `alpha` is as in `progan_generator`; the published code ignores it if there is one added scale. The published
     standard deviation is unbiased, and its groups are consecutive samples; for batches of 4, it equals ours times
@@ -558,7 +537,9 @@ def _scale_arguments(widths: Sequence[int]) -> dict[str, Any]:
 
 
 def _equalized(state: StateDict, gains: Mapping[str, float]) -> dict[str, Tensor]:
-    """Converts weights and biases of equalized layers; the published code scales all of them, including biases, by √2.
+    """Converts weights and biases of equalized layers.
+
+    The published code multiplies all of them, including biases, by √(2 / fan-in) at run time.
 
     Args:
         state: weights under our names.

@@ -18,7 +18,8 @@ from gan_core.data.hub import is_hub_dataset
 from gan_core.domain import Domain, find_domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
 from gan_core.measure.evaluation import Evaluation, log_line, protocol_id
-from gan_core.models.folder import local_folder, read_config, read_weights
+from gan_core.models.folder import read_config, read_weights
+from gan_core.models.hub import local_folder
 from gan_core.models.start import check_whole, start_networks
 from gan_core.play.game import Game
 from gan_core.play.preset import Preset, check_players, completed, on_meta

@@ -213,7 +213,7 @@ def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
 
     def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
         """Prints a system's recipe as YAML, and its parameter counts."""
-        from gan_core.models.folder import parameter_counts
+        from gan_core.models.card import parameter_counts
         from gan_core.play.preset import on_meta
 
         chosen = domain.preset(system, preset)

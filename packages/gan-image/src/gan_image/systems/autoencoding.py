@@ -1,10 +1,10 @@
-"""Discriminators that are autoencoders: what they reconstruct well is real.
+"""Systems whose discriminator is an autoencoder.
 
 - `ebgan`: Zhao et al. 2017, arXiv:1609.03126, with the networks of its CelebA experiment (appendix D).
-- `began`: Berthelot et al. 2017, arXiv:1703.10717, without its optional skips. Weights begin as Glorot's, without which
-  the latent hardly reaches the image.
+- `began`: Berthelot et al. 2017, arXiv:1703.10717, without its optional skip connections. The initial weights are
+  Glorot's; with torch's defaults the image hardly depends on the latent.
 
-Both discriminators give energies `[B]`, at least 0 and low for real images, in the place of logits.
+Both discriminators return energies `[B]` instead of logits: reconstruction errors, which are low for real images.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from gan_image.systems import convolutional
 
 
 class Autoencoder(nn.Module):
-    """Images `[B, channels, H, W]` to energies `[B]`: the mean squared error of their reconstruction.
+    """EBGAN's discriminator, images `[B, channels, H, W]` to energies `[B]`, mean squared errors of reconstruction.
 
     Args:
-        image_size: 4 doubled at least twice; the code is an eighth as large, or 4 pixels.
-        channels: of the images.
-        width: channels after the first layer; every further one has twice as many.
+        image_size: side in pixels, 4 doubled at least twice; that of the code is an eighth, but at least 4.
+        channels: channels of the images.
+        width: channels after the first layer; doubled by each further one.
     """
 
     energy, num_classes, features_at = True, None, "decoder"
@@ -59,11 +59,11 @@ class EnergyBased(TwoPlayerGame):
     """EBGAN (Zhao et al. 2017, arXiv:1609.03126, equations 1 and 2).
 
     Args:
-        generator: as `TwoPlayerGame`'s.
-        discriminator: images to energies.
-        regularizers: such as the pull-away term.
-        margin: energies of fakes are pushed up to it and no further. Images in [-1, 1] have energies of at most 4, so
-            that the paper's 20 stops nothing.
+        generator: the generator.
+        discriminator: a network that returns energies.
+        regularizers: penalties, augmentations and constraints, such as the pull-away term.
+        margin: energy up to which fakes are pushed. The energy of images in [-1, 1] is at most 4, so the paper's 20
+            never limits it.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class EnergyBased(TwoPlayerGame):
 
 
 class Decoder(nn.Module):
-    """`h [B, latent_dim]` to images `[B, channels, H, W]`: pairs of convolutions at every size from 8 pixels on.
+    """BEGAN's generator, and the decoder of its discriminator: `h [B, latent_dim]` to images `[B, channels, H, W]`.
 
-    BEGAN's generator and the second half of its discriminator; its output is not bounded.
+    Each size from 8 pixels on has two convolutions. The images are not bounded.
 
     Args:
-        image_size: 8 doubled at least once.
-        channels: of the images.
-        latent_dim: of h.
-        width: n, the channels of every convolution.
+        image_size: side in pixels, 8 doubled at least once.
+        channels: channels of the images.
+        latent_dim: size of h.
+        width: channels of every convolution, n.
     """
 
     num_classes = None
@@ -106,13 +106,13 @@ class Decoder(nn.Module):
 
 
 class Reconstructor(nn.Module):
-    """Images `[B, channels, H, W]` to energies `[B]`: the mean absolute error of their reconstruction.
+    """BEGAN's discriminator, images `[B, channels, H, W]` to energies `[B]`, mean absolute errors of reconstruction.
 
     Args:
-        image_size: 8 doubled at least once.
-        channels: of the images.
-        latent_dim: of the code.
-        width: n: the encoder has n channels at the first size, 2n at the second, 3n at the third …
+        image_size: side in pixels, 8 doubled at least once.
+        channels: channels of the images.
+        latent_dim: size of the code.
+        width: n; the encoder has n channels at the full size, 2n at half, 3n at a quarter and so on.
     """
 
     energy, num_classes, features_at = True, None, "decoder"
@@ -138,24 +138,24 @@ class Reconstructor(nn.Module):
 
 
 def pair(inputs: int, outputs: int) -> nn.Sequential:
-    """Two convolutions with exponential linear units."""
+    """Returns two convolutions with exponential linear units."""
     first, second = same_convolution(inputs, outputs, 3), same_convolution(outputs, outputs, 3)
     return nn.Sequential(first, nn.ELU(), second, nn.ELU())
 
 
 class BoundaryEquilibrium(TwoPlayerGame):
-    """BEGAN (Berthelot et al. 2017, arXiv:1703.10717, section 3.4), L being the discriminator's energy.
+    """BEGAN (Berthelot et al. 2017, arXiv:1703.10717, section 3.4).
 
-    The discriminator minimises L(x) - kₜ L(G(z)), the generator L(G(z)), and k keeps γ E[L(x)] = E[L(G(z))]:
-    kₜ₊₁ = kₜ + λ (γ L(x) - L(G(z))), within [0, 1]. Latents are uniform in [-1, 1]. The log has the measure of
-    convergence, M = L(x) + |γ L(x) - L(G(z))|.
+    With L the energy, the discriminator minimises L(x) - kₜ L(G(z)), and the generator L(G(z)). The balance
+    kₜ₊₁ = kₜ + λ (γ L(x) - L(G(z))), limited to [0, 1], maintains E[L(G(z))] = γ E[L(x)]. Latents are uniform in
+    [-1, 1]. The measure of convergence, L(x) + |γ L(x) - L(G(z))|, is logged as `generator/convergence`.
 
     Args:
-        generator: as `TwoPlayerGame`'s.
-        discriminator: images to energies.
-        regularizers: what steadies them.
-        gamma: γ, the diversity: how much of the real images' energy the fakes have.
-        gain: λ.
+        generator: the generator.
+        discriminator: a network that returns energies.
+        regularizers: penalties, augmentations and constraints.
+        gamma: diversity ratio γ, the energy of fakes relative to that of real images.
+        gain: step size of k, λ.
     """
 
     prior: ClassVar[str] = "uniform in [-1, 1]"
@@ -185,11 +185,11 @@ class BoundaryEquilibrium(TwoPlayerGame):
         return straight_line(start, end, share)
 
     def discriminator_energy(self, real: Tensor, fake: Tensor) -> Tensor:
-        """L(x) - kₜ L(G(z)) of energies."""
+        """Computes L(x) - kₜ L(G(z)) from the energies."""
         return real.mean() - self.k * fake.mean()
 
     def generator_energy(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """L(G(z)) of energies."""
+        """Computes L(G(z)) from the energies."""
         return fake.mean()
 
     def generator_loss(self, batch: Batch) -> Terms:
@@ -232,7 +232,7 @@ BEGAN = Preset(
     train={"batch_size": 16, "steps": 500_000, "sample_every": 5000, "checkpoint_every": 5000},
 )
 SMALL_BEGAN = BEGAN.but(
-    settings={"gamma": 1.0, "gain": 0.05},  # digits are far apart: with a smaller γ samples grow alike
+    settings={"gamma": 1.0, "gain": 0.05},  # with a smaller γ, samples of digits lose diversity
     network={"image_size": 16, "latent_dim": 16, "width": 16},
     optimizer=Adam(learning_rate=5e-4, betas=(0.5, 0.999), schedule=Linear()),
     players={"discriminator": {"optimizer": {"learning_rate": 2.5e-4}}},

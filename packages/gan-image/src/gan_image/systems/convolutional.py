@@ -1,13 +1,13 @@
-"""Strided convolutions with batch normalisation.
+"""Networks of strided convolutions with batch normalization.
 
-- `dcgan`: Radford et al. 2016, arXiv:1511.06434, at the paper's 64 pixels, as its usual port has it (the discriminator
-  judges real and fake images in batches of their own). Other sizes have one stage for each halving down to 4 pixels.
+- `dcgan`: Radford et al. 2016, arXiv:1511.06434. At 64 pixels the networks are those of the PyTorch examples, whose
+  discriminator normalizes real and fake images in separate batches. Other sizes have one stage for each halving down to
+  4 pixels.
+- `wgan`: Arjovsky et al. 2017, arXiv:1701.07875. DCGAN's networks; the discriminator's weights are clipped.
+- `lsgan`: Mao et al. 2017, arXiv:1611.04076. DCGAN's networks with the least squares objective.
 
-- `wgan`: Arjovsky et al. 2017, arXiv:1701.07875: DCGAN's networks, weights of the critic clipped.
-- `lsgan`: Mao et al. 2017, arXiv:1611.04076: DCGAN's networks, least squares.
-
-With `num_classes` the generator is told the class beside its latent (Mirza & Osindero 2014, arXiv:1411.1784) and the
-discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
+With `num_classes`, the generator takes the class as a one-hot vector appended to the latent (Mirza & Osindero 2014,
+arXiv:1411.1784), and the discriminator by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gan_core.recipe import Adam, RMSprop, Size
 
 
 class Up(nn.Sequential):
-    """Doubles the size, normalises, rectifies."""
+    """Transposed convolution that doubles the size, batch normalization and ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         conv = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
@@ -34,7 +34,7 @@ class Up(nn.Sequential):
 
 
 class Down(nn.Sequential):
-    """Halves the size, normalises, rectifies leakily."""
+    """Convolution that halves the size, a norm and leaky ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kind: str):
         conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
@@ -42,13 +42,13 @@ class Down(nn.Sequential):
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` (or `[B, latent_dim, 1, 1]`) and a class to images `[B, channels, H, W]` in [-1, 1].
+    """Generator of images `[B, channels, H, W]` in [-1, 1] from `z [B, latent_dim]` or `[B, latent_dim, 1, 1]`.
 
     Args:
-        image_size: 4 doubled at least twice.
-        channels: of the images.
-        latent_dim: of z.
-        width: channels before the last layer; every stage towards 4 pixels has twice as many.
+        image_size: side in pixels, 4 doubled at least twice.
+        channels: channels of the images.
+        latent_dim: size of z.
+        width: channels before the last layer; doubled at each smaller size.
         num_classes: number of classes; None for a generator without classes.
     """
 
@@ -82,15 +82,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `[B, channels, H, W]` and a class to logits `[B]`.
+    """Discriminator of images `[B, channels, H, W]`, with logits `[B]`.
 
     Args:
-        image_size: 4 doubled at least twice.
-        channels: of the images.
-        width: channels after the first layer; every further stage has twice as many.
-        norm: of all stages but the first: `batch`, `layer` or `none`.
+        image_size: side in pixels, 4 doubled at least twice.
+        channels: channels of the images.
+        width: channels after the first layer; doubled at each smaller size.
+        norm: norm of all stages but the first, which has none: `batch`, `layer` or `none`.
         num_classes: number of classes; None for a discriminator without classes.
-        pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
+        pack: number of samples per logit, concatenated along the channels, `[B / pack, pack · channels, H, W]`.
     """
 
     def __init__(

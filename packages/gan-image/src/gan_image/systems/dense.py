@@ -1,17 +1,19 @@
-"""Multilayer perceptrons on images and on toy distributions: the first GANs, and the cures that were tried on them.
+"""Multilayer perceptrons for images and toy distributions.
 
-- `gan`: Goodfellow et al. 2014, arXiv:1406.2661. The paper's generator mixes rectified and sigmoid units, its
-  discriminator uses maxout and dropout; here both are plain perceptrons, as most later work has them.
-- `cgan`: Mirza & Osindero 2014, arXiv:1411.1784, section 4.1: both networks are told the class.
-- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. It looks ahead by Adam's updates, as the paper's runs
-  do, and `small` by plain gradient steps, which are longer. The weights begin as torch's layers do, not orthogonal.
-- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A: the discriminator judges samples together;
-  the paper's batch of 100 counts packs.
+- `gan`: Goodfellow et al. 2014, arXiv:1406.2661. The paper's generator mixes rectified and sigmoid units, and its
+  discriminator has maxout and dropout; here both are plain perceptrons, as in most later work.
+- `cgan`: Mirza & Osindero 2014, arXiv:1411.1784, section 4.1. Both networks take the class as an input.
+- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. The unrolled updates are Adam's, as in the paper's
+  runs; in `small` they are plain gradient steps, which are longer. The initial weights are torch's defaults; the
+  paper's are orthogonal.
+- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A. The discriminator takes several samples at
+  once; the paper's batch size of 100 counts packs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from gan_core.data import ArraySpec, ImageSpec, Spec
 from gan_core.errors import RecipeError
 from gan_core.nn.blocks import one_hot
+from gan_core.nn.initialization import initialize_weights
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import Unrolled
 from gan_core.play.two_player import TwoPlayerGame
@@ -28,7 +31,7 @@ from gan_core.recipe import SGD, Adam, Size, Step
 
 
 class Maxout(nn.Module):
-    """The largest of several linear maps (Goodfellow et al. 2013, arXiv:1302.4389): `[B, inputs]` to `[B, outputs]`."""
+    """Maximum of several linear layers (Goodfellow et al. 2013, arXiv:1302.4389), `[B, inputs]` to `[B, outputs]`."""
 
     def __init__(self, inputs: int, outputs: int, pieces: int):
         super().__init__()
@@ -41,37 +44,37 @@ class Maxout(nn.Module):
 def perceptron(
     inputs: int, outputs: int, *, width: int, depth: int, hidden: Callable[[int, int], nn.Module]
 ) -> nn.Sequential:
-    """`depth` hidden layers of `width` and a linear output."""
+    """Returns `depth` hidden layers with `width` units and a linear output layer."""
     widths = [inputs, *[width] * depth]
     layers = [hidden(a, b) for a, b in pairwise(widths)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
 
 
-def rectified(inputs: int, outputs: int) -> nn.Module:
-    """A linear layer and a rectifier."""
+def relu_layer(inputs: int, outputs: int) -> nn.Module:
+    """Returns a linear layer with ReLU."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())
 
 
-def leaky(inputs: int, outputs: int) -> nn.Module:
-    """A linear layer and a leaky rectifier."""
+def leaky_relu_layer(inputs: int, outputs: int) -> nn.Module:
+    """Returns a linear layer with leaky ReLU."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.LeakyReLU(0.2))
 
 
-def normalised(inputs: int, outputs: int) -> nn.Module:
-    """A linear layer without bias, batch normalisation and a rectifier."""
+def batch_norm_layer(inputs: int, outputs: int) -> nn.Module:
+    """Returns a linear layer without bias, with batch normalization and ReLU."""
     return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` to samples `[B, *shape]`: images in [-1, 1], points without bounds.
+    """Generator of images in [-1, 1] or of unbounded points, `z [B, latent_dim]` to samples `[B, *shape]`.
 
     Args:
-        shape: of a sample.
-        latent_dim: of z.
-        width: of the hidden layers.
-        depth: how many of them.
-        batch_norm: whether they are batch-normalised.
-        deviation: of the weights, which are normal; None takes torch's own.
+        shape: shape of a sample; images have three axes.
+        latent_dim: size of z.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        batch_norm: whether the hidden layers have batch normalization.
+        deviation: standard deviation of the initial weights, which are normal; None for torch's default.
     """
 
     def __init__(
@@ -89,26 +92,27 @@ class Generator(nn.Module):
             raise RecipeError(f"`shape` is {shape}; give the size of a sample, such as [1, 28, 28] or [2]")
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, None
         self.data_spec = spec_of(shape)
-        hidden = normalised if batch_norm else rectified
+        hidden = batch_norm_layer if batch_norm else relu_layer
         self.main = perceptron(latent_dim, prod(shape), width=width, depth=depth, hidden=hidden)
-        self.bound = nn.Tanh() if len(shape) == 3 else nn.Identity()
-        initialize(self, deviation)
+        self.activation = nn.Tanh() if len(shape) == 3 else nn.Identity()
+        if deviation is not None:
+            self.apply(partial(initialize_weights, deviation=deviation))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.bound(self.main(z)).unflatten(1, self.shape)
+        return self.activation(self.main(z)).unflatten(1, self.shape)
 
 
 class Discriminator(nn.Module):
-    """Samples `[B, *shape]` to logits `[B]`.
+    """Discriminator, samples `[B, *shape]` to logits `[B]`.
 
     Args:
-        shape: of a sample.
-        width: of the hidden layers.
-        depth: how many of them.
-        maxout: pieces of a hidden layer's units; None has leaky rectifiers.
-        deviation: of the weights, which are normal; None takes torch's own.
-        scale: samples are divided by it.
-        pack: samples that are judged together, `[B / pack, pack · C, …]`.
+        shape: shape of a sample.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        maxout: number of pieces of each maxout unit; None for leaky ReLU.
+        deviation: standard deviation of the initial weights, which are normal; None for torch's default.
+        scale: divisor of the samples.
+        pack: number of samples per logit, concatenated along the channels, `[B / pack, pack · C, …]`.
     """
 
     def __init__(
@@ -124,46 +128,36 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         self.num_classes, self.scale, self.pack = None, scale, pack
-        hidden = leaky if maxout is None else lambda inputs, outputs: Maxout(inputs, outputs, maxout)
+        hidden = leaky_relu_layer if maxout is None else lambda inputs, outputs: Maxout(inputs, outputs, maxout)
         *layers, self.judge = perceptron(pack * prod(shape), 1, width=width, depth=depth, hidden=hidden)
         self.features = nn.Sequential(*layers)
-        initialize(self, deviation)
+        if deviation is not None:
+            self.apply(partial(initialize_weights, deviation=deviation))
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.judge(self.features(samples.flatten(1) / self.scale)).squeeze(1)
 
 
 def spec_of(shape: tuple[int, ...]) -> Spec:
-    """Returns what samples of a shape are: images `[C, H, W]`, or points."""
+    """Returns the data specification of samples of a shape: images `[C, H, W]`, or points."""
     if len(shape) != 3:
         return ArraySpec(shape=shape)
     channels, height, width = shape
     return ImageSpec(image_size=height if height == width else (height, width), channels=channels)
 
 
-def initialize(network: nn.Module, deviation: float | None) -> None:
-    """Normal weights of a deviation; biases are zero."""
-    if deviation is None:
-        return
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, deviation)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 class ConditionalGenerator(nn.Module):
-    """`z [B, latent_dim]` and `label [B]` to images `[B, *shape]` in [-1, 1] (arXiv:1411.1784, section 4.1).
+    """Generator of images `[B, *shape]` in [-1, 1] from `z [B, latent_dim]` and `label [B]` (section 4.1).
 
-    Latent and class have hidden layers of their own, which are joined.
+    The latent and the class each have a hidden layer; a third takes the concatenation.
 
     Args:
-        shape: of a sample.
-        num_classes: of the labels.
-        latent_dim: of z.
-        latent_width: hidden units of the latent.
-        class_width: of the class.
-        width: of both together.
+        shape: shape of a sample.
+        num_classes: number of classes.
+        latent_dim: size of z.
+        latent_width: hidden units for the latent.
+        class_width: hidden units for the class.
+        width: units of the joint hidden layer.
     """
 
     def __init__(
@@ -179,26 +173,28 @@ class ConditionalGenerator(nn.Module):
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
         self.data_spec = spec_of(shape)
-        self.of_latent, self.of_class = rectified(latent_dim, latent_width), rectified(num_classes, class_width)
+        self.from_latent, self.from_class = relu_layer(latent_dim, latent_width), relu_layer(num_classes, class_width)
         self.main = nn.Sequential(
-            rectified(latent_width + class_width, width), nn.Linear(width, prod(shape)), nn.Tanh()
+            relu_layer(latent_width + class_width, width), nn.Linear(width, prod(shape)), nn.Tanh()
         )
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        joined = torch.cat([self.of_latent(z), self.of_class(one_hot(label, self.num_classes))], dim=1)
+        joined = torch.cat([self.from_latent(z), self.from_class(one_hot(label, self.num_classes))], dim=1)
         return self.main(joined).unflatten(1, self.shape)
 
 
 class ConditionalDiscriminator(nn.Module):
-    """Images `[B, *shape]` and `label [B]` to logits `[B]`: maxout layers for each, joined in a third.
+    """Discriminator of images `[B, *shape]` with `label [B]`, with logits `[B]`.
+
+    The image and the class each have a maxout layer; a third takes the concatenation.
 
     Args:
-        shape: of a sample.
-        num_classes: of the labels.
-        image_width: maxout units of the image, of 5 pieces.
-        class_width: of the class, of 5 pieces.
-        joint_width: of both together, of 4 pieces.
-        dropout: the share of a maxout layer's output that is dropped.
+        shape: shape of a sample.
+        num_classes: number of classes.
+        image_width: maxout units for the image, with 5 pieces each.
+        class_width: maxout units for the class, with 5 pieces each.
+        joint_width: units of the joint maxout layer, with 4 pieces each.
+        dropout: dropout probability after each maxout layer.
     """
 
     def __init__(
@@ -213,14 +209,15 @@ class ConditionalDiscriminator(nn.Module):
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.of_image = nn.Sequential(Maxout(prod(shape), image_width, 5), nn.Dropout(dropout))
-        self.of_class = nn.Sequential(Maxout(num_classes, class_width, 5), nn.Dropout(dropout))
+        self.from_image = nn.Sequential(Maxout(prod(shape), image_width, 5), nn.Dropout(dropout))
+        self.from_class = nn.Sequential(Maxout(num_classes, class_width, 5), nn.Dropout(dropout))
         self.joint = nn.Sequential(Maxout(image_width + class_width, joint_width, 4), nn.Dropout(dropout))
         self.judge = nn.Linear(joint_width, 1)
 
     def forward(self, images: Tensor, label: Tensor) -> Tensor:
-        told = self.of_class(one_hot(label, self.num_classes))
-        return self.judge(self.joint(torch.cat([self.of_image(images.flatten(1)), told], dim=1))).squeeze(1)
+        from_class = self.from_class(one_hot(label, self.num_classes))
+        joined = torch.cat([self.from_image(images.flatten(1)), from_class], dim=1)
+        return self.judge(self.joint(joined)).squeeze(1)
 
 
 GAN = Preset(
@@ -301,7 +298,7 @@ PACGAN = Preset(
         "discriminator": {"width": 200, "depth": 3, "maxout": 5, "pack": 2},
     },
     optimizer=Adam(learning_rate=1e-4, betas=(0.8, 0.999)),
-    train={"batch_size": 200, "steps": 400_000, "sample_every": 10_000, "checkpoint_every": 10_000},  # 100 packed
+    train={"batch_size": 200, "steps": 400_000, "sample_every": 10_000, "checkpoint_every": 10_000},  # 100 packs
 )
 SMALL_PACGAN = PACGAN.but(
     network={

@@ -1,7 +1,7 @@
-"""Generators whose latent codes can be read back from their images.
+"""Systems that maximise the mutual information between latent codes and images.
 
-- `infogan`: Chen et al. 2016, arXiv:1606.03657, with the networks that github.com/Natsu6767/InfoGAN-PyTorch has for
-  MNIST: Q shares the discriminator's trunk, which its own term leaves as it is.
+- `infogan`: Chen et al. 2016, arXiv:1606.03657, with the MNIST networks of github.com/Natsu6767/InfoGAN-PyTorch. Q
+  shares the discriminator's trunk, but the information term does not train the trunk.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Size
 
 SLOPE = 0.1
+"""Negative slope of the leaky ReLUs."""
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` (or `[B, latent_dim, 1, 1]`) to images `[B, channels, H, W]` in [-1, 1].
+    """Generator of images `[B, channels, H, W]` in [-1, 1] from `z [B, latent_dim]` or `[B, latent_dim, 1, 1]`.
 
-    z is noise, then one categorical code as a row of ones and zeros, then continuous codes.
+    z is the concatenation of noise, one categorical code (one-hot), and continuous codes.
 
     Args:
-        image_size: a multiple of 4.
-        channels: of the images.
-        noise: values of z without a meaning.
-        categories: of the categorical code.
-        continuous: how many continuous codes.
-        width: channels before the last layer; twice as many before, and sixteen times as many at one pixel.
+        image_size: side in pixels, a multiple of 4.
+        channels: channels of the images.
+        noise: size of the noise.
+        categories: number of categories of the categorical code.
+        continuous: number of continuous codes.
+        width: channels before the last layer; the two layers before it have 2 and 16 times as many.
     """
 
     def __init__(
@@ -72,14 +73,14 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `[B, channels, H, W]` to logits `[B]`, and, by `posterior`, to what their codes were.
+    """Discriminator of images `[B, channels, H, W]`, with logits `[B]`; `posterior` predicts the codes.
 
     Args:
-        image_size: a multiple of 4.
-        channels: of the images.
-        categories: of the categorical code.
-        continuous: how many continuous codes.
-        width: channels after the first layer; then twice and sixteen times as many.
+        image_size: side in pixels, a multiple of 4.
+        channels: channels of the images.
+        categories: number of categories of the categorical code.
+        continuous: number of continuous codes.
+        width: channels after the first layer; the next two have 2 and 16 times as many.
     """
 
     separate = ("posterior",)
@@ -113,13 +114,13 @@ class Discriminator(nn.Module):
         return self.judge(self.trunk(images)).flatten()
 
     def trunk(self, images: Tensor) -> Tensor:
-        """Trunk shared by D and Q: images in [-1, 1], seen as [0, 1], to features `[B, 16 · width, 1, 1]`."""
+        """Computes the features shared by D and Q, `[B, 16 · width, 1, 1]`; images in [-1, 1] are scaled to [0, 1]."""
         features: Tensor = self.features((images + 1) / 2)
         return features
 
 
 class Posterior(nn.Module):
-    """Q: features `[B, inputs, 1, 1]` to the categories' logits, the continuous codes' means and variances."""
+    """Q: features `[B, inputs, 1, 1]` to logits of the category, and means and variances of the continuous codes."""
 
     def __init__(self, inputs: int, width: int, categories: int, continuous: int):
         super().__init__()
@@ -137,29 +138,32 @@ class Posterior(nn.Module):
 
 
 def quarter(image_size: int) -> int:
-    """A quarter of the size.
+    """Returns a quarter of an image size.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: the size is not a multiple of 4.
     """
     if image_size % 4:
-        raise RecipeError(f"`image_size` is {image_size}; it must be a multiple of 4. Try {4 * round(image_size / 4)}.")
+        raise RecipeError(
+            f"`image_size` is {image_size}; expected a multiple of 4, such as {max(4, 4 * round(image_size / 4))}"
+        )
     return image_size // 4
 
 
 class InfoGAN(TwoPlayerGame):
-    """InfoGAN (Chen et al. 2016, arXiv:1606.03657, eq. 6): the codes' mutual information with the image is maximised.
+    """InfoGAN (Chen et al. 2016, arXiv:1606.03657, eq. 6).
 
-    Its lower bound L_I (eq. 5) is, up to a constant, the log-likelihood of the codes under Q. The generator's player
-    changes G and Q; D's trunk, which Q reads, is the discriminator's.
+    The generator maximises a lower bound of the mutual information between codes and images, L_I (eq. 5): up to a
+    constant, the log-likelihood of the codes under Q. The player `generator` trains G and Q. The trunk, which D and Q
+    share, is trained by the player `discriminator` only.
 
     Args:
-        generator: with `noise`, `categories` and `continuous`.
-        discriminator: with a `trunk` and a `posterior`.
-        objective: what both minimise.
-        regularizers: what steadies them.
-        categorical_weight: λ of the categorical code.
-        continuous_weight: λ of the continuous codes.
+        generator: the generator.
+        discriminator: the discriminator with Q.
+        objective: the losses of both players.
+        regularizers: penalties, augmentations and constraints.
+        categorical_weight: weight of the term of the categorical code, λ.
+        continuous_weight: weight of the term of the continuous codes, λ.
     """
 
     prior: ClassVar[str] = "noise uniform in [-1, 1], then a one-hot category, then continuous codes uniform in [-1, 1]"
@@ -181,7 +185,7 @@ class InfoGAN(TwoPlayerGame):
 
     @property
     def posterior(self) -> nn.Module:
-        """Q."""
+        """The network Q, which predicts the codes."""
         return self.discriminator.network.get_submodule("posterior")
 
     def players(self) -> Iterable[Player]:
@@ -216,17 +220,17 @@ class InfoGAN(TwoPlayerGame):
         }
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """A traversal: a row for each category, along which the first continuous code changes."""
+        """Returns a traversal of the first continuous code, with a row for each category."""
         return {"traversal": self.traverse(0)}
 
     @torch.no_grad()
     def traverse(self, code: int, *, span: float = 2.0, seed: int = 0) -> Tensor:
-        """Images `[categories², …]` of one noise: a row for each category, along which a continuous code changes.
+        """Generates images `[categories², …]` with equal noise in rows of one category, along which one code changes.
 
         Args:
-            code: which of the continuous ones.
-            span: it goes from -span to span.
-            seed: of the noise.
+            code: index of the continuous code; the others are 0.
+            span: the code goes from -span to span.
+            seed: random seed of the noise.
         """
         with draws.drawing(seed, self.device):
             noise = 2 * draws.uniform(1, self.noise, like=next(self.parameters())) - 1
@@ -239,7 +243,7 @@ class InfoGAN(TwoPlayerGame):
 
 
 def negative_log_likelihood(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """-E[log N(x; mean, variance)] of codes `[B, n]`, summed over them."""
+    """Computes -E[log N(x; mean, variance)] of codes `[B, n]`, summed over the codes."""
     return (((x - mean).square() / variance + variance.log() + math.log(2 * math.pi)) / 2).sum(dim=1).mean()
 
 

@@ -1,21 +1,22 @@
-"""Residual networks, as Mimicry (github.com/kwotsin/mimicry) has them: up-sampling is bilinear.
+"""Residual networks as in Mimicry (github.com/kwotsin/mimicry), with bilinear upsampling.
 
-SAGAN at its paper's size is laid out as in BigGAN-PyTorch (github.com/ajbrock/BigGAN-PyTorch): the nearest is repeated.
-The blocks are gan-core's.
+SAGAN at its paper's size has the layout of BigGAN-PyTorch (github.com/ajbrock/BigGAN-PyTorch), with nearest-neighbour
+upsampling.
 
-- `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028: nothing is normalised in the critic, whose features are averaged.
-- `sngan`: Miyato et al. 2018, arXiv:1802.05957: the discriminator is spectrally normalised, its features are summed.
-- `cgan-pd`: Miyato & Koyama 2018, arXiv:1802.05637: with classes, by conditional batch normalisation and projection.
-- `sagan`: Zhang et al. 2019, arXiv:1805.08318: both networks attend to themselves and are spectrally normalised.
-- `ssgan`: Chen et al. 2019, arXiv:1811.11212: the discriminator also tells how an image was turned.
-- `infomax-gan`: Lee et al. 2021, arXiv:2007.04589: its local features tell which global feature is theirs.
+- `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028. The discriminator has no norms and averages its features.
+- `sngan`: Miyato et al. 2018, arXiv:1802.05957. The discriminator has spectral normalization and sums its features.
+- `cgan-pd`: Miyato & Koyama 2018, arXiv:1802.05637. Classes enter by conditional batch normalization and projection.
+- `sagan`: Zhang et al. 2019, arXiv:1805.08318. Both networks have self-attention and spectral normalization.
+- `ssgan`: Chen et al. 2019, arXiv:1811.11212. The discriminator also predicts the rotation of images.
+- `infomax-gan`: Lee et al. 2021, arXiv:2007.04589. The discriminator also matches local features with the global
+  feature of their image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,47 +41,55 @@ from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Linear, Size
 
 MASKED = -10.0
-"""InfoMax-GAN's score in the place of pairs of one sample that are no negatives."""
+"""Score of InfoMax-GAN for pairs from the same image, which excludes them from the negatives."""
 Layout = Literal["mimicry", "biggan"]
-"""Which published code's blocks a network is made of.
+"""Published code whose residual blocks a network has.
 
-Mimicry doubles height and width bilinearly, BigGAN-PyTorch repeats the nearest. In Mimicry's discriminators the hidden
-width is the input's, and shortcuts take the rectified input too: it rectifies in place, so that its published results
-have it so. In BigGAN-PyTorch the hidden width is the output's, and shortcuts take the input itself.
+Mimicry upsamples bilinearly, BigGAN-PyTorch by nearest neighbours. In Mimicry's discriminators the hidden layer of a
+block has as many channels as the input, and the shortcut takes the input after ReLU, because that ReLU is in place; its
+published results were obtained so. In BigGAN-PyTorch the hidden layer has as many channels as the output, and the
+shortcut takes the input itself.
 """
 
 
-def attending(
+def with_attention(
     blocks: Sequence[nn.Module], channels: Sequence[int], sizes: Sequence[int], attention: int | None, spectral: bool
 ) -> list[nn.Module]:
-    """The blocks, and after the first that gives `attention` pixels a side what attends to them.
+    """Returns the blocks with self-attention after the first whose output has a side of `attention` pixels.
+
+    Args:
+        blocks: residual blocks.
+        channels: output channels of each block.
+        sizes: side of each block's output, in pixels.
+        attention: side of the features with self-attention; None for no attention.
+        spectral: whether the attention has spectral normalization.
 
     Raises:
-        RecipeError: no block gives so many.
+        RecipeError: no block has an output of that size.
     """
     if attention is None:
         return list(blocks)
     if attention not in sizes:
-        given = ", ".join(str(size) for size in dict.fromkeys(sizes))
-        raise RecipeError(f"`attention` is {attention}; the blocks give {given} pixels a side")
+        known = ", ".join(str(size) for size in dict.fromkeys(sizes))
+        raise RecipeError(f"`attention` is {attention}; expected the size of a block's output: {known}")
     after = sizes.index(attention) + 1
     return [*blocks[:after], SelfAttention(channels[after - 1], spectral=spectral), *blocks[after:]]
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` and a class to images `[B, channels, H, W]` in [-1, 1].
+    """Generator of images `[B, channels, H, W]` in [-1, 1] from `z [B, latent_dim]` and, optionally, classes.
 
     Args:
-        image_size: 4 or 6 doubled at least twice.
-        channels: of the images.
-        latent_dim: of z.
+        image_size: side in pixels, 4 or 6 doubled at least twice.
+        channels: channels of the images.
+        latent_dim: size of z.
         width: channels of the first block.
-        tapered: whether the last four blocks (in BigGAN-PyTorch's layout: all but the first) halve the channels, as at
-            48 pixels and more; else all are alike.
+        tapered: whether each of the last four blocks halves the channels (in BigGAN-PyTorch's layout, all but the
+            first), as in the published networks for 48 pixels or more; otherwise all blocks have `width` channels.
         num_classes: number of classes; None for a generator without classes.
-        spectral_generator: whether every layer is spectrally normalised.
-        attention: the side in pixels at which features attend to themselves; None for a generator that has none.
-        layout: whose blocks these are.
+        spectral_generator: whether every layer has spectral normalization.
+        attention: side of the features with self-attention, in pixels; None for no attention.
+        layout: published code whose blocks are used, `mimicry` or `biggan`.
     """
 
     def __init__(
@@ -104,13 +113,14 @@ class Generator(nn.Module):
         kept = max(0, blocks - 4) if layout == "mimicry" else 1
         widths = [width >> max(0, k - kept) if tapered else width for k in range(blocks + 1)]
         if not widths[-1]:
-            raise RecipeError(f"`width` is {width}; {blocks} blocks that halve it need more")
+            least = 1 << blocks - kept
+            raise RecipeError(f"`width` is {width}; it is halved {blocks - kept} times and must be at least {least}")
         spectral = spectral_generator
         self.project = xavier(nn.Linear(latent_dim, width * self.start**2), spectral=spectral)
         smooth = layout == "mimicry"
         ups = [ResidualUp(a, b, num_classes, spectral=spectral, smooth=smooth) for a, b in pairwise(widths)]
         sizes = [self.start << block for block in range(1, blocks + 1)]
-        self.blocks = nn.ModuleList(attending(ups, widths[1:], sizes, attention, spectral))
+        self.blocks = nn.ModuleList(with_attention(ups, widths[1:], sizes, attention, spectral))
         end = same_convolution(widths[-1], channels, 3, spectral=spectral)
         self.to_image = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(), end, nn.Tanh())
 
@@ -122,21 +132,21 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `[B, channels, H, W]` and a class to logits `[B]`.
+    """Discriminator of images `[B, channels, H, W]` and, optionally, classes, with logits `[B]`.
 
     Args:
-        image_size: at least 8.
-        channels: of the images.
+        image_size: side in pixels, 4 or 6 doubled at least once.
+        channels: channels of the images.
         width: channels of the last block.
-        tapered: whether the blocks' channels double from a sixteenth of the width, as at 48 pixels and more, and all
-            halve the size (in BigGAN-PyTorch's layout: all but the last, to 4 pixels); else all are alike, and two of
-            four halve it.
-        spectral: whether every layer is spectrally normalised.
-        pool: how features become one of an image: their `sum` or `mean` over space.
+        tapered: whether the channels double from block to block, from a sixteenth of `width`, and all blocks halve the
+            size (in BigGAN-PyTorch's layout, all but the last, down to 4 pixels), as in the published networks for 48
+            pixels or more; otherwise there are four blocks of `width` channels, of which two halve the size.
+        spectral: whether every layer has spectral normalization.
+        pool: reduction of the features over space, `sum` or `mean`.
         num_classes: number of classes; None for a discriminator without classes.
-        pack: samples that are judged together, `[B / pack, pack · channels, H, W]`.
-        attention: the side in pixels at which features attend to themselves; None for a discriminator that has none.
-        layout: whose blocks these are.
+        pack: number of samples per logit, concatenated along the channels, `[B / pack, pack · channels, H, W]`.
+        attention: side of the features with self-attention, in pixels; None for no attention.
+        layout: published code whose blocks are used, `mimicry` or `biggan`.
     """
 
     def __init__(
@@ -175,12 +185,12 @@ class Discriminator(nn.Module):
             blocks.append(block)
         widths, halved = zip(*plan, strict=True)
         sizes = [image_size >> count for count in accumulate(halved)]
-        self.blocks = nn.Sequential(*attending(blocks, widths, sizes, attention, spectral))
+        self.blocks = nn.Sequential(*with_attention(blocks, widths, sizes, attention, spectral))
         self.judge = xavier(nn.Linear(width, 1), spectral=spectral)
         self.embedding = None if num_classes is None else xavier(nn.Embedding(num_classes, width), spectral=spectral)
 
     def pooled(self, features: Tensor) -> Tensor:
-        """Features `[B, C, H, W]` of the last block as one `[B, C]` of each image."""
+        """Reduces features `[B, C, H, W]` of the last block over space to `[B, C]`, after ReLU."""
         features = features.relu()
         return features.sum(dim=(2, 3)) if self.pool == "sum" else features.mean(dim=(2, 3))
 
@@ -193,7 +203,10 @@ class Discriminator(nn.Module):
 
 
 def taper(image_size: int, width: int) -> list[tuple[int, bool]]:
-    """The blocks' channels and whether they halve: doublings up to the width, and one more from 128 pixels on."""
+    """Returns the channels of Mimicry's blocks and whether they halve the size.
+
+    The channels double up to `width`; from 128 pixels on there is one more block.
+    """
     widths = [sixteenth(width) << k for k in range(5)] + [width] * (image_size >= 128)
     size, plan = image_size, []
     for block, channels in enumerate(widths):
@@ -204,36 +217,55 @@ def taper(image_size: int, width: int) -> list[tuple[int, bool]]:
 
 
 def taper_to_4(image_size: int, width: int) -> list[tuple[int, bool]]:
-    """The same in BigGAN-PyTorch: doublings up to the width; all halve down to 4 pixels, and one more keeps them."""
+    """Returns the channels of BigGAN-PyTorch's blocks and whether they halve the size.
+
+    The channels double up to `width`. All blocks halve the size, down to 4 pixels, except one more at the end.
+    """
     last = doublings(image_size, 4, least=4)
     return [(min(width, sixteenth(width) << block), block < last) for block in range(last + 1)]
 
 
 def sixteenth(width: int) -> int:
-    """The channels of a tapered discriminator's first block."""
+    """Returns the channels of the first block of a tapered discriminator.
+
+    Raises:
+        RecipeError: `width` is not a multiple of 16.
+    """
     if width % 16:
-        raise RecipeError(f"`width` is {width}; a tapered discriminator needs a multiple of 16")
+        nearest = 16 * max(1, round(width / 16))
+        raise RecipeError(f"`width` is {width}; a tapered discriminator needs a multiple of 16. Try {nearest}.")
     return width // 16
 
 
-# SSGAN.
+# SSGAN and InfoMax-GAN.
 
 
-def turned(images: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch `[B, C, H, H]` in four quarters that are turned by 0, 90, 180 and 270 degrees, and which `[B]` it was.
+def rotate_quarters(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotates the four quarters of a batch `[B, C, H, H]` by 0, 90, 180 and 270 degrees.
+
+    Returns:
+        The images, and the number of quarter turns of each, `[B]`.
 
     Raises:
-        RecipeError: there are fewer images than angles.
+        RecipeError: there are fewer than 4 images.
     """
     if len(images) < 4:
-        raise RecipeError(f"SSGAN turns a batch by four angles, and a part of it has {len(images)}; give it 4 or more")
+        raise RecipeError(
+            f"SSGAN rotates a batch by four angles, but a part of the batch has {len(images)} images; it needs 4 or "
+            "more: increase `train.batch_size`, or decrease `train.accumulate`"
+        )
     turns = 4 * torch.arange(len(images), device=images.device) // len(images)
-    ways = [images, images.transpose(2, 3).flip(2), images.flip(2, 3), images.transpose(2, 3).flip(3)]
-    return torch.cat([way[turns == turn] for turn, way in enumerate(ways)]), turns
+    rotated = [images, images.transpose(2, 3).flip(2), images.flip(2, 3), images.transpose(2, 3).flip(3)]
+    return torch.cat([each[turns == turn] for turn, each in enumerate(rotated)]), turns
 
 
 class RotationDiscriminator(Discriminator):
-    """A discriminator that also tells, of features that it shares, by which of four angles an image was turned."""
+    """SSGAN's discriminator, which also predicts the rotation of images from its pooled features.
+
+    The arguments are those of `Discriminator`.
+    """
+
+    auxiliary: ClassVar[str] = "rotation"
 
     def __init__(
         self,
@@ -250,58 +282,22 @@ class RotationDiscriminator(Discriminator):
         )
         self.rotation = xavier(nn.Linear(width, 4), spectral=spectral)
 
-    def rotation_loss(self, images: Tensor) -> Tensor:
-        """Cross-entropy of the angles of a batch that is turned here (arXiv:1811.11212, section 3)."""
-        seen, turns = turned(images)
-        return cross_entropy(self.rotation(self.pooled(self.blocks(seen))), turns)
-
-
-class SelfSupervised(TwoPlayerGame):
-    """SSGAN (Chen et al. 2019, arXiv:1811.11212, equations 2 and 3).
-
-    Args:
-        generator: as `TwoPlayerGame`'s.
-        discriminator: with a `rotation_loss`.
-        objective: what both minimise.
-        regularizers: what steadies them.
-        real_weight: β, of the rotation loss on real images, which the discriminator minimises.
-        fake_weight: α, of that on fakes, which the generator minimises.
-    """
-
-    def __init__(
-        self,
-        generator: nn.Module,
-        discriminator: RotationDiscriminator,
-        *,
-        objective: Objective = hinge,
-        regularizers: Sequence[Regularizer] = (),
-        real_weight: float = 1.0,
-        fake_weight: float = 0.2,
-    ) -> None:
-        super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
-        self.tell = discriminator.rotation_loss
-        self.real_weight, self.fake_weight = real_weight, fake_weight
-
-    def discriminator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        rotation = self.real_weight * self.tell(self.discriminator.augmented(real))
-        return super().discriminator_terms(real, fake, condition) | {"rotation": rotation}
-
-    def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        terms = super().generator_terms(real, fake, condition)
-        return terms | {"rotation": self.fake_weight * self.tell(self.discriminator.augmented(fake))}
-
-
-# InfoMax-GAN.
+    def auxiliary_loss(self, images: Tensor) -> Tensor:
+        """Rotates a batch and computes the cross-entropy of the predicted angles (Chen et al. 2019, section 3)."""
+        rotated, turns = rotate_quarters(images)
+        return cross_entropy(self.rotation(self.pooled(self.blocks(rotated))), turns)
 
 
 class InfoMaxDiscriminator(Discriminator):
-    """A discriminator that also brings local and global features into one space, `[B, space_dim, …]`.
+    """InfoMax-GAN's discriminator, which also projects local and global features to a common space.
 
-    Local features are those before the last block, the global one is what the last layer judges.
+    Local features are those before the last block; the global feature of an image is the input of the last layer.
 
     Args:
-        space_dim: R, of the space in which they are compared.
+        space_dim: size of the common space, R. The other arguments are those of `Discriminator`.
     """
+
+    auxiliary: ClassVar[str] = "infomax"
 
     def __init__(
         self,
@@ -322,18 +318,18 @@ class InfoMaxDiscriminator(Discriminator):
         self.whole = Projection(nn.Linear, width, space_dim, spectral)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Local features `[B, C, H, W]`, rectified as the last block takes them, and the global one `[B, C]`."""
+        """Returns the local features `[B, C, H, W]`, after ReLU, and the global features `[B, C]`."""
         local = self.blocks[:-1](images).relu()
         return local, self.pooled(self.blocks[-1](local))
 
-    def infomax_loss(self, images: Tensor) -> Tensor:
-        """The contrast of each image's local and global features with other images' (arXiv:2007.04589, eq. 5)."""
+    def auxiliary_loss(self, images: Tensor) -> Tensor:
+        """Computes the InfoNCE loss between local and global features (Lee et al. 2021, eq. 5)."""
         local, whole = self.features(images)
         return info_nce(self.local(local), self.whole(whole))
 
 
 class Projection(nn.Module):
-    """Two pointwise layers beside a third: `[B, inputs, …]` to `[B, outputs, …]`."""
+    """Two pointwise layers with a linear shortcut, `[B, inputs, …]` to `[B, outputs, …]`."""
 
     def __init__(self, kind: type[nn.Conv2d] | type[nn.Linear], inputs: int, outputs: int, spectral: bool):
         super().__init__()
@@ -347,53 +343,59 @@ class Projection(nn.Module):
 
 
 def info_nce(local: Tensor, whole: Tensor) -> Tensor:
-    """-E[log softmax] of each place's score with its own image's global feature among those of other images' places.
+    """Computes the InfoNCE loss: local features are classified by the global feature of their image.
+
+    The positive of a global feature is each local feature of the same image; the negatives are all local features of
+    the other images of the batch.
 
     Args:
-        local: `[B, R, H, W]`.
-        whole: `[B, R]`.
+        local: local features `[B, R, H, W]`.
+        whole: global features `[B, R]`.
     """
     local = local.flatten(2)  # [B, R, places]
-    scores = torch.einsum("brp,nr->nbp", local, whole)  # of image n with every place of image b
+    scores = torch.einsum("brp,nr->nbp", local, whole)  # of image n with each place of image b
     own = scores.diagonal(dim1=0, dim2=1).T  # [B, places]
     same = torch.eye(len(whole), dtype=torch.bool, device=whole.device)[:, :, None]
     others = scores.masked_fill(same, MASKED).flatten(1)  # [B, B · places]
     return (torch.logaddexp(own, others.logsumexp(dim=1, keepdim=True)) - own).mean()
 
 
-class InfoMax(TwoPlayerGame):
-    """InfoMax-GAN (Lee et al. 2021, arXiv:2007.04589, equations 6 and 7).
+class SelfSupervised(TwoPlayerGame):
+    """GAN whose discriminator has an auxiliary task: SSGAN and InfoMax-GAN.
+
+    The discriminator minimises the auxiliary loss on real images, and the generator minimises it on fakes (Chen et al.
+    2019, equations 2 and 3; Lee et al. 2021, equations 6 and 7). The terms have the name of the task.
 
     Args:
-        generator: as `TwoPlayerGame`'s.
-        discriminator: with an `infomax_loss`.
-        objective: what both minimise.
-        regularizers: what steadies them.
-        real_weight: β, of the contrast on real images, which the discriminator minimises.
-        fake_weight: α, of that on fakes, which the generator minimises.
+        generator: the generator.
+        discriminator: a discriminator with an auxiliary task.
+        objective: the losses of both players.
+        regularizers: penalties, augmentations and constraints.
+        real_weight: weight of the auxiliary loss on real images, β.
+        fake_weight: weight of the auxiliary loss on fakes, α.
     """
 
     def __init__(
         self,
         generator: nn.Module,
-        discriminator: InfoMaxDiscriminator,
+        discriminator: RotationDiscriminator | InfoMaxDiscriminator,
         *,
         objective: Objective = hinge,
         regularizers: Sequence[Regularizer] = (),
-        real_weight: float = 0.2,
+        real_weight: float = 1.0,
         fake_weight: float = 0.2,
     ) -> None:
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
-        self.contrast = discriminator.infomax_loss
+        self.auxiliary, self.auxiliary_loss = discriminator.auxiliary, discriminator.auxiliary_loss
         self.real_weight, self.fake_weight = real_weight, fake_weight
 
     def discriminator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        infomax = self.real_weight * self.contrast(self.discriminator.augmented(real))
-        return super().discriminator_terms(real, fake, condition) | {"infomax": infomax}
+        auxiliary = self.real_weight * self.auxiliary_loss(self.discriminator.augmented(real))
+        return super().discriminator_terms(real, fake, condition) | {self.auxiliary: auxiliary}
 
     def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
         terms = super().generator_terms(real, fake, condition)
-        return terms | {"infomax": self.fake_weight * self.contrast(self.discriminator.augmented(fake))}
+        return terms | {self.auxiliary: self.fake_weight * self.auxiliary_loss(self.discriminator.augmented(fake))}
 
 
 SNGAN = Preset(
@@ -425,7 +427,7 @@ SAGAN_32 = CGAN_PD.but(
         "discriminator": {"width": 128, "attention": 8},
     },
 )
-"""As Mimicry trained it: SNGAN's schedule, with one rate for both players and five turns of the discriminator."""
+"""SAGAN as trained in Mimicry: SNGAN's schedule, equal learning rates, and five turns of the discriminator."""
 SAGAN = SAGAN_32.but(
     players={"discriminator": {"turns": 1, "optimizer": {"learning_rate": 4e-4}}},
     optimizer=Adam(learning_rate=1e-4, betas=(0.0, 0.9)),
@@ -441,12 +443,22 @@ SAGAN = SAGAN_32.but(
 )
 SSGAN = SNGAN.but(game=SelfSupervised, paper="arXiv:1811.11212", networks={"discriminator": RotationDiscriminator})
 SSGAN_64 = SSGAN.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
-INFOMAX = SNGAN.but(game=InfoMax, paper="arXiv:2007.04589", networks={"discriminator": InfoMaxDiscriminator})
+INFOMAX = SNGAN.but(
+    game=SelfSupervised,
+    paper="arXiv:2007.04589",
+    networks={"discriminator": InfoMaxDiscriminator},
+    settings={"real_weight": 0.2, "fake_weight": 0.2},
+)
 INFOMAX_64 = INFOMAX.but(network={**TAPERED, "image_size": 64, "generator": {"width": 1024}})
 
 
 def small(paper: Preset, **discriminator: object) -> Preset:
-    """A system at the size that learns on two cores."""
+    """Returns a preset of a size that learns on two CPU cores.
+
+    Args:
+        paper: the paper's preset.
+        discriminator: settings of the discriminator.
+    """
     return paper.but(
         network={
             "image_size": 16,

@@ -1,7 +1,7 @@
-"""Networks like those of super-resolution, as anime characters are drawn with.
+"""Residual networks like those of super-resolution (SRResNet).
 
-- `dragan`: Kodali et al. 2017, arXiv:1705.07215, with the networks of Jin et al. 2017, arXiv:1708.05509, figures 3
-  and 4, here without their attributes.
+- `dragan`: Kodali et al. 2017, arXiv:1705.07215, with the networks that Jin et al. 2017, arXiv:1708.05509, figures 3
+  and 4, use for anime characters, without their attributes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from gan_core.recipe import Adam, Linear, Size
 
 
 def initialize(layer: nn.Module) -> None:
-    """He et al.'s weights: without normalisation and with smaller ones nothing reaches the discriminator's end."""
+    """Draws weights as He et al. (arXiv:1502.01852) and sets biases to 0.
+
+    The discriminator has no norms; with smaller weights its logits hardly depend on the image.
+    """
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(layer.weight, 0.2)
         if layer.bias is not None:
@@ -25,7 +28,7 @@ def initialize(layer: nn.Module) -> None:
 
 
 class NormalisedBlock(nn.Module):
-    """Two 3×3 convolutions, normalised, beside the input."""
+    """Residual block of two 3×3 convolutions with batch normalization."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -37,7 +40,7 @@ class NormalisedBlock(nn.Module):
 
 
 class LeakyBlock(nn.Module):
-    """Two 3×3 convolutions without normalisation, beside the input."""
+    """Residual block of two 3×3 convolutions without norms, followed by leaky ReLU."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -49,7 +52,7 @@ class LeakyBlock(nn.Module):
 
 
 class SubPixel(nn.Sequential):
-    """Doubles the size: four times the channels, shuffled into space."""
+    """Convolution to four times the channels and pixel shuffle, which double the size, with batch norm and ReLU."""
 
     def __init__(self, width: int):
         conv = nn.Conv2d(width, 4 * width, 3, padding=1, bias=False)
@@ -57,14 +60,14 @@ class SubPixel(nn.Sequential):
 
 
 class Generator(nn.Module):
-    """`z [B, latent_dim]` to images `[B, channels, H, W]` in [-1, 1].
+    """Generator of images `[B, channels, H, W]` in [-1, 1] from `z [B, latent_dim]`.
 
     Args:
-        image_size: the first size doubled: an eighth of it, but at least 4 pixels.
-        channels: of the images.
-        latent_dim: of z.
+        image_size: side in pixels, 4 doubled at least once; that of the first layer is an eighth, but at least 4.
+        channels: channels of the images.
+        latent_dim: size of z.
         width: channels of every block.
-        blocks: residual blocks at the first size.
+        blocks: number of residual blocks.
     """
 
     def __init__(
@@ -88,13 +91,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `[B, channels, H, W]` to logits `[B]`, nothing normalised: its penalty is of each sample alone.
+    """Discriminator of images `[B, channels, H, W]`, with logits `[B]`.
+
+    It has no norms, because DRAGAN's penalty needs logits that depend on one sample only.
 
     Args:
-        image_size: 4 doubled at least once.
-        channels: of the images.
-        width: channels after the first layer; every further size has twice as many.
-        pack: samples that are judged together.
+        image_size: side in pixels, 4 doubled at least once.
+        channels: channels of the images.
+        width: channels after the first layer; doubled at each smaller size.
+        pack: number of samples per logit, concatenated along the channels.
     """
 
     def __init__(self, *, image_size: Size = 128, channels: Size = 3, width: Size = 32, pack: Size = 1):

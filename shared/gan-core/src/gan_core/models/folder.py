@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 import gan_core
 from gan_core.errors import CheckpointError, GanError, InputError, RecipeError, writing
+from gan_core.models.card import model_card
 from gan_core.models.checkpoint import (
     AVERAGE,
     EXTRA,
@@ -26,7 +23,6 @@ from gan_core.models.checkpoint import (
     Tensors,
     check_sums,
     flush,
-    inside,
     load_state,
     read_checkpoint,
     read_tensors,
@@ -36,7 +32,6 @@ from gan_core.models.checkpoint import (
     write_tensors,
 )
 from gan_core.models.pretrained import check_helpers, helpers_of
-from gan_core.nn.tiling import UNKNOWN_REACH, Needs
 from gan_core.play.game import Game
 from gan_core.recipe import parse
 from gan_core.runs.run import Run
@@ -239,58 +234,6 @@ def _check_written(game: Game, config: Config, text: str) -> None:
         )
 
 
-def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
-    """Returns the model card, with the hub's metadata.
-
-    Args:
-        game: the model.
-        networks: names of the networks in the folder; None for all.
-    """
-    recipe = game.recipe
-    if recipe is None or game.built_by_hand:
-        title = type(game).__name__
-        use = f'game = {title}(…).restore("path/or/repository")  # built as for training\n{_example(game)}'
-    else:
-        package = f"gan_{recipe.domain}"
-        title = f"{recipe.system} ({recipe.preset})"
-        use = f'import {package}\n\ngame = {package}.load("path/or/repository")\n{game.example}'
-    counts = parameter_counts(game)
-    parameters = "\n".join(f"| {name} | {counts[name]:,} |" for name in counts if networks is None or name in networks)
-    names = None if recipe is None else recipe.data.classes
-    classes = "" if names is None else f"\nClasses: {', '.join(names)}\n"
-    settings = "" if recipe is None else f"\n## Recipe\n\n```yaml\n{recipe.to_yaml()}```\n"
-    data = ModelCardData(library_name="gan-core", tags=["gan"])
-    table = f"| network | parameters |\n|---|---|\n{parameters}\n"
-    body = f"# {title}\n\n```python\n{use}\n```\n\n{table}{classes}{_tiles(game)}{settings}"
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
-
-
-def _example(game: Game) -> str:
-    """Returns a line of Python that uses a game that was built by hand."""
-    if type(game).sample is Game.sample and game.results:
-        name, key = next(iter(game.results.items()))
-        return f'{name} = game.apply({{"{key}": {key}}})["{name}"]'
-    return game.example
-
-
-def _tiles(game: Game) -> str:
-    """Returns a note about results of `apply` whose tiles differ from the whole; empty if there are none."""
-    differing = [name for name in game.results if Needs.of(game.networks_of(name)).reach is None]
-    if not differing:
-        return ""
-    names = ", ".join(differing)
-    return (
-        f"\nItems larger than a tile are transformed in tiles that are blended. The result ({names}) then differs "
-        f"from that of the whole item, because {UNKNOWN_REACH}.\n"
-    )
-
-
-def parameter_counts(game: Game) -> dict[str, int]:
-    """Returns the number of parameters of each network."""
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in game.named_children()}
-    return {name: count for name, count in counts.items() if count}
-
-
 def read_config(path: Path) -> Config:
     """Returns the config of a model folder, or the corresponding facts of a run folder.
 
@@ -377,33 +320,3 @@ def read_weights(folder: Path) -> Weights:
     if (run.model / CONFIG).is_file():
         return read_weights(run.model)
     raise problem or CheckpointError(f"{folder}: has no checkpoint and no model yet")
-
-
-def local_folder(path: str | Path) -> Path:
-    """Returns a local folder, or downloads the hub repository of that id.
-
-    Only the files of a model folder are downloaded, including those listed in its config.
-
-    Raises:
-        CheckpointError: there is no such folder or repository, or the hub cannot be reached.
-    """
-    folder = Path(path)
-    text = str(path)
-    if folder.exists() or folder.parent.is_dir() or text.count("/") != 1 or text.startswith("~"):
-        return folder
-    try:
-        config = read_config(Path(snapshot_download(text, allow_patterns=[CONFIG])))
-        files = [glob.escape(inside(name, f"{text}/{CONFIG}")) for name in config.files]
-        return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD, *files]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{text}: no such folder, and it cannot be downloaded from the hub ({reason})") from error
-
-
-def push(game: Game, repository: str, *, private: bool, token: str | None) -> str:
-    """Uploads a game's model folder; see `Game.push_to_hub`."""
-    api = HfApi(token=token)
-    identity = api.create_repo(repository, private=private, exist_ok=True).repo_id
-    with tempfile.TemporaryDirectory() as folder:
-        saved = save_model(game, Path(folder) / "model")
-        return str(api.upload_folder(repo_id=identity, folder_path=saved))

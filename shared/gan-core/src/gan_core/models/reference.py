@@ -1,6 +1,6 @@
-"""Published networks from published checkpoints: keys and shapes in, our network with those weights out.
+"""Import of published checkpoints: an importer infers the network's settings from the shapes and renames the weights.
 
-An importer takes the checkpoint, and as keywords what no shape tells.
+An importer takes the checkpoint and, as keywords, the settings that cannot be inferred from its shapes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from gan_core.errors import CheckpointError, RecipeError, unknown
 
@@ -45,10 +46,10 @@ class Published:
     elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """Our network with the published weights.
+        """Builds the network and loads the published weights.
 
         Raises:
-            CheckpointError: the checkpoint lacks a tensor, has one too many, or one of another shape.
+            CheckpointError: a tensor is missing, is not one of the network's, or has another shape.
         """
         try:
             with torch.device("meta"):  # compares all shapes before a network that may be larger is allocated
@@ -61,14 +62,22 @@ class Published:
 
 
 Importers = Mapping[str, Callable[..., Published]]
-"""A domain's importers of published checkpoints, by `system/network`."""
+"""Importers of a domain by name of the published network, `system/network`."""
 
 
 def read_reference(importers: Importers, name: str, state_dict: StateDict, arguments: Mapping[str, Any]) -> Published:
-    """Reads a published checkpoint with the importer of that name.
+    """Reads a published checkpoint with the importer of a network.
+
+    Args:
+        importers: importers by name.
+        name: name of the published network, `system/network`.
+        state_dict: the checkpoint.
+        arguments: keywords of the importer, or arguments of the published constructor, which are compared with those
+            inferred from the shapes.
 
     Raises:
-        CheckpointError: there is no importer of that name, or the checkpoint or an argument does not fit it.
+        CheckpointError: there is no importer of that name, the checkpoint is of another network, or an argument is
+            unknown or differs from the checkpoint's.
     """
     if name not in importers:
         raise unknown("published network", name, importers, CheckpointError)
@@ -76,14 +85,14 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
         if isinstance(tensor, Tensor) and tensor.numel() == 0:
             raise CheckpointError(f"{name}: the checkpoint's `{key}` is empty")
     importer = importers[name]
-    told = {key: value for key, value in arguments.items() if key in inspect.signature(importer).parameters}
+    given = {key: value for key, value in arguments.items() if key in inspect.signature(importer).parameters}
     try:
-        published = importer(state_dict, **told)
+        published = importer(state_dict, **given)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, RecipeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{name}: the checkpoint is of another network ({reason})") from error
     for key, value in arguments.items():
-        if key in told:
+        if key in given:
             continue
         if key not in published.arguments:
             raise unknown(f"argument of {name}", key, published.arguments, CheckpointError)
@@ -93,12 +102,101 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
 
 
 def load_reference(importers: Importers, name: str, state_dict: StateDict, **arguments: Any) -> nn.Module:
-    """A published network with a published checkpoint's weights; see `Domain.load_reference`."""
+    """Returns a published network with the weights of a checkpoint; see `read_reference` for the arguments."""
     return read_reference(importers, name, state_dict, arguments).build()
 
 
+def spectral_norms(state_dict: StateDict, vector: str, *, iterates: bool = False) -> dict[str, Tensor]:
+    """Converts layers under another spectral normalization to the tensors of `torch.nn.utils.spectral_norm`.
+
+    These are `weight_orig`, `weight_u` and `weight_v`; torch divides the weight by `u · W v`. Biases and tensors of
+    other layers are unchanged. Other state of the converted layers is left out.
+
+    Args:
+        state_dict: the checkpoint; a converted layer has the tensors `weight` and `vector`.
+        vector: name of the left singular vector u, `[rows]` or `[1, rows]`; `sn_u` in Mimicry.
+        iterates: whether the published layer makes a power iteration in evaluation mode too, as BigGAN-PyTorch does; u
+            is then the vector after that iteration.
+    """
+    layers = {key.removesuffix(f".{vector}") for key in state_dict if key.endswith(f".{vector}")}
+    ours = {key: value for key, value in state_dict.items() if _layer_of(key) not in layers or key.endswith(".bias")}
+    for layer in layers:
+        weight, u = state_dict[f"{layer}.weight"], state_dict[f"{layer}.{vector}"].flatten()
+        v = normalize(weight.flatten(1).T @ u, dim=0)
+        if iterates:
+            u = normalize(weight.flatten(1) @ v, dim=0)
+        ours |= {f"{layer}.weight_orig": weight, f"{layer}.weight_u": u, f"{layer}.weight_v": v}
+    return ours
+
+
+def biggan_batch_norms(state_dict: StateDict) -> dict[str, Tensor]:
+    """Converts the batch normalization of BigGAN-PyTorch to that of torch and to `ConditionalBatchNorm`.
+
+    A converted layer has the tensors `stored_mean` and `stored_var`. Its `gain` and `bias` are vectors, or tables with
+    a row for each class; the published code adds 1 to the gains of classes. Tensors of other layers are unchanged.
+    """
+    layers = {key.removesuffix(".stored_mean") for key in state_dict if key.endswith(".stored_mean")}
+    parts = tuple(f"{layer}." for layer in layers)
+    ours = {key: value for key, value in state_dict.items() if not key.startswith(parts)}
+    for layer in layers:
+        conditional = f"{layer}.gain.weight" in state_dict
+        norm = f"{layer}.norm" if conditional else layer
+        ours |= {
+            f"{norm}.running_mean": state_dict[f"{layer}.stored_mean"],
+            f"{norm}.running_var": state_dict[f"{layer}.stored_var"],
+            f"{norm}.num_batches_tracked": torch.tensor(0),
+        }
+        if conditional:
+            gain, bias = state_dict[f"{layer}.gain.weight"], state_dict[f"{layer}.bias.weight"]
+            ours[f"{layer}.embedding.weight"] = torch.cat([1 + gain, bias], dim=1)
+        else:
+            ours |= {f"{layer}.weight": state_dict[f"{layer}.gain"], f"{layer}.bias": state_dict[f"{layer}.bias"]}
+    return ours
+
+
+def norm_after(state_dict: StateDict, layer: str) -> str:
+    """Returns the kind of norm in a published network: `batch`, `instance` or `none`.
+
+    Only batch normalization has gains, and only a layer before instance normalization has a bias.
+
+    Args:
+        state_dict: the checkpoint.
+        layer: name of a layer that is followed by a norm.
+    """
+    if _norms(state_dict, with_gains=True):
+        return "batch"
+    return "instance" if f"{layer}.bias" in state_dict else "none"
+
+
+def without_instance_statistics(state_dict: StateDict) -> dict[str, Tensor]:
+    """Returns a checkpoint without running statistics of norms without gains, that is, of instance normalization.
+
+    Networks saved before torch 0.4 may have them; the published code does not use them either.
+    """
+    parts = ("running_mean", "running_var", "num_batches_tracked")
+    unused = {f"{norm}.{part}" for norm in _norms(state_dict, with_gains=False) for part in parts}
+    return {key: tensor for key, tensor in state_dict.items() if key not in unused}
+
+
+def _norms(state_dict: StateDict, *, with_gains: bool) -> list[str]:
+    """Returns the names of the norms that have running statistics, either with or without gains."""
+    norms = [_layer_of(key) for key in state_dict if key.endswith(".running_mean")]
+    return [norm for norm in norms if (f"{norm}.weight" in state_dict) == with_gains]
+
+
+def _layer_of(key: str) -> str:
+    """Returns the name of the layer that has a tensor."""
+    return key.rpartition(".")[0]
+
+
 def renamed(state_dict: StateDict, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """A checkpoint with the prefixes of its keys replaced: `{"main.0": "stem.conv"}`; other keys stay."""
+    """Returns a checkpoint whose keys have other prefixes.
+
+    Args:
+        state_dict: the checkpoint.
+        names: new prefixes by old ones, such as `{"main.0": "stem.conv"}`; the longest prefix of a key is replaced, and
+            keys without one are unchanged.
+    """
     prefixes = sorted(names, key=len, reverse=True)
 
     def rename(key: str) -> str:

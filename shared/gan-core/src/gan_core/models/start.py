@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gan_core.errors import NAMED, CheckpointError, RecipeError, count, unknown
 from gan_core.models.checkpoint import load_state, read_published, sha256, split_state, state_of_training
-from gan_core.models.folder import local_folder, read_weights
+from gan_core.models.folder import read_weights
+from gan_core.models.hub import local_folder
 from gan_core.models.reference import Importers, read_reference
 from gan_core.play.adversary import Adversary
 from gan_core.play.game import Game

@@ -680,6 +680,6 @@ class Game(nn.Module, ABC):
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model folder to the Hugging Face Hub and returns its URL."""
-        from gan_core.models.folder import push
+        from gan_core.models.hub import push
 
         return push(self, repository, private=private, token=token)

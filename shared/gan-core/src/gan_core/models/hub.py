@@ -1,0 +1,64 @@
+"""Download and upload of model folders on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import glob
+import json
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from gan_core.errors import CheckpointError, GanError
+from gan_core.models.card import shareable
+from gan_core.models.checkpoint import inside
+from gan_core.models.folder import CARD, CONFIG, WEIGHTS, read_config, save_model
+from gan_core.play.game import Game
+
+
+def local_folder(path: str | Path) -> Path:
+    """Returns a local folder, or downloads the hub repository of that id.
+
+    Only the files of a model folder are downloaded, including those listed in its config.
+
+    Raises:
+        CheckpointError: there is no such folder or repository, or the hub cannot be reached.
+    """
+    folder = Path(path)
+    text = str(path)
+    if folder.exists() or folder.parent.is_dir() or text.count("/") != 1 or text.startswith("~"):
+        return folder
+    try:
+        config = read_config(Path(snapshot_download(text, allow_patterns=[CONFIG])))
+        files = [glob.escape(inside(name, f"{text}/{CONFIG}")) for name in config.files]
+        return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD, *files]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{text}: no such folder, and it cannot be downloaded from the hub ({_reason(error)})"
+        ) from error
+
+
+def push(game: Game, repository: str, *, private: bool, token: str | None) -> str:
+    """Uploads a game's model folder, without local paths of data and weights; see `Game.push_to_hub`.
+
+    Raises:
+        GanError: the repository cannot be created or written, or the hub cannot be reached.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = save_model(game, Path(folder) / "model")
+        if game.recipe is not None:
+            config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))
+            config["recipe"] = shareable(game.recipe).model_dump(mode="json")
+            (saved / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        try:
+            api = HfApi(token=token)
+            identity = api.create_repo(repository, private=private, exist_ok=True).repo_id
+            return str(api.upload_folder(repo_id=identity, folder_path=saved))
+        except Exception as error:  # the hub's HTTP client has exceptions of its own
+            raise GanError(f"{repository}: cannot be uploaded to the hub ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
