@@ -23,8 +23,6 @@ from gan_core.nn.blocks import (
     initialize_normal,
     norm,
     one_hot,
-    spectral_layers,
-    spectrally_normalised,
 )
 
 SHAPES = {1: (4, 3, 8), 2: (4, 3, 4, 5), 3: (4, 3, 2, 3, 4)}
@@ -145,26 +143,6 @@ def test_attention_reaches_every_place_and_is_of_each_sample_alone():
     changed = (attending(value=torch.eye(4, 8))(moved) - attending(value=torch.eye(4, 8))(x)).abs().amax(dim=1)
     assert (changed[1] > 1e-6).all()
     assert not changed[[0, 2]].any()
-
-
-def largest_singular_value(layer):
-    return torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
-
-
-def test_the_layers_of_attention_are_spectrally_normalised():
-    torch.manual_seed(0)
-    layer = SelfAttention(16, ndim=2)
-    names = [name for name, _, _ in spectral_layers(layer)]
-    assert names == ["query", "key", "value", "output"]
-    for name in names:
-        assert largest_singular_value(getattr(layer, name)) == pytest.approx(1, abs=0.02)
-
-
-@pytest.mark.parametrize("make", [lambda: nn.Linear(30, 40), lambda: nn.Conv2d(8, 6, 3), lambda: nn.Embedding(5, 20)])
-def test_a_layer_is_spectrally_normalised_before_it_is_trained(make):
-    torch.manual_seed(0)
-    layer = spectrally_normalised(make())
-    assert largest_singular_value(layer) == pytest.approx(1, abs=0.05)  # 3 to 18 with torch's first vectors
 
 
 def test_too_few_channels_for_attention_are_refused():

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrize import register_parametrization
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_core import draws
 from gan_core.errors import RecipeError, unknown
 from gan_core.nn.precision import full_precision
+from gan_core.nn.spectral import spectrally_normalised
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -26,8 +25,6 @@ SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """Modes of interpolation, by the number of axes."""
 RESIDUAL_GAIN = 2**0.5
 """Gain of the weights of residual branches; shortcuts and ends have 1."""
-FIRST_ITERATIONS = 15
-"""Number of power iterations for the largest singular value of a new layer."""
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -266,21 +263,6 @@ class SelfAttention(nn.Module):
         return x + self.gamma * self.output(taken)  # eq. 2 and 3
 
 
-def spectrally_normalised(layer: nn.Module) -> nn.Module:
-    """Divides a layer's weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8), in place.
-
-    torch starts the power iteration from random vectors, and the value is far too small until the layer has been
-    trained for some steps. Here the iteration runs at once, as in `torch.nn.utils.parametrizations`.
-    """
-    normalised = spectral_norm(layer, n_power_iterations=FIRST_ITERATIONS)
-    ((_, _, hook),) = spectral_layers(normalised)
-    if not normalised.get_parameter("weight_orig").is_meta:  # there is nothing to iterate on
-        with torch.no_grad():
-            hook(normalised, ())
-    hook.n_power_iterations = 1
-    return normalised
-
-
 def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
     """A layer with Glorot's uniform weights, spectrally normalised if asked."""
     nn.init.xavier_uniform_(layer.weight, gain)  # type: ignore[arg-type]
@@ -408,14 +390,6 @@ class ResidualDown(nn.Module):
         branch = self.conv2(self.conv1(rectified).relu())
         shortcut = self.shortcut(rectified if self.rectified_shortcut else x)
         return self.pool(branch, 2) + self.pool(shortcut, 2) if self.halves else branch + shortcut
-
-
-def spectral_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, SpectralNorm]]:
-    """The layers under `torch.nn.utils.spectral_norm`: name, layer, and the hook that normalises before every use."""
-    for name, layer in network.named_modules():
-        for hook in layer._forward_pre_hooks.values():
-            if isinstance(hook, SpectralNorm):
-                yield name, layer, hook
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:

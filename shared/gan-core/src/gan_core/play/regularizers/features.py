@@ -12,10 +12,10 @@ from torch.nn.utils.parametrize import is_parametrized
 from gan_core.errors import RecipeError
 from gan_core.nn.blocks import MinibatchDeviation
 from gan_core.nn.precision import full_precision, in_full_precision
+from gan_core.nn.spectral import is_spectral
 from gan_core.play.judgement import feature_distance
 from gan_core.play.objectives import Terms, feature_matching, pull_away
 from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn, uncompiled
-from gan_core.play.regularizers.weights import is_spectral
 from gan_core.recipe import Size
 
 JUDGES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

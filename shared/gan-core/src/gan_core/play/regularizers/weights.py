@@ -7,27 +7,22 @@ from collections.abc import Iterator
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import spectrally_normalised
+from gan_core.nn.blocks import CONVOLUTIONS, TRANSPOSED
 from gan_core.nn.precision import in_full_precision
+from gan_core.nn.spectral import is_spectral, spectrally_normalised, unnormalised_weight
 from gan_core.play.objectives import Terms
 from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn
 
-WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS.values(), *TRANSPOSED.values())
+"""Classes of the layers that `weighted_layers` returns."""
 
 
 def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
     """Returns the linear, embedding and convolution layers of a network."""
     return (module for module in network.modules() if isinstance(module, WEIGHTED))
-
-
-def is_spectral(network: nn.Module) -> bool:
-    """Returns whether any layer of the network is spectrally normalised, by either of torch's implementations."""
-    parts = (isinstance(part, _SpectralNorm) for part in network.modules())
-    return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
 
 
 def judging_layers(adversary: Regularized) -> list[nn.Module]:
@@ -109,7 +104,7 @@ class Orthogonal(Lazy):
 
     def _terms(self, turn: Turn, layers: list[nn.Module]) -> Terms:
         matrices = (layer for layer in layers if not isinstance(layer, nn.Embedding))
-        weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in matrices]
+        weights = [unnormalised_weight(layer) for layer in matrices]
 
         def overlap() -> Tensor:
             with in_full_precision(turn.fake):
