@@ -64,6 +64,30 @@ def test_every_image_is_changed_by_draws_of_its_own(channels: int) -> None:
     assert len({tuple(image.flatten().tolist()) for image in changed}) == 8
 
 
+@pytest.mark.parametrize(("size", "count"), [(8, 9), (6, 6)])
+def test_every_place_is_cut_out_equally_often(size: int, count: int) -> None:
+    """The rectangle has half the size, 4 or 3 pixels, and its centre is any pixel, or the end of an even axis."""
+    torch.manual_seed(0)
+    cut = diff_augment(torch.ones(4000, 1, size, 24), ("cutout",)) == 0
+    rows = cut.any(dim=3)[:, 0]
+    places, times = rows.unique(dim=0, return_counts=True)
+    assert len(places) == count
+    assert (times - 4000 / count).abs().max() < 4 * (4000 / count) ** 0.5
+    columns, times = cut.any(dim=2)[:, 0].unique(dim=0, return_counts=True)
+    assert len(columns) == 25
+    assert (times - 4000 / 25).abs().max() < 4 * (4000 / 25) ** 0.5
+
+
+def test_every_shift_happens_equally_often() -> None:
+    """Shifts are whole pixels up to an eighth of the size, 2 rows and 3 columns."""
+    torch.manual_seed(0)
+    black = diff_augment(torch.ones(4000, 1, 16, 24), ("translation",)) == 0
+    for axis, count in ((3, 5), (2, 7)):
+        places, times = black.all(dim=axis)[:, 0].unique(dim=0, return_counts=True)
+        assert len(places) == count
+        assert (times - 4000 / count).abs().max() < 4 * (4000 / count) ** 0.5
+
+
 def test_half_a_batch_is_changed_as_in_the_whole() -> None:
     made = pipe(*EVERYTHING, p=0.7)
 

@@ -12,6 +12,7 @@ from gan_core.nn.blocks import (
     NORMS,
     TRANSPOSED,
     AdaptiveInstanceNorm,
+    ConditionalBatchNorm,
     NoiseInjection,
     PixelNorm,
     ResidualDown,
@@ -22,7 +23,6 @@ from gan_core.nn.blocks import (
     equalized,
     initialize_normal,
     norm,
-    one_hot,
 )
 
 SHAPES = {1: (4, 3, 8), 2: (4, 3, 4, 5), 3: (4, 3, 2, 3, 4)}
@@ -150,12 +150,6 @@ def test_too_few_channels_for_attention_are_refused():
         SelfAttention(7)
 
 
-def test_classes_are_rows_of_an_identity_matrix():
-    rows = one_hot(torch.tensor([2, 0]), 3)
-    assert rows.dtype is torch.float32
-    assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
-
-
 @pytest.mark.parametrize(("size", "start", "count"), [(8, 4, 1), (64, 4, 4), (4, 4, 0), (96, 3, 5), (1024, 4, 8)])
 def test_doublings_lead_from_the_start_to_the_size(size, start, count):
     assert doublings(size, start, least=0) == count
@@ -170,6 +164,32 @@ def test_a_size_that_is_no_doubling_is_refused_with_one_that_is(size, least):
     words, _, hint = str(error.value).removesuffix(".").rpartition(" ")
     assert words == f"`image_size` is {size}; it must be 4 doubled {least} times or more. Try"
     assert doublings(int(hint), 4, least=least) >= least
+
+
+def test_conditional_gains_begin_near_one_and_biases_at_zero():
+    torch.manual_seed(0)
+    layer = ConditionalBatchNorm(40, 50)
+    gains, biases = layer.embedding.weight.detach().chunk(2, dim=1)
+    assert gains.mean().item() == pytest.approx(1, abs=2e-3)
+    assert gains.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not biases.any()
+    assert "norm.weight" not in layer.state_dict()  # the gains are the classes' only
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_conditional_batch_normalization_scales_and_shifts_by_class(ndim):
+    x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
+    layer = ConditionalBatchNorm(3, 2, ndim=ndim)
+    layer.embedding.weight.data = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0, 0.5], [-1.0, 0.0, 1.0, 4.0, 5.0, 6.0]])
+    y = layer(x, torch.tensor([0, 1, 1, 0]))
+    plain = norm("batch", 3, ndim=ndim)(x)
+    ones = [1] * ndim
+    assert_close(
+        y[0], plain[0] * torch.tensor([1.0, 2.0, 3.0]).view(3, *ones) + torch.tensor([0, 0, 0.5]).view(3, *ones)
+    )
+    assert_close(
+        y[2], plain[2] * torch.tensor([-1.0, 0, 1.0]).view(3, *ones) + torch.tensor([4.0, 5, 6]).view(3, *ones)
+    )
 
 
 # --- blocks of style

@@ -36,7 +36,7 @@ from gan_core.models.checkpoint import (
     write_tensors,
 )
 from gan_core.models.pretrained import check_helpers, helpers_of
-from gan_core.nn.tiling import UNKNOWN_REACH, Needs
+from gan_core.nn.tiling import UNKNOWN_RADIUS, Needs
 from gan_core.play.game import Game
 from gan_core.recipe import parse
 from gan_core.runs.run import Run
@@ -275,13 +275,13 @@ def _example(game: Game) -> str:
 
 def _tiles(game: Game) -> str:
     """Returns a note about results of `apply` whose tiles differ from the whole; empty if there are none."""
-    differing = [name for name in game.results if Needs.of(game.networks_of(name)).reach is None]
+    differing = [name for name in game.results if Needs.of(game.networks_of(name)).receptive_radius is None]
     if not differing:
         return ""
     names = ", ".join(differing)
     return (
         f"\nItems larger than a tile are transformed in tiles that are blended. The result ({names}) then differs "
-        f"from that of the whole item, because {UNKNOWN_REACH}.\n"
+        f"from that of the whole item, because {UNKNOWN_RADIUS}.\n"
     )
 
 

@@ -392,11 +392,6 @@ class ResidualDown(nn.Module):
         return self.pool(branch, 2) + self.pool(shortcut, 2) if self.halves else branch + shortcut
 
 
-def one_hot(label: Tensor, num_classes: int) -> Tensor:
-    """Classes `[B]` as rows of an identity matrix, `[B, num_classes]` float32."""
-    return torch.nn.functional.one_hot(label, num_classes).float()
-
-
 def pack(samples: Tensor, count: int) -> Tensor:
     """`count` samples at a time joined along their axis 1: `[B, C, …]` to `[B / count, count · C, …]`.
 

@@ -46,7 +46,8 @@ class SpectralNorm(nn.Module):
             for name, size in zip("uv", matrix.shape, strict=True):
                 vector = matrix.new_empty(size).normal_(0, 1)
                 self.register_buffer(name, normalize(vector, dim=0, eps=SMALLEST_NORM))
-            self._iterate(matrix, FIRST_ITERATIONS)
+            if not matrix.is_meta:
+                self._iterate(matrix, FIRST_ITERATIONS)
 
     def forward(self, weight: Tensor) -> Tensor:
         matrix = self._matrix(weight)

@@ -256,7 +256,7 @@ class Trainer:
                 self.losses.add(state.player.name, values)
                 if state.gradient_norm is not None:
                     self.losses.add(state.player.name, {GRADIENT_NORM: state.gradient_norm})
-                if self.steers:
+                if self.has_after_turn:
                     self.game.after_turn(state.player.name, self._over_processes(values))
         if self.average is not None:
             self.average.update(self.step, self.game.batch_size)
@@ -382,7 +382,7 @@ class Trainer:
             train_mode(network)
         self.game.requires_grad_(False)
         self.game.optimizers = {state.player.name: state.optimizer for state in self.states}
-        self.steers = self.game.steers
+        self.has_after_turn = self.game.has_after_turn
         self.staging = self.game.shares_samples(state.player.name for state in self.states)
         for state in self.states:
             if self.staging and state.player.name in self.game.stagers and state.turns > 1:

@@ -25,7 +25,7 @@ def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
     return (module for module in network.modules() if isinstance(module, WEIGHTED))
 
 
-def judging_layers(adversary: Regularized) -> list[nn.Module]:
+def discriminator_layers(adversary: Regularized) -> list[nn.Module]:
     """Returns the linear, embedding and convolution layers that the discriminator's player trains."""
     return [layer for network in adversary.trained for layer in weighted_layers(network)]
 
@@ -52,16 +52,16 @@ class WeightClipping(Regularizer):
             raise RecipeError(
                 "`regularizers.weight_clipping` and spectral normalization bound the same weights; use one"
             )
-        if any(is_parametrized(layer) for layer in judging_layers(adversary)):
+        if any(is_parametrized(layer) for layer in discriminator_layers(adversary)):
             raise RecipeError(
                 "`regularizers.weight_clipping`: this discriminator's weights are parametrized; leave it out"
             )
 
     @torch.no_grad()
     def after_turn(self, adversary: Regularized, values: Terms) -> None:
-        parameters: list[Tensor] = [p for network in adversary.trained for p in network.parameters()]
-        torch._foreach_clamp_min_(parameters, -self.bound)
-        torch._foreach_clamp_max_(parameters, self.bound)
+        for network in adversary.trained:
+            for parameter in network.parameters():
+                parameter.clamp_(-self.bound, self.bound)
 
 
 class SpectralNorm(Regularizer):
@@ -75,9 +75,11 @@ class SpectralNorm(Regularizer):
     def prepare(self, adversary: Regularized) -> None:
         if is_spectral(adversary.network):
             raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
-        layers = judging_layers(adversary)
+        layers = discriminator_layers(adversary)
         if not layers:
-            raise RecipeError("`regularizers.spectral_norm`: this discriminator has no matrix or convolution")
+            raise RecipeError(
+                "`regularizers.spectral_norm`: this discriminator has no linear, embedding or convolution layer"
+            )
         if any(is_parametrized(layer) for layer in layers):
             raise RecipeError(
                 "`regularizers.spectral_norm`: this discriminator's weights are parametrized; leave it out"
@@ -96,7 +98,7 @@ class Orthogonal(Lazy):
     weight: float = Field(default=1e-4, gt=0)
 
     def discriminator_terms(self, turn: Turn) -> Terms:
-        return self._terms(turn, judging_layers(turn.adversary))
+        return self._terms(turn, discriminator_layers(turn.adversary))
 
     def generator_terms(self, turn: Turn) -> Terms:
         generation = turn.adversary.generation
@@ -106,8 +108,8 @@ class Orthogonal(Lazy):
         matrices = (layer for layer in layers if not isinstance(layer, nn.Embedding))
         weights = [unnormalised_weight(layer) for layer in matrices]
 
-        def overlap() -> Tensor:
+        def term() -> Tensor:
             with in_full_precision(turn.fake):
                 return torch.stack([orthogonality(weight) for weight in weights]).sum()
 
-        return self.due(turn.adversary.moment.step, overlap)
+        return self.due(turn.adversary.moment.step, term)
