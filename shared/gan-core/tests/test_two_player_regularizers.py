@@ -307,7 +307,7 @@ def test_a_packed_sample_is_judged_mixed_and_noised_as_one() -> None:
     assert turn.real_logits.shape == (4,)
     assert turn.fake.shape == (4, 4, 6, 6)
     assert set(losses(played)[0]) == {"adversarial", "gradient_penalty"}
-    with pytest.raises(RecipeError, match=r"^a batch of 7 cannot be packed by 2; use a multiple$"):
+    with pytest.raises(RecipeError, match=r"^a batch of 7 cannot be packed by 2; use a multiple of 2$"):
         losses(played, 7)
 
 
@@ -604,7 +604,10 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
             lambda: TwoPlayerGame(Flat(), Scale(), regularizers=[SpectralNorm()]),
             "this discriminator has no linear, embedding or convolution layer",
         ),
-        (lambda: losses(game(PullAway()), 1), "compares samples, and there is one; give a part of a batch 2 or more"),
+        (
+            lambda: losses(game(PullAway()), 1),
+            "compares samples, but here there is one; use 2 or more in each part of a batch",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(make, words: str) -> None:

@@ -55,8 +55,8 @@ def check_sides(sides: Sequence[int], network: str, *, multiple: int = 1, least:
 def initialize(module: nn.Module) -> None:
     """Draws weights from N(0, 0.02²) and gains from N(1, 0.02²), and sets biases to 0 (Isola et al. 2017)."""
     initialize_normal(module)
-    if isinstance(module, nn.modules.conv._ConvNd) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    if isinstance(module, (*CONVOLUTIONS.values(), *TRANSPOSED.values())) and module.bias is not None:
+        nn.init.zeros_(module.get_parameter("bias"))
 
 
 LOCAL_NORMS = frozenset({"batch", "none"})

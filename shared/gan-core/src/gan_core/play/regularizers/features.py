@@ -18,7 +18,7 @@ from gan_core.play.objectives import Terms, feature_matching, pull_away
 from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn, uncompiled
 from gan_core.recipe import Size
 
-LAST_LAYERS = (nn.Linear, *CONVOLUTIONS.values())
+LAST_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS.values())
 """Classes of last layers that can be given more inputs."""
 
 

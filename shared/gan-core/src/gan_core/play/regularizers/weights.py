@@ -16,7 +16,7 @@ from gan_core.nn.spectral import is_spectral, spectrally_normalised, unnormalise
 from gan_core.play.objectives import Terms
 from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn
 
-WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS.values(), *TRANSPOSED.values())
+WEIGHTED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, *CONVOLUTIONS.values(), *TRANSPOSED.values())
 """Classes of the layers that `weighted_layers` returns."""
 
 
