@@ -574,7 +574,7 @@ def test_only_the_first_scale_is_spectrally_normalised():
         {key.rpartition(".")[2] for key in one.state_dict()}
         for one in hifigan.MultiScaleDiscriminator(width=16).discriminators
     ]
-    assert kinds == [{"weight_orig", "weight_u", "weight_v", "bias"}] + 2 * [{"original0", "original1", "bias"}]
+    assert kinds == [{"original", "u", "v", "bias"}] + 2 * [{"original0", "original1", "bias"}]
 
 
 def test_audio_is_transformed_between_discriminators():

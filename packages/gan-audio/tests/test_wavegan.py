@@ -91,7 +91,7 @@ def test_transposed_convolutions_are_the_adjoint(kernel, stride, ndim):
 @pytest.mark.parametrize("samples", [100, 64, 12_288])
 def test_invalid_numbers_of_samples_are_refused(samples):
     for network in (wavegan.Generator, wavegan.Discriminator):
-        with pytest.raises(RecipeError, match=rf"^`samples` is {samples}; it must be 16 doubled 3 times or more\. Try"):
+        with pytest.raises(RecipeError, match=rf"^`samples` is {samples}; expected 128, 256, 512, 1024 … Try"):
             network(samples=samples)
 
 

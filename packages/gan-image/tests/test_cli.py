@@ -139,7 +139,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ),
         ("--set network.width=0", "`network.width` is 0; expected greater than or equal to 1"),
         ("--set network.width=wide", "`network.width` is 'wide'; expected a whole number"),
-        ("--set network.image_size=15", "`image_size` is 15; it must be 4 doubled 2 times or more. Try 16."),
+        ("--set network.image_size=15", "`image_size` is 15; expected 16, 32, 64, 128 … Try 16."),
         ("--set network.image_size=1000000", "`network.image_size` is 1000000; expected less than or equal to 65536"),
         ("--set network.generator=3", "`network.generator` is 3; expected a mapping of settings"),
         ("--set network.norm=bacth", "unknown norm `bacth`; did you mean `batch`?"),

@@ -321,8 +321,8 @@ def test_tiles_are_the_whole_within_the_networks_reach_and_the_command_and_card_
     assert gan("translate", models / "cyclegan", "a.png", "--out", "instance", "--tile", 64)[0] == 0
     assert caplog.messages == [
         "1 image larger than a tile of 64 pixels: the tiles are blended, and the result differs from that of the "
-        "whole, because its networks have no finite `reach` (instance and layer normalization depend on the whole "
-        "input)"
+        "whole, because its networks have no finite `receptive_radius` (instance and layer normalization depend on the "
+        "whole input)"
     ]
     caplog.clear()
     assert gan("translate", models / "batch", "a.png", "--out", "small", "--tile", 32)[0] == 0

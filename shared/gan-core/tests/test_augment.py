@@ -1,6 +1,8 @@
-"""Augmentations: each does what its name says, as often as it should, and gradients flow through it."""
+"""Augmentations: their effects, their frequencies, and their gradients."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_colours_are_changed_in_the_published_order() -> None:
     assert_close(flat, images(1).mean().expand_as(flat))
 
 
-def test_a_shifted_image_is_black_where_nothing_was() -> None:
+def test_a_shifted_image_is_zero_outside_of_the_original() -> None:
     moved = translation(images(2), torch.tensor([2, -3]), torch.tensor([0, 1]))
     assert torch.equal(moved[0, :, :14], images(2)[0, :, 2:])
     assert (moved[0, :, 14:] == 0).all()
@@ -57,14 +59,38 @@ def test_a_rectangle_is_cut_out() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_every_image_is_changed_by_draws_of_its_own(channels: int) -> None:
+def test_every_image_is_changed_differently(channels: int) -> None:
     same = images(1, channels=channels, width=12).expand(8, -1, -1, -1)
     changed = diff_augment(same)
     assert changed.shape == same.shape
     assert len({tuple(image.flatten().tolist()) for image in changed}) == 8
 
 
-def test_half_a_batch_is_changed_as_in_the_whole() -> None:
+@pytest.mark.parametrize(("size", "count"), [(8, 9), (6, 6)])
+def test_every_place_is_cut_out_equally_often(size: int, count: int) -> None:
+    """The rectangle has half the size, 4 or 3 pixels, and its centre is any pixel, or the end of an even axis."""
+    torch.manual_seed(0)
+    cut = diff_augment(torch.ones(4000, 1, size, 24), ("cutout",)) == 0
+    rows = cut.any(dim=3)[:, 0]
+    places, times = rows.unique(dim=0, return_counts=True)
+    assert len(places) == count
+    assert (times - 4000 / count).abs().max() < 4 * (4000 / count) ** 0.5
+    columns, times = cut.any(dim=2)[:, 0].unique(dim=0, return_counts=True)
+    assert len(columns) == 25
+    assert (times - 4000 / 25).abs().max() < 4 * (4000 / 25) ** 0.5
+
+
+def test_every_shift_happens_equally_often() -> None:
+    """Shifts are whole pixels up to an eighth of the size, 2 rows and 3 columns."""
+    torch.manual_seed(0)
+    black = diff_augment(torch.ones(4000, 1, 16, 24), ("translation",)) == 0
+    for axis, count in ((3, 5), (2, 7)):
+        places, times = black.all(dim=axis)[:, 0].unique(dim=0, return_counts=True)
+        assert len(places) == count
+        assert (times - 4000 / count).abs().max() < 4 * (4000 / count) ** 0.5
+
+
+def test_augmentation_does_not_depend_on_how_a_batch_is_divided() -> None:
     made = pipe(*EVERYTHING, p=0.7)
 
     def part(start: int, rows: int) -> Tensor:
@@ -102,9 +128,9 @@ def test_a_penalty_on_gradients_can_be_taken_through_the_pipe() -> None:
 # ADA.
 
 
-def test_at_strength_zero_nothing_happens() -> None:
+def test_at_strength_zero_images_do_not_change() -> None:
     assert torch.equal(pipe("color", "noise", "cutout", p=0.0)(images()), images())
-    assert_close(pipe("blit", "geom", p=0.0)(images()), images(), atol=0.25, rtol=0)  # two low-passes
+    assert_close(pipe("blit", "geom", p=0.0)(images()), images(), atol=0.25, rtol=0)  # two low-pass filters
     smooth = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
     assert_close(pipe("blit", "geom", p=0.0)(smooth)[..., 2:-2], smooth[..., 2:-2], atol=5e-3, rtol=0)
 
@@ -121,7 +147,7 @@ def test_flips_and_quarter_turns_are_those_of_the_image() -> None:
 
 
 @pytest.mark.parametrize("p", [0.3, 0.8])
-def test_a_transform_happens_as_often_as_the_strength_says(p: float) -> None:
+def test_a_transform_is_applied_with_the_probability_of_the_strength(p: float) -> None:
     torch.manual_seed(0)
     many = images(1, channels=1, height=4, width=4).expand(4000, -1, -1, -1)
     for name, share in (("brightness", p), ("lumaflip", p / 2), ("cutout", p)):
@@ -143,64 +169,67 @@ def test_all_frames_of_a_clip_are_augmented_alike(name: str, channels: int) -> N
     assert_close(augment(clip[:, :, 0]), frames[:, :, 0], atol=1e-5, rtol=1e-4)  # as an image by the same draws
 
 
-def test_half_of_the_images_that_are_chosen_are_flipped() -> None:
+def test_half_of_the_selected_images_are_flipped() -> None:
     torch.manual_seed(0)
     flipped = pipe("xflip", p=0.6).geometry(images(1).expand(4000, -1, -1, -1))[:, 0, 0] == -1
     assert abs(float(flipped.float().mean()) - 0.3) < 0.03
 
 
-def test_rotations_before_and_after_leave_as_many_upright_as_the_strength_says() -> None:
+def test_both_rotations_together_have_the_probability_of_the_strength() -> None:
     torch.manual_seed(0)
     made = pipe("rotate", p=0.6)
     upright = (made.geometry(images(1).expand(4000, -1, -1, -1)) == torch.eye(3)).flatten(1).all(dim=1)
     assert abs(float(upright.float().mean()) - 0.4) < 0.03
 
 
-def test_hue_and_saturation_leave_grays_alone_and_gray_images_have_none() -> None:
+def test_hue_and_saturation_do_not_change_gray() -> None:
     gray = images(4, channels=1).expand(-1, 3, -1, -1)
     assert_close(pipe("hue", "saturation")(gray), gray, atol=1e-5, rtol=0)
     assert torch.equal(pipe("hue", "saturation")(gray[:, :1]), gray[:, :1])
 
 
-def test_bands_add_up_to_everything_and_keep_the_expected_power() -> None:
+def test_bands_sum_to_the_identity_and_the_filter_keeps_the_expected_power() -> None:
     made = pipe("filter")
     impulse = torch.zeros(43)
     impulse[21] = 1
     assert_close(made.bands.sum(dim=0), impulse, atol=1e-6, rtol=0)
     assert_close(pipe("filter", p=0.0)(images()), images(), atol=1e-5, rtol=0)
+    gain = 2 ** float(torch.erfinv(torch.tensor(0.8)))  # the same in all bands, each of which is divided by its power
+    powers = [(1 - share + share * gain**2) ** 0.5 for share in made.power.tolist()]
+    assert_close(pipe("filter", quantile=0.9)(images()), images() * (gain / math.prod(powers)) ** 2, atol=1e-5, rtol=0)
 
 
-def test_images_need_not_be_square_nor_large() -> None:
+def test_images_may_be_small_and_not_square() -> None:
     torch.manual_seed(0)
     for height, width in ((8, 20), (20, 8)):
-        shown = images(4, height=height, width=width)
-        assert pipe(*EVERYTHING)(shown).shape == shown.shape
+        small = images(4, height=height, width=width)
+        assert pipe(*EVERYTHING)(small).shape == small.shape
 
 
-def test_a_wider_border_than_is_seen_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An accelerator always takes the widest: it would have to be waited for to know better."""
-    made, shown = pipe("blit", "geom", p=0.8), images(16, height=12, width=20)
+def test_wider_margins_than_needed_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On accelerators the margins are always the widest, since computing them would wait for the device."""
+    made, given = pipe("blit", "geom", p=0.8), images(16, height=12, width=20)
     torch.manual_seed(0)
-    narrow = made(shown)
+    narrow = made(given)
     monkeypatch.setattr(adaptive, "margins", lambda inverse, height, width, border: (19, 11, 19, 11))
     torch.manual_seed(0)
-    assert_close(made(shown), narrow, atol=5e-5, rtol=0)
+    assert_close(made(given), narrow, atol=5e-5, rtol=0)
 
 
-def test_half_precision_is_left_to_the_networks() -> None:
-    made, shown = pipe(*EVERYTHING, p=0.8), images().bfloat16()
+def test_the_pipeline_computes_in_full_precision() -> None:
+    made, given = pipe(*EVERYTHING, p=0.8), images().bfloat16()
 
     def changed(x: Tensor) -> Tensor:
         with draws.drawing(3, CPU, rows=6, total=6):
             return made(x)
 
-    exact = changed(shown.float())
+    exact = changed(given.float())
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(changed(shown.float()), exact)
-        assert torch.equal(changed(shown), exact.bfloat16())
+        assert torch.equal(changed(given.float()), exact)
+        assert torch.equal(changed(given), exact.bfloat16())
 
 
-def test_what_the_pipe_does_not_know_is_refused() -> None:
+def test_unknown_transforms_and_other_channels_are_refused() -> None:
     with pytest.raises(RecipeError, match="unknown transform `colour`; did you mean `color`"):
         AugmentPipe(("blit", "colour"))
     with pytest.raises(RecipeError, match="1 or 3 channels, but these have 4"):
@@ -218,7 +247,7 @@ def test_the_strength_follows_the_sign_of_the_real_logits() -> None:
     assert seen == [0, 0.02, 0.02, 0.04, 0.04, 0.02, 0.02, 0.0, 0.0, 0.02]
     for _ in range(4):
         strength.update(p, torch.tensor(-1.0), 10)
-    assert float(p) == 0  # and no lower
+    assert float(p) == 0  # not lower
 
 
 def test_the_strength_is_part_of_the_state() -> None:
@@ -228,7 +257,7 @@ def test_the_strength_is_part_of_the_state() -> None:
     assert float(again.p) == pytest.approx(0.4)
 
 
-def test_a_strength_that_is_taken_up_in_an_interval_moves_as_the_uninterrupted() -> None:
+def test_a_strength_restored_within_an_interval_continues_as_before() -> None:
     strength, p = AdaptiveStrength(speed=1000), torch.full((), 0.5)
     for sign in (0.9, 0.9, 0.8):
         strength.update(p, torch.tensor(sign), 10)

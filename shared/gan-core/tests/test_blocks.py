@@ -12,6 +12,7 @@ from gan_core.nn.blocks import (
     NORMS,
     TRANSPOSED,
     AdaptiveInstanceNorm,
+    ConditionalBatchNorm,
     NoiseInjection,
     PixelNorm,
     ResidualDown,
@@ -22,16 +23,13 @@ from gan_core.nn.blocks import (
     equalized,
     initialize_normal,
     norm,
-    one_hot,
-    spectral_layers,
-    spectrally_normalised,
 )
 
 SHAPES = {1: (4, 3, 8), 2: (4, 3, 4, 5), 3: (4, 3, 2, 3, 4)}
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
-def test_batch_normalisation_is_over_samples_and_space(ndim):
+def test_batch_normalization_is_over_samples_and_space(ndim):
     x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
     y = norm("batch", 3, ndim=ndim)(x).transpose(0, 1).flatten(1)  # [C, B * space]
     assert_close(y.mean(dim=1), torch.zeros(3), atol=1e-5, rtol=0)
@@ -39,7 +37,7 @@ def test_batch_normalisation_is_over_samples_and_space(ndim):
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
-def test_layer_normalisation_is_of_each_sample_alone(ndim):
+def test_layer_normalization_is_separate_for_each_sample(ndim):
     x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
     layer = norm("layer", 3, ndim=ndim)
     assert_close(layer(x).flatten(1).mean(dim=1), torch.zeros(4), atol=1e-5, rtol=0)
@@ -90,26 +88,26 @@ def test_normal_initialization_has_the_published_moments():
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
-def test_no_normalisation_changes_nothing(ndim):
+def test_the_norm_none_is_the_identity(ndim):
     x = torch.randn(SHAPES[ndim])
     assert torch.equal(norm("none", 3, ndim=ndim)(x), x)
 
 
-def test_a_norm_that_does_not_exist_is_named_with_the_nearest():
+def test_an_unknown_norm_is_refused_with_the_nearest_name():
     with pytest.raises(RecipeError, match=r"^unknown norm `bacth`; did you mean `batch`\?$"):
         norm("bacth", 3)
     with pytest.raises(RecipeError, match=rf"^unknown norm `spam`; known: {', '.join(sorted(NORMS))}$"):
         norm("spam", 3)
 
 
-def test_layers_are_those_of_the_dimension():
+def test_convolutions_are_found_by_the_number_of_axes():
     assert [CONVOLUTIONS[n] for n in (1, 2, 3)] == [nn.Conv1d, nn.Conv2d, nn.Conv3d]
     assert [TRANSPOSED[n] for n in (1, 2, 3)] == [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
 
 
 @pytest.mark.parametrize("spectral", [True, False])
 @pytest.mark.parametrize("shape", [(2, 16, 8), (2, 16, 4, 6), (2, 16, 2, 4, 2)])
-def test_attention_adds_nothing_at_first_and_its_strength_is_learnt(shape, spectral):
+def test_attention_adds_nothing_initially_and_its_strength_is_learnt(shape, spectral):
     layer, x = SelfAttention(16, ndim=len(shape) - 2, spectral=spectral), torch.randn(shape)
     y = layer(x)
     assert torch.equal(y, x)
@@ -119,7 +117,7 @@ def test_attention_adds_nothing_at_first_and_its_strength_is_learnt(shape, spect
 
 
 def attending(**weights):
-    """Attention over 8 channels with matrices of ones where nothing else is given, and γ of 1."""
+    """Returns attention over 8 channels with γ = 1; the matrices that are not given are ones."""
     layer = SelfAttention(8, ndim=1, spectral=False).requires_grad_(False)
     layer.gamma.fill_(1)
     for name in ("query", "key", "value", "output"):
@@ -135,10 +133,10 @@ def test_attention_weighs_the_largest_of_every_two_values_by_unscaled_products_o
     for place, query in enumerate([0.1, 0.3, -0.2, -0.4]):
         scores = [math.exp(query * key) for key in (0.3, -0.2)]
         taken = (scores[0] * 0.3 + scores[1] * -0.2) / sum(scores)
-        assert_close(added[:, place], torch.full((8,), 4 * taken))  # the output sums 4 channels of value
+        assert_close(added[:, place], torch.full((8,), 4 * taken))  # the output sums 4 channels of the value
 
 
-def test_attention_reaches_every_place_and_is_of_each_sample_alone():
+def test_attention_covers_every_position_and_each_sample_separately():
     x = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0))
     moved = x.clone()
     moved[1, :, 15] += 5
@@ -147,62 +145,65 @@ def test_attention_reaches_every_place_and_is_of_each_sample_alone():
     assert not changed[[0, 2]].any()
 
 
-def largest_singular_value(layer):
-    return torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
-
-
-def test_the_layers_of_attention_are_spectrally_normalised():
-    torch.manual_seed(0)
-    layer = SelfAttention(16, ndim=2)
-    names = [name for name, _, _ in spectral_layers(layer)]
-    assert names == ["query", "key", "value", "output"]
-    for name in names:
-        assert largest_singular_value(getattr(layer, name)) == pytest.approx(1, abs=0.02)
-
-
-@pytest.mark.parametrize("make", [lambda: nn.Linear(30, 40), lambda: nn.Conv2d(8, 6, 3), lambda: nn.Embedding(5, 20)])
-def test_a_layer_is_spectrally_normalised_before_it_is_trained(make):
-    torch.manual_seed(0)
-    layer = spectrally_normalised(make())
-    assert largest_singular_value(layer) == pytest.approx(1, abs=0.05)  # 3 to 18 with torch's first vectors
-
-
 def test_too_few_channels_for_attention_are_refused():
-    with pytest.raises(RecipeError, match=r"^self-attention over 7 channels; it needs 8 or more, raise the network's"):
+    with pytest.raises(
+        RecipeError, match=r"^self-attention needs 8 or more channels, not 7; raise the network's `width`$"
+    ):
         SelfAttention(7)
 
 
-def test_classes_are_rows_of_an_identity_matrix():
-    rows = one_hot(torch.tensor([2, 0]), 3)
-    assert rows.dtype is torch.float32
-    assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
-
-
 @pytest.mark.parametrize(("size", "start", "count"), [(8, 4, 1), (64, 4, 4), (4, 4, 0), (96, 3, 5), (1024, 4, 8)])
-def test_doublings_lead_from_the_start_to_the_size(size, start, count):
+def test_the_number_of_doublings_leads_from_the_start_to_the_size(size, start, count):
     assert doublings(size, start, least=0) == count
     assert start * 2**count == size
 
 
 @pytest.mark.parametrize("least", [1, 2])
 @pytest.mark.parametrize("size", [0, 1, 3, 5, 15, 17, 31, 48, 100, 1000])
-def test_a_size_that_is_no_doubling_is_refused_with_one_that_is(size, least):
+def test_a_size_that_is_not_a_doubling_is_refused_with_a_valid_one(size, least):
     with pytest.raises(RecipeError) as error:
         doublings(size, 4, least=least)
     words, _, hint = str(error.value).removesuffix(".").rpartition(" ")
-    assert words == f"`image_size` is {size}; it must be 4 doubled {least} times or more. Try"
+    valid = {1: "8, 16, 32, 64", 2: "16, 32, 64, 128"}[least]
+    assert words == f"`image_size` is {size}; expected {valid} … Try"
     assert doublings(int(hint), 4, least=least) >= least
+
+
+def test_conditional_gains_begin_near_one_and_biases_at_zero():
+    torch.manual_seed(0)
+    layer = ConditionalBatchNorm(40, 50)
+    gains, biases = layer.embedding.weight.detach().chunk(2, dim=1)
+    assert gains.mean().item() == pytest.approx(1, abs=2e-3)
+    assert gains.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not biases.any()
+    assert "norm.weight" not in layer.state_dict()  # the gains are the classes' only
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_conditional_batch_normalization_scales_and_shifts_by_class(ndim):
+    x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
+    layer = ConditionalBatchNorm(3, 2, ndim=ndim)
+    layer.embedding.weight.data = torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0, 0.5], [-1.0, 0.0, 1.0, 4.0, 5.0, 6.0]])
+    y = layer(x, torch.tensor([0, 1, 1, 0]))
+    plain = norm("batch", 3, ndim=ndim)(x)
+    ones = [1] * ndim
+    assert_close(
+        y[0], plain[0] * torch.tensor([1.0, 2.0, 3.0]).view(3, *ones) + torch.tensor([0, 0, 0.5]).view(3, *ones)
+    )
+    assert_close(
+        y[2], plain[2] * torch.tensor([-1.0, 0, 1.0]).view(3, *ones) + torch.tensor([4.0, 5, 6]).view(3, *ones)
+    )
 
 
 # --- blocks of style
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
-def test_pixel_norm_gives_every_place_a_root_mean_square_of_one(ndim):
+def test_pixel_norm_gives_every_position_a_root_mean_square_of_one(ndim):
     x = 3 + 2 * torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
     y = PixelNorm()(x)
     assert_close(y.square().mean(dim=1), torch.ones_like(x[:, 0]))
-    assert_close(y / y[:, :1], x / x[:, :1])  # directions stay
+    assert_close(y / y[:, :1], x / x[:, :1])  # directions are kept
     assert torch.equal(PixelNorm()(torch.zeros(1, 3, 2)), torch.zeros(1, 3, 2))
 
 
@@ -228,7 +229,7 @@ def test_adaptive_instance_norm_gives_each_channel_the_styles_moments(ndim):
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
-def test_noise_is_nothing_at_first_and_the_same_for_all_channels(ndim):
+def test_noise_is_initially_zero_and_the_same_for_all_channels(ndim):
     x = torch.randn(SHAPES[ndim], generator=torch.Generator().manual_seed(0))
     layer = NoiseInjection(3)
     assert torch.equal(layer(x), x)
@@ -238,15 +239,15 @@ def test_noise_is_nothing_at_first_and_the_same_for_all_channels(ndim):
         added = layer(x) - x
     assert_close(added[:, 0], torch.zeros_like(added[:, 0]))
     assert_close(added[:, 2], -2 * added[:, 1], atol=1e-5, rtol=0)
-    assert added[:, 1].flatten().unique().numel() == added[:, 1].numel()  # other at every place
-    with draws.drawing(5, torch.device("cpu"), start=2, rows=2, total=4):  # another process's share of the batch
+    assert added[:, 1].flatten().unique().numel() == added[:, 1].numel()  # different at every position
+    with draws.drawing(5, torch.device("cpu"), start=2, rows=2, total=4):  # another process's part of the batch
         assert_close(layer(x[2:]) - x[2:], added[2:])
 
 
 @pytest.mark.parametrize(
     "layer", [nn.Linear(200, 300), nn.Conv1d(40, 300, 5), nn.Conv2d(20, 300, 3), nn.Conv3d(8, 300, 3)]
 )
-def test_an_equalized_layer_begins_as_he_says_and_moves_by_the_rate(layer):
+def test_an_equalized_layer_has_the_initial_deviation_of_he_and_changes_by_the_rate(layer):
     torch.manual_seed(0)
     equalized(layer, rate=0.5)
     fan_in = layer.weight[0].numel()
@@ -270,60 +271,60 @@ def test_an_equalized_layer_without_bias_is_saved_under_its_own_names():
 # --- residual blocks
 
 
-def still(block: nn.Module) -> nn.Module:
-    """The block without what its branch adds."""
+def without_branch(block: nn.Module) -> nn.Module:
+    """Returns a block whose branch adds 0."""
     nn.init.zeros_(block.conv2.weight)
     nn.init.zeros_(block.conv2.bias)
     return block
 
 
 def by_hand(shortcut: nn.Module, x: Tensor) -> Tensor:
-    """A convolution of one place."""
+    """Returns the result of a convolution of size 1."""
     return torch.einsum("oi,bi...->bo...", shortcut.weight.flatten(1), x) + shortcut.bias.view(-1, *[1] * (x.ndim - 2))
 
 
 def halved(x: Tensor) -> Tensor:
-    """Means of 2 places along every axis."""
+    """Averages pairs of neighbours along every axis."""
     for axis in range(2, x.ndim):
         x = x.unflatten(axis, (-1, 2)).mean(dim=axis + 1)
     return x
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_an_upward_block_adds_its_branch_to_every_place_repeated(ndim):
+def test_an_upsampling_block_adds_its_branch_to_the_repeated_input(ndim):
     x = torch.randn(2, 3, *[4] * ndim)
     repeated = x
     for axis in range(2, x.ndim):
         repeated = repeated.repeat_interleave(2, dim=axis)
-    block = still(ResidualUp(3, 5, ndim=ndim))
+    block = without_branch(ResidualUp(3, 5, ndim=ndim))
     assert_close(block(x), by_hand(block.shortcut, repeated))
 
 
 @pytest.mark.parametrize("halves", [True, False])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_a_downward_block_adds_its_branch_to_what_it_was_given(ndim, halves):
+def test_a_downsampling_block_adds_its_branch_to_its_input(ndim, halves):
     x = torch.randn(2, 3, *[4] * ndim)
     for rectified in (True, False):
-        block = still(ResidualDown(3, 5, ndim=ndim, halves=halves, rectified_shortcut=rectified))
+        block = without_branch(ResidualDown(3, 5, ndim=ndim, halves=halves, rectified_shortcut=rectified))
         shortcut = by_hand(block.shortcut, x.relu() if rectified else x)
         assert_close(block(x), halved(shortcut) if halves else shortcut)
-    assert torch.equal(still(ResidualDown(3, 3, ndim=ndim, halves=False))(x), x)
+    assert torch.equal(without_branch(ResidualDown(3, 3, ndim=ndim, halves=False))(x), x)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_the_first_block_sees_negative_values_too(ndim):
+def test_the_first_block_does_not_rectify_its_input(ndim):
     x = torch.randn(2, 3, *[4] * ndim)
     block = ResidualStem(3, 5, ndim=ndim)
     branch = halved(block.conv2(block.conv1(x).relu()))
     assert_close(block(x), branch + by_hand(block.shortcut, halved(x)))
 
 
-def test_a_smooth_block_doubles_linearly():
+def test_a_smooth_block_interpolates_linearly():
     x = torch.arange(4.0).expand(2, 3, 4)
-    assert_close(ResidualUp(3, 5, ndim=1, smooth=True).doubled(x)[0, 0], torch.tensor([0, 1, 3, 5, 7, 9, 11, 12]) / 4)
+    assert_close(ResidualUp(3, 5, ndim=1, smooth=True).upsample(x)[0, 0], torch.tensor([0, 1, 3, 5, 7, 9, 11, 12]) / 4)
 
 
-def test_an_upward_block_is_told_the_class():
+def test_an_upsampling_block_depends_on_the_class():
     x, label = torch.randn(1, 3, 4).expand(2, 3, 4), torch.tensor([0, 1])
     block = ResidualUp(3, 5, num_classes=2, ndim=1)
     with torch.no_grad():

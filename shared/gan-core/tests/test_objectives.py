@@ -96,6 +96,7 @@ def test_features_that_point_the_same_way_pull_and_orthogonal_ones_do_not():
     assert_close(pull_away(torch.tensor([[1.0, 1.0], [-2.0, 2.0]])), torch.tensor(0.0), atol=1e-6, rtol=0)
     half = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])  # squared cosines ½, ½ and 0
     assert_close(pull_away(half), torch.tensor(1 / 3))
+    assert_close(pull_away(half[:, :, None, None]), torch.tensor(1 / 3))  # features of any shape are vectors
 
 
 def test_feature_matching_compares_means():

@@ -1,4 +1,4 @@
-"""Tiles give what the whole gives, where their margins reach as far as the network does."""
+"""Tiled inference equals inference on the whole item if the margins cover the network's receptive radius."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_tiles_with_margins_give_what_the_whole_gives(shape: tuple[int, ...], ti
     most = [tile] * len(shape) if isinstance(tile, int) else tile
     assert all(side <= limit for sides in seen for side, limit in zip(sides, most, strict=True))
     assert_close(found, whole(network, x, 2), atol=1e-5, rtol=1e-4)
-    apart = tiled(network, x, Tiling(tile, margin=2, multiple=2))  # which is less than its reach
+    apart = tiled(network, x, Tiling(tile, margin=2, multiple=2))  # less than its receptive radius
     assert not torch.allclose(apart, whole(network, x, 2), atol=1e-3)
 
 
@@ -83,7 +83,7 @@ def test_translators_whose_reach_is_known_are_the_same_in_tiles(
     x = noise(1, 1, *(93, 61)[:ndim])
     tiling = Needs.of([network]).tiling(tile)
     assert tiling.divides(x.shape[2:])
-    assert (tiling.margin, tiling.blend) == (network.reach, 0)
+    assert (tiling.margin, tiling.blend) == (network.receptive_radius, 0)
     found, wanted = tiled(network, x, tiling), whole(network, x, network.multiple)
     assert wanted.std() > 0.01
     assert_close(found, wanted, atol=1e-3 * float(wanted.std()), rtol=0)
@@ -92,7 +92,7 @@ def test_translators_whose_reach_is_known_are_the_same_in_tiles(
 def test_instance_normalization_differs_in_tiles_and_has_no_reach() -> None:
     torch.manual_seed(0)
     network = ResNetTranslator(in_channels=1, out_channels=1, width=4, blocks=1).eval()
-    assert network.reach is None
+    assert network.receptive_radius is None
     x = noise(1, 1, 96, 96) * torch.linspace(0.1, 1, 96)
     found, wanted = tiled(network, x, Needs.of([network]).tiling(64)), whole(network, x, 4)
     assert (found - wanted).abs().mean() > 0.1 * wanted.std()
@@ -207,7 +207,7 @@ def test_tiles_fit_what_the_networks_need() -> None:
     assert Needs.of([resnet]) == Needs(4, 8, 84)
     assert Needs.of([resnet, unet]) == Needs(16, 16, 84)
     assert Needs.of([resnet, nn.Conv2d(3, 3, 3)]) == Needs(4, 8, None)
-    assert Needs.of([]).reach is None
+    assert Needs.of([]).receptive_radius is None
     assert Needs.of([nn.Sequential(unet, nn.Tanh())]) == Needs(unet.multiple, unet.least, None)  # of its parts
     assert Needs.of([resnet]).tiling() == Tiling(512, margin=84, multiple=4, least=8)
     exact = Needs.of([resnet]).exact_from

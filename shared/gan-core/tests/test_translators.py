@@ -178,7 +178,7 @@ def test_the_shortest_sides_are_accepted(settings, norm):
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize(
-    ("network", "settings", "reach"),
+    ("network", "settings", "radius"),
     [
         (ResNetTranslator, {"blocks": 0}, 12),
         (ResNetTranslator, {"blocks": 3}, 36),
@@ -187,9 +187,9 @@ def test_the_shortest_sides_are_accepted(settings, norm):
         (UNetTranslator, {"depth": 4}, 45),
     ],
 )
-def test_the_reach_is_how_far_an_output_depends_on_inputs(network, settings, reach, norm):
+def test_outputs_depend_on_inputs_within_the_receptive_radius(network, settings, radius, norm):
     translator = small(network, norm=norm, in_channels=1, out_channels=1, ndim=1, dropout=0.0, **settings).eval()
-    assert translator.reach == reach
+    assert translator.receptive_radius == radius
     for parameter in translator.parameters():  # positive, so that no two paths cancel
         parameter.data.abs_().add_(0.001)
     translator.double()
@@ -198,10 +198,10 @@ def test_the_reach_is_how_far_an_output_depends_on_inputs(network, settings, rea
     for place in range(120, 120 + translator.multiple):
         (gradient,) = torch.autograd.grad(translator(source)[0, 0, place], source)
         far = max(far, int((gradient[0, 0].nonzero().flatten() - place).abs().max()))
-    assert far == reach
+    assert far == radius
 
 
 @pytest.mark.parametrize("norm", ["instance", "layer"])
-def test_there_is_no_reach_where_a_norm_uses_the_whole_sample(norm):
-    assert small(ResNetTranslator, norm=norm).reach is None
-    assert small(UNetTranslator, norm=norm, depth=3).reach is None
+def test_there_is_no_receptive_radius_where_a_norm_uses_the_whole_sample(norm):
+    assert small(ResNetTranslator, norm=norm).receptive_radius is None
+    assert small(UNetTranslator, norm=norm, depth=3).receptive_radius is None

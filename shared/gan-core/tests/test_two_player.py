@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import softplus
 from torch.testing import assert_close
 
-from gan_core import draws
+from gan_core import draws, train
 from gan_core.errors import RecipeError
 from gan_core.play.objectives import wasserstein
 from gan_core.play.regularizers import GradientPenalty
@@ -125,6 +125,25 @@ def test_turns_judge_fakes_and_users_get_samples():
                 terms.append(getattr(each, loss)(real))
         assert_close(*terms)
     assert_close(doubled.generate(2, seed=0), 2 * plain.generate(2, seed=0))
+
+
+class Counting(TwoPlayerGame):
+    """A game that counts the turns of its players."""
+
+    def __init__(self, *networks):
+        super().__init__(*networks)
+        self.turns = {"discriminator": [], "generator": []}
+
+    def after_turn(self, player, values):
+        super().after_turn(player, values)
+        self.turns[player].append(sorted(values))
+
+
+def test_a_subclass_is_called_after_every_turn_with_the_players_values(tmp_path):
+    counting = Counting(Latent(), Total())
+    train(counting, data={"points": torch.ones(8, 3)}, out=tmp_path / "run", steps=3, batch_size=4, shown=False)
+    logged = ["adversarial", "fake_logits", "of_guessing", "real_logits", "real_sign"]
+    assert counting.turns == {"discriminator": [logged] * 3, "generator": [["adversarial"]] * 3}
 
 
 # --- generate

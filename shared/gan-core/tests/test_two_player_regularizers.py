@@ -16,6 +16,7 @@ from gan_core import draws, train
 from gan_core.errors import RecipeError
 from gan_core.nn.augment import reflected
 from gan_core.nn.blocks import MinibatchDeviation, equalized, group_size, pack, unpack
+from gan_core.nn.spectral import is_spectral, spectrally_normalised
 from gan_core.play.objectives import OBJECTIVES, Objective, minimax, non_saturating
 from gan_core.play.regularizers import (
     REGULARIZERS,
@@ -38,8 +39,9 @@ from gan_core.play.regularizers import (
     Turn,
     Unrolled,
     WeightClipping,
+    path_lengths,
 )
-from gan_core.play.regularizers.features import Nearness
+from gan_core.play.regularizers.features import Similarity
 from gan_core.play.regularizers.views import flip_and_shift
 from gan_core.play.two_player import TwoPlayerGame
 
@@ -147,6 +149,27 @@ def test_the_mean_path_length_is_followed_from_turn_to_turn(tmp_path) -> None:
     assert terms["path_length"].item() < 2.0 * length**2  # the lengths lie around their mean, not around zero
 
 
+def test_the_path_length_term_treats_the_running_mean_as_a_constant() -> None:
+    played = game(PathLength(weight=3.0, interval=2, decay=0.5, shrink=2)).double()
+    regularizer, generator = played.discriminator.regularizers[0], played.generator
+    played.discriminator.memory["path_length"].length.fill_(0.2)
+
+    def gradients(term: Callable[[], Tensor]) -> list[Tensor]:
+        generator.zero_grad()
+        with draws.drawing(3, CPU, rows=4, total=4):
+            value = term()
+        value.backward()
+        return [value, *(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in generator.parameters())]
+
+    def by_hand() -> Tensor:
+        lengths = path_lengths(generator, played.latent(4))
+        mean = (0.2 + lengths.mean().item()) / 2
+        return 3.0 * 2 * (lengths - mean).square().mean()
+
+    turn = Turn(played.discriminator, played.fakes(8).detach(), None, {})
+    assert_close(gradients(lambda: regularizer.generator_terms(turn)["path_length"]), gradients(by_hand))
+
+
 # Views.
 
 
@@ -215,6 +238,58 @@ def test_consistency_is_zero_for_a_discriminator_that_does_not_mind() -> None:
     assert_close(losses(played)[0]["consistency"], torch.tensor(0.0))
 
 
+class Confident(Discriminator):
+    """A discriminator of images with one channel whose logits are all positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 5, 3), nn.Tanh())
+        self.judge.bias.data.fill_(100)
+
+
+class GrayGenerator(Generator):
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return super().forward(z, label)[:, :1]
+
+
+def adaptive_game(**settings: Any) -> TwoPlayerGame:
+    torch.manual_seed(0)
+    ada = AdaptiveAugmentation(groups=("color",), **settings)
+    return TwoPlayerGame(GrayGenerator(), Confident(), regularizers=[ada])
+
+
+def test_the_strength_of_ada_grows_in_a_training_and_is_restored(tmp_path) -> None:
+    settings = {"speed": 1000, "interval": 2}
+    played, data = adaptive_game(**settings), {"image": batch(16)["image"][:, :1]}
+    train(played, data=data, out=tmp_path / "run", steps=5, batch_size=8, shown=False)
+    # Two moves of 8 images times the interval of 2 turns, over 1,000 images; the fifth turn is pending.
+    strength = float(played.discriminator.memory["ada"].pipe.p)
+    assert strength == pytest.approx(2 * 8 * 2 / 1000)
+    restored = adaptive_game(**settings).restore(tmp_path / "run").discriminator.memory["ada"]
+    assert float(restored.pipe.p) == strength
+    assert float(restored.strength.turns) == 1
+    fixed = adaptive_game(**settings, target=None, p=0.25)
+    train(fixed, data=data, out=tmp_path / "fixed", steps=5, batch_size=8, shown=False)
+    assert float(fixed.discriminator.memory["ada"].pipe.p) == 0.25
+
+
+def test_ada_augments_real_and_fake_samples_in_the_turns_of_both_players() -> None:
+    played, judged = adaptive_game(p=1.0), []
+    played.discriminator.network.register_forward_pre_hook(lambda module, inputs: judged.append(inputs[0]))
+    real = batch()["image"][:, :1]
+    with draws.drawing(3, CPU, rows=8, total=8):
+        fake = played.fakes(8).detach()
+    for loss in (played.discriminator_loss, played.generator_loss):
+        with draws.drawing(3, CPU, rows=8, total=8):
+            loss({"image": real})
+    given = [real, fake, fake]
+    assert len(judged) == 3
+    for seen, samples in zip(judged, given, strict=True):
+        assert seen.shape == samples.shape
+        assert (seen != samples).flatten(1).any(dim=1).all()
+        assert seen.abs().sum() > 0
+
+
 # Packing and batches.
 
 
@@ -232,7 +307,7 @@ def test_a_packed_sample_is_judged_mixed_and_noised_as_one() -> None:
     assert turn.real_logits.shape == (4,)
     assert turn.fake.shape == (4, 4, 6, 6)
     assert set(losses(played)[0]) == {"adversarial", "gradient_penalty"}
-    with pytest.raises(RecipeError, match=r"^a batch of 7 cannot be packed by 2; use a multiple$"):
+    with pytest.raises(RecipeError, match=r"^a batch of 7 cannot be packed by 2; use a multiple of 2$"):
         losses(played, 7)
 
 
@@ -260,18 +335,18 @@ def test_equal_features_have_a_gradient_in_half_precision() -> None:
     assert features.grad.isfinite().all()
 
 
-def test_nearness_is_a_sum_over_the_other_samples() -> None:
-    nearness = Nearness(2, 1)
-    nearness.project = nn.Linear(1, 2, bias=False)
-    nearness.project.weight.data = torch.tensor([[1.0], [2.0]])
-    told = nearness(torch.tensor([[0.0], [1.0], [1.0]]))[:, 1:]
+def test_similarity_is_a_sum_over_the_other_samples() -> None:
+    similarity = Similarity(2, 1)
+    similarity.project = nn.Linear(1, 2, bias=False)
+    similarity.project.weight.data = torch.tensor([[1.0], [2.0]])
+    appended = similarity(torch.tensor([[0.0], [1.0], [1.0]]))[:, 1:]
     one, two = torch.exp(torch.tensor(-1.0)), torch.exp(torch.tensor(-2.0))
-    assert_close(told[0], torch.stack([2 * one, 2 * two]))
-    assert_close(told[1], torch.stack([one + 1, two + 1]))
+    assert_close(appended[0], torch.stack([2 * one, 2 * two]))
+    assert_close(appended[1], torch.stack([one + 1, two + 1]))
 
 
 @pytest.mark.parametrize("kind", [MinibatchStddev, MinibatchDiscrimination])
-def test_a_widened_discriminator_begins_as_it_was_and_learns_from_the_batch(kind: type[Regularizer]) -> None:
+def test_batch_statistics_change_no_logits_initially_and_are_learnt_from(kind: type[Regularizer]) -> None:
     plain, wider = game(), game(kind())
     images = batch()["image"]
     assert_close(wider.discriminator(images), plain.discriminator(images))
@@ -312,7 +387,7 @@ def test_weights_of_the_generators_player_are_left_alone(kind: type[Regularizer]
     played.after_turn("discriminator", {})
     assert torch.equal(played.discriminator.network.judge.weight, before)
     changed = played.discriminator.network.features[0]
-    assert hasattr(changed, "weight_orig") or changed.weight.abs().max() <= 0.01
+    assert is_spectral(changed) or changed.weight.abs().max() <= 0.01
 
 
 def test_clipped_weights_stay_within_their_bound(tmp_path) -> None:
@@ -438,10 +513,23 @@ def test_unrolling_through_adam_needs_adam(tmp_path) -> None:
     )
 
 
-def test_unrolling_leaves_the_discriminator_as_it_is() -> None:
-    played = game(Unrolled(steps=3, learning_rate=0.1), objective=minimax)
+class WithBuffers(Discriminator):
+    """A discriminator with running statistics and singular vectors, which a forward pass in training mode updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features.append(nn.BatchNorm2d(5))
+        spectrally_normalised(self.features[0])
+
+
+@pytest.mark.parametrize("discriminator", [Discriminator, WithBuffers])
+def test_unrolling_does_not_change_the_discriminator(discriminator: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    unrolled = Unrolled(steps=3, learning_rate=0.1)
+    played = TwoPlayerGame(Generator(), discriminator(), objective=minimax, regularizers=[unrolled])
     before = {name: value.clone() for name, value in played.discriminator.state_dict().items()}
-    losses(played)[1]["adversarial"].backward()
+    with draws.drawing(3, CPU, rows=8, total=8):
+        played.generator_loss(batch())["adversarial"].backward()
     assert all(torch.equal(before[name], value) for name, value in played.discriminator.state_dict().items())
     assert all(parameter.grad is None for parameter in played.discriminator.parameters())
 
@@ -510,7 +598,16 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         ),
         (lambda: parametrized(spectral_norm, WeightClipping()), "bound the same weights; use one"),
         (lambda: parametrized(equalized, WeightClipping()), "this discriminator's weights are parametrized"),
-        (lambda: losses(game(PullAway()), 1), "compares samples, and there is one; give a part of a batch 2 or more"),
+        (lambda: parametrized(spectrally_normalised, SpectralNorm()), "is spectrally normalised already"),
+        (lambda: parametrized(spectral_norm, SpectralNorm()), "is spectrally normalised already"),
+        (
+            lambda: TwoPlayerGame(Flat(), Scale(), regularizers=[SpectralNorm()]),
+            "this discriminator has no linear, embedding or convolution layer",
+        ),
+        (
+            lambda: losses(game(PullAway()), 1),
+            "compares samples, but here there is one; use 2 or more in each part of a batch",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(make, words: str) -> None:
@@ -541,6 +638,17 @@ class Flat(nn.Linear):
 
     def __init__(self) -> None:
         super().__init__(4, 2)
+
+
+class Scale(nn.Module):
+    """A discriminator whose only parameter is a factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x.sum(dim=1)
 
 
 class Deep(nn.Linear):

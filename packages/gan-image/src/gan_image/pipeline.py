@@ -32,7 +32,7 @@ from gan_core.errors import InputError, Unreadable, count, unknown
 from gan_core.jobs import Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.media.pictures import to_picture
 from gan_core.media.writing import replacing
-from gan_core.nn.tiling import UNKNOWN_REACH, Needs, Tiling, tiled
+from gan_core.nn.tiling import UNKNOWN_RADIUS, Needs, Tiling, tiled
 from gan_core.play.game import Game, evaluating
 
 logger = logging.getLogger("gan_image")
@@ -176,10 +176,11 @@ def chosen_result(game: Game, name: str | None) -> tuple[str, str]:
 def _note_tiles(given: Sequence[Given], tiling: Tiling, needs: Needs) -> None:
     """Warns about images whose tiles differ from the result of the whole image."""
     larger = sum(tiling.divides(one.size) for one in given)
-    if larger and tiling.margin != needs.reach:
-        why = UNKNOWN_REACH
-        if needs.reach is not None:
-            why = f"outputs depend on inputs up to {needs.reach} pixels away; set `--tile {needs.exact_from}` or more"
+    if larger and tiling.margin != needs.receptive_radius:
+        why = UNKNOWN_RADIUS
+        if needs.receptive_radius is not None:
+            radius = needs.receptive_radius
+            why = f"outputs depend on inputs up to {radius} pixels away; set `--tile {needs.exact_from}` or more"
         logger.warning(
             "%s larger than a tile of %s pixels: the tiles are blended, and the result differs from that of "
             "the whole, because %s",

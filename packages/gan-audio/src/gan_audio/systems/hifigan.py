@@ -18,7 +18,7 @@ from gan_audio.layers.convolution import TransposedConvolution, same_convolution
 from gan_audio.mel.contract import CONTRACTS, MelContract
 from gan_audio.systems.vocoder import PEAK, Discriminators, MelGenerator, Vocoder
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import spectrally_normalised
+from gan_core.nn.spectral import spectrally_normalised
 from gan_core.play.adversary import Adversary
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import FeatureMatching

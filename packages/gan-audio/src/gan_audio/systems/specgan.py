@@ -28,7 +28,7 @@ from gan_audio.systems import wavegan
 from gan_audio.systems.wavegan import WAVEGAN, WaveGAN
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
-from gan_core.nn.blocks import one_hot
+from gan_core.nn.conditioning import add_class_projection, append_class
 from gan_core.play.exported import Exported
 from gan_core.play.game import Batch
 from gan_core.play.objectives import Objective, non_saturating
@@ -186,8 +186,7 @@ class SpectrogramGenerator(nn.Module):
         self.apply(initialize)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        if self.num_classes is not None and label is not None:
-            z = torch.cat([z, one_hot(label, self.num_classes)], dim=1)
+        z = append_class(z, label, self.num_classes)
         x = self.start(self.project(z).unflatten(1, (-1, *self.start_size)))
         return self.to_spectrogram(self.up(x))
 
@@ -231,9 +230,7 @@ class SpectrogramDiscriminator(nn.Module):
     def forward(self, spectrograms: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.down(spectrograms)
         logits = self.judge(features.flatten(1)).flatten()
-        if self.embedding is None or label is None:
-            return logits
-        return logits + (self.embedding(label) * features.mean(dim=(2, 3))).sum(dim=1)
+        return add_class_projection(logits, features, label, self.embedding)
 
 
 class Generator(SpectrogramGenerator):

@@ -23,7 +23,8 @@ from gan_audio.sound.spec import SoundSpec
 from gan_core import draws
 from gan_core.errors import RecipeError
 from gan_core.nn.augment import reflected
-from gan_core.nn.blocks import doublings, one_hot
+from gan_core.nn.blocks import doublings
+from gan_core.nn.conditioning import add_class_projection, append_class
 from gan_core.play.conditions import Truncation
 from gan_core.play.exported import Exported
 from gan_core.play.latents import straight_line
@@ -143,8 +144,7 @@ class Generator(nn.Module):
         self.apply(initialize)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        if self.num_classes is not None and label is not None:
-            z = torch.cat([z, one_hot(label, self.num_classes)], dim=1)
+        z = append_class(z, label, self.num_classes)
         x = self.start(self.project(z).unflatten(1, (-1, START)))
         return self.post_filter(self.to_audio(self.up(x)))
 
@@ -201,9 +201,7 @@ class Discriminator(nn.Module):
             if layer < self.shuffled:
                 features = self.shuffle(features)
         logits = self.judge(features.flatten(1)).flatten()
-        if self.embedding is None or label is None:
-            return logits
-        return logits + (self.embedding(label) * features.mean(dim=2)).sum(dim=1)
+        return add_class_projection(logits, features, label, self.embedding)
 
 
 class WaveGAN(TwoPlayerGame):

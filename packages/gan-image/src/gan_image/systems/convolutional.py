@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from gan_core.data import ImageSpec
-from gan_core.nn.blocks import doublings, initialize_normal, norm, one_hot
+from gan_core.nn.blocks import doublings, initialize_normal, norm
+from gan_core.nn.conditioning import add_class_projection, append_class
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import WeightClipping
 from gan_core.play.two_player import TwoPlayerGame
@@ -75,9 +75,7 @@ class Generator(nn.Module):
         self.apply(initialize_normal)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        z = z.flatten(1)
-        if self.num_classes is not None and label is not None:
-            z = torch.cat([z, one_hot(label, self.num_classes)], dim=1)
+        z = append_class(z.flatten(1), label, self.num_classes)
         return self.to_image(self.up(self.project(z[:, :, None, None])))
 
 
@@ -116,9 +114,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.features(images)
         logits = self.judge(features).flatten()
-        if self.embedding is None or label is None:
-            return logits
-        return logits + (self.embedding(label) * features.mean(dim=(2, 3))).sum(dim=1)
+        return add_class_projection(logits, features, label, self.embedding)
 
 
 DCGAN = Preset(

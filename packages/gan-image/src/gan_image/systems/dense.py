@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gan_core.data import ArraySpec, ImageSpec, Spec
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import one_hot
+from gan_core.nn.conditioning import one_hot
 from gan_core.nn.initialization import initialize_weights
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import Unrolled

@@ -33,6 +33,7 @@ from gan_core.nn.blocks import (
     same_convolution,
     xavier,
 )
+from gan_core.nn.conditioning import add_class_projection
 from gan_core.play.game import Terms
 from gan_core.play.objectives import Objective, hinge
 from gan_core.play.preset import Preset
@@ -197,9 +198,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.pooled(self.blocks(images))
         logits = self.judge(features).squeeze(1)
-        if self.embedding is None or label is None:
-            return logits
-        return logits + (self.embedding(label) * features).sum(dim=1)
+        return add_class_projection(logits, features, label, self.embedding)
 
 
 def taper(image_size: int, width: int) -> list[tuple[int, bool]]:

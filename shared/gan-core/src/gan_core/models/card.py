@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 import gan_core
-from gan_core.nn.tiling import UNKNOWN_REACH, Needs
+from gan_core.nn.tiling import UNKNOWN_RADIUS, Needs
 from gan_core.play.game import Game
 from gan_core.recipe import Recipe
 
@@ -85,12 +85,12 @@ def _example(game: Game) -> str:
 
 def _note_on_tiles(game: Game) -> list[str]:
     """Returns a note about results of `apply` whose tiles differ from the whole; empty if there are none."""
-    differing = [name for name in game.results if Needs.of(game.networks_of(name)).reach is None]
+    differing = [name for name in game.results if Needs.of(game.networks_of(name)).receptive_radius is None]
     if not differing:
         return []
     return [
         f"Items larger than a tile are transformed in tiles that are blended. The result ({', '.join(differing)}) then "
-        f"differs from that of the whole item, because {UNKNOWN_REACH}.\n"
+        f"differs from that of the whole item, because {UNKNOWN_RADIUS}.\n"
     ]
 
 

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import StringIO
@@ -19,13 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import remove_spectral_norm
 
 from gan_core import draws
 from gan_core.errors import GanError, InputError, MissingDependency, writing
-from gan_core.nn.blocks import spectral_layers
+from gan_core.nn.spectral import folded_copy
 from gan_core.play.exported import Axis, Exported
-from gan_core.play.game import Game, evaluating
+from gan_core.play.game import Game
 
 TOLERANCE = 1e-3
 """Maximum absolute difference between the outputs of torch and onnxruntime; most outputs are in [-1, 1]."""
@@ -94,7 +92,7 @@ def export_onnx(game: Game, path: str | Path, network: str | None = None) -> Onn
         raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}")
     name, exported = _chosen(game, network)
     _check_arguments(exported, f"`{name}` of {game.title}")
-    plain = _inference_copy(exported.network)
+    plain = folded_copy(exported.network).cpu()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
@@ -139,17 +137,6 @@ def _check_arguments(exported: Exported, title: str) -> None:
     besides = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     if besides:
         raise InputError(f"{title} needs {', '.join(besides)} besides {', '.join(exported.inputs)}; override `exports`")
-
-
-def _inference_copy(network: nn.Module) -> nn.Module:
-    """Returns a copy on the CPU, in evaluation mode, with spectral normalization folded into the weights."""
-    with evaluating(network), torch.no_grad():
-        for _, layer, hook in spectral_layers(network):
-            hook(layer, ())  # deepcopy does not support weights with a gradient history
-    copied = deepcopy(network).cpu().eval()
-    for _, layer, hook in list(spectral_layers(copied)):
-        remove_spectral_norm(layer, hook.name)
-    return copied
 
 
 def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ class Published:
     Attributes:
         network: class of the network.
         settings: its keywords, inferred from the checkpoint's shapes.
-        weights: the checkpoint's weights under our names.
+        weights: the checkpoint's weights under our names; the tensors of spectral normalization may have those of
+            `torch.nn.utils.spectral_norm`.
         arguments: arguments of the published constructor, by its own names, inferred from the shapes; an argument that
             the caller gives must agree with them.
         spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
@@ -98,7 +99,7 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
             raise unknown(f"argument of {name}", key, published.arguments, CheckpointError)
         if published.arguments[key] != value:
             raise CheckpointError(f"{name}: `{key}` is {value!r}, and the checkpoint's is {published.arguments[key]!r}")
-    return published
+    return replace(published, weights=_with_our_spectral_names(published.weights))
 
 
 def load_reference(importers: Importers, name: str, state_dict: StateDict, **arguments: Any) -> nn.Module:
@@ -204,5 +205,24 @@ def renamed(state_dict: StateDict, names: Mapping[str, str]) -> dict[str, Tensor
             if key == prefix or key.startswith(f"{prefix}."):
                 return names[prefix] + key[len(prefix) :]
         return key
+
+    return {rename(key): value for key, value in state_dict.items()}
+
+
+SPECTRAL = {
+    "weight_orig": "parametrizations.weight.original",
+    "weight_u": "parametrizations.weight.0.u",
+    "weight_v": "parametrizations.weight.0.v",
+}
+"""Names of spectral normalization's tensors in `torch.nn.utils.spectral_norm`, and in `gan_core.nn.spectral`."""
+
+
+def _with_our_spectral_names(state_dict: StateDict) -> dict[str, Tensor]:
+    """Returns a checkpoint in which layers under `torch.nn.utils.spectral_norm` have our names of tensors."""
+
+    def rename(key: str) -> str:
+        layer, _, tensor = key.rpartition(".")
+        spectral = f"{layer}.weight_orig" in state_dict  # weight normalization has a `weight_v` too
+        return f"{layer}.{SPECTRAL[tensor]}" if spectral and tensor in SPECTRAL else key
 
     return {rename(key): value for key, value in state_dict.items()}

@@ -1,4 +1,4 @@
-"""Building blocks that do not depend on the modality: the same layers over sequences, images and volumes."""
+"""Building blocks for sequences, images and volumes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrize import register_parametrization
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gan_core import draws
 from gan_core.errors import RecipeError, unknown
 from gan_core.nn.precision import full_precision
+from gan_core.nn.spectral import spectrally_normalised
 
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -23,11 +22,9 @@ MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
-"""Modes of interpolation, by the number of axes."""
+"""Modes of linear interpolation, by number of axes."""
 RESIDUAL_GAIN = 2**0.5
-"""Gain of the weights of residual branches; shortcuts and ends have 1."""
-FIRST_ITERATIONS = 15
-"""Number of power iterations for the largest singular value of a new layer."""
+"""Gain of the initial weights of residual branches; shortcuts and last layers have a gain of 1."""
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -83,26 +80,32 @@ def initialize_normal(module: nn.Module) -> None:
 
     The initialization of DCGAN (Radford et al. 2016, arXiv:1511.06434, section 4), which many image networks share.
     """
-    if isinstance(module, nn.modules.conv._ConvNd | nn.Embedding):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm) and module.affine:
-        nn.init.normal_(module.weight, 1.0, 0.02)
+    if isinstance(module, (*CONVOLUTIONS.values(), *TRANSPOSED.values(), nn.Embedding)):
+        nn.init.normal_(module.get_parameter("weight"), 0.0, 0.02)
+    elif isinstance(module, (*BATCH_NORMS.values(), nn.GroupNorm)) and module.affine:
+        nn.init.normal_(module.get_parameter("weight"), 1.0, 0.02)
 
 
-def modulated(x: Tensor, told: Tensor) -> Tensor:
-    """Every channel of `x [B, C, …]` times its gain, plus its bias; `told [B, 2 C]` is all gains, then all biases."""
-    gain, bias = told.view(len(x), 2, -1, *[1] * (x.ndim - 2)).unbind(dim=1)
+def scale_and_shift(x: Tensor, gains_and_biases: Tensor) -> Tensor:
+    """Multiplies each channel of `x [B, C, …]` by a gain and adds a bias.
+
+    Args:
+        x: `[B, C, …]`.
+        gains_and_biases: `[B, 2 C]`, all gains first.
+    """
+    gain, bias = gains_and_biases.view(len(x), 2, -1, *[1] * (x.ndim - 2)).unbind(dim=1)
     return gain * x + bias
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch normalisation whose gain and bias are the class's (Dumoulin et al. 2017, arXiv:1610.07629, section 2.2).
+    """Batch normalization with gains and biases by class (Dumoulin et al. 2017, arXiv:1610.07629, section 2.2).
 
-    `x [B, C, …]` and `label [B]` to `[B, C, …]`. One table holds gains, which begin near 1, and biases, at first 0.
+    Maps `x [B, C, …]` and `label [B]` to `[B, C, …]`. The gains are drawn from N(1, 0.02²), and the biases are
+    initially 0.
 
     Args:
         channels: C.
-        num_classes: of the labels.
+        num_classes: number of classes.
         ndim: 1 for sequences, 2 for images, 3 for volumes.
     """
 
@@ -114,13 +117,13 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.zeros_(self.embedding.weight[:, channels:])
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return modulated(self.norm(x), self.embedding(label))
+        return scale_and_shift(self.norm(x), self.embedding(label))
 
 
 class PixelNorm(nn.Module):
-    """Every place's features over their root mean square (Karras et al. 2018, arXiv:1710.10196, section 4.2).
+    """Divides the features at each position by their RMS (Karras et al. 2018, arXiv:1710.10196, section 4.2).
 
-    `x [B, C, …]` to the same shape.
+    Maps `x [B, C, …]` to the same shape.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +134,7 @@ class PixelNorm(nn.Module):
 class MinibatchDeviation(nn.Module):
     """Appends the mean standard deviation within the sample's group (Karras et al. 2018, arXiv:1710.10196, section 3).
 
-    `x [B, C, …]` to `[B, C + 1, …]`.
+    Maps `x [B, C, …]` to `[B, C + 1, …]`.
 
     Args:
         group: number of samples in a group; adjusted to a divisor of the batch size.
@@ -158,8 +161,8 @@ def group_size(rows: int, most: int) -> int:
 class AdaptiveInstanceNorm(nn.Module):
     """Instance normalization with gains and biases from a style (Huang & Belongie 2017, arXiv:1703.06868, eq. 8).
 
-    `x [B, C, …]` and `style [B, style_dim]` to `[B, C, …]`. As in StyleGAN (Karras et al. 2019, arXiv:1812.04948,
-    eq. 1), one linear layer computes the gains, which begin near 1, and the biases, which begin near 0.
+    Maps `x [B, C, …]` and `style [B, style_dim]` to `[B, C, …]`. As in StyleGAN (Karras et al. 2019, arXiv:1812.04948,
+    eq. 1), one linear layer computes the gains, which are initially near 1, and the biases, which are near 0.
 
     Args:
         channels: C.
@@ -174,13 +177,13 @@ class AdaptiveInstanceNorm(nn.Module):
             self.affine.bias.zero_()[:channels] = 1.0
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return modulated(self.norm(x), self.affine(style))
+        return scale_and_shift(self.norm(x), self.affine(style))
 
 
 class NoiseInjection(nn.Module):
-    """One noise for every place, added to each channel by its weight (Karras et al. 2019, arXiv:1812.04948, section 2).
+    """Adds noise, scaled by a weight for each channel (Karras et al. 2019, arXiv:1812.04948, section 2).
 
-    `x [B, C, …]` to the same shape. The weights begin at 0.
+    Maps `x [B, C, …]` to the same shape. All channels share the same noise. The weights are initially 0.
 
     Args:
         channels: C.
@@ -196,7 +199,7 @@ class NoiseInjection(nn.Module):
 
 
 class _Scaled(nn.Module):
-    """A weight that is used times a constant."""
+    """A parametrization that multiplies a weight by a constant."""
 
     def __init__(self, scale: float):
         super().__init__()
@@ -207,15 +210,16 @@ class _Scaled(nn.Module):
 
 
 def equalized(layer: nn.Module, *, gain: float = math.sqrt(2), rate: float = 1.0) -> nn.Module:
-    """A linear or convolutional layer with an equalized learning rate (Karras et al. 2018, arXiv:1710.10196, sec. 4.1).
+    """Equalizes the learning rate of a linear or convolution layer, in place (arXiv:1710.10196, section 4.1).
 
-    Its weight is kept as N(0, 1) / `rate` and used times `gain` · `rate` / √fan-in, its bias is used times `rate`, so
-    that steps of one size change all layers alike.
+    The parameter of the weight is drawn from N(0, 1) / `rate`; the weight is this parameter times
+    `gain` · `rate` / √fan-in, and the bias is its parameter times `rate`. An optimizer step of a given size then
+    changes all layers by a similar amount (Karras et al. 2018).
 
     Args:
-        layer: with a `weight` `[outputs, inputs, …]`; it is changed in place.
-        gain: of the initialisation; √2 is He's.
-        rate: of learning, relative to other layers (StyleGAN's mapping network has 0.01).
+        layer: layer with a `weight` `[outputs, inputs, …]`.
+        gain: gain of the initial weight; √2 is that of He et al.
+        rate: learning rate, relative to other layers. StyleGAN's mapping network has 0.01.
     """
     weight = layer.get_parameter("weight")
     nn.init.normal_(weight, std=1 / rate)
@@ -228,27 +232,24 @@ def equalized(layer: nn.Module, *, gain: float = math.sqrt(2), rate: float = 1.0
 
 
 class SelfAttention(nn.Module):
-    """Every place takes from those that its features call for (Zhang et al. 2019, arXiv:1805.08318, section 3).
+    """Self-attention over all positions (SAGAN, Zhang et al. 2019, arXiv:1805.08318, section 3).
 
-    `x [B, C, …]` to `x + γ · o [B, C, …]`. Queries and keys have C / 8 channels, values C / 2; as in the authors' code,
-    keys and values are the largest of every 2 places along each axis. Scores are not scaled. γ, one number, begins at
-    0: at first nothing is added.
+    Maps `x [B, C, …]` to `x + γ · o`, where γ is a learnt scalar, initially 0. Queries and keys have C / 8 channels and
+    values C / 2. As in the authors' code, keys and values are max-pooled by 2 along each axis. Scores are not scaled.
 
     Args:
         channels: C, at least 8.
-        ndim: 1 for sequences, 2 for images, 3 for volumes; every axis has 2 places or more.
+        ndim: 1 for sequences, 2 for images, 3 for volumes; every axis has at least 2 positions.
         spectral: whether its layers are spectrally normalised.
 
     Raises:
-        RecipeError: there are too few channels.
+        RecipeError: there are fewer than 8 channels.
     """
 
     def __init__(self, channels: int, *, ndim: int = 2, spectral: bool = True):
         super().__init__()
         if channels < 8:
-            raise RecipeError(
-                f"self-attention over {channels} channels; it needs 8 or more, raise the network's `width`"
-            )
+            raise RecipeError(f"self-attention needs 8 or more channels, not {channels}; raise the network's `width`")
 
         def pointwise(inputs: int, outputs: int) -> nn.Module:
             return xavier(CONVOLUTIONS[ndim](inputs, outputs, 1, bias=False), spectral=spectral)
@@ -259,30 +260,15 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x).flatten(2)  # [B, C / 8, places]
-        key, value = self.pool(self.key(x)).flatten(2), self.pool(self.value(x)).flatten(2)  # [B, …, pooled places]
-        attention = (query.transpose(1, 2) @ key).softmax(dim=2)  # eq. 1, [B, places, pooled places]
-        taken = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
-        return x + self.gamma * self.output(taken)  # eq. 2 and 3
-
-
-def spectrally_normalised(layer: nn.Module) -> nn.Module:
-    """Divides a layer's weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8), in place.
-
-    torch starts the power iteration from random vectors, and the value is far too small until the layer has been
-    trained for some steps. Here the iteration runs at once, as in `torch.nn.utils.parametrizations`.
-    """
-    normalised = spectral_norm(layer, n_power_iterations=FIRST_ITERATIONS)
-    ((_, _, hook),) = spectral_layers(normalised)
-    if not normalised.get_parameter("weight_orig").is_meta:  # there is nothing to iterate on
-        with torch.no_grad():
-            hook(normalised, ())
-    hook.n_power_iterations = 1
-    return normalised
+        query = self.query(x).flatten(2)  # [B, C / 8, positions]
+        key, value = self.pool(self.key(x)).flatten(2), self.pool(self.value(x)).flatten(2)  # [B, …, pooled positions]
+        attention = (query.transpose(1, 2) @ key).softmax(dim=2)  # eq. 1, [B, positions, pooled positions]
+        attended = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.output(attended)  # eq. 2 and 3
 
 
 def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn.Module:
-    """A layer with Glorot's uniform weights, spectrally normalised if asked."""
+    """Initializes a layer's weight with Glorot's uniform distribution; optionally adds spectral normalization."""
     nn.init.xavier_uniform_(layer.weight, gain)  # type: ignore[arg-type]
     return spectrally_normalised(layer) if spectral else layer
 
@@ -290,23 +276,24 @@ def xavier(layer: nn.Module, *, gain: float = 1.0, spectral: bool = False) -> nn
 def same_convolution(
     inputs: int, outputs: int, size: int, *, ndim: int = 2, gain: float = 1.0, spectral: bool = False
 ) -> nn.Module:
-    """A convolution of an odd size that keeps the sides, with Glorot's uniform weights."""
+    """Returns a convolution of odd kernel size with "same" padding and Glorot's uniform weights."""
     return xavier(CONVOLUTIONS[ndim](inputs, outputs, size, padding=size // 2), gain=gain, spectral=spectral)
 
 
 class ResidualUp(nn.Module):
-    """Normalise, rectify, double, convolve; normalise, rectify, convolve; beside a doubled shortcut.
+    """A generator's residual block with upsampling (Gulrajani et al. 2017, arXiv:1704.00028).
 
-    A generator's block (Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957, figure 9).
-    `x [B, inputs, …]`, and `label [B]` if there are classes, to `[B, outputs, …]` with every side doubled.
+    Maps `x [B, inputs, …]`, and `label [B]` if there are classes, to `[B, outputs, …]` with all sides doubled. The
+    branch is norm, ReLU, upsampling, convolution, norm, ReLU, convolution, as in figure 9 of Miyato et al. 2018
+    (arXiv:1802.05957); the shortcut is upsampled and has a convolution of size 1.
 
     Args:
-        inputs: channels.
-        outputs: channels.
-        num_classes: of conditional batch normalisation; None has plain ones.
+        inputs: input channels.
+        outputs: output channels.
+        num_classes: number of classes for conditional batch normalization; None for plain batch normalization.
         ndim: 1 for sequences, 2 for images, 3 for volumes.
         spectral: whether its layers are spectrally normalised.
-        smooth: whether it doubles linearly along each axis; else it repeats the nearest.
+        smooth: whether it interpolates linearly instead of repeating the nearest value.
     """
 
     def __init__(
@@ -324,35 +311,35 @@ class ResidualUp(nn.Module):
         def conv(size: int, channels: int, gain: float) -> nn.Module:
             return same_convolution(channels, outputs, size, ndim=ndim, gain=gain, spectral=spectral)
 
-        def normalised(channels: int) -> nn.Module:
+        def normalization(channels: int) -> nn.Module:
             if num_classes is None:
                 return BATCH_NORMS[ndim](channels)
             return ConditionalBatchNorm(channels, num_classes, ndim=ndim)
 
         self.conditional, self.mode = num_classes is not None, SMOOTH[ndim] if smooth else "nearest"
-        self.norm1, self.conv1 = normalised(inputs), conv(3, inputs, RESIDUAL_GAIN)
-        self.norm2, self.conv2 = normalised(outputs), conv(3, outputs, RESIDUAL_GAIN)
+        self.norm1, self.conv1 = normalization(inputs), conv(3, inputs, RESIDUAL_GAIN)
+        self.norm2, self.conv2 = normalization(outputs), conv(3, outputs, RESIDUAL_GAIN)
         self.shortcut = conv(1, inputs, 1.0)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        told = (label,) if self.conditional else ()
-        branch = self.conv1(self.doubled(self.norm1(x, *told).relu()))
-        branch = self.conv2(self.norm2(branch, *told).relu())
-        return branch + self.shortcut(self.doubled(x))
+        condition = (label,) if self.conditional else ()
+        branch = self.conv1(self.upsample(self.norm1(x, *condition).relu()))
+        branch = self.conv2(self.norm2(branch, *condition).relu())
+        return branch + self.shortcut(self.upsample(x))
 
-    def doubled(self, x: Tensor) -> Tensor:
-        """Twice as long along every axis."""
+    def upsample(self, x: Tensor) -> Tensor:
+        """Doubles all sides."""
         return F.interpolate(x, scale_factor=2, mode=self.mode)
 
 
 class ResidualStem(nn.Module):
-    """The first block of a discriminator, on the sample itself: nothing is rectified before the first convolution.
+    """The first residual block of a discriminator, without an activation before its first convolution.
 
-    `x [B, inputs, …]` to `[B, outputs, …]` with every side halved (Gulrajani et al. 2017, arXiv:1704.00028).
+    Maps `x [B, inputs, …]` to `[B, outputs, …]` with all sides halved (Gulrajani et al. 2017, arXiv:1704.00028).
 
     Args:
-        inputs: channels.
-        outputs: channels.
+        inputs: input channels.
+        outputs: output channels.
         ndim: 1 for sequences, 2 for images, 3 for volumes.
         spectral: whether its layers are spectrally normalised.
     """
@@ -370,18 +357,19 @@ class ResidualStem(nn.Module):
 
 
 class ResidualDown(nn.Module):
-    """Rectify, convolve, rectify, convolve, and halve if asked, beside a shortcut: a discriminator's block.
+    """A discriminator's residual block: ReLU, convolution, ReLU, convolution, and optionally average pooling.
 
-    `x [B, inputs, …]` to `[B, outputs, …]`; where neither the sides nor the channels change, the shortcut is x itself.
+    Maps `x [B, inputs, …]` to `[B, outputs, …]`. The shortcut has a convolution of size 1, unless neither the sides nor
+    the channels change.
 
     Args:
-        inputs: channels.
-        outputs: channels.
-        hidden: channels between the convolutions; None has as many as the output.
-        halves: whether every side is halved.
+        inputs: input channels.
+        outputs: output channels.
+        hidden: channels between the convolutions (default: `outputs`).
+        halves: whether all sides are halved.
         ndim: 1 for sequences, 2 for images, 3 for volumes.
         spectral: whether its layers are spectrally normalised.
-        rectified_shortcut: whether the shortcut takes the rectified input, as where code rectifies in place.
+        rectified_shortcut: whether ReLU also applies to the shortcut's input, as in published code with in-place ReLU.
     """
 
     def __init__(
@@ -410,27 +398,14 @@ class ResidualDown(nn.Module):
         return self.pool(branch, 2) + self.pool(shortcut, 2) if self.halves else branch + shortcut
 
 
-def spectral_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, SpectralNorm]]:
-    """The layers under `torch.nn.utils.spectral_norm`: name, layer, and the hook that normalises before every use."""
-    for name, layer in network.named_modules():
-        for hook in layer._forward_pre_hooks.values():
-            if isinstance(hook, SpectralNorm):
-                yield name, layer, hook
-
-
-def one_hot(label: Tensor, num_classes: int) -> Tensor:
-    """Classes `[B]` as rows of an identity matrix, `[B, num_classes]` float32."""
-    return torch.nn.functional.one_hot(label, num_classes).float()
-
-
 def pack(samples: Tensor, count: int) -> Tensor:
-    """`count` samples at a time joined along their axis 1: `[B, C, …]` to `[B / count, count · C, …]`.
+    """Concatenates every `count` samples along axis 1: `[B, C, …]` to `[B / count, count · C, …]`.
 
     Raises:
-        RecipeError: the samples cannot be shared out evenly.
+        RecipeError: `count` does not divide the number of samples.
     """
     if len(samples) % count:
-        raise RecipeError(f"a batch of {len(samples)} cannot be packed by {count}; use a multiple")
+        raise RecipeError(f"a batch of {len(samples)} cannot be packed by {count}; use a multiple of {count}")
     return samples if count == 1 else samples.reshape(-1, count * samples.shape[1], *samples.shape[2:])
 
 
@@ -440,21 +415,28 @@ def unpack(samples: Tensor, count: int) -> Tensor:
 
 
 def doublings(size: int, start: int, *, least: int = 1, what: str = "image_size") -> int:
-    """Returns how many times `start` doubles to become `size`.
+    """Returns the number of doublings from `start` to `size`.
+
+    Args:
+        size: size to reach.
+        start: initial size.
+        least: minimum number of doublings.
+        what: name of the setting, for the message.
 
     Raises:
-        RecipeError: it never does, or less often than `least`.
+        RecipeError: `size` is not `start` times a power of two, or takes fewer than `least` doublings.
     """
     count = (size // start).bit_length() - 1
     if size != start << max(count, 0) or count < least:
         nearest = start << max(least, round(size / start).bit_length() - 1)
-        raise RecipeError(f"`{what}` is {size}; it must be {start} doubled {least} times or more. Try {nearest}.")
+        valid = ", ".join(str(start << number) for number in range(least, least + 4))
+        raise RecipeError(f"`{what}` is {size}; expected {valid} … Try {nearest}.")
     return count
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Sets a module to evaluation mode; on exit, each of its parts returns to the mode that it was in."""
+    """Context in which a module is in evaluation mode; afterwards, each of its parts has its previous mode again."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

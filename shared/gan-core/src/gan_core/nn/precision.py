@@ -1,4 +1,4 @@
-"""Where half precision has too few digits: losses, roots near zero, statistics over a batch."""
+"""Full precision for computations in which half precision is not accurate enough, such as losses and statistics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """The tensor in at least float32."""
+    """Converts half-precision tensors to float32; other tensors are returned unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def in_full_precision(like: Tensor) -> AbstractContextManager[None]:
-    """Within it, autocast brings nothing to half precision on a tensor's device."""
+    """Returns a context without autocast on a tensor's device."""
     return torch.autocast(like.device.type, enabled=False)

@@ -2,9 +2,9 @@
 
 The kept parts of the tiles cover the item. Two numbers determine how they are joined:
 
-- `margin`: context around the kept part that is transformed too and then dropped. If it is at least the network's reach
-  (the distance from which an input can change an output), and the network uses no statistics of the whole item, the
-  result equals that of the whole item, up to rounding.
+- `margin`: context around the kept part that is transformed too and then dropped. If it is at least the network's
+  receptive radius (the largest distance from an input to an output that depends on it), and the network uses no
+  statistics of the whole item, the result equals that of the whole item, up to rounding.
 - `blend`: width of the overlap in which neighbouring tiles are cross-faded linearly, so that there are no visible seams
   if the results of tiles differ.
 
@@ -26,8 +26,10 @@ from gan_core.errors import InputError
 
 TILE = 512
 """Default maximum side of a tile."""
-UNKNOWN_REACH = "its networks have no finite `reach` (instance and layer normalization depend on the whole input)"
-"""Reason why tiles may differ from the whole item if the reach is None."""
+UNKNOWN_RADIUS = (
+    "its networks have no finite `receptive_radius` (instance and layer normalization depend on the whole input)"
+)
+"""Reason why tiles may differ from the whole item if the receptive radius is None."""
 PerAxis = int | Sequence[int]
 """A number for all axes, or one for each."""
 
@@ -154,35 +156,36 @@ class Tiling:
 class Needs:
     """Requirements of networks on the sizes of tiles.
 
-    Networks declare them as attributes of these names; without them, any size is accepted and the reach is unknown.
+    Networks declare them as attributes of these names; without them, any size is accepted and the receptive radius is
+    unknown.
 
     Attributes:
         multiple: number by which all sides must be divisible.
         least: minimum side.
-        reach: maximum distance from an input to an output that depends on it, in evaluation mode; None if it is unknown
-            or if outputs depend on the whole item.
+        receptive_radius: maximum distance from an input to an output that depends on it, in evaluation mode; None if it
+            is unknown or if outputs depend on the whole item.
     """
 
     multiple: int = 1
     least: int = 1
-    reach: int | None = None
+    receptive_radius: int | None = None
 
     @classmethod
     def of(cls, networks: Iterable[nn.Module]) -> Needs:
         """Returns the combined requirements of networks that run in parallel, not one after another.
 
-        A network that declares no `multiple` or `least` has those of its parts. Its `reach` is then unknown.
+        A network that declares no `multiple` or `least` has those of its parts. Its receptive radius is then unknown.
         """
         few = list(networks)
-        reaches = [getattr(network, "reach", None) for network in few]
+        radii = [getattr(network, "receptive_radius", None) for network in few]
         return cls(
             math.lcm(*(number for network in few for number in _declared(network, "multiple"))),
             max((number for network in few for number in _declared(network, "least")), default=1),
-            None if None in reaches or not reaches else max(reach for reach in reaches if reach is not None),
+            None if None in radii or not radii else max(radius for radius in radii if radius is not None),
         )
 
     def tiling(self, tile: int | None = None) -> Tiling:
-        """Returns a tiling with exact results if tiles are large enough for the reach.
+        """Returns a tiling with exact results if tiles are large enough for the receptive radius.
 
         Otherwise, the margin is 1/16 of a tile, and tiles are blended over 1/8 of a tile.
 
@@ -191,15 +194,15 @@ class Needs:
         """
         tile = max(TILE, 3 * self.multiple) if tile is None else tile
         if self.exact_from is not None and tile >= self.exact_from:
-            return Tiling(tile, margin=self.reach or 0, multiple=self.multiple, least=self.least)
+            return Tiling(tile, margin=self.receptive_radius or 0, multiple=self.multiple, least=self.least)
         return Tiling(tile, margin=tile // 16, blend=tile // 8, multiple=self.multiple, least=self.least)
 
     @property
     def exact_from(self) -> int | None:
         """Minimum side of a tile for exact results; None if there is none."""
-        if self.reach is None:
+        if self.receptive_radius is None:
             return None
-        return 2 * _upward(self.reach, self.multiple) + _needed(self.multiple, self.least)
+        return 2 * _upward(self.receptive_radius, self.multiple) + _needed(self.multiple, self.least)
 
 
 def _declared(network: nn.Module, name: str) -> list[int]:

@@ -55,8 +55,8 @@ def check_sides(sides: Sequence[int], network: str, *, multiple: int = 1, least:
 def initialize(module: nn.Module) -> None:
     """Draws weights from N(0, 0.02²) and gains from N(1, 0.02²), and sets biases to 0 (Isola et al. 2017)."""
     initialize_normal(module)
-    if isinstance(module, nn.modules.conv._ConvNd) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    if isinstance(module, (*CONVOLUTIONS.values(), *TRANSPOSED.values())) and module.bias is not None:
+        nn.init.zeros_(module.get_parameter("bias"))
 
 
 LOCAL_NORMS = frozenset({"batch", "none"})
@@ -129,12 +129,12 @@ class ResNetTranslator(nn.Module):
     Attributes:
         multiple: number by which the sides of a sample must be divisible.
         least: minimum side; the padding at a quarter of the resolution needs two values.
-        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it depends on
-            the whole sample, through the statistics of `instance` or `layer`.
+        receptive_radius: largest distance from an input to an output that depends on it, in evaluation mode; None if
+            outputs depend on the whole sample, through the statistics of `instance` or `layer`.
     """
 
     multiple, least = 4, 8
-    reach: int | None
+    receptive_radius: int | None
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class ResNetTranslator(nn.Module):
 
         self.memory_format = fastest_layout(norm, ndim)
         ends, halvings, block = 3 + 3, 1 + 2 + 2 + 1, 4 * 2  # a block's two convolutions are at a quarter
-        self.reach = ends + halvings + block * blocks if norm in LOCAL_NORMS else None
+        self.receptive_radius = ends + halvings + block * blocks if norm in LOCAL_NORMS else None
         bias = norm == "instance"
         wide = {"kernel_size": 7, "padding": 3, "padding_mode": "reflect"}
         self.enter = stage(conv(in_channels, width, bias=bias, **wide), width)
@@ -201,8 +201,8 @@ class UNetTranslator(nn.Module):
     Attributes:
         multiple: number by which the sides of a sample must be divisible, `2 ** depth`.
         least: minimum side, also `2 ** depth`.
-        reach: in evaluation mode, the largest distance from an input that an output depends on; None if it depends on
-            the whole sample, through the statistics of `instance` or `layer`.
+        receptive_radius: largest distance from an input to an output that depends on it, in evaluation mode; None if
+            outputs depend on the whole sample, through the statistics of `instance` or `layer`.
         memory_format: contiguous for images; the paper's network is 10 % slower or more in channels-last on a CPU.
     """
 
@@ -220,7 +220,7 @@ class UNetTranslator(nn.Module):
         super().__init__()
         self.memory_format = torch.contiguous_format if ndim == 2 else None
         self.multiple = self.least = 2**depth
-        self.reach = 3 * (2**depth - 1) if norm in LOCAL_NORMS else None  # 1.5 values at each level, twice
+        self.receptive_radius = 3 * (2**depth - 1) if norm in LOCAL_NORMS else None  # 1.5 values at each level, twice
         bias, innermost = norm == "instance", depth - 1
         halving = {"kernel_size": 4, "stride": 2, "padding": 1}
         widths = [in_channels, *[width * min(2**level, GROWTH) for level in range(depth)]]

@@ -188,8 +188,8 @@ class Adversary(nn.Module):
         return tuple(child for name, child in self.network.named_children() if name not in separate)
 
     @property
-    def steers(self) -> bool:
-        """Whether `after_turn` does anything."""
+    def has_after_turn(self) -> bool:
+        """Whether `after_turn` has an effect."""
         return any(type(r).after_turn is not Regularizer.after_turn for r in self.regularizers)
 
     def after_turn(self, values: Terms) -> None:

@@ -391,7 +391,8 @@ class Game(nn.Module, ABC):
     def networks_of(self, result: str) -> tuple[nn.Module, ...]:
         """Returns the networks that compute a result of `apply` (default: those in `sampling` that the game has).
 
-        Their attributes `multiple`, `least` and `reach` determine how large items are tiled; see `gan_core.nn.tiling`.
+        Their attributes `multiple`, `least` and `receptive_radius` determine how large items are tiled; see
+        `gan_core.nn.tiling`.
         """
         networks = dict(self.named_modules())
         return tuple(networks[name] for name in self.sampling if name in networks)
@@ -424,10 +425,10 @@ class Game(nn.Module, ABC):
         return {}
 
     @property
-    def steers(self) -> bool:
+    def has_after_turn(self) -> bool:
         """Whether `after_turn` has an effect; otherwise its values are not averaged over the processes."""
         own = type(self).after_turn is not Game.after_turn
-        return own or any(adversary.steers for adversary in self.adversaries.values())
+        return own or any(adversary.has_after_turn for adversary in self.adversaries.values())
 
     def after_turn(self, player: str, values: Terms) -> None:
         """Updates state after a turn of a player; by default that of the adversaries.

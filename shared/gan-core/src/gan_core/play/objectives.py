@@ -1,7 +1,7 @@
-"""Adversarial objectives: what the discriminator and the generator minimise, on logits, where high means real.
+"""Adversarial objectives: losses of the discriminator and the generator on logits; a high logit means real.
 
 Every loss is a mean over the batch and is finite, with finite gradients, for logits of any size. Logits are `[B]`, or
-`[B, …]` where a discriminator judges patches.
+`[B, …]` if the discriminator judges patches.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Objective:
     """A pair of adversarial losses.
 
     Attributes:
-        name: its name in recipes.
+        name: name in recipes.
         discriminator: `(real logits, fake logits) -> scalar`.
         generator: `(fake logits, real logits) -> scalar`; the real logits are None unless it is `relative`.
         relative: whether the generator's loss compares with real samples.
         zero_sum: whether the generator maximises what the discriminator minimises.
         cross_entropy: whether the discriminator's loss is the cross-entropy of a classifier into real and fake.
         energy: whether it takes energies, at least 0 and low for real samples, instead of logits.
-        guessing: least loss of a discriminator that gives every sample the same logit. 0 if the loss has no lower
-            bound, so that it says nothing about how well the discriminator does.
+        guessing: lowest loss of a discriminator that gives all samples the same logit; 0 if the loss has no lower bound
+            and is no measure of the discriminator's quality.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Objective:
     def swapped(self, real: Tensor, fake: Tensor) -> Tensor:
         """Computes the discriminator's loss with real and fake exchanged.
 
-        It is minimised by players who make both sides of the comparison, such as the encoder and the generator of BiGAN
-        (Donahue et al. 2017, arXiv:1605.09782) and ALI (Dumoulin et al. 2017, arXiv:1606.00704).
+        It is minimised by players that produce both sides of the comparison, such as the encoder and the generator of
+        BiGAN (Donahue et al. 2017, arXiv:1605.09782) and ALI (Dumoulin et al. 2017, arXiv:1606.00704).
         """
         return self.discriminator(fake, real)
 
@@ -58,38 +58,40 @@ class Objective:
 
 
 def minimax_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """-E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(logit) (Goodfellow et al. 2014, eq. 1, its sign turned)."""
+    """Computes -E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(logit) (Goodfellow et al. 2014, eq. 1, negated)."""
     return softplus(-real).mean() + softplus(fake).mean()
 
 
 def minimax_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """E[log(1 - D(G(z)))], which saturates where the discriminator is sure (Goodfellow et al. 2014, eq. 1)."""
+    """Computes E[log(1 - D(G(z)))] (Goodfellow et al. 2014, eq. 1); it saturates if the discriminator is confident."""
     return -softplus(fake).mean()
 
 
 def non_saturating_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """-E[log D(G(z))] (Goodfellow et al. 2014, section 3)."""
+    """Computes -E[log D(G(z))] (Goodfellow et al. 2014, section 3)."""
     return softplus(-fake).mean()
 
 
 # Mao et al. 2017, arXiv:1611.04076.
 
 
-def least_squares_objective(name: str, *, fake_label: float, real_label: float, wanted: float) -> Objective:
-    """½E[(D(x) - b)²] + ½E[(D(G(z)) - a)²], and ½E[(D(G(z)) - c)²] for the generator (arXiv:1611.04076, eq. 2).
+def least_squares_objective(name: str, *, fake_label: float, real_label: float, generator_label: float) -> Objective:
+    """Returns the least-squares objective with labels a, b and c (Mao et al. 2017, arXiv:1611.04076, eq. 2).
+
+    The discriminator minimises ½E[(D(x) - b)²] + ½E[(D(G(z)) - a)²], and the generator ½E[(D(G(z)) - c)²].
 
     Args:
-        name: as recipes say it.
-        fake_label: a.
-        real_label: b.
-        wanted: c, what the generator wants its samples to be taken for.
+        name: name in recipes.
+        fake_label: a, target of the discriminator for fake samples.
+        real_label: b, target of the discriminator for real samples.
+        generator_label: c, target of the generator for its samples.
     """
 
     def discriminator(real: Tensor, fake: Tensor) -> Tensor:
         return ((real - real_label).square().mean() + (fake - fake_label).square().mean()) / 2
 
     def generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return (fake - wanted).square().mean() / 2
+        return (fake - generator_label).square().mean() / 2
 
     return Objective(name, discriminator, generator, guessing=(real_label - fake_label) ** 2 / 4)
 
@@ -98,12 +100,12 @@ def least_squares_objective(name: str, *, fake_label: float, real_label: float, 
 
 
 def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2, its sign turned)."""
+    """Computes E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2, negated)."""
     return fake.mean() - real.mean()
 
 
 def wasserstein_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """-E[D(G(z))] (Arjovsky et al. 2017, arXiv:1701.07875)."""
+    """Computes -E[D(G(z))] (Arjovsky et al. 2017, arXiv:1701.07875)."""
     return -fake.mean()
 
 
@@ -111,7 +113,10 @@ def wasserstein_generator(fake: Tensor, real: Tensor | None = None) -> Tensor:
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (arXiv:1802.05957, eq. 16); the generator's is Wasserstein's."""
+    """Computes E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (arXiv:1802.05957, eq. 16).
+
+    The generator minimises `wasserstein_generator`.
+    """
     return (1 - real).relu().mean() + (1 + fake).relu().mean()
 
 
@@ -119,22 +124,22 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """E[f(D(G(z)) - D(x))] over pairs, f = softplus (arXiv:1807.00734, section 4.1; R3GAN, arXiv:2501.05441, eq. 1)."""
+    """Computes E[f(D(G(z)) - D(x))] over pairs, f = softplus (arXiv:1807.00734, sec. 4.1; arXiv:2501.05441, eq. 1)."""
     return softplus(fake - real).mean()
 
 
 def relativistic_generator(fake: Tensor, real: Tensor | None) -> Tensor:
-    """E[f(D(x) - D(G(z)))] over pairs."""
+    """Computes E[f(D(x) - D(G(z)))] over pairs, f = softplus."""
     return softplus(_given(real) - fake).mean()
 
 
 def relativistic_average_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Cross-entropy of D(x) - E[D(G(z))] as real and D(G(z)) - E[D(x)] as fake (arXiv:1807.00734, section 4.2)."""
+    """Computes the cross-entropy of D(x) - E[D(G(z))] and D(G(z)) - E[D(x)] (arXiv:1807.00734, section 4.2)."""
     return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
 
 
 def relativistic_average_generator(fake: Tensor, real: Tensor | None) -> Tensor:
-    """The same with real and fake exchanged."""
+    """Computes `relativistic_average_discriminator` with real and fake exchanged."""
     return relativistic_average_discriminator(fake, _given(real))
 
 
@@ -142,10 +147,12 @@ def relativistic_average_generator(fake: Tensor, real: Tensor | None) -> Tensor:
 
 
 def energy_objective(margin: float) -> Objective:
-    """E[D(x)] + E[max(0, m - D(G(z)))], and E[D(G(z))] for the generator, D being an energy (arXiv:1609.03126, eq. 1).
+    """Returns the objective of EBGAN for a discriminator that returns energies (arXiv:1609.03126, eq. 1 and 2).
+
+    The discriminator minimises E[D(x)] + E[max(0, m - D(G(z)))], and the generator E[D(G(z))].
 
     Args:
-        margin: m, in the energy's unit: fakes are pushed up to it and no further.
+        margin: m, energy above which fake samples do not contribute to the discriminator's loss.
     """
 
     def discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -158,14 +165,16 @@ def energy_objective(margin: float) -> Objective:
 
 
 def pull_away(features: Tensor) -> Tensor:
-    """Mean squared cosine between the features `[B, …]` of different samples (arXiv:1609.03126, eq. 4).
+    """Computes the mean squared cosine between the features `[B, …]` of different samples (arXiv:1609.03126, eq. 4).
 
     Raises:
-        RecipeError: there is one sample only.
+        RecipeError: there is only one sample.
     """
     count = len(features)
     if count < 2:
-        raise RecipeError("the pull-away term compares samples, and there is one; give a part of a batch 2 or more")
+        raise RecipeError(
+            "the pull-away term compares samples, but here there is one; use 2 or more in each part of a batch"
+        )
     unit = torch.nn.functional.normalize(features.flatten(1), dim=1)
     return ((unit @ unit.T).square().sum() - count) / (count * (count - 1))
 
@@ -174,7 +183,7 @@ def pull_away(features: Tensor) -> Tensor:
 
 
 def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
-    """‖E[f(x)] - E[f(G(z))]‖² of features `[B, …]` (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
+    """Computes ‖E[f(x)] - E[f(G(z))]‖² of features `[B, …]` (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
     return (real.mean(dim=0) - fake.mean(dim=0)).square().sum()
 
 
@@ -189,9 +198,9 @@ minimax = Objective(
 non_saturating = Objective(
     "non_saturating", minimax_discriminator, non_saturating_generator, cross_entropy=True, guessing=2 * math.log(2)
 )
-least_squares = least_squares_objective("least_squares", fake_label=0.0, real_label=1.0, wanted=1.0)
-pearson = least_squares_objective("pearson", fake_label=-1.0, real_label=1.0, wanted=0.0)
-"""The coding of which the least squares minimise Pearson's χ² divergence (arXiv:1611.04076, section 3.2.2)."""
+least_squares = least_squares_objective("least_squares", fake_label=0.0, real_label=1.0, generator_label=1.0)
+pearson = least_squares_objective("pearson", fake_label=-1.0, real_label=1.0, generator_label=0.0)
+"""Least squares with the labels that minimise Pearson's χ² divergence (arXiv:1611.04076, section 3.2.2)."""
 wasserstein = Objective("wasserstein", wasserstein_discriminator, wasserstein_generator, zero_sum=True)
 hinge = Objective("hinge", hinge_discriminator, wasserstein_generator, guessing=2.0)
 relativistic = Objective(

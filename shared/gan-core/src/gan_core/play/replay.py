@@ -1,4 +1,4 @@
-"""Experience replay: a pool of earlier fakes that the discriminator sees again."""
+"""Experience replay: a pool of earlier fake samples for the discriminator."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class ReplayPool(nn.Module):
         self.size = size
         self.pool: Tensor
         self.register_buffer("pool", torch.empty(0))
+        self.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def forward(self, samples: Tensor) -> Tensor:
-        """Samples `[B, …]` of now and of before, constant."""
+        """Returns a mix of new and earlier samples `[B, …]`, without gradients."""
         chances, _ = rows_of_all(draws.uniform(len(samples), like=samples))
         places, _ = rows_of_all(draws.integers(self.size, len(samples), like=samples))
         passed, mine = rows_of_all(samples)
@@ -41,15 +42,16 @@ class ReplayPool(nn.Module):
         if free:
             self.pool = torch.cat([self.pool, passed[:free]])
         passed = passed.clone()
-        for row in (
-            slice(n, n + 1) for n in range(free, len(passed))
-        ):  # one row, of which no accelerator tells a value
+        for number in range(free, len(passed)):
+            row = slice(number, number + 1)  # a slice, because indexing by a value would wait for the accelerator
             swap, now, before = chances[row] > 0.5, passed[row].clone(), self.pool[places[row]]
             swap = swap.view([1] * now.ndim)
             passed[row], self.pool[places[row]] = torch.where(swap, before, now), torch.where(swap, now, before)
         return passed[mine]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        saved = state_dict.get(f"{prefix}pool", self.pool)
-        self.pool = torch.empty_like(saved, device=self.pool.device)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+def _resize(pool: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Gives a pool the size of the one that is loaded."""
+    assert isinstance(pool, ReplayPool)
+    saved = state_dict.get(f"{prefix}pool", pool.pool)
+    pool.pool = torch.empty_like(saved, device=pool.pool.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import spectral_layers
+from gan_core.nn.spectral import singular_vectors
 from gan_core.play.game import Game
 from gan_core.recipe import HalfLife
 
@@ -98,12 +98,6 @@ class Average:
             yield
         finally:
             self.swap()
-
-
-def singular_vectors(game: Game) -> Iterator[str]:
-    """Yields the names of spectral normalisation's unit vectors, whose mean would be shorter and enlarge the weights."""
-    for name, _, hook in spectral_layers(game):
-        yield from (f"{name}.{hook.name}_{side}" for side in "uv")
 
 
 def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:

@@ -157,7 +157,7 @@ class Training:
             train_mode(network)
         self.game.requires_grad_(False)
         self.game.optimizers = {state.player.name: state.optimizer for state in self.states}
-        self.has_after_turn = self.game.steers
+        self.has_after_turn = self.game.has_after_turn
         self.staging = self.game.shares_samples(state.player.name for state in self.states)
         for state in self.states:
             if self.staging and state.player.name in stagers and state.turns > 1:

@@ -1,4 +1,4 @@
-"""Augmentation of what the discriminator sees, real and fake; the generator learns through it."""
+"""Differentiable augmentation of the discriminator's inputs, real and fake."""
 
 from gan_core.nn.augment.adaptive import AdaptiveStrength, AugmentPipe
 from gan_core.nn.augment.differentiable import color, cutout, diff_augment, reflected, translation

@@ -1,7 +1,7 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676, section 3 and appendix B).
 
-Every transform happens to a sample with the probability p, so that for p below 0.8 the discriminator cannot take the
-augmented distribution for another one and nothing of it leaks into the samples.
+Every transform is applied to a sample with probability p. For p below 0.8, different distributions of images stay
+different after augmentation, so that augmentations do not leak into the generated samples.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "noise": ("noise",),
     "cutout": ("cutout",),
 }
-"""Transforms by the paper's groups; `bgc` is the first three."""
+"""Transforms by the paper's groups; its `bgc` is the first three."""
 
 SHIFT, SCALE, FRACTION = 0.125, 0.2, 0.125
-"""Whole shifts (at most) and fractional ones (deviation), as shares of the size; deviation of log₂ of a scale."""
+"""Maximum shift by whole pixels as a fraction of the size; deviation of log₂ of a scale; deviation of other shifts."""
 BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0
-"""Deviations: of what is added, and of log₂ of the factors."""
+"""Deviation of the added brightness; deviations of log₂ of the factors of contrast and saturation."""
 BAND, NOISE, CUT = 1.0, 0.1, 0.5
-"""Deviation of log₂ of a band's gain; deviation of the noise's deviation; the share that is cut out."""
+"""Deviation of log₂ of a band's gain; scale of the noise's deviation; size of the cut-out rectangle as a fraction."""
 
 SYM6 = (
     0.015404109327027373,
@@ -49,32 +49,35 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-"""The low-pass of the symlet with 6 vanishing moments, with which images are enlarged and made smaller."""
+"""Low-pass filter of the symlet with 6 vanishing moments, for resampling."""
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
-"""The low-pass of the symlet with 2 vanishing moments, of which the bands are made."""
+"""Low-pass filter of the symlet with 2 vanishing moments, from which the bands are constructed."""
 GRAY = (1.0, 1.0, 1.0, 0.0)
-"""The direction in which colours differ in luma only, homogeneous; its length is √3."""
+"""Direction of luma in homogeneous RGB coordinates, of length √3."""
 BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
-"""What share of an image's power is expected in each band."""
+"""Expected fraction of an image's power in each band."""
 
 
 class AugmentPipe(nn.Module):
-    """The published pipe: images `[B, C, H, W]` in [-1, 1] to images that are augmented with the probability `p`.
+    """The published augmentation pipeline: applies each transform to each image with probability `p`.
 
-    All frames of a clip `[B, C, T, H, W]` are augmented alike.
+    Maps images `[B, C, H, W]` in [-1, 1], or clips `[B, C, T, H, W]`, to the same shape. All frames of a clip are
+    augmented in the same way.
 
-    It computes in at least float32, under autocast too: in 8 bits a place would be off by pixels. Where a geometric
-    transform is among the others, images pass the two low-passes whether or not it happens to them, as published.
+    It computes in at least float32, also under autocast: positions in half precision would be off by pixels. If
+    geometric transforms are used, all images pass two low-pass filters, also those that are not transformed, as in the
+    published code.
 
     Attributes:
-        p: the strength, a scalar in [0, 1].
+        p: strength, a scalar in [0, 1].
 
     Args:
-        transforms: names of `GROUPS` or of transforms; they happen in the published order.
-        quantile: every random number is this quantile of its distribution and every transform happens: for checks.
+        transforms: names of `GROUPS` or of transforms; they are applied in the published order.
+        quantile: for tests: replaces every random number by this quantile of its distribution and applies every
+            transform.
 
     Raises:
-        RecipeError: there is no such transform, or, when it is called, the images have neither 1 channel nor 3.
+        RecipeError: a transform is unknown, or, when called, the images do not have 1 or 3 channels.
     """
 
     def __init__(self, transforms: Iterable[str] = ("blit", "geom", "color"), *, quantile: float | None = None):
@@ -101,7 +104,7 @@ class AugmentPipe(nn.Module):
             return self.augmented(images.to(exact)).to(images.dtype)
 
     def augmented(self, images: Tensor) -> Tensor:
-        """The transforms in their order, on images of float32 or float64."""
+        """Applies the transforms to images in float32 or float64."""
         shape = images.shape
         if shape[1] not in (1, 3):
             raise RecipeError(f"adaptive augmentation needs images of 1 or 3 channels, but these have {shape[1]}")
@@ -119,22 +122,22 @@ class AugmentPipe(nn.Module):
             images = self.noisy(images)
         return self.cut(images) if "cutout" in self.active else images
 
-    # What is drawn.
+    # Random numbers.
 
     def _uniform(self, images: Tensor) -> Tensor:
-        """`[B]` in [0, 1)."""
+        """Draws numbers `[B]`, uniform in [0, 1)."""
         if self.quantile is not None:
             return images.new_full((len(images),), self.quantile)
         return draws.uniform(len(images), like=images)
 
     def _normal(self, images: Tensor) -> Tensor:
-        """`[B]`, standard normal (the published check takes the quantile without its factor √2)."""
+        """Draws numbers `[B]`, standard normal (the published quantile lacks a factor of √2)."""
         if self.quantile is not None:
             return torch.erfinv(2 * self._uniform(images) - 1)
         return draws.normal(len(images), like=images)
 
-    def _often(self, images: Tensor, drawn: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
-        """What was drawn with probability p, else the neutral value."""
+    def _sometimes(self, images: Tensor, drawn: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
+        """Returns the drawn values with probability `p` (default: the strength), and the neutral value otherwise."""
         if self.quantile is not None:
             return drawn
         happens = draws.uniform(len(images), like=images) < (self.p if p is None else p)
@@ -143,43 +146,43 @@ class AugmentPipe(nn.Module):
     # Geometry.
 
     def geometry(self, images: Tensor) -> Tensor:
-        """The inverse of each sample's transform, `[B, 3, 3]`, in pixels from the centre."""
+        """Draws geometric transforms and returns their inverses, `[B, 3, 3]`, in pixels from the centre."""
         height, width = images.shape[2:]
         inverse = torch.eye(3, device=images.device, dtype=images.dtype).repeat(len(images), 1, 1)
         if "xflip" in self.active:
-            flips = self._often(images, (2 * self._uniform(images)).floor(), 0)
+            flips = self._sometimes(images, (2 * self._uniform(images)).floor(), 0)
             inverse = inverse @ scaling(1 - 2 * flips, torch.ones_like(flips))
         if "rotate90" in self.active:
-            quarters = self._often(images, (4 * self._uniform(images)).floor(), 0)
+            quarters = self._sometimes(images, (4 * self._uniform(images)).floor(), 0)
             inverse = inverse @ rotation(math.pi / 2 * quarters)
         if "xint" in self.active:
-            x, y = self._both(images, [(2 * self._uniform(images) - 1) * SHIFT for _ in range(2)])
+            x, y = self._sometimes_both(images, [(2 * self._uniform(images) - 1) * SHIFT for _ in range(2)])
             inverse = inverse @ shift(-(x * width).round(), -(y * height).round())
         if "scale" in self.active:
-            scale = self._often(images, torch.exp2(self._normal(images) * SCALE), 1)
+            scale = self._sometimes(images, torch.exp2(self._normal(images) * SCALE), 1)
             inverse = inverse @ scaling(1 / scale, 1 / scale)
-        turn = 1 - (1 - self.p.clamp(0, 1)).sqrt()  # once before and once after: together as often as p
+        turn = 1 - (1 - self.p.clamp(0, 1)).sqrt()  # two rotations: at least one has probability p
         if "rotate" in self.active:
-            angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0, turn)
+            angle = self._sometimes(images, (2 * self._uniform(images) - 1) * math.pi, 0, turn)
             inverse = inverse @ rotation(angle)
         if "aniso" in self.active:
-            scale = self._often(images, torch.exp2(self._normal(images) * SCALE), 1)
+            scale = self._sometimes(images, torch.exp2(self._normal(images) * SCALE), 1)
             inverse = inverse @ scaling(1 / scale, scale)
         if "rotate" in self.active and self.quantile is None:
-            angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0, turn)
+            angle = self._sometimes(images, (2 * self._uniform(images) - 1) * math.pi, 0, turn)
             inverse = inverse @ rotation(angle)
         if "xfrac" in self.active:
-            x, y = self._both(images, [self._normal(images) * FRACTION for _ in range(2)])
+            x, y = self._sometimes_both(images, [self._normal(images) * FRACTION for _ in range(2)])
             inverse = inverse @ shift(-x * width, -y * height)
         return inverse
 
-    def _both(self, images: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Two values that happen together or not."""
-        happens = self._often(images, torch.ones_like(drawn[0]), 0)
+    def _sometimes_both(self, images: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns two values that are both drawn or both neutral."""
+        happens = self._sometimes(images, torch.ones_like(drawn[0]), 0)
         return drawn[0] * happens, drawn[1] * happens
 
     def resampled(self, images: Tensor, inverse: Tensor) -> Tensor:
-        """Images at the places that the inverse transform gives, at twice the resolution between two low-passes."""
+        """Resamples images by inverse transforms, at twice the resolution and between two low-pass filters."""
         count, channels, height, width = images.shape
         border = len(self.lowpass) // 4
         left, top, right, bottom = margins(inverse, height, width, 2 * border)
@@ -193,49 +196,49 @@ class AugmentPipe(nn.Module):
         ours = scaling(*_scalars(images, 2 / doubled.shape[3], 2 / doubled.shape[2]))
         theirs = scaling(*_scalars(images, columns / 2, rows / 2))
         grid = affine_grid((ours @ inverse @ theirs)[:, :2], [count, channels, rows, columns], align_corners=False)
-        seen = grid_sample(doubled, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return halving(lowpass, height) @ seen @ halving(lowpass, width).T
+        resampled = grid_sample(doubled, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return halving(lowpass, height) @ resampled @ halving(lowpass, width).T
 
     # Colour, bands, noise, cutout.
 
     def colours(self, images: Tensor) -> Tensor:
-        """Each sample's transform of its colours, `[B, 4, 4]`, homogeneous."""
+        """Draws colour transforms, `[B, 4, 4]`, in homogeneous coordinates."""
         unit = torch.eye(4, device=images.device, dtype=images.dtype)
         matrix = unit.repeat(len(images), 1, 1)
         gray = self.gray.to(images.dtype)
         if "brightness" in self.active:
-            by = self._often(images, self._normal(images) * BRIGHTNESS, 0)
+            by = self._sometimes(images, self._normal(images) * BRIGHTNESS, 0)
             move = unit.repeat(len(images), 1, 1)
             move[:, :3, 3] = by[:, None]
             matrix = move @ matrix
         if "contrast" in self.active:
-            factor = self._often(images, torch.exp2(self._normal(images) * CONTRAST), 1)
+            factor = self._sometimes(images, torch.exp2(self._normal(images) * CONTRAST), 1)
             diagonal = torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)
             matrix = torch.diag_embed(diagonal) @ matrix
         if "lumaflip" in self.active:
-            flips = self._often(images, (2 * self._uniform(images)).floor(), 0)
+            flips = self._sometimes(images, (2 * self._uniform(images)).floor(), 0)
             matrix = (unit - 2 * gray * flips[:, None, None]) @ matrix
         if "hue" in self.active and images.shape[1] == 3:
-            angle = self._often(images, (2 * self._uniform(images) - 1) * math.pi, 0)
+            angle = self._sometimes(images, (2 * self._uniform(images) - 1) * math.pi, 0)
             matrix = about_gray(angle) @ matrix
         if "saturation" in self.active and images.shape[1] == 3:
-            factor = self._often(images, torch.exp2(self._normal(images) * SATURATION), 1)
+            factor = self._sometimes(images, torch.exp2(self._normal(images) * SATURATION), 1)
             matrix = (gray + (unit - gray) * factor[:, None, None]) @ matrix
         return matrix
 
     def filtered(self, images: Tensor) -> Tensor:
-        """Bands amplified or damped, so that the expected power stays."""
+        """Amplifies or damps frequency bands, keeping the expected power."""
         power = self.power.to(images.dtype)
         gains = images.new_ones(len(images), len(power))
         for band in range(len(power)):
             one = torch.ones_like(gains)
-            one[:, band] = self._often(images, torch.exp2(self._normal(images) * BAND), 1)
+            one[:, band] = self._sometimes(images, torch.exp2(self._normal(images) * BAND), 1)
             gains = gains * one / (power * one.square()).sum(dim=1, keepdim=True).sqrt()
         kernel = gains @ self.bands.to(images.dtype)  # [B, taps]
         count, channels, height, width = images.shape
         kernel = kernel.repeat_interleave(channels, 0)
         side = kernel.shape[1] // 2
-        # Reflected as often as it takes: the filter is longer than small images are.
+        # Reflected repeatedly if needed, because the filter can be longer than an image.
         sides = (torch.arange(-side, size + side, device=images.device) for size in (height, width))
         rows, columns = (reflected(place, size) for place, size in zip(sides, (height, width), strict=True))
         images = images[:, :, rows][:, :, :, columns].reshape(1, count * channels, height + 2 * side, width + 2 * side)
@@ -244,15 +247,15 @@ class AugmentPipe(nn.Module):
         return images.reshape(count, channels, height, width)
 
     def noisy(self, images: Tensor) -> Tensor:
-        """Normal noise of a deviation that is drawn for each sample; the same in all frames of a clip."""
-        deviation = self._often(images, self._normal(images).abs() * NOISE, 0)
+        """Adds normal noise with a random deviation for each sample; the same noise in all frames of a clip."""
+        deviation = self._sometimes(images, self._normal(images).abs() * NOISE, 0)
         still = [1] * (images.ndim - 4)
         noise = draws.normal(len(images), images.shape[1], *still, *images.shape[-2:], like=images)
         return images + deviation.view(-1, *[1] * (images.ndim - 1)) * noise
 
     def cut(self, images: Tensor) -> Tensor:
-        """A rectangle of half the size, anywhere, becomes 0."""
-        size = self._often(images, torch.full_like(self._uniform(images), CUT), 0)[:, None]
+        """Sets a rectangle of half the size at a random position to 0."""
+        size = self._sometimes(images, torch.full_like(self._uniform(images), CUT), 0)[:, None]
         x, y = self._uniform(images)[:, None], self._uniform(images)[:, None]
         height, width = images.shape[-2:]
         rows = (torch.arange(height, device=images.device) + 0.5) / height
@@ -266,29 +269,29 @@ def _scalars(like: Tensor, *values: float) -> tuple[Tensor, ...]:
 
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
-    """`[B, n, n]` of entries `[B]` or numbers."""
+    """Returns matrices `[B, n, n]` from rows of entries, each `[B]` or a number."""
     entries = [[e if isinstance(e, Tensor) else torch.full_like(like, e) for e in row] for row in rows]
     return torch.stack([torch.stack(row, dim=-1) for row in entries], dim=-2)
 
 
 def shift(x: Tensor, y: Tensor) -> Tensor:
-    """A translation by `[B]` pixels, `[B, 3, 3]`."""
+    """Returns translations by `[B]` pixels, `[B, 3, 3]`."""
     return _matrix([[1, 0, x], [0, 1, y], [0, 0, 1]], x)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
-    """A scaling by `[B]`, `[B, 3, 3]`."""
+    """Returns scalings by factors `[B]`, `[B, 3, 3]`."""
     return _matrix([[x, 0, 0], [0, y, 0], [0, 0, 1]], x)
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """A rotation by `[B]` radians, `[B, 3, 3]`."""
+    """Returns rotations by `[B]` radians, `[B, 3, 3]`."""
     cosine, sine = angle.cos(), angle.sin()
     return _matrix([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], angle)
 
 
 def about_gray(angle: Tensor) -> Tensor:
-    """A rotation of colours about the gray axis by `[B]` radians, `[B, 4, 4]` (Rodrigues' formula)."""
+    """Returns rotations of colours about the gray axis by `[B]` radians, `[B, 4, 4]` (Rodrigues' formula)."""
     cosine, sine = angle.cos(), angle.sin() / math.sqrt(3)
     part = (1 - cosine) / 3
     same, left, right = part + cosine, part - sine, part + sine
@@ -296,26 +299,29 @@ def about_gray(angle: Tensor) -> Tensor:
 
 
 def margins(inverse: Tensor, height: int, width: int, border: int) -> tuple[int, int, int, int]:
-    """Pixels that are seen beyond the left, top, right and bottom edge, reflected: at most the size less one.
+    """Returns the number of reflected pixels needed beyond the left, top, right and bottom edge, at most size - 1.
 
-    On an accelerator, to know how many would be to wait for it: there it is always the most.
+    On accelerators, it is always the maximum, since computing the number would wait for the device.
     """
     if inverse.device.type != "cpu":
         return width - 1, height - 1, width - 1, height - 1
     x, y = (width - 1) / 2, (height - 1) / 2
     corners = inverse.new_tensor([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
-    seen = (inverse @ corners.T)[:, :2].transpose(0, 1).flatten(1)  # [2, B · corners]
-    beyond = torch.cat([-seen, seen]).amax(dim=1) + inverse.new_tensor([border - x, border - y] * 2)
+    visible = (inverse @ corners.T)[:, :2].transpose(0, 1).flatten(1)  # [2, B · corners]
+    beyond = torch.cat([-visible, visible]).amax(dim=1) + inverse.new_tensor([border - x, border - y] * 2)
     most = inverse.new_tensor([width - 1, height - 1] * 2)
     left, top, right, bottom = beyond.clamp(min=0).minimum(most).ceil().int().tolist()
     return left, top, right, bottom
 
 
 def enlarging(lowpass: Tensor, size: int, before: int, after: int) -> Tensor:
-    """What lengthens an axis by reflection and interpolates it to twice that: `[2 (before + size + after), size]`.
+    """Returns a matrix that pads an axis by reflection and doubles its resolution.
 
-    A product with it takes less than a quarter of the time of depthwise convolutions on a CPU, and no tensor is made
-    that is larger than the result.
+    Multiplying by it takes less than a quarter of the time of depthwise convolutions on a CPU, and needs no tensor that
+    is larger than the result.
+
+    Returns:
+        `[2 (before + size + after), size]`.
     """
     places = torch.arange(-before, size + after, device=lowpass.device)
     reflection = torch.eye(size, device=lowpass.device, dtype=lowpass.dtype)[reflected(places, size)]
@@ -323,12 +329,23 @@ def enlarging(lowpass: Tensor, size: int, before: int, after: int) -> Tensor:
 
 
 def halving(lowpass: Tensor, size: int) -> Tensor:
-    """What takes every second place of an axis, low-passed and without its border: `[size, 2 size + len(lowpass)]`."""
+    """Returns a matrix that low-passes an axis, drops its border and halves its resolution.
+
+    Returns:
+        `[size, 2 size + len(lowpass)]`.
+    """
     return toeplitz(lowpass, size, 2 * size + len(lowpass), -1)
 
 
 def toeplitz(taps: Tensor, rows: int, columns: int, before: int) -> Tensor:
-    """`[rows, columns]` whose every row is the taps, two places further on; row 0 begins `before` places before it."""
+    """Returns a matrix whose rows are the taps, each row shifted by two columns.
+
+    Args:
+        taps: values of a filter.
+        rows: number of rows.
+        columns: number of columns.
+        before: number of taps to the left of column 0 in the first row.
+    """
     row = torch.arange(rows, device=taps.device)[:, None]
     tap = torch.arange(columns, device=taps.device) - 2 * row + before
     outside = (tap < 0) | (tap >= len(taps))
@@ -336,7 +353,7 @@ def toeplitz(taps: Tensor, rows: int, columns: int, before: int) -> Tensor:
 
 
 def recoloured(images: Tensor, matrix: Tensor) -> Tensor:
-    """Images of 3 channels, or 1, with their colours transformed by `[B, 4, 4]`; gray takes the mean of the rows."""
+    """Transforms the colours of images by `[B, 4, 4]`; with one channel, by the mean of the matrix's rows."""
     if images.shape[1] == 3:
         return (matrix[:, :3, :3] @ images.flatten(2) + matrix[:, :3, 3:]).view_as(images)
     rows = matrix[:, :3].mean(dim=1)
@@ -345,7 +362,7 @@ def recoloured(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def filter_bank() -> np.ndarray:
-    """Four octave bands of wavelets as filters `[4, 43]` whose sum passes everything (appendix B.3)."""
+    """Returns filters `[4, 43]` of four octave bands, which sum to the identity (appendix B.3)."""
     low: np.ndarray = np.array(SYM2)
     high: np.ndarray = low * (-1.0) ** np.arange(len(low))
     low, high = (np.convolve(taps, taps[::-1]) / 2 for taps in (low, high))
@@ -360,12 +377,12 @@ def filter_bank() -> np.ndarray:
 
 
 class AdaptiveStrength(nn.Module):
-    """Moves the strength p so that r_t, the mean sign of D on real images, comes to its target (section 3.1).
+    """Adapts the strength p so that r_t, the mean sign of D on real images, approaches its target (section 3.1).
 
     Args:
-        target: of r_t; above it the discriminator overfits and p grows.
-        speed: real images that it takes to move p by 1.
-        interval: turns between moves, over which r_t is averaged.
+        target: target of r_t; above it, the discriminator overfits and p is increased.
+        speed: number of real images over which p changes by 1.
+        interval: number of turns between changes, over which r_t is averaged.
     """
 
     def __init__(self, *, target: float = 0.6, speed: int = 500_000, interval: int = 4):
@@ -378,12 +395,12 @@ class AdaptiveStrength(nn.Module):
 
     @torch.no_grad()
     def update(self, p: Tensor, sign: Tensor, images: int) -> None:
-        """After a turn of the discriminator: takes note of r_t and moves `p` when it is time, in place.
+        """Updates `p` in place, at every `interval`-th turn of the discriminator.
 
         Args:
-            p: the strength, which stays at 0 or more.
-            sign: the mean sign of D on the turn's real images.
-            images: how many they were, in all processes together.
+            p: strength, at least 0.
+            sign: mean sign of D on the turn's real images.
+            images: number of real images, over all processes.
         """
         self.signs.add_(sign)
         self.turns.add_(1)

@@ -1,6 +1,6 @@
 """Differentiable augmentation of images (Zhao et al. 2020, arXiv:2006.10738).
 
-Gradients flow through it to the generator. The draws are arguments of each transform, so that it is a plain function.
+The generator's gradients pass through it. Random numbers are arguments of the transforms, which are pure functions.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from gan_core import draws
 from gan_core.errors import unknown
 
 SHIFT, CUT = 1 / 8, 1 / 2
-"""Shares of the size by which an image is shifted at most, and that is cut out."""
+"""Maximum shift, and size of the cut-out rectangle, as fractions of the image size."""
 
 
 def diff_augment(images: Tensor, policy: Iterable[str] = ("color", "translation", "cutout")) -> Tensor:
-    """Augments images `[B, C, H, W]` in [-1, 1], each by draws of its own; all frames of a clip are augmented alike.
-
-    The transforms also take clips `[B, C, T, H, W]`.
+    """Augments each image of a batch at random.
 
     Args:
-        images: any number of channels.
-        policy: `color`, `translation`, `cutout`, in the order in which they are done.
+        images: images `[B, C, H, W]` in [-1, 1] with any number of channels, or clips `[B, C, T, H, W]`, all frames of
+            which are augmented in the same way.
+        policy: transforms in the order in which they are applied: `color`, `translation`, `cutout`.
 
     Raises:
-        RecipeError: there is no such transform.
+        RecipeError: a transform is unknown.
     """
     for name in policy:
         if name not in POLICIES:
@@ -37,13 +36,13 @@ def diff_augment(images: Tensor, policy: Iterable[str] = ("color", "translation"
 
 
 def color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """Brightness by up to ±½, saturation times up to 2, contrast times ½ to 1½, in this order.
+    """Changes brightness, saturation and contrast, in this order.
 
     Args:
         images: `[B, C, H, W]`.
-        brightness: `[B]` in [0, 1).
-        saturation: `[B]` in [0, 1).
-        contrast: `[B]` in [0, 1).
+        brightness: `[B]` in [0, 1); 0.5 is subtracted, and the result is added to the image.
+        saturation: `[B]` in [0, 1); doubled, it is the factor of the difference from gray.
+        contrast: `[B]` in [0, 1); with 0.5 added, it is the factor of the difference from the image's mean.
     """
     ones = [1] * (images.ndim - 1)
     brightness, saturation, contrast = (u.view(-1, *ones) for u in (brightness, saturation, contrast))
@@ -55,7 +54,13 @@ def color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tens
 
 
 def translation(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixel (i, j) takes that at (i + rows, j + columns), and 0 outside; whole pixels `[B]`."""
+    """Shifts images: pixel (i, j) becomes pixel (i + rows, j + columns), or 0 outside of the image.
+
+    Args:
+        images: `[B, C, H, W]`.
+        rows: whole numbers `[B]`.
+        columns: whole numbers `[B]`.
+    """
     count, *_, height, width = images.shape
     y = torch.arange(height, device=images.device) + rows[:, None]  # [B, H]
     x = torch.arange(width, device=images.device) + columns[:, None]  # [B, W]
@@ -68,9 +73,9 @@ def translation(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, rows: Tensor, columns: Tensor, *, height: int, width: int) -> Tensor:
-    """A rectangle of `height` × `width` pixels around (rows, columns) `[B]` becomes 0.
+    """Sets a rectangle of `height` × `width` pixels around (rows, columns) `[B]` to 0.
 
-    As in the published code indices are clamped, so that a rectangle which lies outside still takes the border's row.
+    As in the published code, indices are clamped to the image, so that a rectangle outside of it covers its border.
     """
     covered_rows, covered_columns = (
         _covered(centre, length, size)
@@ -81,7 +86,7 @@ def cutout(images: Tensor, rows: Tensor, columns: Tensor, *, height: int, width:
 
 
 def _covered(centre: Tensor, length: int, size: int) -> Tensor:
-    """The places `[B, size]` of an axis that a stretch around the centres takes, clamped at the ends."""
+    """Returns a mask `[B, size]` of the positions within `length` around the centres, clamped at the ends."""
     first = (centre - length // 2).clamp(0, size - 1)[:, None]
     last = (centre - length // 2 + length - 1).clamp(0, size - 1)[:, None]
     place = torch.arange(size, device=centre.device)
@@ -89,7 +94,7 @@ def _covered(centre: Tensor, length: int, size: int) -> Tensor:
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
-    """Indices beyond the ends of an axis, folded back at its first and last element."""
+    """Reflects indices beyond the ends of an axis at its first and last element, without repeating them."""
     period = max(1, 2 * (size - 1))
     index = index.remainder(period)
     return torch.where(index < size, index, period - index)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -230,24 +229,11 @@ def penalties(
     return terms
 
 
-@contextmanager
-def without_compiling(network: nn.Module) -> Iterator[None]:
-    """Disables compilation of the network and its parts, since compiled modules have no second derivative."""
-    compiled = {part: part._compiled_call_impl for part in network.modules() if part._compiled_call_impl is not None}
-    for part in compiled:
-        part._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for part, call in compiled.items():
-            part._compiled_call_impl = call
+def uncompiled(network: Callable[..., T]) -> Callable[..., T]:
+    """Returns a function that calls a network uncompiled, since a compiled one has no second derivative."""
 
-
-def uncompiled(network: nn.Module) -> Callable[..., Any]:
-    """Returns a function that calls the network uncompiled, so that it can be differentiated twice."""
-
-    def call(*inputs: Any, **settings: Any) -> Any:
-        with without_compiling(network):
+    def call(*inputs: Any, **settings: Any) -> T:
+        with torch.compiler.set_stance("force_eager"):
             return network(*inputs, **settings)
 
     return call

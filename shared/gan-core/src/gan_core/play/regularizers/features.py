@@ -10,23 +10,24 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import MinibatchDeviation
+from gan_core.nn.blocks import CONVOLUTIONS, MinibatchDeviation
 from gan_core.nn.precision import full_precision, in_full_precision
+from gan_core.nn.spectral import is_spectral
 from gan_core.play.judgement import feature_distance
 from gan_core.play.objectives import Terms, feature_matching, pull_away
 from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn, uncompiled
-from gan_core.play.regularizers.weights import is_spectral
 from gan_core.recipe import Size
 
-JUDGES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAST_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS.values())
+"""Classes of last layers that can be given more inputs."""
 
 
-def has_judging_layer(discriminator: nn.Module) -> bool:
-    """Returns whether a discriminator has the part that `judging_layer` returns."""
+def has_last_layer(discriminator: nn.Module) -> bool:
+    """Returns whether a discriminator has the part that `last_layer` returns."""
     return isinstance(getattr(discriminator, getattr(discriminator, "features_at", "judge"), None), nn.Module)
 
 
-def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
+def last_layer(name: str, discriminator: nn.Module) -> nn.Module:
     """Returns the part whose input is the features: the child named by `features_at` (default: `judge`).
 
     Raises:
@@ -40,15 +41,15 @@ def judging_layer(name: str, discriminator: nn.Module) -> nn.Module:
 
 
 def features_of(discriminator: nn.Module, samples: Tensor, **condition: Any) -> Tensor:
-    """Computes the discriminator's features `[B, n]`, the flattened input of `judging_layer`, in full precision."""
-    seen: list[Tensor] = []
-    part = judging_layer("features", discriminator)
-    handle = part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    """Computes the discriminator's features `[B, n]`, the flattened input of `last_layer`, in full precision."""
+    captured: list[Tensor] = []
+    part = last_layer("features", discriminator)
+    handle = part.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
     try:
         uncompiled(discriminator)(samples, **condition)
     finally:
         handle.remove()
-    return full_precision(seen[0].flatten(1))
+    return full_precision(captured[0].flatten(1))
 
 
 class FeatureMatching(Lazy):
@@ -64,16 +65,16 @@ class FeatureMatching(Lazy):
     weight: float = Field(default=1.0, gt=0)
 
     def prepare(self, adversary: Regularized) -> None:
-        if has_judging_layer(adversary.network):
+        if has_last_layer(adversary.network):
             return
         judged = adversary.probe(lambda samples, condition: adversary.judge(samples, **condition))
         if judged is not None and not judged.features:
-            judging_layer(self.name, adversary.network)
+            last_layer(self.name, adversary.network)
 
     def generator_terms(self, turn: Turn) -> Terms:
         adversary = turn.adversary
 
-        def matched() -> Tensor:
+        def term() -> Tensor:
             if turn.fake_judgement.features:
                 return feature_distance(turn.real_judgement, turn.fake_judgement)
             with torch.no_grad():
@@ -81,7 +82,7 @@ class FeatureMatching(Lazy):
             fake = features_of(adversary.network, adversary.augmented(turn.fake), **turn.condition)
             return feature_matching(real, fake)
 
-        return self.due(adversary.moment.step, matched)
+        return self.due(adversary.moment.step, term)
 
 
 class PullAway(Lazy):
@@ -91,25 +92,25 @@ class PullAway(Lazy):
     weight: float = Field(default=0.1, gt=0)
 
     def prepare(self, adversary: Regularized) -> None:
-        judging_layer(self.name, adversary.network)
+        last_layer(self.name, adversary.network)
 
     def generator_terms(self, turn: Turn) -> Terms:
         adversary = turn.adversary
 
-        def alike() -> Tensor:
+        def term() -> Tensor:
             features = features_of(adversary.network, adversary.augmented(turn.fake), **turn.condition)
             with in_full_precision(features):
                 return pull_away(features)
 
-        return self.due(adversary.moment.step, alike)
+        return self.due(adversary.moment.step, term)
 
 
-class MeetsBatch(nn.Module):
-    """A last layer with statistics of the batch as additional input; maps features `[B, n]` or `[B, C, …]` to logits.
+class WithStatistics(nn.Module):
+    """A last layer that also takes statistics of the batch; maps features `[B, n]` or `[B, C, …]` to logits.
 
     Args:
         statistics: layer that appends features along axis 1.
-        judge: the original layer, widened by inputs for the appended features.
+        judge: the original layer, with additional inputs for the appended features.
     """
 
     def __init__(self, statistics: nn.Module, judge: nn.Module):
@@ -120,12 +121,12 @@ class MeetsBatch(nn.Module):
         return self.judge(self.statistics(features))
 
 
-def widened(judge: nn.Module, more: int) -> nn.Module:
-    """Adds `more` inputs with zero weights to a layer, in place, so that its output does not change initially."""
-    if isinstance(judge, MeetsBatch):
-        return MeetsBatch(judge.statistics, widened(judge.judge, more))
+def add_inputs(judge: nn.Module, count: int) -> nn.Module:
+    """Adds inputs with zero weights to a last layer, in place, so that its output does not change initially."""
+    if isinstance(judge, WithStatistics):
+        return WithStatistics(judge.statistics, add_inputs(judge.judge, count))
     old: Tensor = judge.weight  # type: ignore[assignment]
-    weight = torch.cat([old.detach(), torch.zeros_like(old[:, :1]).repeat_interleave(more, 1)], dim=1)
+    weight = torch.cat([old.detach(), torch.zeros_like(old[:, :1]).repeat_interleave(count, 1)], dim=1)
     judge.weight = nn.Parameter(weight)
     setattr(judge, "in_features" if isinstance(judge, nn.Linear) else "in_channels", weight.shape[1])
     return judge
@@ -142,7 +143,7 @@ class MinibatchStddev(Regularizer):
     group: int = Field(default=4, ge=2)
 
     def prepare(self, adversary: Regularized) -> None:
-        attach(self.name, adversary, MinibatchDeviation(self.group), more=1)
+        insert_statistics(self.name, adversary, MinibatchDeviation(self.group), count=1)
 
 
 class MinibatchDiscrimination(Regularizer):
@@ -158,53 +159,61 @@ class MinibatchDiscrimination(Regularizer):
     dimensions: Size = 5
 
     def prepare(self, adversary: Regularized) -> None:
-        attach(self.name, adversary, Nearness(self.kernels, self.dimensions), more=self.kernels)
+        insert_statistics(self.name, adversary, Similarity(self.kernels, self.dimensions), count=self.kernels)
 
 
-def attach(name: str, adversary: Regularized, statistics: nn.Module, *, more: int) -> None:
+def insert_statistics(name: str, adversary: Regularized, statistics: nn.Module, *, count: int) -> None:
     """Inserts a layer that appends statistics of the batch before the discriminator's last layer.
 
     Args:
         name: the regularizer's name.
         adversary: adversary whose network is changed.
         statistics: layer that appends features along axis 1.
-        more: number of appended features.
+        count: number of appended features.
 
     Raises:
-        RecipeError: the last layer cannot be widened.
+        RecipeError: the last layer cannot be given more inputs.
     """
     discriminator = adversary.network
-    judge = judging_layer(name, discriminator)
-    if not isinstance(judge, (*JUDGES, MeetsBatch)):
+    judge = last_layer(name, discriminator)
+    if not isinstance(judge, (*LAST_LAYERS, WithStatistics)):
         kind = type(judge).__name__
         raise RecipeError(
-            f"`regularizers.{name}` widens a last layer, linear or a convolution, not {kind}; leave it out"
+            f"`regularizers.{name}` adds inputs to a last layer that is linear or a convolution, not {kind}; "
+            "leave it out"
         )
     if is_spectral(discriminator) or is_parametrized(judge):
         how = "spectrally normalised" if is_spectral(discriminator) else "parametrized"
-        raise RecipeError(f"`regularizers.{name}` widens the last layer, which is {how} here; leave it out")
-    if isinstance(statistics, Nearness):
-        statistics.size_for(name, adversary)
-    discriminator.judge = MeetsBatch(statistics, widened(judge, more))
+        raise RecipeError(f"`regularizers.{name}` adds inputs to the last layer, which is {how} here; leave it out")
+    if isinstance(statistics, Similarity):
+        statistics.build_for(name, adversary)
+    discriminator.judge = WithStatistics(statistics, add_inputs(judge, count))
 
 
-class Nearness(nn.Module):
-    """Appends `kernels` channels to features `[B, C, …]`: Σ over other samples of exp(-‖Mᵢ - Mⱼ‖₁)."""
+class Similarity(nn.Module):
+    """Appends `kernels` channels to features `[B, C, …]`: Σⱼ exp(-‖Mᵢ - Mⱼ‖₁) over the other samples j of the batch.
+
+    M is the projection of the features by T; see `MinibatchDiscrimination`.
+
+    Args:
+        kernels: B, number of appended channels.
+        dimensions: C, number of dimensions of each kernel.
+    """
 
     def __init__(self, kernels: int, dimensions: int):
         super().__init__()
         self.kernels, self.dimensions = kernels, dimensions
         self.project: nn.Linear
 
-    def size_for(self, name: str, adversary: Regularized) -> None:
-        """Creates the projection T for the discriminator's number of features.
+    def build_for(self, name: str, adversary: Regularized) -> None:
+        """Creates the projection T for the number of features of a discriminator.
 
         Raises:
             RecipeError: the adversary has no `example` to find that number.
         """
         features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
         if features is None:
-            reason = "needs an example to size its layer, but this adversary has none"
+            reason = "needs an example to determine the size of its layer, but this adversary has none"
             raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
         self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
         self.project.to(features.device, features.dtype)
@@ -213,6 +222,6 @@ class Nearness(nn.Module):
         projected = self.project(features.flatten(1)).unflatten(1, (self.kernels, self.dimensions))
         by_dimension = projected.permute(2, 0, 1).contiguous()  # [dimensions, B, kernels]: one at a time is faster
         distance = sum(((x[:, None] - x).abs() for x in by_dimension), features.new_zeros(()))  # [B, B, kernels]
-        near = torch.exp(-distance).sum(dim=1) - 1  # a sample is near itself
-        near = near.view(*near.shape, *[1] * (features.ndim - 2))
-        return torch.cat([features, near.expand(-1, -1, *features.shape[2:])], dim=1)
+        similarity = torch.exp(-distance).sum(dim=1) - 1  # without the sample itself
+        similarity = similarity.view(*similarity.shape, *[1] * (features.ndim - 2))
+        return torch.cat([features, similarity.expand(-1, -1, *features.shape[2:])], dim=1)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gan_core import draws
 from gan_core.errors import RecipeError
-from gan_core.nn.precision import full_precision
+from gan_core.nn.precision import full_precision, in_full_precision
 from gan_core.play.objectives import Terms
-from gan_core.play.regularizers.base import Generation, Lazy, Network, Penalty, Regularized, Turn, without_compiling
+from gan_core.play.regularizers.base import Generation, Lazy, Network, Penalty, Regularized, Turn, uncompiled
 
 
 def gradient_norm(network: Network, x: Tensor) -> Tensor:
@@ -159,9 +159,10 @@ class PathLength(Lazy):
         adversary, rows = turn.adversary, max(1, len(turn.fake) // self.shrink)
         generation = self._generation(adversary)
         condition = {key: value[:rows] for key, value in turn.condition.items()}
-        with torch.autocast(turn.fake.device.type, enabled=False), without_compiling(generation.network):
-            latent = full_precision(generation.latent(rows, **condition))
-            lengths = path_lengths(lambda latent: full_precision(generation.render(latent, **condition)), latent)
+        latents, render = uncompiled(generation.latent), uncompiled(generation.render)
+        with in_full_precision(turn.fake):
+            latent = full_precision(latents(rows, **condition))
+            lengths = path_lengths(lambda latent: full_precision(render(latent, **condition)), latent)
         length = self.kept(adversary, MeanLength).length.lerp(lengths.detach().mean(), self.decay)
         adversary.note("path_length_mean", length)
         return (lengths - length).square().mean()

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from gan_core.errors import RecipeError
 from gan_core.play.judgement import discriminator_adversarial, generator_adversarial, total
 from gan_core.play.objectives import Terms
-from gan_core.play.regularizers.base import Regularized, Regularizer, Turn, without_compiling
+from gan_core.play.regularizers.base import Regularized, Regularizer, Turn, uncompiled
 from gan_core.play.replay import ReplayPool
 from gan_core.recipe import Size
 
@@ -101,9 +101,9 @@ class Unrolled(Regularizer):
         weights = {name: p.detach().requires_grad_() for name, p in discriminator.named_parameters()}
         buffers = {name: b.clone() for name, b in discriminator.named_buffers()}
 
+        @uncompiled
         def ahead(samples: Tensor, **condition: Any) -> Any:
-            with without_compiling(discriminator):
-                return functional_call(discriminator, (weights, buffers), (samples,), condition)
+            return functional_call(discriminator, (weights, buffers), (samples,), condition)
 
         judge = adversary.judge_with(ahead, **turn.condition)
         for _ in range(self.steps):

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import spectrally_normalised
+from gan_core.nn.blocks import CONVOLUTIONS, TRANSPOSED
 from gan_core.nn.precision import in_full_precision
+from gan_core.nn.spectral import is_spectral, spectrally_normalised, unnormalised_weight
 from gan_core.play.objectives import Terms
 from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn
 
-WEIGHTED = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+WEIGHTED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, *CONVOLUTIONS.values(), *TRANSPOSED.values())
+"""Classes of the layers that `weighted_layers` returns."""
 
 
 def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
@@ -24,13 +25,7 @@ def weighted_layers(network: nn.Module) -> Iterator[nn.Module]:
     return (module for module in network.modules() if isinstance(module, WEIGHTED))
 
 
-def is_spectral(network: nn.Module) -> bool:
-    """Returns whether any layer of the network is spectrally normalised, by either of torch's implementations."""
-    parts = (isinstance(part, _SpectralNorm) for part in network.modules())
-    return any(parts) or any(hasattr(layer, "weight_orig") for layer in weighted_layers(network))
-
-
-def judging_layers(adversary: Regularized) -> list[nn.Module]:
+def discriminator_layers(adversary: Regularized) -> list[nn.Module]:
     """Returns the linear, embedding and convolution layers that the discriminator's player trains."""
     return [layer for network in adversary.trained for layer in weighted_layers(network)]
 
@@ -57,16 +52,16 @@ class WeightClipping(Regularizer):
             raise RecipeError(
                 "`regularizers.weight_clipping` and spectral normalization bound the same weights; use one"
             )
-        if any(is_parametrized(layer) for layer in judging_layers(adversary)):
+        if any(is_parametrized(layer) for layer in discriminator_layers(adversary)):
             raise RecipeError(
                 "`regularizers.weight_clipping`: this discriminator's weights are parametrized; leave it out"
             )
 
     @torch.no_grad()
     def after_turn(self, adversary: Regularized, values: Terms) -> None:
-        parameters: list[Tensor] = [p for network in adversary.trained for p in network.parameters()]
-        torch._foreach_clamp_min_(parameters, -self.bound)
-        torch._foreach_clamp_max_(parameters, self.bound)
+        for network in adversary.trained:
+            for parameter in network.parameters():
+                parameter.clamp_(-self.bound, self.bound)
 
 
 class SpectralNorm(Regularizer):
@@ -80,9 +75,11 @@ class SpectralNorm(Regularizer):
     def prepare(self, adversary: Regularized) -> None:
         if is_spectral(adversary.network):
             raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
-        layers = judging_layers(adversary)
+        layers = discriminator_layers(adversary)
         if not layers:
-            raise RecipeError("`regularizers.spectral_norm`: this discriminator has no matrix or convolution")
+            raise RecipeError(
+                "`regularizers.spectral_norm`: this discriminator has no linear, embedding or convolution layer"
+            )
         if any(is_parametrized(layer) for layer in layers):
             raise RecipeError(
                 "`regularizers.spectral_norm`: this discriminator's weights are parametrized; leave it out"
@@ -101,7 +98,7 @@ class Orthogonal(Lazy):
     weight: float = Field(default=1e-4, gt=0)
 
     def discriminator_terms(self, turn: Turn) -> Terms:
-        return self._terms(turn, judging_layers(turn.adversary))
+        return self._terms(turn, discriminator_layers(turn.adversary))
 
     def generator_terms(self, turn: Turn) -> Terms:
         generation = turn.adversary.generation
@@ -109,10 +106,10 @@ class Orthogonal(Lazy):
 
     def _terms(self, turn: Turn, layers: list[nn.Module]) -> Terms:
         matrices = (layer for layer in layers if not isinstance(layer, nn.Embedding))
-        weights: list[Tensor] = [vars(layer)["_parameters"].get("weight_orig", layer.weight) for layer in matrices]
+        weights = [unnormalised_weight(layer) for layer in matrices]
 
-        def overlap() -> Tensor:
+        def term() -> Tensor:
             with in_full_precision(turn.fake):
                 return torch.stack([orthogonality(weight) for weight in weights]).sum()
 
-        return self.due(turn.adversary.moment.step, overlap)
+        return self.due(turn.adversary.moment.step, term)
