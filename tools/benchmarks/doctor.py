@@ -30,10 +30,11 @@ import gan_image
 from gan_core.api import open_data
 from gan_core.data import Batch, BatchStream, ImageSpec, Source, Spec, TensorDataset, TensorSource, hold_out
 from gan_core.errors import NonFiniteError
+from gan_core.measure.classification import recognise
+from gan_core.measure.image_classifier import learn_image_classes
 from gan_core.runs.record import read_run
 from gan_core.runs.run import Run
 from gan_core.runs.symptoms import SYMPTOMS, find_symptoms
-from gan_image.classifier import learn_classes, recognise
 from gan_image.sources import PointSource
 
 SEEDS = (100, 101, 102)
@@ -261,7 +262,7 @@ def reference(name: str) -> Reference:
         nearest = lambda points: torch.cdist(points, modes.to(points)).argmin(dim=1)  # noqa: E731
         return Reference(some(source.fit(Spec())), None, "points", (nearest, len(modes)))
     every = digits().tensors
-    network, _ = learn_classes(every["image"], every["label"], num_classes=10)
+    network, _ = learn_image_classes(every["image"], every["label"], num_classes=10)
     trained, unseen = hold_out(source.fit(ImageSpec(image_size=16, channels=1)), HELD_OUT)
     others = TensorDataset(few()[1]) if name == "few" else unseen
     assert others is not None

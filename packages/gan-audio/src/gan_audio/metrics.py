@@ -1,75 +1,80 @@
-"""Metrics of audio and tunes, as cards. Importing it loads nothing heavy; the measures are in `measures`."""
+"""Metrics and feature extractors of audio and tunes, as cards. Importing this module loads no torch."""
 
 from __future__ import annotations
 
 from gan_core.cards import ExtractorCard, MetricCard
-from gan_core.measure.features import FEATURE_METRICS
+from gan_core.measure.catalog import FEATURE_METRICS
 
 METRICS = (
     MetricCard(
-        "recognition",
-        "share of samples that a classifier of the real data takes for their class",
-        "gan_audio.measure.measures:Recognition",
-        ("num_classes", "sample_rate"),
+        name="recognition",
+        title="share of samples that a small classifier of the real data assigns to their class",
+        measure="gan_core.measure.measures:Recognition",
+        needs=("num_classes", "sample_rate"),
         asks=("label",),
     ),
     *FEATURE_METRICS,
     MetricCard(
-        "spectrum", "distance of the mean spectra, in dB", "gan_audio.measure.measures:Spectrum", ("sample_rate",)
+        name="spectrum",
+        title="distance of the mean spectra, in dB",
+        measure="gan_audio.measure.measures:Spectrum",
+        needs=("sample_rate",),
     ),
     MetricCard(
-        "sliced_wasserstein",
-        "Wasserstein distance of log-mel spectrograms along 128 random directions",
-        "gan_audio.measure.measures:sliced_wasserstein",
-        ("sample_rate",),
+        name="sliced_wasserstein",
+        title="Wasserstein distance of log-mel spectrograms along 128 random directions",
+        measure="gan_audio.measure.measures:sliced_wasserstein",
+        needs=("sample_rate",),
     ),
     MetricCard(
-        "distances",
-        "mel-cepstral distortion, log-spectral and multi-resolution STFT distance of re-synthesis",
-        "gan_audio.measure.measures:Distances",
-        ("sample_rate",),
+        name="distances",
+        title="mel-cepstral distortion, log-spectral and multi-resolution STFT distance of resynthesis",
+        measure="gan_audio.measure.measures:Distances",
+        needs=("sample_rate",),
         least=1,
         pairs=True,
     ),
     MetricCard(
-        "f0",
-        "error of the fundamental frequency of re-synthesis, where it is voiced",
-        "gan_audio.measure.measures:F0",
-        ("sample_rate",),
+        name="f0",
+        title="error of the fundamental frequency of resynthesis in voiced frames",
+        measure="gan_audio.measure.measures:F0",
+        needs=("sample_rate",),
         least=1,
         pairs=True,
     ),
     MetricCard(
-        "chord_fit",
-        "share of steps whose note is of the bar's chord, and of the chord's scale",
-        "gan_audio.measure.measures:ChordFit",
-        ("tunes",),
+        name="chord_fit",
+        title="share of steps whose note is in the bar's chord, and in the chord's scale",
+        measure="gan_audio.measure.measures:ChordFit",
+        needs=("tunes",),
     ),
     MetricCard(
-        "notes",
-        "how often notes begin, and how far the distributions of onsets, lengths, intervals and pitch "
-        "classes are from the data's",
-        "gan_audio.measure.measures:Notes",
-        ("tunes",),
+        name="notes",
+        title="onsets per bar, and distances of the distributions of onsets, lengths, intervals and pitch classes",
+        measure="gan_audio.measure.measures:Notes",
+        needs=("tunes",),
     ),
     MetricCard(
-        "repetition", "share of bars that are as the bar before", "gan_audio.measure.measures:Repetition", ("tunes",)
+        name="repetition",
+        title="share of bars that equal the previous bar",
+        measure="gan_audio.measure.measures:Repetition",
+        needs=("tunes",),
     ),
 )
 
 EXTRACTORS = (
     ExtractorCard(
-        "classifier",
-        "a small classifier of log-mel spectrograms, learnt in seconds on the data's labels",
-        "embedded",
-        "gan_audio.measure.extractors:classifier",
-        ("num_classes", "sample_rate"),
+        name="classifier",
+        title="small classifier of log-mel spectrograms, trained on the data's labels in seconds",
+        origin="embedded",
+        make="gan_audio.measure.extractors:classifier",
+        needs=("num_classes", "sample_rate"),
     ),
     ExtractorCard(
-        "spectrogram",
-        "means and deviations over time of 64 log-mel bands",
-        "embedded",
-        "gan_audio.measure.extractors:spectrogram",
-        ("sample_rate",),
+        name="spectrogram",
+        title="means and standard deviations over time of 64 log-mel bands",
+        origin="embedded",
+        make="gan_audio.measure.extractors:spectrogram",
+        needs=("sample_rate",),
     ),
 )

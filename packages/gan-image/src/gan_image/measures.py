@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
-from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from gan_core.data import ImageSpec, Source, some
-from gan_core.measure.classification import split
-from gan_core.measure.measures import Part, Recognised, Subject
-from gan_image.classifier import learn_classes, recognise
+from gan_core.measure.classification import recognise
+from gan_core.measure.image_classifier import learn_image_classes
+from gan_core.measure.measures import Part, Subject
 
-MOST_LEARNT = 4000
-"""Maximum number of images for training and testing the classifier of `Recognition`."""
 MOST_POINTS = 100_000
 """Maximum number of real points for moments."""
-
-
-class Recognition(Recognised):
-    """Accuracy of a classifier of the real data on samples.
-
-    A support-vector classifier with a radial kernel is trained on three quarters of the real images (at most 4,000) at
-    the samples' size and tested on the rest.
-    """
-
-    def __init__(self, subject: Subject):
-        batch = some(subject.dataset, MOST_LEARNT)
-        real, labels = batch[subject.key].flatten(1).numpy(), batch["label"].numpy()
-        learnt, tested = split(batch["label"])
-        self.classifier = SVC(C=10.0, gamma="scale").fit(real[learnt], labels[learnt])
-        super().__init__(subject.facts["num_classes"], float(self.classifier.score(real[tested], labels[tested])))
-
-    def update(self, part: Part) -> None:
-        taken = torch.from_numpy(self.classifier.predict(part.samples.flatten(1).numpy()))
-        self.add(taken, part.asked["label"])
 
 
 class Modes:
@@ -81,8 +58,8 @@ class StackedModes:
     """
 
     def __init__(self, subject: Subject):
-        size = next(subject.real(1))[subject.key].shape[-1]
-        self.network, self.accuracy, self.frequency = _single_digits(subject.facts["stacked"], size)
+        single, size = subject.facts["stacked"], next(subject.real(1))[subject.key].shape[-1]
+        self.network, self.accuracy, self.frequency = subject.once("digits", lambda: _single_digits(single, size))
         self.count, self.counts = 0, torch.zeros(len(self.frequency) ** 3, dtype=torch.long)
 
     def update(self, part: Part) -> None:
@@ -103,12 +80,11 @@ class StackedModes:
         }
 
 
-@lru_cache(maxsize=1)
 def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]:
-    """Returns a digit classifier for a size, its accuracy on held-out digits, and the digits' frequencies; cached."""
+    """Returns a classifier of digits of a size, its accuracy on held-out digits, and the frequencies of the digits."""
     real: Any = single.fit(ImageSpec(image_size=size, channels=1))
     every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
-    network, accuracy = learn_classes(every["image"], every["label"], num_classes=classes)
+    network, accuracy = learn_image_classes(every["image"], every["label"], num_classes=classes)
     return network, accuracy, torch.bincount(every["label"], minlength=classes).double() / len(real)
 
 

@@ -1,74 +1,49 @@
-"""Metrics of images and toy points, as cards. Importing it loads nothing heavy; the measures are in `measures`."""
+"""Metrics and feature extractors of images and toy points, as cards. Importing this module loads no torch."""
 
 from __future__ import annotations
 
-from gan_core.cards import ExtractorCard, MetricCard
-from gan_core.measure.features import FEATURE_METRICS
+from gan_core.cards import MetricCard
+from gan_core.measure.catalog import FEATURE_METRICS, IMAGE_EXTRACTORS
 
 METRICS = (
     MetricCard(
-        "recognition",
-        "share of samples that a classifier of the real data takes for their class",
-        "gan_image.measures:Recognition",
-        ("num_classes", "channels"),
+        name="recognition",
+        title="share of samples that a small classifier of the real data assigns to their class",
+        measure="gan_core.measure.measures:Recognition",
+        needs=("num_classes", "channels"),
         asks=("label",),
     ),
     MetricCard(
-        "modes",
-        "modes of a toy distribution that are found, and samples that lie on one",
-        "gan_image.measures:Modes",
-        ("modes",),
+        name="modes",
+        title="modes of a toy distribution that are found, and share of samples near a mode",
+        measure="gan_image.measures:Modes",
+        needs=("modes",),
     ),
     MetricCard(
-        "stacked_modes",
-        "modes of stacked digits that are found, and their divergence from the data's",
-        "gan_image.measures:StackedModes",
-        ("stacked",),
+        name="stacked_modes",
+        title="modes of stacked digits that are found, and divergence from the data",
+        measure="gan_image.measures:StackedModes",
+        needs=("stacked",),
     ),
-    MetricCard("moments", "mean and standard deviation beside the data's", "gan_image.measures:Moments", ("modes",)),
     MetricCard(
-        "similarity",
-        "peak signal-to-noise ratio and structural similarity of pairs",
-        "gan_core.measure.similarity:Similarity",
+        name="moments",
+        title="mean and standard deviation of samples and data",
+        measure="gan_image.measures:Moments",
+        needs=("modes",),
+    ),
+    MetricCard(
+        name="similarity",
+        title="peak signal-to-noise ratio and structural similarity of pairs",
+        measure="gan_core.measure.similarity:Similarity",
         pairs=True,
     ),
     *FEATURE_METRICS,
     MetricCard(
-        "sliced_wasserstein",
-        "Wasserstein distance of pixels along 128 random directions",
-        "gan_core.measure.measures:SlicedWasserstein",
-        ("channels",),
+        name="sliced_wasserstein",
+        title="Wasserstein distance of pixels along 128 random directions",
+        measure="gan_core.measure.measures:SlicedWasserstein",
+        needs=("channels",),
     ),
 )
 
-EXTRACTORS = (
-    ExtractorCard(
-        "classifier",
-        "a small classifier, learnt in seconds on the data's labels",
-        "embedded",
-        "gan_image.extractors:classifier",
-        ("num_classes", "channels"),
-    ),
-    ExtractorCard(
-        "random",
-        "a small network with random weights, for data without labels",
-        "embedded",
-        "gan_image.extractors:random",
-        ("channels",),
-    ),
-    ExtractorCard("inception", "FID's Inception v3", "download", "gan_image.extractors:inception", ("channels",)),
-    ExtractorCard(
-        "torchvision",
-        "a classifier of torchvision's: torchvision:NAME",
-        "download",
-        "gan_image.extractors:torchvision",
-        ("channels",),
-    ),
-    ExtractorCard(
-        "transformers",
-        "a vision model of transformers': transformers:REPOSITORY",
-        "download",
-        "gan_image.extractors:transformers",
-        ("channels",),
-    ),
-)
+EXTRACTORS = IMAGE_EXTRACTORS

@@ -1,1 +1,1 @@
-"""Metrics of sounds and tunes, and the extractors that they use."""
+"""Metrics of sounds and tunes, and the feature extractors of sounds."""

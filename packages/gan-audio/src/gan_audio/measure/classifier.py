@@ -1,4 +1,4 @@
-"""A small convolutional classifier of sounds, for measures that need to know what a sound is, and what it looks at."""
+"""A small convolutional classifier of sounds, trained on the data's labels, and its log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from torch import Tensor, nn
 
 from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.sound.spectrogram import frame_size
-from gan_core.data import BatchStream, TensorDataset
-from gan_core.measure.classification import learn, split
+from gan_core.measure.classification import AT_ONCE, learn_classes
+from gan_core.measure.features import Features
 
-BANDS, FRAMES = 64, 64
-"""Of a log-mel spectrogram: mel bands, and frames at most."""
+BANDS, MAX_FRAMES = 64, 64
+"""Number of mel bands, and maximum number of frames, of a log-mel spectrogram."""
 WIDTH = 12
-STEPS, BATCH = 400, 32
-RATE = 4e-3
-"""The highest of the cycle."""
+"""Number of channels of the first convolution."""
+STEPS, BATCH_SIZE = 400, 32
+"""Number of training steps, and number of sounds per step."""
+LEARNING_RATE = 4e-3
+"""Highest learning rate of the cycle."""
 SHIFT, GAIN = 2, 0.35
-"""A learnt sound is moved by up to so many frames, and made louder or softer by up to so many nepers (3 dB)."""
-AT_ONCE = 256
-"""Sounds that are looked at together."""
+"""Maximum shift in frames, and maximum change of level in nepers (3 dB), of sounds in training."""
 
 
 class LogMel(nn.Module):
-    """Sounds `[B, channels, samples]` to log-mel spectrograms `[B, BANDS, frames]` of their mean channel.
+    """Log-mel spectrograms `[B, BANDS, frames]` of the mean channel of sounds `[B, channels, samples]`.
 
-    Frames are about 32 ms long and overlap by three quarters, or less where there would be more than `FRAMES`.
+    Frames are about 32 ms long and overlap by three quarters, or by less if there would be more than `MAX_FRAMES`.
 
     Args:
-        samples: of a sound.
+        samples: length of the sounds in samples.
         sample_rate: in Hz.
     """
 
@@ -38,7 +38,7 @@ class LogMel(nn.Module):
         super().__init__()
         size = min(frame_size(sample_rate), 1 << (samples.bit_length() - 1))
         hop = max(1, size // 4)
-        while samples // hop > FRAMES:
+        while samples // hop > MAX_FRAMES:
             hop *= 2
         size = max(size, hop)
         self.contract = MelContract(sample_rate=sample_rate, fft_size=size, hop=hop, window=size, mels=BANDS)
@@ -49,19 +49,19 @@ class LogMel(nn.Module):
         return torch.cat([self.mel(part) for part in torch.split(mono, AT_ONCE)])
 
 
-class Classifier(nn.Module):
-    """Log-mel spectrograms `[B, BANDS, frames]` to logits `[B, num_classes]`, wherever in time the sound is.
+class SoundClassifier(nn.Module):
+    """A stack of four convolutions, the mean over time, and a linear layer.
 
     Args:
-        look: sounds to spectrograms.
-        mean: of the spectrograms that it learns.
-        deviation: of these.
-        num_classes: how many there are.
+        spectrogram: computes the spectrograms of sounds.
+        mean: mean of the spectrograms in training.
+        deviation: their standard deviation.
+        num_classes: number of classes.
     """
 
-    def __init__(self, look: LogMel, mean: float, deviation: float, num_classes: int):
+    def __init__(self, spectrogram: LogMel, mean: float, deviation: float, num_classes: int):
         super().__init__()
-        self.look, self.mean, self.deviation = look, mean, deviation
+        self.spectrogram, self.mean, self.deviation = spectrogram, mean, deviation
         widths = [1, WIDTH, 2 * WIDTH, 4 * WIDTH, 4 * WIDTH]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
@@ -70,61 +70,60 @@ class Classifier(nn.Module):
         self.judge = nn.Sequential(nn.Flatten(), nn.Dropout(0.25), nn.Linear(widths[-1] * BANDS // 16, num_classes))
 
     def forward(self, bands: Tensor) -> Tensor:
-        logits: Tensor = self.judge(self.maps(bands).mean(dim=3))
+        """Returns the logits `[B, num_classes]` of log-mel spectrograms `[B, BANDS, frames]`."""
+        logits: Tensor = self.judge(self._maps(bands).mean(dim=3))
         return logits
 
-    def maps(self, bands: Tensor) -> Tensor:
-        """The last convolution's `[B, 4 WIDTH, BANDS / 16, frames / 16]`."""
+    def features(self, audio: Tensor) -> Features:
+        """Returns the means of the last convolution, `[B, 4 WIDTH]`, and the logits.
+
+        Args:
+            audio: `[B, channels, samples]`.
+        """
+        maps = self._maps(self.spectrogram(audio))
+        return Features(maps.mean(dim=(2, 3)), self.judge(maps.mean(dim=3)))
+
+    def _maps(self, bands: Tensor) -> Tensor:
+        """Returns the last convolution's output, `[B, 4 WIDTH, BANDS / 16, frames / 16]`."""
         maps: Tensor = self.convolutions(((bands - self.mean) / self.deviation).unsqueeze(1))
         return maps
 
-    def features_of(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Of sounds: the means over places of the last convolution `[B, 4 WIDTH]`, and the logits."""
-        maps = self.maps(self.look(audio))
-        return maps.mean(dim=(2, 3)), self.judge(maps.mean(dim=3))
 
+def learn_sound_classes(
+    audio: Tensor, labels: Tensor, *, num_classes: int, sample_rate: int
+) -> tuple[SoundClassifier, float]:
+    """Trains a classifier of sounds; equal sounds give equal weights.
 
-def learn_classes(audio: Tensor, labels: Tensor, *, num_classes: int, sample_rate: int) -> tuple[Classifier, float]:
-    """A network that tells the classes of sounds, learnt on three quarters of them; the same for the same sounds.
-
-    It hears each sound a little earlier or later and louder or softer, as samples are not placed as exactly as data.
+    In training, sounds are shifted in time and changed in level at random, because generated sounds are not aligned as
+    exactly as data.
 
     Args:
         audio: `[N, channels, samples]` in [-1, 1].
-        labels: `[N]`.
-        num_classes: how many there are.
+        labels: classes `[N]`.
+        num_classes: number of classes.
         sample_rate: in Hz.
 
     Returns:
-        The network in evaluation mode, and its accuracy on the last quarter.
+        The classifier in evaluation mode, and its accuracy on a quarter of the sounds, which it is not trained on.
+
+    Raises:
+        InputError: there are too few sounds, or a class has only one.
     """
-    rows = split(labels)
-    look = LogMel(audio.shape[-1], sample_rate)
-    bands = look(audio)
-    train, test = (TensorDataset({"bands": bands[part], "label": labels[part]}) for part in rows)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = Classifier(look, float(bands.mean()), float(bands.std()), num_classes)
-        batches = BatchStream(train, BATCH, seed=0)
-
-        def draw() -> tuple[Tensor, Tensor]:
-            batch = next(batches)
-            return _moved(batch["bands"]), batch["label"]
-
-        learn(network, draw, steps=STEPS, rate=RATE)
-    with torch.no_grad():
-        taken = torch.cat([network(part).argmax(dim=1) for part in torch.split(test.tensors["bands"], AT_ONCE)])
-    return network, float((taken == test.tensors["label"]).double().mean())
+    spectrogram = LogMel(audio.shape[-1], sample_rate)
+    bands = spectrogram(audio)
+    return learn_classes(
+        lambda: SoundClassifier(spectrogram, float(bands.mean()), float(bands.std()), num_classes),
+        bands,
+        labels,
+        augment=_changed,
+        steps=STEPS,
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+    )
 
 
-def recognise(network: Classifier, audio: Tensor) -> Tensor:
-    """The classes `[N]` that a network takes sounds `[N, channels, samples]` for."""
-    with torch.no_grad():
-        return torch.cat([network.features_of(part)[1].argmax(dim=1) for part in torch.split(audio, AT_ONCE)])
-
-
-def _moved(bands: Tensor) -> Tensor:
-    """Each spectrogram earlier or later, its ends repeated, and louder or softer."""
+def _changed(bands: Tensor) -> Tensor:
+    """Returns spectrograms that are each shifted in time, with the end frames repeated, and changed in level."""
     frames = bands.shape[2]
     by = torch.randint(-SHIFT, SHIFT + 1, (len(bands), 1))
     at = (torch.arange(frames) + by).clamp(0, frames - 1)[:, None].expand(-1, BANDS, -1)

@@ -34,19 +34,22 @@ F0_FRAME, F0_HOP = 0.064, 0.01
 
 
 def multi_resolution_stft_distance(real: Tensor, fake: Tensor) -> float:
-    """Spectral convergence plus distance of log magnitudes, means over three resolutions (arXiv:1910.11480, eq. 6).
+    """Returns the spectral convergence plus the distance of log magnitudes (Yamamoto et al. 2020, arXiv:1910.11480).
+
+    The value is the mean over three resolutions (eq. 6).
 
     Raises:
-        InputError: the sounds are not alike in shape, or too short.
+        InputError: the sounds have different shapes, or are too short.
     """
-    pairs = zip(*_pair(real, fake), strict=True)  # one by one: the convergence of a batch is no mean
+    pairs = zip(*_pair(real, fake), strict=True)  # one by one: the convergence of a batch is not a mean over its sounds
     return float(torch.stack([multi_resolution_stft(a, b).sum() for a, b in pairs]).mean())
 
 
 def log_spectral_distance(real: Tensor, fake: Tensor, *, sample_rate: int) -> float:
-    """The root of the mean squared difference of levels over frequency, a mean over frames, in dB (Gray & Markel 1976).
+    """Returns the root-mean-square difference of levels over frequency, averaged over frames (Gray & Markel 1976).
 
-    Frames are about 32 ms long and overlap by three quarters; levels end 100 dB below a full-scale sine.
+    The value is in dB. Frames are about 32 ms long and overlap by three quarters. Levels are at least 100 dB below a
+    full-scale sine.
 
     Args:
         real: sounds.
@@ -54,18 +57,18 @@ def log_spectral_distance(real: Tensor, fake: Tensor, *, sample_rate: int) -> fl
         sample_rate: in Hz.
 
     Raises:
-        InputError: the sounds are not alike in shape, or too short.
+        InputError: the sounds have different shapes, or are too short.
     """
     a, b = (_power(audio, sample_rate).clamp(min=LEAST_POWER).log() * DECIBELS for audio in _pair(real, fake))
     return float((a - b).square().mean(dim=-2).sqrt().mean())
 
 
 def mel_cepstral_distortion(real: Tensor, fake: Tensor, *, sample_rate: int) -> float:
-    """(10 / ln 10) √(2 Σ (c_k - c'_k)²) for k from 1 to 13, a mean over frames, in dB (Kubichek 1993).
+    """Returns (10 / ln 10) √(2 Σ (c_k - c'_k)²) for k from 1 to 13, averaged over frames, in dB (Kubichek 1993).
 
-    The cepstrum c is that of the logarithms of 80 mel bands' powers: L_m = c_0 + 2 Σ c_k cos(π k (m + ½) / 80). With
-    all of it the measure would be the root of the mean squared difference of the bands' levels. c_0, the level, does
-    not count. Who takes cepstra from another spectrum (SPTK's, say) reports other figures.
+    The cepstrum c is computed from the logarithms of the powers of 80 mel bands: L_m = c_0 + 2 Σ c_k cos(π k (m + ½) /
+    80). With all coefficients, the distortion would be the root-mean-square difference of the levels of the bands. The
+    level c_0 is excluded. Cepstra of other spectra, such as those of SPTK, give other figures.
 
     Args:
         real: sounds.
@@ -73,7 +76,7 @@ def mel_cepstral_distortion(real: Tensor, fake: Tensor, *, sample_rate: int) -> 
         sample_rate: in Hz.
 
     Raises:
-        InputError: the sounds are not alike in shape, or too short.
+        InputError: the sounds have different shapes, or are too short.
     """
     a, b = (mel_cepstrum(audio, sample_rate=sample_rate) for audio in _pair(real, fake))
     apart = (a - b)[..., 1 : COEFFICIENTS + 1, :].square().sum(dim=-2)
@@ -81,7 +84,7 @@ def mel_cepstral_distortion(real: Tensor, fake: Tensor, *, sample_rate: int) -> 
 
 
 def mel_cepstrum(audio: Tensor, *, sample_rate: int) -> Tensor:
-    """The mel cepstrum that `mel_cepstral_distortion` compares: `[…, T]` to `[…, 80, frames]`, c_0 first."""
+    """Returns the mel cepstrum of sounds `[…, T]`, as in `mel_cepstral_distortion`: `[…, 80, frames]`, c_0 first."""
     size = frame_size(sample_rate)
     contract = MelContract(sample_rate=sample_rate, fft_size=size, hop=size // 4, window=size, mels=BANDS)
     weights = filterbank(contract).double()
@@ -129,7 +132,7 @@ def f0_counts(real: Tensor, fake: Tensor, *, sample_rate: int) -> F0Counts:
         sample_rate: in Hz.
 
     Raises:
-        InputError: the sounds are not alike in shape, or too short.
+        InputError: the sounds have different shapes, or are too short.
     """
     pairs = zip(*(audio.flatten(0, -2).numpy() for audio in _pair(real, fake)), strict=True)
     tracks = [(_fundamental(a, sample_rate), _fundamental(b, sample_rate)) for a, b in pairs]
@@ -148,7 +151,7 @@ def f0_error(real: Tensor, fake: Tensor, *, sample_rate: int) -> dict[str, float
 
 
 def _fundamental(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The fundamental of every frame in Hz; not a number where there is none."""
+    """Returns the fundamental frequency of each frame in Hz; NaN if the frame is unvoiced."""
     frame = 1 << round(math.log2(F0_FRAME * sample_rate))
     hz: np.ndarray = import_module("librosa").pyin(
         audio,
@@ -162,7 +165,7 @@ def _fundamental(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as `[…, 1, T]` in float64."""
+    """Returns both sounds as `[N, 1, T]` in float64 on the CPU."""
     if real.shape != fake.shape or not real.ndim:
         shapes = f"{list(real.shape)} and {list(fake.shape)}"
         raise InputError(f"the sounds have the shapes {shapes}; cut them to one length")
@@ -171,7 +174,7 @@ def _pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _power(audio: Tensor, sample_rate: int) -> Tensor:
-    """The power of each bin relative to a full-scale sine's, `[…, T]` to `[…, bins, frames]`."""
+    """Returns the power of each bin relative to a full-scale sine, `[…, bins, frames]`, of sounds `[…, T]`."""
     size = frame_size(sample_rate)
     if audio.shape[-1] < size:
         raise InputError(f"the sounds are {audio.shape[-1]} samples long; a frame at {sample_rate:,} Hz needs {size}")

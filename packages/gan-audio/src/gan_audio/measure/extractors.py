@@ -1,15 +1,16 @@
-"""Feature extractors for comparing generated and real sounds: a classifier of the data's labels, or spectrograms.
+"""Feature extractors of sounds: a classifier of the data's labels, and statistics of log-mel spectrograms.
 
-Each factory makes an extractor from `--extractor NAME[:ARGUMENT] --weights FILE`. An extractor maps sounds
-`[B, channels, samples]` in [-1, 1] to features and logits. Its `protocol` names everything that a figure depends on.
-With an extractor's features, the metric `fid` is a Fréchet audio distance (Kilgour et al. 2019, arXiv:1812.08466). That
-paper uses the features of a different published network, so compare only figures of the same protocol.
+Each factory takes the argument and the weights of `--extractor NAME[:ARGUMENT] --weights FILE`, and the real items,
+their facts and the key of the sounds. It returns an extractor of sounds `[B, channels, samples]` in [-1, 1]. The
+`protocol` describes everything that a figure depends on.
+
+With these features, the metric `fid` is a Fréchet audio distance (Kilgour et al. 2019, arXiv:1812.08466). That paper
+uses the features of a different, published network; only compare figures of the same protocol.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,111 +18,107 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_audio.measure.classifier import BANDS, WIDTH, Classifier, LogMel, learn_classes
-from gan_core.data import some
-from gan_core.errors import InputError
-from gan_core.measure.features import Extractor, Features
+from gan_audio.measure.classifier import BANDS, WIDTH, LogMel, SoundClassifier, learn_sound_classes
+from gan_core.data import Batch, some
+from gan_core.measure.features import Extractor, Features, check_samples, take_no_options
 from gan_core.models.checkpoint import digest
 
-MOST_LEARNT = 4000
-"""Sounds that the classifier learns and is tested on."""
+MAX_LEARNED = 4000
+"""Maximum number of sounds for training and testing the classifier of the data's labels."""
 
 
 class ClassifierExtractor(Extractor):
-    """The last convolution's means and the logits of a classifier that has learnt the data's labels."""
+    """Extractor of the last convolution's means and the logits of a classifier of the data's labels.
+
+    Args:
+        network: the classifier.
+        accuracy: its accuracy on held-out sounds.
+        learnt: number of sounds on which it was trained and tested.
+    """
 
     name = "classifier"
 
-    def __init__(self, network: Classifier, accuracy: float, learnt: int):
-        self.network = network.requires_grad_(False)
+    def __init__(self, network: SoundClassifier, accuracy: float, learnt: int):
+        self.network, self.accuracy = network.requires_grad_(False), accuracy
         self.protocol = {
             "extractor": self.name,
             "weights": f"learnt on {learnt:,} sounds (tensors {digest(network.state_dict())}), "
             f"accuracy {accuracy:.4f} on held-out ones",
-            "input": f"cut to [-1, 1], mean channel, {network.look.contract.describe()}",
+            "input": f"cut to [-1, 1], mean channel, {network.spectrogram.contract.describe()}",
             "features": f"means of the last convolution, {4 * WIDTH}",
             "dtype": "float32",
         }
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Features:
-        return Features(*self.network.to(samples.device).features_of(checked(samples)))
+        return self.network.to(samples.device).features(checked(samples))
 
 
 class SpectrogramExtractor(Extractor):
-    """The mean and the deviation over time of every band of a log-mel spectrogram: `2 BANDS` features."""
+    """Extractor of the mean and the standard deviation over time of each log-mel band: `2 BANDS` features.
+
+    Args:
+        spectrogram: computes the spectrograms of sounds.
+    """
 
     name = "spectrogram"
 
-    def __init__(self, look: LogMel):
-        self.look = look
+    def __init__(self, spectrogram: LogMel):
+        self.spectrogram = spectrogram
         self.protocol = {
             "extractor": self.name,
-            "input": f"cut to [-1, 1], mean channel, {look.contract.describe()}",
+            "input": f"cut to [-1, 1], mean channel, {spectrogram.contract.describe()}",
             "features": f"mean and deviation over time of each band, {2 * BANDS}",
             "dtype": "float32",
         }
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> Features:
-        bands = self.look.to(samples.device)(checked(samples))
+        bands = self.spectrogram.to(samples.device)(checked(samples))
         return Features(torch.cat([bands.mean(dim=2), bands.std(dim=2)], dim=1), None)
 
 
 def classifier(
-    argument: str | None, weights: Path | None, dataset: Dataset[Any], facts: Mapping[str, Any]
+    argument: str | None, weights: Path | None, dataset: Dataset[Batch], facts: Mapping[str, Any], key: str
 ) -> Extractor:
-    """A small network that learns the data's labels in seconds, at the samples' length and rate, the same every time.
+    """Returns a small classifier that is trained on the data's labels, at the length and rate of the sounds.
 
-    Its features know only what tells the classes apart, so its figures say little of how natural a sound is.
+    Its features represent only what distinguishes the classes. Its figures therefore hardly depend on how natural a
+    sound is.
 
     Raises:
-        InputError: there is an argument, or weights.
+        InputError: an argument or weights are given, or there are too few sounds.
     """
-    _refuse("classifier", "learns the data's labels", argument, weights)
-    network, accuracy, learnt = learnt_classes(dataset, facts["num_classes"], rate_of(dataset, facts))
-    return ClassifierExtractor(network, accuracy, learnt)
+    take_no_options("classifier", "learns the data's labels", argument, weights)
+    batch = some(dataset, MAX_LEARNED)
+    network, accuracy = learn_sound_classes(
+        batch[key], batch["label"], num_classes=facts["num_classes"], sample_rate=rate_of(dataset, facts)
+    )
+    return ClassifierExtractor(network, accuracy, len(batch[key]))
 
 
 def spectrogram(
-    argument: str | None, weights: Path | None, dataset: Dataset[Any], facts: Mapping[str, Any]
+    argument: str | None, weights: Path | None, dataset: Dataset[Batch], facts: Mapping[str, Any], key: str
 ) -> Extractor:
-    """Means and deviations of log-mel bands, for data without labels.
+    """Returns means and standard deviations of log-mel bands, for data without labels.
 
     Raises:
-        InputError: there is an argument, or weights.
+        InputError: an argument or weights are given.
     """
-    _refuse("spectrogram", "measures bands", argument, weights)
-    return SpectrogramExtractor(LogMel(some(dataset, 1)["audio"].shape[-1], rate_of(dataset, facts)))
+    take_no_options("spectrogram", "measures bands", argument, weights)
+    return SpectrogramExtractor(LogMel(some(dataset, 1)[key].shape[-1], rate_of(dataset, facts)))
 
 
-@lru_cache(maxsize=1)
-def learnt_classes(dataset: Dataset[Any], num_classes: int, sample_rate: int) -> tuple[Classifier, float, int]:
-    """A classifier of a dataset's labels, its accuracy on held-out sounds, and how many it learnt of; learnt once."""
-    real = some(dataset, MOST_LEARNT)
-    learnt = learn_classes(real["audio"], real["label"], num_classes=num_classes, sample_rate=sample_rate)
-    return *learnt, len(real["audio"])
-
-
-def rate_of(dataset: Dataset[Any], facts: Mapping[str, Any]) -> int:
+def rate_of(dataset: Dataset[Batch], facts: Mapping[str, Any]) -> int:
     """Returns the sample rate in Hz of a dataset's items, which may have been resampled."""
     return int(getattr(dataset, "sample_rate", None) or facts["sample_rate"])
 
 
 def checked(samples: Tensor) -> Tensor:
-    """Sounds, made sure that they are.
+    """Returns samples, checked to be sounds.
 
     Raises:
-        InputError: they are no sounds, or not finite.
+        InputError: the samples are not sounds, or have non-finite values.
     """
-    if samples.ndim != 3:
-        shape = list(samples.shape)
-        raise InputError(f"the samples have the shape {shape}; the extractor takes sounds [B, channels, samples]")
-    if not samples.isfinite().all():
-        raise InputError("the samples hold values that are not finite; look at what made them")
+    check_samples(samples, samples.ndim == 3, "sounds [B, channels, samples]")
     return samples
-
-
-def _refuse(name: str, does: str, argument: str | None, weights: Path | None) -> None:
-    if argument is not None or weights is not None:
-        raise InputError(f"the extractor `{name}` {does}; it takes no argument and no `--weights`")

@@ -6,29 +6,12 @@ import torch
 from torch import Tensor
 
 from gan_audio.measure import distances
-from gan_audio.measure.classifier import LogMel, recognise
-from gan_audio.measure.extractors import checked, learnt_classes, rate_of
+from gan_audio.measure.classifier import LogMel
+from gan_audio.measure.extractors import checked, rate_of
 from gan_audio.tune import figures as tune_figures
 from gan_core.data import some
 from gan_core.errors import InputError
-from gan_core.measure.measures import PairPart, Part, Recognised, SlicedWasserstein, Subject
-
-
-class Recognition(Recognised):
-    """Accuracy of a classifier of the real data on samples.
-
-    A small network is trained on log-mel spectrograms of three quarters of the real sounds (at most 4,000) and tested
-    on the rest.
-    """
-
-    def __init__(self, subject: Subject):
-        classes, rate = subject.facts["num_classes"], rate_of(subject.dataset, subject.facts)
-        network, on_real, _ = learnt_classes(subject.dataset, classes, rate)
-        super().__init__(classes, on_real)
-        self.network = network.cpu()
-
-    def update(self, part: Part) -> None:
-        self.add(recognise(self.network, checked(part.samples)), part.asked["label"])
+from gan_core.measure.measures import PairPart, Part, SlicedWasserstein, Subject
 
 
 class Spectrum:
@@ -39,7 +22,7 @@ class Spectrum:
     """
 
     def __init__(self, subject: Subject):
-        self.look = looking(subject)
+        self.spectrogram = spectrogram_of(subject)
         self.count, self.power = 0, torch.zeros(())
         real = torch.cat([self._powers(batch[subject.key]) for batch in subject.real()])
         half = max(1, len(real) // 2)
@@ -48,22 +31,25 @@ class Spectrum:
     @torch.no_grad()
     def _powers(self, sounds: Tensor) -> Tensor:
         """Returns the mean power of each band of each sound, `[B, bands]`."""
-        return self.look(checked(sounds)).double().mul(2).exp().mean(dim=2)
+        return self.spectrogram(checked(sounds)).double().mul(2).exp().mean(dim=2)
 
     def update(self, part: Part) -> None:
         self.power = self.power + self._powers(part.samples).sum(dim=0)
         self.count += len(part.samples)
 
     def figures(self) -> dict[str, float]:
-        return {"spectrum": _apart(self.power / self.count, self.real), "spectrum_of_real": _apart(*self.halves)}
+        return {
+            "spectrum": _level_difference(self.power / self.count, self.real),
+            "spectrum_of_real": _level_difference(*self.halves),
+        }
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
+def _level_difference(a: Tensor, b: Tensor) -> float:
     """Returns the root-mean-square difference in dB between powers `[bands]`."""
     return float((10 * (a.log10() - b.log10())).square().mean().sqrt())
 
 
-def looking(subject: Subject) -> LogMel:
+def spectrogram_of(subject: Subject) -> LogMel:
     """Returns the transform from a subject's sounds to log-mel spectrograms."""
     real = next(subject.real(1))[subject.key]
     return LogMel(real.shape[-1], rate_of(subject.dataset, subject.facts))
@@ -71,8 +57,8 @@ def looking(subject: Subject) -> LogMel:
 
 def sliced_wasserstein(subject: Subject) -> SlicedWasserstein:
     """Returns the sliced Wasserstein distance of log-mel spectrograms."""
-    look = looking(subject)
-    return SlicedWasserstein(subject, lambda sounds: look(checked(sounds)))
+    spectrogram = spectrogram_of(subject)
+    return SlicedWasserstein(subject, lambda sounds: spectrogram(checked(sounds)))
 
 
 class Distances:

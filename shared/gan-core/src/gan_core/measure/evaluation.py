@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from gan_core.cards import ExtractorCard, MetricCard, Metrics, resolve
 from gan_core.data import Batch, FittedData, length, read, shuffled, to_device
 from gan_core.draws import BLOCK
 from gan_core.errors import InputError, unknown
-from gan_core.measure.features import Extracted, Extractor, FeatureFiles, extract
+from gan_core.measure.features import Extracted, Extractor, Extractors, FeatureFiles, extract
 from gan_core.measure.measures import Measure, PairPart, Part, Subject, copied
 from gan_core.models.checkpoint import digest
 from gan_core.play.game import Game, evaluating
@@ -106,10 +106,13 @@ class Evaluation:
             whys = "; ".join(f"{', '.join(f'`{name}`' for name in names)} {why}" for why, names in named.items())
             raise InputError(f"no metric fits: {whys}")
         self.cards = [cards[name] for name in names]
+        key = (self.samples or self.results[0]).key
+        self.extractors = Extractors(offered.EXTRACTORS, self.dataset, source.facts, key)
+        self.memory: dict[Hashable, Any] = {}
         self.extractor: Extractor | None = None
         if any(card.extracts for card in self.cards):
             assert chosen is not None
-            self.extractor = resolve(chosen.make)(argument, weights, self.dataset, source.facts)
+            self.extractor = self.extractors(chosen.name, argument, weights)
         elif extractor is not None or weights is not None:
             raise InputError("`--extractor` and `--weights` have no effect without a metric of features; omit them")
         self._folder = keep or Path(tempfile.mkdtemp(prefix="gan-features-"))
@@ -300,13 +303,15 @@ class Evaluation:
 
     def _subject(self, game: Game, comparison: Comparison) -> Subject:
         return Subject(
-            game,
-            self._set(comparison.key),
-            self.source.facts,
-            self._number(comparison),
-            self.seed,
-            comparison.key,
-            comparison.source,
+            game=game,
+            dataset=self._set(comparison.key),
+            facts=self.source.facts,
+            extractors=self.extractors,
+            count=self._number(comparison),
+            seed=self.seed,
+            key=comparison.key,
+            source=comparison.source,
+            memory=self.memory,
         )
 
     def _set(self, key: str) -> Dataset[Batch]:

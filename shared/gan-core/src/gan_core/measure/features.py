@@ -1,7 +1,7 @@
 """Feature extractors, extracted features, and the metrics computed from them.
 
 Features are stored on disk, so that memory does not grow with the number of samples; if their folder is kept, an
-interrupted extraction continues where it stopped. Importing this module loads no heavy dependency.
+interrupted extraction continues where it stopped.
 """
 
 from __future__ import annotations
@@ -9,61 +9,24 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
-from gan_core.cards import MetricCard
-from gan_core.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
+from gan_core.cards import ExtractorCard, resolve
+from gan_core.data import Batch
+from gan_core.errors import InputError, unknown
+from gan_core.measure import metrics
+from gan_core.measure.catalog import DENSITY_NEIGHBOURS, NEIGHBOURS, SPLITS, SUBSET, SUBSETS
 
-    Array = NDArray[np.float32]
-
-SUBSET, SUBSETS = 1000, 100
-"""Size and number of the kernel distance's subsets (Bińkowski et al. 2018, section 4; torch-fidelity)."""
-SPLITS = 10
-"""Number of splits of the inception score (Salimans et al. 2016)."""
-NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
-"""Neighbours of precision and recall (Kynkäänniemi et al. 2019), and of density and coverage (Naeem et al. 2020)."""
-
-FEATURE_METRICS = (
-    MetricCard("fid", "Fréchet distance of features, in float64", "gan_core.measure.features:fid", extracts="features"),
-    MetricCard(
-        "kid",
-        f"kernel distance of features: cubic, {SUBSETS} subsets of {SUBSET}",
-        "gan_core.measure.features:kid",
-        extracts="features",
-        least=SUBSET,
-    ),
-    MetricCard(
-        "inception_score",
-        f"exp E KL(p(y|x) || p(y)), {SPLITS} splits",
-        "gan_core.measure.features:inception_score",
-        extracts="logits",
-        least=5 * SPLITS,
-    ),
-    MetricCard(
-        "precision_recall",
-        f"share of each among the others' {NEIGHBOURS} neighbours",
-        "gan_core.measure.features:precision_recall",
-        extracts="features",
-        least=NEIGHBOURS + 1,
-    ),
-    MetricCard(
-        "density_coverage",
-        f"real neighbourhoods ({DENSITY_NEIGHBOURS} neighbours) that samples lie in",
-        "gan_core.measure.features:density_coverage",
-        extracts="features",
-        least=DENSITY_NEIGHBOURS + 1,
-    ),
-)
-"""Metrics of every domain with extractors."""
+Array = NDArray[np.float32]
 
 
 class Features(NamedTuple):
@@ -82,15 +45,82 @@ class Extractor(ABC):
         letter: letter in the names of the Fréchet and the kernel distance: `i` for `fid` and `kid`, `v` for `fvd` and
             `kvd`, `a` for `fad` and `kad`. Letters other than `i` are reserved for the network that the field uses for
             these figures.
+        accuracy: share of held-out real items whose class the logits predict; None if the logits are not those of the
+            data's classes.
     """
 
     name: str
     protocol: Mapping[str, str]
     letter: str = "i"
+    accuracy: float | None = None
 
     @abstractmethod
     def __call__(self, samples: Tensor) -> Features:
         """Returns features and logits of a batch."""
+
+
+class Extractors:
+    """A domain's extractors for given data; each is built when it is first used.
+
+    Args:
+        cards: the extractors of a domain.
+        dataset: the real items.
+        facts: facts of the data.
+        key: key of the items whose features are extracted.
+    """
+
+    def __init__(self, cards: Iterable[ExtractorCard], dataset: Dataset[Batch], facts: Mapping[str, Any], key: str):
+        self.cards = {card.name: card for card in cards}
+        self.dataset, self.facts, self.key = dataset, facts, key
+        self._built: dict[tuple[str, str | None, Path | None], Extractor] = {}
+
+    def __call__(self, name: str, argument: str | None = None, weights: Path | None = None) -> Extractor:
+        """Returns the extractor of `--extractor NAME[:ARGUMENT] --weights FILE`.
+
+        Raises:
+            InputError: the extractor is unknown, or does not fit the data or the arguments.
+            CheckpointError: the weights are missing, or are those of another network.
+        """
+        if name not in self.cards:
+            raise unknown("extractor", name, self.cards, InputError)
+        options = name, argument, weights
+        if options not in self._built:
+            make = resolve(self.cards[name].make)
+            self._built[options] = make(argument, weights, self.dataset, self.facts, self.key)
+        return self._built[options]
+
+
+def take_no_options(name: str, why: str, argument: str | None, weights: Path | None) -> None:
+    """Checks that an extractor without options is given none.
+
+    Args:
+        name: name of the extractor.
+        why: reason, for the message.
+        argument: the part of `--extractor NAME:ARGUMENT` after the colon.
+        weights: file of `--weights`.
+
+    Raises:
+        InputError: an argument or weights are given.
+    """
+    if argument is not None or weights is not None:
+        raise InputError(f"the extractor `{name}` {why}; it takes no argument and no `--weights`")
+
+
+def check_samples(samples: Tensor, fits: bool, form: str) -> None:
+    """Checks samples before their features are extracted.
+
+    Args:
+        samples: samples `[B, …]`.
+        fits: whether their shape is one that the extractor supports.
+        form: description of the supported shapes, for the message.
+
+    Raises:
+        InputError: the samples have another shape or non-finite values.
+    """
+    if not fits:
+        raise InputError(f"the samples have the shape {list(samples.shape)}; the extractor takes {form}")
+    if not samples.isfinite().all():
+        raise InputError("the samples have non-finite values; check the model that generated them")
 
 
 @dataclass(frozen=True)
@@ -127,8 +157,6 @@ class FeatureFiles:
     """
 
     def __init__(self, extractor: Extractor, count: int, stem: Path):
-        import numpy as np
-
         self.extractor, self.count, self.stem = extractor, count, stem
         self.done = 0
         self._arrays: dict[str, Array] = {}
@@ -154,8 +182,6 @@ class FeatureFiles:
         Raises:
             InputError: the files cannot be written.
         """
-        import numpy as np
-
         found = {name: value for name, value in self.extractor(samples)._asdict().items() if value is not None}
         with self._reported():
             self.stem.parent.mkdir(parents=True, exist_ok=True)
@@ -218,9 +244,8 @@ def extract(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], coun
 
 def fid(real: Extracted, fake: Extracted) -> dict[str, float]:
     """Returns `fid`, or `fvd`, `fad` … by the extractor's letter: see `gan_core.measure.metrics.frechet_distance`."""
-    from gan_core.measure.metrics import Moments, frechet_distance
-
-    return {f"f{fake.letter}d": frechet_distance(Moments.of(real.features), Moments.of(fake.features))}
+    moments = (metrics.Moments.of(each.features) for each in (real, fake))
+    return {f"f{fake.letter}d": metrics.frechet_distance(*moments)}
 
 
 def kid(real: Extracted, fake: Extracted) -> dict[str, float]:
@@ -228,17 +253,13 @@ def kid(real: Extracted, fake: Extracted) -> dict[str, float]:
 
     See `gan_core.measure.metrics.kernel_distance`. `kid_std` is omitted if a subset has all samples.
     """
-    from gan_core.measure.metrics import kernel_distance
-
-    value, deviation = kernel_distance(real.features, fake.features, subsets=SUBSETS, size=SUBSET)
+    value, deviation = metrics.kernel_distance(real.features, fake.features, subsets=SUBSETS, size=SUBSET)
     name, only = f"k{fake.letter}d", max(len(real.features), len(fake.features)) == SUBSET
     return {name: value} if only else {name: value, f"{name}_std": deviation}
 
 
 def inception_score(real: Extracted, fake: Extracted) -> dict[str, float]:
     """Returns `inception_score`, its standard deviation over splits, and the score of equally many real samples."""
-    from gan_core.measure import metrics
-
     assert real.logits is not None
     assert fake.logits is not None
     score, deviation = metrics.inception_score(fake.logits, splits=SPLITS)
@@ -248,15 +269,11 @@ def inception_score(real: Extracted, fake: Extracted) -> dict[str, float]:
 
 def precision_recall(real: Extracted, fake: Extracted) -> dict[str, float]:
     """Returns `precision` and `recall`: see `gan_core.measure.metrics.precision_recall`."""
-    from gan_core.measure import metrics
-
     found = metrics.precision_recall(real.features, fake.features, neighbours=NEIGHBOURS)
     return dict(zip(("precision", "recall"), found, strict=True))
 
 
 def density_coverage(real: Extracted, fake: Extracted) -> dict[str, float]:
     """Returns `density` and `coverage`: see `gan_core.measure.metrics.density_coverage`."""
-    from gan_core.measure import metrics
-
     found = metrics.density_coverage(real.features, fake.features, neighbours=DENSITY_NEIGHBOURS)
     return dict(zip(("density", "coverage"), found, strict=True))

@@ -7,9 +7,8 @@ only sums, histograms or a few numbers per sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +20,10 @@ from torch.utils.data import Dataset
 from gan_core.data import Batch, length, read, shuffled
 from gan_core.draws import BLOCK
 from gan_core.measure import metrics
+from gan_core.measure.features import Extractors
 from gan_core.play.game import Game
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,35 @@ class Subject:
         game: the game, in evaluation mode.
         dataset: the data, fitted to the game's specification, without augmentation.
         facts: facts of the data.
+        extractors: the domain's extractors by name, for this data.
         count: number of samples or pairs.
         seed: random seed of the samples.
         key: key of the data that the samples or results are compared with.
         source: key of the data that the results are computed from; None for samples.
+        memory: values by name that all games and metrics of an evaluation share; see `once`.
     """
 
     game: Game
     dataset: Dataset[Batch]
     facts: Mapping[str, Any]
+    extractors: Extractors
     count: int
     seed: int
     key: str
     source: str | None = None
+    memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Returns a value that is computed once per evaluation, for all games and metrics.
+
+        Args:
+            name: identifies the value.
+            make: computes it.
+        """
+        if name not in self.memory:
+            self.memory[name] = make()
+        value: T = self.memory[name]
+        return value
 
     def real(self, most: int | None = None) -> Iterator[Batch]:
         """Yields real items in parts on the CPU, in the order of a fixed shuffle, as pairs are.
@@ -124,47 +142,48 @@ def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
     return source.expand(-1, *shape) if fits and source.is_floating_point() else None
 
 
-class Recognised:
-    """Counts the samples that a classifier of the real data assigns to their condition `label`.
+class Recognition:
+    """Accuracy of a classifier of the real data on samples, given the classes that they were generated for.
 
-    Figures: `accuracy`, the share of such samples; `classes_found`, the number of classes with at least one of them;
-    `accuracy_on_real`, the classifier's accuracy on held-out real items.
+    The classifier is the domain's extractor `classifier`, whatever extractor the other metrics use.
 
-    Args:
-        classes: number of classes.
-        on_real: accuracy on held-out real items.
+    Figures: `accuracy`, the share of samples that are assigned to their class; `classes_found`, the number of classes
+    with at least one such sample; `accuracy_on_real`, the classifier's accuracy on held-out real items.
     """
 
-    def __init__(self, classes: int, on_real: float):
-        self.on_real, self.count = on_real, 0
-        self.right = torch.zeros(classes, dtype=torch.long)
+    def __init__(self, subject: Subject):
+        self.classifier, self.count = subject.extractors("classifier"), 0
+        self.correct = torch.zeros(subject.facts["num_classes"], dtype=torch.long)
 
-    def add(self, taken: Tensor, wanted: Tensor) -> None:
-        """Counts samples by their predicted and their wanted classes, both `[B]`."""
-        self.right += wanted[taken == wanted].bincount(minlength=len(self.right))
-        self.count += len(wanted)
+    def update(self, part: Part) -> None:
+        logits, label = self.classifier(part.samples).logits, part.asked["label"]
+        assert logits is not None
+        self.correct += label[logits.argmax(dim=1) == label].bincount(minlength=len(self.correct))
+        self.count += len(label)
 
     def figures(self) -> dict[str, float]:
+        assert self.classifier.accuracy is not None
         return {
-            "accuracy": int(self.right.sum()) / self.count,
-            "classes_found": int((self.right > 0).sum()),
-            "accuracy_on_real": self.on_real,
+            "accuracy": int(self.correct.sum()) / self.count,
+            "classes_found": int((self.correct > 0).sum()),
+            "accuracy_on_real": self.classifier.accuracy,
         }
 
 
 class SlicedWasserstein:
-    """Wasserstein-1 distance along random directions (`gan_core.measure.metrics`), as `sliced_wasserstein`.
+    """Wasserstein-1 distance along 128 random directions (`gan_core.measure.metrics`).
 
-    `sliced_wasserstein_of_real` is the distance between two halves of the real items, a chance level. At most as many
-    samples are compared as there are real items. 128 numbers per sample are kept.
+    Figures: `sliced_wasserstein`, the distance between samples and real items; `sliced_wasserstein_of_real`, between
+    two halves of the real items, a chance level. At most as many samples are compared as there are real items. 128
+    numbers per sample are kept.
 
     Args:
-        subject: what is measured.
+        subject: evaluated game and data.
         view: maps samples `[B, …]` to the compared values `[B, …]` (default: the samples).
     """
 
     def __init__(self, subject: Subject, view: Callable[[Tensor], Tensor] = lambda samples: samples):
-        self.view, self.directions = view, lru_cache(metrics.unit_vectors)
+        self.view, self.directions = view, np.empty((0, 0))
         self.real: list[NDArray[np.float64]] = []
         self.fake: list[NDArray[np.float64]] = []
         for batch in subject.real():
@@ -175,7 +194,9 @@ class SlicedWasserstein:
     def _projected(self, samples: Tensor) -> NDArray[np.float64]:
         """Returns the projections of samples `[B, …]` on the directions, `[B, directions]`."""
         rows = self.view(samples).flatten(1).double().numpy()
-        projected: NDArray[np.float64] = rows @ self.directions(rows.shape[1])
+        if not self.directions.size:
+            self.directions = metrics.unit_vectors(rows.shape[1])
+        projected: NDArray[np.float64] = rows @ self.directions
         return projected
 
     def update(self, part: Part) -> None:

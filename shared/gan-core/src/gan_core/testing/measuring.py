@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_core.cards import ExtractorCard
 from gan_core.data import Batch
+from gan_core.measure.features import Extractors
 from gan_core.measure.measures import Measure, Part, Subject
 from gan_core.play.game import Game, Player
 
@@ -27,6 +29,7 @@ def measured(
     dataset: Dataset[Batch],
     facts: Mapping[str, Any],
     *,
+    extractors: Iterable[ExtractorCard] = (),
     asked: Mapping[str, Any] | None = None,
     at_once: int = 64,
 ) -> dict[str, float]:
@@ -37,6 +40,7 @@ def measured(
         samples: `[N, …]`.
         dataset: the real items; the samples are compared with their first key.
         facts: facts of the data.
+        extractors: extractors of the domain, if the metric uses one.
         asked: conditions of the samples by name (default: the classes of the facts in turn, if there are any).
         at_once: number of samples in a part.
     """
@@ -44,7 +48,16 @@ def measured(
         classes = facts.get("num_classes")
         asked = {} if classes is None else {"label": torch.arange(len(samples)) % classes}
     key = next(key for key in dataset[0] if key != "label")
-    taken = measure(Subject(_Nobody(), dataset, facts, len(samples), 0, key))
+    subject = Subject(
+        game=_Nobody(),
+        dataset=dataset,
+        facts=facts,
+        extractors=Extractors(extractors, dataset, facts, key),
+        count=len(samples),
+        seed=0,
+        key=key,
+    )
+    taken = measure(subject)
     with torch.no_grad():
         for start in range(0, len(samples), at_once):
             rows = slice(start, start + at_once)
