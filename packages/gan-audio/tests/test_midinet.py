@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, softplus
 from torch.testing import assert_close
 
+import gan_audio
 from gan_audio import DOMAIN
 from gan_audio.published.midinet import IMPORTERS
 from gan_audio.specs import TuneSpec
@@ -309,7 +310,7 @@ def test_a_run_of_midinet_from_end_to_end(gan, tmp_path):
 
 def test_requests_that_make_no_sense_are_one_line(gan, tmp_path):
     tiny().save_pretrained(tmp_path / "by-hand")
-    DOMAIN.create("midinet", **TINY).save_pretrained(tmp_path / "model")
+    gan_audio.create("midinet", **TINY).save_pretrained(tmp_path / "model")
     wrong = {
         ("interpolate", "model", "--out", "a.wav"): "midinet draws a latent for every bar, so it has no latents",
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gan_image
 from gan_core.cli import game_around
 from gan_core.errors import CheckpointError, RecipeError
 from gan_core.models.reference import read_reference
@@ -180,20 +181,20 @@ def test_the_size_and_the_colours_of_a_dcgan_are_told_by_its_shapes(image_size, 
     state = dcgan_generator(image_size=image_size, channels=channels)
     settings = read_reference(IMPORTERS, "dcgan/generator", state, {}).settings
     assert settings == {"image_size": image_size, "channels": channels, "latent_dim": 6, "width": 4}
-    images = DOMAIN.load_reference("dcgan/generator", state)(torch.randn(2, 6, 1, 1))
+    images = gan_image.load_reference("dcgan/generator", state)(torch.randn(2, 6, 1, 1))
     assert images.shape == (2, channels, image_size, image_size)
     state = dcgan_discriminator(image_size=image_size, channels=channels)
     settings = read_reference(IMPORTERS, "dcgan/discriminator", state, {}).settings
     assert settings == {"image_size": image_size, "channels": channels, "width": 4}
-    assert DOMAIN.load_reference("dcgan/discriminator", state)(images).shape == (2,)
+    assert gan_image.load_reference("dcgan/discriminator", state)(images).shape == (2,)
 
 
 @pytest.mark.parametrize(("width", "latent_dim"), [(4, 6), (9, 2)])
 def test_the_widths_of_a_residual_network_are_told_by_its_shapes(width, latent_dim):
-    generator = DOMAIN.load_reference("wgan-gp/generator", mimicry_generator(width=width, latent_dim=latent_dim))
+    generator = gan_image.load_reference("wgan-gp/generator", mimicry_generator(width=width, latent_dim=latent_dim))
     images = generator(torch.randn(2, latent_dim))
     assert images.shape == (2, 3, 32, 32)
-    assert DOMAIN.load_reference("wgan-gp/discriminator", mimicry_discriminator(width=width))(images).shape == (2,)
+    assert gan_image.load_reference("wgan-gp/discriminator", mimicry_discriminator(width=width))(images).shape == (2,)
 
 
 @pytest.mark.parametrize(("name", "attention"), [("sagan/generator", 32), ("sagan/discriminator", 16)])
@@ -213,9 +214,9 @@ def test_a_sagan_of_biggan_pytorch_that_lacks_a_tensor_or_has_one_of_another_sha
         if key.endswith(UNREAD):
             continue
         with pytest.raises(CheckpointError):
-            DOMAIN.load_reference(name, {other: value for other, value in whole.items() if other != key})
+            gan_image.load_reference(name, {other: value for other, value in whole.items() if other != key})
         with pytest.raises(CheckpointError):
-            DOMAIN.load_reference(name, whole | {key: torch.zeros(7, 7, 7)})
+            gan_image.load_reference(name, whole | {key: torch.zeros(7, 7, 7)})
 
 
 @pytest.mark.parametrize("scales", [0, 1, 2, 3])
@@ -226,17 +227,17 @@ def test_the_sizes_of_a_progan_are_told_by_its_shapes(scales, channels):
     generator, discriminator = progan_generator(widths, channels), progan_discriminator(widths, channels)
     assert read_reference(IMPORTERS, "progan/generator", generator, {}).settings == {**both, "latent_dim": 9}
     assert read_reference(IMPORTERS, "progan/discriminator", discriminator, {}).settings == both
-    images = DOMAIN.load_reference("progan/generator", generator)(torch.randn(4, 9))
+    images = gan_image.load_reference("progan/generator", generator)(torch.randn(4, 9))
     assert images.shape == (4, channels, 4 << scales, 4 << scales)
-    assert DOMAIN.load_reference("progan/discriminator", discriminator)(images).shape == (4,)
+    assert gan_image.load_reference("progan/discriminator", discriminator)(images).shape == (4,)
 
 
 def test_the_place_of_attention_in_a_tapered_sagan_of_mimicry_is_told_by_its_channels():
-    generator = DOMAIN.load_reference("sagan/generator", mimicry_sagan_generator())
+    generator = gan_image.load_reference("sagan/generator", mimicry_sagan_generator())
     label = torch.tensor([0, 2])
     images = generator(torch.randn(2, 6), label)
     assert images.shape == (2, 3, 128, 128)
-    discriminator = DOMAIN.load_reference("sagan/discriminator", mimicry_sagan_discriminator())
+    discriminator = gan_image.load_reference("sagan/discriminator", mimicry_sagan_discriminator())
     assert discriminator(images, label).shape == (2,)
     for network, after in ((generator, 2), (discriminator, 1)):  # 32 pixels in both
         assert [isinstance(block, SelfAttention) for block in network.blocks].index(True) == after + 1
@@ -245,7 +246,7 @@ def test_the_place_of_attention_in_a_tapered_sagan_of_mimicry_is_told_by_its_cha
 @pytest.mark.parametrize("name", [name for name in IMPORTERS if not name.startswith("progan/")])
 def test_every_weight_of_the_checkpoint_is_in_the_network(name):
     state = STATES[name]()
-    ours = DOMAIN.load_reference(name, state).state_dict()
+    ours = gan_image.load_reference(name, state).state_dict()
     assert len(ours) == len(state)
     derived = ("sn_sigma", "_v")
     kept = [[value for key, value in tensors.items() if not key.endswith(derived)] for tensors in (ours, state)]
@@ -256,19 +257,19 @@ def test_every_weight_of_the_checkpoint_is_in_the_network(name):
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_the_published_arguments_may_be_given_where_they_agree(name):
     arguments = read_reference(IMPORTERS, name, STATES[name](), {}).arguments
-    assert DOMAIN.load_reference(name, STATES[name](), **arguments) is not None
+    assert gan_image.load_reference(name, STATES[name](), **arguments) is not None
     for key, value in arguments.items():
         if isinstance(value, str):
             continue
         other = [*value, 1] if isinstance(value, list) else value + 1
         with pytest.raises(CheckpointError) as error:
-            DOMAIN.load_reference(name, STATES[name](), **{key: other})
+            gan_image.load_reference(name, STATES[name](), **{key: other})
         assert str(error.value) == f"{name}: `{key}` is {other}, and the checkpoint's is {value}"
 
 
 def test_an_argument_that_the_published_network_has_not_is_refused():
     with pytest.raises(CheckpointError) as error:
-        DOMAIN.load_reference("dcgan/generator", STATES["dcgan/generator"](), nfg=4)
+        gan_image.load_reference("dcgan/generator", STATES["dcgan/generator"](), nfg=4)
     assert str(error.value) == "unknown argument of dcgan/generator `nfg`; did you mean `ngf`?"
 
 
@@ -276,10 +277,10 @@ def test_an_argument_that_the_published_network_has_not_is_refused():
 @pytest.mark.parametrize("other", IMPORTERS)
 def test_a_checkpoint_of_another_network_is_refused(name, other):
     if name == other or any({name, other} <= alike for alike in ALIKE):
-        assert DOMAIN.load_reference(name, STATES[other]()) is not None
+        assert gan_image.load_reference(name, STATES[other]()) is not None
         return
     with pytest.raises(CheckpointError):
-        DOMAIN.load_reference(name, STATES[other]())
+        gan_image.load_reference(name, STATES[other]())
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
@@ -291,9 +292,9 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused
             continue
         if not key.endswith(UNREAD):
             with pytest.raises(CheckpointError):
-                DOMAIN.load_reference(name, state)
+                gan_image.load_reference(name, state)
         with pytest.raises(CheckpointError):
-            DOMAIN.load_reference(name, STATES[name]() | {key: torch.zeros(7, 7, 7)})
+            gan_image.load_reference(name, STATES[name]() | {key: torch.zeros(7, 7, 7)})
 
 
 def test_every_importer_is_of_a_system_and_one_of_its_networks():
@@ -307,7 +308,7 @@ TRANSLATORS = [name for name in IMPORTERS if name.startswith(("cyclegan/", "pix2
 
 
 def output_of(name, state, **arguments):
-    network = DOMAIN.load_reference(name, state, **arguments).eval()
+    network = gan_image.load_reference(name, state, **arguments).eval()
     channels = next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 4)
     side = max(64, getattr(network, "multiple", 1))
     return network(torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)))
@@ -359,7 +360,7 @@ def test_published_layers_without_norms_have_no_biases_in_between(name):
     built = published.build()
     assert sum(key.endswith(".bias") for key in built.state_dict()) == sum(key.endswith(".bias") for key in state)
     with pytest.raises(CheckpointError) as error:
-        DOMAIN.load_reference(name, state, norm="batch")
+        gan_image.load_reference(name, state, norm="batch")
     assert str(error.value) == f"{name}: `norm` is 'batch', and the checkpoint's is 'none'"
 
 
@@ -376,7 +377,7 @@ def test_nothing_larger_than_the_checkpoint_is_allocated_for_one_that_does_not_f
     with pytest.raises(
         CheckpointError, match=r"^the checkpoint does not fit: Error.* size mismatch for features\.0\.0\.bias"
     ):
-        DOMAIN.load_reference("cyclegan/patchgan_discriminator", state)
+        gan_image.load_reference("cyclegan/patchgan_discriminator", state)
 
 
 @pytest.mark.parametrize(("place", "key", "result"), [(None, "source", "to_target"), ("b_to_a", "target", "to_source")])
@@ -385,7 +386,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
     state = resnet_generator(in_channels=3, out_channels=1)
     game = game_around(DOMAIN, name, read_reference(IMPORTERS, name, state, {}), place)
     folder = game.save_pretrained(tmp_path / "model")
-    loaded = DOMAIN.load(folder)
+    loaded = gan_image.load(folder)
     channels = {"source": 3, "target": 1} if place is None else {"source": 1, "target": 3}
     assert loaded.data_spec().channels == channels
     assert set(loaded.absent) == {"a_to_b", "b_to_a", "discriminator_a", "discriminator_b"} - {place or "a_to_b"}
@@ -393,7 +394,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
     with torch.no_grad():
         made = loaded.apply({key: picture})
         assert made.keys() == {result}
-        assert torch.equal(made[result], DOMAIN.load_reference(name, state).eval()(picture))
+        assert torch.equal(made[result], gan_image.load_reference(name, state).eval()(picture))
         other = "b_to_a" if place is None else "a_to_b"
         with pytest.raises(CheckpointError, match=f"this model has no weights for the network `{other}`"):
             loaded.apply({"target" if key == "source" else "source": picture[:, :1]})

@@ -93,7 +93,7 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
 
 
 def load_reference(importers: Importers, name: str, state_dict: StateDict, **arguments: Any) -> nn.Module:
-    """A published network with a published checkpoint's weights; see `Domain.load_reference`."""
+    """A published network with a published checkpoint's weights; see `gan_core.api.Toolkit.load_reference`."""
     return read_reference(importers, name, state_dict, arguments).build()
 
 
