@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
+from gan_core.cli import MODEL_HELP, Answer, Commands, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -174,4 +174,10 @@ def _described(facts: Mapping[str, Any]) -> str:
     )
 
 
-COMMANDS = {"mel": mel, "vocode": vocode, "resynthesize": resynthesize, "inspect": inspect, "interpolate": interpolate}
+COMMANDS: Commands = {
+    "mel": mel,
+    "vocode": vocode,
+    "resynthesize": resynthesize,
+    "inspect": inspect,
+    "interpolate": interpolate,
+}

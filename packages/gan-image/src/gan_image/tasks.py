@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
+from gan_core.cli import MODEL_HELP, Answer, Commands, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -142,4 +142,10 @@ def _png(out: Path) -> Path:
     return out.with_suffix("")
 
 
-COMMANDS = {"translate": translate, "sheet": sheet, "interpolate": interpolate, "film": film, "compare": compare}
+COMMANDS: Commands = {
+    "translate": translate,
+    "sheet": sheet,
+    "interpolate": interpolate,
+    "film": film,
+    "compare": compare,
+}

@@ -91,6 +91,10 @@ class Answer:
     status: int = 0
 
 
+Commands = Mapping[str, Callable[..., Answer | None]]
+"""Commands by name; None is the result of one that has written to standard output."""
+
+
 def main(domain: Domain | None = None) -> NoReturn:
     """Runs the command line of a domain (default: `gan`, with all domains) and exits."""
     flags = {flag for flag in FLAGS if flag in sys.argv[1:]}
@@ -181,9 +185,9 @@ def root(program: str) -> Callable[[bool], Answer | None]:
     return show_version
 
 
-def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
+def commands(domain: Domain) -> Commands:
     """Returns a domain's commands by name: those of every domain, and the domain's own tasks."""
-    common: dict[str, Callable[..., Answer]] = {
+    common: dict[str, Callable[..., Answer | None]] = {
         "systems": lambda: systems(domain),
         "data": lambda: data_sets(domain),
         "show": show_recipe_command(domain),
@@ -200,7 +204,7 @@ def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
     helps = {"systems": "Lists the systems that can be trained.", "data": "Lists the named datasets."}
     for name, text in helps.items():
         common[name].__doc__ = text
-    return common | dict(domain.tasks.COMMANDS if domain.cards else {})
+    return {**common, **(domain.tasks.COMMANDS if domain.cards else {})}
 
 
 def systems(domain: Domain) -> Answer:
