@@ -27,7 +27,6 @@ from _tables import markdown, show
 from torch.utils.data import Dataset
 
 import gan_image
-from gan_core.api import open_data
 from gan_core.data import Batch, BatchStream, ImageSpec, Source, Spec, TensorDataset, TensorSource, hold_out
 from gan_core.errors import NonFiniteError
 from gan_core.measure.classification import recognise
@@ -232,7 +231,7 @@ CASES = FAILING | HEALTHY
 @cache
 def digits() -> TensorDataset:
     """All of them."""
-    return open_data(gan_image.DOMAIN, "digits").fit(ImageSpec(image_size=16, channels=1))  # type: ignore[return-value]
+    return gan_image.open_data("digits").fit(ImageSpec(image_size=16, channels=1))  # type: ignore[return-value]
 
 
 @cache
@@ -244,7 +243,7 @@ def few() -> tuple[Batch, Batch]:
 
 def source_of(name: str) -> Source:
     """Data by name, or the first digits alone."""
-    return open_data(gan_image.DOMAIN, name) if name != "few" else TensorSource({"image": few()[0]["image"]}, name=name)
+    return gan_image.open_data(name) if name != "few" else TensorSource({"image": few()[0]["image"]}, name=name)
 
 
 def some(dataset: Dataset[Batch]) -> Batch:

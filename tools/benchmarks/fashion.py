@@ -98,15 +98,15 @@ def evaluation() -> Evaluation:
     """How every run's samples are measured; they are alike in what the data are cut to."""
     game = gan_image.create("dcgan", image_size=SIZE, channels=1)
     data = FittedData(TensorSource(fashion(), name="fashion-mnist, 20,000 images"), game.spec)
-    return Evaluation(gan_image.DOMAIN.module("metrics"), data, game, metrics=METRICS, count=COUNT)
+    return Evaluation(gan_image.DOMAIN.metrics, data, game, metrics=METRICS, count=COUNT)
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
     """One training: the figures of its last and its averaged weights, their protocols, and samples of the average."""
     system, changes, few = RUNS[name]
     shown = {key: value[:few] for key, value in fashion().items()}
-    rounds = gan_image.create(system).recipe.players.get("discriminator")
-    turns = changes.get("players.discriminator.turns", rounds.turns if rounds else 1) + 1
+    player = gan_image.DOMAIN.recipe(system).players.get("discriminator")
+    turns = changes.get("players.discriminator.turns", player.turns if player and player.turns else 1) + 1
     steps = -(-BUDGET // (64 * turns))
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

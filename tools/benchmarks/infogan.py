@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import gan_image
-from gan_core.data import ImageSpec, to_device
+from gan_core.data import ImageSpec, length, read, to_device
 from gan_image.media import write_samples
 from gan_image.systems.information import InfoGAN
 
@@ -35,7 +35,7 @@ NOISES, SEEDS = 20, 3
 def clustering_accuracy(game: InfoGAN) -> float:
     """The share of real digits whose category is their class, categories and classes being matched one to one."""
     data = gan_image.open_data("digits").fit(ImageSpec(image_size=16, channels=1))
-    batch = to_device(data.__getitems__(range(len(data))), torch.device("cpu"))
+    batch = to_device(next(read(data, range(length(data)), length(data))), torch.device("cpu"))
     with torch.no_grad():
         logits, _, _ = game.posterior(game.trunk(batch["image"]))
     agreement = np.zeros((game.categories, 10))

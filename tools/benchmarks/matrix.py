@@ -23,7 +23,6 @@ from _tables import markdown, show
 from regularizers import CASES
 
 import gan_image
-from gan_core.api import open_data
 from gan_core.data import BatchStream, Source
 from gan_core.domain import find_domain
 from gan_core.errors import RecipeError
@@ -67,7 +66,7 @@ def cells() -> Iterator[tuple[str, str, str]]:
 @cache
 def digits() -> Source:
     """The data."""
-    return open_data(gan_image.DOMAIN, "digits")
+    return gan_image.open_data("digits")
 
 
 def recipe_of(system: str, objective: str, case: str) -> Recipe:

@@ -39,7 +39,6 @@ from _record import Progress, record
 from _tables import markdown, show
 
 import gan_image
-from gan_core.api import evaluate, open_data
 from gan_core.data import Source, Spec
 from gan_image.sources import PointSource
 
@@ -180,8 +179,8 @@ def source_of(table: str) -> Source:
     """The data of a table."""
     if table != "unrolled ring":
         name = table.removeprefix("unrolled ")
-        return open_data(gan_image.DOMAIN, "stacked-digits" if name == "stacked" else name)
-    ring = open_data(gan_image.DOMAIN, "ring")
+        return gan_image.open_data("stacked-digits" if name == "stacked" else name)
+    ring = gan_image.open_data("ring")
     points = ring.fit(Spec()).tensors["points"]  # type: ignore[attr-defined]
     return PointSource(2 * points, name="ring of radius 2", modes=2 * ring.facts["modes"], std=2 * ring.facts["std"])
 
@@ -204,7 +203,7 @@ def measure(name: str, method: str, seed: int) -> dict[str, Any]:
             shown=False,
         )
         metric = "stacked_modes" if name.endswith("stacked") else "modes"
-        figures = evaluate(run, data=source, domain=gan_image.DOMAIN, count=table.samples, seed=seed, metrics=[metric])
+        figures = gan_image.evaluate(run, data=source, count=table.samples, seed=seed, metrics=[metric])
     return dict(figures["metrics"][metric]) | {"seconds": round(time.perf_counter() - start)}
 
 

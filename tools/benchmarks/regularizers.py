@@ -22,7 +22,7 @@ from _record import record
 from _tables import markdown, show
 
 import gan_image
-from gan_core.api import open_data, write_arrays
+from gan_core.api import write_arrays
 from gan_core.data import FittedData
 from gan_core.play.regularizers import REGULARIZERS, Lazy
 from gan_core.runs.run import Run
@@ -61,7 +61,7 @@ class Steps(Trainer):
 
 def training(changes: Mapping[str, Any], folder: Path) -> Steps:
     """The `small` preset's training with some changes, about to begin."""
-    preset, source = gan_image.DOMAIN.preset("dcgan"), open_data(gan_image.DOMAIN, "digits")
+    preset, source = gan_image.DOMAIN.preset("dcgan"), gan_image.open_data("digits")
     recipe = preset.recipe(domain="image", system="dcgan", preset="small").but({"train.ema": None, **changes})
     recipe = preset.complete(recipe, source.facts)
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 
 import librosa
 import torch
@@ -33,6 +33,7 @@ from gan_audio.measure.distances import log_spectral_distance, mel_cepstral_dist
 from gan_audio.media import write_samples
 from gan_audio.mel.contract import MelContract, MelSpectrogram, filterbank
 from gan_audio.sound.files import read_sound
+from gan_audio.systems.vocoder import Vocoder
 from gan_core.api import resume
 from gan_core.data.files import open_files
 
@@ -83,6 +84,11 @@ def apart(sounds: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> dict[st
     }
 
 
+def vocoder(path: Path) -> Vocoder:
+    """Loads the vocoder of a run or model folder."""
+    return cast(Vocoder, gan_audio.load(path))
+
+
 def measure(
     system: str, data: Path, trained: Sequence[int], measured: Sequence[int], stages: Sequence[int], kept: Path
 ) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def measure(
                 gan_audio.train(system, data=chosen, out=run, steps=stage, changes=changes, shown=False)
             else:
                 resume(run, steps=stage, shown=False)
-            found[str(stage)] = apart(sounds, gan_audio.load(run).resynthesize)
+            found[str(stage)] = apart(sounds, vocoder(run).resynthesize)
             print(system, len(trained), stage, found[str(stage)], flush=True)
         shutil.copytree(run / "model", kept, dirs_exist_ok=True)
     return found
@@ -136,7 +142,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     shown = {"recording": clips(data, KEPT_BACK)[0]}
     for system in options.only:
-        contract = gan_audio.create(system).contract
+        contract = cast(Vocoder, gan_audio.create(system)).contract
         found: dict[str, Any] = {}
         for kind, trained, measured, stages in (
             ("one_clip", ONE, ONE, STAGES_OF_ONE),
@@ -150,7 +156,7 @@ def main() -> None:
         figures[system] = found
         shown |= {
             f"Griffin-Lim, {system}'s mel": griffin_lim(shown["recording"], contract),
-            system: gan_audio.load(options.models / f"{system}-kept_back").resynthesize(shown["recording"]),
+            system: vocoder(options.models / f"{system}-kept_back").resynthesize(shown["recording"]),
         }
     if options.only == list(SYSTEMS):
         length = min(sound.shape[-1] for sound in shown.values())

@@ -27,7 +27,6 @@ from _tables import markdown, show
 
 import gan_audio
 from gan_audio.media import write_samples
-from gan_core.api import evaluate
 
 DIGITS, COUNT, ROWS = 10, 2000, 5
 METRICS = ["recognition", "fid", "inception_score", "spectrum"]
@@ -51,7 +50,7 @@ def measure(data: Path, radius: int, steps: int, model: Path) -> dict[str, Any]:
         changes = CHANGES | {"network.discriminator": {"phase_shuffle": radius}}
         gan_audio.train("wavegan", data=digits, out=run, steps=steps, changes=changes, shown=False)
         seconds = time.perf_counter() - start
-        found = evaluate(run, data=digits, metrics=METRICS, count=COUNT, domain=gan_audio.DOMAIN)
+        found = gan_audio.evaluate(run, data=digits, metrics=METRICS, count=COUNT)
         shutil.copytree(run, model, dirs_exist_ok=True)
     return {"steps": steps, "seconds": round(seconds), **found["metrics"]}
 

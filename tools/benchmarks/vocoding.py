@@ -24,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import MagicMock
 
 import torch
@@ -55,8 +55,7 @@ def vocoder(case: str) -> Vocoder:
     """With random weights."""
     torch.manual_seed(0)
     system, preset = CASES[case]
-    game: Vocoder = gan_audio.create(system, preset=preset).eval()
-    return game
+    return cast(Vocoder, gan_audio.create(system, preset=preset).eval())
 
 
 def mel_of(game: Vocoder, seconds: float) -> Tensor:

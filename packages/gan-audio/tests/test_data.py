@@ -10,6 +10,7 @@ import soundfile
 import torch
 from torch.testing import assert_close
 
+import gan_audio
 from gan_audio import DOMAIN, data
 from gan_audio.data import DATASETS, load_drums, open_folder
 from gan_audio.media import write_items
@@ -20,7 +21,7 @@ from gan_audio.sound.wav import write_wav
 from gan_audio.systems import wavegan
 from gan_audio.tune.spec import TuneSpec
 from gan_core import train
-from gan_core.api import open_data, open_recipe
+from gan_core.api import open_recipe
 from gan_core.data import BatchStream, Paired, Spec, hold_out, read
 from gan_core.errors import DataError, RecipeError
 
@@ -114,11 +115,11 @@ def test_spoken_digits_are_the_training_part_and_digits_alone(home, capsys):
     assert (levels(batch), batch["label"].tolist()) == ([4, 1], [9, 0])
     assert capsys.readouterr().out == ""
     for part, level in (("train", [4, 1]), ("validation", [2]), ("test", [3])):
-        source = open_data(DOMAIN, f"sc09:{part}")
+        source = gan_audio.open_data(f"sc09:{part}")
         assert source.name == ("sc09" if part == "train" else f"sc09:{part}")
         assert levels(read_all(source.fit(SoundSpec(samples=64)), 0)) == level
     with pytest.raises(DataError, match=r"unknown part of sc09 `tset`"):
-        open_data(DOMAIN, "sc09:tset")
+        gan_audio.open_data("sc09:tset")
     (folder / "testing_list.txt").unlink()
     with pytest.raises(DataError, match=r"has no testing_list.txt; delete the folder to download it again$"):
         data.load_sc09()
@@ -314,7 +315,7 @@ def test_sources_refuse_games_of_other_data(tmp_path):
 def test_a_part_is_a_sub_folder(tmp_path, sub_folder):
     for name, level in (("train", 1), ("test", 2), ("other/deep", 3)):
         put(tmp_path / name / "a.wav", flat(level))
-    source = open_data(DOMAIN, f"{tmp_path}:{sub_folder}")
+    source = gan_audio.open_data(f"{tmp_path}:{sub_folder}")
     assert source.name == f"{tmp_path}:{sub_folder}"
     assert levels(read_all(source.fit(Spec()), 0)) == [{"train": 1, "other/deep": 3}[sub_folder]]
 
@@ -549,7 +550,7 @@ def test_an_open_sample_rate_is_the_datas_and_the_loaded_model_writes_sounds_at_
     put(tmp_path / "sounds" / "a.wav", ramp(1000), 11_025)
     run = trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.sample_rate": None})
     assert run.recipe.data.spec == {"sample_rate": 11_025, "peak": None, "trim": None}
-    game = DOMAIN.load(tmp_path / "run" / "model")
+    game = gan_audio.load(tmp_path / "run" / "model")
     assert game.spec == SoundSpec(samples=256, sample_rate=11_025, channels=1)
     (path,) = write_items(game.generate(1, seed=0), tmp_path / "made", game=game)
     assert soundfile.info(path).samplerate == 11_025

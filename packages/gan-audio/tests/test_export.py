@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 from torch.testing import assert_close
 
-from gan_audio import DOMAIN
+import gan_audio
 from gan_audio.mel.contract import MelContract
 from gan_core.models.export import export_onnx
 from gan_core.testing.onnx import read_metadata, run_onnx
@@ -20,7 +20,7 @@ for library in ("onnx", "onnxscript", "onnxruntime"):
 
 @pytest.mark.parametrize("system", ["hifigan", "melgan", "bigvgan"])
 def test_vocoders_take_mels_of_any_length(system, tmp_path):
-    game, path = DOMAIN.create(system), tmp_path / "vocoder.onnx"
+    game, path = gan_audio.create(system), tmp_path / "vocoder.onnx"
     file = export_onnx(game, path)
     bands, hop, least = game.contract.mels, game.contract.hop, game.generator.min_frames
     assert file.inputs["mel"].shape == ("batch", bands, "frames")
@@ -37,7 +37,7 @@ def test_vocoders_take_mels_of_any_length(system, tmp_path):
 
 
 def test_exported_mel_generators_return_mels_of_the_contract(tmp_path):
-    game, path = DOMAIN.create("melspec", num_classes=4), tmp_path / "mels.onnx"
+    game, path = gan_audio.create("melspec", num_classes=4), tmp_path / "mels.onnx"
     game.spectrogram.mean.normal_()
     export_onnx(game, path)
     z, label = game.latent(5), torch.tensor([3, 0, 1, 1, 2])
@@ -48,14 +48,14 @@ def test_exported_mel_generators_return_mels_of_the_contract(tmp_path):
 
 
 def test_exported_generators_store_their_sample_rate(tmp_path):
-    file = export_onnx(DOMAIN.create("wavegan"), tmp_path / "sounds.onnx")
+    file = export_onnx(gan_audio.create("wavegan"), tmp_path / "sounds.onnx")
     assert file.inputs["z"].values == "uniform in [-1, 1]"
     assert file.outputs["samples"].shape == ("batch", 1, 4096)
     assert read_metadata(tmp_path / "sounds.onnx")["sample_rate"] == "8000"
 
 
 def test_the_exported_midinet_takes_a_chord_and_the_previous_bar(tmp_path):
-    game, path = DOMAIN.create("midinet").eval(), tmp_path / "bars.onnx"
+    game, path = gan_audio.create("midinet").eval(), tmp_path / "bars.onnx"
     file = export_onnx(game, path)
     assert list(file.inputs) == ["z", "chord", "previous"]
     inputs = {"z": torch.randn(4, 32), "chord": torch.eye(13)[:4], "previous": torch.rand(4, 1, 16, 128).round()}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import gan_audio
 from gan_audio import DOMAIN
 from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
 from gan_audio.mel.files import read_mel
@@ -94,7 +95,7 @@ def model(tmp_path_factory):
         "players.discriminator.turns": 3,
     }
     changes = {f"network.{key}": value for key, value in NETWORK.items()} | settings
-    DOMAIN.train("melspec", data="drums", out=folder, steps=300, changes=changes, shown=False)
+    gan_audio.train("melspec", data="drums", out=folder, steps=300, changes=changes, shown=False)
     return folder
 
 
@@ -105,7 +106,7 @@ def test_melspec_learns_mels(model):
     untrained.study(torch.utils.data.StackDataset(audio=drums()))
     before, after = (
         sliced_wasserstein(real, game.generate(512, seed=0).flatten(1).numpy())
-        for game in (untrained, DOMAIN.load(model))
+        for game in (untrained, gan_audio.load(model))
     )
     assert after < 0.7 * before
 
@@ -114,12 +115,12 @@ def test_mels_are_written_with_their_contract_and_vocoded(model, tmp_path, gan):
     mels = tmp_path / "mels"
     assert gan("generate", model, "-n", 2, "--out", mels)[0] == 0
     written = [read_mel(mels / f"0000{k}.mel.safetensors") for k in range(2)]
-    assert_close(torch.cat([mel for mel, _ in written]), DOMAIN.load(model).generate(2, seed=0))
+    assert_close(torch.cat([mel for mel, _ in written]), gan_audio.load(model).generate(2, seed=0))
     assert all(contract == CONTRACT for _, contract in written)
     vocoder, sound = tmp_path / "vocoder", tmp_path / "sound"
     small = {"width": 4, "depth": 1}
     torch.manual_seed(0)
-    DOMAIN.create("melgan", mel=CONTRACT.model_dump(), rates=(8, 4), generator=small).save_pretrained(vocoder)
+    gan_audio.create("melgan", mel=CONTRACT.model_dump(), rates=(8, 4), generator=small).save_pretrained(vocoder)
     status, out, err = gan("vocode", vocoder, mels, "--out", sound, "--json")
     assert status == 0, err
     assert sorted(json.loads(out)["files"]) == [str(sound / f"0000{k}.wav") for k in range(2)]

@@ -288,7 +288,7 @@ class Halver(Game):
 
 def test_a_model_that_makes_sounds_of_sounds_is_measured_by_pairs():
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
-    evaluation = Evaluation(DOMAIN.module("metrics"), FittedData(source, Spec()), Halver(), count=1000)
+    evaluation = Evaluation(DOMAIN.metrics, FittedData(source, Spec()), Halver(), count=1000)
     figures, protocols = evaluation.measure(Halver())
     assert list(figures) == ["fid", "distances", "f0"]
     assert figures["distances"]["log_spectral_distance"] == pytest.approx(20 * math.log10(2), rel=1e-3)
@@ -306,7 +306,7 @@ def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
     tokens = torch.full((3, 1, 8), 7, dtype=torch.uint8)
     dataset = TensorDataset({"audio": noise(3, 1, 8000), "source": tokens}, pixels=())
     source, game = FixedSource(dataset, name="noise", facts={"sample_rate": RATE}), Reader()
-    Evaluation(DOMAIN.module("metrics"), FittedData(source, Spec()), game, metrics=["distances"]).measure(game)
+    Evaluation(DOMAIN.metrics, FittedData(source, Spec()), game, metrics=["distances"]).measure(game)
     assert torch.equal(game.read, tokens)
 
 
@@ -324,4 +324,4 @@ def test_integers_that_are_no_pixels_reach_the_game_as_they_are():
 def test_a_metric_of_the_other_kind_of_model_is_refused(game, metric, why):
     source = FixedSource(TensorDataset({"audio": noise(3, 1, 8000)}), name="noise", facts={"sample_rate": RATE})
     with pytest.raises(InputError, match=f"^the metric `{metric}` {why}$"):
-        Evaluation(DOMAIN.module("metrics"), FittedData(source, Spec()), game, metrics=[metric])
+        Evaluation(DOMAIN.metrics, FittedData(source, Spec()), game, metrics=[metric])

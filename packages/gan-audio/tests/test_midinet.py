@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, softplus
 from torch.testing import assert_close
 
+import gan_audio
 from gan_audio import DOMAIN
 from gan_audio.published.midinet import IMPORTERS
 from gan_audio.systems import midinet
@@ -311,7 +312,7 @@ def test_midinet_runs_from_training_to_evaluation(gan, tmp_path):
 
 def test_invalid_requests_are_refused_in_one_line(gan, tmp_path):
     tiny().save_pretrained(tmp_path / "by-hand")
-    DOMAIN.create("midinet", **TINY).save_pretrained(tmp_path / "model")
+    gan_audio.create("midinet", **TINY).save_pretrained(tmp_path / "model")
     wrong = {
         ("interpolate", "model", "--out", "a.wav"): "midinet draws a latent for every bar, so it has no latents",
         (

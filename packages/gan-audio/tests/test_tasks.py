@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+import gan_audio
 from gan_audio import DOMAIN, pipeline
 from gan_audio.media import SILENCE
 from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
@@ -72,13 +73,13 @@ def models(tmp_path_factory):
         "specgan": {"samples": 256, "latent_dim": 4, "width": 2},
     }
     for system, network in small.items():
-        DOMAIN.create(system, **network).save_pretrained(folder / system)
+        gan_audio.create(system, **network).save_pretrained(folder / system)
     return folder
 
 
 @pytest.fixture(scope="module")
 def game(models):
-    return DOMAIN.load(models / "melgan")
+    return gan_audio.load(models / "melgan")
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
 def test_streamed_resynthesis_equals_the_whole_for_every_block_size(samples, centred):
     torch.manual_seed(0)
     mel = TINY.but(centred=centred).model_dump()
-    made = DOMAIN.create(
+    made = gan_audio.create(
         "melgan", mel=mel, rates=(4, 2), generator={"width": 4, "depth": 2}, discriminator={"width": 4, "depth": 1}
     )
     audio = noise(samples)
@@ -584,7 +585,7 @@ def test_a_tone_is_a_bright_line_in_the_spectrogram(gan, refused, tmp_path, seco
 def test_interpolated_sounds_are_on_the_line_between_two_latents(gan, models, tmp_path, system, monkeypatch):
     label = {"wavegan": ["--label", "1"], "specgan": []}[system]
     ends = torch.tensor([[-1.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.4, 0.0]])
-    game = DOMAIN.load(models / system)
+    game = gan_audio.load(models / system)
     monkeypatch.setattr(type(game), "latent", lambda game, count, truncation=None: ends)
     assert gan("interpolate", models / system, "--out", "walk.wav", "--steps", "17", *label)[0] == 0
     found, apart = read(tmp_path / "walk.wav")[0], round(SILENCE * 8000)
@@ -622,7 +623,7 @@ def test_a_published_vocoder_is_imported_folded_with_the_same_output(gan, refuse
     state = next(found.values[0] for found in fixtures if found.id == "melgan_generator").state_dict()
     torch.save(state, tmp_path / "published.pt")
     assert gan("import", "melgan/generator", "published.pt", "--out", "model", "--fold")[0] == 0
-    published, folded = DOMAIN.load_reference("melgan/generator", state).eval(), DOMAIN.load(tmp_path / "model")
+    published, folded = gan_audio.load_reference("melgan/generator", state).eval(), gan_audio.load(tmp_path / "model")
     assert not any("parametrizations" in name for name in folded.generator.state_dict())
     mel = torch.randn(1, 80, 20, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -645,7 +646,7 @@ def test_a_published_wavegan_has_the_published_sample_rate(gan, tmp_path):
     state = next(found.values[0] for found in fixtures if found.id == "wavegan_generator_16384").state_dict()
     torch.save(state, tmp_path / "published.pt")
     assert gan("import", "wavegan/generator", "published.pt", "--out", "model")[0] == 0
-    game = DOMAIN.load(tmp_path / "model")
+    game = gan_audio.load(tmp_path / "model")
     assert (game.spec.sample_rate, game.spec.peak) == (16_000, 1.0)
     assert gan("generate", "model", "-n", 1, "--out", "made")[0] == 0
     assert soundfile.info(tmp_path / "made" / "00000.wav").samplerate == 16_000
@@ -666,7 +667,7 @@ def test_imported_vocoders_have_excerpts_of_whole_hops(tmp_path):
     read = read_reference(IMPORTERS, "hifigan/generator", published, told)
     game = game_around(DOMAIN, "hifigan/generator", read)
     game.save_pretrained(tmp_path / "model")
-    loaded = DOMAIN.load(tmp_path / "model")
+    loaded = gan_audio.load(tmp_path / "model")
     assert loaded.spec == SoundSpec(samples=8190, sample_rate=16_000, channels=1, peak=0.95)
     mel = torch.randn(1, 5, 20)
     with torch.no_grad():
@@ -689,7 +690,7 @@ def test_silence_is_trimmed_by_a_data_setting(gan, refused, tmp_path):
     chosen = [word for setting in small for word in ("--set", setting)]
     status, _, err = gan("train", "wavegan", "--data", "sounds", "--out", "run", "--steps", 1, *chosen)
     assert status == 0, err
-    assert DOMAIN.load(tmp_path / "run").spec.trim == 30
+    assert gan_audio.load(tmp_path / "run").spec.trim == 30
     shown, rate = soundfile.read(tmp_path / "run" / "samples" / "real.wav", dtype="float32")
     assert rate == 8000
     assert_close(torch.from_numpy(shown[:240]), tone[0], atol=1e-4, rtol=0)  # not a slice of the silence

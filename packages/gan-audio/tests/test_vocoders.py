@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
+import gan_audio
 import gan_core
-from gan_audio import DOMAIN
 from gan_audio.layers import losses
 from gan_audio.layers.convolution import Convolution, TransposedConvolution
 from gan_audio.layers.filtering import MinimalConvolution, is_faster_filtered
@@ -355,7 +355,7 @@ def test_a_folded_game_is_saved_and_loaded_as_one(name, tmp_path):
 
 def test_the_model_card_of_a_vocoder_shows_vocode():
     judge = {"scales": 2, "width": 4, "depth": 1}
-    card = model_card(DOMAIN.create("melgan", **SIZES, generator={"width": 4, "depth": 2}, discriminator=judge))
+    card = model_card(gan_audio.create("melgan", **SIZES, generator={"width": 4, "depth": 2}, discriminator=judge))
     assert "\naudio = game.vocode(mel)  # " in card
     assert "generate" not in card.partition("## Recipe")[0].replace("generator", "")
 
@@ -664,7 +664,7 @@ def recorded(name):
 
 
 def imported(name, state=None, **arguments):
-    return DOMAIN.load_reference(FIXTURES[name].network, recorded(name) if state is None else state, **arguments)
+    return gan_audio.load_reference(FIXTURES[name].network, recorded(name) if state is None else state, **arguments)
 
 
 def new_layout(state):
@@ -784,7 +784,7 @@ def test_released_bigvgans_are_recognised_by_their_bands_hop_and_last_bias(bands
             activation(f"resblocks.{stage}.activations.{place}", channels)
     activation("activation_post", 1)
     layer(names["last"], 1, 1, 7, bias=1 if version == 1 else None)
-    generator = DOMAIN.load_reference("bigvgan/generator", state)
+    generator = gan_audio.load_reference("bigvgan/generator", state)
     assert generator.contract == contract
     assert isinstance(generator.layers[-1], nn.Tanh if version == 1 else nn.Hardtanh)
     assert generator(torch.randn(1, bands, 4)).shape == (1, 1, 4 * contract.hop)
@@ -811,6 +811,6 @@ def test_whole_sets_of_discriminators_are_imported(name, network, arguments):
     state = ours.state_dict()
     for mine, theirs in names.items():
         state = {key.replace(mine, theirs): value for key, value in state.items()}
-    found, wanted = DOMAIN.load_reference(name, state, **arguments).eval()(audio), ours(audio)
+    found, wanted = gan_audio.load_reference(name, state, **arguments).eval()(audio), ours(audio)
     for mine, theirs in zip(wanted.logits, found.logits, strict=True):
         assert torch.equal(mine, theirs)

@@ -25,6 +25,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+import gan_image
 from gan_core.cli import main
 from gan_core.domain import Domain
 from gan_core.runs.run import Run
@@ -701,7 +702,7 @@ def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
     z, label = torch.randn(3, 4), torch.tensor([9, 0, 4])
     (ours,) = session.run(None, {"z": z.numpy(), "label": label.numpy()})
-    game = DOMAIN.load(trained / "labelled")
+    game = gan_image.load(trained / "labelled")
     assert_close(torch.from_numpy(ours), game.generator(z, label).detach(), atol=1e-5, rtol=1e-4)
 
 
@@ -753,9 +754,9 @@ def test_a_published_generator_becomes_a_model_that_generates(gan, tmp_path, nam
     with Image.open(tmp_path / "s" / "00000.png") as image:
         assert (image.size, image.mode) == ((32, 32), "RGB")
     state = torch.load(published(tmp_path / "again.pt"), weights_only=True)  # noqa: TID251  written above
-    game = DOMAIN.load("m")
+    game = gan_image.load("m")
     z = torch.randn(2, 6, 1, 1)
-    assert_close(game.generator(z), DOMAIN.load_reference("dcgan/generator", state).eval()(z))
+    assert_close(game.generator(z), gan_image.load_reference("dcgan/generator", state).eval()(z))
 
 
 def test_a_published_checkpoint_that_cannot_be_used(refused, tmp_path):

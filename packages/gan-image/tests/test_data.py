@@ -16,7 +16,6 @@ from torch.testing import assert_close
 
 import gan_image
 from gan_core import draws
-from gan_core.api import open_data
 from gan_core.data import ArraySpec, ImageSpec, Spec, TensorSource, hold_out, items
 from gan_core.data.items import ReadItems
 from gan_core.errors import DataError, MissingDependency
@@ -314,7 +313,7 @@ def test_halves_of_a_picture_are_two_images(tmp_path):
     both = np.concatenate([np.full((10, 12, 3), 10), np.full((10, 12, 3), 200)], axis=1).astype(np.uint8)
     Image.fromarray(both).save(tmp_path / "1.png")
     where = {"source": f"{tmp_path}:left", "target": f"{tmp_path}:right"}
-    source = open_data(gan_image.DOMAIN, where)
+    source = gan_image.open_data(where)
     assert source.facts["source_image_size"] == source.facts["image_size"] == (10, 12)
     item = source.fit(ImageSpec())[0]
     assert (item["source"].unique().tolist(), item["target"].unique().tolist()) == ([10], [200])
@@ -326,7 +325,7 @@ def test_sets_without_pairs_meet_at_random(tmp_path):
         for level in range(count):
             Image.new("L", (8, 8), level + 100 * (side == "b")).save(tmp_path / side / f"{level}.png")
     where = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b")}
-    dataset = open_data(gan_image.DOMAIN, where, paired=False).fit(ImageSpec(flip=True))
+    dataset = gan_image.open_data(where, paired=False).fit(ImageSpec(flip=True))
     assert len(dataset) == 5
     with draws.reading(0, 0):
         batch = dataset.__getitems__([0, 1, 2, 3, 4] * 20)
@@ -384,12 +383,12 @@ def test_an_archive_and_a_sub_folder_are_read_through_fsspec(tmp_path):
     shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
     with fsspec.open("memory://pictures/set.zip", "wb") as file:
         file.write((tmp_path / "set.zip").read_bytes())
-    source = open_data(gan_image.DOMAIN, "memory://pictures/set.zip:train")
+    source = gan_image.open_data("memory://pictures/set.zip:train")
     assert source.facts["classes"] == ["1", "2", "10"]
     assert levels(source.fit(Spec())) == [10, 30, 20]
     assert source.fit(Spec())[1]["label"] == 2
     with pytest.raises(DataError, match=r"memory://pictures/none\.zip"):
-        open_data(gan_image.DOMAIN, "memory://pictures/none.zip")
+        gan_image.open_data("memory://pictures/none.zip")
 
 
 def test_the_parts_of_items_are_not_taken_for_classes(tmp_path):
@@ -406,7 +405,7 @@ def test_a_hub_dataset_is_read_with_its_classes(tmp_path):
     made = datasets.Dataset.from_dict({"image": pictures, "label": [1, 0, 1]}, features=features)
     (tmp_path / "pets").mkdir()
     made.to_parquet(tmp_path / "pets" / "train.parquet")
-    source = open_data(gan_image.DOMAIN, f"hf:{tmp_path}/pets:train")
+    source = gan_image.open_data(f"hf:{tmp_path}/pets:train")
     assert source.facts["classes"] == ["cat", "dog"]
     dataset = source.fit(Spec())
     assert (levels(dataset), dataset.tensors["label"].tolist()) == ([10, 20, 30], [1, 0, 1])
@@ -422,7 +421,7 @@ def test_advice_about_parts_can_be_copied(tmp_path):
 def test_a_part_has_a_name_of_its_own(tmp_path):
     paint(tmp_path / "0.png")
     with pytest.raises(DataError) as error:
-        open_data(gan_image.DOMAIN, {"strict": tmp_path, "image": tmp_path})
+        gan_image.open_data({"strict": tmp_path, "image": tmp_path})
     assert str(error.value) == "`strict` cannot be the name of a part; use a key that the system reads"
 
 

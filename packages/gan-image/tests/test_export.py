@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import gan_image
 from gan_core.models.export import export_onnx
 from gan_core.testing.onnx import run_onnx
-from gan_image import DOMAIN
 
 for library in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(library)
@@ -26,7 +26,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("system", SMALLER)
 def test_generators_take_any_number_of_latents_and_classes(system, tmp_path):
-    game = DOMAIN.create(system, **SMALLER[system]).eval()
+    game = gan_image.create(system, **SMALLER[system]).eval()
     file = export_onnx(game, tmp_path / "g.onnx")
     assert file.difference < 1e-4
     assert file.outputs["samples"].values == "[-1, 1]"
@@ -49,7 +49,7 @@ def test_generators_take_any_number_of_latents_and_classes(system, tmp_path):
     ],
 )
 def test_translators_take_images_of_any_size(system, network, taken, made, multiple, least, tmp_path):
-    game, path = DOMAIN.create(system, source_channels=1, target_channels=3).eval(), tmp_path / "t.onnx"
+    game, path = gan_image.create(system, source_channels=1, target_channels=3).eval(), tmp_path / "t.onnx"
     file = export_onnx(game, path, network)
     channels = {"source": 1, "target": 3}
     assert file.inputs[taken].shape == ("batch", channels[taken], "height", "width")

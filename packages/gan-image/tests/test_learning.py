@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import gan_image
-from gan_core.api import open_data
 from gan_core.data import BatchStream
 from gan_core.measure.metrics import sliced_wasserstein
 
@@ -53,7 +52,7 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
     trained = gan_image.load(run.path)
     shape = {"shape": trained.recipe.network["shape"]} if "shape" in trained.recipe.network else {}
     untrained = gan_image.create(system, **(shape or {"channels": 1, **network}))
-    source = open_data(gan_image.DOMAIN, data)
+    source = gan_image.open_data(data)
     batch = next(BatchStream(source.fit(trained.spec), 500, seed=1))
     real = next(value for key, value in batch.items() if key != "label").flatten(1).numpy()
     before, after = (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gan_image
 from gan_core.cli import game_around
 from gan_core.errors import CheckpointError, RecipeError
 from gan_core.models.reference import read_reference
@@ -224,20 +225,20 @@ def test_the_size_and_channels_of_a_dcgan_are_inferred_from_its_shapes(image_siz
     state = dcgan_generator(image_size=image_size, channels=channels)
     settings = read_reference(IMPORTERS, "dcgan/generator", state, {}).settings
     assert settings == {"image_size": image_size, "channels": channels, "latent_dim": 6, "width": 4}
-    images = DOMAIN.load_reference("dcgan/generator", state)(torch.randn(2, 6, 1, 1))
+    images = gan_image.load_reference("dcgan/generator", state)(torch.randn(2, 6, 1, 1))
     assert images.shape == (2, channels, image_size, image_size)
     state = dcgan_discriminator(image_size=image_size, channels=channels)
     settings = read_reference(IMPORTERS, "dcgan/discriminator", state, {}).settings
     assert settings == {"image_size": image_size, "channels": channels, "width": 4}
-    assert DOMAIN.load_reference("dcgan/discriminator", state)(images).shape == (2,)
+    assert gan_image.load_reference("dcgan/discriminator", state)(images).shape == (2,)
 
 
 @pytest.mark.parametrize(("width", "latent_dim"), [(4, 6), (9, 2)])
 def test_the_widths_of_a_residual_network_are_inferred_from_its_shapes(width, latent_dim):
-    generator = DOMAIN.load_reference("wgan-gp/generator", mimicry_generator(width=width, latent_dim=latent_dim))
+    generator = gan_image.load_reference("wgan-gp/generator", mimicry_generator(width=width, latent_dim=latent_dim))
     images = generator(torch.randn(2, latent_dim))
     assert images.shape == (2, 3, 32, 32)
-    assert DOMAIN.load_reference("wgan-gp/discriminator", mimicry_discriminator(width=width))(images).shape == (2,)
+    assert gan_image.load_reference("wgan-gp/discriminator", mimicry_discriminator(width=width))(images).shape == (2,)
 
 
 @pytest.mark.parametrize(("name", "attention"), [("sagan/generator", 32), ("sagan/discriminator", 16)])
@@ -270,17 +271,17 @@ def test_the_sizes_of_a_progan_are_inferred_from_its_shapes(scales, channels):
     generator, discriminator = progan_generator(widths, channels), progan_discriminator(widths, channels)
     assert read_reference(IMPORTERS, "progan/generator", generator, {}).settings == {**both, "latent_dim": 9}
     assert read_reference(IMPORTERS, "progan/discriminator", discriminator, {}).settings == both
-    images = DOMAIN.load_reference("progan/generator", generator)(torch.randn(4, 9))
+    images = gan_image.load_reference("progan/generator", generator)(torch.randn(4, 9))
     assert images.shape == (4, channels, 4 << scales, 4 << scales)
-    assert DOMAIN.load_reference("progan/discriminator", discriminator)(images).shape == (4,)
+    assert gan_image.load_reference("progan/discriminator", discriminator)(images).shape == (4,)
 
 
 def test_the_place_of_attention_in_mimicrys_tapered_sagan_is_inferred_from_its_channels():
-    generator = DOMAIN.load_reference("sagan/generator", mimicry_sagan_generator())
+    generator = gan_image.load_reference("sagan/generator", mimicry_sagan_generator())
     label = torch.tensor([0, 2])
     images = generator(torch.randn(2, 6), label)
     assert images.shape == (2, 3, 128, 128)
-    discriminator = DOMAIN.load_reference("sagan/discriminator", mimicry_sagan_discriminator())
+    discriminator = gan_image.load_reference("sagan/discriminator", mimicry_sagan_discriminator())
     assert discriminator(images, label).shape == (2,)
     for network, after in ((generator, 2), (discriminator, 1)):  # 32 pixels in both
         assert [isinstance(block, SelfAttention) for block in network.blocks].index(True) == after + 1
@@ -289,7 +290,7 @@ def test_the_place_of_attention_in_mimicrys_tapered_sagan_is_inferred_from_its_c
 @pytest.mark.parametrize("name", [name for name in IMPORTERS if not name.startswith("progan/")])
 def test_every_weight_of_the_checkpoint_is_in_the_network(name):
     state = state_of(name)
-    ours = DOMAIN.load_reference(name, state).state_dict()
+    ours = gan_image.load_reference(name, state).state_dict()
     assert len(ours) == len(state)
     derived = ("sn_sigma", "_v", ".v")
     kept = [[value for key, value in tensors.items() if not key.endswith(derived)] for tensors in (ours, state)]
@@ -300,19 +301,19 @@ def test_every_weight_of_the_checkpoint_is_in_the_network(name):
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_published_arguments_may_be_given_if_they_agree_with_the_checkpoint(name):
     arguments = read_reference(IMPORTERS, name, state_of(name), {}).arguments
-    assert DOMAIN.load_reference(name, state_of(name), **arguments) is not None
+    assert gan_image.load_reference(name, state_of(name), **arguments) is not None
     for key, value in arguments.items():
         if isinstance(value, str):
             continue
         other = [*value, 1] if isinstance(value, list) else value + 1
         with pytest.raises(CheckpointError) as error:
-            DOMAIN.load_reference(name, state_of(name), **{key: other})
+            gan_image.load_reference(name, state_of(name), **{key: other})
         assert str(error.value) == f"{name}: `{key}` is {other}, and the checkpoint's is {value}"
 
 
 def test_an_argument_that_the_published_network_does_not_have_is_refused():
     with pytest.raises(CheckpointError) as error:
-        DOMAIN.load_reference("dcgan/generator", state_of("dcgan/generator"), nfg=4)
+        gan_image.load_reference("dcgan/generator", state_of("dcgan/generator"), nfg=4)
     assert str(error.value) == "unknown argument of dcgan/generator `nfg`; did you mean `ngf`?"
 
 
@@ -320,10 +321,10 @@ def test_an_argument_that_the_published_network_does_not_have_is_refused():
 @pytest.mark.parametrize("other", IMPORTERS)
 def test_a_checkpoint_of_another_network_is_refused(name, other):
     if name == other or any({name, other} <= alike for alike in ALIKE):
-        assert DOMAIN.load_reference(name, state_of(other)) is not None
+        assert gan_image.load_reference(name, state_of(other)) is not None
         return
     with pytest.raises(CheckpointError):
-        DOMAIN.load_reference(name, state_of(other))
+        gan_image.load_reference(name, state_of(other))
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
@@ -346,15 +347,15 @@ def test_a_checkpoint_without_a_tensor_or_with_one_of_another_shape_is_an_error_
     with pytest.raises(
         CheckpointError, match=r"^dcgan/generator: the checkpoint is of another network \('main\.0\.weig"
     ):
-        DOMAIN.load_reference(name, {key: value for key, value in state.items() if key != "main.0.weight"})
+        gan_image.load_reference(name, {key: value for key, value in state.items() if key != "main.0.weight"})
     with pytest.raises(
         CheckpointError, match=r"^the checkpoint does not fit: Error.* Missing key.* \"up\.0\.1\.bias\""
     ):
-        DOMAIN.load_reference(name, {key: value for key, value in state.items() if key != "main.4.bias"})
+        gan_image.load_reference(name, {key: value for key, value in state.items() if key != "main.4.bias"})
     with pytest.raises(
         CheckpointError, match=r"^the checkpoint does not fit: Error.* size mismatch for up\.0\.1\.bias"
     ):
-        DOMAIN.load_reference(name, state | {"main.4.bias": torch.zeros(7)})
+        gan_image.load_reference(name, state | {"main.4.bias": torch.zeros(7)})
 
 
 def test_every_importer_has_the_name_of_a_system_and_one_of_its_networks():
@@ -368,7 +369,7 @@ TRANSLATORS = [name for name in IMPORTERS if name.startswith(("cyclegan/", "pix2
 
 
 def output_of(name, state, **arguments):
-    network = DOMAIN.load_reference(name, state, **arguments).eval()
+    network = gan_image.load_reference(name, state, **arguments).eval()
     channels = next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 4)
     side = max(64, getattr(network, "multiple", 1))
     return network(torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)))
@@ -420,7 +421,7 @@ def test_published_layers_without_norms_have_no_biases_in_between(name):
     built = published.build()
     assert sum(key.endswith(".bias") for key in built.state_dict()) == sum(key.endswith(".bias") for key in state)
     with pytest.raises(CheckpointError) as error:
-        DOMAIN.load_reference(name, state, norm="batch")
+        gan_image.load_reference(name, state, norm="batch")
     assert str(error.value) == f"{name}: `norm` is 'batch', and the checkpoint's is 'none'"
 
 
@@ -437,7 +438,7 @@ def test_nothing_larger_than_the_checkpoint_is_allocated_for_one_that_does_not_f
     with pytest.raises(
         CheckpointError, match=r"^the checkpoint does not fit: Error.* size mismatch for features\.0\.0\.bias"
     ):
-        DOMAIN.load_reference("cyclegan/patchgan_discriminator", state)
+        gan_image.load_reference("cyclegan/patchgan_discriminator", state)
 
 
 @pytest.mark.parametrize(("place", "key", "result"), [(None, "source", "to_target"), ("b_to_a", "target", "to_source")])
@@ -446,7 +447,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
     state = resnet_generator(in_channels=3, out_channels=1)
     game = game_around(DOMAIN, name, read_reference(IMPORTERS, name, state, {}), place)
     folder = game.save_pretrained(tmp_path / "model")
-    loaded = DOMAIN.load(folder)
+    loaded = gan_image.load(folder)
     channels = {"source": 3, "target": 1} if place is None else {"source": 1, "target": 3}
     assert loaded.data_spec().channels == channels
     assert set(loaded.absent) == {"a_to_b", "b_to_a", "discriminator_a", "discriminator_b"} - {place or "a_to_b"}
@@ -454,7 +455,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
     with torch.no_grad():
         made = loaded.apply({key: picture})
         assert made.keys() == {result}
-        assert torch.equal(made[result], DOMAIN.load_reference(name, state).eval()(picture))
+        assert torch.equal(made[result], gan_image.load_reference(name, state).eval()(picture))
         other = "b_to_a" if place is None else "a_to_b"
         with pytest.raises(CheckpointError, match=f"this model has no weights for the network `{other}`"):
             loaded.apply({"target" if key == "source" else "source": picture[:, :1]})

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
+import gan_image
 from gan_core.cli import main
 from gan_core.data import ImageSpec
 from gan_core.data.pictures import MAX_PIXELS, to_tensor
@@ -83,7 +84,7 @@ from gan_image.pipeline import translate
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-game = DOMAIN.load(sys.argv[1])
+game = gan_image.load(sys.argv[1])
 before = peak()
 translate(game, [sys.argv[2]], sys.argv[3])
 print(before, peak())
@@ -110,7 +111,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     torch.manual_seed(0)
     for name, network in small.items():
-        game = DOMAIN.create("cyclegan" if name == "batch" else name, **network)
+        game = gan_image.create("cyclegan" if name == "batch" else name, **network)
         for part in game.modules():
             if isinstance(part, nn.modules.conv._ConvNd):  # so that results differ from place to place
                 part.weight.data.mul_(5)
@@ -153,7 +154,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 @torch.no_grad()
 def translated(model: Path, image: NDArray[np.uint8], result: str = "to_target") -> NDArray[np.uint8]:
     """The result of the whole picture, whose sides fit to the networks."""
-    game = DOMAIN.load(model)
+    game = gan_image.load(model)
     array = to_tensor(Image.fromarray(image))[None] / 127.5 - 1
     made = game.apply({game.results[result]: array})[result][0]
     levels = made.add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
@@ -284,7 +285,7 @@ def test_each_direction_is_a_result(gan: Call, models: Path, tmp_path: Path) -> 
 
 
 def test_a_model_of_one_direction_offers_it_alone(gan: Call, models: Path, tmp_path: Path) -> None:
-    save_model(DOMAIN.load(models / "cyclegan"), tmp_path / "back", networks=["b_to_a"])
+    save_model(gan_image.load(models / "cyclegan"), tmp_path / "back", networks=["b_to_a"])
     save(tmp_path / "a.png", pixels(16, 16))
     assert gan("translate", "back", "a.png", "--out", "out")[0] == 0
     assert_alike(read(tmp_path / "out/a.png"), translated(models / "cyclegan", pixels(16, 16), "to_source"))
@@ -333,9 +334,9 @@ def test_tiles_are_the_whole_within_the_networks_reach_and_the_command_and_card_
     sentence = (
         "Items larger than a tile are transformed in tiles that are blended. The result (to_target, to_source) then"
     )
-    assert sentence in model_card(DOMAIN.load(models / "cyclegan"))
+    assert sentence in model_card(gan_image.load(models / "cyclegan"))
     for model in reach:
-        assert "tile" not in model_card(DOMAIN.load(models / model))
+        assert "tile" not in model_card(gan_image.load(models / model))
 
 
 def test_the_memory_for_a_large_picture_is_that_of_a_tile_and_of_the_pixels(models: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from torch.nn.functional import l1_loss
 from torch.testing import assert_close
 
 import gan_image
-from gan_core.api import open_data
 from gan_core.data import ImageSpec, read, shuffled
 from gan_core.errors import RecipeError
 from gan_core.models.checkpoint import read_checkpoint
@@ -209,7 +208,7 @@ def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -
     )
     game = gan_image.load(run.path)
     untrained = gan_image.create("pix2pix", source_channels=1, target_channels=1).eval()
-    everything = open_data(gan_image.DOMAIN, "digit-outlines").fit(game.spec.plain())
+    everything = gan_image.open_data("digit-outlines").fit(game.spec.plain())
     order = shuffled(len(everything))
     held, trained = (next(read(everything, rows, len(rows))) for rows in (order[:359], order[359:]))
     with torch.no_grad():
@@ -232,9 +231,7 @@ def test_cyclegan_finds_the_inverse_of_digits_without_pairs(tmp_path: Path) -> N
         changes={"train.sample_every": None},
     )
     game = gan_image.load(run.path)
-    digits = next(read(open_data(gan_image.DOMAIN, "digits").fit(ImageSpec(image_size=16)), range(0, 400, 2), 200))[
-        "image"
-    ]
+    digits = next(read(gan_image.open_data("digits").fit(ImageSpec(image_size=16)), range(0, 400, 2), 200))["image"]
     with torch.no_grad():
         made = game.apply({"source": digits})["to_target"].flatten(1)
     nearest = torch.cdist(made, -digits.flatten(1)).argmin(dim=1)

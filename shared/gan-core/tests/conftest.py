@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gan_core.domain
+from gan_core.api import Toolkit
 from gan_core.cards import Card, DataCard, Demo, MetricCard
 from gan_core.data import Source, Spec, TensorSource
 from gan_core.domain import Domain
@@ -161,8 +162,20 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
         "systems": {"PRESETS": PRESETS},
         "data": {
             "DATASETS": (
-                DataCard("cloud", "points", "64 points, 3 classes", "embedded", "gan_toy.data:load_cloud"),
-                DataCard("plain-cloud", "points", "64 points", "embedded", "gan_toy.data:load_plain_cloud"),
+                DataCard(
+                    name="cloud",
+                    title="points",
+                    items="64 points, 3 classes",
+                    origin="embedded",
+                    load="gan_toy.data:load_cloud",
+                ),
+                DataCard(
+                    name="plain-cloud",
+                    title="points",
+                    items="64 points",
+                    origin="embedded",
+                    load="gan_toy.data:load_plain_cloud",
+                ),
             ),
             "load_cloud": load_cloud,
             "load_plain_cloud": load_plain_cloud,
@@ -171,8 +184,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
         "media": {"write_samples": write_samples, "write_items": write_items},
         "metrics": {
             "METRICS": (
-                MetricCard("spread", "standard deviation", "gan_toy.metrics:Spread"),
-                MetricCard("shares", "classes", "gan_toy.metrics:Shares", ("num_classes",), asks=("label",)),
+                MetricCard(name="spread", title="standard deviation", measure="gan_toy.metrics:Spread"),
+                MetricCard(
+                    name="shares",
+                    title="classes",
+                    measure="gan_toy.metrics:Shares",
+                    needs=("num_classes",),
+                    asks=("label",),
+                ),
             ),
             "EXTRACTORS": (),
             "Spread": Spread,
@@ -185,12 +204,26 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
     for name, contents in modules.items():
         monkeypatch.setitem(sys.modules, f"gan_toy.{name}", module(f"gan_toy.{name}", **contents))
     cards = tuple(
-        Card(name, title, 2014 + year, "generation", "arXiv:0000.00000", "gan_toy.systems", "cloud")
+        Card(
+            name=name,
+            title=title,
+            year=2014 + year,
+            task="generation",
+            paper="arXiv:0000.00000",
+            module="gan_toy.systems",
+            data="cloud",
+        )
         for year, (name, title) in enumerate({"plain": "Plain", "critic": "With a critic"}.items())
     )
-    domain = Domain("toy", "GANs for points", "gan_toy", cards, Demo("plain", "cloud", {"train.steps": 2}, "spread"))
+    domain = Domain(
+        name="toy",
+        title="GANs for points",
+        package="gan_toy",
+        cards=cards,
+        demo=Demo(system="plain", data="cloud", settings={"train.steps": 2}, metric="spread"),
+    )
     found = [SimpleNamespace(name="toy", load=lambda: domain)]
-    monkeypatch.setattr(gan_core.domain, "entry_points", lambda group: found)
+    monkeypatch.setattr(gan_core.domain, "entry_points", lambda group, name="toy": found if name == "toy" else [])
     return domain
 
 
@@ -198,4 +231,4 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Domain:
 def model(toy: Domain, tmp_path: Path) -> Path:
     """A model folder of the toy domain's `plain`, with fresh weights."""
     torch.manual_seed(0)
-    return toy.create("plain").save_pretrained(tmp_path / "model")
+    return Toolkit(toy).create("plain").save_pretrained(tmp_path / "model")

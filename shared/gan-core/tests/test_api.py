@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 from gan_core import api
+from gan_core.api import Toolkit
 from gan_core.data import TensorSource
 from gan_core.domain import Domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError
@@ -41,7 +42,7 @@ def train(toy, tmp_path):
 
     def call(game="plain", out="run", **options):
         options = {"data": "cloud", "shown": False, **options}
-        return toy.train(game, out=tmp_path / out, **options)
+        return Toolkit(toy).train(game, out=tmp_path / out, **options)
 
     return call
 
@@ -68,14 +69,14 @@ def test_a_system_by_name_leaves_a_complete_run(train, toy):
     }
     assert run.recipe.data.source == "cloud"
     assert run.recipe.network == {"shape": [2], "latent_dim": 4, "width": 8, "slope": 0.1, "num_classes": None}
-    assert same(toy.load(run.path), toy.load(run.model))
+    assert same(Toolkit(toy).load(run.path), Toolkit(toy).load(run.model))
 
 
 def test_the_recipe_of_a_run_gives_the_run_again(train, toy, tmp_path):
     run = train("critic", steps=4, ema=0.9, changes={"regularizers.gradient_penalty.weight": 3.0})
     again = api.train_recipe(api.open_recipe(run.recipe_file, toy), tmp_path / "again", shown=False)
     assert again.recipe == run.recipe
-    assert same(toy.load(again.path), toy.load(run.path))
+    assert same(Toolkit(toy).load(again.path), Toolkit(toy).load(run.path))
 
 
 def test_a_seed_is_all_that_a_run_depends_on(train, toy):
@@ -83,14 +84,14 @@ def test_a_seed_is_all_that_a_run_depends_on(train, toy):
     first = train(out="a", seed=5)
     torch.manual_seed(2)
     second, third = train(out="b", seed=5), train(out="c", seed=6)
-    assert same(toy.load(first.path), toy.load(second.path))
-    assert not same(toy.load(first.path), toy.load(third.path))
+    assert same(Toolkit(toy).load(first.path), Toolkit(toy).load(second.path))
+    assert not same(Toolkit(toy).load(first.path), Toolkit(toy).load(third.path))
 
 
 def test_afterwards_the_game_makes_samples_with_the_averaged_weights(toy, tmp_path):
-    game = toy.create("plain")
-    run = toy.train(game, data="cloud", out=tmp_path / "run", ema=0.9, steps=5, shown=False)
-    assert torch.equal(game.generate(4, seed=0), toy.load(run.path).generate(4, seed=0))
+    game = Toolkit(toy).create("plain")
+    run = Toolkit(toy).train(game, data="cloud", out=tmp_path / "run", ema=0.9, steps=5, shown=False)
+    assert torch.equal(game.generate(4, seed=0), Toolkit(toy).load(run.path).generate(4, seed=0))
     assert not game.training
     assert all(parameter.requires_grad for parameter in game.parameters())
 
@@ -99,14 +100,14 @@ def test_data_may_be_tensors_a_source_or_a_data_set(toy, tmp_path):
     from gan_core.data import TensorDataset
 
     for number, data in enumerate((POINTS, TensorSource(POINTS), TensorDataset(POINTS))):
-        run = toy.train(by_hand(), data=data, out=tmp_path / str(number), steps=1, batch_size=4, shown=False)
+        run = Toolkit(toy).train(by_hand(), data=data, out=tmp_path / str(number), steps=1, batch_size=4, shown=False)
         assert run.recipe.data.source is None
 
 
 def test_data_that_were_not_named_are_not_named_in_the_recipe(train, toy, tmp_path):
-    game = toy.load(train().path)
+    game = Toolkit(toy).load(train().path)
     assert game.recipe.data.source == "cloud"
-    run = toy.train(game, data=POINTS, out=tmp_path / "other", shown=False)
+    run = Toolkit(toy).train(game, data=POINTS, out=tmp_path / "other", shown=False)
     assert run.recipe.data.source is None
     assert refusal(DataError, api.resume, run.path, steps=9) == (
         "plain: the recipe does not name the data; pass them as `data`"
@@ -149,7 +150,7 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
         "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
         "`train.precision` is fp16, which needs an accelerator; use bf16 or fp32": {"precision": "fp16"},
-        "`preset` is paper, and this game is made already; give its system's name instead": {
+        "`preset` is paper, but the game is already built; pass the name of its system": {
             "game": by_hand(),
             "data": POINTS,
             "preset": "paper",
@@ -162,7 +163,7 @@ def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
 
 def test_a_name_needs_a_domain(tmp_path):
     assert refusal(RecipeError, api.train, "plain", data=POINTS, out=tmp_path / "run") == (
-        "`plain`: naming a system needs a domain; use its package's `train`"
+        "`plain`: naming a system needs a domain; use the function of its package"
     )
     assert refusal(DataError, api.train, by_hand(), data="cloud", out=tmp_path / "run") == (
         "`cloud`: naming data needs a domain; use its package's `train`, or give tensors"
@@ -170,8 +171,8 @@ def test_a_name_needs_a_domain(tmp_path):
 
 
 def test_changes_cannot_rebuild_a_game_that_is_made(toy, tmp_path):
-    words = "`changes` has settings of a built game; create it with them, or pass its system's name"
-    for game in (toy.create("plain"), by_hand()):
+    words = "`changes` has settings of a built game; pass them to `create`, or pass its system's name"
+    for game in (Toolkit(toy).create("plain"), by_hand()):
         for changes in (
             {"objective": "wasserstein"},
             {"network.width": 3},
@@ -264,7 +265,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(train, toy):
     half = train("critic", out="b", steps=4, ema=0.9, checkpoint_every=2)
     resumed = api.resume(half.path, steps=6, shown=False)
     assert resumed.recipe.train.steps == 6
-    assert same(toy.load(resumed.path), toy.load(straight.path))
+    assert same(Toolkit(toy).load(resumed.path), Toolkit(toy).load(straight.path))
     assert [line["step"] for line in resumed.log()] == [6]
 
 
@@ -292,9 +293,9 @@ def test_a_finished_run_is_refused_and_left_as_it_is(train):
 
 def test_what_cannot_be_resumed_says_why(train, toy, tmp_path):
     run = train()
-    assert refusal(CheckpointError, api.resume, run.path, steps=9, domain=Domain("image", "", "gan_image")) == (
-        f"{run.path}: is a system of gan-toy (plain), not of gan-image"
-    )
+    assert refusal(
+        CheckpointError, Toolkit(Domain(name="image", title="", package="gan_image")).resume, run.path, steps=9
+    ) == (f"{run.path}: is a system of gan-toy (plain), not of gan-image")
     for checkpoint in run.checkpoints():
         (checkpoint / "state.json").write_text(json.dumps({"state": {}, "sha256": "0"}))
     assert "damaged" in refusal(CheckpointError, api.resume, run.path, steps=9)
@@ -380,7 +381,7 @@ def test_a_model_is_measured_by_what_fits(train, toy):
     run = train()
     result = api.evaluate(run.path, data="cloud", count=50, seed=3)
     assert (result["samples"], result["seed"], list(result["metrics"])) == (50, 3, ["spread"])
-    samples = toy.load(run.path).generate(50, seed=3)
+    samples = Toolkit(toy).load(run.path).generate(50, seed=3)
     assert result["metrics"]["spread"]["std"] == pytest.approx(samples.std().item())
     labelled = train(out="labelled", changes={"network.num_classes": 3})
     assert list(api.evaluate(labelled.path, data="cloud", count=5)["metrics"]) == ["spread", "shares"]
@@ -419,22 +420,25 @@ def test_a_model_that_nothing_measures_says_so(train, toy):
 
 
 def test_a_game_is_measured_as_it_is(toy, tmp_path):
-    game = toy.create("plain")
-    run = toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
-    figures, again = toy.evaluate(game, data="cloud", count=50), toy.evaluate(run.path, data="cloud", count=50)
+    game = Toolkit(toy).create("plain")
+    run = Toolkit(toy).train(game, data="cloud", out=tmp_path / "run", shown=False)
+    figures, again = (
+        Toolkit(toy).evaluate(game, data="cloud", count=50),
+        Toolkit(toy).evaluate(run.path, data="cloud", count=50),
+    )
     assert (figures["model"], figures["metrics"]) == ("plain", again["metrics"])
     own = TwoPlayerGame(game.generator, game.discriminator.network)
-    assert toy.evaluate(own, data="cloud", count=50)["metrics"] == again["metrics"]
+    assert Toolkit(toy).evaluate(own, data="cloud", count=50)["metrics"] == again["metrics"]
     with pytest.raises(InputError, match="measuring TwoPlayerGame needs a domain's metrics; use its package's"):
         api.evaluate(own, data={"points": torch.zeros(8, 2)})
 
 
 def test_a_game_that_is_trained_again_goes_on_from_its_own_weights(toy, tmp_path):
-    first = toy.train("plain", data="cloud", out=tmp_path / "first", shown=False)
-    game = toy.create("plain")
-    toy.train(game, data="cloud", out=tmp_path / "second", start={"generator": first.path}, shown=False)
+    first = Toolkit(toy).train("plain", data="cloud", out=tmp_path / "first", shown=False)
+    game = Toolkit(toy).create("plain")
+    Toolkit(toy).train(game, data="cloud", out=tmp_path / "second", start={"generator": first.path}, shown=False)
     weight = game.generator.out.weight.detach().clone()
-    third = toy.train(
+    third = Toolkit(toy).train(
         game,
         data="cloud",
         out=tmp_path / "third",
@@ -469,7 +473,7 @@ def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
         Coloured(),
         TensorSource({"points": torch.randn(9, 2), "label": torch.arange(9) % 3}, classes=["a", "b", "c"]),
     )
-    run = toy.train(game, data=data, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", shown=False)
+    run = Toolkit(toy).train(game, data=data, out=tmp_path / "run", steps=1, batch_size=4, device="cpu", shown=False)
     assert run.recipe.data.classes == ("a", "b", "c")
     assert game.conditions["label"].names == ("a", "b", "c")
     with pytest.raises(RecipeError, match=r"Coloured cannot generate samples without input; use `game.apply"):
@@ -479,13 +483,13 @@ def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
     assert 'game = Coloured(…).restore("path/or/repository")  # built as for training' in card
     assert 'moved = game.apply({"points": points})["moved"]' in card
     with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; name the network that starts from it"):
-        toy.train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
+        Toolkit(toy).train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
 
 
 def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, tmp_path):
-    made = toy.create("plain", num_classes=3)
+    made = Toolkit(toy).create("plain", num_classes=3)
     game = TwoPlayerGame(made.generator, made.discriminator.network)
-    run = toy.train(
+    run = Toolkit(toy).train(
         game,
         data=TensorSource({"points": torch.randn(8, 2), "label": torch.arange(8) % 3}, classes=["a", "b", "c"]),
         out=tmp_path / "run",

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import gan_core.cli
-from gan_core.cli import Answer, main, table
+from gan_core.cli import Answer, main
 from gan_core.domain import Domain
 from gan_core.errors import GanError
+from gan_core.tables import table
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_systems_and_data_are_tables_and_documents(gan):
 
 
 def test_a_domain_without_systems_says_so(gan):
-    empty = Domain("none", "GANs for nothing", "gan_none")
+    empty = Domain(name="none", title="GANs for nothing", package="gan_none")
     assert gan("systems", domain=empty) == (0, "", "gan-none has no systems yet\n")
     assert gan("systems", "--json", domain=empty)[1] == "[]\n"
     assert gan("demo", domain=empty)[2] == "gan-none: gan-none has no systems yet, so there is no demo\n"
@@ -162,7 +163,7 @@ def test_an_error_is_free_of_control_characters(gan):
 
 def test_a_document_has_null_where_json_has_no_number(gan, toy, monkeypatch):
     answer = Answer({"figures": [math.inf, {"f0": math.nan}, (1.5, "NaN")]})
-    monkeypatch.setattr(toy.module("tasks"), "COMMANDS", {"measure": lambda: answer})
+    monkeypatch.setattr(toy.tasks, "COMMANDS", {"measure": lambda: answer})
     status, out, _ = gan("measure", "--json")
     assert (status, json.loads(out)) == (0, {"figures": [None, {"f0": None}, [1.5, "NaN"]]})
     assert "NaN" not in out.replace('"NaN"', "")
@@ -210,7 +211,7 @@ def test_a_published_checkpoint_becomes_a_model(gan, tmp_path):
 def test_help_loads_no_torch():
     code = (
         "import sys; from gan_core.cli import main; from gan_core.domain import Domain; sys.argv = ['gan', '--help']\n"
-        "try:\n    main(Domain('none', 'GANs for nothing', 'gan_none'))\n"
+        "try:\n    main(Domain(name='none', title='GANs for nothing', package='gan_none'))\n"
         "except SystemExit as end:\n    sys.exit(end.code or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0

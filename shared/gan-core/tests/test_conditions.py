@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import draws
+from gan_core.api import Toolkit
 from gan_core.cards import Card
 from gan_core.cli import main
 from gan_core.data import TensorDataset
@@ -154,7 +155,15 @@ def captions(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
     plain = toy.preset("plain")
     preset = plain.but(game=Captioned, networks=plain.networks | {"generator": Words})
     monkeypatch.setitem(toy.module("systems").PRESETS, "captions", {"small": preset, "paper": preset})
-    card = Card("captions", "Captions", 2016, "generation", "arXiv:0000.00000", "gan_toy.systems", "cloud")
+    card = Card(
+        name="captions",
+        title="Captions",
+        year=2016,
+        task="generation",
+        paper="arXiv:0000.00000",
+        module="gan_toy.systems",
+        data="cloud",
+    )
     domain = replace(toy, cards=(*toy.cards, card))
     monkeypatch.setattr("gan_core.domain.find_domains", lambda: {"toy": domain})
     return domain
@@ -209,7 +218,7 @@ def test_keywords_of_sample_pass_through_by_its_annotations(captions, written):
 
 
 def test_classes_have_the_names_of_the_data(toy, labelled):
-    game = toy.load(labelled)
+    game = Toolkit(toy).load(labelled)
     assert torch.equal(game.generate(3, seed=0, label="quince"), game.generate(3, seed=0, label=3))
     assert game.asked(3, label=["apple", "7", 1])["label"].tolist() == [0, 2, 1]
 
@@ -251,7 +260,7 @@ def test_samples_do_not_depend_on_how_many_run_at_once(at_once):
 
 def test_networks_give_the_same_samples_for_any_number_at_once(toy):
     torch.manual_seed(0)
-    game = toy.create("plain", num_classes=3)
+    game = Toolkit(toy).create("plain", num_classes=3)
     whole = game.generate(100, seed=0, truncation=0.7)
     game.at_once = 8
     assert_close(game.generate(100, seed=0, truncation=0.7), whole)
@@ -311,7 +320,7 @@ def test_captions_and_frames_on_the_command_line(gan, captions, written):
 def test_classes_by_name_on_the_command_line(gan, toy, labelled, model):
     assert gan("generate", labelled, "-n", 2, "--label", "pear", "--truncation", "0.5", "--out", "pears") == (0, "")
     assert rows("pears") == [["file", "label"], ["00000.txt", "pear"], ["00001.txt", "pear"]]
-    assert_close(read("pears"), toy.load(labelled).generate(2, seed=0, label=1, truncation=0.5))
+    assert_close(read("pears"), Toolkit(toy).load(labelled).generate(2, seed=0, label=1, truncation=0.5))
     assert gan("generate", labelled, "-n", 5, "--label", "7", "--label", "0", "--out", "two")[0] == 0
     assert [row[1] for row in rows("two")[1:]] == ["7", "apple", "7", "apple", "7"]
     assert gan("generate", labelled, "-n", 5, "--out", "all")[0] == 0

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import gan_core.doctor
+from gan_core.api import Toolkit
 from gan_core.data import Spec, hold_out
 from gan_core.doctor import examine_installation, examine_run
 from gan_core.errors import CheckpointError
@@ -16,7 +17,7 @@ from gan_core.play.two_player import TwoPlayerGame
 
 @pytest.fixture
 def run(toy, tmp_path: Path):
-    return toy.train("plain", data="cloud", out=tmp_path / "run", log_every=1, checkpoint_every=1, shown=False)
+    return Toolkit(toy).train("plain", data="cloud", out=tmp_path / "run", log_every=1, checkpoint_every=1, shown=False)
 
 
 def findings(run, good):
@@ -49,12 +50,12 @@ def test_a_run_without_checkpoints_or_log_says_which_setting_makes_them(run):
 
 
 def test_a_generator_that_has_collapsed_is_found(toy, tmp_path):
-    game = toy.create("plain")
+    game = Toolkit(toy).create("plain")
     for parameter in (game.generator.hidden.weight, game.generator.out.weight):
         parameter.data.zero_()
     game.generator.out.bias.data = torch.tensor([1.0, -1.0])
     changes = {"optimizer.learning_rate": 1e-9}
-    run = toy.train(game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes=changes)
+    run = Toolkit(toy).train(game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes=changes)
     assert "distance between samples 0.00× that of the data" in findings(run, good=False)["collapse"]
 
 
@@ -71,7 +72,9 @@ def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, t
     training, _ = hold_out(sys.modules["gan_toy.data"].load_cloud().fit(Spec()), 0.25)
     known = torch.stack([training[index]["points"] for index in range(len(training))])
     game = TwoPlayerGame(toy.create("plain").generator, Remembering(known))
-    run = toy.train(game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes={"data.held_out": 0.25})
+    run = Toolkit(toy).train(
+        game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes={"data.held_out": 0.25}
+    )
     assert "scored as more real than held-out items 100% of the time" in findings(run, good=False)["memory"]
 
 

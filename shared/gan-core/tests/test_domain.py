@@ -1,13 +1,14 @@
-"""What a package plugs in: found at the entry points, loaded when it is used."""
+"""Domains: found through entry points; their modules are imported on first use."""
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import gan_core.domain
 from gan_core.cards import Card
-from gan_core.domain import Domain, find_domain, find_domains, public_names
+from gan_core.domain import Domain, find_domain, find_domains
 from gan_core.errors import InputError, RecipeError
 
 
@@ -38,35 +39,41 @@ def test_cards_and_presets_are_found_by_name_and_the_nearest_is_shown(toy):
 
 
 def test_a_domain_without_systems_has_none_of_the_modules_that_serve_them():
-    empty = Domain("none", "GANs for nothing", "gan_none")
+    empty = Domain(name="none", title="GANs for nothing", package="gan_none")
     with pytest.raises(InputError, match=r"^gan-none has no systems yet$"):
-        empty.module("media")
+        _ = empty.media
     with pytest.raises(RecipeError, match=r"^unknown system `x`; there are none$"):
         empty.card("x")
 
 
-def test_the_modules_of_a_domain_are_its_packages(toy):
-    assert toy.module("media").__name__ == "gan_toy.media"
+@pytest.mark.parametrize("face", ["data", "media", "metrics", "reference", "tasks"])
+def test_the_modules_of_a_domain_are_those_of_its_package(toy, face):
+    assert getattr(toy, face) is sys.modules[f"gan_toy.{face}"]
 
 
-def test_a_package_offers_its_domains_methods_and_its_public_names(toy):
-    get = public_names(toy, {"Preset": "gan_core.play.preset"})
-    assert get("create") == toy.create
-    assert get("load_reference") == toy.load_reference
-    assert get("Preset").__name__ == "Preset"
-    with pytest.raises(AttributeError, match=r"^module 'gan_toy' has no attribute 'Prest'$"):
-        get("Prest")
+def test_a_recipe_names_its_domain_system_and_preset(toy):
+    recipe = toy.recipe("plain", "paper")
+    assert (recipe.domain, recipe.system, recipe.preset, recipe.network) == ("toy", "plain", "paper", {"width": 32})
+
+
+def test_a_broken_package_does_not_affect_other_domains(toy, monkeypatch):
+    def broken():
+        raise ModuleNotFoundError("No module named 'gan_broken'")
+
+    points = {"toy": SimpleNamespace(name="toy", load=lambda: toy), "broken": SimpleNamespace(load=broken)}
+    monkeypatch.setattr(gan_core.domain, "entry_points", lambda group, name: [points[name]])
+    assert find_domain("toy") is toy
 
 
 def test_a_domain_is_made_without_torch():
-    card = "Card('a', 'A', 2014, 'generation', 'arXiv:0', 'nowhere.at_all', 'x')"
-    made = f"from gan_core.domain import *; Domain('n', 't', 'p', ({card},)).systems"
+    card = "Card(name='a', title='A', year=2014, task='x', paper='y', module='nowhere.at_all', data='z')"
+    made = f"from gan_core.domain import *; Domain(name='n', title='t', package='p', cards=({card},)).systems"
     code = f"import sys; {made}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_card_is_plain_data():
-    card = Card("a", "A", 2014, "generation", "arXiv:0", "m", "x")
-    assert card == Card("a", "A", 2014, "generation", "arXiv:0", "m", "x")
+    card = Card(name="a", title="A", year=2014, task="generation", paper="arXiv:0", module="m", data="x")
+    assert card == Card(name="a", title="A", year=2014, task="generation", paper="arXiv:0", module="m", data="x")
     with pytest.raises(AttributeError):
         card.year = 2015

@@ -182,13 +182,17 @@ class Sums:
 
 
 CARDS = (
-    MetricCard("copy", "error beside copying", "test_measures:CopyBaseline", pairs=True),
-    MetricCard("attributes", "share that is as asked", "test_measures:AttributeAccuracy", asks=("label",)),
-    MetricCard("nll", "of real items", "test_measures:NegativeLogLikelihood", methods=("log_likelihood",)),
-    MetricCard("sweep", "deviation by temperature", "test_measures:Sweep"),
-    MetricCard("sums", "parts alive", "test_measures:Sums"),
-    MetricCard("pair_sums", "parts alive", "test_measures:Sums", pairs=True),
-    MetricCard("similarity", "of pairs", "gan_core.measure.similarity:Similarity", pairs=True),
+    MetricCard(name="copy", title="error beside copying", measure="test_measures:CopyBaseline", pairs=True),
+    MetricCard(
+        name="attributes", title="share that is as asked", measure="test_measures:AttributeAccuracy", asks=("label",)
+    ),
+    MetricCard(
+        name="nll", title="of real items", measure="test_measures:NegativeLogLikelihood", methods=("log_likelihood",)
+    ),
+    MetricCard(name="sweep", title="deviation by temperature", measure="test_measures:Sweep"),
+    MetricCard(name="sums", title="parts alive", measure="test_measures:Sums"),
+    MetricCard(name="pair_sums", title="parts alive", measure="test_measures:Sums", pairs=True),
+    MetricCard(name="similarity", title="of pairs", measure="gan_core.measure.similarity:Similarity", pairs=True),
     *FEATURE_METRICS,
 )
 
@@ -207,15 +211,15 @@ def evaluate(monkeypatch: pytest.MonkeyPatch):
         videos=lambda *_: Values("v"),
         METRICS=CARDS,
         EXTRACTORS=(
-            ExtractorCard("values", "values", "embedded", "test_measures:values"),
-            ExtractorCard("videos", "values of videos", "embedded", "test_measures:videos"),
+            ExtractorCard(name="values", title="values", origin="embedded", make="test_measures:values"),
+            ExtractorCard(name="videos", title="values of videos", origin="embedded", make="test_measures:videos"),
         ),
     )
     monkeypatch.setitem(sys.modules, "test_measures", module)
     domain: Any = SimpleNamespace(module=lambda name: module)
 
     def call(game: Game, source: Source, **options: Any) -> tuple[dict, dict]:
-        return Evaluation(domain.module("metrics"), FittedData(source, Spec()), game, **options).measure(game)
+        return Evaluation(domain.metrics, FittedData(source, Spec()), game, **options).measure(game)
 
     return call
 

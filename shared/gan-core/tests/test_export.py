@@ -7,6 +7,7 @@ from torch.nn.utils import spectral_norm
 from torch.testing import assert_close
 
 import gan_core.models.export
+from gan_core.api import Toolkit
 from gan_core.errors import DataError, GanError, InputError, MissingDependency
 from gan_core.models.export import Value, export_onnx
 from gan_core.nn.blocks import ConditionalBatchNorm, SelfAttention
@@ -21,7 +22,7 @@ for library in ("onnx", "onnxscript", "onnxruntime"):
 
 
 def test_an_exported_generator_computes_the_same_for_any_number_of_samples_and_tells_how_it_is_fed(toy, tmp_path):
-    game, path = toy.create("plain", num_classes=3), tmp_path / "new" / "g.onnx"
+    game, path = Toolkit(toy).create("plain", num_classes=3), tmp_path / "new" / "g.onnx"
     game.recipe = game.recipe.but({"data.classes": ["cat", "dog", "eel"]})
     file = export_onnx(game, path)
     assert [path.name for path in path.parent.iterdir()] == ["g.onnx"]
@@ -47,7 +48,7 @@ def test_an_exported_generator_computes_the_same_for_any_number_of_samples_and_t
 
 
 def test_an_export_leaves_the_game_as_it_was(toy, tmp_path):
-    game = toy.create("plain").train()
+    game = Toolkit(toy).create("plain").train()
     export_onnx(game, tmp_path / "g.onnx")
     assert game.generator.training
     assert all(parameter.requires_grad for parameter in game.parameters())
@@ -86,28 +87,28 @@ def test_the_blocks_of_a_generator_can_be_exported_amid_its_training(tmp_path):
 
 def test_an_existing_file_is_replaced(toy, tmp_path):
     (tmp_path / "g.onnx").write_text("old")
-    export_onnx(toy.create("plain"), tmp_path / "g.onnx")
+    export_onnx(Toolkit(toy).create("plain"), tmp_path / "g.onnx")
     assert run_onnx(tmp_path / "g.onnx", z=torch.zeros(1, 4))[0].shape == (1, 2)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(toy, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError) as error:
-        export_onnx(toy.create("plain"), tmp_path / "file" / "g.onnx")
+        export_onnx(Toolkit(toy).create("plain"), tmp_path / "file" / "g.onnx")
     assert str(error.value) == f"{tmp_path / 'file' / 'g.onnx'}: cannot be written (File exists); choose another place"
 
 
 def test_an_export_that_differs_is_not_written(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(gan_core.models.export, "TOLERANCE", -1.0)
     with pytest.raises(GanError, match=r"g.onnx: differs from torch by .*; nothing was written$"):
-        export_onnx(toy.create("plain"), tmp_path / "g.onnx")
+        export_onnx(Toolkit(toy).create("plain"), tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_library_is_named(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(gan_core.models.export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(MissingDependency, match=r"^ONNX needs onnxscript: pip install onnxscript$"):
-        export_onnx(toy.create("plain"), tmp_path / "g.onnx")
+        export_onnx(Toolkit(toy).create("plain"), tmp_path / "g.onnx")
 
 
 class Styles(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_core import api
+from gan_core.api import Toolkit
 from gan_core.cards import ExtractorCard
 from gan_core.data import FittedData, Spec, TensorSource
 from gan_core.draws import BLOCK
@@ -139,7 +140,7 @@ def train(toy, tmp_path):
 
     def call(out="run", **options):
         options = {"steps": 2} | options if "changes" not in options else options
-        return toy.train("plain", data="cloud", out=tmp_path / out, shown=False, **options)
+        return Toolkit(toy).train("plain", data="cloud", out=tmp_path / out, shown=False, **options)
 
     return call
 
@@ -152,9 +153,15 @@ def seeing(toy, train):
     module = sys.modules["gan_toy.metrics"]
     module.METRICS = (*module.METRICS, *FEATURE_METRICS)
     module.EXTRACTORS = (
-        ExtractorCard("blind", "needs what no data have", "embedded", "gan_toy.metrics:blind", ("colour",)),
-        ExtractorCard("twice", "sees twice", "embedded", "gan_toy.metrics:twice"),
-        ExtractorCard("mute", "gives no logits", "download", "gan_toy.metrics:mute"),
+        ExtractorCard(
+            name="blind",
+            title="needs what no data have",
+            origin="embedded",
+            make="gan_toy.metrics:blind",
+            needs=("colour",),
+        ),
+        ExtractorCard(name="twice", title="sees twice", origin="embedded", make="gan_toy.metrics:twice"),
+        ExtractorCard(name="mute", title="gives no logits", origin="download", make="gan_toy.metrics:mute"),
     )
     module.made = []
 
@@ -170,8 +177,8 @@ def seeing(toy, train):
 def test_a_model_is_measured_by_features(seeing, toy):
     document = api.evaluate(seeing, data="cloud", count=100)
     assert list(document["metrics"]) == ["spread", "fid", "inception_score", "precision_recall", "density_coverage"]
-    fake = toy.load(seeing).generate(100, seed=0)
-    real = toy.open_data("cloud").fit(Spec()).tensors["points"]
+    fake = Toolkit(toy).load(seeing).generate(100, seed=0)
+    real = Toolkit(toy).open_data("cloud").fit(Spec()).tensors["points"]
     double = (torch.cat([x, 2 * x], dim=1).numpy() for x in (real, fake))
     expected = metrics.frechet_distance(*(metrics.Moments.of(x) for x in double))
     assert document["metrics"]["fid"]["fid"] == pytest.approx(expected, rel=1e-6)
@@ -220,7 +227,7 @@ def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, t
 
 
 def test_a_model_is_measured_against_tensors_too(seeing, toy):
-    points = toy.open_data("cloud").fit(Spec()).tensors["points"]
+    points = Toolkit(toy).open_data("cloud").fit(Spec()).tensors["points"]
     named, same, moved = (
         api.evaluate(seeing, data=data, count=50, metrics=["fid"])["metrics"]["fid"]["fid"]
         for data in ("cloud", {"points": points}, {"points": points + 1})
@@ -230,20 +237,20 @@ def test_a_model_is_measured_against_tensors_too(seeing, toy):
 
 
 def measuring(toy) -> Evaluation:
-    data = FittedData(toy.open_data("cloud"), Spec())
-    return Evaluation(toy.module("metrics"), data, toy.create("plain"), metrics=["fid"], count=20)
+    data = FittedData(Toolkit(toy).open_data("cloud"), Spec())
+    return Evaluation(toy.metrics, data, Toolkit(toy).create("plain"), metrics=["fid"], count=20)
 
 
 def test_features_of_many_games_do_not_pile_up(seeing, toy):
     evaluation = measuring(toy)
-    first, second = toy.create("plain"), toy.load(seeing)
+    first, second = Toolkit(toy).create("plain"), Toolkit(toy).load(seeing)
     figures = [evaluation.measure(game)[0] for game in (first, second, first)]
     assert figures[0] == figures[2] != figures[1]
     assert {file.name.partition("-")[0] for file in evaluation._folder.iterdir()} == {"real"}
 
 
 def test_a_game_whose_state_has_plain_values_is_measured(seeing, toy):
-    game = toy.load(seeing)
+    game = Toolkit(toy).load(seeing)
     figures = measuring(toy).measure(game)
     game.get_extra_state = lambda: {"rate": 1.0}
     assert measuring(toy).measure(game) == figures
@@ -309,7 +316,7 @@ def test_evaluations_that_cannot_be_had_are_refused_before_the_training(seeing, 
 
 
 def test_samples_in_parts_are_the_samples(toy, seeing):
-    game, count = toy.load(seeing), 2 * BLOCK + 5
+    game, count = Toolkit(toy).load(seeing), 2 * BLOCK + 5
     whole = game.generate(count, seed=3)
     assert torch.equal(torch.cat(list(game.generated(count, seed=3))), whole)
     assert torch.equal(torch.cat(list(game.generated(count, seed=3, start=BLOCK))), whole[BLOCK:])

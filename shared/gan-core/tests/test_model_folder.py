@@ -13,6 +13,7 @@ from torch.testing import assert_close
 import gan_core
 import gan_core.models.hub
 from gan_core import api, draws
+from gan_core.api import Toolkit
 from gan_core.errors import CheckpointError, GanError, InputError
 from gan_core.models.card import model_card, parameter_counts, shareable
 from gan_core.models.checkpoint import read_checkpoint, read_published, sha256, write_checkpoint
@@ -79,10 +80,10 @@ def refusal(folder, load=None):
 
 
 def test_a_saved_game_is_loaded_as_it_was(toy, tmp_path):
-    game = toy.create("plain", width=5, num_classes=3)
+    game = Toolkit(toy).create("plain", width=5, num_classes=3)
     folder = game.save_pretrained(tmp_path / "model")
     for again in (
-        toy.load(folder),
+        Toolkit(toy).load(folder),
         api.load(folder),
         Game.from_pretrained(folder),
         TwoPlayerGame.from_pretrained(folder),
@@ -109,7 +110,7 @@ def test_the_card_says_how_to_use_it_and_how_large_it_is(model):
 
 
 def test_the_card_names_classes_by_index_and_the_versions(toy):
-    game = toy.create("plain", num_classes=3)
+    game = Toolkit(toy).create("plain", num_classes=3)
     game.recipe = game.recipe.but({"data.classes": ["apple", "cherry", "tomato"]})
     card = model_card(game)
     assert "\nClasses: 0 = apple, 1 = cherry, 2 = tomato\n" in card
@@ -127,7 +128,7 @@ def test_the_card_names_classes_by_index_and_the_versions(toy):
     ],
 )
 def test_absolute_paths_are_not_in_the_card(toy, source, start, shown):
-    game = toy.create("plain")
+    game = Toolkit(toy).create("plain")
     game.recipe = game.recipe.but({"data.source": source, "start": {"generator": {"source": start}}})
     other = shareable(game.recipe)
     assert (other.data.source, other.start["generator"].source) == shown
@@ -137,21 +138,21 @@ def test_absolute_paths_are_not_in_the_card(toy, source, start, shown):
 
 
 def test_the_card_of_a_part_has_what_is_in_it(toy, tmp_path):
-    save_model(toy.create("plain"), tmp_path / "part", networks=["generator"])
+    save_model(Toolkit(toy).create("plain"), tmp_path / "part", networks=["generator"])
     card = (tmp_path / "part" / "README.md").read_text()
     assert "| generator | 58 |" in card
     assert "| discriminator |" not in card
 
 
 def test_a_game_says_itself_how_it_is_used(toy, monkeypatch):
-    game = toy.create("plain")
+    game = Toolkit(toy).create("plain")
     assert 'game = gan_toy.load("path/or/repository")\nsamples = game.generate(16, seed=0)\n' in model_card(game)
     monkeypatch.setattr(TwoPlayerGame, "example", "audio = game.vocode(mel)")
     assert 'game = gan_toy.load("path/or/repository")\naudio = game.vocode(mel)\n```' in model_card(game)
 
 
 def test_parameters_are_counted_by_network(toy):
-    assert parameter_counts(toy.create("plain")) == {
+    assert parameter_counts(Toolkit(toy).create("plain")) == {
         "generator": 4 * 8 + 8 + 8 * 2 + 2,
         "discriminator": 2 * 8 + 8 + 8 + 1,
     }
@@ -177,9 +178,9 @@ def test_another_kind_of_game_is_refused(toy, model):
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
-    game = toy.create("plain", width=3)
+    game = Toolkit(toy).create("plain", width=3)
     game.save_pretrained(model)
-    assert toy.load(model).generator.hidden.out_features == 3
+    assert Toolkit(toy).load(model).generator.hidden.out_features == 3
     (model.parent / "other").mkdir()
     (model.parent / "other" / "x").touch()
     (model.parent / "file").touch()
@@ -195,7 +196,7 @@ def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
 def test_a_model_can_be_saved_where_one_stands(toy, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    toy.create("plain").save_pretrained(".")
+    Toolkit(toy).create("plain").save_pretrained(".")
     assert (tmp_path / "here" / CONFIG).is_file()
 
 
@@ -309,7 +310,7 @@ def test_a_model_of_another_domain_is_refused(toy, model, monkeypatch):
     from gan_core.domain import Domain
 
     with pytest.raises(CheckpointError) as error:
-        Domain("image", "GANs for images", "gan_image").load(model)
+        Domain(name="image", title="GANs for images", package="gan_image").load(model)
     assert str(error.value) == f"{model}: is a system of gan-toy (plain), not of gan-image"
 
 
@@ -352,12 +353,12 @@ def test_missing_weights_are_named(toy, model):
 
 
 def test_another_systems_weights_are_refused(toy, model, tmp_path):
-    other = toy.create("critic").save_pretrained(tmp_path / "other")
+    other = Toolkit(toy).create("critic").save_pretrained(tmp_path / "other")
     shutil.copy(other / WEIGHTS, model / WEIGHTS)
     assert refusal(model) == (
         "M: `generator.hidden.weight` is [16, 4], and its recipe's is [8, 4]; it is damaged, or of another system"
     )
-    assert "does not fit TwoPlayerGame" in refusal(other, toy.create("plain").restore)
+    assert "does not fit TwoPlayerGame" in refusal(other, Toolkit(toy).create("plain").restore)
 
 
 @pytest.mark.parametrize(
@@ -379,21 +380,21 @@ def test_state_that_is_not_the_games_is_refused(tmp_path, state):
 
 
 def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
-    game, other = toy.create("plain"), toy.create("plain")
+    game, other = Toolkit(toy).create("plain"), Toolkit(toy).create("plain")
     save_model(game, tmp_path / "part", networks=["generator"])
     kept = other.discriminator.network.judge.weight.clone()
     other.restore(tmp_path / "part")
     assert torch.equal(other.generator.out.weight, game.generator.out.weight)
     assert torch.equal(other.discriminator.network.judge.weight, kept)
     assert read_config(tmp_path / "part").networks == ["generator"]
-    assert_close(toy.load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
+    assert_close(Toolkit(toy).load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
 
 
 def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
-    game = toy.create("plain")
+    game = Toolkit(toy).create("plain")
     save_model(game, tmp_path / "part", networks=["generator"])
     config(tmp_path / "part", recipe__network__discriminator={"width": 65_536, "shape": [65_536]})  # 16 GiB
-    loaded = toy.load(tmp_path / "part").to("cpu").double()
+    loaded = Toolkit(toy).load(tmp_path / "part").to("cpu").double()
     assert loaded.absent == ("discriminator",)
     assert all(parameter.is_meta for parameter in loaded.discriminator.parameters())
     assert_close(loaded.float().generate(3, seed=0), game.generate(3, seed=0))
@@ -403,15 +404,15 @@ def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
 
 
 def test_a_network_that_a_model_does_not_hold_says_so_when_it_is_used(toy, tmp_path):
-    save_model(toy.create("plain"), tmp_path / "part", networks=["discriminator"])
-    game = toy.load(tmp_path / "part")
+    save_model(Toolkit(toy).create("plain"), tmp_path / "part", networks=["discriminator"])
+    game = Toolkit(toy).load(tmp_path / "part")
     words = "this model has no weights for the network `generator`; load a model that has"
     assert refusal(tmp_path / "part", lambda _: game.generator(torch.zeros(1, 4))) == words
     assert refusal(tmp_path / "part", lambda _: game.generate(2)) == words
     with pytest.raises(
         InputError, match="the model has no weights for `generator`; create a new game, and start its other"
     ):
-        toy.train(game, data="cloud", out=tmp_path / "run", shown=False)
+        Toolkit(toy).train(game, data="cloud", out=tmp_path / "run", shown=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -591,7 +592,7 @@ def test_the_state_of_a_training_is_not_in_the_model(tmp_path):
 
 def test_a_lagging_copy_is_not_missed_in_a_model(toy, tmp_path):
     def lagging():
-        game = toy.create("plain")
+        game = Toolkit(toy).create("plain")
         game.lagging = nn.Linear(2, 2)
         game.lagging.of_training = True
         return game
@@ -720,21 +721,23 @@ def test_a_constructor_that_loads_weights_can_be_built_without_memory():
 
 
 def test_a_run_is_loaded_from_its_newest_whole_checkpoint(toy, tmp_path):
-    run = toy.train("plain", data="cloud", out=tmp_path / "run", checkpoint_every=1, steps=2, ema=0.5, shown=False)
-    averaged = toy.load(run.path)
-    final = toy.load(run.model)
+    run = Toolkit(toy).train(
+        "plain", data="cloud", out=tmp_path / "run", checkpoint_every=1, steps=2, ema=0.5, shown=False
+    )
+    averaged = Toolkit(toy).load(run.path)
+    final = Toolkit(toy).load(run.model)
     assert torch.equal(averaged.generate(4, seed=0), final.generate(4, seed=0))
     newest = run.checkpoints()[-1]
     (newest / "state.json").write_text("{}")
-    assert not torch.equal(toy.load(run.path).generate(4, seed=0), final.generate(4, seed=0))
+    assert not torch.equal(Toolkit(toy).load(run.path).generate(4, seed=0), final.generate(4, seed=0))
     shutil.rmtree(run.checkpoints_folder)
-    assert torch.equal(toy.load(run.path).generate(4, seed=0), final.generate(4, seed=0))
+    assert torch.equal(Toolkit(toy).load(run.path).generate(4, seed=0), final.generate(4, seed=0))
     shutil.rmtree(run.model)
     assert refusal(run.path) == "M: has no checkpoint and no model yet"
 
 
 def test_a_run_of_which_every_checkpoint_is_damaged_says_what_is_wrong_with_the_newest(toy, tmp_path):
-    run = toy.train("plain", data="cloud", out=tmp_path / "run", shown=False)
+    run = Toolkit(toy).train("plain", data="cloud", out=tmp_path / "run", shown=False)
     shutil.rmtree(run.model)
     (run.checkpoints()[-1] / "game.safetensors").write_bytes(b"x")
     assert refusal(run.path).startswith("M/checkpoints/00000003/game.safetensors: missing or damaged")
@@ -750,7 +753,7 @@ def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
     monkeypatch.setattr(gan_core.models.hub, "snapshot_download", download)
     (model / "tokens[1].json").write_text("{}")
     config(model, files={"tokens[1].json": sha256(model / "tokens[1].json")})
-    assert toy.load("someone/points").recipe.system == "plain"
+    assert Toolkit(toy).load("someone/points").recipe.system == "plain"
     whole = ["config.json", "model.safetensors", "README.md", "tokens[[]1].json"]
     assert asked == [("someone/points", ["config.json"]), ("someone/points", whole)]
 
@@ -806,7 +809,7 @@ def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
             return f"https://hub/{repo_id}"
 
     monkeypatch.setattr(gan_core.models.hub, "HfApi", Hub)
-    game = toy.create("plain")
+    game = Toolkit(toy).create("plain")
     game.recipe = game.recipe.but({"data.source": "/home/alice/points"})
     assert game.push_to_hub("points", private=True, token="secret") == "https://hub/me/points"
     assert uploaded == {
@@ -828,7 +831,7 @@ def test_an_upload_that_fails_is_one_line(toy, monkeypatch):
 
     monkeypatch.setattr(gan_core.models.hub, "HfApi", Hub)
     with pytest.raises(GanError) as error:
-        toy.create("plain").push_to_hub("me/points")
+        Toolkit(toy).create("plain").push_to_hub("me/points")
     assert str(error.value) == "me/points: cannot be uploaded to the hub (Name or service not known)"
 
 

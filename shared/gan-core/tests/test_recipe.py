@@ -132,11 +132,11 @@ def test_a_schedule_may_come_before_its_optimizer():
 def test_a_key_with_a_hole_is_refused(key):
     with pytest.raises(RecipeError) as error:
         changed({key: 3})
-    assert str(error.value) == f"`{key}` is no setting; write keys with dots between them, such as `train.steps`"
+    assert str(error.value) == f"`{key}` is not a setting; write keys with dots between them, such as `train.steps`"
 
 
 def test_a_value_has_no_keys_of_its_own():
-    with pytest.raises(RecipeError, match=r"^`network.width.deep`: `width` is 3, a value without keys of its own$"):
+    with pytest.raises(RecipeError, match=r"^`network.width.deep` is unknown: `width` is 3, which has no settings$"):
         changed({"network.width.deep": 1}, network={"width": 3})
 
 
@@ -200,7 +200,7 @@ def test_a_number_of_steps_takes_epochs_out():
         ({"train": 3}, "`train` is 3; expected a mapping of settings"),
         ({"data": "digits"}, "`data` is 'digits'; expected a mapping of settings"),
         ({"network": "x" * 200}, f"`network` is '{'x' * 78}…; expected a mapping of settings"),
-        ({"optimizer": {"learning_rate": 1}}, "`optimizer.name` is missing; give one of adam, rmsprop, sgd"),
+        ({"optimizer": {"learning_rate": 1}}, "`optimizer.name` is missing; expected one of adam, rmsprop, sgd"),
         ({"optimizer": {"name": "adamm"}}, "unknown optimizer `adamm`; did you mean `adam`?"),
         (
             {"optimizer": {"name": "sgd", "betas": [0, 0]}},
@@ -312,8 +312,8 @@ def test_values_on_the_command_line_are_yaml_and_numbers_as_everybody_writes_the
     [
         ("[1", "line 1: expected ',' or ']', but got '<stream end>'"),
         ("a: b: c", "line 1: mapping values are not allowed here"),
-        ("*x", "line 1: `*x`, an alias, is not read"),
-        ("&a [*a]", "line 1: `*a`, an alias, is not read"),
+        ("*x", "line 1: `*x` is an alias; write its value instead"),
+        ("&a [*a]", "line 1: `*a` is an alias; write its value instead"),
         ("2001-99-99", "month must be in 1..12"),
         (
             "!!python/name:os.system",
@@ -351,7 +351,7 @@ def test_a_file_that_is_no_recipe_says_why(tmp_path):
     assert refused(tmp_path, b"a: [") == (
         "is not YAML of plain values (line 1: expected the node content, but found '<stream end>')"
     )
-    assert refused(tmp_path, b" " * 1_000_001) == "larger than 1,000,000 bytes, which no recipe is"
+    assert refused(tmp_path, b" " * 1_000_001) == "is larger than 1,000,000 bytes; expected a recipe"
     assert refused(tmp_path, b"a: " + b"[" * 5000) == "is not YAML of plain values (it is nested too deeply)"
 
 
@@ -372,7 +372,7 @@ def test_a_file_cannot_run_code(tmp_path):
 def test_a_file_that_would_grow_without_bound_is_refused_at_once(tmp_path):
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     assert refused(tmp_path, "\n".join(["a0: &a0 [x]", *levels]).encode()) == (
-        "is not YAML of plain values (line 2: `*a0`, an alias, is not read)"
+        "is not YAML of plain values (line 2: `*a0` is an alias; write its value instead)"
     )
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from gan_core.api import Toolkit
 from gan_core.errors import CheckpointError
 from gan_core.models.reference import (
     Published,
@@ -26,7 +27,7 @@ def checkpoint(width=6, latent_dim=3):
 
 def refusal(toy, name="plain/generator", state=None, **arguments):
     with pytest.raises(CheckpointError) as error:
-        load_reference(toy.module("reference").IMPORTERS, name, checkpoint() if state is None else state, **arguments)
+        load_reference(toy.reference.IMPORTERS, name, checkpoint() if state is None else state, **arguments)
     return str(error.value)
 
 
@@ -34,20 +35,17 @@ def test_a_published_checkpoint_computes_what_it_did(toy):
     state, z = checkpoint(), torch.randn(4, 3)
     hidden = nn.functional.leaky_relu(z @ state["fc1.weight"].T + state["fc1.bias"], 0.1)
     expected = hidden @ state["fc2.weight"].T + state["fc2.bias"]
-    assert_close(toy.load_reference("plain/generator", state)(z), expected)
+    assert_close(Toolkit(toy).load_reference("plain/generator", state)(z), expected)
 
 
 @pytest.mark.parametrize(("width", "latent_dim"), [(1, 1), (6, 3), (16, 9)])
 def test_sizes_are_told_by_the_shapes(toy, width, latent_dim):
-    network = load_reference(toy.module("reference").IMPORTERS, "plain/generator", checkpoint(width, latent_dim))
+    network = load_reference(toy.reference.IMPORTERS, "plain/generator", checkpoint(width, latent_dim))
     assert (network.hidden.out_features, network.latent_dim) == (width, latent_dim)
 
 
 def test_an_argument_that_agrees_may_be_given(toy):
-    assert (
-        load_reference(toy.module("reference").IMPORTERS, "plain/generator", checkpoint(), nz=3, hidden=6).latent_dim
-        == 3
-    )
+    assert load_reference(toy.reference.IMPORTERS, "plain/generator", checkpoint(), nz=3, hidden=6).latent_dim == 3
 
 
 def test_what_does_not_fit_says_why(toy):

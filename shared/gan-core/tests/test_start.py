@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gan_core
-from gan_core.api import open_recipe, resume, train_recipe
+from gan_core.api import Toolkit, open_recipe, resume, train_recipe
 from gan_core.cli import build
 from gan_core.errors import CheckpointError, InputError, RecipeError
 from gan_core.models.checkpoint import sha256
@@ -20,12 +20,12 @@ from gan_core.recipe import parse, read_recipe
 @pytest.fixture
 def first(toy, tmp_path):
     """A run with averaged weights."""
-    return toy.train("plain", data="cloud", out=tmp_path / "first", ema=0.5, seed=1, shown=False)
+    return Toolkit(toy).train("plain", data="cloud", out=tmp_path / "first", ema=0.5, seed=1, shown=False)
 
 
 def frozen(toy, folder, **start):
     """The game of a training so slow that its networks are still those that it started with."""
-    run = toy.train(
+    run = Toolkit(toy).train(
         "plain",
         data="cloud",
         out=folder,
@@ -34,7 +34,7 @@ def frozen(toy, folder, **start):
         shown=False,
         changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30},
     )
-    return toy.load(run.path), run
+    return Toolkit(toy).load(run.path), run
 
 
 def same(network, other):
@@ -42,7 +42,7 @@ def same(network, other):
 
 
 def test_networks_start_from_a_run_or_a_model(toy, first, tmp_path):
-    before = toy.load(first.path)
+    before = Toolkit(toy).load(first.path)
     game, run = frozen(toy, tmp_path / "a", generator=first.path)
     assert same(game.generator, before.generator)  # the averaged weights
     assert not same(game.discriminator, before.discriminator)
@@ -55,7 +55,7 @@ def test_networks_start_from_a_run_or_a_model(toy, first, tmp_path):
 
 
 def test_a_published_checkpoint_is_a_start(toy, tmp_path):
-    network = toy.create("plain").generator
+    network = Toolkit(toy).create("plain").generator
     theirs = {"hidden": "fc1", "out": "fc2"}
     state = {f"{theirs[key.split('.')[0]]}.{key.split('.')[1]}": v for key, v in network.state_dict().items()}
     torch.save(state, tmp_path / "published.pt")
@@ -67,15 +67,15 @@ def test_a_published_checkpoint_is_a_start(toy, tmp_path):
 def test_the_recipe_of_a_run_starts_again_from_the_same_weights_and_no_others(toy, first, tmp_path):
     _, run = frozen(toy, tmp_path / "a", generator=first.model)
     again = train_recipe(open_recipe(run.recipe_file, toy), tmp_path / "b", shown=False)
-    assert same(toy.load(again.path), toy.load(run.path))
-    toy.create("plain").save_pretrained(first.model)
+    assert same(Toolkit(toy).load(again.path), Toolkit(toy).load(run.path))
+    Toolkit(toy).create("plain").save_pretrained(first.model)
     with pytest.raises(CheckpointError, match=r"has changed since `start.generator` was recorded"):
         train_recipe(open_recipe(run.recipe_file, toy), tmp_path / "c", shown=False)
     assert not (tmp_path / "c").exists()
 
 
 def test_a_run_is_resumed_without_what_it_started_from(toy, first, tmp_path):
-    whole = toy.train(
+    whole = Toolkit(toy).train(
         "plain",
         data="cloud",
         out=tmp_path / "whole",
@@ -84,13 +84,13 @@ def test_a_run_is_resumed_without_what_it_started_from(toy, first, tmp_path):
         checkpoint_every=2,
         shown=False,
     )
-    half = toy.train(
+    half = Toolkit(toy).train(
         "plain", data="cloud", out=tmp_path / "half", start={"generator": first.path}, steps=2, shown=False
     )
     for file in sorted(first.path.rglob("*.safetensors")):
         file.unlink()
     resume(half.path, steps=4, shown=False)
-    assert same(toy.load(whole.path), toy.load(half.path))
+    assert same(Toolkit(toy).load(whole.path), Toolkit(toy).load(half.path))
     assert half.recipe.start == whole.recipe.start
 
 
@@ -118,7 +118,7 @@ def test_what_is_missing_is_new_and_named(toy, first, tmp_path, caplog):
             start={"generator": first.path},
             changes={"optimizer.name": "sgd", "optimizer.learning_rate": 1e-30},
         )
-    assert same(game.generator.hidden, toy.load(first.path).generator.hidden)
+    assert same(game.generator.hidden, Toolkit(toy).load(first.path).generator.hidden)
     assert torch.equal(game.generator.more.weight, before)
     assert [record.getMessage() for record in caplog.records] == [
         f"{first.path} does not have 2 tensors of `generator`, which keep their initial values: more.bias, more.weight",
@@ -184,7 +184,7 @@ def test_a_network_within_another_is_started(tmp_path):
 def test_what_cannot_be_a_start_says_why_before_a_run_is_made(toy, first, tmp_path, start, words):
     start = {key: value.replace("RUN", str(first.path)) for key, value in start.items()}
     with pytest.raises(InputError) as error:
-        toy.train(
+        Toolkit(toy).train(
             "plain",
             data="cloud",
             out=tmp_path / "run",
@@ -198,7 +198,7 @@ def test_what_cannot_be_a_start_says_why_before_a_run_is_made(toy, first, tmp_pa
 
 def test_networks_of_other_sizes_are_no_start(toy, first, tmp_path):
     with pytest.raises(CheckpointError, match=r"`hidden.bias` is \[8\] in .*, but \[6\] here; give the networks"):
-        toy.train(
+        Toolkit(toy).train(
             "plain",
             data="cloud",
             out=tmp_path / "run",
@@ -225,8 +225,8 @@ def test_a_second_system_trains_against_a_frozen_one(toy, first, tmp_path):
         def apply(self, batch):
             return {"encoded": self.encoder(batch["points"])}
 
-    before = toy.load(first.path).generator
-    game = Encoding(toy.create("plain").generator)
+    before = Toolkit(toy).load(first.path).generator
+    game = Encoding(Toolkit(toy).create("plain").generator)
     points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     run = gan_core.train(
         game,

@@ -1,10 +1,8 @@
-"""GANs for voxels, point clouds and terrain: what this package plugs into gan-core. It has no systems yet."""
+"""GANs for voxels, point clouds and terrain.
 
-from __future__ import annotations
+Importing it does not import torch; public names are imported on first use.
+"""
 
-from gan_3d.systems import CARDS
-from gan_core.domain import Domain, public_names
+import lazy_loader
 
-DOMAIN = Domain(name="3d", title="GANs for voxels, point clouds and terrain", package="gan_3d", cards=CARDS)
-
-__getattr__ = public_names(DOMAIN, {})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

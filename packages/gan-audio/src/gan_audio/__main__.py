@@ -1,18 +1,11 @@
-"""`gan-audio`: gan-core's command line with this package's systems."""
+"""The program `gan-audio`, also `python -m gan_audio`."""
 
-from __future__ import annotations
+from functools import partial
 
-from typing import NoReturn
+from gan_audio.domain import DOMAIN
+from gan_core.cli import main as run
 
-from gan_audio import DOMAIN
-
-
-def main() -> NoReturn:
-    """Runs the command line on the process's arguments."""
-    from gan_core.cli import main as command_line
-
-    command_line(DOMAIN)
-
+main = partial(run, DOMAIN)
 
 if __name__ == "__main__":
     main()

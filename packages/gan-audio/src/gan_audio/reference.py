@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gan_audio.published import midinet as reference_midinet
-from gan_audio.published import vocoders as reference_vocoders
-from gan_audio.published import wavegan as reference_wavegan
+from gan_audio.published import midinet, vocoders, wavegan
+from gan_core.models.reference import Importers
 
-IMPORTERS = reference_wavegan.IMPORTERS | reference_vocoders.IMPORTERS | reference_midinet.IMPORTERS
+IMPORTERS: Importers = {**wavegan.IMPORTERS, **vocoders.IMPORTERS, **midinet.IMPORTERS}

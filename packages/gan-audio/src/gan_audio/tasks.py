@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
+from gan_core.cli import MODEL_HELP, Answer, Commands, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def mel(
     raw: RawIn = None,
     shard: Part = None,
 ) -> Answer | None:
-    """Computes mels of sounds and stores them with their settings; mixes channels to one, and resamples."""
+    """Computes mel spectrograms of sounds.
+
+    Sounds are mixed to one channel and resampled. A mel file contains the settings of its mel.
+    """
     from gan_audio.mel.contract import CONTRACTS
     from gan_audio.pipeline import write_mels
     from gan_audio.sound.pipes import Raw
@@ -57,7 +60,10 @@ def vocode(
     mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:
-    """Converts mels, or the mels of sounds, to sound: WAV files or a stream."""
+    """Converts mels, or sounds through their mels, to sound.
+
+    Writes WAV files or a stream.
+    """
     from gan_audio.pipeline import vocode as work
     from gan_audio.sound.pipes import Raw
 
@@ -79,7 +85,10 @@ def resynthesize(
     mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:
-    """Converts sounds to mels and back: WAV files of the same length, or a stream."""
+    """Converts sounds to mels and back.
+
+    Writes WAV files of the same length, or a stream.
+    """
     from gan_audio.pipeline import resynthesize as work
     from gan_audio.sound.pipes import Raw
 
@@ -96,7 +105,10 @@ def inspect(
         typer.Option(metavar="PNG", dir_okay=False, help="Output .png file for the spectrogram of one sound."),
     ] = None,
 ) -> Answer:
-    """Describes files: rate, channels, length, level, clipping and silence; or the settings of a mel."""
+    """Describes sound and mel files.
+
+    For sounds: sample rate, channels, length, level, clipping and silence; for mels: their settings.
+    """
     from gan_audio.sound.inspection import inspect_mel, inspect_sound
     from gan_core.jobs import refuse_file
 
@@ -121,11 +133,12 @@ def interpolate(
     steps: Annotated[int, typer.Option(min=2, max=1024, help="Number of sounds, including both ends.")] = 8,
     seed: Seed = 0,
 ) -> Answer:
-    """Writes sounds that interpolate between two latents, one after the other.
+    """Writes sounds that interpolate between two latents.
 
-    Further options are the model's conditions, such as --label NAME|K (default: the first class), and --truncation PSI.
+    The sounds follow each other in one file. Additional options set the model's conditions, such as --label NAME|INDEX
+    (default: the first class), and --truncation PSI.
     """
-    from gan_audio import DOMAIN
+    from gan_audio.api import load
     from gan_audio.media import write_joined
     from gan_core.jobs import refuse_file
     from gan_core.play.interpolation import interpolated
@@ -135,17 +148,17 @@ def interpolate(
     if out.suffix != ".wav":
         raise InputError(f"`--out` is {out}; expected a .wav file")
     refuse_file(out)
-    game = DOMAIN.load(model)
+    game = load(model)
     given = asked_of(game, context, 1, game.latent, game.render)
     write_joined(interpolated(game, rows=1, steps=steps, seed=seed, **given), out, game)
     return Answer({"file": str(out), "sounds": steps, "seed": seed}, str(out))
 
 
 def _vocoder(model: str) -> Vocoder:
-    from gan_audio import DOMAIN
+    from gan_audio.api import load
     from gan_audio.pipeline import as_vocoder
 
-    return as_vocoder(DOMAIN.load(model), model)
+    return as_vocoder(load(model), model)
 
 
 def _described(facts: Mapping[str, Any]) -> str:
@@ -161,4 +174,10 @@ def _described(facts: Mapping[str, Any]) -> str:
     )
 
 
-COMMANDS = {"mel": mel, "vocode": vocode, "resynthesize": resynthesize, "inspect": inspect, "interpolate": interpolate}
+COMMANDS: Commands = {
+    "mel": mel,
+    "vocode": vocode,
+    "resynthesize": resynthesize,
+    "inspect": inspect,
+    "interpolate": interpolate,
+}

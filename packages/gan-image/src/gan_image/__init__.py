@@ -1,30 +1,5 @@
-"""GANs for images. Importing it loads no torch; public names are imported on first use."""
+"""GANs for images. Importing it does not import torch; public names are imported on first use."""
 
-from gan_core.cards import Demo
-from gan_core.domain import Domain, public_names
-from gan_image.systems import CARDS
+import lazy_loader
 
-__all__ = ["DOMAIN"]
-
-DOMAIN = Domain(
-    name="image",
-    title="GANs for images",
-    package="gan_image",
-    cards=CARDS,
-    demo=Demo(
-        system="dcgan",
-        data="digits",
-        settings={
-            "network.image_size": 16,
-            "network.num_classes": 10,
-            "regularizers.gradient_penalty": {"weight": 1.0, "interval": 4},
-            "train.steps": 2000,
-            "train.ema": 0.995,
-            "train.log_every": 20,
-            "train.sample_every": 200,
-        },
-        metric="recognition",
-    ),
-)
-
-__getattr__ = public_names(DOMAIN, {"translate": "gan_image.pipeline"})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

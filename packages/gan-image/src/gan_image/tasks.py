@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gan_core.cli import MODEL_HELP, Answer, Out, Part, Seed, asked_of, made
+from gan_core.cli import MODEL_HELP, Answer, Commands, Out, Part, Seed, asked_of, made
 from gan_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,15 +30,16 @@ def translate(
     ] = None,
     shard: Part = None,
 ) -> Answer | None:
-    """Translates images with a model such as pix2pix or CycleGAN, to PNG files of the same size.
+    """Translates images with a model such as pix2pix.
 
-    Further options are the model's conditions other than the image, such as --label NAME|K.
+    Writes PNG files of the same size. Additional options set the model's conditions other than the image, such as
+    --label NAME|INDEX.
     """
-    from gan_image import DOMAIN
+    from gan_image.api import load
     from gan_image.pipeline import translate as work
 
     def translated(place: str) -> Outcome:
-        game = DOMAIN.load(model)
+        game = load(model)
         given = asked_of(game, context, 1)
         return work(game, inputs, place, result=result, tile=tile, shard=shard, **given)
 
@@ -53,14 +54,15 @@ def sheet(
     columns: Annotated[int | None, typer.Option(min=1, help="Columns (default: one per class, or square).")] = None,
     seed: Seed = 0,
 ) -> Answer:
-    """Writes one image of many samples; class-conditional systems have one column per class.
+    """Generates samples and writes one image of all.
 
-    Further options are the model's conditions and parameters, as `generate` takes them.
+    Class-conditional models have one column per class. Additional options set the model's conditions and parameters,
+    as in `generate`.
     """
-    from gan_image import DOMAIN
+    from gan_image.api import load
     from gan_image.media import write_samples
 
-    stem, game = _png(out), DOMAIN.load(model)
+    stem, game = _png(out), load(model)
     given = asked_of(game, context, count, game.sample)
     by_class = "label" not in given
     columns = columns or (game.num_classes if by_class else None)
@@ -83,10 +85,10 @@ def interpolate(
     strip), and --truncation PSI. The values of a repeated condition are used in turn.
     """
     from gan_core.play.interpolation import interpolate as work
-    from gan_image import DOMAIN
+    from gan_image.api import load
     from gan_image.media import write_samples
 
-    stem, game = _png(out), DOMAIN.load(model)
+    stem, game = _png(out), load(model)
     given = asked_of(game, context, rows, game.latent, game.render)
     images = work(game, rows=rows, steps=steps, seed=seed, **given)
     path = write_samples({"generated": images.flatten(0, 1)}, stem, columns=steps)
@@ -119,8 +121,8 @@ def compare(
         list[Path] | None, typer.Option(metavar="FILE", help="Weights of LPIPS: heads and backbone; repeatable.")
     ] = None,
 ) -> Answer:
-    """Computes the similarity of two images, or of two folders of images by pairs."""
-    from gan_core.cli import table
+    """Computes the similarity of two images or two folders."""
+    from gan_core.tables import table
     from gan_image.similarity import compare as measure
 
     found = measure(a, b, measures=[name.strip() for name in metrics.split(",")], weights=weights or ())
@@ -140,4 +142,10 @@ def _png(out: Path) -> Path:
     return out.with_suffix("")
 
 
-COMMANDS = {"translate": translate, "sheet": sheet, "interpolate": interpolate, "film": film, "compare": compare}
+COMMANDS: Commands = {
+    "translate": translate,
+    "sheet": sheet,
+    "interpolate": interpolate,
+    "film": film,
+    "compare": compare,
+}

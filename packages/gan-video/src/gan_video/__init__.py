@@ -1,10 +1,5 @@
-"""GANs for video: what this package plugs into gan-core. It has no systems yet."""
+"""GANs for video. Importing it does not import torch; public names are imported on first use."""
 
-from __future__ import annotations
+import lazy_loader
 
-from gan_core.domain import Domain, public_names
-from gan_video.systems import CARDS
-
-DOMAIN = Domain(name="video", title="GANs for video", package="gan_video", cards=CARDS)
-
-__getattr__ = public_names(DOMAIN, {})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,18 +1,11 @@
-"""`gan-video`: gan-core's command line with this package's systems."""
+"""The program `gan-video`, also `python -m gan_video`."""
 
-from __future__ import annotations
+from functools import partial
 
-from typing import NoReturn
+from gan_core.cli import main as run
+from gan_video.domain import DOMAIN
 
-from gan_video import DOMAIN
-
-
-def main() -> NoReturn:
-    """Runs the command line on the process's arguments."""
-    from gan_core.cli import main as command_line
-
-    command_line(DOMAIN)
-
+main = partial(run, DOMAIN)
 
 if __name__ == "__main__":
     main()

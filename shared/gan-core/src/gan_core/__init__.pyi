@@ -1,3 +1,5 @@
+from .api import Toolkit as Toolkit
+from .api import evaluate as evaluate
 from .api import load as load
 from .api import resume as resume
 from .api import train as train

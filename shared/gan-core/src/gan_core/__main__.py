@@ -1,12 +1,8 @@
-"""`gan`, and `python -m gan_core`: the command line of all installed domains."""
+"""The program `gan`, also `python -m gan_core`: the commands of all installed domain packages."""
 
+from gan_core.cli import main
 
-def main() -> None:
-    """Runs the command line and exits."""
-    from gan_core.cli import main as run
-
-    run()
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

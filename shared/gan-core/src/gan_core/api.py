@@ -1,14 +1,14 @@
-"""The public functions: create, train, resume, load, evaluate. The command line and the domain packages call them."""
+"""The public functions: create, train, resume, load, evaluate, open_data and load_reference."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_core.cards import resolve
 from gan_core.data import Data, FittedData, Paired, Source, Unpaired, as_source, require_classes, require_keys
@@ -18,12 +18,14 @@ from gan_core.data.hub import is_hub_dataset
 from gan_core.domain import Domain, find_domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
 from gan_core.measure.evaluation import Evaluation, log_line, protocol_id
+from gan_core.measure.figures import Figures
 from gan_core.models.folder import read_config, read_weights
 from gan_core.models.hub import local_folder
+from gan_core.models.reference import load_reference
 from gan_core.models.start import check_whole, start_networks
 from gan_core.play.game import Game
 from gan_core.play.preset import Preset, check_players, completed, on_meta
-from gan_core.recipe import Recipe, TrainSettings, parse, read_yaml
+from gan_core.recipe import Recipe, TrainOptions, TrainSettings, parse, read_yaml
 from gan_core.runs.report import write_report
 from gan_core.runs.run import Run
 from gan_core.training.output import Evaluate, WriteSamples
@@ -38,112 +40,344 @@ CHANGEABLE = ("optimizer", "players", "train")
 """Sections of a recipe that may change when a run is resumed; the others determine what its checkpoints contain."""
 
 
-def create(domain: Domain, system: str, *, preset: str = "small", **network: Any) -> Game:
-    """Creates a game with a preset's networks; see `Domain.create`."""
-    chosen = domain.preset(system, preset)
-    return chosen.build(chosen.recipe(domain=domain.name, system=system, preset=preset).but({"network": network}))
+class Toolkit:
+    """The public functions of a package.
 
-
-def open_data(domain: Domain | None, where: Where, *, strict: bool = False, paired: bool = True) -> Source:
-    """Opens a named dataset of a domain, or a folder or archive of its files.
+    A domain package binds them to its domain: `train = Toolkit(DOMAIN).train`. The functions of gan-core have no domain
+    and work with runs and models of all installed domains, and with games built by hand.
 
     Args:
-        domain: domain that defines the named datasets and the file types.
-        where: `NAME`, `NAME:PART` (`mnist:test`), a path or URL (`s3://bucket/set.zip`), `PATH:PART`, where the part
-            is a sub-folder (`fruits:test`), or `left` or `right` of files that show two images side by side; or a
-            Hugging Face dataset, `hf:OWNER/NAME:SPLIT`. A mapping gives a location for each part of an item:
-            `{"source": "nuclei:masks", "target": "nuclei:images"}`.
-        strict: whether an unreadable file is an error; otherwise it is skipped.
-        paired: whether the parts of a mapping are matched item by item; otherwise they are unpaired datasets.
-
-    Raises:
-        DataError: no dataset or path has that name, or it contains no readable items.
+        domain: domain that defines the named systems and datasets, the media and the metrics, and to which runs and
+            models must belong.
     """
-    if domain is None:
-        raise DataError(f"`{where}`: naming data needs a domain; use its package's `train`, or give tensors")
-    if isinstance(where, Mapping):
-        if reserved := where.keys() & {"name", "strict", "self"}:
-            raise DataError(f"`{min(reserved)}` cannot be the name of a part; use a key that the system reads")
-        parts: dict[str, Any] = {key: open_data(domain, place, strict=strict) for key, place in where.items()}
-        return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
-    module, text = domain.module("data"), str(where)
-    if is_hub_dataset(text):
-        return cast(Source, module.open_folder(text, strict=strict))
-    cards = {card.name: card for card in module.DATASETS}
-    if text in cards:
-        return cast(Source, resolve(cards[text].load)())
-    place, part = split_part(text)
-    if place in cards:
-        if part not in cards[place].parts:
-            raise unknown(f"part of {place}", str(part), cards[place].parts, DataError)
-        return cast(Source, resolve(cards[place].load)(part))
-    if is_url(place) or Path(place).exists():
-        return cast(Source, module.open_folder(place, strict=strict, part=part))
-    if "/" in text or Path(text).suffix:
-        raise DataError(f"{text}: no such folder or archive; the named datasets are {', '.join(cards)}")
-    raise unknown("dataset", text, cards, DataError)
+
+    def __init__(self, domain: Domain | None = None) -> None:
+        self.domain = domain
+
+    def create(
+        self, system: str, *, preset: str = "small", changes: Mapping[str, Any] | None = None, **network: Any
+    ) -> Game:
+        """Creates a game of a system, with newly initialized networks.
+
+        Args:
+            system: name of the system.
+            preset: preset on which the settings are based.
+            changes: changes to the recipe by dotted key: `{"objective": "hinge", "regularizers": ["r1"]}`.
+            **network: settings of the networks: `image_size=32`. A mapping under a network's name applies to that
+                network alone.
+
+        Raises:
+            RecipeError: the system, the preset or a setting is unknown, or a value is out of range.
+        """
+        chosen = self._domain("system", system).preset(system, preset)
+        for name in network.keys() - chosen.network_keys():
+            if name in Recipe.model_fields:
+                value = {name: network[name]}
+                raise RecipeError(
+                    f"`{name}` is not a setting of the networks; use `create({system!r}, changes={value!r})`"
+                )
+            if name in TrainSettings.model_fields:
+                raise RecipeError(f"`{name}` is a training setting; give it to `train`")
+        recipe = self._domain("system", system).recipe(system, preset)
+        return chosen.build(recipe.but({"network": network}).but(changes or {}))
+
+    def train(
+        self,
+        game: Game | str,
+        *,
+        data: Data | Where,
+        out: str | Path,
+        preset: str | None = None,
+        start: Mapping[str, str | Path] | None = None,
+        changes: Mapping[str, Any] | None = None,
+        regime: Regime | None = None,
+        shown: bool = True,
+        **settings: Unpack[TrainOptions],
+    ) -> Run:
+        """Trains a game and writes a run folder. Afterwards the game generates with the averaged weights.
+
+        Args:
+            game: a game, or the name of a system.
+            data: a dataset name, a folder, an archive, a mapping of these by part of an item, a source, or tensors by
+                key.
+            out: run folder; new or empty.
+            preset: preset of a system given by name (default: `small`).
+            start: initial weights of networks, by network name; see `gan_core.recipe.Start`.
+            changes: changes to the recipe by dotted key: `{"optimizer.learning_rate": 1e-4}`.
+            regime: training regime that was built in Python (default: the recipe's).
+            shown: whether progress is shown on standard error.
+            **settings: training settings: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
+
+        Raises:
+            RecipeError: a setting is unknown or out of range.
+            DataError: the data are missing or do not fit the game.
+            InputError: `out` is in use or cannot be written.
+        """
+        domain = self.domain
+        if isinstance(game, str):
+            recipe = self._domain("system", game).recipe(game, preset or "small")
+        elif preset is not None:
+            raise RecipeError(f"`preset` is {preset}, but the game is already built; pass the name of its system")
+        else:
+            recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
+            recipe = recipe.model_copy(update={"start": {}})  # a game that is passed in has its initial weights already
+        rules = _rules(recipe)
+        for name in settings:
+            if name not in TrainSettings.model_fields:
+                raise unknown("training setting", name, TrainSettings.model_fields)
+        recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
+        if isinstance(start, str | Path):
+            raise RecipeError(f"`start` is {str(start)!r}; name the network that starts from it: {{'generator': …}}")
+        recipe = recipe.but({"start": {name: str(weights) for name, weights in (start or {}).items()}})
+        where, source = _named(data)
+        recipe = recipe.but({"data.source": where})
+        if isinstance(game, str):
+            return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
+        if _rules(recipe) != rules:
+            raise RecipeError(
+                "`changes` has settings of a built game; pass them to `create`, or pass its system's name"
+            )
+        Run(out).check_free()
+        source = source or self._source_of(recipe, type(game))
+        recipe = completed(game, recipe, source.facts)
+        return _fit(game, recipe, _fitted(game, recipe, source), out, domain, regime, shown)
+
+    def resume(
+        self,
+        path: str | Path,
+        *,
+        steps: int | None = None,
+        samples: int | None = None,
+        minutes: float | None = None,
+        changes: Mapping[str, Any] | None = None,
+        game: Game | None = None,
+        data: Data | Where | None = None,
+        regime: Regime | None = None,
+        shown: bool = True,
+    ) -> Run:
+        """Continues a run from its latest valid checkpoint: one that is complete and has only finite values.
+
+        Args:
+            path: run folder.
+            steps: new total number of steps (default: unchanged); the last phase is extended.
+            samples: new total number of samples (default: unchanged).
+            minutes: new total training time in minutes (default: unchanged).
+            changes: changes to the recipe by dotted key; only settings of `optimizer`, `players` and `train`.
+            game: the game, built in the same way, if it was built by hand.
+            data: the data, if the recipe does not name them.
+            regime: training regime, if it was built in Python.
+            shown: whether progress is shown on standard error.
+
+        Raises:
+            CheckpointError: the folder is not a run, belongs to another domain, or has no valid checkpoint.
+            RecipeError: the run is finished, or a change is unknown, out of range, or not allowed in a resumed run.
+        """
+        run = Run.open(path)
+        for key in changes or ():
+            if key.partition(".")[0] not in CHANGEABLE:
+                raise RecipeError(
+                    f"`{key}` cannot change when a run is resumed; start a new run from {run.recipe_file}"
+                )
+        limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
+        given = {key: value for key, value in limits.items() if value is not None}
+        recipe = run.recipe.but(given | dict(changes or {}))
+        home = _domain_of(recipe, path, self.domain) if recipe.domain is not None or game is None else None
+        if game is None:
+            assert home is not None
+            game = _preset_of(recipe, home).build(recipe)
+        else:
+            check_players(game, recipe)
+        where, source = _named(data) if data is not None else (recipe.data.source, None)
+        source = source or Toolkit(home)._source_of(recipe.but({"data.source": where}), type(game))
+        fitted = _fitted(game, recipe, source)
+        if recipe.train.epochs != run.recipe.train.epochs:
+            recipe = measured(game, recipe, fitted)
+        regime, recipe = regime_of(recipe, regime)
+        trainer = _trainer(game, recipe, fitted, run, home, regime, shown)
+        run.problems = trainer.restore()
+        finished = trainer.finished()
+        if finished and run.is_rounded_off():
+            limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
+            trainer.release()
+            reason = trainer.ended or f"give more {limit} to train on"
+            raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
+        if not finished:
+            trainer.rewind()
+        if trainer.processes.first:
+            run.write_recipe(recipe)
+        return _finish(trainer, run)
+
+    def load(self, path: str | Path, *, preset: Preset | None = None) -> Game:
+        """Loads the game of a run folder, a model folder or a hub repository id, in evaluation mode.
+
+        Args:
+            path: the folder, or the id of a repository on the Hugging Face hub.
+            preset: preset from which the game was built, if it belongs to no domain.
+
+        Raises:
+            CheckpointError: there is no model, it is damaged, or it belongs to another domain or does not fit the
+                preset.
+        """
+        folder = local_folder(path)
+        fields = read_config(folder).recipe
+        if fields is None or (preset is None and fields.get("domain") is None):
+            raise CheckpointError(
+                f"{path}: its game was built without a recipe; build it again, then call `game.restore(path)`"
+            )
+        try:
+            recipe = parse(fields)
+            chosen = preset or _preset_of(recipe, _domain_of(recipe, path, self.domain))
+            with on_meta():
+                blank = chosen.build(recipe)
+        except RecipeError as error:
+            raise CheckpointError(f"{path}: cannot be built from its recipe: {error}") from error
+        weights = read_weights(folder)
+        with on_meta():
+            weights.enter_phase(blank)
+        weights.check_sizes(blank)
+        game = chosen.build(recipe, absent=weights.absent(chosen.networks))
+        weights.put_into(game)
+        return game.eval()
+
+    def evaluate(
+        self,
+        model: Game | str | Path,
+        *,
+        data: Data | Where,
+        metrics: Sequence[str] | None = None,
+        count: int = 1000,
+        seed: int = 0,
+        extractor: str | None = None,
+        weights: str | Path | None = None,
+        keep: str | Path | None = None,
+    ) -> Figures:
+        """Evaluates a model's samples, or the results of its `apply`, against data.
+
+        Args:
+            model: a run, a model folder or a hub repository id; or a game. A game that was built by hand is evaluated
+                with the metrics of this package.
+            data: a dataset name, a folder, an archive, a mapping of these by part of an item, a source, or tensors by
+                key.
+            metrics: names of metrics (default: all that fit the data).
+            count: number of generated samples.
+            seed: random seed of the samples.
+            extractor: feature extractor, `NAME` or `NAME:ARGUMENT` (default: the domain's embedded one).
+            weights: file of the extractor's weights.
+            keep: folder in which features are kept, so that an interrupted evaluation can continue.
+
+        Returns:
+            Figures by metric (`metrics`), the protocol id of each (`protocol`), and the protocols by id (`protocols`).
+            Only figures with the same protocol id are comparable.
+
+        Raises:
+            InputError: a metric or an extractor is unknown or does not fit the data, or the domain is not known.
+            CheckpointError: the extractor's weights are missing or cannot be downloaded.
+        """
+        game = model if isinstance(model, Game) else self.load(model)
+        recipe = game.recipe or Recipe(domain=self.domain.name if self.domain else None, system=game.title)
+        if recipe.domain is None:
+            raise InputError(f"measuring {game.title} needs a domain's metrics; use its package's `evaluate`")
+        home = _domain_of(recipe)
+        where, source = _named(data)
+        source = source or Toolkit(home).open_data(cast(Where, where), paired=game.paired)
+        evaluation = Evaluation(
+            home.metrics,
+            _fitted(game, recipe, source),
+            game,
+            metrics=metrics,
+            count=count,
+            seed=seed,
+            extractor=extractor,
+            weights=None if weights is None else Path(weights),
+            keep=None if keep is None else Path(keep),
+        )
+        figures, protocols = evaluation.measure(game)
+        ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
+        return Figures(
+            {
+                "model": game.title if isinstance(model, Game) else str(model),
+                "data": source.name,
+                "samples": count,
+                "seed": seed,
+                "metrics": figures,
+                "protocol": ids,
+                "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
+            }
+        )
+
+    def open_data(self, where: Where, *, strict: bool = False, paired: bool = True) -> Source:
+        """Opens a named dataset, or a folder or archive of files.
+
+        Args:
+            where: `NAME`, `NAME:PART` (`mnist:test`), a path or URL (`s3://bucket/set.zip`), `PATH:PART`, where the
+                part is a sub-folder (`fruits:test`), or `left` or `right` of files that show two images side by side;
+                or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`. A mapping gives a location for each part of an item:
+                `{"source": "nuclei:masks", "target": "nuclei:images"}`.
+            strict: whether an unreadable file is an error; otherwise it is skipped.
+            paired: whether the parts of a mapping are matched item by item; otherwise they are unpaired datasets.
+
+        Raises:
+            DataError: no dataset or path has that name, or it contains no readable items.
+        """
+        if self.domain is None:
+            raise DataError(f"`{where}`: naming data needs a domain; use its package's `train`, or give tensors")
+        if isinstance(where, Mapping):
+            if reserved := where.keys() & {"name", "strict", "self"}:
+                raise DataError(f"`{min(reserved)}` cannot be the name of a part; use a key that the system reads")
+            parts: dict[str, Any] = {key: self.open_data(place, strict=strict) for key, place in where.items()}
+            return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
+        datasets, text = self.domain.data, str(where)
+        if is_hub_dataset(text):
+            return datasets.open_folder(text, strict=strict)
+        cards = {card.name: card for card in datasets.DATASETS}
+        if text in cards:
+            return cast(Source, resolve(cards[text].load)())
+        place, part = split_part(text)
+        if place in cards:
+            if part not in cards[place].parts:
+                raise unknown(f"part of {place}", str(part), cards[place].parts, DataError)
+            return cast(Source, resolve(cards[place].load)(part))
+        if is_url(place) or Path(place).exists():
+            return datasets.open_folder(place, strict=strict, part=part)
+        if "/" in text or Path(text).suffix:
+            raise DataError(f"{text}: no such folder or archive; the named datasets are {', '.join(cards)}")
+        raise unknown("dataset", text, cards, DataError)
+
+    def load_reference(self, name: str, state_dict: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
+        """Loads a published checkpoint into this package's network of the same architecture.
+
+        The module's `forward` takes the inputs of the published network.
+
+        Args:
+            name: `system/network`: `cyclegan/resnet_generator`.
+            state_dict: the published weights.
+            **arguments: arguments of the published constructor that cannot be inferred from the shapes.
+
+        Raises:
+            CheckpointError: there is no importer of that name, or a key or shape does not match the network.
+        """
+        return load_reference(
+            self._domain("published network", name).reference.IMPORTERS, name, state_dict, **arguments
+        )
+
+    def _domain(self, kind: str, name: str) -> Domain:
+        if self.domain is None:
+            raise RecipeError(f"`{name}`: naming a {kind} needs a domain; use the function of its package")
+        return self.domain
+
+    def _source_of(self, recipe: Recipe, game: type[Game]) -> Source:
+        """Opens the data that a recipe names.
+
+        Raises:
+            DataError: the recipe names no data, or they cannot be opened.
+        """
+        if recipe.data.source is None:
+            raise DataError(f"{recipe.system}: the recipe does not name the data; pass them as `data`")
+        return self.open_data(recipe.data.source, strict=recipe.data.strict, paired=game.paired)
 
 
-def train(
-    game: Game | str,
-    *,
-    data: Data | Where,
-    out: str | Path,
-    domain: Domain | None = None,
-    preset: str | None = None,
-    start: Mapping[str, str | Path] | None = None,
-    changes: Mapping[str, Any] | None = None,
-    regime: Regime | None = None,
-    shown: bool = True,
-    **settings: Any,
-) -> Run:
-    """Trains a game and writes everything to a run folder. Afterwards the game generates with the averaged weights.
-
-    Args:
-        game: a game, or the name of one of the domain's systems.
-        data: a dataset name, a folder, an archive, a mapping of these by part of an item, a source, or tensors by key.
-        out: run folder; new or empty.
-        domain: domain whose datasets, media and metrics are used.
-        preset: preset of a system given by name (default: `small`).
-        start: initial weights of networks, by network name; see `gan_core.recipe.Start`.
-        changes: changes to the recipe by dotted key: `{"optimizer.learning_rate": 1e-4}`.
-        regime: training regime that was built in Python (default: the recipe's).
-        shown: whether progress is shown on standard error.
-        **settings: training settings: `steps`, `batch_size`, `seed`, `ema` … (`gan_core.recipe.TrainSettings`).
-
-    Raises:
-        RecipeError: a setting is unknown or out of range.
-        DataError: the data are missing or do not fit the game.
-        InputError: `out` is in use or cannot be written.
-    """
-    if isinstance(game, str):
-        if domain is None:
-            raise RecipeError(f"`{game}`: naming a system needs a domain; use its package's `train`")
-        preset = preset or "small"
-        recipe = domain.preset(game, preset).recipe(domain=domain.name, system=game, preset=preset)
-    elif preset is not None:
-        raise RecipeError(f"`preset` is {preset}, and this game is made already; give its system's name instead")
-    else:
-        recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
-        recipe = recipe.model_copy(update={"start": {}})  # a game that is passed in has its initial weights already
-    rules = _rules(recipe)
-    for name in settings:
-        if name not in TrainSettings.model_fields:
-            raise unknown("training setting", name, TrainSettings.model_fields)
-    recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
-    if isinstance(start, str | Path):
-        raise RecipeError(f"`start` is {str(start)!r}; name the network that starts from it: {{'generator': …}}")
-    recipe = recipe.but({"start": {name: str(weights) for name, weights in (start or {}).items()}})
-    where, source = _named(data)
-    recipe = recipe.but({"data.source": where})
-    if isinstance(game, str):
-        return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
-    if _rules(recipe) != rules:
-        raise RecipeError("`changes` has settings of a built game; create it with them, or pass its system's name")
-    Run(out).check_free()
-    source = source or _source_of(recipe, domain, type(game))
-    recipe = completed(game, recipe, source.facts)
-    return _fit(game, recipe, _fitted(game, recipe, source), out, domain, regime, shown)
+_core = Toolkit()
+train, resume, load, evaluate = _core.train, _core.resume, _core.load, _core.evaluate
 
 
 def train_recipe(
@@ -158,7 +392,7 @@ def train_recipe(
     chosen = _preset_of(recipe, domain)
     chosen.check(recipe)
     Run(out).check_free()
-    source = source or _source_of(recipe, domain, chosen.game)
+    source = source or Toolkit(domain)._source_of(recipe, chosen.game)
     recipe = chosen.complete(recipe, source.facts)  # report invalid networks before the data are read
     with on_meta():
         blank = chosen.build(recipe)
@@ -180,173 +414,12 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
     try:
         if not isinstance(system, str):
             raise RecipeError("`system` is missing; give it a value")
-        recipe = domain.preset(system, str(preset)).recipe(domain=domain.name, system=system, preset=str(preset))
+        recipe = domain.recipe(system, str(preset))
         named = {"regularizers", "adversaries"} & fields.keys()  # a recipe that names these lists all of them
         recipe = recipe.model_copy(update={name: {} for name in named})
         return recipe.but({**fields, "preset": str(preset)})
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
-
-
-def resume(
-    path: str | Path,
-    *,
-    steps: int | None = None,
-    samples: int | None = None,
-    minutes: float | None = None,
-    changes: Mapping[str, Any] | None = None,
-    game: Game | None = None,
-    data: Data | Where | None = None,
-    domain: Domain | None = None,
-    regime: Regime | None = None,
-    shown: bool = True,
-) -> Run:
-    """Continues a run from its latest valid checkpoint: one that is complete and has only finite values.
-
-    Args:
-        path: run folder.
-        steps: new total number of steps (default: unchanged); the last phase is extended.
-        samples: new total number of samples (default: unchanged).
-        minutes: new total training time in minutes (default: unchanged).
-        changes: changes to the recipe by dotted key; only settings of `optimizer`, `players` and `train`.
-        game: the game, built in the same way, if it was built by hand.
-        data: the data, if the recipe does not name them.
-        domain: domain that the run must belong to (default: any).
-        regime: training regime, if it was built in Python.
-        shown: whether progress is shown on standard error.
-
-    Raises:
-        CheckpointError: the folder is not a run, belongs to another domain, or has no valid checkpoint.
-        RecipeError: the run is finished, or a change is unknown, out of range, or not allowed in a resumed run.
-    """
-    run = Run.open(path)
-    for key in changes or ():
-        if key.partition(".")[0] not in CHANGEABLE:
-            raise RecipeError(f"`{key}` cannot change when a run is resumed; start a new run from {run.recipe_file}")
-    limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
-    recipe = run.recipe.but({key: value for key, value in limits.items() if value is not None} | dict(changes or {}))
-    home = _domain_of(recipe, path, domain) if recipe.domain is not None or game is None else None
-    if game is None:
-        assert home is not None
-        game = _preset_of(recipe, home).build(recipe)
-    else:
-        check_players(game, recipe)
-    where, source = _named(data) if data is not None else (recipe.data.source, None)
-    source = source or _source_of(recipe.but({"data.source": where}), home, type(game))
-    fitted = _fitted(game, recipe, source)
-    if recipe.train.epochs != run.recipe.train.epochs:
-        recipe = measured(game, recipe, fitted)
-    regime, recipe = regime_of(recipe, regime)
-    trainer = _trainer(game, recipe, fitted, run, home, regime, shown)
-    run.problems = trainer.restore()
-    finished = trainer.finished()
-    if finished and run.is_rounded_off():
-        limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
-        trainer.release()
-        reason = trainer.ended or f"give more {limit} to train on"
-        raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
-    if not finished:
-        trainer.rewind()
-    if trainer.processes.first:
-        run.write_recipe(recipe)
-    return _finish(trainer, run)
-
-
-def load(path: str | Path, *, domain: Domain | None = None, preset: Preset | None = None) -> Game:
-    """Loads the game of a run folder, a model folder or a hub repository id, in evaluation mode.
-
-    Args:
-        path: the folder, or the id of a repository on the Hugging Face hub.
-        domain: domain that the model must belong to (default: any).
-        preset: preset from which the game was built, if it belongs to no domain.
-
-    Raises:
-        CheckpointError: there is no model, it is damaged, or it belongs to another domain or does not fit the preset.
-    """
-    folder = local_folder(path)
-    fields = read_config(folder).recipe
-    if fields is None or (preset is None and fields.get("domain") is None):
-        raise CheckpointError(
-            f"{path}: its game was built without a recipe; build it again, then call `game.restore(path)`"
-        )
-    try:
-        recipe = parse(fields)
-        chosen = preset or _preset_of(recipe, _domain_of(recipe, path, domain))
-        with on_meta():
-            blank = chosen.build(recipe)
-    except RecipeError as error:
-        raise CheckpointError(f"{path}: cannot be built from its recipe: {error}") from error
-    weights = read_weights(folder)
-    with on_meta():
-        weights.enter_phase(blank)
-    weights.check_sizes(blank)
-    game = chosen.build(recipe, absent=weights.absent(chosen.networks))
-    weights.put_into(game)
-    return game.eval()
-
-
-def evaluate(
-    model: Game | str | Path,
-    *,
-    data: Data | Where,
-    metrics: list[str] | None = None,
-    count: int = 1000,
-    seed: int = 0,
-    extractor: str | None = None,
-    weights: str | Path | None = None,
-    keep: str | Path | None = None,
-    domain: Domain | None = None,
-) -> dict[str, Any]:
-    """Measures a model's samples, or the results of its `apply`, against data.
-
-    Args:
-        model: a run, a model folder or a hub repository id; or a game.
-        data: a dataset's name, a folder or archive, one of them for each part of an item, a source, or tensors by key.
-        metrics: names of metrics (default: all that fit the data).
-        count: number of generated samples.
-        seed: random seed of the samples.
-        extractor: feature extractor, `NAME` or `NAME:ARGUMENT` (default: the domain's embedded one).
-        weights: file of the extractor's weights.
-        keep: folder in which features are kept, so that an interrupted evaluation can continue.
-        domain: domain whose metrics are used (default: the model's). Required for a game built by hand.
-
-    Returns:
-        Figures by metric (`metrics`), the protocol id of each (`protocol`), and the protocols by id (`protocols`).
-        Only figures with the same protocol id are comparable.
-
-    Raises:
-        InputError: a metric or an extractor is unknown or does not fit the data, or the domain is not known.
-        CheckpointError: the extractor's weights are missing or cannot be downloaded.
-    """
-    game = model if isinstance(model, Game) else load(model, domain=domain)
-    recipe = game.recipe or Recipe(domain=None if domain is None else domain.name, system=game.title)
-    if recipe.domain is None:
-        raise InputError(f"measuring {game.title} needs a domain's metrics; use its package's `evaluate`")
-    home = _domain_of(recipe)
-    where, source = _named(data)
-    source = source or open_data(home, cast(Where, where), paired=game.paired)
-    evaluation = Evaluation(
-        home.module("metrics"),
-        _fitted(game, recipe, source),
-        game,
-        metrics=metrics,
-        count=count,
-        seed=seed,
-        extractor=extractor,
-        weights=None if weights is None else Path(weights),
-        keep=None if keep is None else Path(keep),
-    )
-    figures, protocols = evaluation.measure(game)
-    ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
-    return {
-        "model": game.title if isinstance(model, Game) else str(model),
-        "data": source.name,
-        "samples": count,
-        "seed": seed,
-        "metrics": figures,
-        "protocol": ids,
-        "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
-    }
 
 
 def _named(data: Data | Where) -> tuple[str | dict[str, str] | None, Source | None]:
@@ -382,9 +455,8 @@ def _fit(
     run.check_free()
     check_players(game, recipe)
     check_whole(game)
-    recipe = measured(
-        game, start_networks(game, recipe, {} if domain is None else domain.module("reference").IMPORTERS), data
-    )
+    importers = {} if domain is None else domain.reference.IMPORTERS
+    recipe = measured(game, start_networks(game, recipe, importers), data)
     regime, recipe = regime_of(recipe, regime)
     trainer = _trainer(game, recipe, data, run, domain, regime, shown)
     if trainer.processes.first:
@@ -407,7 +479,7 @@ def measured(game: Game, recipe: Recipe, data: FittedData) -> Recipe:
 def _trainer(
     game: Game, recipe: Recipe, data: FittedData, run: Run, domain: Domain | None, regime: Regime, shown: bool
 ) -> Trainer:
-    write: WriteSamples = write_arrays if domain is None else domain.module("media").write_samples
+    write: WriteSamples = write_arrays if domain is None else domain.media.write_samples
     evaluate = None if recipe.train.evaluate_every is None else _evaluator(game, recipe, data, domain)
     return Trainer(game, recipe, data, run, write_samples=write, regime=regime, evaluate=evaluate, shown=shown)
 
@@ -417,7 +489,7 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
     if domain is None:
         raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
     settings = recipe.train
-    evaluation = Evaluation(domain.module("metrics"), data, game, metrics=settings.metrics, count=settings.evaluate)
+    evaluation = Evaluation(domain.metrics, data, game, metrics=settings.metrics, count=settings.evaluate)
     return lambda game: log_line(*evaluation.measure(game))
 
 
@@ -476,9 +548,3 @@ def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
             "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use or measure it"
         )
     return domain.preset(recipe.system, recipe.preset or "small")
-
-
-def _source_of(recipe: Recipe, domain: Domain | None, game: type[Game]) -> Source:
-    if recipe.data.source is None:
-        raise DataError(f"{recipe.system}: the recipe does not name the data; pass them as `data`")
-    return open_data(domain, recipe.data.source, strict=recipe.data.strict, paired=game.paired)

@@ -1,4 +1,8 @@
-"""What a domain package lists, as plain data: systems, datasets, metrics, extractors and the demo. Loads no torch."""
+"""Cards: plain data with which a domain package lists its systems, datasets, metrics, extractors and demo.
+
+Loading this module or a package's cards does not import torch. Functions and classes are named by dotted paths, which
+`resolve` imports when they are used.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,21 @@ from importlib import import_module
 from typing import Any, Literal, Protocol
 
 DOMAINS = "gan.domains"
-"""Entry point group in which packages name their domain."""
+"""Entry point group in which packages register their domain."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
-    """One system in a package's table of contents.
+    """A system in a package's table of contents.
 
-    `module` is the dotted path of its family, whose `PRESETS[name]` holds the presets; `data` is the embedded data set
-    that it is trained on where the user names none.
+    Attributes:
+        name: name in commands and recipes.
+        title: short title, at most 29 characters.
+        year: year of publication.
+        task: `generation`, `translation`, `vocoding` …
+        paper: arXiv number or reference of the paper.
+        module: dotted path of the module whose `PRESETS[name]` holds the presets.
+        data: embedded dataset that is used by default.
     """
 
     name: str
@@ -28,23 +38,29 @@ class Card:
     data: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataCard:
-    """One named dataset; `load` (`module:function`) returns its `Source`.
+    """A named dataset.
 
-    It takes no argument, or the name of one of the `parts`, if there are any; the first is the default.
+    Attributes:
+        name: name in `--data`.
+        title: description in one line.
+        items: number and form of the items.
+        origin: `embedded` (available offline) or `download`.
+        load: dotted path (`module:function`) of a function that returns the `Source`. It takes no argument, or the
+            name of a part if there are `parts`.
+        parts: names of the parts; the first is the default.
     """
 
     name: str
     title: str
     items: str
-    origin: str
-    """`embedded` (works with no network) or `download`."""
+    origin: Literal["embedded", "download"]
     load: str
     parts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricCard:
     """A metric of generated samples, or of the results of a game that transforms items.
 
@@ -52,13 +68,13 @@ class MetricCard:
         name: name in `--metrics`.
         title: description in one line.
         measure: dotted path of a class or function that takes a `gan_core.measure.measures.Subject` and returns a
-            `gan_core.measure.measures.Measure`, which gets the samples or pairs part by part. If `extracts` is set,
+            `gan_core.measure.measures.Measure`, which receives the samples or pairs in parts. If `extracts` is set,
             it is a function `(real, fake) -> {figure: value}` of extracted features (`gan_core.measure.features.Seen`).
         needs: facts that the data must have.
         asks: conditions that the game must have, such as `label`.
         methods: names of methods that the game must have, such as `log_likelihood`.
         least: minimum number of samples, generated and real.
-        extracts: `features` or `logits`, if it compares these.
+        extracts: `features` or `logits` if it compares the outputs of an extractor.
         pairs: whether it compares results with their targets (`Game.compared`).
     """
 
@@ -73,24 +89,29 @@ class MetricCard:
     pairs: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractorCard:
-    """One network that sees samples, for the metrics of features.
+    """A feature extractor: the network on whose outputs FID and other metrics are computed.
 
-    `make` is the dotted path of `(argument, weights, dataset, facts) -> Extractor`, where `NAME:ARGUMENT` is what the
-    user wrote; `needs` are the facts that the data must have for it.
+    Attributes:
+        name: name in `--extractor`.
+        title: description in one line.
+        origin: `embedded` (available offline) or `download`. The first embedded extractor that fits the data is the
+            default.
+        make: dotted path of `(argument, weights, dataset, facts) -> Extractor`; `argument` is the text after the colon
+            in `--extractor NAME:ARGUMENT`.
+        needs: facts that the data must have.
     """
 
     name: str
     title: str
-    origin: str
-    """`embedded` (works with no network; the first that the data suit is the default) or `download`."""
+    origin: Literal["embedded", "download"]
     make: str
     needs: tuple[str, ...] = ()
 
 
 class Metrics(Protocol):
-    """The module `metrics` of a domain."""
+    """Module `metrics` of a domain package."""
 
     @property
     def METRICS(self) -> tuple[MetricCard, ...]: ...
@@ -99,9 +120,16 @@ class Metrics(Protocol):
     def EXTRACTORS(self) -> tuple[ExtractorCard, ...]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Training of `demo`: a system, a dataset, settings, and the metric that shows whether it learned."""
+    """Training of the command `demo`.
+
+    Attributes:
+        system: name of the system.
+        data: name of an embedded dataset.
+        settings: changes to the recipe of the preset `small`, by dotted key.
+        metric: metric of the trained model that is printed, if any.
+    """
 
     system: str
     data: str
@@ -110,6 +138,6 @@ class Demo:
 
 
 def resolve(dotted: str) -> Any:
-    """Imports the object at a dotted path `module:name` of a card."""
+    """Imports the object at a dotted path `module:name`."""
     module, _, name = dotted.partition(":")
     return getattr(import_module(module), name)

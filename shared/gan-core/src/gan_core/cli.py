@@ -1,7 +1,7 @@
-"""The command line of every domain: `gan-image …` and `gan image …` are the same program.
+"""Command line of all domains: `gan-image …` and `gan image …` are the same program.
 
-Results go to standard output, progress and logs to standard error. Exit status 0: done; 1: the work failed; 2: the
-request or its input was wrong. Nothing here imports torch before a command needs it.
+Results go to standard output, progress and logs to standard error. The exit status is 0 if the command succeeded, 1 if
+it failed, and 2 if the request or its input was invalid. torch is imported only by commands that need it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import textwrap
 import traceback
@@ -25,61 +26,86 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import typer.core
 
+from gan_core import __version__
 from gan_core.domain import Domain, find_domains
 from gan_core.errors import GanError, InputError, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
+from gan_core.tables import table
 
 if TYPE_CHECKING:
     from gan_core.models.reference import Published
     from gan_core.play.game import Game
     from gan_core.recipe import Recipe
+    from gan_core.runs.run import Run
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""Exception of a malformed command line: click's class, of which typer has an unexported copy since 0.27."""
+"""Exception for an invalid command line: click's class, or typer's private copy of it (since typer 0.27)."""
 LONGEST_MESSAGE = 500
+"""Maximum length of an error message, in characters."""
 FLAGS = ("--json", "--debug")
+"""Options of every command."""
 FURTHER = "gan_core.cli.further"
-"""Key under which a command's context holds the model's options: texts by option."""
+"""Key in a command's context of the options for the model: texts by option."""
 NEAR = 0.8
-"""Similarity above which an option unknown to the model counts as a misspelling of one of the command's own."""
+"""Minimum similarity at which an unknown option counts as a misspelling of an option of the command."""
 INTERRUPTED = 130
-"""Exit status of a program ended by Ctrl-C (a training stops in order instead, with 0)."""
+"""Exit status after Ctrl-C. A training writes a checkpoint and exits with 0 instead."""
 DATA_HELP = (
-    "A named dataset, or a folder or archive of files (default: embedded data). If items have several parts, give one "
-    "for each: --data source=DIR --data target=DIR. Parts of a dataset and sub-folders: NAME:test, DIR:masks."
+    "Named dataset (see `data`), or folder or archive of files. Append a part of a dataset or a sub-folder with a "
+    "colon: mnist:test. Repeat the option if items have several parts: --data source=DIR --data target=DIR."
 )
 START_HELP = (
-    "Initial weights of a network: a run, a model folder or a hub repository id (with :NETWORK if it has another name "
-    "there), or a published checkpoint, SYSTEM/NETWORK:FILE. Can be repeated for several networks."
+    "Initial weights of a network: a run, a model folder or a hub repository id (with :NETWORK if its network has "
+    "another name), or a published checkpoint, SYSTEM/NETWORK:FILE. Can be repeated."
 )
-MODEL_HELP = "A run folder, a model folder, or a hub repository id."
+PRESET_HELP = "Preset: small (default; trains on two CPU cores), paper (published scale), or another."
+SET_HELP = "Recipe setting by dotted key, such as optimizer.learning_rate=1e-4. Can be repeated."
+SYSTEM_HELP = "Name of the system; see `systems`."
+BATCH_SIZE_HELP = "Global batch size, over all processes."
+SEED_HELP = "Random seed of weights, data order and noise."
+RECIPE_HELP = "Recipe file; other options override its settings."
+DEVICE_HELP = "Device: auto (default), cpu, cuda, cuda:1, mps or xpu."
+PRECISION_HELP = "Precision of the forward pass: fp32, bf16 or fp16."
+STRICT_HELP = "Stop at an unreadable file (default: skip it)."
+METRICS_HELP = "Metrics, separated by commas (default: all that fit the data)."
+ARGUMENT_HELP = "Setting that cannot be inferred from the weights. Can be repeated."
+MODEL_HELP = "Run folder, model folder, or hub repository id."
 EXTRACTOR_HELP = "Feature extractor (default: a small classifier of the data's labels)."
-KEEP_HELP = "Folder for features, so that an interrupted evaluation can continue."
+KEEP_HELP = "Folder in which features are kept, so that an interrupted evaluation can continue."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of a command: a document for `--json`, and text."""
+    """Result of a command.
+
+    Attributes:
+        document: the result for `--json`.
+        text: the result as text.
+        notes: lines for standard error.
+        status: exit status.
+    """
 
     document: Any
     text: str = ""
     notes: list[str] = field(default_factory=list)
-    """Lines for standard error."""
     status: int = 0
-    """Exit status."""
+
+
+Commands = Mapping[str, Callable[..., Answer | None]]
+"""Commands by name; None is the result of one that has written to standard output."""
 
 
 def main(domain: Domain | None = None) -> NoReturn:
     """Runs the command line of a domain (default: `gan`, with all domains) and exits."""
-    words = sys.argv[1:] or ["--help"]
-    flags = {flag for flag in FLAGS if flag in words}
+    flags = {flag for flag in FLAGS if flag in sys.argv[1:]}
+    words = [word for word in sys.argv[1:] if word not in FLAGS] or ["--help"]
     program = "gan" if domain is None else f"gan-{domain.name}"
     app = build(domain)
     try:
-        answer = app([word for word in words if word not in FLAGS], prog_name=program, standalone_mode=False)
+        answer = app(words, prog_name=program, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(INTERRUPTED) from None
-    except Exception as error:  # noqa: BLE001  an internal error is one line too; `--debug` shows the traceback
+    except Exception as error:  # noqa: BLE001  internal errors are one line too; `--debug` shows the traceback
         if "--debug" in flags:
             traceback.print_exc()
         raise SystemExit(complain(program, error)) from None
@@ -98,7 +124,7 @@ def complain(program: str, error: Exception) -> int:
         message = (
             f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
         )
-    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # with names of files and of a model's classes
+    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # it may contain names from files
     safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
     print(f"{program}: {safe}", file=sys.stderr)  # noqa: T201
     return status
@@ -117,7 +143,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
 
 
 def _finite(document: Any) -> Any:
-    """Returns a document with None for numbers that JSON lacks: infinite ones, and what is not a number."""
+    """Returns a document with None in place of infinities and NaN, which JSON cannot represent."""
     if isinstance(document, dict):
         return {key: _finite(value) for key, value in document.items()}
     if isinstance(document, list | tuple):
@@ -134,24 +160,34 @@ def build(domain: Domain | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     if domain is None:
-        app.callback(help="GANs: a command for each installed domain package (pip install gan-image …).")(lambda: None)
+        text = "Trains and uses GANs. Each installed domain package (pip install gan-image) adds a command."
+        app.callback(help=text, invoke_without_command=True)(root("gan"))
         for found in find_domains().values():
             app.add_typer(build(found), name=found.name, help=found.title)
         return app
 
-    @app.callback(help=f"{domain.title}. Every command takes --json (results as JSON) and --debug (tracebacks).")
-    def root() -> None:
-        pass
-
+    text = f"{domain.title}. Every command accepts --json (result as JSON) and --debug (tracebacks)."
+    app.callback(help=text, invoke_without_command=True)(root(f"gan-{domain.name}"))
     for name, command in commands(domain).items():
         takes_more = "context" in inspect.signature(command).parameters
         app.command(name, cls=ModelCommand if takes_more else None)(command)
     return app
 
 
-def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
+def root(program: str) -> Callable[[bool], Answer | None]:
+    """Returns the function of a program's own options."""
+
+    def show_version(
+        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    ) -> Answer | None:
+        return Answer({"version": __version__}, f"{program} {__version__}") if version else None
+
+    return show_version
+
+
+def commands(domain: Domain) -> Commands:
     """Returns a domain's commands by name: those of every domain, and the domain's own tasks."""
-    common: dict[str, Callable[..., Answer]] = {
+    common: dict[str, Callable[..., Answer | None]] = {
         "systems": lambda: systems(domain),
         "data": lambda: data_sets(domain),
         "show": show_recipe_command(domain),
@@ -165,19 +201,10 @@ def commands(domain: Domain) -> dict[str, Callable[..., Answer]]:
         "demo": demo_command(domain),
         "doctor": doctor_command,
     }
-    helps = {"systems": "Lists the systems: name, year, task, paper.", "data": "Lists the named datasets."}
+    helps = {"systems": "Lists the systems that can be trained.", "data": "Lists the named datasets."}
     for name, text in helps.items():
         common[name].__doc__ = text
-    return common | (domain.module("tasks").COMMANDS if domain.cards else {})
-
-
-def table(rows: Iterable[Iterable[object]]) -> str:
-    """Returns rows as aligned columns."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
+    return {**common, **(domain.tasks.COMMANDS if domain.cards else {})}
 
 
 def systems(domain: Domain) -> Answer:
@@ -186,21 +213,27 @@ def systems(domain: Domain) -> Answer:
     document = [{name: getattr(card, name) for name in names} for card in domain.cards]
     if not document:
         return Answer(document, notes=[f"gan-{domain.name} has no systems yet"])
-    return Answer(document, table([names, *(entry.values() for entry in document)]))
+    return Answer(document, _listing(names, document))
 
 
 def data_sets(domain: Domain) -> Answer:
     """Returns the table of named datasets."""
     names = ("name", "origin", "items", "title")
-    cards = domain.module("data").DATASETS if domain.cards else ()
+    cards = domain.data.DATASETS if domain.cards else ()
     document = [{name: getattr(card, name) for name in names} for card in cards]
     notes = [] if document else [f"gan-{domain.name} has no named datasets yet"]
-    return Answer(document, table([names, *(entry.values() for entry in document)]) if document else "", notes)
+    rows = [entry | {"title": f"{entry['title']}: {entry['items']}"} for entry in document]
+    return Answer(document, _listing(("name", "origin", "title"), rows) if document else "", notes)
 
 
-Preset = Annotated[str, typer.Option(help="Preset: `small`, `paper` (published scale), or another.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting by its dotted key.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")]
+def _listing(names: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> str:
+    """Returns a table that fits the terminal, or 80 columns if the output is not a terminal."""
+    return table([names, *([row[name] for name in names] for row in rows)], width=shutil.get_terminal_size().columns)
+
+
+Preset = Annotated[str, typer.Option(metavar="NAME", help=PRESET_HELP, show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**31 - 1, help="Random seed.")]
 Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="Output folder, or - for standard output.")]
 Part = Annotated[
     Shard | None,
@@ -209,15 +242,17 @@ Part = Annotated[
 
 
 def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `show` of a domain."""
+    """Returns the command `show` of a domain."""
 
-    def show_recipe(system: str, preset: Preset = "small", set_: Set = None) -> Answer:
-        """Prints a system's recipe as YAML, and its parameter counts."""
+    def show_recipe(
+        system: Annotated[str, typer.Argument(help=SYSTEM_HELP)], preset: Preset = "small", set_: Set = None
+    ) -> Answer:
+        """Shows a system's recipe and its parameter counts."""
         from gan_core.models.card import parameter_counts
         from gan_core.play.preset import on_meta
 
         chosen = domain.preset(system, preset)
-        recipe = chosen.recipe(domain=domain.name, system=system, preset=preset).but(read_settings(set_))
+        recipe = domain.recipe(system, preset).but(read_settings(set_))
         recipe = chosen.complete(recipe)
         with on_meta():
             counts = parameter_counts(chosen.build(recipe))
@@ -229,25 +264,31 @@ def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def train_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `train` of a domain."""
+    """Returns the command `train` of a domain."""
 
     def train(
-        system: Annotated[str | None, typer.Argument(help="Name of the system; omit it with `--recipe`.")] = None,
-        data: Annotated[list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=DATA_HELP)] = None,
-        out: Annotated[Path | None, typer.Option(help="Run folder, new or empty.")] = None,
-        steps: Annotated[int | None, typer.Option(help="Number of steps.")] = None,
-        batch_size: Annotated[int | None, typer.Option(help="Global batch size, over all processes.")] = None,
-        seed: Annotated[int | None, typer.Option(help="Random seed of weights, data order and noise.")] = None,
-        preset: Annotated[str | None, typer.Option(help="`small` (default), `paper`, or another.")] = None,
+        system: Annotated[str | None, typer.Argument(help=f"{SYSTEM_HELP} Omit it with --recipe.")] = None,
+        data: Annotated[
+            list[str] | None,
+            typer.Option(metavar="[KEY=]NAME|PATH", help=f"{DATA_HELP} Default: the system's embedded dataset."),
+        ] = None,
+        out: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder; new or empty.")] = None,
+        steps: Annotated[int | None, typer.Option(metavar="N", help="Number of steps.")] = None,
+        batch_size: Annotated[int | None, typer.Option(metavar="N", help=BATCH_SIZE_HELP)] = None,
+        seed: Annotated[int | None, typer.Option(metavar="N", help=SEED_HELP)] = None,
+        preset: Annotated[str | None, typer.Option(metavar="NAME", help=PRESET_HELP)] = None,
         start: Annotated[list[str] | None, typer.Option(metavar="NETWORK=WHERE", help=START_HELP)] = None,
         set_: Set = None,
-        recipe: Annotated[Path | None, typer.Option(help="Recipe file; other options override it.")] = None,
-        device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = None,
-        precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
-        compile: Annotated[bool | None, typer.Option("--compile", help="Compiles the networks.")] = None,
-        strict: Annotated[bool | None, typer.Option("--strict", help="Fail on unreadable files.")] = None,
+        recipe: Annotated[Path | None, typer.Option(metavar="FILE", help=RECIPE_HELP)] = None,
+        device: Annotated[str | None, typer.Option(metavar="NAME", help=DEVICE_HELP)] = None,
+        precision: Annotated[str | None, typer.Option(metavar="NAME", help=PRECISION_HELP)] = None,
+        compile: Annotated[bool | None, typer.Option("--compile", help="Compile the networks.")] = None,
+        strict: Annotated[bool | None, typer.Option("--strict", help=STRICT_HELP)] = None,
     ) -> Answer:
-        """Trains a system and writes the run folder."""
+        """Trains a system and writes a run folder.
+
+        Unless set otherwise, the settings are those of the preset; `show SYSTEM` lists them.
+        """
         if out is None:
             raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
         chosen = starting_recipe(domain, system, preset, recipe)
@@ -283,33 +324,31 @@ def starting_recipe(domain: Domain, system: str | None, preset: str | None, file
         return recipe
     if system is None:
         raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
-    preset = preset or "small"
-    return domain.preset(system, preset).recipe(domain=domain.name, system=system, preset=preset)
+    return domain.recipe(system, preset or "small")
 
 
 def resume_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `resume` of a domain."""
+    """Returns the command `resume` of a domain."""
 
     def resume(
-        run: Path,
-        steps: Annotated[int | None, typer.Option(help="New total number of steps.")] = None,
-        samples: Annotated[int | None, typer.Option(help="New total number of samples.")] = None,
-        minutes: Annotated[float | None, typer.Option(help="New total training time in minutes.")] = None,
+        run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+        steps: Annotated[int | None, typer.Option(metavar="N", help="New total number of steps.")] = None,
+        samples: Annotated[int | None, typer.Option(metavar="N", help="New total number of samples.")] = None,
+        minutes: Annotated[float | None, typer.Option(metavar="N", help="New total training time in minutes.")] = None,
         set_: Set = None,
     ) -> Answer:
         """Continues a run from its latest valid checkpoint."""
-        from gan_core.api import resume as go_on
+        from gan_core.api import Toolkit
 
         changes = read_settings(set_)
-        return trained(
-            domain, go_on(run, steps=steps, samples=samples, minutes=minutes, changes=changes, domain=domain)
-        )
+        resumed = Toolkit(domain).resume(run, steps=steps, samples=samples, minutes=minutes, changes=changes)
+        return trained(domain, resumed)
 
     return resume
 
 
-def trained(domain: Domain, run: Any) -> Answer:
-    """Returns the answer after a training."""
+def trained(domain: Domain, run: Run) -> Answer:
+    """Returns the answer of a command that trained a run."""
     log = run.log()
     step = log[-1]["step"] if log else 0
     document = {
@@ -324,13 +363,13 @@ def trained(domain: Domain, run: Any) -> Answer:
         command = f"gan-{domain.name} resume {shlex.quote(str(run.path))}"
         text = f"interrupted by {run.interrupted} at step {step}; continue with: {command}"
     else:
-        why = f" ({run.ended})" if run.ended else ""
-        text = f"trained to step {step}{why}: {run.path} (see {run.path / 'report.html'})"
+        reason = f" ({run.ended})" if run.ended else ""
+        text = f"trained to step {step}{reason}: {run.path} (see {run.path / 'report.html'})"
     return Answer(document, text, [f"skipped checkpoint: {problem}" for problem in run.problems])
 
 
 class ModelCommand(typer.core.TyperCommand):
-    """A command with further options `--NAME VALUE` that depend on its model; see `asked_of`."""
+    """Command with additional options `--NAME VALUE` that depend on its model; see `asked_of`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name: parameter for parameter in self.params for name in parameter.opts}
@@ -358,7 +397,7 @@ class ModelCommand(typer.core.TyperCommand):
 
 
 def asked_of(game: Game, context: typer.Context, count: int, *functions: Callable[..., Any]) -> dict[str, Any]:
-    """Converts a command's further options to a game's conditions and to keywords of its methods, by name.
+    """Converts the additional options of a command to conditions of a game and keywords of its methods, by name.
 
     The values of a condition that is given several times are assigned to the samples in turn.
 
@@ -366,7 +405,7 @@ def asked_of(game: Game, context: typer.Context, count: int, *functions: Callabl
         game: the game.
         context: context of the command.
         count: number of samples.
-        functions: methods of the game; their first argument is not an option.
+        functions: methods of the game whose keywords are options; their first argument is not.
 
     Raises:
         InputError: an option is misspelt or given too often.
@@ -382,8 +421,8 @@ def asked_of(game: Game, context: typer.Context, count: int, *functions: Callabl
         if name not in conditions and name not in takes and get_close_matches(option, known, cutoff=NEAR):
             raise unknown("option", option, known, InputError)
         if len(texts) > (count if name in conditions else 1):
-            most = f"one for each of {count}" if name in conditions else "one value"
-            raise InputError(f"`{option}` is given {len(texts)} times; give {most} at most")
+            most = f"{count} times, once per sample" if name in conditions else "once"
+            raise InputError(f"`{option}` is given {len(texts)} times; give it at most {most}")
         if name in conditions:
             values = conditions[name].read(name, texts)
             given[name] = [values[k % len(values)] for k in range(count)]
@@ -393,27 +432,30 @@ def asked_of(game: Game, context: typer.Context, count: int, *functions: Callabl
 
 
 def generate_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `generate` of a domain."""
+    """Returns the command `generate` of a domain."""
 
     def generate(
         context: typer.Context,
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-        count: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 16,
-        out: Annotated[Path | None, typer.Option(file_okay=False, help="Output folder.")] = None,
+        count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Number of samples.")] = 16,
+        out: Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Output folder.")] = None,
         seed: Seed = 0,
     ) -> Answer:
-        """Generates samples: one file each, and `labels.csv` if the model has conditions.
+        """Generates samples and writes one file each.
 
-        Further options are the model's conditions and parameters, such as --label NAME|K (default: all classes in
-        turn), --caption TEXT or --truncation PSI (above 0, at most 1). Repeated conditions are used in turn.
+        If the model has conditions, they are written to `labels.csv`. Additional options set the model's conditions and
+        parameters, for example --label NAME|INDEX (default: all classes in turn), --caption TEXT, or --truncation PSI
+        (0 < PSI <= 1). A condition that is repeated is assigned to the samples in turn.
         """
         if out is None:
             raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
-        media, game = domain.module("media"), domain.load(model)
+        from gan_core.api import Toolkit
+
+        game = Toolkit(domain).load(model)
         given = asked_of(game, context, count, game.sample)
         asked = game.asked(count, **given)
         labels = {name: game.conditions[name].describe(values) for name, values in asked.items()}
-        files = media.write_items(
+        files = domain.media.write_items(
             game.generated(count, seed=seed, **given),
             out,
             count=count,
@@ -426,63 +468,45 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def evaluate_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `evaluate` of a domain."""
+    """Returns the command `evaluate` of a domain."""
 
     def evaluate(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-        data: Annotated[list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=DATA_HELP)] = None,
-        metrics: Annotated[str | None, typer.Option(metavar="A,B", help="Metrics (default: all that fit).")] = None,
-        count: Annotated[int, typer.Option("-n", min=2, help="Number of generated samples.")] = 1000,
+        data: Annotated[
+            list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help=f"{DATA_HELP} Required.")
+        ] = None,
+        metrics: Annotated[str | None, typer.Option(metavar="A,B", help=METRICS_HELP)] = None,
+        count: Annotated[int, typer.Option("-n", metavar="N", min=2, help="Number of generated samples.")] = 1000,
         seed: Seed = 0,
         extractor: Annotated[str | None, typer.Option(metavar="NAME[:ARGUMENT]", help=EXTRACTOR_HELP)] = None,
-        weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights of the extractor.")] = None,
+        weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file of the extractor.")] = None,
         keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help=KEEP_HELP)] = None,
     ) -> Answer:
-        """Evaluates generated samples against data."""
-        from gan_core.api import evaluate as measure
+        """Computes metrics of a model's samples or results."""
+        from gan_core.api import Toolkit
 
         where = read_data(data)
         if where is None:
             raise InputError("`--data` is missing: name the data that the samples are compared with")
         chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else None
-        document = measure(
-            model,
-            data=where,
-            metrics=chosen,
-            count=count,
-            seed=seed,
-            extractor=extractor,
-            weights=weights,
-            keep=keep,
-            domain=domain,
+        figures = Toolkit(domain).evaluate(
+            model, data=where, metrics=chosen, count=count, seed=seed, extractor=extractor, weights=weights, keep=keep
         )
-        return Answer(document, figures_text(document))
+        return Answer(figures, str(figures))
 
     return evaluate
 
 
-def figures_text(document: Mapping[str, Any]) -> str:
-    """Returns the figures by metric, one line each, with their protocol ids, and a table of the protocols."""
-    figures = table(
-        (metric, name, value, document["protocol"][metric])
-        for metric, values in document["metrics"].items()
-        for name, value in values.items()
-    )
-    common = dict.fromkeys(
-        (key, str(value)) for protocol in document["protocols"].values() for key, value in protocol.items()
-    )
-    rows = []
-    for key, value in common:
-        ids = [name for name, protocol in document["protocols"].items() if str(protocol.get(key)) == value]
-        rows.append((" ".join(ids) if len(ids) < len(document["protocols"]) else "all", key, value))
-    return f"{figures}\n\n{table([('protocol', '', ''), *rows])}"
-
-
 def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folder, or several to compare.")],
-    out: Annotated[Path | None, typer.Option(help="Output page, if several runs are compared.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Output .html file of a comparison; required for several runs.")
+    ] = None,
 ) -> Answer:
-    """Writes RUN/report.html, a self-contained file; for several runs, a page that compares them."""
+    """Writes an HTML report of a run, or a comparison of several.
+
+    The report of a run is RUN/report.html. Reports are self-contained files.
+    """
     from gan_core.runs.comparison import write_comparison
     from gan_core.runs.report import write_report
     from gan_core.runs.run import Run
@@ -499,19 +523,21 @@ def report_command(
 
 
 def import_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `import` of a domain."""
+    """Returns the command `import` of a domain."""
 
     def import_(
-        name: Annotated[str, typer.Argument(metavar="SYSTEM/NETWORK")],
-        file: Path,
-        out: Annotated[Path | None, typer.Option(file_okay=False, help="Output model folder.")] = None,
+        name: Annotated[
+            str, typer.Argument(metavar="SYSTEM/NETWORK", help="System and published network: dcgan/generator.")
+        ],
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="Published checkpoint.")],
+        out: Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Output model folder.")] = None,
         as_: Annotated[
-            str | None, typer.Option("--as", metavar="NETWORK", help="Network of the game to load it into.")
+            str | None, typer.Option("--as", metavar="NETWORK", help="Network that gets the weights, if several can.")
         ] = None,
-        argument: Annotated[
-            list[str] | None, typer.Option(metavar="KEY=VALUE", help="Value not given by shapes; repeatable.")
-        ] = None,
-        fold: Annotated[bool, typer.Option("--fold", help="Remove weight normalisation (inference only).")] = False,
+        argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=ARGUMENT_HELP)] = None,
+        fold: Annotated[
+            bool, typer.Option("--fold", help="Fold weight normalisation into the weights (for inference only).")
+        ] = False,
     ) -> Answer:
         """Converts a published checkpoint to a model folder."""
         from gan_core.models.checkpoint import read_published
@@ -519,24 +545,24 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         from gan_core.models.reference import read_reference
 
         if out is None:
-            raise InputError("`--out` is missing: name the model folder")
-        told = read_settings(argument, "--argument")
-        published = read_reference(domain.module("reference").IMPORTERS, name, read_published(file), told)
+            raise InputError("`--out` is missing: name the model folder, for instance --out models/imported")
+        arguments = read_settings(argument, "--argument")
+        published = read_reference(domain.reference.IMPORTERS, name, read_published(file), arguments)
         game = game_around(domain, name, published, as_)
         if fold:
-            take_out = getattr(type(game), "fold", None)
-            if take_out is None:
-                raise InputError(f"{name} has no weight normalisation to remove; omit `--fold`")
-            take_out(game)
+            fold_weights = getattr(type(game), "fold", None)
+            if fold_weights is None:
+                raise InputError(f"{name} has no weight normalisation to fold; omit `--fold`")
+            fold_weights(game)
         save_model(game, out)
-        held = [each for each, _ in game.named_children() if each not in game.absent]
-        return Answer({"model": str(out), "networks": held}, f"{name} in {out}")
+        networks = [each for each, _ in game.named_children() if each not in game.absent]
+        return Answer({"model": str(out), "networks": networks}, f"{name} in {out}")
 
     return import_
 
 
 def game_around(domain: Domain, name: str, published: Published, place: str | None = None) -> Game:
-    """Returns a game with the paper's settings and one published network; the others are absent.
+    """Returns a game with the settings of the preset `paper` and one published network; the others are absent.
 
     Args:
         domain: the system's domain.
@@ -556,7 +582,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     if network != own and network not in published.elsewhere:
         raise unknown(f"network of {system} that {name} can become", network, [own, *published.elsewhere])
     chosen = domain.preset(system, "paper")
-    recipe = chosen.recipe(domain=domain.name, system=system, preset="paper")
+    recipe = domain.recipe(system, "paper")
     separate = recipe.network.get(network, {})
     settings = {**published.settings, **published.elsewhere.get(network, {})}
     recipe = recipe.but(
@@ -573,22 +599,28 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
 
 
 def export_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `export` of a domain."""
+    """Returns the command `export` of a domain."""
 
     def export(
         model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-        format: Annotated[str, typer.Option(help="onnx")] = "onnx",
-        out: Annotated[Path | None, typer.Option(dir_okay=False, help="Output file.")] = None,
-        network: Annotated[str | None, typer.Option(help="Network, if the model offers several.")] = None,
+        format: Annotated[str, typer.Option(metavar="NAME", help="Format: onnx.")] = "onnx",
+        out: Annotated[Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Output file.")] = None,
+        network: Annotated[
+            str | None, typer.Option(metavar="NAME", help="Network, if the model can export several.")
+        ] = None,
     ) -> Answer:
-        """Exports a network to ONNX and checks its outputs against torch at other sizes."""
+        """Exports a network to ONNX.
+
+        The outputs of the exported network are compared with those of torch, also at other input sizes.
+        """
+        from gan_core.api import Toolkit
         from gan_core.models.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; expected onnx")
         if out is None:
             raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
-        made = export_onnx(domain.load(model), out, network)
+        made = export_onnx(Toolkit(domain).load(model), out, network)
         lines = [f"{out}: {made.network}"]
         for kind, values in (("input", made.inputs), ("output", made.outputs)):
             lines += [f"  {kind} {name}: {value}" for name, value in values.items()]
@@ -602,7 +634,7 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
-    """Runs a task on files and returns its answer; None if the result was written to standard output.
+    """Runs a task on files and returns its answer, or None if the result was written to standard output.
 
     Skipped files are listed in the answer's document and do not change the exit status.
 
@@ -628,27 +660,31 @@ def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
 
 
 def demo_command(domain: Domain) -> Callable[..., Answer]:
-    """The command `demo` of a domain."""
+    """Returns the command `demo` of a domain."""
 
     def demo(
-        out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/demo, runs/demo-2 …).")] = None,
+        out: Annotated[
+            Path | None, typer.Option(metavar="RUN", help="Run folder (default: runs/demo, runs/demo-2 …).")
+        ] = None,
     ) -> Answer:
-        """Trains on embedded data for at most two minutes, and writes samples and a report."""
-        from gan_core.api import evaluate as measure
-        from gan_core.api import train as fit
+        """Trains on embedded data for at most two minutes.
+
+        Writes a run folder with samples and a report, and prints a metric of the trained model.
+        """
+        from gan_core.api import Toolkit
 
         plan = domain.demo
         if plan is None:
             raise InputError(f"gan-{domain.name} has no systems yet, so there is no demo")
         out = out or next(path for path in demo_folders() if not path.exists())
-        run = fit(plan.system, data=plan.data, out=out, domain=domain, changes=plan.settings)
+        toolkit = Toolkit(domain)
+        run = toolkit.train(plan.system, data=plan.data, out=out, changes=plan.settings)
         answer = trained(domain, run)
         if run.interrupted or plan.metric is None:
             return answer
-        measured = measure(out, data=plan.data, metrics=[plan.metric], domain=domain)
-        figures = measured["metrics"]
-        text = f"{figures_text(measured)}\nsamples: {run.samples()[-1]}\nreport:  {run.path / 'report.html'}"
-        return Answer(answer.document | {"metrics": figures, "samples": str(run.samples()[-1])}, text)
+        figures, samples = toolkit.evaluate(out, data=plan.data, metrics=[plan.metric]), run.samples()[-1]
+        text = f"{figures}\nsamples: {samples}\nreport:  {run.report_file}"
+        return Answer(answer.document | {"metrics": figures["metrics"], "samples": str(samples)}, text)
 
     return demo
 
@@ -660,9 +696,14 @@ def demo_folders() -> Iterator[Path]:
 
 
 def doctor_command(
-    run: Annotated[Path | None, typer.Argument(help="Run folder (default: check the installation).")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder (default: check the installation).")
+    ] = None,
 ) -> Answer:
-    """Checks the installation or, with RUN, diagnoses a run and suggests settings to try."""
+    """Checks the installation, or diagnoses a run.
+
+    For a run, it names symptoms such as mode collapse and suggests settings to try.
+    """
     from gan_core.doctor import examine_installation, examine_run
 
     checks = examine_installation() if run is None else examine_run(run)
@@ -709,10 +750,11 @@ def read_starts(given: list[str] | None) -> dict[str, str]:
 
 
 def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, Any]:
-    """`--set key=value`, or another option's, as dotted keys and values.
+    """Parses `--set KEY=VALUE`, or another option of this form, to values by key.
 
     Raises:
         InputError: one has no `=`.
+        RecipeError: a value is not valid YAML.
     """
     from gan_core.recipe import parse_value
 

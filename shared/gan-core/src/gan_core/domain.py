@@ -1,44 +1,87 @@
-"""Interface between domain packages and gan-core: names and dotted paths, without torch.
+"""Interface between a domain package and gan-core.
 
-A domain package declares an entry point in the group `gan.domains` that names its `DOMAIN` object. Importing a
-domain, listing its systems and data sets, and showing its help load no torch and no heavy dependency: everything
-else is a dotted path here and is imported when it is used.
+A package registers its `Domain` as an entry point in the group `gan.domains`. A domain holds names and dotted paths
+only: importing it, listing its systems and datasets, and showing its help import neither torch nor another heavy
+dependency. The package's modules `data`, `media`, `metrics`, `reference` and `tasks` are imported on first use; their
+contents are defined by the protocols below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gan_core.cards import DOMAINS, Card, Demo
+from gan_core.cards import DOMAINS, Card, DataCard, Demo, Metrics
 from gan_core.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
-
     from gan_core.data import Source
+    from gan_core.media.items import Samples
+    from gan_core.models.reference import Importers
     from gan_core.play.game import Game
     from gan_core.play.preset import Preset
-    from gan_core.runs.run import Run
-
-OFFERS = ("create", "train", "resume", "load", "evaluate", "open_data", "load_reference")
-"""Functions that every domain package offers in Python: methods of its `Domain`."""
+    from gan_core.recipe import Recipe
+    from gan_core.training.trainer import WriteSamples
 
 
-@dataclass(frozen=True)
+class Datasets(Protocol):
+    """Module `data` of a domain package."""
+
+    @property
+    def DATASETS(self) -> tuple[DataCard, ...]: ...
+
+    def open_folder(self, path: str | Path, *, strict: bool = False, part: str | None = None) -> Source:
+        """Opens a folder or archive of users' files, or a Hugging Face dataset; see `Toolkit.open_data`."""
+
+
+class Media(Protocol):
+    """Module `media` of a domain package."""
+
+    @property
+    def write_samples(self) -> WriteSamples: ...
+
+    def write_items(
+        self,
+        samples: Samples,
+        folder: Path,
+        *,
+        count: int,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        game: Game,
+    ) -> list[Path]:
+        """Writes one file per sample, and `labels.csv` if there are labels, and returns the paths."""
+
+
+class References(Protocol):
+    """Module `reference` of a domain package."""
+
+    @property
+    def IMPORTERS(self) -> Importers: ...
+
+
+class Tasks(Protocol):
+    """Module `tasks` of a domain package: its own commands, by name."""
+
+    @property
+    def COMMANDS(self) -> Mapping[str, Callable[..., Any]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Domain:
     """Systems, datasets, media, metrics and tasks of a package.
 
-    `package` is the import name. A domain without `cards` has none of the modules that systems need: `data`
-    (`DATASETS`, `open_folder`), `media` (`write_samples` and `write_items`, which get the `game` that generated the
-    samples; `write_items` takes them in parts, with their `count` and `labels`), `metrics` (`METRICS`, `EXTRACTORS`),
-    `reference` (`IMPORTERS`), `tasks` (`COMMANDS`).
+    Attributes:
+        name: name of the domain (`image`); its package is `gan-NAME`.
+        title: title in the help.
+        package: import name of the package.
+        cards: cards of the systems. A domain without systems has no `data`, `media`, `metrics`, `reference` or `tasks`.
+        demo: training of the command `demo`, if there is one.
     """
 
     name: str
@@ -47,8 +90,32 @@ class Domain:
     cards: tuple[Card, ...] = ()
     demo: Demo | None = None
 
-    def module(self, name: str) -> Any:
-        """The domain's module of that name (`data`, `media`, `metrics`, `reference`, `tasks`)."""
+    @property
+    def data(self) -> Datasets:
+        """The package's module `data`."""
+        return cast(Datasets, self._module("data"))
+
+    @property
+    def media(self) -> Media:
+        """The package's module `media`."""
+        return cast(Media, self._module("media"))
+
+    @property
+    def metrics(self) -> Metrics:
+        """The package's module `metrics`."""
+        return cast(Metrics, self._module("metrics"))
+
+    @property
+    def reference(self) -> References:
+        """The package's module `reference`."""
+        return cast(References, self._module("reference"))
+
+    @property
+    def tasks(self) -> Tasks:
+        """The package's module `tasks`."""
+        return cast(Tasks, self._module("tasks"))
+
+    def _module(self, name: str) -> object:
         if not self.cards:
             raise InputError(f"gan-{self.name} has no systems yet")
         return import_module(f"{self.package}.{name}")
@@ -59,7 +126,7 @@ class Domain:
         return {card.name: card for card in self.cards}
 
     def card(self, system: str) -> Card:
-        """The card of a system.
+        """Returns the card of a system.
 
         Raises:
             RecipeError: there is no such system; the message names the nearest.
@@ -69,12 +136,12 @@ class Domain:
         return self.systems[system]
 
     def presets(self, system: str) -> dict[str, Preset]:
-        """All presets of a system; `paper` and `small` are always among them."""
+        """Returns all presets of a system by name, among them `paper` and `small`."""
         presets: dict[str, dict[str, Preset]] = import_module(self.card(system).module).PRESETS
         return presets[system]
 
     def preset(self, system: str, name: str = "small") -> Preset:
-        """One preset of a system.
+        """Returns one preset of a system.
 
         Raises:
             RecipeError: there is no such system or preset.
@@ -84,89 +151,27 @@ class Domain:
             raise unknown(f"preset of {system}", name, presets)
         return presets[name]
 
-    # What a package offers in Python (`gan_image.create`, …): the same functions for every domain.
-
-    def create(self, system: str, *, preset: str = "small", **network: Any) -> Game:
-        """A game with a preset's networks; keyword arguments are its `network` settings.
+    def recipe(self, system: str, preset: str = "small") -> Recipe:
+        """Returns the recipe of a preset, with the names of the domain, the system and the preset.
 
         Raises:
-            RecipeError: the system, the preset or a setting is unknown or out of range.
+            RecipeError: there is no such system or preset.
         """
-        return import_module("gan_core.api").create(self, system, preset=preset, **network)
-
-    def train(
-        self, game: Game | str, *, data: Source | Mapping[str, Tensor] | str | Path, out: str | Path, **settings: Any
-    ) -> Run:
-        """Trains a game (or a system, by name) into the run folder `out`; see `gan_core.api.train`."""
-        return import_module("gan_core.api").train(game, data=data, out=out, domain=self, **settings)
-
-    def resume(self, path: str | Path, **options: Any) -> Run:
-        """Continues a run of this domain from its latest valid checkpoint; see `gan_core.api.resume`."""
-        return import_module("gan_core.api").resume(path, domain=self, **options)
-
-    def evaluate(self, model: Game | str | Path, **options: Any) -> dict[str, Any]:
-        """Evaluates a model's samples or results against data; see `gan_core.api.evaluate`."""
-        return import_module("gan_core.api").evaluate(model, domain=self, **options)
-
-    def open_data(
-        self, where: str | Path | Mapping[str, str | Path], *, strict: bool = False, paired: bool = True
-    ) -> Source:
-        """Opens a named dataset, or a folder or archive of files; see `gan_core.api.open_data`.
-
-        Raises:
-            DataError: there is no such dataset or path, or nothing usable in it.
-        """
-        return import_module("gan_core.api").open_data(self, where, strict=strict, paired=paired)
-
-    def load(self, path: str | Path) -> Game:
-        """Loads the game of a run folder, a model folder or a hub repository id.
-
-        Raises:
-            CheckpointError: there is no model, it is damaged, or it belongs to another domain.
-        """
-        return import_module("gan_core.api").load(path, domain=self)
-
-    def load_reference(self, name: str, state_dict: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
-        """A published network (`system/network`) with a published checkpoint's weights.
-
-        Raises:
-            CheckpointError: there is no importer of that name, or the checkpoint's keys or shapes are not its.
-        """
-        return import_module("gan_core.models.reference").load_reference(
-            self.module("reference").IMPORTERS, name, state_dict, **arguments
-        )
+        return self.preset(system, preset).recipe(domain=self.name, system=system, preset=preset)
 
 
 def find_domains() -> dict[str, Domain]:
-    """The installed domains by name."""
+    """Returns the installed domains by name."""
     return {point.name: point.load() for point in sorted(entry_points(group=DOMAINS), key=lambda p: p.name)}
 
 
 def find_domain(name: str) -> Domain:
-    """The installed domain of that name.
+    """Returns the installed domain of that name.
 
     Raises:
         InputError: it is not installed.
     """
-    domains = find_domains()
-    if name not in domains:
+    points = entry_points(group=DOMAINS, name=name)
+    if not points:
         raise InputError(f"the domain `{name}` is not installed: pip install gan-{name}")
-    return domains[name]
-
-
-def public_names(domain: Domain, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's module-level `__getattr__`: `create`, `train`, … of its domain, and `names`, imported on first use.
-
-    Args:
-        domain: the package's domain.
-        names: public name to the module that defines it.
-    """
-
-    def get(name: str) -> Any:
-        if name in OFFERS:
-            return getattr(domain, name)
-        if name not in names:
-            raise AttributeError(f"module {domain.package!r} has no attribute {name!r}")
-        return getattr(import_module(names[name]), name)
-
-    return get
+    return cast(Domain, next(iter(points)).load())

@@ -1,42 +1,58 @@
-"""The recipe: a complete, validated description of a training, the same in Python, in YAML and on the command line.
+"""Recipes: complete, validated descriptions of a training, the same in Python, in YAML and on the command line.
 
-Reading one loads no torch. What a system's networks and game accept is checked by its preset (`gan_core.play.preset`),
-which knows them; everything else is checked here.
+Reading a recipe does not import torch. Settings of networks and games are validated by the system's preset
+(`gan_core.play.preset`), all others here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gan_core.errors import RecipeError, unknown
 
 RECIPE_BYTES = 1_000_000
-"""The largest recipe file that is read."""
+"""Maximum size of a recipe file, in bytes."""
 
 Size = Annotated[int, Field(ge=1, le=65_536)]
-"""A network's width, depth or number of classes: nothing smaller exists, nothing larger fits a machine."""
+"""Width, depth or number of classes of a network."""
 
 
 class Settings(BaseModel):
-    """Settings that refuse an unknown key and cannot be changed once they are made."""
+    """Base class of immutable settings without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Constant(Settings):
-    """The learning rate stays."""
+    """Constant learning rate."""
 
     name: Literal["constant"] = "constant"
 
 
 class Linear(Settings):
-    """The learning rate falls in a line to `end` times itself, from `start` (a share of the phase) to its end."""
+    """Learning rate that decreases linearly.
+
+    Attributes:
+        start: fraction of the phase after which it decreases.
+        end: learning rate at the end of the phase, as a fraction of the initial one.
+    """
 
     name: Literal["linear"] = "linear"
     start: float = Field(default=0.0, ge=0, lt=1)
@@ -44,14 +60,23 @@ class Linear(Settings):
 
 
 class Cosine(Settings):
-    """The learning rate falls along half a cosine to `end` times itself at the phase's end."""
+    """Learning rate that decreases along half a cosine.
+
+    Attributes:
+        end: learning rate at the end of the phase, as a fraction of the initial one.
+    """
 
     name: Literal["cosine"] = "cosine"
     end: float = Field(default=0.0, ge=0)
 
 
 class Step(Settings):
-    """The learning rate is multiplied by `factor` after every `every` steps of the phase."""
+    """Learning rate that changes at regular intervals.
+
+    Attributes:
+        every: interval in steps of the phase.
+        factor: factor by which it is multiplied after each interval.
+    """
 
     name: Literal["step"] = "step"
     every: int = Field(ge=1)
@@ -62,15 +87,26 @@ Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="nam
 
 
 class _Optimizer(Settings):
+    """Settings of every optimizer.
+
+    Attributes:
+        learning_rate: initial learning rate.
+        schedule: change of the learning rate during a phase.
+        clip_norm: maximum norm of a player's gradient; None does not limit it.
+    """
+
     learning_rate: float = Field(gt=0)
     schedule: Schedule = Constant()
     clip_norm: float | None = Field(default=None, gt=0)
 
 
 class Adam(_Optimizer):
-    """Adam (Kingma & Ba 2015); the defaults are DCGAN's. `clip_norm` bounds the norm of a player's gradient.
+    """Adam (Kingma & Ba 2015) with the defaults of DCGAN (Radford et al. 2016, arXiv:1511.06434).
 
-    `weight_decay` is apart from the gradient, as AdamW's (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    Attributes:
+        betas: decay rates of the averages of the gradient and of its square.
+        epsilon: constant added to the denominator.
+        weight_decay: decoupled weight decay, as in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
     """
 
     name: Literal["adam"] = "adam"
@@ -81,14 +117,18 @@ class Adam(_Optimizer):
 
 
 class RMSprop(_Optimizer):
-    """RMSprop; the default rate is WGAN's (Arjovsky et al. 2017)."""
+    """RMSprop with the default learning rate of WGAN (Arjovsky et al. 2017, arXiv:1701.07875)."""
 
     name: Literal["rmsprop"] = "rmsprop"
     learning_rate: float = Field(default=5e-5, gt=0)
 
 
 class SGD(_Optimizer):
-    """Stochastic gradient descent, with momentum if wanted."""
+    """Stochastic gradient descent.
+
+    Attributes:
+        momentum: momentum factor.
+    """
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(default=0.01, gt=0)
@@ -99,11 +139,24 @@ Optimizer = Annotated[Adam | RMSprop | SGD, Field(discriminator="name")]
 
 
 class PlayerSettings(Settings):
-    """Changes for one player: number of turns in a step, interval in steps, and settings of its optimizer."""
+    """Changes for one player.
+
+    Attributes:
+        turns: number of turns in a step.
+        every: interval between its turns, in steps.
+        optimizer: settings of its optimizer that differ.
+    """
 
     turns: int | None = Field(default=None, ge=1)
     every: int | None = Field(default=None, ge=1)
     optimizer: dict[str, Any] = Field(default_factory=dict)
+
+
+def _by_name(regularizers: Any) -> Any:
+    """Converts a list of names to settings by name; another value is returned unchanged."""
+    if isinstance(regularizers, list | tuple) and all(isinstance(name, str) for name in regularizers):
+        return {name: {} for name in regularizers}
+    return regularizers
 
 
 class AdversarySettings(Settings):
@@ -111,11 +164,12 @@ class AdversarySettings(Settings):
 
     Attributes:
         objective: name of its objective (default: the recipe's).
-        regularizers: settings merged into the recipe's `regularizers`, by name; null removes one.
+        regularizers: settings merged into the recipe's `regularizers`, by name; null removes one. A list of names
+            adds regularizers with their default settings.
     """
 
     objective: str | None = None
-    regularizers: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    regularizers: Annotated[dict[str, dict[str, Any] | None], BeforeValidator(_by_name)] = Field(default_factory=dict)
 
 
 class Start(Settings):
@@ -246,6 +300,31 @@ class TrainSettings(Settings):
         return self
 
 
+class TrainOptions(TypedDict, total=False):
+    """Keyword arguments of `train`: the fields of `TrainSettings`."""
+
+    steps: int
+    epochs: float | None
+    samples: int | None
+    minutes: float | None
+    batch_size: int
+    accumulate: int
+    seed: int
+    ema: float | HalfLife | Mapping[str, float | None] | None
+    precision: Literal["fp32", "bf16", "fp16"]
+    compile: bool
+    device: str
+    log_every: int
+    sample_every: int | None
+    evaluate_every: int | None
+    metrics: Sequence[str] | None
+    evaluate: int
+    checkpoint_every: int | None
+    keep_checkpoints: int
+    show: int
+    trackers: Sequence[str]
+
+
 class Recipe(Settings):
     """A complete description of a training, saved as `RUN/recipe.yaml`.
 
@@ -257,7 +336,7 @@ class Recipe(Settings):
         game: settings of the game, such as weights of loss terms.
         objective: name of the objective of every adversary, if the game leaves it open.
         regularizers: penalties, augmentations and constraints of every adversary by name, with their settings; null
-            removes one.
+            removes one. A list of names stands for regularizers with their default settings.
         adversaries: changes for single adversaries, by name.
         optimizer: optimizer of every player, unless changed in `players`.
         players: changes for single players, by name.
@@ -274,7 +353,7 @@ class Recipe(Settings):
     network: dict[str, Any] = Field(default_factory=dict)
     game: dict[str, Any] = Field(default_factory=dict)
     objective: str | None = None
-    regularizers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    regularizers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = Field(default_factory=dict)
     adversaries: dict[str, AdversarySettings] = Field(default_factory=dict)
     optimizer: Optimizer = Adam()
     players: dict[str, PlayerSettings] = Field(default_factory=dict)
@@ -303,8 +382,8 @@ class Recipe(Settings):
         for key in sorted(changes, key=_names_first):
             path = key.split(".")
             if "" in path:
-                raise RecipeError(f"`{key}` is no setting; write keys with dots between them, such as `train.steps`")
-            _lay(fields, path, changes[key], key)
+                raise RecipeError(f"`{key}` is not a setting; write keys with dots between them, such as `train.steps`")
+            _set(fields, path, changes[key], key)
         train = changes.get("train", {})
         named = changes.keys() | {f"train.{key}" for key in (train if isinstance(train, Mapping) else {})}
         if "train.steps" in named and "train.epochs" not in named:
@@ -331,27 +410,29 @@ class _OptimizerOf(Settings):
 
 
 class _Reader(yaml.SafeLoader):
-    """YAML of plain values without aliases, through which a small file could grow without bound."""
+    """Loader of plain values. Aliases are rejected, since they let a small file expand without bound."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: `*{event.anchor}`, an alias, is not read")
+            raise yaml.YAMLError(
+                f"line {event.start_mark.line + 1}: `*{event.anchor}` is an alias; write its value instead"
+            )
         return super().compose_node(parent, index)
 
 
 class _Writer(yaml.SafeDumper):
-    """YAML that `_Reader` reads."""
+    """Dumper that writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _load(text: str) -> Any:
-    """The value in a YAML text.
+    """Parses a YAML text of plain values.
 
     Raises:
-        ValueError: it is no YAML of plain values.
+        ValueError: the text is not valid.
     """
     try:
         return yaml.load(text, _Reader)
@@ -360,37 +441,37 @@ def _load(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{place}{error.problem}") from error
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # of `!!int x` and the like
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # e.g. `!!int x`
         raise ValueError(str(error).splitlines()[0]) from error
 
 
 def parse(fields: Mapping[str, Any]) -> Recipe:
-    """A recipe from plain values.
+    """Validates plain values as a recipe.
 
     Raises:
-        RecipeError: a key is unknown or a value is out of range; one line that names the first.
+        RecipeError: a key is unknown or a value is out of range; the message names the first.
     """
     return parse_settings(Recipe, fields)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file.
+    """Reads a recipe from a YAML file.
 
     Raises:
-        RecipeError: the file is missing, too large, no YAML, or no recipe.
+        RecipeError: the file is missing, too large, not YAML, or not a recipe.
     """
     return parse(read_yaml(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Reads a mapping from a YAML file.
 
     Raises:
-        RecipeError: the file is missing, too large, no YAML, or no mapping.
+        RecipeError: the file is missing, too large, not YAML, or not a mapping.
     """
     try:
         if path.stat().st_size > RECIPE_BYTES:
-            raise RecipeError(f"{path}: larger than {RECIPE_BYTES:,} bytes, which no recipe is")
+            raise RecipeError(f"{path}: is larger than {RECIPE_BYTES:,} bytes; expected a recipe")
         loaded = _load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({_reason(error)})") from error
@@ -402,9 +483,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """The value in `--set key=value`, read as YAML: `3`, `true`, `null`, `[0.5, 0.9]`, `1e-4`, or text.
+    """Parses the value in `--set key=value` as YAML: `3`, `true`, `null`, `[0.5, 0.9]` or text.
 
-    YAML 1.1 reads `1e-4` as text; a number is what everybody means by it.
+    `1e-4` is parsed as a number, which YAML 1.1 would read as text.
+
+    Raises:
+        RecipeError: the text is not a value.
     """
     try:
         value = _load(text)
@@ -423,25 +507,29 @@ def _reason(error: Exception) -> str:
 
 
 def _names_first(key: str) -> tuple[bool, int]:
-    """Sorts the keys that choose among kinds (`optimizer.name`) before the settings that only one kind has."""
+    """Returns a sort key that puts keys such as `optimizer.name` before settings that depend on them."""
     return not key.endswith(".name"), key.count(".")
 
 
-def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
-    """Lays one value over nested fields: mappings are merged, None takes an optional mapping out."""
+def _set(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    """Sets one value in nested fields: mappings are merged, and None removes an optional entry.
+
+    Raises:
+        RecipeError: the path leads through a value that is not a mapping.
+    """
     *outer, last = path
     for depth, name in enumerate(outer, start=1):
         inner = fields.setdefault(name, {})
         if inner is None or (outer[:depth] == ["train", "ema"] and isinstance(inner, float)):
             inner = fields[name] = {}
         if not isinstance(inner, dict):
-            raise RecipeError(f"`{key}`: `{name}` is {inner!r}, a value without keys of its own")
+            raise RecipeError(f"`{key}` is unknown: `{name}` is {inner!r}, which has no settings")
         fields = inner
     old = fields.get(last)
     whole = [*outer, last] == ["data", "source"]
     if isinstance(value, Mapping) and isinstance(old, dict) and not whole and not _other_kind(old, value):
         for name, inner in value.items():
-            _lay(old, [str(name)], inner, f"{key}.{name}")
+            _set(old, [str(name)], inner, f"{key}.{name}")
     elif value is None and outer in (["regularizers"], ["adversaries"], ["start"]):
         fields.pop(last, None)
     else:
@@ -449,7 +537,7 @@ def _lay(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
 
 
 def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two settings are of different kinds (Adam's and RMSprop's), so that nothing of the old one stays."""
+    """Returns whether two settings are of different kinds (Adam and RMSprop), so that the old one is replaced."""
     return "name" in old and new.get("name", old["name"]) != old["name"]
 
 
@@ -463,7 +551,12 @@ T = TypeVar("T", bound=Settings)
 
 
 def parse_settings(kind: type[T], fields: Mapping[str, Any], where: str = "") -> T:
-    """Settings from plain values, with pydantic's complaint as one line of ours.
+    """Validates plain values as settings.
+
+    Args:
+        kind: class of the settings.
+        fields: the values.
+        where: prefix of the keys in messages.
 
     Raises:
         RecipeError: a key is unknown or a value is out of range.
@@ -481,28 +574,46 @@ EXPECTED = (
     | dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of settings")
     | {"tuple_type": "a list", "list_type": "a list", "string_type": "text"}
 )
-"""Expected values in plain words, by pydantic's error type."""
+"""Descriptions of valid values, by pydantic's error type."""
 
 
 def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> Exception:
-    """The first complaint of a validation, as one line: which key, what was given, what was expected."""
+    """Converts the first problem of a validation to an error with one line: key, value, and valid values."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
-    key = ".".join(filter(None, [where, *_without_tags(kind, place)])) or "the recipe"
-    complaint, given = first["type"], first["input"]
-    if complaint == "extra_forbidden":
-        known = _keys_at(kind, place[:-1])
-        return unknown("setting", key, [key.removesuffix(place[-1]) + name for name in known])
-    if complaint == "missing":
+    key = ".".join(filter(None, [where, *_without_tags(place)])) or "the recipe"
+    problem, given = first["type"], first["input"]
+    if problem == "extra_forbidden":
+        return _unknown_setting(kind, place, key)
+    if problem == "missing":
         return RecipeError(f"`{key}` is missing; give it a value")
-    if complaint == "union_tag_not_found":
-        return RecipeError(f"`{key}.name` is missing; give one of {', '.join(_tags_at(kind, place))}")
-    if complaint == "union_tag_invalid":
+    if problem == "union_tag_not_found":
+        return RecipeError(f"`{key}.name` is missing; expected one of {', '.join(_tags_at(kind, place))}")
+    if problem == "union_tag_invalid":
         return unknown(key, str(given["name"]), _tags_at(kind, place))
-    if complaint == "value_error":
+    if problem == "value_error":
         return RecipeError(first["msg"].removeprefix("Value error, "))
-    expected = EXPECTED.get(complaint, first["msg"].replace("Input should be ", ""))
+    expected = EXPECTED.get(problem, first["msg"].replace("Input should be ", ""))
     return RecipeError(f"`{key}` is {_brief(given)}; expected {expected}")
+
+
+def _unknown_setting(kind: type[BaseModel], place: list[str], key: str) -> Exception:
+    """Returns the error for an unknown key. `batch_size` suggests `train.batch_size`."""
+    last = place[-1]
+    known = [key.removesuffix(last) + name for name in _keys_at(kind, place[:-1])]
+    if len(place) == 1 and not get_close_matches(last, kind.model_fields):
+        inner = {name: f"{section}.{name}" for section, name in _inner_keys(kind)}
+        known = [inner[name] for name in get_close_matches(last, inner, n=1)] or known
+        if known[0] in inner.values():
+            return RecipeError(f"unknown setting `{key}`; did you mean `{known[0]}`?")
+    return unknown("setting", key, known)
+
+
+def _inner_keys(kind: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Yields the settings in the sections of a settings class, as `(section, name)`."""
+    for section, field in kind.model_fields.items():
+        for member in _members(field.annotation):
+            yield from ((section, name) for name in member.model_fields)
 
 
 def _brief(value: object) -> str:
@@ -517,7 +628,7 @@ def _keys_at(kind: type[BaseModel], place: list[str]) -> list[str]:
 
 
 def _models_along(kind: type[BaseModel], place: list[str]) -> list[type[BaseModel]]:
-    """The settings classes that a place in a recipe leads through; a union's tag picks its member."""
+    """Returns the settings classes along a path in a recipe; the tag of a union selects its member."""
     models: list[type[BaseModel]] = []
     candidates = [kind]
     for part in place:
@@ -530,13 +641,13 @@ def _models_along(kind: type[BaseModel], place: list[str]) -> list[type[BaseMode
 
 
 def _tags_at(kind: type[BaseModel], place: list[str]) -> list[str]:
-    """The names among which the union at a place chooses."""
+    """Returns the names of the members of the union at a path."""
     kind = _models_along(kind, place[:-1])[-1] if place[:-1] else kind
     return [_tag(member) for member in _members(kind.model_fields[place[-1]].annotation)]
 
 
 def _tag(kind: type[BaseModel]) -> Any:
-    """The name by which a settings class is told from the others of its union."""
+    """Returns the name that identifies a settings class within its union, or None."""
     return kind.model_fields["name"].default if "name" in kind.model_fields else None
 
 
@@ -546,8 +657,8 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
     return [member for argument in get_args(annotation) for member in _members(argument)]
 
 
-def _without_tags(kind: type[BaseModel], place: list[str]) -> list[str]:
-    """A place without the tags that pydantic puts between a union's key and its member's."""
+def _without_tags(place: list[str]) -> list[str]:
+    """Returns a path without the tags that pydantic inserts between the key of a union and that of its member."""
     tags = {"adam", "rmsprop", "sgd", "constant", "linear", "cosine", "step", "decay", "half_life"}
     unions = ("optimizer", "schedule", "ema")
     return [part for i, part in enumerate(place) if not (i and part in tags and place[i - 1] in unions)]

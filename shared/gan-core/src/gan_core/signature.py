@@ -30,7 +30,7 @@ def checked(
     Args:
         makers: the callables; for a class, its constructor is used.
         takes: the accepted keywords.
-        given: values by keyword. A parameter without an annotation takes any value.
+        given: values by keyword. A parameter without an annotation accepts any value.
         where: prefix of the settings in messages: `network` for `network.width`.
         fill: whether to add the defaults.
 

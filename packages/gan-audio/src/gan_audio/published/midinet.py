@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gan_audio.systems import midinet
 from gan_audio.systems.midinet import CHORD
-from gan_core.models.reference import Published, StateDict, renamed
+from gan_core.models.reference import Importers, Published, StateDict, renamed
 
 
 def generator(state: StateDict) -> Published:
@@ -49,5 +49,5 @@ def discriminator(state: StateDict) -> Published:
     )
 
 
-IMPORTERS = {"midinet/generator": generator, "midinet/discriminator": discriminator}
+IMPORTERS: Importers = {"midinet/generator": generator, "midinet/discriminator": discriminator}
 """Importers by system and network."""

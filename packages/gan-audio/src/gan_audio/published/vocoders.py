@@ -21,7 +21,7 @@ from gan_audio.layers.losses import RESOLUTIONS, Resolution, multi_resolution_st
 from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import nearest_length
-from gan_core.models.reference import Published, StateDict, renamed
+from gan_core.models.reference import Importers, Published, StateDict, renamed
 from gan_core.play.judgement import Judgement, discriminator_adversarial, feature_distance, generator_adversarial
 from gan_core.play.objectives import least_squares
 
@@ -466,7 +466,7 @@ def _stacks(state: StateDict) -> dict[str, str]:
     return names | {f"{start}conv_post": f"{start}judge" for start in starts}
 
 
-IMPORTERS = {
+IMPORTERS: Importers = {
     "melgan/generator": melgan_generator,
     "melgan/discriminator": melgan_discriminator,
     "melgan/audio2mel": melgan_audio2mel,

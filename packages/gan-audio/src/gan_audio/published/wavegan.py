@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gan_audio.systems import specgan, wavegan
-from gan_core.models.reference import Published, StateDict, renamed
+from gan_core.models.reference import Importers, Published, StateDict, renamed
 
 PLACES = 16
 """Number of positions of the smallest features: 16 samples, or 4 frames of 4 frequencies."""
@@ -123,7 +123,7 @@ def _layers(state: StateDict, name: str) -> int:
     return sum(key.startswith(f"{name}_") and key.endswith(".weight") for key in state)
 
 
-IMPORTERS = {
+IMPORTERS: Importers = {
     "wavegan/generator": wavegan_generator,
     "wavegan/discriminator": wavegan_discriminator,
     "wavegan/phase_shuffle": wavegan_phase_shuffle,

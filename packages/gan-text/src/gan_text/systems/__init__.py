@@ -1,6 +1,4 @@
-"""The cards: this package's table of contents. A system is written when it has networks, a preset and a proof."""
-
-from __future__ import annotations
+"""The systems of gan-text. There are none yet."""
 
 from gan_core.cards import Card
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from gan_core.data.augmentation import Augmented, augmented, sized
 from gan_core.data.dataset import EMPTY, PIXELS, Batch, TensorDataset, length, named, pixels_of
 from gan_core.data.spec import ImageSpec, Spec
-from gan_core.errors import DataError
+from gan_core.errors import DataError, count
+from gan_core.tables import html_table
 
 LARGEST_PIXEL = 2.0
 """Maximum magnitude of floating-point pixels; larger values are rejected as not scaled to [-1, 1]."""
@@ -30,6 +31,14 @@ class Source(ABC):
 
     name: str
     facts: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        facts = [f"{name}={value!r}" for name, value in self.facts.items() if isinstance(value, int | float)]
+        return f"<{type(self).__name__} {self.name!r}: {', '.join([count(len(self), 'item'), *facts])}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the name, the number of items and the facts as a table for notebooks."""
+        return html_table([("source", self.name), ("items", f"{len(self):,}"), *self.facts.items()])
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 
@@ -42,7 +43,7 @@ class Preset:
             sets is taken from the data's fact of the same name, if there is one (`channels`, `sample_rate` …).
         settings: settings of the game that differ from its defaults.
         objective: name of the objective of every adversary (default: that of the game or of `Adversary`).
-        regularizers: penalties, augmentations and constraints of every adversary, with their settings.
+        regularizers: penalties, augmentations and constraints of every adversary; a name stands for default settings.
         adversaries: settings that differ for one adversary: `{"mpd": {"regularizers": [R1(weight=1.0)]}}`.
             `regularizers` may also map names to settings; None removes a regularizer.
         optimizer: optimizer of every player.
@@ -57,7 +58,7 @@ class Preset:
     network: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     objective: str | None = None
-    regularizers: Iterable[Regularizer] = ()
+    regularizers: Iterable[Regularizer | str] = ()
     adversaries: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Adam | RMSprop | SGD = field(default_factory=Adam)
     players: Mapping[str, Any] = field(default_factory=dict)
@@ -154,6 +155,10 @@ class Preset:
         """Builds the preset's game with some network settings changed."""
         return self.build(self.recipe().but({"network": network}))
 
+    def network_keys(self) -> set[str]:
+        """Returns the keys that `network` settings can have: keywords of the networks, and the networks' names."""
+        return {*self.networks, *chain.from_iterable(self._signatures().values())}
+
     def _signatures(self) -> dict[str, dict[str, inspect.Parameter]]:
         return {name: keywords(make) for name, make in self.networks.items()}
 
@@ -175,18 +180,63 @@ class Preset:
         return shared | network.get(name, {})
 
     def _network_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the settings of the networks with defaults filled in: shared ones, then those of single networks.
+
+        A shared setting is validated for each network that takes it. If they convert it to different values, each gets
+        its own. A value of the preset that no network takes, since all have their own, is left out.
+
+        Raises:
+            RecipeError: a setting is unknown, out of range, or without effect, or has no value.
+        """
         own = self._own_settings(given)
         plain = {key: value for key, value in given.items() if key not in self.networks}
         takers = self._takers(own)
-        for key in plain:
-            if takers.get(key) == []:
-                places = " and ".join(f"`network.{name}.{key}`" for name in own if key in own[name])
+        for key, value in plain.items():
+            if key not in takers:
+                raise unknown("setting", f"network.{key}", [f"network.{known}" for known in takers])
+            if not takers[key] and (key not in self.network or value != self.network[key]):
+                places = _places(key, [name for name in own if key in own[name]])
                 raise RecipeError(f"`network.{key}` would have no effect; set {places}")
-        shared = {key: self._shared(key, names, plain) for key, names in takers.items() if names}
-        return checked(self.networks.values(), shared, plain, "network") | own
+        values = self._values(takers, plain)
+        shared: dict[str, Any] = {}
+        for key, names in takers.items():
+            first = values[names[0]][key] if names else None
+            if all(values[name][key] == first for name in names):
+                shared |= {key: first} if names else {}
+            elif key in plain:
+                own |= {name: own.get(name, {}) | {key: values[name][key]} for name in names}
+            else:
+                differ = f"the defaults of {_places(key, names)} differ"
+                raise RecipeError(f"`network.{key}` has no value, and {differ}; give it one")
+        return shared | own
+
+    def _values(self, takers: Mapping[str, list[str]], plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Returns the validated values of the shared settings that each network takes, by network name."""
+        values = {}
+        for name, make in self.networks.items():
+            takes = {key: parameter for key, parameter in self._signatures()[name].items() if name in takers[key]}
+            try:
+                values[name] = checked([make], takes, {key: plain[key] for key in takes if key in plain}, "network")
+            except RecipeError:
+                self._explain(takers, plain)
+                raise
+        return values
+
+    def _explain(self, takers: Mapping[str, list[str]], plain: Mapping[str, Any]) -> None:
+        """Raises an error for the first shared setting that is valid for some networks and invalid for others."""
+        for key in plain:
+            errors: dict[str, RecipeError] = {}
+            for name in takers[key]:
+                try:
+                    checked([self.networks[name]], {key: self._signatures()[name][key]}, {key: plain[key]}, "network")
+                except RecipeError as error:
+                    errors[name] = error
+            if 0 < len(errors) < len(takers[key]):
+                name = next(iter(errors))
+                raise RecipeError(f"{errors[name]} in `{name}`; set {_places(key, takers[key])}") from errors[name]
 
     def _own_settings(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Returns the settings that a recipe gives to single networks, by network name."""
+        """Returns the validated settings of single networks, by network name."""
         own = {}
         for name, takes in self._signatures().items():
             if name not in given:
@@ -203,14 +253,6 @@ class Preset:
             for key in takes:
                 takers.setdefault(key, []).extend([name] if key not in own.get(name, {}) else [])
         return takers
-
-    def _shared(self, key: str, names: list[str], plain: Mapping[str, Any]) -> inspect.Parameter:
-        """Returns a keyword shared by several networks; if the recipe gives no value, their defaults must be equal."""
-        parameters = [self._signatures()[name][key] for name in names]
-        if key not in plain and any(p.default != parameters[0].default for p in parameters):
-            places = " and ".join(f"`network.{name}.{key}`" for name in names)
-            raise RecipeError(f"`network.{key}` has no value, and the defaults of {places} differ; give it one")
-        return parameters[0]
 
     def _game_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         takes = {k: p for k, p in keywords(self.game).items() if k not in FIXED and k not in self.networks}
@@ -282,6 +324,11 @@ class Preset:
         return AdversarySettings(objective=over.objective, regularizers=regularizers)
 
 
+def _places(key: str, networks: Iterable[str]) -> str:
+    """Returns the names of a setting in several networks: `network.generator.key` and `network.discriminator.key`."""
+    return " and ".join(f"`network.{name}.{key}`" for name in networks)
+
+
 def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) -> nn.Module:
     """Marks a network on torch's `meta` device as absent from a model: using it raises a `CheckpointError`."""
 
@@ -343,11 +390,11 @@ def _regularizer(name: str, fields: Mapping[str, Any], adversary: str | None = N
     return parse_settings(REGULARIZERS[name], fields, f"{where}.{name}").model_dump()
 
 
-def _dumped(regularizers: Iterable[Regularizer] | Mapping[str, Any]) -> dict[str, Any]:
+def _dumped(regularizers: Iterable[Regularizer | str] | Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of regularizers as plain values, by name."""
     if isinstance(regularizers, Mapping):
         return dict(regularizers)
-    return {r.name: r.model_dump() for r in regularizers}
+    return dict((r, {}) if isinstance(r, str) else (r.name, r.model_dump()) for r in regularizers)
 
 
 def _plain(over: Mapping[str, Any]) -> dict[str, Any]:

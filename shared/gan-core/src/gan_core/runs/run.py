@@ -13,6 +13,7 @@ from typing import Any
 from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
 from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, Lines
+from gan_core.tables import html_table
 
 
 class Run:
@@ -30,6 +31,20 @@ class Run:
         self.interrupted: str | None = None
         self.ended: str | None = None
         self.problems: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """Returns the run's system, progress and files as a table for notebooks."""
+        rows: list[tuple[str, object]] = [("run", self.path)]
+        if self.recipe_file.is_file():
+            recipe, log, samples = self.recipe, self.log(), self.samples()
+            rows += [("system", recipe.system), ("preset", recipe.preset or "none")]
+            rows += [("step", f"{log[-1]['step'] if log else 0:,} of {recipe.train.steps:,}")]
+            rows += [("samples", samples[-1])] if samples else []
+            rows += [(file.stem, file) for file in (self.model, self.report_file) if file.exists()]
+        return html_table(rows)
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe) -> Run:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_core.api import Toolkit
 from gan_core.domain import Domain
 
 Adapter = Callable[[nn.Module, list[Tensor], Mapping[str, Any]], Sequence[Tensor]]
@@ -171,7 +172,7 @@ def run_fixture(domain: Domain, fixture: Fixture, adapters: Mapping[str, Adapter
     system = fixture.network.partition("/")[0]
     if system not in domain.systems:
         pytest.skip(f"gan-{domain.name} has no system `{system}` yet")
-    network = domain.load_reference(fixture.network, fixture.state_dict(), **fixture.arguments)
+    network = Toolkit(domain).load_reference(fixture.network, fixture.state_dict(), **fixture.arguments)
     network.train(fixture.mode == "train")
     run = adapters.get(fixture.network, _forward)
     fixture.check(run(network, fixture.make_inputs(), fixture.arguments))

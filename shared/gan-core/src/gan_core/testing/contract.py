@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_core.api import open_data, train_recipe
+from gan_core.api import Toolkit, train_recipe
 from gan_core.cards import Card
 from gan_core.data import BatchStream, FittedData, require_keys
 from gan_core.distributed import Processes
@@ -38,7 +38,7 @@ def check_contract(domain: Domain, card: Card, folder: Path) -> None:
     with on_meta():
         presets["paper"].build()
     small = presets["small"]
-    source = open_data(domain, card.data)
+    source = Toolkit(domain).open_data(card.data)
     recipe = small.recipe(domain=domain.name, system=card.name, preset="small")
     recipe = small.complete(
         recipe.but({"train.batch_size": BATCH, "train.steps": 2, "train.device": "cpu"}), source.facts
@@ -104,7 +104,7 @@ def check_saving(game: Game, domain: Domain, folder: Path) -> None:
     for tensor in game.state_dict().values():
         if isinstance(tensor, Tensor) and tensor.is_floating_point():
             tensor.normal_()
-    loaded = domain.load(game.save_pretrained(folder / "model")).state_dict()
+    loaded = Toolkit(domain).load(game.save_pretrained(folder / "model")).state_dict()
     tensors, plain = split_state(game, model=True)
     for name, value in {**tensors, **plain}.items():
         same = torch.equal(value, loaded[name]) if isinstance(value, Tensor) else value == loaded[name]
@@ -117,7 +117,8 @@ def check_phases(domain: Domain, recipe: Recipe, data: FittedData, folder: Path)
     steps = {"train.steps": len(phases), "train.ema": 0.5, "train.show": BATCH, "data.source": data.source.name}
     run = train_recipe(recipe.but(steps), folder / "run", source=data.source, shown=False)
     batch = _batch(data, phases[-1])
-    kept, loaded = domain.load(run.path), domain.load(run.model)
+    load = Toolkit(domain).load
+    kept, loaded = load(run.path), load(run.model)
     for game in (kept, loaded):
         assert game.phase_number == len(phases) - 1, f"the game is in phase {game.phase_number} after it was loaded"
         assert game.progress == 1, f"the game has the progress {game.progress} after it was loaded"

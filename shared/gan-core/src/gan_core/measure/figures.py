@@ -1,0 +1,40 @@
+"""Result of an evaluation, shown as a table in the terminal and in notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gan_core.tables import html_table, table
+
+
+class Figures(dict[str, Any]):
+    """Result of `evaluate`: a dictionary that is shown as a table.
+
+    Keys: `model`, `data`, `samples`, `seed`; `metrics`, the figures by metric; `protocol`, the protocol id of each
+    metric; `protocols`, the protocols by id.
+    """
+
+    def __str__(self) -> str:
+        """Returns one line per figure with its protocol id, and a table of the protocols."""
+        return f"{table(self._figures())}\n\n{table([('protocol', '', ''), *self._protocols()])}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        return html_table([("metric", "figure", "value", "protocol"), *self._figures()])
+
+    def _figures(self) -> Iterator[tuple[object, ...]]:
+        for metric, values in self["metrics"].items():
+            for name, value in values.items():
+                yield metric, name, value, self["protocol"][metric]
+
+    def _protocols(self) -> Iterator[tuple[str, str, str]]:
+        """Yields `(ids, key, value)` for every setting of a protocol; `ids` is `all` if all protocols share it."""
+        protocols = self["protocols"]
+        for key, value in dict.fromkeys(
+            (key, str(value)) for each in protocols.values() for key, value in each.items()
+        ):
+            ids = [name for name, protocol in protocols.items() if str(protocol.get(key)) == value]
+            yield " ".join(ids) if len(ids) < len(protocols) else "all", key, value
