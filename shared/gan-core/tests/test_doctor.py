@@ -71,7 +71,7 @@ def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, t
 
     training, _ = hold_out(sys.modules["gan_toy.data"].load_cloud().fit(Spec()), 0.25)
     known = torch.stack([training[index]["points"] for index in range(len(training))])
-    game = TwoPlayerGame(toy.create("plain").generator, Remembering(known))
+    game = TwoPlayerGame(Toolkit(toy).create("plain").generator, Remembering(known))
     run = Toolkit(toy).train(
         game, data="cloud", out=tmp_path / "run", steps=100, shown=False, changes={"data.held_out": 0.25}
     )

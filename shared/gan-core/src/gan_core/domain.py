@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gan_core.play.game import Game
     from gan_core.play.preset import Preset
     from gan_core.recipe import Recipe
-    from gan_core.training.trainer import WriteSamples
+    from gan_core.training.output import WriteSamples
 
 
 class Datasets(Protocol):
