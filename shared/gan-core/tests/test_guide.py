@@ -109,7 +109,7 @@ def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(g
 
 
 def test_points_are_where_their_caption_says(guide: dict[str, Any]) -> None:
-    game, left = guide["told"], guide["on_the_left"]
+    game, left = guide["captioned_game"], guide["on_the_left"]
     right = game.generate(100, seed=0, caption="near right")
     assert (left < 0).float().mean() > 0.8  # the data: -2 and 2 on both axes
     assert (right > 0).float().mean() > 0.8
