@@ -12,14 +12,11 @@ from gan_core.testing.examples import examples, run
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("shared/*/README.md")), *sorted(ROOT.glob("packages/*/README.md"))]
-ELSEWHERE = {("gan-core", "python")}
-"""Examples that a package's own tests run (`gan-core/tests/test_guide.py`)."""
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name if readme.parent != ROOT else "root")
 def test_the_examples_of_a_readme_run(readme, tmp_path):
-    found = [each for each in examples(readme.read_text("utf-8")) if (readme.parent.name, each.kind) not in ELSEWHERE]
-    assert run(found, tmp_path) is None
+    assert run(examples(readme.read_text("utf-8")), tmp_path) is None
 
 
 def test_installing_lines_name_folders_that_exist():
