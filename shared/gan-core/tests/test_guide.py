@@ -1,4 +1,4 @@
-"""The guide in the README runs, and its sketches do what the text says."""
+"""The examples of the documentation's guide run, and do what the text says."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-README = Path(__file__).parent.parent / "README.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = re.findall(r"^(guide/\S+)$", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+"""Pages of the guide, in order; later pages use what earlier ones define."""
 
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the README's blocks define, run in order in an empty folder."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    """Names that the examples define, run in order in an empty folder."""
+    text = "\n".join((DOCS / f"{page}.md").read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {"__name__": "guide"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("guide"))
         torch.manual_seed(0)
         for number, block in enumerate(blocks):
-            exec(compile(block, f"README block {number}", "exec"), names)
+            exec(compile(block, f"guide block {number}", "exec"), names)
         names["folder"] = Path.cwd()
     return names
 
@@ -109,7 +112,7 @@ def test_seqgan_learns_its_grammar_by_likelihood_and_keeps_it_under_the_policy(g
 
 
 def test_points_are_where_their_caption_says(guide: dict[str, Any]) -> None:
-    game, left = guide["told"], guide["on_the_left"]
+    game, left = guide["captioned_game"], guide["on_the_left"]
     right = game.generate(100, seed=0, caption="near right")
     assert (left < 0).float().mean() > 0.8  # the data: -2 and 2 on both axes
     assert (right > 0).float().mean() > 0.8

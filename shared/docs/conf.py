@@ -1,0 +1,52 @@
+"""Settings of the documentation site; `python3 tools/dev.py docs` builds it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+project = "GAN toolkits"
+copyright = "the authors of the GAN toolkits"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["dist"]
+
+# Pages. `$` stays a dollar sign: formulas would load MathJax from another host.
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+
+# Docstrings.
+default_role = "code"  # `name` in a docstring, as in Markdown
+autodoc_class_signature = "separated"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_use_ivar = True
+add_module_names = False
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = "GAN toolkits"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
+
+CODE = re.compile(r"(`+[^`]*`+)")
+
+
+def as_restructured_text(app: object, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+    """Escapes what reStructuredText would read as markup: in our docstrings, only backquotes and lists are markup."""
+    text = "\n".join(lines)
+    parts = CODE.split(text)
+    parts[::2] = [re.sub(r"(?<!^)([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    lines[:] = "".join(parts).split("\n")
+
+
+def setup(app: Any) -> None:
+    """Connects the hook for docstrings, before napoleon reads their sections."""
+    app.connect("autodoc-process-docstring", as_restructured_text, priority=400)

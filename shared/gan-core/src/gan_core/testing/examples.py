@@ -1,0 +1,155 @@
+"""Examples of Markdown pages, run in order, as a reader would, in an empty folder.
+
+Blocks of Python run, and blocks of bash, which include those without a language: each line is a command, and `python`
+blocks share their names. Our own programs run in the same process, since importing torch takes longer than most
+commands; other commands run in bash. Blocks in other languages are only shown: `text`, `yaml`, `json`, and `sh` and
+`py` for examples that a test cannot run, because they need a network, a GPU or a microphone.
+
+Two kinds of comments, which readers do not see, adapt a page for the test:
+
+- `<!-- test: --steps 20000 -> --steps 2 -->` before a block replaces text in it, for instance to train less.
+- `<!-- setup python`, code, and `-->`, each on its own line, is a block that is run but not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+RUN = ("bash", "python")
+"""Languages of blocks that run."""
+SHOWN = ("console", "csv", "html", "json", "py", "sh", "text", "toml", "yaml")
+"""Languages of blocks that do not run."""
+INSTALLING = ("pip install", "git clone", "python3 tools/dev.py")
+"""First words of commands that change the installation; they are not run."""
+SHELL = frozenset("|>&;<$*?{(")
+"""Characters of command lines that need a shell."""
+
+PIECES = re.compile(
+    r"^<!-- test: (?P<old>.+?) -> (?P<new>.*?) ?-->$"
+    r"|^<!-- setup (?P<hidden>bash|python)\n(?P<setup>.*?)^-->$"
+    r"|^(?P<indent> *)(?P<fence>`{3,})(?P<language>\S*)[^\n]*\n(?P<body>.*?)^(?P=indent)(?P=fence)$",
+    re.DOTALL | re.MULTILINE,
+)
+
+DRIVER = """
+import json, subprocess, sys
+from importlib import import_module
+
+names = {"__name__": "page"}
+for kind, source in json.load(sys.stdin):
+    print(f"--- {source}", file=sys.stderr, flush=True)
+    if kind == "python":
+        exec(compile(source, "page", "exec"), names)
+    elif kind == "shell":
+        subprocess.run(["bash", "-e", "-o", "pipefail", "-c", source], check=True)
+    else:
+        program, *sys.argv[1:] = source
+        try:
+            import_module(f"{program.replace('-', '_')}.__main__").main()
+        except SystemExit as end:
+            assert not end.code, f"{source} ended with {end.code}"
+"""
+"""Program that runs the examples it reads from standard input; stops at the first that fails."""
+
+
+class Example(NamedTuple):
+    """A piece of a page that runs: Python code, the words of a command of ours, or lines for bash."""
+
+    kind: Literal["python", "command", "shell"]
+    source: str | list[str]
+
+
+def programs() -> set[str]:
+    """Returns the names of our installed command-line programs."""
+    from importlib.metadata import entry_points
+
+    from gan_core.cards import DOMAINS
+
+    return {"gan", *(f"gan-{point.name}" for point in entry_points(group=DOMAINS))}
+
+
+def examples(page: str) -> list[Example]:
+    """Returns the examples of a page in order.
+
+    Args:
+        page: text of the page, in Markdown.
+
+    Raises:
+        ValueError: a block has an unknown language, or text to be replaced is not in the next block.
+    """
+    found: list[Example] = []
+    changes: list[tuple[str, str]] = []
+    for piece in PIECES.finditer(page):
+        if piece["old"] is not None:
+            changes.append((piece["old"], piece["new"]))
+            continue
+        language = piece["hidden"] or piece["language"] or "bash"
+        body = piece["setup"] if piece["hidden"] else textwrap.dedent(piece["body"])
+        for old, new in changes:
+            if language not in RUN or old not in body:
+                raise ValueError(f"`<!-- test: {old} -> {new} -->` does not apply to the block after it:\n{body}")
+            body = body.replace(old, new)
+        changes = []
+        if language == "python":
+            found.append(Example("python", body))
+        elif language == "bash":
+            found += commands(body)
+        elif language not in SHOWN and not language.startswith("{"):
+            raise ValueError(
+                f"a block has the language `{language}`; expected one of {', '.join(RUN + SHOWN)}:\n{body}"
+            )
+    return found
+
+
+def commands(block: str) -> Iterator[Example]:
+    """Yields the commands of a block in bash: one for each line, or the whole block if it contains a here-document."""
+    if "<<" in block:
+        yield Example("shell", block)
+        return
+    for line in block.replace("\\\n", " ").splitlines():
+        words = [] if line.startswith(INSTALLING) else shlex.split(line, comments=True)
+        if not words:
+            continue
+        if words[0] == "cd":
+            raise ValueError(f"`{line}`: the examples of a page run in one folder; write paths from there")
+        needs_shell = words[0] not in programs() or any(SHELL & set(word) for word in unquoted(line))
+        yield Example("shell", line) if needs_shell else Example("command", words)
+
+
+def unquoted(line: str) -> list[str]:
+    """Returns the words of a command line, without quoted words and comments."""
+    lexer = shlex.shlex(line, posix=False, punctuation_chars=False)
+    lexer.whitespace_split = True
+    return [word for word in lexer if not word.startswith(("'", '"'))]
+
+
+def run(found: Sequence[Example], folder: Path) -> str | None:
+    """Runs examples in a folder, in a process of their own.
+
+    Args:
+        found: the examples.
+        folder: the working directory.
+
+    Returns:
+        None if all of them succeed; otherwise the end of standard error, and the exit status (negative: a signal).
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # for our programs in a shell
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}  # such small networks gain nothing from more
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(found),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    return None if done.returncode == 0 else f"{done.stderr[-3000:]}\nexit status {done.returncode}"
