@@ -1,6 +1,6 @@
-"""Our networks, front-ends and losses compute what the published ones compute.
+"""Networks, mel spectrograms and losses equal the published implementations.
 
-The fixtures of this package's systems are in `conformance/`; those in the folders that `GAN_CONFORMANCE` names run too.
+Fixtures are read from `conformance/`, and from the folders in the environment variable `GAN_CONFORMANCE`.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from gan_core.testing import Fixture, find_fixtures, run_fixture
 
 
 class Recorded(nn.Module):
-    """Phase shuffle by shifts that were drawn before, one a layer."""
+    """Phase shuffle with recorded shifts, one per layer."""
 
     def __init__(self, shifts):
         super().__init__()
@@ -43,7 +43,7 @@ def melgan_discriminator(network, inputs, arguments):
 
 
 def hifigan_discriminator(network, inputs, arguments):
-    """All discriminators' logits, then their features; or one's."""
+    """Returns the logits of all discriminators and then their features, or those of one discriminator."""
     logits, features = network(*inputs)
     if isinstance(logits, torch.Tensor):
         return [logits, *features]
@@ -51,7 +51,7 @@ def hifigan_discriminator(network, inputs, arguments):
 
 
 def hifigan_losses(network, inputs, arguments):
-    """`inputs` are the logits of two real and two generated ones, then one layer's features of each."""
+    """`inputs` are the logits of two discriminators for real and for generated audio, then their features."""
     real, fake = (Judgement(inputs[k : k + 2], [[one] for one in inputs[k + 4 : k + 6]]) for k in (0, 2))
     return [network(real, fake)]
 
@@ -65,7 +65,7 @@ def stft_loss(network, inputs, arguments):
 
 
 def midinet_discriminator(network, inputs, arguments):
-    """Probabilities, logits, and the first layer's features; bars have their channels last."""
+    """Returns probabilities, logits and the first layer's features; published bars have their channels last."""
     bar, chord = inputs[0].permute(0, 3, 1, 2), inputs[1]
     logits = network(bar, chord)[:, None]
     return [logits.sigmoid(), logits, network.features(bar, chord).permute(0, 2, 3, 1)]
@@ -95,7 +95,7 @@ ADAPTERS = {
 
 @pytest.mark.parametrize("fixture", find_fixtures("audio", Path(__file__).parent / "conformance"))
 def test_conformance(fixture: Fixture) -> None:
-    if fixture.network.startswith("parallel-wavegan/multi_resolution"):  # a loss of ours, and no system yet
+    if fixture.network.startswith("parallel-wavegan/multi_resolution"):  # a loss that belongs to no system
         loss = gan_audio.load_reference(fixture.network, fixture.state_dict(), **fixture.arguments)
         fixture.check(stft_loss(loss, fixture.make_inputs(), fixture.arguments))
     else:

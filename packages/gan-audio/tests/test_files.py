@@ -76,7 +76,7 @@ def test_lossy_formats_are_decoded_approximately(tmp_path, suffix, subtype):
 
 
 def test_an_mp3_is_read_in_blocks_and_slices_as_at_once(tmp_path):
-    """Its frames borrow from those before, which a seek forgets."""
+    """MP3 frames depend on earlier ones, whose state a seek discards."""
     time = torch.arange(5 * 2**16) / 44_100
     save(tmp_path / "a.mp3", 0.5 * torch.sin(2 * torch.pi * (100 + 900 * time) * time)[None], 44_100, None)
     at_once = torch.from_numpy(soundfile.read(tmp_path / "a.mp3", dtype="float32", always_2d=True)[0].T)

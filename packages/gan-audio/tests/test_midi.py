@@ -1,4 +1,4 @@
-"""Tunes: MIDI in and out, bars and phrases, folders, what is made by rule, pictures, sound and figures."""
+"""Tunes: MIDI files, bars and phrases, folders, synthetic tunes, pictures, sound and statistics."""
 
 import io
 import logging
@@ -33,14 +33,14 @@ C, F, G, AM = 0, 5, 7, 21
 
 
 def random_tunes(count, bars=4, *, seed=0):
-    """Any pitches and chords, a chord a bar, `[count, 2, 16 bars]`."""
+    """Returns random pitches and chords, one chord per bar, `[count, 2, 16 * bars]`."""
     random = np.random.default_rng(seed)
     pitches = random.integers(0, 128, (count, bars * 4)).repeat(4, axis=1)
     return np.stack([pitches, random.integers(0, 24, (count, bars)).repeat(16, axis=1)], axis=1)
 
 
 def midi_bytes(*voices, ticks=480, metre=None, kind=1, names=("", ""), tempos=()):
-    """A file of voices, one a track, each of notes `(pitch, start, length)` in quarter notes, or `(…, channel)`."""
+    """Returns a MIDI file with one voice per track, of notes `(pitch, start, length[, channel])` in quarter notes."""
     file = mido.MidiFile(type=kind, ticks_per_beat=ticks)
     for number, voice in enumerate(voices):
         track = file.add_track(names[number] or None)
@@ -62,7 +62,7 @@ def midi_bytes(*voices, ticks=480, metre=None, kind=1, names=("", ""), tempos=()
 
 
 def held(chord, start=0.0, length=4.0):
-    """A chord's notes."""
+    """Returns the notes of a chord."""
     return [(48 + note, start, length) for note in midi.triad(chord)]
 
 
@@ -428,7 +428,7 @@ def test_synthetic_tunes_follow_their_chords_in_small_steps_and_differ():
 
 
 def example():
-    """Two bars in C: C D over C, E all through over Am; then the same bar twice over F, an octave apart in pitch."""
+    """Returns two tunes of two bars: C D over C and E over Am, and F in two octaves over F, twice."""
     first = [[60] * 8 + [62] * 8 + [64] * 16, [C] * 16 + [AM] * 16]
     second = [[77] * 4 + [65] * 12 + [77] * 4 + [65] * 12, [F] * 32]
     return torch.tensor([first, second])

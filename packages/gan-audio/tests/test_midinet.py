@@ -1,4 +1,4 @@
-"""MidiNet: its networks and losses by hand, bars before bars, what a model keeps of its data, the command line."""
+"""MidiNet: networks, losses, conditioning on previous bars, stored progressions, and commands."""
 
 import io
 import sys
@@ -39,7 +39,7 @@ def tiny(*, bars=2, **rules):
 
 
 def tune(*bars, chords):
-    """Bars of one pitch each, `[1, 2, 16 bars]`."""
+    """Returns a tune whose bars have one pitch each, `[1, 2, 16 * bars]`."""
     return torch.tensor([bars, chords])[None].repeat_interleave(16, dim=2)
 
 
@@ -184,32 +184,32 @@ def test_incompatible_regularizers_are_refused():
 
 
 class Echo(nn.Module):
-    """Stands for a generator: it raises the bar before by a semitone, and notes what it was told."""
+    """A generator that raises the previous bar by a semitone and records its inputs."""
 
     def __init__(self):
         super().__init__()
-        self.latent_dim, self.num_classes, self.told = 2, None, []
+        self.latent_dim, self.num_classes, self.inputs = 2, None, []
         self.weight = nn.Parameter(torch.zeros(()))
 
     def forward(self, z, chord, previous):
-        self.told.append((z, chord, previous))
+        self.inputs.append((z, chord, previous))
         return previous.roll(1, dims=3) * 0.6 + 0.1
 
 
 def test_tunes_are_generated_bar_by_bar_from_chords_and_a_bar_of_the_data():
     game = MidiNet(Echo(), midinet.Discriminator(width=4, hidden=8), bars=4)
     game.study(TensorDataset({"tune": tune(62, 64, 65, 70, chords=[C, G, AM, C])}))
-    game.generator.told.clear()
+    game.generator.inputs.clear()
     made = game.generate(3, seed=0)
     assert made[:, 0, ::16].tolist() == [[71, 72, 73, 74]] * 3  # from the last bar of the data's tune on
     assert made[:, 1, ::16].tolist() == [[C, G, AM, C]] * 3
-    assert len(game.generator.told) == 4
-    for _, _, previous in game.generator.told:
+    assert len(game.generator.inputs) == 4
+    for _, _, previous in game.generator.inputs:
         assert (previous.sum(dim=3) == 1).all()  # one pitch a step, of zeros and ones
         assert set(previous.unique().tolist()) == {0, 1}
-    chords = torch.stack([chord for _, chord, _ in game.generator.told])
+    chords = torch.stack([chord for _, chord, _ in game.generator.inputs])
     assert torch.equal(chords[:, 0], chord_vector(torch.tensor([C, G, AM, C])))
-    first, second = game.generator.told[0][0], game.generator.told[1][0]
+    first, second = game.generator.inputs[0][0], game.generator.inputs[1][0]
     assert not torch.equal(first, second)  # every bar has a latent of its own
 
 
@@ -272,7 +272,7 @@ def test_midinet_learns_the_key_the_chords_and_the_rhythm(tmp_path):
 
 @pytest.fixture
 def gan(capfd, monkeypatch, tmp_path):
-    """Runs `gan-audio WORDS…` in an empty folder: its exit status, standard output and standard error."""
+    """Runs `gan-audio WORDS…` in an empty folder; returns exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words):

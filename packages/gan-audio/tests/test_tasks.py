@@ -1,4 +1,4 @@
-"""gan-audio's own commands as their users meet them: files, folders and pipes in and out, and wrong requests refused.
+"""Commands of gan-audio: files, folders and pipes as inputs and outputs, and invalid requests.
 
 Commands run in this process, except where pipes between processes are the subject.
 """
@@ -50,7 +50,7 @@ Call = Callable[..., tuple[int, bytes, str]]
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Networks so small gain nothing from a second thread, and lose much where the cores are busy."""
+    """Uses one thread, which is faster for networks this small if the cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -84,7 +84,7 @@ def game(models):
 
 @pytest.fixture
 def gan(capfdbinary, monkeypatch, tmp_path) -> Call:
-    """Runs `gan-audio WORDS…` in an empty folder: its exit status, standard output and standard error."""
+    """Runs `gan-audio WORDS…` in an empty folder; returns exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words: object, stdin: bytes = b"") -> tuple[int, bytes, str]:
@@ -100,7 +100,7 @@ def gan(capfdbinary, monkeypatch, tmp_path) -> Call:
 
 @pytest.fixture
 def refused(gan, tmp_path):
-    """Runs a wrong request, checks that it is refused as it must be, and returns what it said."""
+    """Runs an invalid request, checks that it fails in one line without output, and returns the message."""
 
     def call(*words: object, stdin: bytes = b"") -> str:
         before = contents(tmp_path)
@@ -133,12 +133,12 @@ def read(path, **wanted):
 
 
 def levels(audio):
-    """16-bit levels of sound `[…, n]`."""
+    """Returns sound `[…, n]` in units of 16-bit levels."""
     return audio.mul(2**15).round().flatten()
 
 
 def assert_same_sound(found, wanted):
-    """To one level of 16 bits, which rounding may change."""
+    """Compares sounds to one 16-bit level, because of rounding."""
     assert_close(levels(found), levels(wanted), atol=1, rtol=0)
 
 
@@ -318,7 +318,7 @@ def test_mels_are_read_from_and_written_to_pipes(gan, models, game, tmp_path):
 
 
 class Trickle(io.RawIOBase):
-    """A pipe that gives what it has in small pieces, and notes how much it was asked for."""
+    """A pipe that returns its content in small pieces and records the requested sizes."""
 
     def __init__(self, content: bytes, most: int):
         self.stream, self.most, self.asked = io.BytesIO(content), most, []
@@ -406,26 +406,32 @@ def test_damaged_pipes_are_refused(tmp_path):
     good = save(tmp_path / "a.wav", noise(3000)).read_bytes()
     header, form = good[:12], good[12:36]
 
-    def said(content):
+    def message_of(content):
         with pytest.raises(Unreadable) as error:
             list(read_pipe(io.BytesIO(content)).blocks(RATE))
         return str(error.value)
 
-    assert said(b"") == "is empty"
-    assert said(b"fLaC" + good).startswith(
+    assert message_of(b"") == "is empty"
+    assert message_of(b"fLaC" + good).startswith(
         "not a WAV or mel file; convert other formats first (`ffmpeg -i IN -f wav -`), or"
     )
-    assert said(good[:30]) == "damaged: ends within its header"
-    assert said(good[:-1000]) == "damaged: ends after 0.11 of 0.14 s"
-    assert said(header + b"junk" + struct.pack("<I", 2**30)) == "damaged: its header has a chunk of 1,073,741,824 bytes"
-    assert said(header + 1000 * b"junk\0\0\0\0") == "damaged: has no samples after the first 1,000 chunks of its header"
-    assert said(header + good[36:]) == "damaged: its header does not define the format of the samples"
+    assert message_of(good[:30]) == "damaged: ends within its header"
+    assert message_of(good[:-1000]) == "damaged: ends after 0.11 of 0.14 s"
+    assert (
+        message_of(header + b"junk" + struct.pack("<I", 2**30))
+        == "damaged: its header has a chunk of 1,073,741,824 bytes"
+    )
+    assert (
+        message_of(header + 1000 * b"junk\0\0\0\0")
+        == "damaged: has no samples after the first 1,000 chunks of its header"
+    )
+    assert message_of(header + good[36:]) == "damaged: its header does not define the format of the samples"
     law = form[:8] + struct.pack("<H", 7) + form[10:]
-    assert said(header + law + good[36:]) == "the samples are compressed (format 7); send 16-bit PCM"
+    assert message_of(header + law + good[36:]) == "the samples are compressed (format 7); send 16-bit PCM"
     silent = form[:12] + struct.pack("<I", 0) + form[16:]
-    assert said(header + silent + good[36:]) == "the sample rate is 0 Hz; expected 1,000 to 768,000"
+    assert message_of(header + silent + good[36:]) == "the sample rate is 0 Hz; expected 1,000 to 768,000"
     nan = save(tmp_path / "b.wav", torch.full((1, 200), torch.nan), subtype="FLOAT").read_bytes()
-    assert said(nan).startswith("contains values that are not finite, or far beyond [-1, 1], within 200 samples")
+    assert message_of(nan).startswith("contains values that are not finite, or far beyond [-1, 1], within 200 samples")
     with pytest.raises(Unreadable, match=r"^ends within a sample; check that it is 16-bit PCM with 2 channels$"):
         list(PipedSound(io.BytesIO(bytes(42)), RATE, 2).blocks(RATE))
 
@@ -653,7 +659,7 @@ def test_a_published_wavegan_has_the_published_sample_rate(gan, tmp_path):
 
 
 def test_imported_vocoders_have_excerpts_of_whole_hops(tmp_path):
-    """The paper's 8,192 samples are no whole number of hops of 6 samples."""
+    """Uses hops of 6 samples, of which the 8,192 samples of the paper are not a multiple."""
     contract = TINY.but(hop=6, sample_rate=16_000)
     generator = hifigan.Generator(
         mel=contract, rates=(3, 2), up_sizes=(6, 4), width=8, sizes=(3,), dilations=((1,),), paired=False, folded=True

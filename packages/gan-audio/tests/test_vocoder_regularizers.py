@@ -1,4 +1,4 @@
-"""Regularizers from a recipe in games with several discriminators: each runs by its closed form, or is refused."""
+"""Regularizers of a recipe in games with several discriminators: each has its closed form, or is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 SEED = draws.mix(0, 1)  # one by which some of few uniform numbers are above ½ and some below
 NAMES = ("mpd", "msd")
 WEIGHT = 2.0
-"""Of the adversarial terms in HiFi-GAN."""
+"""Weight of the adversarial terms of HiFi-GAN."""
 SHAPES = {
     "mel": CONTRACTS["hifigan-22k"].but(mels=5, hop=8, fft_size=32, window=32, high_hz=None).model_dump(),
     "rates": (4, 2),
@@ -44,7 +44,7 @@ PLAIN = hifigan.V1.but(network=SHAPES, regularizers=[])
 
 
 def build(**changes: Any) -> HiFiGAN:
-    """A game of the same weights whatever is changed in its recipe, in evaluation mode: spectral norms stay."""
+    """Returns a game with the same weights for all recipes, in evaluation mode, which keeps spectral norms."""
     torch.manual_seed(0)
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     game = PLAIN.build(PLAIN.recipe().but(dotted)).eval()

@@ -57,7 +57,7 @@ def make(name, **more):
 
 
 def wide():
-    """A game whose generator has four convolutions that minimal filters pay for: of 7 and 11 taps, 128 wide."""
+    """Returns a game with four convolutions that minimal filters replace, with 7 and 11 taps and 128 channels."""
     torch.manual_seed(0)
     blocks = {"up_sizes": (8, 4), "sizes": (3, 7, 11), "dilations": ((1,), (1,), (3,)), "generator": {"width": 256}}
     return hifigan.V1.create(**SIZES, **blocks, mpd=MPD, msd=MSD).eval()
@@ -100,7 +100,7 @@ def test_folded_generators_have_the_published_number_of_parameters(preset, param
         assert count(preset.create(folded=True).generator) == parameters
 
 
-# Generators: streams, folding, what users call.
+# Generators: inference, streams, folding.
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -285,7 +285,9 @@ def test_a_stream_is_delayed_by_its_context_and_holds_only_its_context():
     chunks = iter(mel_of(3 * FRAMES_AT_ONCE).split(1, dim=2))
     stream = game.stream(chunks)
     next(stream)
-    assert len(list(chunks)) == 3 * FRAMES_AT_ONCE - after - 1  # a frame is told with the last that it needs
+    assert (
+        len(list(chunks)) == 3 * FRAMES_AT_ONCE - after - 1
+    )  # a frame is returned when the last frame of its context arrives
     game.fold().generator.register_forward_pre_hook(lambda network, inputs: widths.append(inputs[0].shape[2]))
     list(game.stream([mel_of(3 * FRAMES_AT_ONCE)]))
     assert max(widths) == before + FRAMES_AT_ONCE + after
@@ -406,7 +408,7 @@ def test_a_contract_name_in_a_recipe_is_replaced_by_its_settings():
 
 
 class Stub(nn.Module):
-    """Two discriminators with one layer each: multiples of the audio's mean."""
+    """Two discriminators with one layer each, which return multiples of the mean of the audio."""
 
     depth, factors = 3, (1.0, 2.0)
 
@@ -486,7 +488,7 @@ def test_staged_audio_ends_with_the_last_whole_hop():
 
 
 def test_resynthesis_keeps_the_length_for_odd_fft_sizes():
-    """Where the FFT less the hop is odd, the frames of a sound end a sample too early."""
+    """If `fft_size - hop` is odd, the frames of a sound end one sample early."""
     odd = TINY.but(fft_size=31, window=31)
     game = melgan.MELGAN.create(
         mel=odd.model_dump(),
@@ -655,7 +657,7 @@ RECORDED = {
     "hifigan_generator_v3": 80,
     "bigvgan_generator": 20,
 }
-"""Generators that published code was recorded with, and their bands."""
+"""Recorded outputs of published generators, and their numbers of bands."""
 
 
 @cache
@@ -668,14 +670,14 @@ def imported(name, state=None, **arguments):
 
 
 def new_layout(state):
-    """As newer versions of torch name what weight normalisation keeps."""
+    """Returns a checkpoint with torch's new names of the tensors of weight normalisation."""
     names = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
     ends = {key: next((old for old in names if key.endswith(old)), "") for key in state}
     return {key.removesuffix(old) + names.get(old, ""): state[key] for key, old in ends.items()}
 
 
 def folded(state):
-    """As weights are published for inference."""
+    """Returns a checkpoint without weight normalisation, as published for inference."""
     layers = {key.removesuffix(".weight_g") for key in state if key.endswith(".weight_g")}
     plain = {key: value for key, value in state.items() if not key.endswith((".weight_g", ".weight_v"))}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""WaveGAN and SpecGAN: padding, phase shuffle, latents, spectrograms and back, published checkpoints."""
+"""WaveGAN and SpecGAN: padding, phase shuffle, latents, spectrograms, published checkpoints."""
 
 from itertools import pairwise
 
@@ -142,7 +142,7 @@ def test_classes_change_samples_but_hardly_the_logits_of_a_new_discriminator(fam
 
 
 def by_padding(x, shift):
-    """The published code's: padded by reflection at one end, cut at the other."""
+    """Shifts as the published code does: reflection padding at one end, truncation at the other."""
     padded = pad(x, (max(shift, 0), max(-shift, 0)), mode="reflect")
     return padded[..., max(-shift, 0) :][..., : x.shape[-1]]
 
@@ -154,7 +154,7 @@ def test_a_delay_is_reflected_without_repeating_the_edge(shift):
 
 
 def shifts(x, shuffled, radius=2):
-    """The shift of each sample."""
+    """Returns the shift of each sample."""
     tried = range(-radius, radius + 1)
     found = [[s for s in tried if torch.equal(by_padding(a, s), b)] for a, b in zip(x, shuffled, strict=True)]
     return [each[0] for each in found]
@@ -200,7 +200,7 @@ def test_several_processes_draw_the_shifts_of_one(per_example):
 
 
 def test_phase_shuffle_does_not_synchronise_with_the_host():
-    """A tensor on `meta` has no values: what asks for one fails."""
+    """Tensors on the `meta` device have no values, so reading one would fail."""
     for per_example in (False, True):
         assert PhaseShuffle(per_example=per_example)(torch.empty(2, 3, 20, device="meta")).shape == (2, 3, 20)
 
@@ -257,13 +257,13 @@ def test_the_papers_training():
 
 
 def tones(*pitches, count=512, samples=256):
-    """Tones at 8000 Hz of these pitches in turn and of any phase, `[count, 1, samples]`."""
+    """Returns tones of alternating frequencies in Hz and random phases at 8,000 Hz, `[count, 1, samples]`."""
     cycles = torch.tensor(pitches).repeat(count // len(pitches))[:, None] * torch.arange(samples) / 8000
     return 0.7 * torch.sin(2 * torch.pi * (cycles + torch.rand(count, 1)))[:, None]
 
 
 def trained(game, audio, folder, **changes):
-    """The game after a short training."""
+    """Returns the game after a short training."""
     settings = {"steps": 300, "sample_every": None, "checkpoint_every": None, "device": "cpu", "shown": False}
     train(game, data={"audio": audio}, out=folder, changes={"optimizer.learning_rate": 1e-3, **changes}, **settings)
     return game
@@ -284,7 +284,7 @@ def test_wavegan_learns_a_pitch(tmp_path):
 
 @pytest.mark.slow
 def test_specgan_learns_spectrograms(tmp_path):
-    """Those of two pitches: what all data have in common is known beforehand, by their statistics."""
+    """Uses two frequencies, because the statistics of the spectrogram already describe a single one."""
     audio = tones(1000.0, 2500.0)
     game = specgan.SMALL.but(network={"samples": 256, "width": 8, "latent_dim": 8}).build().eval()
     game.study(TensorDataset({"audio": audio}))
@@ -303,7 +303,7 @@ def test_specgan_learns_spectrograms(tmp_path):
 
 
 def sounds(count=6, samples=4096):
-    """Decaying tones in a little noise, `[count, 1, samples]`."""
+    """Returns decaying tones with a little noise, `[count, 1, samples]`."""
     time = torch.arange(samples) / 8000
     pitches = torch.linspace(100, 1500, count)[:, None]
     tones = torch.sin(2 * torch.pi * pitches * time) * torch.exp(-8 * time)
