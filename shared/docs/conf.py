@@ -9,6 +9,7 @@ project = "GAN toolkits"
 copyright = "the authors of the GAN toolkits"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["dist"]
+smartquotes = False  # `--option` keeps its hyphens
 
 # Pages. `$` stays a dollar sign: formulas would load MathJax from another host.
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "fieldlist"]

@@ -1,0 +1,159 @@
+"""The page of file formats. A short training checks that every file and key that a run has is described."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from _markdown import code, fence, page, table
+
+import gan_image
+
+RUN = {
+    "recipe.yaml": "The complete recipe: `train --recipe RUN/recipe.yaml` gives the same run again.",
+    "log.jsonl": "Losses, diagnostics and evaluations: one JSON object per line.",
+    "rollbacks.jsonl": "Rollbacks to an earlier checkpoint after a non-finite value; only if there was one.",
+    "report.html": "The report: one file without external resources.",
+    "samples/STEP.png": "Samples at a step, with 8 digits: pictures, `.wav`, `.mid` or `.npz`, as the domain writes them.",
+    "samples/real.png": "Real items, for comparison.",
+    "checkpoints/STEP/state.json": "State of the training other than tensors, and the SHA-256 of each file.",
+    "checkpoints/STEP/game.safetensors": "Weights and buffers of the game at this step.",
+    "checkpoints/STEP/average.safetensors": "Moving average of the weights; only with `train.ema`.",
+    "checkpoints/STEP/optimizers.safetensors": "State of the optimizers.",
+    "checkpoints/STEP/files/": "Other files of the game (`Game.save_files`), if it has any.",
+    "model/config.json": "Description of the model.",
+    "model/model.safetensors": "Weights that samples are generated with: the averaged ones with `train.ema`.",
+    "model/README.md": "The model card.",
+}
+"""Files of a run, by path. Those of `model/` make a model folder."""
+OPTIONAL = {"rollbacks.jsonl", "checkpoints/STEP/files/"}
+"""Files that the short training does not write."""
+
+CONFIG = {
+    "library_name": "`gan-core`",
+    "library_version": "Version of gan-core that wrote the folder.",
+    "game": "Class of the game.",
+    "recipe": "The recipe; `null` for a game built by hand.",
+    "networks": "Networks that the folder holds; `null` if it holds all.",
+    "phase": "Index of the phase in which the training ended, and the completed fraction of it.",
+    "plain_state": "State of modules other than tensors (`get_extra_state`).",
+    "files": "SHA-256 of the game's other files, by path.",
+    "pretrained": "SHA-256 of the weights of frozen helpers, by name. The weights are not in the folder.",
+}
+"""Keys of a model's `config.json`."""
+
+LOG = {
+    "step": "Completed steps.",
+    "phase": "Phase of the training; `diagnostics` or `evaluation` for lines of these kinds.",
+    "PLAYER/TERM": "Mean of a loss term since the previous line. With several adversaries: `PLAYER/ADVERSARY/TERM`.",
+    "PLAYER/gradient_norm": "Norm of the player's gradient.",
+    "samples_per_second": "Training speed.",
+    "samples/FIGURE": "Diagnostics of generated samples, which the doctor reads.",
+    "evaluation/FIGURE": "Figure of a metric.",
+    "protocol/FIGURE": "Id of the protocol by which it was measured; only figures with the same id are comparable.",
+}
+"""Keys of a line in `log.jsonl`."""
+PATTERNS = {
+    r"samples/.+": "samples/FIGURE",
+    r"evaluation/.+": "evaluation/FIGURE",
+    r"protocol/.+": "protocol/FIGURE",
+    r".+/gradient_norm": "PLAYER/gradient_norm",
+    r"(generator|discriminator)/.+": "PLAYER/TERM",
+}
+"""Entries of `LOG` of keys that contain names, by a pattern of the keys; the first that matches holds."""
+
+TREE = """
+RUN/
+├── recipe.yaml
+├── log.jsonl
+├── rollbacks.jsonl
+├── report.html
+├── samples/00001000.png
+├── checkpoints/00001000/
+└── model/
+"""
+
+RULES = """
+- No file is a pickle. Tensors are stored as safetensors, all else as JSON, YAML or text.
+- A checkpoint and a model folder are written under a temporary name, flushed, verified and renamed, so they are complete or
+  absent. Resuming takes the latest checkpoint whose checksums are correct and whose values are finite.
+- `train.checkpoint_every` and `train.keep_checkpoints` set how often checkpoints are written and how many are kept.
+- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` stay as they were given.
+"""
+
+MODEL = """
+The folder follows the layout of Hugging Face, so that it can be uploaded as it is. `gan_image.load("RUN")`,
+`gan_image.load("RUN/model")` and `gan_image.load("OWNER/NAME")` (a repository on the hub) load it.
+"""
+
+ITEMS = """
+`generate` writes a file for each sample (`00000.png` …). If the model has conditions, `labels.csv` names the file and its
+conditions in each row. Tasks such as `translate` keep the names and folders of their input files.
+"""
+
+
+def pages() -> dict[str, str]:
+    """Returns the page by its path."""
+    check()
+    parts = [
+        "## A run",
+        fence("text", TREE),
+        table(["file", "content"], [(code(name), text) for name, text in RUN.items()]),
+        RULES,
+        "### Lines of log.jsonl",
+        table(["key", "value"], [(code(name), text) for name, text in LOG.items()]),
+        "## A model",
+        MODEL,
+        "### Keys of config.json",
+        table(["key", "value"], [(code(name), text) for name, text in CONFIG.items()]),
+        "## Generated files",
+        ITEMS,
+    ]
+    return {"reference/files.md": page("File formats", *parts)}
+
+
+def check() -> None:
+    """Trains for a few steps and compares the files and keys that are written with those that are described.
+
+    Raises:
+        ValueError: a file or a key is not described, or one that is described was not written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        settings = {"network.image_size": 16, "network.width": 2, "network.latent_dim": 4, "train.evaluate": 16}
+        gan_image.train(
+            "dcgan",
+            data="digits",
+            out=run,
+            steps=2,
+            ema=0.9,
+            log_every=1,
+            evaluate_every=2,
+            changes=settings,
+            shown=False,
+        )
+        files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+        compare("files of a run", (re.sub(r"\d{8}", "STEP", name) for name in files), RUN, OPTIONAL)
+        compare("keys of config.json", json.loads((run / "model" / "config.json").read_text("utf-8")), CONFIG)
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+        compare("keys of log.jsonl", (_entry(key) for line in lines for key in line), LOG)
+
+
+def compare(kind: str, found: Iterable[str], described: Mapping[str, str], optional: set[str] | None = None) -> None:
+    """Compares what was found with what is described.
+
+    Raises:
+        ValueError: they differ.
+    """
+    differing = (set(found) ^ described.keys()) - (optional or set())
+    if differing:
+        raise ValueError(
+            f"{kind}: {', '.join(sorted(differing))} differ from tools/docs/_formats.py; describe them there"
+        )
+
+
+def _entry(key: str) -> str:
+    return next((name for pattern, name in PATTERNS.items() if re.fullmatch(pattern, key)), key)
