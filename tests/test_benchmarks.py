@@ -19,35 +19,35 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module
 
 
-def test_the_table_of_costs_is_what_was_recorded_of_every_regularizer(tools: Any) -> None:
+def test_the_table_of_costs_shows_the_recorded_result_of_every_regularizer(tools: Any) -> None:
     benchmark, figures = tools("regularizers"), tools("_record").recorded("regularizers")
     assert list(figures) == list(benchmark.CASES)
     assert tools("_tables").shown("regularizers") == benchmark.table(figures)
 
 
-def test_the_matrix_is_what_was_recorded_of_every_objective_and_regularizer(tools: Any) -> None:
+def test_the_matrix_shows_the_recorded_result_of_every_objective_and_regularizer(tools: Any) -> None:
     benchmark, figures = tools("matrix"), tools("_record").recorded("matrix")
     assert list(figures) == [" ".join(cell) for cell in benchmark.cells()]
     assert tools("_tables").shown("matrix") == benchmark.table(figures)
 
 
-def test_what_the_matrix_says_is_refused_is_refused_with_that_sentence(tools: Any) -> None:
+def test_refusals_in_the_matrix_have_the_current_messages(tools: Any) -> None:
     benchmark, figures = tools("matrix"), tools("_record").recorded("matrix")
     said = {cell: figures[" ".join(cell)].get("refused") for cell in benchmark.cells()}
     assert said == {cell: benchmark.refusal(*cell) for cell in benchmark.cells()}
 
 
-def test_the_table_of_systems_says_which_regularizers_they_take_today(tools: Any) -> None:
+def test_the_table_of_systems_shows_the_regularizers_that_they_accept(tools: Any) -> None:
     assert tools("_tables").shown("systems") == tools("matrix").table_of_systems()
 
 
-def test_the_table_of_fashion_is_what_was_recorded_of_every_run(tools: Any) -> None:
+def test_the_table_of_fashion_shows_the_recorded_result_of_every_run(tools: Any) -> None:
     benchmark, figures = tools("fashion"), tools("_record").recorded("fashion")
     assert list(figures["runs"]) == list(benchmark.RUNS)
     assert tools("_tables").shown("fashion") == benchmark.table(figures)
 
 
-def test_the_tables_of_modes_are_what_was_recorded_of_every_method(tools: Any) -> None:
+def test_the_tables_of_modes_show_the_recorded_result_of_every_method(tools: Any) -> None:
     benchmark, figures = tools("modes"), tools("_record").recorded("modes")
     assert {name: list(ways) for name, ways in figures.items()} == {
         name: list(table.methods) for name, table in benchmark.TABLES.items()
@@ -56,13 +56,13 @@ def test_the_tables_of_modes_are_what_was_recorded_of_every_method(tools: Any) -
     assert tools("_tables").shown("modes") == "\n".join(tables)
 
 
-def test_what_the_readme_says_of_the_doctor_is_what_was_recorded(tools: Any) -> None:
+def test_the_table_of_the_doctor_shows_the_recorded_result(tools: Any) -> None:
     benchmark, figures = tools("doctor"), tools("_record").recorded("doctor")
     assert list(figures["cases"]) == list(benchmark.CASES)
     assert tools("_tables").shown("doctor") == benchmark.table(figures)
 
 
-def test_the_table_of_resynthesis_is_what_was_recorded_of_both_vocoders(tools: Any) -> None:
+def test_the_table_of_resynthesis_shows_the_recorded_result_of_both_vocoders(tools: Any) -> None:
     benchmark, figures = tools("resynthesis"), tools("_record").recorded("resynthesis")
     assert {system: list(found["kept_back"]) for system, found in figures.items()} == {
         system: [str(stage) for stage in benchmark.STAGES] for system in benchmark.SYSTEMS
@@ -70,25 +70,25 @@ def test_the_table_of_resynthesis_is_what_was_recorded_of_both_vocoders(tools: A
     assert tools("_tables").shown("resynthesis") == benchmark.table(figures)
 
 
-def test_the_table_of_spoken_digits_is_what_was_recorded_of_both_runs(tools: Any) -> None:
+def test_the_table_of_spoken_digits_shows_the_recorded_result_of_both_runs(tools: Any) -> None:
     benchmark, figures = tools("spoken"), tools("_record").recorded("spoken")
     assert list(figures) == list(benchmark.RUNS)
     assert tools("_tables").shown("spoken") == benchmark.table(figures)
 
 
-def test_the_table_of_vocoders_speed_is_what_was_recorded_of_every_case(tools: Any) -> None:
+def test_the_table_of_vocoding_shows_the_recorded_result_of_every_case(tools: Any) -> None:
     benchmark, figures = tools("vocoding"), tools("_record").recorded("vocoding")
     assert list(figures) == list(benchmark.CASES)
     assert tools("_tables").shown("vocoding") == benchmark.table(figures)
 
 
-def test_the_table_of_memory_layouts_shows_what_was_recorded_for_every_case(tools: Any) -> None:
+def test_the_table_of_memory_layouts_shows_the_recorded_result_of_every_case(tools: Any) -> None:
     benchmark, figures = tools("layout"), tools("_record").recorded("layout")
     assert list(figures) == list(benchmark.CASES)
     assert tools("_tables").shown("layout") == benchmark.table(figures)
 
 
-def test_the_tables_of_translation_show_what_was_recorded(tools: Any) -> None:
+def test_the_tables_of_translation_show_the_recorded_results(tools: Any) -> None:
     benchmark, figures = tools("translation"), tools("_record").recorded("translation")
     assert list(figures["nuclei"]["runs"]) == list(benchmark.RUNS)
     assert list(figures["digits"]) == [str(seed) for seed in range(benchmark.SEEDS)]

@@ -121,10 +121,10 @@ def data_page() -> str:
     for spec in specs():
         parts += section(spec.__name__, spec, "data.spec", level=3)
     for domain in domains():
-        metrics = domain.module("metrics")
+        metrics = domain.metrics
         data = [
             (code(card.name), card.title, card.items, card.origin, ", ".join(map(code, card.parts)))
-            for card in domain.module("data").DATASETS
+            for card in domain.data.DATASETS
         ]
         measures = [
             (code(card.name), card.title, "pairs" if card.pairs else card.extracts or "samples", f"{card.least:,}")
@@ -184,7 +184,7 @@ def regularizers_page() -> str:
 def specs() -> list[type[Spec]]:
     """Returns the classes of data specifications of gan-core and the installed domains."""
     for domain in domains():
-        for card in domain.module("data").DATASETS:
+        for card in domain.data.DATASETS:
             resolve(card.load)
     found, left = [], [Spec]
     while left:

@@ -83,7 +83,7 @@ def system(domain: Domain, card: Card) -> str:
 
 def imports(domain: Domain, card: Card) -> list[str]:
     """Returns the section about published checkpoints; nothing if there are no importers."""
-    importers: Mapping[str, Callable[..., Any]] = domain.module("reference").IMPORTERS
+    importers: Mapping[str, Callable[..., Any]] = domain.reference.IMPORTERS
     own = {name: each for name, each in importers.items() if name.partition("/")[0] == card.name}
     if not own:
         return []

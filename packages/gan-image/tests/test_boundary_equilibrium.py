@@ -1,16 +1,19 @@
-"""BEGAN's rules (Berthelot et al. 2017, arXiv:1703.10717, section 3.4), with energies that are known beforehand."""
+"""BEGAN's losses and balance (Berthelot et al. 2017, arXiv:1703.10717, section 3.4) for known energies."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import gan_image
 from gan_image.systems.autoencoding import BoundaryEquilibrium, Reconstructor
 
 
-class Makes(nn.Module):
-    """A generator of images whose every pixel is one number."""
+class Constant(nn.Module):
+    """A generator of images whose pixels are equal."""
 
     latent_dim, num_classes = 4, None
 
@@ -22,8 +25,8 @@ class Makes(nn.Module):
         return self.value.expand(len(z), 1, 2, 2)
 
 
-class Size(nn.Module):
-    """An energy that is the mean of the pixels' absolute values."""
+class MeanAbsolute(nn.Module):
+    """A discriminator whose energy is the mean absolute value of the pixels."""
 
     num_classes, energy = None, True
 
@@ -36,18 +39,18 @@ class Size(nn.Module):
 
 
 def play(game: BoundaryEquilibrium, real: float) -> dict[str, dict[str, float]]:
-    """One round on images of one number, and the terms and notes of each turn."""
-    said = {}
+    """Plays one step on images of one value and returns the terms and notes of each turn."""
+    found = {}
     for player in game.players():
         terms = dict(player.loss({"image": torch.full((8, 1, 2, 2), real)}))
         terms |= game.take_notes()
         game.after_turn(player.name, {name: value.detach() for name, value in terms.items()})
-        said[player.name] = {name: float(value.detach()) for name, value in terms.items()}
-    return said
+        found[player.name] = {name: float(value.detach()) for name, value in terms.items()}
+    return found
 
 
-def test_the_fakes_count_k_times_against_the_discriminator() -> None:
-    game = BoundaryEquilibrium(Makes(-0.5), Size())
+def test_the_discriminator_weights_the_energy_of_fakes_by_k() -> None:
+    game = BoundaryEquilibrium(Constant(-0.5), MeanAbsolute())
     game.k.fill_(0.3)
     terms = play(game, real=2.0)["discriminator"]
     assert terms["adversarial"] == pytest.approx(2.0 - 0.3 * 0.5)
@@ -57,21 +60,34 @@ def test_the_fakes_count_k_times_against_the_discriminator() -> None:
 @pytest.mark.parametrize(
     ("k", "fake", "expected"), [(0.2, 0.4, 0.2 + 0.1 * (0.5 * 2.0 - 0.4)), (0.2, 5.0, 0.0), (0.99, 0.0, 1.0)]
 )
-def test_k_keeps_the_energies_in_proportion_between_0_and_1(k: float, fake: float, expected: float) -> None:
-    game = BoundaryEquilibrium(Makes(fake), Size(), gamma=0.5, gain=0.1)
+def test_k_is_updated_by_the_balance_of_energies_and_limited_to_0_to_1(k: float, fake: float, expected: float) -> None:
+    game = BoundaryEquilibrium(Constant(fake), MeanAbsolute(), gamma=0.5, gain=0.1)
     game.k.fill_(k)
     play(game, real=2.0)
     assert float(game.k) == pytest.approx(expected)
 
 
+def test_a_training_updates_k_after_every_turn_of_the_generator(tmp_path: Path) -> None:
+    changes = {"network.width": 4, "train.ema": None, "train.log_every": 1, "train.sample_every": None}
+    run = gan_image.train(
+        "began", data="digits", out=tmp_path / "run", steps=3, batch_size=8, changes=changes, shown=False
+    )
+    k = 0.0
+    for line in run.log():  # γ = 1 and λ = 0.05 in the preset `small`
+        k += 0.05 * (line["discriminator/real_logits"] - line["generator/adversarial"])
+        k = min(max(k, 0.0), 1.0)
+    assert float(gan_image.load(run.path).k) == pytest.approx(k, rel=1e-4)
+    assert k > 0
+
+
 def test_the_measure_of_convergence_is_logged() -> None:
-    notes = play(BoundaryEquilibrium(Makes(0.4), Size(), gamma=0.5), real=2.0)["generator"]
+    notes = play(BoundaryEquilibrium(Constant(0.4), MeanAbsolute(), gamma=0.5), real=2.0)["generator"]
     assert notes["adversarial"] == pytest.approx(0.4)
     assert notes["convergence"] == pytest.approx(2.0 + abs(0.5 * 2.0 - 0.4))
 
 
 def test_latents_are_uniform_between_minus_1_and_1() -> None:
-    latents = BoundaryEquilibrium(Makes(0.0), Size()).latent(10_000)
+    latents = BoundaryEquilibrium(Constant(0.0), MeanAbsolute()).latent(10_000)
     assert latents.abs().max() <= 1
     assert float(latents.mean()) == pytest.approx(0, abs=0.02)
     assert float(latents.std()) == pytest.approx(3**-0.5, abs=0.01)

@@ -1,7 +1,7 @@
-"""`gan-image` as its users meet it: what every command leaves, and how every wrong request is refused.
+"""The command line of `gan-image`: the output of each command, and the messages for wrong requests.
 
-A refusal is one line on standard error that says what, where and what to do, exit status 2, and nothing written.
-Commands run in this process, except where the process itself is the subject.
+A wrong request prints one line on standard error, has exit status 2, and writes nothing. Commands run in this process
+unless the process itself is tested.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .pp
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Networks so small gain nothing from a second thread, and lose much where the cores are busy."""
+    """Uses one thread: a second one makes such small networks slower on busy cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def gan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Runs `gan-image WORDS…` in an empty folder: its exit status, standard output and standard error."""
+    """Runs `gan-image WORDS…` in an empty folder and returns the exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words: object, domain: Domain | None = DOMAIN) -> tuple[int, str, str]:
@@ -74,7 +74,7 @@ def gan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.fixture
 def refused(gan: Call, tmp_path: Path) -> Callable[..., str]:
-    """Runs a wrong request, checks that it is refused as it must be, and returns what it said."""
+    """Runs a wrong request, checks that it fails with one line and writes nothing, and returns the message."""
 
     def call(*words: object) -> str:
         before = contents(tmp_path)
@@ -102,7 +102,7 @@ def in_folder(folder: Path, *words: object) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with three runs: `plain` and `labelled` (10 classes) of dcgan, `points` of gan on the ring."""
+    """Returns a folder with three runs: `plain` and `labelled` (10 classes) of dcgan, `points` of gan on the ring."""
     folder = tmp_path_factory.mktemp("trained")
     every = [word for name in ("log", "sample", "checkpoint") for word in ("--set", f"train.{name}_every=2")]
     in_folder(folder, "train", "dcgan", "--out", "plain", "--steps", 4, *SMALL, *every)
@@ -182,11 +182,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set network.channels=2", "digits: `data.spec.channels` is 2; expected 1 or 3"),
     ],
 )
-def test_a_setting_that_is_wrong(refused, words, message):
+def test_wrong_settings_are_refused(refused, words, message):
     assert refused(*TRAIN, *words.split()) == message
 
 
-def test_a_misspelt_system_names_the_nearest(refused):
+def test_the_nearest_name_is_suggested_for_a_misspelt_system(refused):
     for words in (("train", "dcgna", "--out", "new"), ("show", "dcgna")):
         assert refused(*words) == "unknown system `dcgna`; did you mean `dcgan`?"
     assert refused("import", "dcgan/generatr", "x", "--out", "m").endswith("no such file")
@@ -198,7 +198,7 @@ def test_a_setting_that_would_have_no_effect_is_refused(refused):
     )
 
 
-def test_what_is_left_out_is_asked_for(refused, trained):
+def test_missing_options_are_named(refused, trained):
     assert refused("train", "dcgan").startswith("`--out` is missing: name the run folder, for instance ")
     assert refused("train", "--out", "new") == "name a system (see `gan-image systems`) or a `--recipe`"
     assert refused("generate", trained / "plain").startswith("`--out` is missing: ")
@@ -207,7 +207,7 @@ def test_what_is_left_out_is_asked_for(refused, trained):
     assert refused("evaluate", trained / "plain").startswith("`--data` is missing: ")
 
 
-def test_words_that_are_no_command_or_option(refused):
+def test_unknown_commands_and_options_are_refused(refused):
     assert refused("trian") == "No such command 'trian'. Did you mean 'train'?"
     assert refused(*TRAIN, "--stepz", "3").startswith("No such option: --stepz")
     assert refused(*TRAIN, "--steps", "many").startswith("Invalid value for '--steps': ")
@@ -223,28 +223,28 @@ def noise(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
     return path
 
 
-def test_a_missing_folder(refused):
+def test_a_missing_data_folder_is_refused(refused):
     named = "the named datasets are digits, gaussian-1d, ring, grid, mnist, fashion-mnist, cifar10, " + (
         "photographs, stl10, celeba, lsun-bedroom, stacked-digits, inverted-digits, digit-outlines, stacked-mnist"
     )
     assert refused(*TRAIN, "--data", "./photos") == f"./photos: no such folder or archive; {named}"
 
 
-def test_a_folder_of_text_files(refused, tmp_path):
+def test_a_data_folder_of_text_files_is_refused(refused, tmp_path):
     (tmp_path / "texts").mkdir()
     for name in ("a.txt", "b.md"):
         (tmp_path / "texts" / name).write_text("words")
     assert refused(*TRAIN, "--data", "texts") == f"texts: no readable images among 2 files {LOOKED_FOR}"
 
 
-def test_an_empty_folder_and_a_file_that_is_no_archive(refused, tmp_path):
+def test_an_empty_folder_and_a_damaged_archive_are_refused(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
     assert refused(*TRAIN, "--data", "empty") == f"empty: no readable images among 0 files {LOOKED_FOR}"
     assert refused(*TRAIN, "--data", "a.zip").startswith("a.zip: cannot be read as a folder, zip or tar archive (")
 
 
-def test_a_folder_with_only_a_truncated_picture(refused, tmp_path):
+def test_a_folder_with_only_a_truncated_image_is_refused(refused, tmp_path):
     path = noise(tmp_path / "photos" / "a.png")
     path.write_bytes(path.read_bytes()[:200])
     words = f"photos: no readable images among 1 file {LOOKED_FOR}; a.png: image file is truncated"
@@ -252,12 +252,12 @@ def test_a_folder_with_only_a_truncated_picture(refused, tmp_path):
     assert refused(*TRAIN, "--data", "photos", "--strict") == words
 
 
-def test_a_picture_of_one_pixel(refused, tmp_path):
+def test_an_image_of_one_pixel_is_refused(refused, tmp_path):
     noise(tmp_path / "photos" / "a.png", size=(1, 1))
     assert refused(*TRAIN, "--data", "photos").endswith("; a.png: 1x1 pixels, smaller than the minimum of 4 per side")
 
 
-def test_a_picture_that_claims_to_be_huge(refused, tmp_path):
+def test_an_image_with_a_huge_declared_size_is_refused(refused, tmp_path):
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -268,7 +268,7 @@ def test_a_picture_that_claims_to_be_huge(refused, tmp_path):
     assert words.endswith("; a.png: too many pixels; the maximum is 89 million pixels and 20,000 per side")
 
 
-def test_a_picture_that_cannot_be_read_among_others_is_named_and_skipped(gan, refused, tmp_path, caplog):
+def test_an_unreadable_image_among_others_is_named_and_skipped(gan, refused, tmp_path, caplog):
     for name in ("a.png", "b.png", "c.png"):
         noise(tmp_path / "photos" / name)
     (tmp_path / "photos" / "b.png").write_bytes(b"\x89PNG")
@@ -277,10 +277,10 @@ def test_a_picture_that_cannot_be_read_among_others_is_named_and_skipped(gan, re
     assert caplog.messages[0].startswith("photos: skipped 1 unreadable image: b.png (")
 
 
-# --- wrong requests: places
+# --- wrong requests: outputs
 
 
-def test_a_place_in_use_is_left_alone(refused, tmp_path, trained):
+def test_existing_files_and_folders_are_not_overwritten(refused, tmp_path, trained):
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
@@ -294,7 +294,7 @@ def test_a_place_in_use_is_left_alone(refused, tmp_path, trained):
 
 
 @pytest.mark.parametrize("place", ["/proc/new", "file/new"])
-def test_a_place_that_cannot_be_written(refused, tmp_path, trained, place):
+def test_an_output_that_cannot_be_written_is_refused(refused, tmp_path, trained, place):
     (tmp_path / "file").touch()
     assert f"{place}: cannot be written (" in refused(*TRAIN, "--out", place)
     for command, suffix in (("generate", ""), ("sheet", ".png"), ("interpolate", ".png"), ("film", ".gif")):
@@ -306,7 +306,7 @@ def test_a_place_that_cannot_be_written(refused, tmp_path, trained, place):
 
 
 @pytest.mark.parametrize("place", ["/proc/new", "file/new"])
-def test_an_export_that_cannot_be_written(refused, tmp_path, trained, place):
+def test_an_onnx_file_that_cannot_be_written_is_refused(refused, tmp_path, trained, place):
     for library in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library)
     (tmp_path / "file").touch()
@@ -315,7 +315,7 @@ def test_an_export_that_cannot_be_written(refused, tmp_path, trained, place):
     )
 
 
-def test_a_file_where_a_folder_is_meant_and_the_other_way_round(refused, tmp_path, trained):
+def test_files_in_place_of_folders_and_folders_in_place_of_files_are_refused(refused, tmp_path, trained):
     (tmp_path / "file").touch()
     assert refused("generate", trained / "plain", "--out", "file") == "Invalid value for '--out': dir 'file' is a file."
     for command in ("sheet", "interpolate", "film", "export"):
@@ -331,7 +331,7 @@ def test_a_file_where_a_folder_is_meant_and_the_other_way_round(refused, tmp_pat
     assert refused("export", trained / "plain", "--out", "a", "--format", "tf") == "`--format` is tf; expected onnx"
 
 
-def test_samples_are_never_written_over(gan, refused, trained):
+def test_samples_are_never_overwritten(gan, refused, trained):
     assert gan("generate", trained / "plain", "-n", 2, "--out", "s")[0] == 0
     words = refused("generate", trained / "plain", "-n", 2, "--out", "s")
     assert words == "s already contains 00000.png; choose another folder, or empty this one"
@@ -340,7 +340,7 @@ def test_samples_are_never_written_over(gan, refused, trained):
 # --- wrong requests: models, runs and recipes
 
 
-def test_what_is_no_model(refused, tmp_path):
+def test_files_and_folders_that_are_not_models_are_refused(refused, tmp_path):
     (tmp_path / "text").write_text("words")
     (tmp_path / "empty").mkdir()
     neither = "neither a run (it has no recipe.yaml) nor a model folder (it has no config.json)"
@@ -355,7 +355,7 @@ def test_what_is_no_model(refused, tmp_path):
     assert refused("generate", "./none", "--out", "s") == "none: no such folder"
 
 
-def test_what_is_no_run(refused, tmp_path):
+def test_files_and_folders_that_are_not_runs_are_refused(refused, tmp_path):
     (tmp_path / "text").write_text("words")
     (tmp_path / "empty").mkdir()
     for command in ("resume", "report", "film", "doctor"):
@@ -364,7 +364,7 @@ def test_what_is_no_run(refused, tmp_path):
         assert refused(command, "none") == "none: no such folder"
 
 
-def test_a_run_without_checkpoints(refused, tmp_path, trained):
+def test_a_run_without_checkpoints_is_refused(refused, tmp_path, trained):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text((trained / "plain" / "recipe.yaml").read_text())
     assert refused("resume", "run") == "run: has no checkpoint to resume from"
@@ -372,7 +372,7 @@ def test_a_run_without_checkpoints(refused, tmp_path, trained):
     assert refused("film", "run").startswith("run: has no sample pictures; train with `--set train.sample_every=")
 
 
-def test_a_finished_run(refused, trained, tmp_path):
+def test_a_finished_run_is_only_resumed_with_more_steps(refused, trained, tmp_path):
     before = contents(trained / "points")
     assert refused("resume", trained / "points").endswith("is finished at step 2; give more steps to train on")
     assert contents(trained / "points") == before
@@ -387,7 +387,7 @@ def changed_model(trained: Path, folder: Path, **fields: object) -> Path:
     return folder
 
 
-def test_a_model_of_another_system_or_domain(refused, tmp_path, trained):
+def test_models_of_other_systems_and_domains_are_refused(refused, tmp_path, trained):
     audio = changed_model(trained, tmp_path / "audio", domain="audio", system="wavegan")
     assert refused("generate", audio, "--out", "s") == f"{audio}: is a system of gan-audio (wavegan), not of gan-image"
     network = {"image_size": 16, "latent_dim": 4, "width": 4}
@@ -401,7 +401,7 @@ def test_a_model_of_another_system_or_domain(refused, tmp_path, trained):
     assert refused("resume", "run") == "run: is a system of gan-audio (dcgan), not of gan-image"
 
 
-def test_a_file_that_is_no_recipe(refused, tmp_path, trained):
+def test_files_that_are_not_recipes_are_refused(refused, tmp_path, trained):
     expected = "is not a recipe; expected keys such as `system`, `data`, `train`"
     audio = (trained / "plain" / "recipe.yaml").read_text().replace("domain: image", "domain: audio")
     for content, words in (
@@ -448,19 +448,19 @@ def test_a_recipe_cannot_run_code(refused, tmp_path):
         ("plain --seed -1", "Invalid value for '--seed': Input should be greater than or equal to 0"),
     ],
 )
-def test_samples_that_cannot_be_made(refused, trained, words, message):
+def test_wrong_options_of_generate_are_refused(refused, trained, words, message):
     model, *options = words.split()
     assert refused("generate", trained / model, "--out", "s", *options) == message
 
 
-def test_walks_that_cannot_be_made(refused, trained):
+def test_wrong_options_of_interpolate_are_refused(refused, trained):
     assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; it must be from 0 to 9"
     assert refused("interpolate", trained / "plain", "--label", 1) == (
         "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"
     )
 
 
-def test_measures_that_do_not_fit(refused, trained):
+def test_metrics_and_extractors_that_do_not_apply_are_refused(refused, trained):
     for model, data, metrics, words in (
         ("labelled", "digits", "recogniton", "unknown metric `recogniton`; did you mean `recognition`?"),
         ("labelled", "digits", "modes", "the metric `modes` needs data with modes; digits has none"),
@@ -487,7 +487,7 @@ def test_measures_that_do_not_fit(refused, trained):
         assert refused("evaluate", trained / "plain", "--data", "digits", "-n", 60, "--extractor", name) == words
 
 
-def test_images_are_measured_by_features_with_no_network(gan, trained):
+def test_evaluation_of_images_needs_no_download(gan, trained):
     words = ["evaluate", trained / "plain", "--data", "digits", "-n", 60]
     document = json.loads(gan(*words, "--json")[1])
     assert set(document["metrics"]) == {
@@ -502,10 +502,10 @@ def test_images_are_measured_by_features_with_no_network(gan, trained):
     assert document["protocols"][document["protocol"]["fid"]]["extractor"] == "classifier"
 
 
-# --- what commands leave
+# --- outputs of commands
 
 
-def test_lists_are_documents(gan):
+def test_systems_and_datasets_are_listed_as_json(gan):
     systems = [each["name"] for each in json.loads(gan("systems", "--json")[1])]
     assert {"gan", "dcgan", "sngan", "infogan"} <= set(systems)
     assert len(set(systems)) == len(systems)
@@ -539,14 +539,14 @@ def test_networks_at_the_papers_scale_have_the_published_number_of_parameters(
     assert (shown["recipe"]["system"], shown["recipe"]["preset"]) == (system, preset)
 
 
-def test_what_is_shown_can_be_trained(gan, tmp_path):
+def test_the_output_of_show_can_be_trained(gan, tmp_path):
     _, shown, _ = gan("show", "dcgan", *SETTINGS, "--set", "network.channels=1")
     (tmp_path / "recipe.yaml").write_text(shown)
     assert yaml.safe_load(shown)["network"]["width"] == 4
     assert gan("train", "--recipe", "recipe.yaml", "--out", "new", "--steps", 1, "--batch-size", 4)[0] == 0
 
 
-def test_a_run_is_complete(trained):
+def test_a_run_has_all_its_files(trained):
     run = trained / "plain"
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
@@ -575,7 +575,7 @@ def test_a_run_is_complete(trained):
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["00000002", "00000004"]
 
 
-def test_the_recipe_of_a_run_gives_the_run_again_bit_for_bit(gan, trained, tmp_path):
+def test_the_recipe_of_a_run_reproduces_it_bit_for_bit(gan, trained, tmp_path):
     assert gan("train", "--recipe", trained / "plain" / "recipe.yaml", "--out", "again")[0] == 0
     weights = [load_file(run / "model" / "model.safetensors") for run in (trained / "plain", tmp_path / "again")]
     assert weights[0].keys() == weights[1].keys()
@@ -584,7 +584,7 @@ def test_the_recipe_of_a_run_gives_the_run_again_bit_for_bit(gan, trained, tmp_p
         assert (trained / "plain" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_a_resumed_run_is_the_longer_one_bit_for_bit(gan, trained, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(gan, trained, tmp_path):
     words = ["train", "dcgan", *SMALL, "--set", "train.log_every=2"]
     assert gan(*words, "--out", "half", "--steps", 3)[0] == 0
     status, out, _ = gan("resume", "half", "--steps", 6)
@@ -594,7 +594,7 @@ def test_a_resumed_run_is_the_longer_one_bit_for_bit(gan, trained, tmp_path):
     assert all(torch.equal(half[key], whole[key]) for key in whole)
 
 
-def test_samples_are_files_and_a_seed_repeats_them(gan, trained, tmp_path):
+def test_samples_are_files_that_a_seed_reproduces(gan, trained, tmp_path):
     answers = {}
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         status, text, _ = gan("generate", trained / "plain", "-n", 3, "--out", out, "--seed", seed, "--json")
@@ -614,7 +614,7 @@ def test_a_run_and_its_model_make_the_same_samples(gan, trained, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
-def test_points_are_a_table(gan, trained, tmp_path):
+def test_points_are_written_as_a_table(gan, trained, tmp_path):
     assert json.loads(gan("generate", trained / "points", "-n", 5, "--out", "s", "--json")[1])["files"] == [
         "s/points.csv"
     ]
@@ -628,7 +628,7 @@ def test_a_sheet_has_a_column_for_each_class(gan, trained, tmp_path):
     assert gan("sheet", trained / "plain", "-n", 9)[:2] == (0, "samples.png\n")
 
 
-def test_a_walk_has_a_row_for_each_pair_of_ends(gan, trained, tmp_path):
+def test_an_interpolation_has_a_row_for_each_pair_of_ends(gan, trained, tmp_path):
     words = [
         "interpolate",
         trained / "labelled",
@@ -647,13 +647,13 @@ def test_a_walk_has_a_row_for_each_pair_of_ends(gan, trained, tmp_path):
         assert 2.5 < walk.width / walk.height < 3.5
 
 
-def test_a_film_has_every_picture_of_the_training(gan, trained, tmp_path):
+def test_a_film_has_every_sample_picture_of_the_training(gan, trained, tmp_path):
     assert json.loads(gan("film", trained / "plain", "--out", "f.gif", "--json")[1]) == {"file": "f.gif", "pictures": 2}
     with Image.open(tmp_path / "f.gif") as film:
         assert film.n_frames == 2
 
 
-def test_an_evaluation_is_a_document_and_a_table(gan, trained):
+def test_an_evaluation_is_printed_as_json_or_as_a_table(gan, trained):
     words = ["evaluate", trained / "labelled", "--data", "digits", "-n", 40, "--metrics", "recognition"]
     document = json.loads(gan(*words, "--json")[1])
     assert (document["data"], document["samples"], document["seed"]) == ("digits", 40, 0)
@@ -680,12 +680,15 @@ def test_the_commands_that_a_report_proposes_are_commands(gan, trained, tmp_path
     import re
     import shlex
 
-    page = (trained / "plain" / "report.html").read_text()
+    run = trained / "plain"
+    assert gan("report", run)[0] == 0  # the report of the training has the run's path relative to another folder
+    page = (run / "report.html").read_text()
     commands = [shlex.split(html.unescape(line))[1:] for line in re.findall(r"<code>(gan-image .*?)</code>", page)]
     assert [words[0] for words in commands] == ["resume", "generate", "evaluate", "train", "doctor"]
+    quick = {"evaluate": ["--metrics", "sliced_wasserstein", "-n", 40]}  # without learning a classifier
     for words in commands[1:]:
-        status, _, err = gan(*words)
-        assert status == 0 or "no metric fits" in err, err
+        status, _, err = gan(*words, *quick.get(words[0], []))
+        assert status == 0, err
 
 
 def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
@@ -706,7 +709,7 @@ def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
     assert_close(torch.from_numpy(ours), game.generator(z, label).detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_a_run_is_examined(gan, trained):
+def test_the_doctor_examines_a_run(gan, trained):
     document = json.loads(gan("doctor", trained / "plain", "--json")[1])
     assert [check["name"] for check in document["checks"]] == [
         "recipe",
@@ -726,7 +729,7 @@ def test_a_run_is_examined(gan, trained):
 
 
 def published(path: Path, *, image_size: int = 32, width: int = 4, latent_dim: int = 6) -> Path:
-    """A checkpoint with the keys of github.com/pytorch/examples, dcgan/main.py."""
+    """Writes a checkpoint with the keys of dcgan/main.py, github.com/pytorch/examples."""
     stages = image_size.bit_length() - 3
     random = torch.Generator().manual_seed(0)
     widths = [latent_dim, *(width << stage for stage in reversed(range(stages))), 3]
@@ -746,7 +749,7 @@ def published(path: Path, *, image_size: int = 32, width: int = 4, latent_dim: i
 
 
 @pytest.mark.parametrize("name", ["netG.pt", "netG.safetensors"])
-def test_a_published_generator_becomes_a_model_that_generates(gan, tmp_path, name):
+def test_an_imported_generator_generates(gan, tmp_path, name):
     published(tmp_path / name)
     status, out, _ = gan("import", "dcgan/generator", name, "--out", "m")
     assert (status, out) == (0, "dcgan/generator in m\n")
@@ -759,10 +762,10 @@ def test_a_published_generator_becomes_a_model_that_generates(gan, tmp_path, nam
     assert_close(game.generator(z), gan_image.load_reference("dcgan/generator", state).eval()(z))
 
 
-def test_a_published_checkpoint_that_cannot_be_used(refused, tmp_path):
+def test_published_checkpoints_that_do_not_fit_are_refused(refused, tmp_path):
     published(tmp_path / "g.pt")
     assert refused("import", "dcgan/generatr", "g.pt", "--out", "m") == (
-        "unknown published network of gan-image `dcgan/generatr`; did you mean `dcgan/generator`?"
+        "unknown published network `dcgan/generatr`; did you mean `dcgan/generator`?"
     )
     assert refused("import", "wgan-gp/generator", "g.pt", "--out", "m") == (
         "wgan-gp/generator: the checkpoint is of another network ('l1.weight' is missing)"
@@ -782,10 +785,10 @@ def test_a_published_checkpoint_cannot_run_code(refused, tmp_path):
     words = refused("import", "dcgan/generator", "evil.pt", "--out", "m")
     assert words.startswith("evil.pt: ")
     assert not (tmp_path / "trace").exists()
-    assert "arbitrary code" not in words  # torch proposes to read it without protection
+    assert "arbitrary code" not in words  # torch's message suggests loading it with code execution
 
 
-def test_a_discriminator_alone_makes_no_samples(gan, refused, tmp_path):
+def test_a_model_without_a_generator_cannot_generate(gan, refused, tmp_path):
     state = {}
     for number, (inputs, outputs) in enumerate([(3, 4), (4, 8), (8, 16)]):
         at = 3 * number - 1 if number else 0
@@ -805,7 +808,7 @@ def test_a_discriminator_alone_makes_no_samples(gan, refused, tmp_path):
 # --- the program itself
 
 
-def test_a_traceback_is_shown_only_where_it_is_asked_for(gan):
+def test_a_traceback_is_only_shown_with_debug(gan):
     assert "Traceback" not in gan("show", "dcgna")[2]
     status, _, err = gan("show", "dcgna", "--debug")
     assert status == 2
@@ -813,17 +816,17 @@ def test_a_traceback_is_shown_only_where_it_is_asked_for(gan):
     assert err.splitlines()[-1] == "gan-image: unknown system `dcgna`; did you mean `dcgan`?"
 
 
-def test_gan_image_is_a_program_of_gan(gan):
+def test_gan_image_is_a_subcommand_of_gan(gan):
     assert gan("image", "systems", "--json", domain=None) == gan("systems", "--json")
     assert gan("image", "show", "dcgan", domain=None) == gan("show", "dcgan")
 
 
-def test_the_module_is_the_program(gan):
+def test_the_module_can_be_run_as_the_program(gan):
     program = [sys.executable, "-m", "gan_image", "systems"]
     assert subprocess.run(program, capture_output=True, text=True, check=True).stdout == gan("systems")[1]
 
 
-def test_a_killed_training_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+def test_an_interrupted_training_leaves_a_checkpoint_and_prints_how_to_continue(tmp_path):
     words = ["train", "dcgan", "--out", "my run", "--steps", "100000", *SMALL, "--set", "train.log_every=1"]
     command = [sys.executable, "-m", "gan_image", *words]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
@@ -839,7 +842,7 @@ def test_a_killed_training_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert len(Run(tmp_path / "my run").log()) == step
 
 
-def test_a_closed_pipe_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m gan_image systems | true"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
     assert done.stderr == ""

@@ -1,6 +1,6 @@
-"""Our networks compute what the published ones compute.
+"""Outputs of networks with published weights equal those of the published code.
 
-The fixtures of this package's systems are in `conformance/`; those in the folders that `GAN_CONFORMANCE` names run too.
+Fixtures are read from `conformance/` and from the folders listed in `GAN_CONFORMANCE`.
 """
 
 from pathlib import Path
@@ -25,9 +25,9 @@ def with_rotations(network, inputs, arguments):
 
 def with_contrast(network, inputs, arguments):
     local, whole = network.features(*inputs)
-    brought = network.local(local), network.whole(whole)
-    loss = info_nce(*brought)
-    return [network.judge(whole), local, whole, *brought, torch.stack([loss, 2 * loss])]
+    projected = network.local(local), network.whole(whole)
+    loss = info_nce(*projected)
+    return [network.judge(whole), local, whole, *projected, torch.stack([loss, 2 * loss])]
 
 
 def with_codes(network, inputs, arguments):
@@ -36,13 +36,13 @@ def with_codes(network, inputs, arguments):
 
 
 def first_in_training(network, inputs, arguments):
-    """Where the fixture is in training mode, the outputs in that mode and then in evaluation mode."""
+    """Returns the outputs; for a network in training mode, also those in evaluation mode afterwards."""
     outputs = [network(*inputs)]
     return [*outputs, network.eval()(*inputs)] if network.training else outputs
 
 
 def faded(network, inputs, arguments):
-    """One output for each of the published alphas, which are the weights of the smaller image."""
+    """Returns an output for each published alpha, the weight of the smaller image."""
     outputs = []
     for alpha in arguments["alphas"]:
         network.moment.progress = FADING * (1 - alpha)
@@ -50,14 +50,14 @@ def faded(network, inputs, arguments):
     return outputs
 
 
-def judged_faded(network, inputs, arguments):
-    """The published discriminator does not fade from 4 to 8 pixels."""
+def faded_logits(network, inputs, arguments):
+    """Returns logits for each alpha, which the published discriminator ignores if there is one added scale."""
     alphas = arguments["alphas"] if len(arguments["added_scales"]) > 1 else [0.0] * len(arguments["alphas"])
     return [logits[:, None] for logits in faded(network, inputs, {"alphas": alphas})]
 
 
-def judged_with_penalty(network, inputs, arguments):
-    (logits,) = judged_faded(network, inputs[:1], {"alphas": [arguments["alpha"]], **arguments})
+def logits_with_penalty(network, inputs, arguments):
+    (logits,) = faded_logits(network, inputs[:1], {"alphas": [arguments["alpha"]], **arguments})
     return [logits, (gradient_norm(network, inputs[1]) - 1).square()]
 
 
@@ -77,8 +77,8 @@ ADAPTERS = dict.fromkeys(TRANSLATORS, first_in_training) | {
     "ssgan/discriminator": with_rotations,
     "infomax-gan/discriminator": with_contrast,
     "progan/generator": faded,
-    "progan/discriminator": judged_faded,
-    "progan/gradient_penalty": judged_with_penalty,
+    "progan/discriminator": faded_logits,
+    "progan/gradient_penalty": logits_with_penalty,
     "dcgan/discriminator": lambda network, inputs, arguments: [network(*inputs).sigmoid()],
     "wgan-gp/discriminator": lambda network, inputs, arguments: [
         network(inputs[0])[:, None],

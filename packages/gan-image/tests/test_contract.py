@@ -1,4 +1,4 @@
-"""Every system keeps the contract of `gan_core.testing`."""
+"""Every system fulfils the contract of `gan_core.testing`."""
 
 from pathlib import Path
 

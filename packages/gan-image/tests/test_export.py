@@ -1,4 +1,4 @@
-"""Networks of images compute the same in other runtimes, at sizes other than those of the export."""
+"""Exported image networks compute the same in onnxruntime, at sizes other than those of the export."""
 
 from __future__ import annotations
 

@@ -61,13 +61,13 @@ def test_a_short_training_brings_samples_nearer_to_the_data(system: str, tmp_pat
     assert after < 0.85 * before
 
 
-def test_the_codes_of_an_infogan_are_read_back(tmp_path) -> None:
+def test_infogan_predicts_its_codes(tmp_path) -> None:
     run = gan_image.train("infogan", data="digits", out=tmp_path / "run", steps=150, shown=False)
     assert run.log()[-1]["generator/category"] < 0.5 * math.log(10)  # of what guessing among ten costs
 
 
 @pytest.mark.parametrize("system", ["ssgan", "infomax-gan", "infogan"])
-def test_a_discriminator_that_tells_more_can_be_looked_ahead_of(system: str, tmp_path) -> None:
+def test_games_with_auxiliary_terms_can_be_unrolled(system: str, tmp_path) -> None:
     ahead, plain = (
         gan_image.train(
             system,
@@ -84,7 +84,7 @@ def test_a_discriminator_that_tells_more_can_be_looked_ahead_of(system: str, tmp
     assert ahead["generator/adversarial"] != plain["generator/adversarial"]
 
 
-def test_a_new_dcgan_tells_nothing_by_the_class() -> None:
+def test_the_logits_of_an_untrained_dcgan_hardly_depend_on_the_class() -> None:
     """One that begins with strong opinions of classes soon tells every sample, and the generator never recovers."""
     torch.manual_seed(0)
     game = gan_image.create("dcgan", channels=1, image_size=16, num_classes=10).eval()

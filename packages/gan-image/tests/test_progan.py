@@ -1,4 +1,4 @@
-"""ProGAN's rules (Karras et al. 2018, arXiv:1710.10196): what grows, what is faded in, and what a phase trains."""
+"""ProGAN (Karras et al. 2018, arXiv:1710.10196): growing, fading in, and the modules that each phase trains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small(**settings: object) -> ProGAN:
 
 
 def grown(game: ProGAN, size: int, progress: float) -> ProGAN:
-    """The game in the phase of a size."""
+    """Enters the phase of a size."""
     game.enter_phase([phase.spec["image_size"] for phase in game.phases()].index(size), progress)
     return game
 
@@ -51,7 +51,7 @@ Z = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("size", [8, 16])
-def test_a_phase_begins_with_the_images_of_the_one_before_and_fades_the_new_block_in_by_its_middle(size: int) -> None:
+def test_the_generator_starts_a_phase_with_the_previous_images_and_has_faded_the_block_in_halfway(size: int) -> None:
     game = small()
     before = doubled(grown(game, size // 2, 1.0).generator(Z))
     start, quarter, half, end = (grown(game, size, progress).generator(Z) for progress in (0.0, 0.25, 0.5, 1.0))
@@ -60,12 +60,12 @@ def test_a_phase_begins_with_the_images_of_the_one_before_and_fades_the_new_bloc
     assert (start - end).abs().mean() > 0.1
     assert_close(quarter, (start + end) / 2)
     with torch.no_grad():
-        game.generator.rgb[game.generator.stage - 1].bias.add_(1)  # of the layer that is faded out
+        game.generator.rgb[game.generator.stage - 1].bias.add_(1)  # the layer that is faded out
     assert torch.equal(game.generator(Z), end)
 
 
 @pytest.mark.parametrize("size", [8, 16])
-def test_the_discriminator_begins_a_phase_as_it_was_and_judges_details_by_its_middle(size: int) -> None:
+def test_the_discriminator_starts_a_phase_unchanged_and_has_faded_the_block_in_halfway(size: int) -> None:
     game, seen = small(), images(size)
     before = grown(game, size // 2, 1.0).discriminator(avg_pool2d(seen, 2))
     start, half, end = (grown(game, size, progress).discriminator(seen) for progress in (0.0, 0.5, 1.0))
@@ -78,7 +78,7 @@ def test_the_discriminator_begins_a_phase_as_it_was_and_judges_details_by_its_mi
     assert torch.equal(game.discriminator(seen), end)
 
 
-def test_real_images_lack_the_details_that_are_not_yet_faded_in() -> None:
+def test_real_images_are_faded_like_generated_ones() -> None:
     game, batch = small(), {"image": images(8)}
     half = doubled(avg_pool2d(batch["image"], 2))
     expected = {0.0: half, 0.25: (half + batch["image"]) / 2, 0.5: batch["image"], 1.0: batch["image"]}
@@ -88,7 +88,7 @@ def test_real_images_lack_the_details_that_are_not_yet_faded_in() -> None:
     assert torch.equal(grown(game, 4, 0.0).real(first)[0], first["image"])
 
 
-def test_players_train_what_images_of_the_size_pass_through() -> None:
+def test_players_train_the_modules_that_are_used_at_the_current_size() -> None:
     game = small()
     parameters = dict(game.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
@@ -125,7 +125,7 @@ def test_drift_is_the_mean_square_of_the_real_logits() -> None:
     assert_close(terms[1] - terms[0], 0.1 * small().discriminator(batch["image"]).square().mean())
 
 
-def test_the_paper_has_the_published_parameters_and_numbers_of_images() -> None:
+def test_the_paper_preset_has_the_published_parameter_counts_and_numbers_of_images() -> None:
     with torch.device("meta"):
         game = gan_image.create("progan", preset="paper")
     networks = game.generator, game.discriminator.network
@@ -139,7 +139,7 @@ def test_the_paper_has_the_published_parameters_and_numbers_of_images() -> None:
 
 
 @pytest.mark.parametrize(("image_size", "counts"), [(128, (22_941_074, 22_941_313)), (256, (23_051_989, 23_052_353))])
-def test_smaller_images_have_the_published_parameters_too(image_size: int, counts: tuple[int, int]) -> None:
+def test_smaller_sizes_have_the_published_parameter_counts(image_size: int, counts: tuple[int, int]) -> None:
     with torch.device("meta"):
         networks = Generator(image_size=image_size), Discriminator(image_size=image_size)
     assert tuple(sum(p.numel() for p in network.parameters()) for network in networks) == counts
@@ -163,7 +163,7 @@ def test_a_training_grows_through_all_phases(tmp_path: Path) -> None:
     assert_close(gan_image.load(run.path).generate(4, seed=0), game.generate(4, seed=0))
 
 
-def test_a_training_is_resumed_in_the_middle_of_a_fade(tmp_path: Path) -> None:
+def test_a_training_is_resumed_during_a_fade(tmp_path: Path) -> None:
     changes = {"train.checkpoint_every": 3, "train.keep_checkpoints": 9, "train.sample_every": None}
     whole = gan_image.train(
         "progan",
@@ -184,7 +184,7 @@ def test_a_training_is_resumed_in_the_middle_of_a_fade(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
 
 
-def test_earlier_fakes_are_forgotten_when_images_grow(tmp_path: Path) -> None:
+def test_replayed_fakes_are_discarded_when_the_size_grows(tmp_path: Path) -> None:
     game = small(objective=OBJECTIVES["wasserstein"], regularizers=[Replay(size=8)])
     gan_image.train(game, data="digits", out=tmp_path / "run", steps=5, batch_size=8, shown=False)
     assert game.discriminator.memory["replay"].pool.shape == (8, 1, 16, 16)
@@ -203,7 +203,9 @@ def test_too_few_widths_or_batch_sizes_are_refused() -> None:
 # --- killed at the borders of phases
 
 
-def test_a_run_that_started_from_another_is_killed_at_every_border_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_run_that_started_from_another_and_is_killed_at_each_phase_boundary_continues_bit_for_bit(
+    tmp_path: Path,
+) -> None:
     program = [sys.executable, __file__, str(tmp_path)]
     ended = subprocess.run(program, timeout=300, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -222,7 +224,7 @@ def test_a_run_that_started_from_another_is_killed_at_every_border_and_goes_on_b
 
 
 def figures(run: Run) -> list[dict[str, object]]:
-    """The log without the speed."""
+    """Returns the log without the speed."""
     return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in run.log()]
 
 
@@ -238,7 +240,7 @@ def train(out: Path, **settings: object) -> None:
 
 
 def program(folder: Path) -> None:
-    """Trains a run, others that start from it, and some that kill themselves on the way and are resumed."""
+    """Trains a run, others that start from it, and some that are killed and resumed."""
     torch.set_num_threads(1)
     train(folder / "first", steps=4, seed=1)
     start = {"generator": folder / "first"}

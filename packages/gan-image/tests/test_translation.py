@@ -61,7 +61,7 @@ def staged(game: Game) -> dict[str, Tensor]:
 # --- losses
 
 
-def test_the_terms_of_pix2pix_are_the_papers() -> None:
+def test_the_terms_of_pix2pix_equal_the_papers_equations() -> None:
     game = built("pix2pix")
     batch = staged(game)
     real, fake = (
@@ -78,7 +78,7 @@ def test_the_terms_of_pix2pix_are_the_papers() -> None:
     assert_close(game.discriminator_loss(batch)["adversarial"], non_saturating.discriminator(real, fake))
 
 
-def test_the_terms_of_cyclegan_are_the_papers() -> None:
+def test_the_terms_of_cyclegan_equal_the_papers_equations() -> None:
     game = built("cyclegan", **{"game.identity_weight": 5.0, "regularizers.replay": None})
     batch = staged(game)
     a, b, fake_a, fake_b = (batch[key] for key in ("source", "target", "fake_a", "fake_b"))
@@ -101,7 +101,7 @@ def test_the_terms_of_cyclegan_are_the_papers() -> None:
     )
 
 
-def test_domains_of_different_channels_have_no_identity() -> None:
+def test_the_identity_term_needs_domains_with_equal_channels() -> None:
     grey_to_colour = {"network.target_channels": 3}
     game = built("cyclegan", **grey_to_colour)
     batch = {"source": torch.zeros(1, 1, 16, 16), "target": torch.zeros(1, 3, 16, 16)}
@@ -121,12 +121,12 @@ def test_domains_of_different_channels_have_no_identity() -> None:
         ("cyclegan", "inverted-digits", {"held_out/discriminator_a/recognised", "held_out/discriminator_b/recognised"}),
     ],
 )
-def test_what_is_held_out_is_judged(tmp_path: Path, system: str, data: str, figures: set[str]) -> None:
+def test_held_out_items_are_scored(tmp_path: Path, system: str, data: str, figures: set[str]) -> None:
     run = gan_image.train(system, data=data, out=tmp_path / "run", steps=1, changes={"data.held_out": 0.1}, shown=False)
     assert figures <= {key for line in run.log_file.read_text().splitlines() for key in json.loads(line)}
 
 
-def test_one_discriminator_may_have_regularizers_of_its_own() -> None:
+def test_one_discriminator_can_have_its_own_regularizers() -> None:
     game = built("cyclegan", **{"adversaries.discriminator_b.regularizers": {"r1": {"weight": 2.0}, "replay": None}})
     terms = game.discriminator_loss(staged(game))
     assert "discriminator_b/r1" in terms
@@ -155,7 +155,7 @@ def test_sizes_that_the_networks_cannot_take_are_refused_before_anything_is_writ
     assert list(tmp_path.iterdir()) == []
 
 
-def test_translations_are_measured_beside_the_mean_target_and_the_source(tmp_path: Path) -> None:
+def test_translations_are_compared_with_the_mean_target_and_the_source(tmp_path: Path) -> None:
     run = gan_image.train(
         "pix2pix",
         data="digit-outlines",
@@ -182,7 +182,9 @@ def test_translators_without_pairs_are_measured_in_both_directions(tmp_path: Pat
     document = gan_image.evaluate(run.path, data="inverted-digits", count=1000)
     figures = document["metrics"]["fid"]
     assert set(figures) == {"fid_to_target", "fid_of_source_to_target", "fid_to_source", "fid_of_target_to_source"}
-    assert figures["fid_of_source_to_target"] == pytest.approx(figures["fid_of_target_to_source"])  # of the same sets
+    assert figures["fid_of_source_to_target"] == pytest.approx(
+        figures["fid_of_target_to_source"]
+    )  # both compare the same two sets
     assert "similarity" not in document["metrics"]
     protocol = document["protocols"][document["protocol"]["fid"]]
     assert protocol["samples"] == "899 to_target, 898 to_source"
@@ -192,7 +194,7 @@ def test_translators_without_pairs_are_measured_in_both_directions(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -> None:
+def test_pix2pix_fills_outlines_of_held_out_digits(tmp_path: Path) -> None:
     run = gan_image.train(
         "pix2pix",
         data="digit-outlines",
@@ -221,7 +223,7 @@ def test_pix2pix_fills_outlines_of_digits_that_it_has_not_seen(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_cyclegan_finds_the_inverse_of_digits_without_pairs(tmp_path: Path) -> None:
+def test_cyclegan_learns_to_invert_digits_without_pairs(tmp_path: Path) -> None:
     run = gan_image.train(
         "cyclegan",
         data="inverted-digits",
@@ -235,14 +237,14 @@ def test_cyclegan_finds_the_inverse_of_digits_without_pairs(tmp_path: Path) -> N
     with torch.no_grad():
         made = game.apply({"source": digits})["to_target"].flatten(1)
     nearest = torch.cdist(made, -digits.flatten(1)).argmin(dim=1)
-    assert (nearest == torch.arange(200)).float().mean() > 0.5  # by chance 0.005
+    assert (nearest == torch.arange(200)).float().mean() > 0.5  # chance level: 0.005
 
 
 # --- killed and resumed
 
 
 def sets(folder: Path) -> dict[str, str]:
-    """Two folders of pictures."""
+    """Writes two folders of images and returns their paths."""
     torch.manual_seed(0)
     from gan_image.media import write_items
 
@@ -259,7 +261,7 @@ def train(folder: Path, out: Path, **changes: object) -> Run:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """The last checkpoint of a run is the other's, bit for bit, and so is the log."""
+    """Asserts that the last checkpoints and the logs of two runs are equal, bit for bit."""
     files, others = (read_checkpoint(Run(path).checkpoints()[-1])[0] for path in (one, other))
     assert files.keys() == others.keys()
     for name, tensors in files.items():
@@ -272,7 +274,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert lines[0] == lines[1]
 
 
-def test_a_killed_cyclegan_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_cyclegan_continues_bit_for_bit(tmp_path: Path) -> None:
     subprocess.run([sys.executable, __file__, tmp_path, "alone"], check=True, timeout=300)
     pool = read_checkpoint(Run(tmp_path / "whole").checkpoint(STEPS))[0]["game.safetensors"]
     assert len(pool["discriminator_a.memory.replay.pool"]) == 12  # full after six steps of two
@@ -281,7 +283,7 @@ def test_a_killed_cyclegan_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert_same(tmp_path / "workers", tmp_path / "whole")
 
 
-def test_a_cyclegan_of_two_processes_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_cyclegan_in_two_processes_continues_bit_for_bit(tmp_path: Path) -> None:
     program = [
         sys.executable,
         "-m",
@@ -300,7 +302,7 @@ def test_a_cyclegan_of_two_processes_goes_on_bit_for_bit(tmp_path: Path) -> None
 
 
 def killing(step: int) -> None:
-    """Makes every CycleGAN of this process kill it in that step."""
+    """Makes every CycleGAN of this process kill the process in a step."""
     from gan_image.systems.translation import CycleGAN
 
     discriminator_loss = CycleGAN.discriminator_loss

@@ -1,4 +1,4 @@
-"""Regularizers from a recipe in translators: each runs by its closed form, or is refused with the reason."""
+"""Regularizers in translation systems: each equals its closed form, or is refused with the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = {
     "cyclegan": PRESETS["cyclegan"]["small"].but(network={"width": 4, "blocks": 1}, regularizers=[]),
 }
 SIDES = {"pix2pix": {"discriminator": ""}, "cyclegan": {"discriminator_a": "_a", "discriminator_b": "_b"}}
-"""Adversaries, and what the keys of their fakes end with."""
+"""Suffix of the keys of an adversary's fakes, by system and adversary."""
 
 
 def build(system: str, **changes: Any) -> Game:
@@ -41,8 +41,8 @@ def batch(seed: int = 0) -> dict[str, Tensor]:
     return {key: torch.rand(4, 3, 32, 32, generator=random) * 2 - 1 for key in keys}
 
 
-def judged(system: str, name: str, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The real and fake samples of an adversary."""
+def samples_of(system: str, name: str, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns the real and fake samples of an adversary."""
     if system == "pix2pix":
         return tuple(torch.cat([given["source"], given[key]], dim=1) for key in ("target", "fake"))  # type: ignore[return-value]
     side = SIDES[system][name]
@@ -67,7 +67,7 @@ def adversarial(one: Adversary, real: Tensor, fake: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("system", SMALL)
 @pytest.mark.parametrize("name", ["r1", "gradient_penalty", "instance_noise", "replay", "diffaugment"])
-def test_a_regularizer_changes_the_terms_as_its_closed_form_says(system: str, name: str) -> None:
+def test_a_regularizer_changes_the_terms_by_its_closed_form(system: str, name: str) -> None:
     game = build(system, **{name: {"size": 4} if name == "replay" else {}})
     if name == "replay":
         losses(game, batch(1))  # the pool is full
@@ -75,7 +75,7 @@ def test_a_regularizer_changes_the_terms_as_its_closed_form_says(system: str, na
     found = losses(game, given)["discriminator"]
     with draws.drawing(SEED, CPU, rows=4, total=4):
         for which, one in game.adversaries.items():
-            real, fake = judged(system, which, given)
+            real, fake = samples_of(system, which, given)
             if name == "r1":
                 assert_close(found[key(system, which, name)], 10 * zero_centred_penalty(one.network, real))
             elif name == "gradient_penalty":
@@ -86,7 +86,7 @@ def test_a_regularizer_changes_the_terms_as_its_closed_form_says(system: str, na
                 real, fake = diff_augment(real), diff_augment(fake)
             else:
                 pool = ReplayPool(4)
-                pool.pool = judged(system, which, batch(1))[1]
+                pool.pool = samples_of(system, which, batch(1))[1]
                 fake = pool(fake)
             assert_close(found[key(system, which, "adversarial")], adversarial(one, real, fake))
 
@@ -98,7 +98,7 @@ def test_features_of_the_last_layer_are_matched(system: str) -> None:
     for which, one in game.adversaries.items():
         seen: list[Tensor] = []
         handle = one.network.judge.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
-        for samples in judged(system, which, given):
+        for samples in samples_of(system, which, given):
             one.network(samples)
         handle.remove()
         real, fake = (features.flatten(1).mean(dim=0) for features in seen)
@@ -113,7 +113,9 @@ def test_spectral_norms_are_one(system: str) -> None:
         losses(game, batch())
     for one in game.adversaries.values():
         weight = one.network.judge.weight.detach().flatten(1)
-        assert_close(normalize(weight, dim=1), weight, rtol=1e-3, atol=1e-4)  # one filter: its norm is the spectral one
+        assert_close(
+            normalize(weight, dim=1), weight, rtol=1e-3, atol=1e-4
+        )  # one filter: its norm is the spectral norm
 
 
 REFUSED = {
@@ -123,7 +125,7 @@ REFUSED = {
     "ada": "needs 1 or 3 channels, but this game's samples have 6",
 }
 ONLY = {"label_smoothing": "cyclegan", "ada": "pix2pix"}
-"""The system that refuses it, where the other does not."""
+"""The only system that refuses a regularizer, if the other does not."""
 SETTINGS = {"unrolled": {"learning_rate": 0.01, "steps": 1}, "ada": {"target": None}}
 
 

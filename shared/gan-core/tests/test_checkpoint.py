@@ -69,7 +69,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 # There and back.
 
 
-def test_odd_tensors_come_back_with_every_bit(tmp_path: Path) -> None:
+def test_tensors_of_all_kinds_are_read_back_bit_for_bit(tmp_path: Path) -> None:
     tensors = odd_tensors()
     write_tensors(tmp_path / "odd.safetensors", tensors)
     back = read_tensors(tmp_path / "odd.safetensors")
@@ -78,7 +78,7 @@ def test_odd_tensors_come_back_with_every_bit(tmp_path: Path) -> None:
     assert all(tensor.is_contiguous() for tensor in back.values())
 
 
-def test_a_checkpoint_comes_back_with_its_files_and_plain_values(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_back_with_its_files_and_plain_values(tmp_path: Path) -> None:
     files = {"game.safetensors": odd_tensors(), "average.safetensors": {"w": torch.ones(2)}, "none.safetensors": {}}
     plain = {"step": 7, "third": 1 / 3, "none": None, "nested": {"ünï": [1, 2.5, "x", True]}}
     write_checkpoint(tmp_path / "checkpoints/00000007", files, plain)
@@ -91,7 +91,7 @@ def test_a_checkpoint_comes_back_with_its_files_and_plain_values(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000007"]
 
 
-def test_a_checkpoint_is_replaced_by_a_newer_one_of_its_name(tmp_path: Path) -> None:
+def test_a_checkpoint_is_replaced_by_one_of_the_same_name(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
         write_checkpoint(tmp_path / "00000001", {"w.safetensors": {"w": torch.tensor(value)}}, {"value": value})
     files, state = read_checkpoint(tmp_path / "00000001")
@@ -111,7 +111,7 @@ class Extra(nn.Module):
         self.value = state
 
 
-def test_plain_values_beside_the_weights_are_split_off_and_put_back() -> None:
+def test_plain_values_are_split_from_the_weights_and_loaded_again() -> None:
     module, other = nn.Sequential(Extra({"strength": 0.25}), ReplayPool(3)), nn.Sequential(Extra(), ReplayPool(3))
     module[1](torch.ones(2, 4))
     tensors, plain = split_state(module)
@@ -123,7 +123,7 @@ def test_plain_values_beside_the_weights_are_split_off_and_put_back() -> None:
 
 
 @pytest.mark.parametrize("missing", ["0.weight", "1.pool"])
-def test_weights_that_do_not_fit_are_refused_by_name(missing: str) -> None:
+def test_missing_weights_are_refused_by_name(missing: str) -> None:
     module = nn.Sequential(nn.Linear(2, 2), ReplayPool(3))
     tensors, plain = split_state(module)
     del tensors[missing]
@@ -141,7 +141,7 @@ def written(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "b.safetensors", "state.json"])
-def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, name: str) -> None:
+def test_a_flipped_bit_anywhere_is_detected(tmp_path: Path, name: str) -> None:
     file = written(tmp_path / "00000003") / name
     whole = file.read_bytes()
     places = range(len(whole)) if name == "state.json" else random.Random(0).sample(range(len(whole)), 40)
@@ -149,7 +149,7 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, name: str) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1
         file.write_bytes(damaged)
-        if name == "state.json" and _says_the_same(damaged, whole):
+        if name == "state.json" and _equal_json(damaged, whole):
             continue
         with pytest.raises(CheckpointError, match=rf"{name}: .*damaged"):
             read_checkpoint(file.parent)
@@ -157,8 +157,8 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, name: str) -> None:
     assert read_checkpoint(file.parent)[1]["step"] == 3
 
 
-def _says_the_same(one: bytes, other: bytes) -> bool:
-    """Whether two documents of JSON differ in how they are written alone."""
+def _equal_json(one: bytes, other: bytes) -> bool:
+    """Returns whether two JSON documents have equal values."""
     try:
         return bool(json.loads(one) == json.loads(other))
     except ValueError:
@@ -166,7 +166,7 @@ def _says_the_same(one: bytes, other: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "b.safetensors", "state.json"])
-def test_a_file_cut_short_or_missing_is_noticed(tmp_path: Path, name: str) -> None:
+def test_a_truncated_or_missing_file_is_detected(tmp_path: Path, name: str) -> None:
     file = written(tmp_path / "00000003") / name
     whole = file.read_bytes()
     for length in (0, 1, len(whole) // 2, len(whole) - 1):
@@ -181,7 +181,7 @@ def test_a_file_cut_short_or_missing_is_noticed(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     "text", ["[]", "{}", '{"sha256": 3, "state": {}}', '{"state": {"files": {}}}', "[" * 10**5, "\xff"]
 )
-def test_a_state_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_damaged_state_file_is_refused(tmp_path: Path, text: str) -> None:
     folder = written(tmp_path / "00000003")
     (folder / "state.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"state\.json: (missing or )?damaged"):
@@ -198,7 +198,7 @@ def test_a_state_that_names_no_files_is_refused(tmp_path: Path, state: str) -> N
         read_checkpoint(folder)
 
 
-def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_that_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written(tmp_path / "00000001")
     for name in ("a:b", "a\\b"):
         with pytest.raises(GanError, match="leave `:` and"):
@@ -210,12 +210,12 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch
     read_checkpoint(before)
 
 
-def test_folders_without_a_file_are_no_files_of_a_game(tmp_path: Path) -> None:
+def test_empty_folders_are_not_files_of_a_game(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "00000001", {}, {}, save_files=lambda folder: (folder / "empty").mkdir())
     assert not (tmp_path / "00000001" / "files").exists()
 
 
-def test_what_is_not_plain_is_refused_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_state_that_is_not_json_is_refused_in_one_line_and_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(GanError, match=r"00000001: the checkpoint could not be written .*Tensor is not JSON") as error:
         write_checkpoint(tmp_path / "00000001", {}, {"game": {"_extra_state": torch.zeros(1)}})
     assert "\n" not in str(error.value)
@@ -238,8 +238,8 @@ for step, tensors in ((1, small), (2, large), (1, large)):
 """
 
 
-def test_a_full_disk_is_one_line_and_costs_no_older_checkpoint(tmp_path: Path) -> None:
-    """The system itself refuses larger files (a limit of the process), as a full disk does."""
+def test_a_full_disk_is_reported_in_one_line_and_keeps_older_checkpoints(tmp_path: Path) -> None:
+    """A limit on the size of files (RLIMIT_FSIZE) stands for a full disk."""
     done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert [line.split(" ", 2)[:2] for line in lines] == [["GanError", "0"]] * 2
@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_line_and_costs_no_older_checkpoint(tmp_path: Path) -
 # Retention.
 
 
-def test_the_newest_are_kept_and_leftovers_are_not(tmp_path: Path) -> None:
+def test_the_latest_checkpoints_are_kept_and_temporary_files_removed(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", Recipe(system="toy"))
     for step in (1, 5, 10, 20):
         written(run.checkpoint(step))
@@ -277,7 +277,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch", "legacy"])
-def test_a_pickle_that_holds_code_is_refused_and_nothing_runs(tmp_path: Path, form: str) -> None:
+def test_a_pickle_with_code_is_refused_without_running_it(tmp_path: Path, form: str) -> None:
     ran, file = tmp_path / "ran", tmp_path / "weights.pt"
     content = {"weight": torch.ones(2), "bomb": Bomb(ran)}
     if form == "pickle":
@@ -296,13 +296,13 @@ def test_a_pickle_that_holds_code_is_refused_and_nothing_runs(tmp_path: Path, fo
     assert not ran.exists()
 
 
-def test_the_bomb_would_have_gone_off(tmp_path: Path) -> None:
+def test_the_pickle_would_run_code_if_it_were_loaded(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "ran")))
     assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_mappings_of_tensors_are_read_as_they_are_or_unwrapped_once(tmp_path: Path, legacy: bool) -> None:
+def test_mappings_of_tensors_may_be_wrapped_once(tmp_path: Path, legacy: bool) -> None:
     weights = {"w": torch.arange(3.0), "n": torch.tensor(3)}
     module = nn.Linear(2, 1)
     contents: dict[str, tuple[Any, set[str]]] = {
@@ -318,7 +318,7 @@ def test_mappings_of_tensors_are_read_as_they_are_or_unwrapped_once(tmp_path: Pa
     assert torch.equal(read_published(tmp_path / "x.pt")["w"], weights["w"])
 
 
-def test_safetensors_are_read_too(tmp_path: Path) -> None:
+def test_published_safetensors_are_read(tmp_path: Path) -> None:
     write_tensors(tmp_path / "x.safetensors", {"w": torch.arange(3.0)})
     assert read_published(tmp_path / "x.safetensors")["w"].tolist() == [0.0, 1.0, 2.0]
 
@@ -337,7 +337,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's, over a byte that was changed
 @pytest.mark.parametrize("form", ["torch", "legacy", "safetensors"])
-def test_any_damage_is_refused_in_one_line(tmp_path: Path, form: str) -> None:
+def test_damaged_published_files_are_refused_in_one_line(tmp_path: Path, form: str) -> None:
     file = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pt")
     weights = {"a": torch.randn(4, 3), "b": torch.zeros(2, dtype=torch.int64)}
     if form == "safetensors":

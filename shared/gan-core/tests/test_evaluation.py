@@ -27,8 +27,9 @@ from gan_core.data import (
 )
 from gan_core.errors import InputError
 from gan_core.measure import metrics
+from gan_core.measure.catalog import FEATURE_METRICS
 from gan_core.measure.evaluation import Evaluation
-from gan_core.measure.features import FEATURE_METRICS, Extractor, Features
+from gan_core.measure.features import Extractor, Features
 from gan_core.measure.measures import PairPart, Part, Subject, copied
 from gan_core.play.conditions import Text
 from gan_core.play.game import Game, Phase

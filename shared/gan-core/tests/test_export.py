@@ -21,7 +21,7 @@ for library in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(library)
 
 
-def test_an_exported_generator_computes_the_same_for_any_number_of_samples_and_tells_how_it_is_fed(toy, tmp_path):
+def test_an_exported_generator_computes_the_same_for_any_batch_size_and_describes_its_inputs(toy, tmp_path):
     game, path = Toolkit(toy).create("plain", num_classes=3), tmp_path / "new" / "g.onnx"
     game.recipe = game.recipe.but({"data.classes": ["cat", "dog", "eel"]})
     file = export_onnx(game, path)
@@ -47,7 +47,7 @@ def test_an_exported_generator_computes_the_same_for_any_number_of_samples_and_t
     }
 
 
-def test_an_export_leaves_the_game_as_it_was(toy, tmp_path):
+def test_an_export_does_not_change_the_game(toy, tmp_path):
     game = Toolkit(toy).create("plain").train()
     export_onnx(game, tmp_path / "g.onnx")
     assert game.generator.training
@@ -55,7 +55,7 @@ def test_an_export_leaves_the_game_as_it_was(toy, tmp_path):
 
 
 class Sequences(nn.Module):
-    """A generator of sequences from the blocks of gan-core."""
+    """A generator of sequences, made of gan-core's blocks."""
 
     latent_dim, num_classes = 4, 3
 
@@ -73,7 +73,7 @@ class Judge(nn.Linear):
     num_classes = 3
 
 
-def test_the_blocks_of_a_generator_can_be_exported_amid_its_training(tmp_path):
+def test_blocks_of_a_generator_can_be_exported_during_training(tmp_path):
     game = TwoPlayerGame(Sequences(), Judge(4, 1))
     z, label = torch.randn(5, 4), torch.tensor([2, 0, 1, 2, 2])
     game.generator(z, label).sum().backward()  # weights that were normalised for it have a gradient's history
@@ -91,7 +91,7 @@ def test_an_existing_file_is_replaced(toy, tmp_path):
     assert run_onnx(tmp_path / "g.onnx", z=torch.zeros(1, 4))[0].shape == (1, 2)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(toy, tmp_path):
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(toy, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError) as error:
         export_onnx(Toolkit(toy).create("plain"), tmp_path / "file" / "g.onnx")
@@ -112,7 +112,7 @@ def test_a_missing_library_is_named(toy, tmp_path, monkeypatch):
 
 
 class Styles(nn.Module):
-    """A generator of the style-based kind: normalised latents, a style for each layer, a constant for the batch."""
+    """A style-based generator: normalized latents, a style for each layer, and a constant input."""
 
     latent_dim = 4
 
@@ -132,7 +132,7 @@ class Styles(nn.Module):
         return x
 
 
-def test_a_generator_that_counts_its_batch_takes_any_other(tmp_path):
+def test_a_generator_that_uses_its_batch_size_keeps_the_axis_dynamic(tmp_path):
     game = TwoPlayerGame(Styles(), nn.Linear(4, 1))
     file = export_onnx(game, tmp_path / "g.onnx")
     assert file.inputs["z"].shape == ("batch", 4)
@@ -142,7 +142,7 @@ def test_a_generator_that_counts_its_batch_takes_any_other(tmp_path):
 
 
 class Broken(nn.Linear):
-    """A generator of three kinds: for one size of batch alone, with a branch by values, or of no numbers."""
+    """A generator that cannot be exported: for one batch size, with a data-dependent branch, or without tensors."""
 
     latent_dim = 4
 
@@ -167,7 +167,7 @@ class Broken(nn.Linear):
         ("nan", r".*g.onnx: differs from torch by nan; nothing was written"),
     ],
 )
-def test_a_network_that_cannot_be_exported_is_one_line_and_no_file(tmp_path, capfd, kind, message):
+def test_a_network_that_cannot_be_exported_is_reported_in_one_line_without_a_file(tmp_path, capfd, kind, message):
     with pytest.raises(GanError, match=f"^{message}$"):
         export_onnx(TwoPlayerGame(Broken(kind), nn.Linear(4, 1)), tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +175,7 @@ def test_a_network_that_cannot_be_exported_is_one_line_and_no_file(tmp_path, cap
 
 
 class Halves(nn.Module):
-    """Images with even sides to images twice as large, and to their means `[B]`."""
+    """Doubles images with even sides, and returns their means `[B]`."""
 
     def __init__(self):
         super().__init__()
@@ -188,7 +188,7 @@ class Halves(nn.Module):
 
 
 class Several(Game):
-    """Offers networks of images and of pairs of them."""
+    """A game that offers networks of images and of pairs of images."""
 
     def __init__(self, **networks):
         super().__init__()
@@ -220,7 +220,7 @@ def test_axes_keep_their_names_through_a_network(tmp_path):
     assert read_metadata(path) | {"axis.height": "a multiple of 2, at least 4", "rate": "3"} == read_metadata(path)
 
 
-def test_one_of_several_networks_is_chosen_by_its_name(tmp_path):
+def test_one_of_several_networks_is_chosen_by_name(tmp_path):
     game = Several(one=Halves(), two=Halves())
     with pytest.raises(
         InputError, match=r"^Several offers several networks for export; choose one: --network one or two$"

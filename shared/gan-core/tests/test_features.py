@@ -16,8 +16,9 @@ from gan_core.data import FittedData, Spec, TensorSource
 from gan_core.draws import BLOCK
 from gan_core.errors import InputError
 from gan_core.measure import features, metrics
+from gan_core.measure.catalog import FEATURE_METRICS
 from gan_core.measure.evaluation import Evaluation, protocol_id
-from gan_core.measure.features import FEATURE_METRICS, Extractor, Features, extract
+from gan_core.measure.features import Extractor, Features, extract
 from gan_core.runs.report import write_report
 
 

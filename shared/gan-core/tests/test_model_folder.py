@@ -1,4 +1,4 @@
-"""Model folders: there and back, and what an untrusted one may not do."""
+"""Model folders: saving and loading, and folders from untrusted sources."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from gan_core.play.two_player import TwoPlayerGame
 
 
 class Counter(nn.Module):
-    """A network with state that is no tensor."""
+    """A network with state other than tensors."""
 
     latent_dim = 2
 
@@ -45,7 +45,7 @@ class Counter(nn.Module):
 
 
 class Alone(Game):
-    """A game put together by hand."""
+    """A game that is built by hand."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ class Alone(Game):
 
 
 def config(folder, **changes):
-    """Rewrites some keys of a model's config; `recipe__x__y` reaches into it."""
+    """Changes keys of a model's config; `recipe__x__y` is the key `y` of `x` of `recipe`."""
     file = folder / CONFIG
     fields = json.loads(file.read_text())
     for key, value in changes.items():
@@ -76,7 +76,7 @@ def refusal(folder, load=None):
     return words.replace(str(folder), "M")
 
 
-# --- there and back
+# --- saving and loading
 
 
 def test_a_saved_game_is_loaded_as_it_was(toy, tmp_path):
@@ -94,7 +94,7 @@ def test_a_saved_game_is_loaded_as_it_was(toy, tmp_path):
         assert torch.equal(again.generate(5, seed=0), game.generate(5, seed=0))
 
 
-def test_the_folder_is_hugging_faces_layout(model):
+def test_the_folder_has_the_hugging_face_layout(model):
     assert sorted(path.name for path in model.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     fields = json.loads((model / CONFIG).read_text())
     assert (fields["library_name"], fields["library_version"]) == ("gan-core", gan_core.__version__)
@@ -102,7 +102,7 @@ def test_the_folder_is_hugging_faces_layout(model):
     assert load_file(model / WEIGHTS)["generator.hidden.weight"].shape == (8, 4)
 
 
-def test_the_card_says_how_to_use_it_and_how_large_it_is(model):
+def test_the_card_has_usage_and_parameter_counts(model):
     card = (model / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: gan-core\ntags:\n- gan\n---")
     for part in ("# plain (small)", "import gan_toy", "| generator | 58 |", "| discriminator | 33 |", "system: plain"):
@@ -137,14 +137,14 @@ def test_absolute_paths_are_not_in_the_card(toy, source, start, shown):
     assert other.model_copy(update=changed) == game.recipe  # nothing else differs
 
 
-def test_the_card_of_a_part_has_what_is_in_it(toy, tmp_path):
+def test_the_card_of_a_partial_model_lists_its_networks_only(toy, tmp_path):
     save_model(Toolkit(toy).create("plain"), tmp_path / "part", networks=["generator"])
     card = (tmp_path / "part" / "README.md").read_text()
     assert "| generator | 58 |" in card
     assert "| discriminator |" not in card
 
 
-def test_a_game_says_itself_how_it_is_used(toy, monkeypatch):
+def test_the_usage_in_the_card_is_the_games_example(toy, monkeypatch):
     game = Toolkit(toy).create("plain")
     assert 'game = gan_toy.load("path/or/repository")\nsamples = game.generate(16, seed=0)\n' in model_card(game)
     monkeypatch.setattr(TwoPlayerGame, "example", "audio = game.vocode(mel)")
@@ -158,7 +158,7 @@ def test_parameters_are_counted_by_network(toy):
     }
 
 
-def test_state_that_is_no_tensor_is_kept(tmp_path):
+def test_state_other_than_tensors_is_kept(tmp_path):
     game = Alone()
     game.generator.count = 7
     game.save_pretrained(tmp_path / "model")
@@ -167,7 +167,7 @@ def test_state_that_is_no_tensor_is_kept(tmp_path):
     assert torch.equal(again.generator.layer.weight, game.generator.layer.weight)
 
 
-def test_a_game_put_together_by_hand_is_built_by_hand_again(toy, tmp_path):
+def test_a_game_built_by_hand_cannot_be_built_from_its_folder(toy, tmp_path):
     folder = Alone().save_pretrained(tmp_path / "model")
     assert refusal(folder) == "M: its game was built without a recipe; build it again, then call `game.restore(path)`"
 
@@ -177,7 +177,7 @@ def test_another_kind_of_game_is_refused(toy, model):
         Alone.from_pretrained(model)
 
 
-def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
+def test_saving_again_replaces_only_the_model(toy, model):
     game = Toolkit(toy).create("plain", width=3)
     game.save_pretrained(model)
     assert Toolkit(toy).load(model).generator.hidden.out_features == 3
@@ -193,17 +193,17 @@ def test_saving_again_replaces_the_model_and_nothing_else(toy, model):
     assert sorted(path.name for path in model.parent.iterdir()) == ["file", "model", "other"]
 
 
-def test_a_model_can_be_saved_where_one_stands(toy, tmp_path, monkeypatch):
+def test_a_model_can_be_saved_in_the_current_folder(toy, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     Toolkit(toy).create("plain").save_pretrained(".")
     assert (tmp_path / "here" / CONFIG).is_file()
 
 
-# --- what is no model
+# --- folders that are not models
 
 
-def test_what_is_no_model_says_why(toy, tmp_path):
+def test_folders_that_are_not_models_are_refused_with_the_reason(toy, tmp_path):
     (tmp_path / "file").touch()
     neither = "neither a run (it has no recipe.yaml) nor a model folder (it has no config.json)"
     assert refusal(tmp_path / "none") == "M: no such folder"
@@ -228,7 +228,7 @@ def test_what_is_no_model_says_why(toy, tmp_path):
         b'{"recipe": null, "plain_state": []}',
     ],
 )
-def test_a_config_that_is_none_is_refused(toy, model, content):
+def test_a_damaged_config_is_refused(toy, model, content):
     (model / CONFIG).write_bytes(content)
     assert refusal(model).startswith("M/config.json: is not a model's config (")
 
@@ -299,7 +299,7 @@ def test_a_huge_config_is_not_read(toy, model):
         ),
     ],
 )
-def test_a_recipe_that_tries_something_is_refused(toy, model, changes, words):
+def test_malicious_recipes_are_refused(toy, model, changes, words):
     config(model, **changes)
     with pytest.raises(InputError) as error:
         api.load(model)
@@ -317,7 +317,7 @@ def test_a_model_of_another_domain_is_refused(toy, model, monkeypatch):
 # --- weights
 
 
-def test_weights_of_another_size_are_refused_before_memory_is_taken_for_them(toy, model, monkeypatch):
+def test_weights_of_another_size_are_refused_before_memory_is_allocated(toy, model, monkeypatch):
     config(model, recipe__network__width=60_000, recipe__network__latent_dim=60_000)  # 14 GB
     built = []
     monkeypatch.setattr(
@@ -341,7 +341,7 @@ def test_a_missing_or_foreign_tensor_is_named(toy, model):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
-def test_weights_that_are_no_safetensors_are_refused(toy, model, content):
+def test_weights_that_are_not_safetensors_are_refused(toy, model, content):
     (model / WEIGHTS).write_bytes(content)
     words = refusal(model)
     assert words.startswith(("M/model.safetensors: cannot be read as safetensors (", "M: has no `generator."))
@@ -362,24 +362,24 @@ def test_another_systems_weights_are_refused(toy, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "state",
+    ("state", "reason"),
     [
-        {"generator._extra_state": 3},
-        {"generator._extra_state": {}},
-        {"generator._extra_state": {"count": "x"}},
-        {"other": 1},
+        ({"generator._extra_state": 3}, "its state does not fit Alone ('int' object is not subscriptable)"),
+        ({"generator._extra_state": {}}, "its state does not fit Alone ('count')"),
+        ({"generator._extra_state": {"count": "x"}}, "its state does not fit Alone (can only concatenate str (not "),
+        ({"other": 1}, "does not fit Alone: Error(s) in loading state_dict for Alone: Missing key(s) in state_dict: "),
     ],
 )
-def test_state_that_is_not_the_games_is_refused(tmp_path, state):
+def test_plain_state_of_another_game_is_refused(tmp_path, state, reason):
     folder = Alone().save_pretrained(tmp_path / "model")
     config(folder, plain_state=state)
-    refusal(folder, Alone().restore)
+    assert refusal(folder, Alone().restore).startswith(f"M: {reason}")
 
 
-# --- a part of a game
+# --- partial models
 
 
-def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
+def test_restoring_a_partial_model_leaves_other_networks_unchanged(toy, tmp_path):
     game, other = Toolkit(toy).create("plain"), Toolkit(toy).create("plain")
     save_model(game, tmp_path / "part", networks=["generator"])
     kept = other.discriminator.network.judge.weight.clone()
@@ -390,7 +390,7 @@ def test_a_part_of_a_game_leaves_the_rest_as_it_is(toy, tmp_path):
     assert_close(Toolkit(toy).load(tmp_path / "part").generate(3, seed=0), game.generate(3, seed=0))
 
 
-def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
+def test_a_partial_model_is_loaded_moved_and_saved_without_the_absent_networks(toy, tmp_path):
     game = Toolkit(toy).create("plain")
     save_model(game, tmp_path / "part", networks=["generator"])
     config(tmp_path / "part", recipe__network__discriminator={"width": 65_536, "shape": [65_536]})  # 16 GiB
@@ -403,7 +403,7 @@ def test_a_part_is_loaded_moved_and_saved_without_the_rest(toy, tmp_path):
     assert read_config(again).networks == ["generator"]
 
 
-def test_a_network_that_a_model_does_not_hold_says_so_when_it_is_used(toy, tmp_path):
+def test_using_an_absent_network_is_refused_with_the_reason(toy, tmp_path):
     save_model(Toolkit(toy).create("plain"), tmp_path / "part", networks=["discriminator"])
     game = Toolkit(toy).load(tmp_path / "part")
     words = "this model has no weights for the network `generator`; load a model that has"
@@ -420,7 +420,7 @@ def test_a_network_that_a_model_does_not_hold_says_so_when_it_is_used(toy, tmp_p
 
 
 class Growing(Game):
-    """A game whose network grows in its second phase."""
+    """A game whose network grows in the second phase."""
 
     def __init__(self):
         super().__init__()
@@ -444,7 +444,7 @@ class Growing(Game):
 
 
 @pytest.mark.parametrize("steps", [5, 6])
-def test_a_game_is_loaded_in_the_phase_that_its_training_reached(tmp_path, steps):
+def test_a_game_is_loaded_in_the_phase_in_which_its_training_ended(tmp_path, steps):
     game = Growing()
     run = gan_core.train(
         game,
@@ -464,7 +464,7 @@ def test_a_game_is_loaded_in_the_phase_that_its_training_reached(tmp_path, steps
         assert torch.equal(loaded.generate(5, seed=0), samples)
 
 
-def test_a_model_within_a_phase_keeps_its_progress(tmp_path):
+def test_a_model_keeps_its_progress_within_a_phase(tmp_path):
     game = Growing()
     game.enter_phase(0, 0.25)
     folder = game.save_pretrained(tmp_path / "model")
@@ -479,7 +479,7 @@ def test_a_model_within_a_phase_keeps_its_progress(tmp_path):
 
 
 class Wordy(Alone):
-    """A game with a file of words beside its weights."""
+    """A game that saves a file of words."""
 
     def __init__(self, words=()):
         super().__init__()
@@ -493,7 +493,7 @@ class Wordy(Alone):
         self.words = (folder / "tokens" / "words.txt").read_text().split("\n")
 
 
-def test_files_beside_the_weights_are_kept_in_models_and_checkpoints(tmp_path):
+def test_a_games_own_files_are_kept_in_models_and_checkpoints(tmp_path):
     words = [f"word-{number}" for number in range(200_000)]  # 2.3 MB
     game = Wordy(words)
     folder = game.save_pretrained(tmp_path / "model")
@@ -518,7 +518,7 @@ class Showing(Wordy):
         return {"weight": self.generator.layer.weight.detach()}
 
 
-def test_a_checkpoint_with_a_made_up_state_is_no_model(tmp_path):
+def test_a_checkpoint_with_another_state_is_refused(tmp_path):
     run = gan_core.train(
         Showing(["a"]),
         data={"points": torch.zeros(8, 2)},
@@ -537,7 +537,7 @@ def test_a_checkpoint_with_a_made_up_state_is_no_model(tmp_path):
             read_weights(run.path)
 
 
-def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
+def test_own_files_that_were_changed_or_are_outside_the_folder_are_refused(tmp_path):
     folder = Wordy(["a"]).save_pretrained(tmp_path / "model")
     (folder / "tokens" / "words.txt").write_text("b")
     assert refusal(folder, Wordy().restore) == (
@@ -548,28 +548,28 @@ def test_a_file_that_was_changed_or_leads_elsewhere_is_refused(tmp_path):
         assert "which is outside its folder; it is damaged" in refusal(folder, Wordy().restore)
 
 
-def test_a_file_whose_name_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+def test_own_files_whose_names_could_not_be_read_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / "words:en.txt").write_text("a"))
     with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; leave `:` and `\\` out of the names"):
         Wordy().save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
-def test_files_that_would_replace_the_models_own_are_refused(tmp_path, monkeypatch):
+def test_own_files_with_reserved_names_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / CONFIG).write_text("{}"))
     with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a file of every model folder"):
         Wordy().save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
-def test_extra_state_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+def test_extra_state_too_large_to_be_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Counter, "get_extra_state", lambda self: {"count": 0, "words": ["word"] * 200_000})
     with pytest.raises(GanError, match="at most 1,000,000 bytes are read; write it as a file with `save_files`"):
         Alone().save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_state_of_a_training_is_not_in_the_model(tmp_path):
+def test_training_state_is_not_in_the_model(tmp_path):
     game = TwoPlayerGame(Counter(), nn.Linear(2, 1), regularizers=[Replay(size=10)])
     game.secret = Counter()
     game.secret.of_training = True
@@ -590,7 +590,7 @@ def test_the_state_of_a_training_is_not_in_the_model(tmp_path):
     assert other.secret.count == 0
 
 
-def test_a_lagging_copy_is_not_missed_in_a_model(toy, tmp_path):
+def test_modules_marked_as_training_state_are_neither_saved_nor_required(toy, tmp_path):
     def lagging():
         game = Toolkit(toy).create("plain")
         game.lagging = nn.Linear(2, 2)
@@ -616,7 +616,7 @@ class Encoder(nn.Module):
 
 
 class Perceptual(Alone):
-    """A game with a frozen network whose weights are in a file."""
+    """A game with a frozen network whose weights are read from a file."""
 
     def __init__(self, weights):
         super().__init__()
@@ -631,7 +631,7 @@ class Perceptual(Alone):
     preview = Showing.preview
 
 
-def test_a_frozen_helper_stays_as_it_is_and_is_written_nowhere(tmp_path):
+def test_a_frozen_helper_is_neither_trained_nor_saved(tmp_path):
     torch.manual_seed(0)
     torch.save(Encoder().state_dict(), tmp_path / "encoder.pt")
     game, before = Perceptual(tmp_path / "encoder.pt"), read_published(tmp_path / "encoder.pt")
@@ -669,7 +669,7 @@ def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
     assert words.endswith("; use the file from the training")
 
 
-def test_a_part_of_a_game_does_not_ask_for_the_helpers_of_the_rest(tmp_path):
+def test_a_partial_model_needs_no_helpers_of_absent_networks(tmp_path):
     for name in ("encoder.pt", "other.pt"):
         torch.save(Encoder().state_dict(), tmp_path / name)
     folder = save_model(Perceptual(tmp_path / "encoder.pt"), tmp_path / "part", networks=["generator"])
@@ -685,7 +685,7 @@ def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
         Perceptual(tmp_path / "missing.pt")
 
 
-def test_weights_of_a_helper_are_checked(tmp_path):
+def test_the_weights_of_a_helper_are_verified(tmp_path):
     torch.save(Encoder().state_dict(), tmp_path / "encoder.pt")
     digest = sha256(tmp_path / "encoder.pt")
     assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
@@ -720,7 +720,7 @@ def test_a_constructor_that_loads_weights_can_be_built_without_memory():
 # --- runs and the hub
 
 
-def test_a_run_is_loaded_from_its_newest_whole_checkpoint(toy, tmp_path):
+def test_a_run_is_loaded_from_its_latest_valid_checkpoint(toy, tmp_path):
     run = Toolkit(toy).train(
         "plain", data="cloud", out=tmp_path / "run", checkpoint_every=1, steps=2, ema=0.5, shown=False
     )
@@ -736,14 +736,14 @@ def test_a_run_is_loaded_from_its_newest_whole_checkpoint(toy, tmp_path):
     assert refusal(run.path) == "M: has no checkpoint and no model yet"
 
 
-def test_a_run_of_which_every_checkpoint_is_damaged_says_what_is_wrong_with_the_newest(toy, tmp_path):
+def test_a_run_with_only_damaged_checkpoints_is_refused_with_the_problem_of_the_latest(toy, tmp_path):
     run = Toolkit(toy).train("plain", data="cloud", out=tmp_path / "run", shown=False)
     shutil.rmtree(run.model)
     (run.checkpoints()[-1] / "game.safetensors").write_bytes(b"x")
     assert refusal(run.path).startswith("M/checkpoints/00000003/game.safetensors: missing or damaged")
 
 
-def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
+def test_a_model_that_is_not_a_local_folder_is_downloaded_from_the_hub(toy, model, monkeypatch):
     asked = []
 
     def download(name, **options):
@@ -759,13 +759,13 @@ def test_what_is_not_here_is_asked_of_the_hub(toy, model, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["./none/here", "/none/here", "none", "a/b/c", "~/none"])
-def test_paths_are_not_asked_of_the_hub(toy, monkeypatch, path):
+def test_paths_are_not_looked_up_on_the_hub(toy, monkeypatch, path):
     monkeypatch.setattr(gan_core.models.hub, "snapshot_download", None)
     with pytest.raises(CheckpointError, match=r"no such folder$"):
         api.load(path)
 
 
-def test_a_run_beside_others_that_is_misspelt_is_not_asked_of_the_hub(toy, monkeypatch, tmp_path):
+def test_a_misspelt_run_in_an_existing_folder_is_not_looked_up_on_the_hub(toy, monkeypatch, tmp_path):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gan_core.models.hub, "snapshot_download", None)
@@ -773,13 +773,13 @@ def test_a_run_beside_others_that_is_misspelt_is_not_asked_of_the_hub(toy, monke
         api.load("runs/frist")
 
 
-def test_others_may_read_the_weights(toy, tmp_path):
+def test_the_weights_have_the_permissions_of_other_files(toy, tmp_path):
     folder = Alone().save_pretrained(tmp_path / "model")
     modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
     assert modes["model.safetensors"] == modes["config.json"]
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(toy, monkeypatch):
+def test_an_unreachable_hub_is_reported_in_one_line(toy, monkeypatch):
     def no_network(name, **options):
         raise OSError("Name or service not known\nand more")
 
@@ -821,7 +821,7 @@ def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
     assert game.recipe.data.source == "/home/alice/points"
 
 
-def test_an_upload_that_fails_is_one_line(toy, monkeypatch):
+def test_a_failed_upload_is_reported_in_one_line(toy, monkeypatch):
     class Hub:
         def __init__(self, token):
             pass
@@ -835,8 +835,8 @@ def test_an_upload_that_fails_is_one_line(toy, monkeypatch):
     assert str(error.value) == "me/points: cannot be uploaded to the hub (Name or service not known)"
 
 
-def test_files_of_one_name_are_kept_apart(tmp_path, monkeypatch):
-    """On the hub, all weights are named `model.safetensors`."""
+def test_downloads_with_equal_names_are_kept_apart(tmp_path, monkeypatch):
+    """On the hub, many files have the name `model.safetensors`."""
     monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path / "home"))
     kept = []
     for name in ("one", "two"):

@@ -31,7 +31,7 @@ def refusal(toy, name="plain/generator", state=None, **arguments):
     return str(error.value)
 
 
-def test_a_published_checkpoint_computes_what_it_did(toy):
+def test_a_published_checkpoint_computes_the_published_outputs(toy):
     state, z = checkpoint(), torch.randn(4, 3)
     hidden = nn.functional.leaky_relu(z @ state["fc1.weight"].T + state["fc1.bias"], 0.1)
     expected = hidden @ state["fc2.weight"].T + state["fc2.bias"]
@@ -39,16 +39,16 @@ def test_a_published_checkpoint_computes_what_it_did(toy):
 
 
 @pytest.mark.parametrize(("width", "latent_dim"), [(1, 1), (6, 3), (16, 9)])
-def test_sizes_are_told_by_the_shapes(toy, width, latent_dim):
+def test_sizes_are_inferred_from_the_shapes(toy, width, latent_dim):
     network = load_reference(toy.reference.IMPORTERS, "plain/generator", checkpoint(width, latent_dim))
     assert (network.hidden.out_features, network.latent_dim) == (width, latent_dim)
 
 
-def test_an_argument_that_agrees_may_be_given(toy):
+def test_an_argument_that_agrees_is_accepted(toy):
     assert load_reference(toy.reference.IMPORTERS, "plain/generator", checkpoint(), nz=3, hidden=6).latent_dim == 3
 
 
-def test_what_does_not_fit_says_why(toy):
+def test_checkpoints_that_do_not_fit_are_refused_with_the_reason(toy):
     assert refusal(toy, "plain/generatr") == (
         "unknown published network `plain/generatr`; did you mean `plain/generator`?"
     )
@@ -67,17 +67,17 @@ def test_a_tensor_of_another_shape_is_named(toy):
 
 
 @pytest.mark.parametrize("odd", [torch.zeros(()), torch.zeros(3), torch.zeros(2, 3, 4)])
-def test_a_tensor_of_another_rank_is_no_crash(toy, odd):
+def test_a_tensor_of_another_rank_is_refused(toy, odd):
     words = refusal(toy, state=checkpoint() | {"fc1.weight": odd})
     assert words.startswith("plain/generator: the checkpoint is of another network (")
 
 
-def test_sizes_that_no_network_has_are_refused(toy):
+def test_empty_tensors_are_refused(toy):
     words = refusal(toy, state=checkpoint() | {"fc1.weight": torch.zeros(0, 3)})
     assert words == "plain/generator: the checkpoint's `fc1.weight` is empty"
 
 
-def test_one_tensor_too_many_is_an_error():
+def test_an_unexpected_tensor_is_refused():
     layer = nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match=r"^the checkpoint does not fit: .*extra"):
         Published(lambda: layer, {}, layer.state_dict() | {"extra": torch.zeros(1)}).build()

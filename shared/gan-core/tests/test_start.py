@@ -1,4 +1,4 @@
-"""Networks that start from weights of an earlier run, a model or a published checkpoint."""
+"""Initial weights from an earlier run, a model or a published checkpoint."""
 
 import logging
 
@@ -19,12 +19,12 @@ from gan_core.recipe import parse, read_recipe
 
 @pytest.fixture
 def first(toy, tmp_path):
-    """A run with averaged weights."""
+    """Returns a run with averaged weights."""
     return Toolkit(toy).train("plain", data="cloud", out=tmp_path / "first", ema=0.5, seed=1, shown=False)
 
 
 def frozen(toy, folder, **start):
-    """The game of a training so slow that its networks are still those that it started with."""
+    """Trains with a learning rate of almost 0, so that the networks keep their initial weights."""
     run = Toolkit(toy).train(
         "plain",
         data="cloud",
@@ -54,7 +54,7 @@ def test_networks_start_from_a_run_or_a_model(toy, first, tmp_path):
     assert run.recipe.start["discriminator"].sha256 == sha256(first.model / "model.safetensors")
 
 
-def test_a_published_checkpoint_is_a_start(toy, tmp_path):
+def test_networks_start_from_a_published_checkpoint(toy, tmp_path):
     network = Toolkit(toy).create("plain").generator
     theirs = {"hidden": "fc1", "out": "fc2"}
     state = {f"{theirs[key.split('.')[0]]}.{key.split('.')[1]}": v for key, v in network.state_dict().items()}
@@ -64,7 +64,7 @@ def test_a_published_checkpoint_is_a_start(toy, tmp_path):
     assert run.recipe.start["generator"].sha256 == sha256(tmp_path / "published.pt")
 
 
-def test_the_recipe_of_a_run_starts_again_from_the_same_weights_and_no_others(toy, first, tmp_path):
+def test_the_recipe_of_a_run_starts_only_from_the_same_weights(toy, first, tmp_path):
     _, run = frozen(toy, tmp_path / "a", generator=first.model)
     again = train_recipe(open_recipe(run.recipe_file, toy), tmp_path / "b", shown=False)
     assert same(Toolkit(toy).load(again.path), Toolkit(toy).load(run.path))
@@ -74,7 +74,7 @@ def test_the_recipe_of_a_run_starts_again_from_the_same_weights_and_no_others(to
     assert not (tmp_path / "c").exists()
 
 
-def test_a_run_is_resumed_without_what_it_started_from(toy, first, tmp_path):
+def test_a_run_is_resumed_without_the_weights_that_it_started_from(toy, first, tmp_path):
     whole = Toolkit(toy).train(
         "plain",
         data="cloud",
@@ -94,7 +94,7 @@ def test_a_run_is_resumed_without_what_it_started_from(toy, first, tmp_path):
     assert half.recipe.start == whole.recipe.start
 
 
-def test_what_is_missing_is_new_and_named(toy, first, tmp_path, caplog):
+def test_missing_parameters_keep_initial_values_and_are_named(toy, first, tmp_path, caplog):
     class Longer(nn.Module):
         def __init__(self):
             super().__init__()
@@ -127,7 +127,7 @@ def test_what_is_missing_is_new_and_named(toy, first, tmp_path, caplog):
 
 
 class Wrapping(nn.Module):
-    """A network with a part that is named as that of an adversary."""
+    """A network with a submodule that has the name of an adversary's."""
 
     def __init__(self):
         super().__init__()
@@ -137,7 +137,7 @@ class Wrapping(nn.Module):
         return self.out(self.network(z))
 
 
-def test_a_network_may_have_a_part_named_network(tmp_path):
+def test_a_network_may_have_a_submodule_named_network(tmp_path):
     games = [TwoPlayerGame(Wrapping(), Wrapping()) for _ in range(2)]
     folder = games[0].save_pretrained(tmp_path / "model")
     recipe = parse({"system": "x", "start": {"generator": str(folder), "discriminator": str(folder)}})
@@ -145,7 +145,7 @@ def test_a_network_may_have_a_part_named_network(tmp_path):
     assert same(games[1], games[0])
 
 
-def test_a_network_within_another_is_started(tmp_path):
+def test_a_submodule_of_a_network_can_be_started(tmp_path):
     class Several(TwoPlayerGame):
         def __init__(self):
             super().__init__(Wrapping(), nn.Linear(2, 1))
@@ -181,7 +181,7 @@ def test_a_network_within_another_is_started(tmp_path):
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),
     ],
 )
-def test_what_cannot_be_a_start_says_why_before_a_run_is_made(toy, first, tmp_path, start, words):
+def test_wrong_starts_are_refused_with_the_reason_before_a_run_is_created(toy, first, tmp_path, start, words):
     start = {key: value.replace("RUN", str(first.path)) for key, value in start.items()}
     with pytest.raises(InputError) as error:
         Toolkit(toy).train(
@@ -196,7 +196,7 @@ def test_what_cannot_be_a_start_says_why_before_a_run_is_made(toy, first, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_networks_of_other_sizes_are_no_start(toy, first, tmp_path):
+def test_weights_of_other_sizes_are_refused(toy, first, tmp_path):
     with pytest.raises(CheckpointError, match=r"`hidden.bias` is \[8\] in .*, but \[6\] here; give the networks"):
         Toolkit(toy).train(
             "plain",
@@ -209,7 +209,7 @@ def test_networks_of_other_sizes_are_no_start(toy, first, tmp_path):
 
 
 def test_a_second_system_trains_against_a_frozen_one(toy, first, tmp_path):
-    """An encoder trained against the generator of an earlier run (as f-AnoGAN's), which stays as it was."""
+    """An encoder is trained with the generator of an earlier run (as in f-AnoGAN), which stays unchanged."""
 
     class Encoding(TwoPlayerGame):
         def __init__(self, generator):
@@ -244,7 +244,7 @@ def test_a_second_system_trains_against_a_frozen_one(toy, first, tmp_path):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_the_command_line_takes_starts(toy, first, tmp_path):
+def test_starts_are_given_on_the_command_line(toy, first, tmp_path):
     app = build(toy)
     words = ["train", "plain", "--data", "cloud", "--steps", "1", "--out", str(tmp_path / "run")]
     app([*words, "--start", f"generator={first.path}"], standalone_mode=False)
@@ -256,6 +256,6 @@ def test_the_command_line_takes_starts(toy, first, tmp_path):
         app([*words, "--start", "generator=a", "--start", "generator=b"], standalone_mode=False)
 
 
-def test_a_digest_that_is_none_is_refused(toy):
+def test_a_malformed_digest_is_refused(toy):
     with pytest.raises(RecipeError, match=r"`start\.generator\.sha256`"):
         toy.preset("plain").recipe().but({"start.generator": {"source": "a", "sha256": "12"}})
