@@ -142,7 +142,7 @@ def test_genres_are_classes_and_what_is_damaged_is_named(home, caplog):
     source = data.load_gtzan()
     assert (source.name, len(source), source.labels.tolist()) == ("gtzan", 1, [9])
     assert caplog.messages == [
-        "gtzan: skipped 1 unreadable sound: jazz/jazz.00054.wav (no sound that can be read, or damaged at its start)"
+        "gtzan: skipped 1 unreadable sound: jazz/jazz.00054.wav (not a readable sound file, or damaged at its start)"
     ]
 
 
@@ -241,7 +241,7 @@ def test_channels_that_cannot_be_made_are_refused(tmp_path):
     with pytest.raises(DataError) as error:
         source.fit(SoundSpec(samples=64, channels=3))
     assert str(error.value) == (
-        f"{tmp_path}: stereo.wav has 2 channels, of which 3 cannot be made; ask for 1 or 2 as `network.channels`"
+        f"{tmp_path}: stereo.wav has 2 channels, which cannot be converted to 3; use 1 or 2 as `network.channels`"
     )
 
 
@@ -254,7 +254,7 @@ def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
     assert len(source) == 1
     assert caplog.messages == [
         f"{tmp_path}: skipped 2 unreadable sounds: empty.wav (the file is empty), "
-        "text.mp3 (no sound that can be read, or damaged at its start)"
+        "text.mp3 (not a readable sound file, or damaged at its start)"
     ]
 
 
@@ -297,7 +297,7 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
     for k in range(3):
         spoil(tmp_path / f"{k}.wav")
     words = re.escape(
-        f"no readable sounds among 3 files {LOOKED_FOR}; 0.wav: holds values that are not finite, from 0.000 s on"
+        f"no readable sounds among 3 files {LOOKED_FOR}; 0.wav: contains values that are not finite, from 0.000 s on"
     )
     with pytest.raises(DataError, match=words):
         open_folder(tmp_path).fit(SoundSpec(samples=64))
@@ -504,7 +504,7 @@ def test_a_silent_sound_is_kept_unless_silence_is_left_out(tmp_path, caplog):
     put(tmp_path / "loud.wav", flat(5))
     assert len(open_folder(tmp_path).fit(Spec())) == 2
     assert len(open_folder(tmp_path).fit(SoundSpec(trim=30))) == 1
-    assert caplog.messages[0].endswith("skipped 1 unreadable sound: quiet.wav (is silent from beginning to end)")
+    assert caplog.messages[0].endswith("skipped 1 unreadable sound: quiet.wav (is silent throughout)")
 
 
 # --- peaks
