@@ -54,7 +54,7 @@ def test_an_unknown_name_can_be_any_error():
     [
         (errno.EACCES, InputError, "out: cannot be written (Permission denied); choose another place"),
         (errno.ENOTDIR, InputError, "out: cannot be written (Not a directory); choose another place"),
-        (errno.ENOSPC, GanError, "out: cannot be written (No space left on device); make room and try again"),
+        (errno.ENOSPC, GanError, "out: cannot be written (No space left on device); free some space and try again"),
     ],
 )
 def test_what_the_system_says_against_writing_is_one_line(number, kind, words):

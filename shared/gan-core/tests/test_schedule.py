@@ -236,7 +236,7 @@ def test_fewer_steps_leave_one_to_each_phase_that_is_to_come() -> None:
     ("players", "message"),
     [
         (("frist",), r"unknown player in phase `x` `frist`; did you mean `first`\?"),
-        ((), "nobody plays in the phase `x`"),
+        ((), "the phase `x` has no players"),
     ],
 )
 def test_a_phase_in_which_nobody_plays_has_no_epochs(players: tuple[str, ...], message: str) -> None:

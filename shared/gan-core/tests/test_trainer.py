@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from functools import partialmethod
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
+import gan_core.training.logging
+import gan_core.training.state
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
 from gan_core.data import Source, Spec, TensorDataset, hold_out
-from gan_core.errors import NonFiniteError, RecipeError
+from gan_core.domain import Domain
+from gan_core.errors import CheckpointError, NonFiniteError, RecipeError
 from gan_core.models.checkpoint import read_checkpoint, write_checkpoint
 from gan_core.play.objectives import wasserstein
 from gan_core.runs.run import Run
@@ -769,6 +776,97 @@ def test_after_every_turn_a_game_is_told_the_means_of_what_was_logged(tmp_path: 
     ]
 
 
+def test_after_turn_of_a_two_player_game_s_subclass_is_called(tmp_path: Path) -> None:
+    class Balanced(TwoPlayerGame):
+        def after_turn(self, player: str, values: dict[str, Tensor]) -> None:
+            super().after_turn(player, values)
+            turns.append((player, "adversarial" in values))
+
+    turns: list[tuple[str, bool]] = []
+    plain = wgan_gp()
+    game = Balanced(plain.generator, plain.discriminator.network)
+    fit(game, tmp_path, data=POINTS, steps=2, changes={"players.discriminator.turns": 2})
+    assert turns == [("discriminator", True), ("discriminator", True), ("generator", True)] * 2
+
+
+class FakeTracker:
+    """A tracker that keeps the lines that it gets, by run."""
+
+    requires_logging_directory = False
+    lines: ClassVar[dict[str, list[Any]]] = {}
+
+    def __init__(self, run_name: str):
+        self.run_name = run_name
+
+    def start(self) -> None:
+        self.lines[self.run_name] = []
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        self.lines[self.run_name].append((step, values))
+
+    def finish(self) -> None:
+        self.lines[self.run_name].append("finished")
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Lines that a tracker got, by name of the run."""
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "fake", FakeTracker)
+    monkeypatch.setattr(gan_core.training.logging, "filter_trackers", lambda names, folder: names)
+    monkeypatch.setattr(FakeTracker, "lines", {})
+    return FakeTracker.lines
+
+
+def test_trackers_get_the_lines_of_the_log_and_are_finished(tmp_path: Path, tracked: dict[str, list[Any]]) -> None:
+    run = fit(Slopes(), tmp_path / "run", steps=4, log_every=2, trackers=["fake"])
+    expected = [(line["step"], {key: value for key, value in line.items() if key != "step"}) for line in run.log()]
+    assert [step for step, _ in expected] == [2, 4]
+    assert tracked["run"] == [*expected, "finished"]
+    with pytest.raises(NonFiniteError):
+        fit(Breaking(3, "loss"), tmp_path / "failed", steps=8, log_every=2, trackers=["fake"])
+    first, last = tracked["failed"]
+    assert (first[0], last) == (2, "finished")
+
+
+def test_an_evaluation_is_tracked_and_its_time_is_not_training_time(
+    tmp_path: Path, toy: Domain, tracked: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()
+
+    class Slow(sys.modules["gan_toy.metrics"].Spread):
+        def figures(self) -> dict[str, float]:
+            collections.deque(itertools.islice(now, 10**6), maxlen=0)
+            return super().figures()
+
+    monkeypatch.setattr(sys.modules["gan_toy.metrics"], "Spread", Slow)
+    monkeypatch.setattr(gan_core.training.state, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    settings = {"steps": 3, "log_every": 2, "evaluate_every": 2, "evaluate": 64, "metrics": ["spread"]}
+    run = toy.train("plain", data="cloud", out=tmp_path / "run", shown=False, trackers=["fake"], **settings)
+    assert [line["step"] for line in run.evaluations()] == [2, 3]
+    _, state = read_checkpoint(run.checkpoints()[-1])
+    assert 0 < state["elapsed"] < 100
+    lines = [(step, values["phase"]) for step, values in tracked["run"][:-1]]
+    assert lines == [(2, "adversarial"), (2, "evaluation"), (3, "adversarial"), (3, "evaluation")]
+    assert tracked["run"][-1] == "finished"
+    assert tracked["run"][1] == (2, {key: value for key, value in run.evaluations()[0].items() if key != "step"})
+
+
+def test_a_checkpoint_of_other_phases_is_refused(tmp_path: Path) -> None:
+    class Two(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("one"), Phase("two")]
+
+    class Three(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("one"), Phase("two"), Phase("three")]
+
+    run = fit(Two(), tmp_path, steps=4)
+    words = r"does not fit this run's recipe \(it has 2 phases and is in phase 2, not one of 3\)"
+    with pytest.raises(CheckpointError, match=words):
+        resume(tmp_path, steps=6, game=Three(), data={"rows": torch.zeros(12, 1)}, shown=False)
+    assert run.log()[-1]["step"] == 4
+
+
 def test_a_loss_sees_the_rates_of_all_players_also_after_a_resume(tmp_path: Path) -> None:
     class Seen(Slopes):
         def __init__(self, stop_at: int | None = None) -> None:
@@ -1148,8 +1246,12 @@ def test_four_parts_of_a_staged_game_are_one_batch(tmp_path: Path) -> None:
     assert difference(games[4], games[1]) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo itself looks at it
-def test_compiled_networks_compute_what_eager_ones_do_their_penalties_included(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo itself reads it
+def test_compiled_networks_compute_the_same_with_penalties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
     games = {compiled: wgan_gp() for compiled in (False, True)}
     for compiled, game in games.items():
         fit(

@@ -206,7 +206,7 @@ def commands(run: RunRecord) -> dict[str, str]:
     """Returns the commands that apply to a run of a domain's system."""
     domain, folder = run.setting("domain"), shlex.quote(str(run.folder))
     program = f"gan-{domain}" if re.fullmatch("[a-z0-9]{1,20}", domain) else "gan"
-    lines = {}
+    lines: dict[str, str] = {}
     if run.checkpoint is not None:
         lines |= resuming(run, program)
     if run.checkpoint is not None or run.has_model:

@@ -101,7 +101,7 @@ class Average:
 
 
 def singular_vectors(game: Game) -> Iterator[str]:
-    """Yields the names of spectral normalisation's unit vectors, whose mean would be shorter and enlarge the weights."""
+    """Yields the names of spectral normalisation's unit vectors; a mean of them is shorter and enlarges the weights."""
     for name, _, hook in spectral_layers(game):
         yield from (f"{name}.{hook.name}_{side}" for side in "uv")
 
