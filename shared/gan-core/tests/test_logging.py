@@ -1,4 +1,4 @@
-"""What is logged: means over an interval, kept exactly from one checkpoint to the next run."""
+"""Logging: means over an interval, which checkpoints keep exactly, the display of progress, and trackers."""
 
 from __future__ import annotations
 

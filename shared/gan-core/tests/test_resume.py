@@ -251,7 +251,7 @@ def halfway(tmp_path: Path, interrupted: Path) -> Run:
 
 @pytest.mark.parametrize("name", ["game.safetensors", "average.safetensors", "optimizers.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
-def test_a_damaged_checkpoint_is_passed_over_and_said(
+def test_a_damaged_checkpoint_is_skipped_and_reported(
     halfway: Run, whole: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     assert [path.name for path in halfway.checkpoints()] == ["00000014", "00000015"]
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
         ({"starts": [0, 1, 2, 3]}, "does not fit this run's recipe"),
     ],
 )
-def test_a_state_that_was_made_up_is_one_line(halfway: Run, change: dict[str, Any], words: str) -> None:
+def test_an_invalid_state_is_one_line(halfway: Run, change: dict[str, Any], words: str) -> None:
     for folder in halfway.checkpoints():
         files, state = read_checkpoint(folder)
         del state["files"]
@@ -542,7 +542,7 @@ def test_a_disk_that_fills_up_under_the_log_is_one_line(stopped: tuple[Path, dic
     assert "\n" not in full["message"]
 
 
-def test_a_full_disk_costs_no_line_of_the_log_that_was_there(stopped: tuple[Path, dict[str, Any]]) -> None:
+def test_a_full_disk_does_not_damage_the_log(stopped: tuple[Path, dict[str, Any]]) -> None:
     assert stopped[1]["full_again"] == {"code": 0, "kept": True}
 
 
