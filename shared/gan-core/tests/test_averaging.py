@@ -145,7 +145,7 @@ class Freezing(Toy):
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
-def test_the_average_of_what_a_later_phase_freezes_goes_on(tmp_path: Path, stop: int) -> None:
+def test_averages_of_weights_that_a_later_phase_freezes_are_kept(tmp_path: Path, stop: int) -> None:
     game, resumed = Freezing(), Freezing()
     play(game, tmp_path / "whole", steps=7, ema=0.15, checkpoint_every=1, keep_checkpoints=9)
     # The weight is 1, 2, 3, 3, 3 from the third step on, and the decay 0.15 there, as (1 + t) / (10 + t) is more.
@@ -165,7 +165,7 @@ def test_an_average_of_frozen_weights_alone_changes_nothing() -> None:
     Average(game, 0.5).update(0, 1)
 
 
-def test_in_the_place_of_the_weights_and_back_no_bit_changes() -> None:
+def test_swapping_in_the_average_and_back_changes_no_bit() -> None:
     game = Toy()
     average = Average(game, 0.9)
     with torch.no_grad():
@@ -241,7 +241,7 @@ class Shrinking(Toy):
         return self.generator.weight.detach().expand(count, -1).clone()
 
 
-def test_a_phase_may_replace_what_is_averaged(tmp_path: Path) -> None:
+def test_a_phase_may_replace_averaged_networks(tmp_path: Path) -> None:
     game = Shrinking()
     play(game, tmp_path / "run", steps=4, ema=0.01)
     # In the second phase, of two steps on a slope of -1 at rate 1, the weight is 1 and then 2.

@@ -35,7 +35,7 @@ def test_an_axis_from_zero_holds_zero_and_another_need_not():
     assert value_axis([800.0, 900.0])[0].low == 795
 
 
-def test_a_label_that_is_no_html_is_escaped():
+def test_labels_are_escaped():
     page = chart("<b>", {"<i>": [(0, 1.0, 0)]}, 1)
     assert "<b>&" not in page
     assert "&lt;i&gt; <b>1</b>" in page

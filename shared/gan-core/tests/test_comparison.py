@@ -75,19 +75,19 @@ def test_losses_and_samples_of_all_runs_are_shown(make, tmp_path):
     assert "a, step 20" in page
 
 
-def test_runs_of_one_name_are_told_apart(make, tmp_path):
+def test_runs_of_the_same_name_get_longer_names(make, tmp_path):
     page = compared(tmp_path, make("x/run"), make("y/run"))
     assert row(page, "x/run") is not None
     assert row(page, "y/run") is not None
 
 
-def test_what_a_run_says_is_text(make, tmp_path):
+def test_text_of_runs_is_escaped(make, tmp_path):
     page = compared(tmp_path, make("a", rate="'<script>alert(1)</script>'"), make("<b>"))
     assert "<script>alert" not in page
     assert "<b>, step" not in page
 
 
-def test_requests_that_make_no_comparison(make, tmp_path):
+def test_invalid_requests_are_refused(make, tmp_path):
     run = make("a")
     for folders, words in (
         ([run], "1 runs are given; expected 2 to 8"),

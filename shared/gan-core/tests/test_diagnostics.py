@@ -64,7 +64,7 @@ def test_with_more_classes_than_items_all_are_compared():
     assert figures == {"samples/nearest": near(1), "samples/spread": near(1)}
 
 
-def test_of_large_items_some_values_are_compared():
+def test_large_items_are_subsampled():
     rows = torch.zeros(ITEMS, 2, VALUES)
     rows[:, 0, 0] = torch.arange(ITEMS)
     other = 2 * rows
@@ -79,7 +79,7 @@ def test_samples_are_compared_with_the_data_that_have_their_shape():
     assert seen(Copying(torch.randn(ITEMS, 4)), paired) == {}
 
 
-def test_where_it_cannot_be_told_nothing_is_said():
+def test_figures_that_cannot_be_computed_are_left_out():
     assert seen(Copying(ROWS), {"points": ROWS[: FEWEST - 1]}) == {}
     assert seen(Copying(ROWS), {"points": torch.ones(ITEMS, 3)}) == {}  # data without diversity are no measure
     assert set(seen(Copying(ROWS), {"points": torch.eye(3).repeat(ITEMS, 1)})) == {"samples/spread"}
@@ -110,7 +110,7 @@ def game(discriminator: nn.Module, **settings) -> TwoPlayerGame:
     return TwoPlayerGame(Latent(2, 3), discriminator, **settings)
 
 
-def test_a_discriminator_that_knows_the_data_by_heart_is_seen():
+def test_a_discriminator_that_memorises_the_data_recognises_it():
     assert seen(game(Remembering()), {"points": KNOWN}, {"points": NEW})["held_out/recognised"] == 1
 
 
@@ -141,6 +141,6 @@ def test_patches_and_packs_are_judged_as_one():
     assert remembering(pack(KNOWN[:2], 2)).tolist() == [1.0]
 
 
-def test_without_a_discriminator_or_enough_held_out_nothing_is_said_of_it():
+def test_without_a_discriminator_or_enough_held_out_items_there_is_no_figure():
     assert "held_out/recognised" not in seen(Copying(ROWS), {"points": KNOWN}, {"points": NEW})
     assert "held_out/recognised" not in seen(game(Remembering()), {"points": KNOWN}, {"points": NEW[: FEWEST - 1]})

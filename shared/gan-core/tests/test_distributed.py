@@ -295,7 +295,7 @@ def test_two_processes_resumed_are_two_that_were_not_stopped(two: Path) -> None:
     assert logs[0] == logs[1]
 
 
-def test_what_is_not_finite_in_one_process_rolls_both_back(two: Path, seen: list[dict[str, Any]]) -> None:
+def test_a_non_finite_value_in_one_process_rolls_both_back(two: Path, seen: list[dict[str, Any]]) -> None:
     run = Run(two / "staged-broken")
     model, kept = read_tensors(run.model / "model.safetensors"), read_checkpoint(run.checkpoint(3))[0]
     for rank, process in enumerate(seen):

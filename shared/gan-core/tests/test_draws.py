@@ -1,4 +1,4 @@
-"""Draws depend on the seed and on a sample's place in the global batch, and on nothing else."""
+"""Draws depend only on the seed and on a sample's index in the global batch."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_parts_that_draw_twice_a_sample_get_the_rows_of_the_whole(draw):
 
 
 @pytest.mark.parametrize(("total", "parts"), [(12, 2), (12, 12), (64, 4)])
-def test_what_belongs_to_the_whole_batch_is_alike_in_all_parts(total, parts):
+def test_shared_draws_are_equal_in_all_parts(total, parts):
     pieces, rows = [], total // parts
     for part in range(parts):
         with draws.drawing(7, CPU, start=part * rows, rows=rows, total=total):
@@ -153,3 +153,18 @@ def test_a_mixed_seed_changes_with_every_number_and_their_order():
     seeds = {draws.mix(*numbers) for numbers in [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (0, 1, 0), (-1,), (2**70,)]}
     assert len(seeds) == 9
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_numbers_of_items_are_uniform_and_depend_on_the_place_in_the_stream():
+    with draws.reading(3, 0):
+        whole, two = draws.of_items(1000), draws.of_items(1000, 2)
+    assert whole.dtype is torch.float64
+    assert 0 <= whole.min() < 0.01
+    assert 0.99 < whole.max() < 1
+    assert abs(whole.mean() - 0.5) < 0.03
+    assert torch.equal(two[:, :1], whole)
+    assert abs(torch.corrcoef(two.T)[0, 1]) < 0.1
+    with draws.reading(3, 5):
+        assert torch.equal(draws.of_items(995), whole[5:])
+    with draws.reading(4, 0):
+        assert not torch.isclose(draws.of_items(1000), whole).any()

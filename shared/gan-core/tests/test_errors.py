@@ -15,7 +15,7 @@ from gan_core.errors import (
 )
 
 
-def test_what_the_request_got_wrong_is_2_and_what_the_work_got_wrong_is_1():
+def test_exit_status_is_2_for_wrong_requests_and_1_for_failed_work():
     assert {kind.exit_status for kind in (InputError, RecipeError, DataError, CheckpointError, MissingDependency)} == {
         2
     }
@@ -54,10 +54,10 @@ def test_an_unknown_name_can_be_any_error():
     [
         (errno.EACCES, InputError, "out: cannot be written (Permission denied); choose another place"),
         (errno.ENOTDIR, InputError, "out: cannot be written (Not a directory); choose another place"),
-        (errno.ENOSPC, GanError, "out: cannot be written (No space left on device); make room and try again"),
+        (errno.ENOSPC, GanError, "out: cannot be written (No space left on device); free some space and try again"),
     ],
 )
-def test_what_the_system_says_against_writing_is_one_line(number, kind, words):
+def test_errors_of_the_operating_system_are_one_line(number, kind, words):
     import os
 
     with pytest.raises(GanError) as error, writing("out"):
@@ -67,7 +67,7 @@ def test_what_the_system_says_against_writing_is_one_line(number, kind, words):
     assert isinstance(error.value.__cause__, OSError)
 
 
-def test_what_can_be_written_is_left_alone(tmp_path):
+def test_writing_without_an_error_changes_nothing(tmp_path):
     with writing(tmp_path):
         (tmp_path / "a").touch()
     with pytest.raises(ValueError, match="mine"), writing(tmp_path):

@@ -1,16 +1,22 @@
-"""What is logged: means over an interval, kept exactly from one checkpoint to the next run."""
+"""Logging: means over an interval, which checkpoints keep exactly, the display of progress, and trackers."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
+from rich.text import Text
 
+import gan_core.training.logging
 from gan_core.distributed import Processes
 from gan_core.errors import RecipeError
-from gan_core.training.logging import Display, LossMeans, Trackers
+from gan_core.training.logging import Display, LossMeans, Trackers, in_notebook
 
 ALONE = Processes("cpu")
 
@@ -52,21 +58,78 @@ def test_an_interval_of_two_processes_goes_on_in_one_with_their_mean() -> None:
     assert means.means(ALONE) == {"g/x": 2.0}  # (2 + 6) / 2 processes / 2 turns
 
 
-def test_off_a_terminal_every_line_of_the_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+LINE = {"phase": "warm", "generator/adversarial": 0.123456, "samples_per_second": 812.4}
+
+
+def test_off_a_terminal_lines_of_the_log_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with Display("toy/gan", 10, shown=True) as display:
         display.step(2, 0.2)
-        display.line({"step": 2, "phase": "warm", "generator/adversarial": 0.123456, "samples_per_second": 812.4})
+        display.line({"step": 2, **LINE})
     assert capsys.readouterr().err == "toy/gan 2/10 [warm] generator/adversarial 0.123  812 samples/s\n"
     with Display("toy/gan", 10, shown=False) as display:
-        display.line({"step": 2, "phase": "warm", "generator/adversarial": 0.1, "samples_per_second": 812.4})
+        display.line({"step": 2, **LINE})
+        display.evaluation({"step": 2, "evaluation/fid": 1.0})
+        display.interrupted("SIGINT", 2)
     assert capsys.readouterr().err == ""
 
 
-def test_the_number_of_steps_is_what_the_progress_of_the_run_points_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_printed_every_few_seconds_and_the_last_one_always(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(gan_core.training.logging, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with Display("toy/gan", 10, shown=True) as display:
+        for step in range(1, 7):
+            display.line({"step": step, **LINE})
+            now[0] += 0.7
+    steps = [line.split()[1].partition("/")[0] for line in capsys.readouterr().err.splitlines()]
+    assert steps == ["1", "4", "6"]
+
+
+def test_the_number_of_steps_follows_from_the_progress_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     with Display("toy/gan", 10**6, shown=True) as display:
         display.step(30, 0.25)
         display.line({"step": 30, "phase": "warm", "samples_per_second": 812.4})
     assert capsys.readouterr().err == "toy/gan 30/120 [warm]   812 samples/s\n"
+
+
+def test_evaluations_and_the_end_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display("toy/gan", 10, shown=True) as display:
+        display.evaluation({"step": 5, "evaluation/fid": 12.3456, "protocol/fid": "abc", "phase": "evaluation"})
+        display.ended("the budget is used", 6)
+        display.interrupted("SIGTERM", 7)
+    assert capsys.readouterr().err.splitlines() == [
+        "toy/gan: step 5: fid 12.35",
+        "toy/gan: ended at step 6: the budget is used",
+        "toy/gan: interrupted by SIGTERM at step 7; continue with `resume`",
+    ]
+
+
+@pytest.mark.parametrize("title", ["image/dcgan", "image/a-system-with-a-very-long-name"])
+def test_in_80_columns_step_percentage_and_time_show_and_values_have_their_own_line(
+    monkeypatch: pytest.MonkeyPatch, title: str
+) -> None:
+    monkeypatch.setattr(
+        gan_core.training.logging, "Console", lambda **_: Console(file=io.StringIO(), width=80, force_terminal=True)
+    )
+    display = Display(title, 200_000, shown=True)
+    display.step(50_000, 0.25)
+    display.line({"step": 50_000, **{f"discriminator/term{k}": 0.3 for k in range(8)}})
+    with display.console.capture() as captured:
+        display.console.print(display.screen.renderable)
+    bar, values = Text.from_ansi(captured.get()).plain.splitlines()
+    assert bar.startswith(title[:20])
+    assert re.search(r"━ +50000/200000 +25% \d:\d\d:\d\d (-:--:--|\d:\d\d:\d\d)$", bar.rstrip()), bar
+    assert values.startswith("discriminator/term0 0.3  ")
+    assert (len(bar), len(values)) <= (80, 80)
+
+
+def test_a_notebook_has_a_bar_if_ipywidgets_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, file = (Console(file=io.StringIO(), force_jupyter=forced) for forced in (True, False))
+    for found in (None, object()):
+        monkeypatch.setattr(gan_core.training.logging, "find_spec", lambda name, found=found: found)
+        assert in_notebook(notebook) is (found is not None)
+        assert not in_notebook(file)
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:

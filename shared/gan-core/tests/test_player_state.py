@@ -1,8 +1,10 @@
-"""A state: the step that a player takes, in one part or several, and what of the noise a part gets."""
+"""The state of a player: its update step, in one part or several, and the noise of each part."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from gan_core import SGD, Player, draws
 from gan_core.distributed import Processes
+from gan_core.errors import RecipeError
 from gan_core.play.game import Batch, Terms
 from gan_core.recipe import parse
 from gan_core.training.player_state import PlayerState, share_of_draws
@@ -29,7 +32,7 @@ def parts(batch: Batch, count: int) -> list[Batch]:
 
 
 class Line(nn.Linear):
-    """w · x, from w = 1."""
+    """The function w · x, initially with w = 1."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, bias=False)
@@ -72,6 +75,21 @@ def test_parts_share_the_noise_of_the_batch() -> None:
                 rows.append(draws.normal(len(part["x"]), 5, like=part["x"]))
         drawn[count] = torch.cat(rows)
     assert torch.equal(drawn[4], drawn[1])
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (torch.ones(()), "the loss of `line` returned Tensor; a loss returns named scalars"),
+        ({}, "the loss of `line` returned dict; a loss returns named scalars"),
+        ({"square": torch.ones(2)}, "the term `square` of `line` is of shape [2]; a loss returns named scalars"),
+        ({"square": 1.0}, "the term `square` of `line` is a float; a loss returns named scalars"),
+    ],
+)
+def test_a_loss_must_return_named_scalars(result: Any, words: str) -> None:
+    state = PlayerState(Player("line", (Line(),), lambda batch: result), recipe(), ALONE)
+    with pytest.raises(RecipeError, match=re.escape(words)):
+        state.move([{"x": torch.ones(1, 1)}], seed=0)
 
 
 def test_a_player_may_bring_its_own_step() -> None:

@@ -245,7 +245,7 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_regime_remembers_is_in_checkpoints_and_in_nothing_else(tmp_path: Path) -> None:
+def test_the_state_of_a_regime_is_only_in_checkpoints(tmp_path: Path) -> None:
     regime = Private(budget=4)
     run = fit(Labelled(), tmp_path, regime)
     secret = str(regime.secret).encode()
@@ -350,7 +350,7 @@ def test_a_recipe_names_a_regime_of_any_system(brief: Domain, tmp_path: Path, na
         ({"name": "gan_toy.regimes:Other"}, r"gan_toy.regimes:Other, which is not a `gan_core.Regime`"),
     ],
 )
-def test_what_is_no_regime_is_refused(brief: Domain, regime: dict[str, Any], message: str) -> None:
+def test_an_invalid_regime_is_refused(brief: Domain, regime: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         regime_of(parse({"system": "plain", "regime": regime}))
 

@@ -133,7 +133,7 @@ def test_the_only_script_that_may_run_is_the_one_in_the_page(run):
     assert "default-src 'none'" in policy
 
 
-def test_what_is_read_from_disk_is_escaped(run):
+def test_text_from_disk_is_escaped(run):
     hostile = '"><script>alert(1)</script>'
     (run / "recipe.yaml").write_text(
         json.dumps({"system": hostile, "domain": hostile, "preset": hostile, "data": {"source": hostile}})
@@ -206,7 +206,7 @@ def test_a_run_that_was_rolled_back_says_so_until_it_has_gone_past_it(run):
     assert "Rolled back" not in page(run).words
 
 
-def test_the_doctor_s_findings_are_in_the_page_what_is_wrong_first(run):
+def test_the_doctor_s_findings_are_in_the_page_problems_first(run):
     watched = [
         {"step": step, "phase": "diagnostics", "samples/nearest": 0.9, "samples/spread": 0.05} for step in (100, 200)
     ]
@@ -269,7 +269,7 @@ def test_a_log_larger_than_the_limit_is_read_in_strides(run, monkeypatch):
     assert "The log is large: one in 3 of its lines was read." in page(run).words
 
 
-def test_a_log_that_is_read_whole_says_nothing_of_strides(run):
+def test_a_log_that_is_read_whole_has_no_note(run):
     assert "The log is large" not in page(run).words
 
 
@@ -338,7 +338,7 @@ def test_a_link_that_leaves_the_run_is_not_followed(run, tmp_path):
     assert "secret" not in page(run).words
 
 
-def test_files_that_are_still_being_written_are_no_samples(run):
+def test_partial_files_are_not_samples(run):
     (run / "samples/00000300.png.tmp").write_bytes(b"")
     (run / "checkpoints/00000300.tmp").mkdir()
     record = read_run(run)
@@ -367,7 +367,7 @@ def test_a_recipe_that_would_grow_without_bound_does_not(run):
         ("samples/real.png", "The run has no real samples"),
     ],
 )
-def test_what_a_run_lacks_is_said(run, missing, sentence):
+def test_missing_parts_of_a_run_are_noted(run, missing, sentence):
     (run / missing).unlink()
     assert sentence in page(run).words
 
@@ -398,7 +398,7 @@ def test_commands_are_quoted_for_the_shell(run):
 
 
 @pytest.mark.parametrize("name", ["", "missing"])
-def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path, name):
+def test_a_folder_that_is_not_a_run_is_refused_and_not_changed(tmp_path, name):
     folder = tmp_path / name
     with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))}: not a run folder \(it has no recipe\.yaml"):
         write_report(folder)

@@ -56,7 +56,7 @@ def test_a_place_that_the_system_refuses_is_one_line():
         Run.create("/proc/none", RECIPE)
 
 
-def test_what_is_no_run_says_why(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError) as error:
         Run.open(tmp_path / "none")
     assert str(error.value) == f"{tmp_path / 'none'}: no such folder"
@@ -145,7 +145,7 @@ def test_a_rewind_forgets_what_was_made_because_the_training_ended(run):
     assert [int(path.stem) for path in run.samples()] == [2]
 
 
-def test_looks_and_evaluations_are_rewound_by_their_own_intervals(run):
+def test_diagnostics_and_evaluations_are_rewound_by_their_own_intervals(run):
     for step in (2, 3, 4):
         run.append_log(line(step))
         run.append_log({"step": step, "phase": "diagnostics", "samples/spread": 1.0})
@@ -156,7 +156,7 @@ def test_looks_and_evaluations_are_rewound_by_their_own_intervals(run):
     assert [each["step"] for each in run.log()] == [2, 3]
 
 
-def test_what_was_rolled_back_is_on_record_with_the_last_lines_that_it_cost(run):
+def test_a_rollback_is_recorded_with_the_last_removed_lines(run):
     assert run.rollbacks() == []
     for step in range(1, 51):
         run.append_log(line(step))

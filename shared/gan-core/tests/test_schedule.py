@@ -236,10 +236,10 @@ def test_fewer_steps_leave_one_to_each_phase_that_is_to_come() -> None:
     ("players", "message"),
     [
         (("frist",), r"unknown player in phase `x` `frist`; did you mean `first`\?"),
-        ((), "nobody plays in the phase `x`"),
+        ((), "the phase `x` has no players"),
     ],
 )
-def test_a_phase_in_which_nobody_plays_has_no_epochs(players: tuple[str, ...], message: str) -> None:
+def test_a_phase_without_players_has_no_epochs(players: tuple[str, ...], message: str) -> None:
     game = Toy()
     game.phases = lambda: [Phase("x", players, epochs=1)]  # type: ignore[method-assign]
     data = FittedData(TensorSource({"rows": torch.zeros(100, 1)}), Spec())
@@ -247,6 +247,6 @@ def test_a_phase_in_which_nobody_plays_has_no_epochs(players: tuple[str, ...], m
         lengths(game, parse({"system": "toy"}), data)
 
 
-def test_epochs_that_no_phase_would_take_are_refused() -> None:
+def test_epochs_without_a_phase_for_them_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"`train.epochs` is 5, and all phases have a length of their own; leave it"):
         in_steps([Phase(steps=3), Phase(epochs=1)], 5, 10_000, [8, 8], [4, 2])

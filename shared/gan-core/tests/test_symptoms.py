@@ -80,7 +80,7 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path)
 
 
-def test_a_healthy_run_has_no_symptom_and_says_what_was_seen(made):
+def test_a_healthy_run_has_findings_and_no_problems(made):
     assert made.wrong == {}
     assert made.checks(good=True) == {
         "finite": "all logged values are finite",
@@ -106,7 +106,7 @@ def test_a_run_that_was_rolled_back_is_found_until_it_has_gone_past_it(made):
     assert made.checks(good=True)["finite"].endswith("; the run was rolled back and has since passed that step")
 
 
-def test_what_grew_before_a_rollback_is_said(made):
+def test_growth_before_a_rollback_is_reported(made):
     grown = [{"step": 510 + 10 * n, "phase": "x", "d/loss": 1.0, "g/loss": 2.0 * 50**n} for n in range(3)]
     assert "(g/loss had grown from 2 to 5e+03 before)" in made.write(50).roll_back(610, 500, *grown).wrong["finite"]
 
@@ -128,14 +128,14 @@ def test_samples_that_are_alike_are_found(made, seen):
     assert "`players.generator.optimizer.learning_rate=0.001` (half the current value)" in made.wrong["collapse"]
 
 
-def test_only_the_last_look_counts(made):
+def test_only_the_last_diagnostics_count(made):
     made.write(seen=SEEN | {"samples/spread": 0.1})
     with (made.folder / "log.jsonl").open("a") as file:
         file.write(json.dumps({"step": 1000, "phase": DIAGNOSTICS, **SEEN}) + "\n")
     assert made.wrong == {}
 
 
-def test_a_discriminator_that_tells_every_sample_or_none_is_found(made):
+def test_a_discriminator_that_recognises_every_sample_or_none_is_found(made):
     made.write(discriminator__of_guessing=1.0)
     assert made.wrong == {}
     made.write(discriminator__of_guessing=0.02)
@@ -177,7 +177,7 @@ def test_the_discriminator_that_wins_is_found_by_its_name(made):
     assert made.wrong["memory"].startswith("the discriminator `video` memorises the data: ")
 
 
-def test_where_guessing_has_no_cost_nothing_is_said_of_winning(made):
+def test_objectives_without_a_minimum_are_not_checked(made):
     made.write(discriminator__adversarial=-5.0, discriminator__of_guessing=None)
     assert made.checks(good=True)["discriminator"] == ("not checked: the loss has no minimum under this objective")
     made.write(discriminator__real_logits=None, discriminator__of_guessing=None)
@@ -222,7 +222,7 @@ def test_a_loss_that_swings_around_guessing_is_found(made):
     assert made.wrong == {}
 
 
-def test_around_zero_noise_is_no_swing(made):
+def test_noise_around_zero_is_not_a_swing(made):
     noise = torch.randn(100, generator=torch.Generator().manual_seed(0)).tolist()
     made.write(discriminator__of_guessing=None, discriminator__adversarial=lambda n: noise[n])
     assert made.wrong == {}
@@ -230,7 +230,7 @@ def test_around_zero_noise_is_no_swing(made):
     assert made.wrong.keys() == {"oscillation"}
 
 
-def test_a_loss_of_few_samples_is_averaged_before_it_is_said_to_swing(made):
+def test_a_loss_of_few_samples_is_averaged_before_swings_are_counted(made):
     noise = torch.randn(300, generator=torch.Generator().manual_seed(0)).tolist()
     few = {"train": RECIPE["train"] | {"log_every": 1, "batch_size": 16}}
     made.write(300, discriminator__of_guessing=lambda n: 1 + noise[n])
@@ -242,7 +242,7 @@ def test_a_loss_of_few_samples_is_averaged_before_it_is_said_to_swing(made):
 # What is not said.
 
 
-def test_of_a_training_that_has_only_begun_no_tendency_is_said(made):
+def test_a_training_that_has_just_started_has_no_findings_about_trends(made):
     terms = {"discriminator__of_guessing": 0.0, "generator__gradient_norm": lambda n: 10.0**-n}
     made.write(ENOUGH_STEPS // 10 - 1, seen={"samples/nearest": 0.0, "samples/spread": 0.0}, **terms)
     assert made.wrong == {}
@@ -251,7 +251,7 @@ def test_of_a_training_that_has_only_begun_no_tendency_is_said(made):
     assert made.wrong.keys() == {"collapse", "discriminator", "gradients"}
 
 
-def test_only_the_last_phase_is_looked_at(made):
+def test_only_the_last_phase_is_checked(made):
     made.write()
     lines = [json.loads(line) for line in (made.folder / "log.jsonl").read_text().splitlines()]
     for line in lines[:80]:
@@ -269,7 +269,7 @@ def test_only_the_last_phase_is_looked_at(made):
         '{"step": 1000, "phase": "diagnostics", "samples/spread": "x"}',
     ],
 )
-def test_what_anybody_may_have_written_is_no_crash(made, hostile):
+def test_hostile_files_do_not_raise(made, hostile):
     (made.folder / "log.jsonl").write_text(f"{hostile}\n")
     (made.folder / "rollbacks.jsonl").write_text(
         f'{hostile}\n{{"step": 1, "to": 2, "what": 3, "log": [4, {hostile}]}}\n'
@@ -289,7 +289,7 @@ def test_an_empty_run_has_no_symptom(made):
 
 
 @pytest.mark.parametrize("penalty", [{}, {"r1": {"weight": 5.0}}])
-def test_what_is_proposed_are_settings_that_a_training_takes(made, toy, penalty):
+def test_proposed_settings_are_valid(made, toy, penalty):
     recipe = {"regularizers": penalty}
     found = [
         made.write(recipe=recipe, seen={"samples/spread": 0.0, "held_out/recognised": 1.0}).wrong,
@@ -316,7 +316,7 @@ def test_half_of_a_player_s_own_rate_is_proposed(made):
     assert parse(RECIPE | own).players["generator"].optimizer == {"learning_rate": 0.01}
 
 
-def test_where_both_players_have_their_own_rates_both_are_halved(made):
+def test_if_both_players_have_their_own_rates_both_are_halved(made):
     own = {
         name: {"optimizer": {"learning_rate": rate}} for name, rate in (("generator", 4e-3), ("discriminator", 1e-3))
     }

@@ -1,40 +1,47 @@
-"""The trainer: who moves when, on what, how far; what is staged, logged and kept; and when it ends."""
+"""The trainer: order of turns, batches, learning rates, phases, staging, the log, limits, signals and rollbacks."""
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from functools import partialmethod
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
+import gan_core.training.logging
+import gan_core.training.state
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
 from gan_core.data import Source, Spec, TensorDataset, hold_out
-from gan_core.errors import NonFiniteError, RecipeError
+from gan_core.domain import Domain
+from gan_core.errors import CheckpointError, NonFiniteError, RecipeError
 from gan_core.models.checkpoint import read_checkpoint, write_checkpoint
 from gan_core.play.objectives import wasserstein
 from gan_core.runs.run import Run
 
 
 def fit(game: Game, out: Path, data: Any = None, **settings: Any) -> Run:
-    """Trains on rows that are known by their number, unless there are others."""
+    """Trains on numbered rows, unless other data are given."""
     data = {"rows": torch.arange(12.0)[:, None]} if data is None else data
     return train(game, data=data, out=out, shown=False, **{"device": "cpu", "steps": 3, "batch_size": 4} | settings)
 
 
 class Weight(nn.Module):
-    """One number that a loss may be made of."""
+    """A network with a single parameter."""
 
     def __init__(self, start: float = 0.0):
         super().__init__()
@@ -42,7 +49,7 @@ class Weight(nn.Module):
 
 
 class Slopes(Game):
-    """Two players, each with one weight on a slope: plain descent at rate r moves it by r times the slope."""
+    """Two players, each with one weight and a linear loss: descent at rate r moves the weight by r times the slope."""
 
     def __init__(self, first: float = 1.0, second: float = 1.0, turns: Mapping[str, int] = MappingProxyType({})):
         super().__init__()
@@ -67,7 +74,7 @@ class Slopes(Game):
 
 
 class Studious(Slopes):
-    """Knows the mean of what it is trained on."""
+    """Stores the mean of its training data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +95,7 @@ def test_a_game_studies_the_data_before_its_first_step_and_never_again(tmp_path:
     assert (again.studies, again.mean) == (0, 4.5)
 
 
-def test_a_game_studies_what_is_not_held_out(tmp_path: Path) -> None:
+def test_a_game_studies_the_items_that_are_not_held_out(tmp_path: Path) -> None:
     game, rows = Studious(), torch.arange(10.0)[:, None]
     train(game, data={"rows": rows}, out=tmp_path, shown=False, changes={"data.held_out": 0.5}, steps=1, device="cpu")
     kept = [item["rows"] for item in hold_out(TensorDataset({"rows": rows}), 0.5)[0]]
@@ -98,11 +105,11 @@ def test_a_game_studies_what_is_not_held_out(tmp_path: Path) -> None:
 DESCENT = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5}
 
 
-# Who moves, and who does not.
+# Trained and frozen parameters.
 
 
 class Watched(Game):
-    """A generator, a discriminator, and an encoder that belongs to nobody; every loss notes what may change in it."""
+    """A generator, a discriminator, and an encoder of no player; every loss records which parameters are trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +146,7 @@ def test_only_the_mover_s_parameters_require_gradients(tmp_path: Path) -> None:
     assert game.movable == {"generator": {"generator"}, "discriminator": {"discriminator"}}
 
 
-def test_a_network_that_nobody_owns_keeps_every_bit_and_stays_in_evaluation_mode(tmp_path: Path) -> None:
+def test_a_network_of_no_player_does_not_change_and_stays_in_evaluation_mode(tmp_path: Path) -> None:
     game = Watched()
     before = {name: tensor.clone() for name, tensor in game.state_dict().items()}
     fit(game, tmp_path)
@@ -150,7 +157,7 @@ def test_a_network_that_nobody_owns_keeps_every_bit_and_stays_in_evaluation_mode
     assert changed == {"generator", "discriminator"}
 
 
-def test_who_sits_out_a_phase_is_frozen_in_it(tmp_path: Path) -> None:
+def test_players_that_sit_out_a_phase_are_frozen_in_it(tmp_path: Path) -> None:
     class Alone(Watched):
         def phases(self) -> Iterable[Phase]:
             return [Phase("alone", ("discriminator",))]
@@ -163,7 +170,7 @@ def test_who_sits_out_a_phase_is_frozen_in_it(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in game.generator.state_dict().items())
 
 
-def test_what_two_players_own_is_free_in_the_turns_of_both(tmp_path: Path) -> None:
+def test_shared_networks_are_trained_in_the_turns_of_both_players(tmp_path: Path) -> None:
     class Shared(Watched):
         def players(self) -> Iterable[Player]:
             yield Player("discriminator", (self.discriminator, self.encoder), self.discriminator_loss)
@@ -175,14 +182,14 @@ def test_what_two_players_own_is_free_in_the_turns_of_both(tmp_path: Path) -> No
     assert game.movable["generator"] == {"generator", "discriminator"}
 
 
-def test_after_training_everything_may_change_and_is_in_evaluation_mode(tmp_path: Path) -> None:
+def test_after_training_all_parameters_require_gradients_in_evaluation_mode(tmp_path: Path) -> None:
     game = Watched()
     fit(game, tmp_path)
     assert all(parameter.requires_grad for parameter in game.parameters())
     assert not any(module.training for module in game.modules())
 
 
-def test_after_a_training_that_failed_or_was_refused_everything_may_change(tmp_path: Path) -> None:
+def test_after_a_failed_or_refused_training_all_parameters_require_gradients(tmp_path: Path) -> None:
     class Failing(Watched):
         def generator_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             if self.fails:
@@ -202,7 +209,7 @@ def test_after_a_training_that_failed_or_was_refused_everything_may_change(tmp_p
 
 
 class Frozen(Watched):
-    """Its discriminator has an encoder that its author froze, with statistics of a batch."""
+    """A game whose discriminator has a frozen encoder with batch normalisation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +218,7 @@ class Frozen(Watched):
         self.generator[2].bias.requires_grad_(False)
 
 
-def test_what_its_author_froze_is_nobody_s_and_keeps_every_bit(tmp_path: Path) -> None:
+def test_parameters_frozen_by_the_author_do_not_change(tmp_path: Path) -> None:
     game = Frozen()
     before = {name: tensor.clone() for name, tensor in game.state_dict().items()}
     run = fit(game, tmp_path, steps=4, ema=0.9, checkpoint_every=2)
@@ -274,7 +281,7 @@ def test_players_move_in_order_as_often_as_they_have_turns(tmp_path: Path) -> No
     assert (game.generator.value.item(), game.discriminator.value.item()) == (-3.0, -1.0)  # turns · steps · 0.5
 
 
-def test_a_player_s_own_turns_hold_where_the_recipe_says_nothing(tmp_path: Path) -> None:
+def test_a_player_s_own_turns_are_the_default(tmp_path: Path) -> None:
     game = Slopes(turns={"second": 2})
     fit(game, tmp_path, steps=2)
     assert [name for name, _ in game.events] == ["first", "second", "second"] * 2
@@ -301,7 +308,7 @@ def test_unknown_players_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "recipe").exists()
 
 
-def test_a_player_moves_in_every_nth_step_of_a_phase_from_its_first_on(tmp_path: Path) -> None:
+def test_a_player_moves_in_every_nth_step_of_a_phase(tmp_path: Path) -> None:
     class Rare(Slopes):
         def phases(self) -> Iterable[Phase]:
             return [Phase("one", steps=4), Phase("two", steps=5)]
@@ -322,7 +329,7 @@ def test_a_player_moves_in_every_nth_step_of_a_phase_from_its_first_on(tmp_path:
     assert len(steps) == 3
 
 
-def test_a_resumed_player_keeps_its_rhythm(tmp_path: Path) -> None:
+def test_a_resumed_player_keeps_its_interval(tmp_path: Path) -> None:
     class Rare(Slopes):
         def players(self) -> Iterable[Player]:
             yield Player("first", (self.generator,), self.first_loss, every=4)
@@ -335,7 +342,7 @@ def test_a_resumed_player_keeps_its_rhythm(tmp_path: Path) -> None:
     assert game.generator.value.item() == -1.5
 
 
-# How far.
+# Learning rates.
 
 
 def test_each_player_has_its_own_learning_rate(tmp_path: Path) -> None:
@@ -414,7 +421,7 @@ class RowSpec(Spec):
 
 
 class Sizes(Source):
-    """Rows of as many columns as the phase asks for."""
+    """Rows with the number of columns that the phase specifies."""
 
     name, facts, keys = "sizes", {}, ("rows",)
 
@@ -449,7 +456,7 @@ class Growing(Slopes):
         return super().first_loss(batch)
 
 
-def test_a_phase_brings_its_players_its_data_and_fresh_optimizers(tmp_path: Path) -> None:
+def test_a_phase_has_its_own_players_data_and_new_optimizers(tmp_path: Path) -> None:
     game = Growing()
     adam = {"optimizer.learning_rate": 0.25, "optimizer.betas": (0.9, 0.999)}
     run = fit(game, tmp_path, data=Sizes(), steps=4, log_every=1, changes=adam)
@@ -465,7 +472,7 @@ def test_a_phase_brings_its_players_its_data_and_fresh_optimizers(tmp_path: Path
     assert "second/slope" not in run.log()[-1]
 
 
-def test_a_schedule_begins_anew_with_each_phase(tmp_path: Path) -> None:
+def test_a_learning_rate_schedule_restarts_with_each_phase(tmp_path: Path) -> None:
     class Halves(Slopes):
         def phases(self) -> Iterable[Phase]:
             return [Phase("one"), Phase("two")]
@@ -475,13 +482,13 @@ def test_a_schedule_begins_anew_with_each_phase(tmp_path: Path) -> None:
     assert game.generator.value.item() == -0.5 * (1 + 0.5 + 1 + 0.5)
 
 
-def test_a_batch_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_indivisible_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"a batch size of 2 is not divisible by 4 \(processes × parts\)"):
         fit(Growing(), tmp_path / "run", data=Sizes(), steps=4, accumulate=4)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_game_that_can_show_nothing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_game_without_samples_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     class Mute(Slopes):
         sample = Game.sample
 
@@ -490,11 +497,11 @@ def test_a_game_that_can_show_nothing_is_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "run").exists()
 
 
-# What is staged.
+# Staging.
 
 
 class Translator(Game):
-    """A generator and a discriminator that look at the same translations; or, unstaged, make them in each loss."""
+    """A generator and a discriminator with losses on the same translations, which are staged or made in each loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -540,7 +547,7 @@ def pairs(count: int) -> dict[str, Tensor]:
     return {key: torch.randn(count, 2, generator=generator) for key in ("source", "target")}
 
 
-def test_staging_happens_once_a_round_and_is_constant_for_all_but_the_stagers(tmp_path: Path) -> None:
+def test_staging_happens_once_per_step_and_is_constant_for_other_players(tmp_path: Path) -> None:
     game = Staged()
     fit(game, tmp_path, data=pairs(12), steps=5)
     assert game.staged == [0, 1, 2, 3, 4]
@@ -555,7 +562,7 @@ def test_staged_and_unstaged_games_compute_the_same(tmp_path: Path) -> None:
         assert_close(tensor, unstaged.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
-def test_staging_trains_what_a_stager_shares_with_a_later_player(tmp_path: Path) -> None:
+def test_staging_trains_networks_that_a_stager_shares_with_a_later_player(tmp_path: Path) -> None:
     class Shared(Staged):
         def __init__(self) -> None:
             super().__init__()
@@ -584,7 +591,7 @@ def test_a_stager_has_one_turn(tmp_path: Path) -> None:
         fit(Staged(), tmp_path, data=pairs(8), changes={"players.generator.turns": 2})
 
 
-def test_who_is_no_stager_has_all_its_turns_on_the_staged_batch(tmp_path: Path) -> None:
+def test_other_players_have_all_their_turns_on_the_staged_batch(tmp_path: Path) -> None:
     class Several(Staged):
         def __init__(self) -> None:
             super().__init__()
@@ -620,7 +627,7 @@ def test_a_phase_without_stagers_is_not_staged_and_reads_a_batch_each_turn(tmp_p
     assert read_checkpoint(run.checkpoints()[-1])[1]["seen"] == 4 * (2 * 2 + 3)
 
 
-def test_stagers_that_are_no_players_are_refused(tmp_path: Path) -> None:
+def test_stagers_must_be_players(tmp_path: Path) -> None:
     class Misnamed(Staged):
         stagers = ("painter",)
 
@@ -628,11 +635,11 @@ def test_stagers_that_are_no_players_are_refused(tmp_path: Path) -> None:
         fit(Misnamed(), tmp_path, data=pairs(8))
 
 
-# What is logged.
+# The log.
 
 
 class Counting(Slopes):
-    """Its terms and notes are the step's number and simple functions of it."""
+    """A game whose terms and notes are functions of the step."""
 
     def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         self.note("square", torch.tensor(self.step**2))
@@ -677,7 +684,7 @@ def test_a_line_has_the_gradients_of_the_step_that_it_ends_with(tmp_path: Path) 
 
 def test_an_infinite_gradient_whose_step_is_skipped_is_left_out_of_the_log(tmp_path: Path) -> None:
     def skip(state: Any, batches: Any) -> dict[str, Tensor]:
-        """What a scaler does with it."""
+        """Skips the update, as a gradient scaler does."""
         (weight,) = state.parameters
         weight.grad, before = torch.full_like(weight, math.inf), weight.detach().clone()
         state.update()
@@ -692,7 +699,7 @@ def test_an_infinite_gradient_whose_step_is_skipped_is_left_out_of_the_log(tmp_p
     assert (line["first/slope"], "first/gradient_norm" in line) == (1.0, False)
 
 
-def test_what_is_seen_of_the_samples_has_lines_of_its_own(tmp_path: Path) -> None:
+def test_diagnostics_of_samples_have_their_own_lines(tmp_path: Path) -> None:
     class Rows(Slopes):
         def sample(self, count: int) -> Tensor:
             return self.rows[:count] / 2
@@ -717,14 +724,14 @@ def test_what_is_seen_of_the_samples_has_lines_of_its_own(tmp_path: Path) -> Non
     ]  # of the end there is none now
 
 
-def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
+def test_held_out_items_are_never_trained_on(tmp_path: Path) -> None:
     game = Slopes()
     run = fit(game, tmp_path, steps=20, changes={"data.held_out": 0.25})
     assert len({row for _, rows in game.events for row in rows.flatten().tolist()}) == 9
     assert run.recipe.data.held_out == 0.25
 
 
-def test_a_note_is_watched_and_not_minimised(tmp_path: Path) -> None:
+def test_a_note_is_logged_and_not_minimised(tmp_path: Path) -> None:
     class Noting(Slopes):
         def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             self.note("value", self.generator.value.sum() * 100)
@@ -746,7 +753,7 @@ def test_a_note_is_the_mean_of_a_batch_s_parts(tmp_path: Path) -> None:
     assert run.log()[0]["first/row"] == 5.5  # the mean of 0 … 11
 
 
-def test_after_every_turn_a_game_is_told_the_means_of_what_was_logged(tmp_path: Path) -> None:
+def test_after_turn_gets_the_means_of_the_logged_values(tmp_path: Path) -> None:
     told: list[tuple[str, dict[str, float]]] = []
 
     class Steered(Slopes):
@@ -769,7 +776,98 @@ def test_after_every_turn_a_game_is_told_the_means_of_what_was_logged(tmp_path: 
     ]
 
 
-def test_a_loss_sees_the_rates_of_all_players_also_after_a_resume(tmp_path: Path) -> None:
+def test_after_turn_of_a_two_player_game_s_subclass_is_called(tmp_path: Path) -> None:
+    class Balanced(TwoPlayerGame):
+        def after_turn(self, player: str, values: dict[str, Tensor]) -> None:
+            super().after_turn(player, values)
+            turns.append((player, "adversarial" in values))
+
+    turns: list[tuple[str, bool]] = []
+    plain = wgan_gp()
+    game = Balanced(plain.generator, plain.discriminator.network)
+    fit(game, tmp_path, data=POINTS, steps=2, changes={"players.discriminator.turns": 2})
+    assert turns == [("discriminator", True), ("discriminator", True), ("generator", True)] * 2
+
+
+class FakeTracker:
+    """A tracker that keeps the lines that it gets, by run."""
+
+    requires_logging_directory = False
+    lines: ClassVar[dict[str, list[Any]]] = {}
+
+    def __init__(self, run_name: str):
+        self.run_name = run_name
+
+    def start(self) -> None:
+        self.lines[self.run_name] = []
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        self.lines[self.run_name].append((step, values))
+
+    def finish(self) -> None:
+        self.lines[self.run_name].append("finished")
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Lines that a tracker got, by name of the run."""
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "fake", FakeTracker)
+    monkeypatch.setattr(gan_core.training.logging, "filter_trackers", lambda names, folder: names)
+    monkeypatch.setattr(FakeTracker, "lines", {})
+    return FakeTracker.lines
+
+
+def test_trackers_get_the_lines_of_the_log_and_are_finished(tmp_path: Path, tracked: dict[str, list[Any]]) -> None:
+    run = fit(Slopes(), tmp_path / "run", steps=4, log_every=2, trackers=["fake"])
+    expected = [(line["step"], {key: value for key, value in line.items() if key != "step"}) for line in run.log()]
+    assert [step for step, _ in expected] == [2, 4]
+    assert tracked["run"] == [*expected, "finished"]
+    with pytest.raises(NonFiniteError):
+        fit(Breaking(3, "loss"), tmp_path / "failed", steps=8, log_every=2, trackers=["fake"])
+    first, last = tracked["failed"]
+    assert (first[0], last) == (2, "finished")
+
+
+def test_an_evaluation_is_tracked_and_its_time_is_not_training_time(
+    tmp_path: Path, toy: Domain, tracked: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()
+
+    class Slow(sys.modules["gan_toy.metrics"].Spread):
+        def figures(self) -> dict[str, float]:
+            collections.deque(itertools.islice(now, 10**6), maxlen=0)
+            return super().figures()
+
+    monkeypatch.setattr(sys.modules["gan_toy.metrics"], "Spread", Slow)
+    monkeypatch.setattr(gan_core.training.state, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    settings = {"steps": 3, "log_every": 2, "evaluate_every": 2, "evaluate": 64, "metrics": ["spread"]}
+    run = Toolkit(toy).train("plain", data="cloud", out=tmp_path / "run", shown=False, trackers=["fake"], **settings)
+    assert [line["step"] for line in run.evaluations()] == [2, 3]
+    _, state = read_checkpoint(run.checkpoints()[-1])
+    assert 0 < state["elapsed"] < 100
+    lines = [(step, values["phase"]) for step, values in tracked["run"][:-1]]
+    assert lines == [(2, "adversarial"), (2, "evaluation"), (3, "adversarial"), (3, "evaluation")]
+    assert tracked["run"][-1] == "finished"
+    assert tracked["run"][1] == (2, {key: value for key, value in run.evaluations()[0].items() if key != "step"})
+
+
+def test_a_checkpoint_of_other_phases_is_refused(tmp_path: Path) -> None:
+    class Two(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("one"), Phase("two")]
+
+    class Three(Slopes):
+        def phases(self) -> Iterable[Phase]:
+            return [Phase("one"), Phase("two"), Phase("three")]
+
+    run = fit(Two(), tmp_path, steps=4)
+    words = r"does not fit this run's recipe \(it has 2 phases and is in phase 2, not one of 3\)"
+    with pytest.raises(CheckpointError, match=words):
+        resume(tmp_path, steps=6, game=Three(), data={"rows": torch.zeros(12, 1)}, shown=False)
+    assert run.log()[-1]["step"] == 4
+
+
+def test_a_loss_can_read_the_learning_rates_of_all_players_after_a_resume_too(tmp_path: Path) -> None:
     class Seen(Slopes):
         def __init__(self, stop_at: int | None = None) -> None:
             super().__init__()
@@ -790,21 +888,21 @@ def test_a_loss_sees_the_rates_of_all_players_also_after_a_resume(tmp_path: Path
     assert len(set(whole.rates)) == 4  # they fall in the second half
 
 
-# When it ends.
+# The end of a training.
 
 
-def test_training_stops_after_so_many_steps(tmp_path: Path) -> None:
+def test_training_stops_at_the_number_of_steps(tmp_path: Path) -> None:
     assert fit(Slopes(), tmp_path, steps=7).log()[-1]["step"] == 7
 
 
-def test_training_stops_after_so_many_samples(tmp_path: Path) -> None:
+def test_training_stops_at_the_number_of_samples(tmp_path: Path) -> None:
     run = fit(Slopes(), tmp_path, steps=1000, samples=20)  # 2 turns of 4 rows a round
     assert run.log()[-1]["step"] == 3
     with pytest.raises(RecipeError, match=r"is finished at step 3; give more minutes \(or samples\) to train on"):
         resume(tmp_path, game=Slopes(), data={"rows": torch.zeros(12, 1)}, shown=False)
 
 
-def test_training_stops_after_so_many_minutes_those_before_an_interruption_included(tmp_path: Path) -> None:
+def test_training_stops_at_the_number_of_minutes_including_those_before_an_interruption(tmp_path: Path) -> None:
     class Slow(Slopes):
         def first_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             time.sleep(0.05)
@@ -896,7 +994,7 @@ def test_epochs_become_steps_in_the_recipe(tmp_path: Path) -> None:
     assert again.log()[-1]["step"] == 23  # 5 · 36 / 8
 
 
-def test_phases_have_intervals_of_their_own(tmp_path: Path) -> None:
+def test_phases_have_their_own_intervals(tmp_path: Path) -> None:
     class Intervals(Slopes):
         def phases(self) -> Iterable[Phase]:
             quick = {"log_every": 1, "sample_every": 2, "checkpoint_every": 2}
@@ -958,7 +1056,7 @@ def test_a_signal_in_the_last_step_interrupts_nothing(tmp_path: Path) -> None:
 
 
 class Breaking(Slopes):
-    """From a step on, a loss is not finite; or a gradient is not, while the loss is."""
+    """A game with a non-finite loss, or a finite loss with a non-finite gradient, from a step on."""
 
     def __init__(self, step: int, term: str):
         super().__init__()
@@ -982,7 +1080,7 @@ def finite(run: Run) -> bool:
 @pytest.mark.parametrize(
     ("term", "what"), [("loss", r"first/loss is -inf"), ("gradient", r"the weights of generator\.value are not finite")]
 )
-def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path: Path, term: str, what: str) -> None:
+def test_a_non_finite_value_stops_the_run_and_is_not_saved(tmp_path: Path, term: str, what: str) -> None:
     with pytest.raises(NonFiniteError, match=rf"^step 6: {what}; rolled back to step 4; continue with ") as error:
         fit(Breaking(5, term), tmp_path, steps=20, log_every=100, checkpoint_every=2, ema=0.9)
     assert "\n" not in str(error.value)
@@ -1004,8 +1102,8 @@ def test_a_loss_that_is_not_finite_before_the_first_checkpoint_says_so(tmp_path:
     assert not run.model.exists()
 
 
-def test_a_run_that_was_rolled_back_is_one_that_ended_at_its_last_good_checkpoint(tmp_path: Path) -> None:
-    """Except for the record of it: the log, the pictures, the model, and the game in memory are of that step."""
+def test_a_rolled_back_run_equals_one_that_ended_at_its_last_valid_checkpoint(tmp_path: Path) -> None:
+    """The log, the pictures, the model and the game in memory are those of that step."""
     settings = {"log_every": 3, "sample_every": 5, "checkpoint_every": 4, "ema": 0.9, "changes": DESCENT}
     ended, game = Slopes(), Breaking(10, "gradient")
     fit(ended, tmp_path / "ended", steps=8, **settings)
@@ -1044,7 +1142,7 @@ def test_a_rollback_passes_over_a_checkpoint_that_is_damaged_or_not_finite(tmp_p
     assert resumed.generator.value.item() == -10.0
 
 
-def test_an_optimizer_that_no_longer_moves_anything_is_not_finite(tmp_path: Path) -> None:
+def test_an_infinite_optimizer_state_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"the optimizer states of first/0/exp_avg_sq are not finite"):
         fit(Slopes(first=1e25), tmp_path, steps=2)  # its square is infinite, and the step 0
 
@@ -1059,7 +1157,7 @@ def test_a_buffer_may_be_infinite_as_masks_are_but_never_nan(tmp_path: Path, val
         fit(game, tmp_path)
 
 
-def test_a_game_that_has_grown_since_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+def test_the_run_of_a_game_that_has_grown_can_be_resumed_after_a_rollback(tmp_path: Path) -> None:
     class Growing(Breaking):
         def phases(self) -> Iterable[Phase]:
             return [Phase("small"), Phase("large")]
@@ -1090,7 +1188,7 @@ def test_many_values_that_are_not_finite_are_counted(tmp_path: Path) -> None:
         fit(Many(), tmp_path)
 
 
-def test_a_training_that_ended_non_finite_goes_on_from_its_last_good_checkpoint(tmp_path: Path) -> None:
+def test_a_rolled_back_run_resumes_from_its_last_valid_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError):
         fit(Breaking(5, "loss"), tmp_path, steps=10, log_every=3, checkpoint_every=4, changes=DESCENT)
     whole = Slopes()
@@ -1099,7 +1197,7 @@ def test_a_training_that_ended_non_finite_goes_on_from_its_last_good_checkpoint(
     assert [line["step"] for line in Run(tmp_path).log()] == [3, 6, 9, 10]
 
 
-# Settings that change no number.
+# Settings that do not change the result.
 
 
 class Generator(nn.Sequential):
@@ -1127,7 +1225,7 @@ POINTS = {"points": torch.randn(64, 2, generator=torch.Generator().manual_seed(2
 FAST = {"optimizer.learning_rate": 0.01}
 
 
-def test_four_parts_are_one_batch(tmp_path: Path) -> None:
+def test_four_accumulated_parts_equal_one_batch(tmp_path: Path) -> None:
     games = {parts: wgan_gp() for parts in (1, 4)}
     logs = {
         parts: fit(
@@ -1141,15 +1239,19 @@ def test_four_parts_are_one_batch(tmp_path: Path) -> None:
         assert logs[4][0][name] == pytest.approx(logs[1][0][name], rel=1e-4)
 
 
-def test_four_parts_of_a_staged_game_are_one_batch(tmp_path: Path) -> None:
+def test_four_accumulated_parts_of_a_staged_game_equal_one_batch(tmp_path: Path) -> None:
     games = {parts: Staged() for parts in (1, 4)}
     for parts, game in games.items():
         fit(game, tmp_path / str(parts), data=pairs(64), steps=20, batch_size=16, accumulate=parts, changes=FAST)
     assert difference(games[4], games[1]) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo itself looks at it
-def test_compiled_networks_compute_what_eager_ones_do_their_penalties_included(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo itself reads it
+def test_compiled_networks_compute_the_same_with_penalties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
     games = {compiled: wgan_gp() for compiled in (False, True)}
     for compiled, game in games.items():
         fit(
