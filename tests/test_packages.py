@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -111,6 +112,14 @@ def test_help_and_lists_load_nothing_heavy(package, arguments):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
+def test_help_and_lists_fit_80_columns(domain):
+    program, narrow = [sys.executable, "-m", f"gan_{domain}"], os.environ | {"COLUMNS": "80"}
+    for words in (["--help"], ["systems"], ["data"]):
+        shown = subprocess.run([*program, *words], capture_output=True, text=True, check=True, env=narrow).stdout
+        assert [line for line in shown.splitlines() if len(line) > 80 or line.endswith(("...", "…"))] == []
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
 def test_the_list_of_systems_is_the_cards(domain):
     (point,) = entry_points(group="gan.domains", name=domain)
     program = [sys.executable, "-m", f"gan_{domain}", "systems", "--json"]
@@ -142,9 +151,9 @@ def test_a_domain_announces_itself(domain):
 def test_packages_are_laid_out_alike(package):
     folder, name = PACKAGES[package], f"gan_{package}"
     wanted = ["pyproject.toml", "README.md", "LICENSE", "tests"]
-    wanted += [f"src/{name}/{file}" for file in ("__init__.py", "__main__.py", "py.typed")]
+    wanted += [f"src/{name}/{file}" for file in ("__init__.py", "__init__.pyi", "__main__.py", "py.typed", "api.py")]
     if package in DOMAINS:
-        wanted.append(f"src/{name}/systems/__init__.py")
+        wanted += [f"src/{name}/domain.py", f"src/{name}/systems/__init__.py"]
         (point,) = entry_points(group="gan.domains", name=package)
         if point.load().cards:
             wanted += [f"src/{name}/{module}.py" for module in ("data", "media", "metrics", "reference", "tasks")]

@@ -1,31 +1,6 @@
-from __future__ import annotations
-
-import json
-import subprocess
-import sys
-from importlib.metadata import entry_points
-
-import gan_3d
+from gan_3d import DOMAIN
+from gan_core.testing import check_domain
 
 
-def run(*arguments: str) -> str:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def test_the_entry_point_is_the_domain():
-    (point,) = entry_points(group="gan.domains", name="3d")
-    assert point.load() is gan_3d.DOMAIN
-    assert gan_3d.DOMAIN.name == "3d"
-
-
-def test_the_domain_offers_what_every_domain_offers():
-    assert gan_3d.create == gan_3d.DOMAIN.create
-    assert gan_3d.load_reference == gan_3d.DOMAIN.load_reference
-
-
-def test_importing_the_package_loads_no_torch():
-    assert run("-c", "import sys, gan_3d; print('torch' in sys.modules)").strip() == "False"
-
-
-def test_the_list_of_systems_is_empty():
-    assert json.loads(run("-m", "gan_3d", "systems", "--json")) == []
+def test_domain():
+    check_domain(DOMAIN, systems=[])

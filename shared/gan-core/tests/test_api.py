@@ -498,3 +498,75 @@ def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, t
     again = TwoPlayerGame(made.generator, made.discriminator.network).restore(run.model)
     for each in (game, again):
         assert torch.equal(each.generate(2, seed=0, label="c"), each.generate(2, seed=0, label=2))
+
+
+# --- create
+
+
+def test_a_game_is_created_with_changes_to_its_recipe(toy):
+    changes = {"objective": "hinge", "regularizers": ["r1", "gradient_penalty"], "network.slope": 0.3}
+    game = Toolkit(toy).create("plain", changes=changes, width=6)
+    assert game.discriminator.objective.name == "hinge"
+    assert {r.name for r in game.discriminator.regularizers} == {"r1", "gradient_penalty"}
+    assert (game.recipe.network["width"], game.recipe.network["slope"]) == (6, 0.3)
+    assert (game.recipe.domain, game.recipe.system, game.recipe.preset) == ("toy", "plain", "small")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"objective": "hinge"},
+            "`objective` is not a setting of the networks; use `create('plain', changes={'objective': 'hinge'})`",
+        ),
+        (
+            {"regularizers": ["r1"]},
+            "`regularizers` is not a setting of the networks; use `create('plain', changes={'regularizers': ['r1']})`",
+        ),
+        ({"steps": 3}, "`steps` is a training setting; give it to `train`"),
+        ({"widht": 3}, "unknown setting `network.widht`; did you mean `network.width`?"),
+        ({"changes": {"objective": "hing"}}, "unknown objective `hing`; did you mean `hinge`?"),
+        ({"changes": {"batch_size": 8}}, "unknown setting `batch_size`; did you mean `train.batch_size`?"),
+    ],
+)
+def test_a_setting_in_the_wrong_place_is_refused_with_the_right_one(toy, settings, words):
+    assert refusal(RecipeError, Toolkit(toy).create, "plain", **settings) == words
+
+
+def test_settings_of_the_recipe_are_not_training_settings(train):
+    words = "`objective` is not a training setting; use `changes={'objective': 'hinge'}`"
+    assert refusal(RecipeError, train, objective="hinge") == words
+
+
+def test_only_games_and_names_of_systems_are_trained(train):
+    assert refusal(RecipeError, train, 3) == "`game` has the type int; pass a `Game`, or the name of a system"
+
+
+def test_functions_without_a_domain_name_the_package(toy):
+    for call in (lambda: Toolkit().create("plain"), lambda: Toolkit().load_reference("plain/generator", {})):
+        assert refusal(RecipeError, call).endswith("needs a domain; use the function of its package")
+
+
+# --- in a notebook
+
+
+def test_a_run_is_shown_as_a_table(train, tmp_path):
+    run = train()
+    assert repr(run) == f"Run({str(tmp_path / 'run')!r})"
+    for words in ("<td>plain</td>", "<td>small</td>", "<td>3 of 3</td>", "report.html</td>", "00000003.txt</td>"):
+        assert words in run._repr_html_()
+    assert Run(tmp_path / "<none>")._repr_html_().count("<tr>") == 1
+
+
+def test_a_source_is_shown_with_its_facts(toy):
+    source = Toolkit(toy).open_data("cloud")
+    assert repr(source) == "<TensorSource 'cloud': 64 items, channels=2, num_classes=3>"
+    assert "<td>64</td>" in source._repr_html_()
+    named = TensorSource({"points": torch.zeros(2, 2), "label": torch.arange(2)}, classes=["<a>", "b"])
+    assert "<td>&lt;a&gt;, b</td>" in named._repr_html_()
+
+
+def test_the_figures_of_an_evaluation_are_shown_as_a_table(train, toy):
+    figures = Toolkit(toy).evaluate(train().path, data="cloud", count=8, metrics="spread")
+    assert str(figures).startswith("spread  std  ")
+    assert "<td>std</td>" in figures._repr_html_()

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import gan_core.cli
 from gan_core.cli import Answer, main
 from gan_core.domain import Domain
 from gan_core.errors import GanError
-from gan_core.tables import table
 
 
 @pytest.fixture
@@ -217,5 +217,35 @@ def test_help_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
-def test_columns_are_aligned():
-    assert table([["a", 10], ["long", 2]]) == "a     10\nlong  2"
+def test_the_version_is_text_and_a_document(gan):
+    assert gan("--version") == (0, f"gan-toy {gan_core.__version__}\n", "")
+    assert json.loads(gan("--version", "--json")[1]) == {"version": gan_core.__version__}
+    assert gan("--version", domain=None)[1] == f"gan {gan_core.__version__}\n"
+
+
+def test_without_words_the_help_is_shown(gan):
+    assert gan() == gan("--help") == gan("--json")
+
+
+def test_every_argument_and_option_has_a_help(toy):
+    group = typer.main.get_command(gan_core.cli.build(toy))
+    missing = [
+        f"{name} {parameter.name}"
+        for name, command in group.commands.items()
+        for parameter in command.params
+        if not getattr(parameter, "help", None)
+    ]
+    assert missing == []
+
+
+def test_lists_fit_the_terminal(gan, toy, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert gan("data")[1].splitlines()[1:] == [
+        "cloud        embedded  points: 64 points, 3 classes",
+        "plain-cloud  embedded  points: 64 points",
+    ]
+    monkeypatch.setenv("COLUMNS", "45")
+    assert gan("data")[1].splitlines()[1:3] == [
+        "cloud        embedded  points: 64 points, 3",
+        "                       classes",
+    ]

@@ -237,6 +237,74 @@ def test_a_shared_setting_that_would_have_no_effect_is_refused():
     assert preset.create(generator={"width": 7}).generator.made["width"] == 7
 
 
+class Deep(Judge):
+    def __init__(self, *, width: Size = 4, depth: tuple[Size, ...] = (1,)):
+        super().__init__(width=width)
+        self.depth = depth
+
+
+class Flat(Generator):
+    def __init__(self, *, width: Size = 4, depth: Size = 1):
+        super().__init__(width=width)
+        self.depth = depth
+
+
+class Listed(Generator):
+    def __init__(self, *, width: Size = 4, depth: list[Size] = [1]):  # noqa: B006  pydantic copies it
+        super().__init__(width=width)
+        self.depth = depth
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_shared_setting_is_valid_for_each_network_that_takes_it(order):
+    networks = dict([("generator", Flat), ("discriminator", Deep)][::order])
+    own = {"generator": {"depth": 2}, "discriminator": {"depth": (3,)}}
+    preset = Preset(TwoPlayerGame, networks, network=own)
+    shared = preset.recipe().model_copy(update={"network": {"depth": 4}})
+    first, second = list(networks)
+    with pytest.raises(RecipeError) as error:
+        preset.check(shared)
+    assert str(error.value) == (
+        f"`network.depth` is 4; expected a list in `discriminator`; set `network.{first}.depth` and "
+        f"`network.{second}.depth`"
+    )
+    game = preset.build()
+    assert (game.generator.depth, game.discriminator.network.depth) == (2, (3,))
+
+
+def test_networks_that_convert_a_shared_setting_differently_get_their_own(tmp_path):
+    networks = {"generator": Listed, "discriminator": Deep}
+    preset = Preset(TwoPlayerGame, networks, network={"depth": [2, 3]})
+    checked = preset.check(preset.recipe())
+    assert checked.network == {"width": 4, "generator": {"depth": [2, 3]}, "discriminator": {"depth": (2, 3)}}
+    assert preset.check(checked) == checked
+    game = preset.build()
+    assert (game.generator.depth, game.discriminator.network.depth) == ([2, 3], (2, 3))
+
+
+def test_a_value_of_the_preset_gives_way_to_values_for_each_network():
+    preset = PRESET.but(network={"width": 5})
+    own = {"network.generator.width": 6, "network.discriminator.width": 7}
+    game = preset.build(preset.recipe().but(own))
+    assert (game.generator.made["width"], game.discriminator.network.made["width"]) == (6, 7)
+    assert refusal(own | {"network.width": 8}, preset) == (
+        "`network.width` would have no effect; set `network.generator.width` and `network.discriminator.width`"
+    )
+
+
+def test_names_of_regularizers_stand_for_their_default_settings():
+    preset = PRESET.but(regularizers=["r1", GradientPenalty(weight=3.0)])
+    assert list(preset.recipe().regularizers) == ["r1", "gradient_penalty"]
+    assert {r.name: r.weight for r in preset.build().discriminator.regularizers} == {
+        "r1": 10.0,
+        "gradient_penalty": 3.0,
+    }
+    changed = PRESET.check(PRESET.recipe().but({"regularizers": ["r1"]}))
+    assert changed.regularizers["r1"]["weight"] > 0
+    one = PRESET.check(PRESET.recipe().but({"adversaries": {"discriminator": {"regularizers": ["r1"]}}}))
+    assert list(one.adversaries["discriminator"].regularizers) == ["r1"]
+
+
 def test_defaults_that_differ_are_no_default():
     class Wide(Judge):
         def __init__(self, *, width: Size = 8):

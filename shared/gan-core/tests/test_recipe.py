@@ -384,3 +384,18 @@ def test_data_in_parts_replace_the_parts_before():
     recipe = parse({"system": "toy", "data": {"source": {"source": "a", "target": "b"}}})
     assert recipe.but({"data.source": {"image": "c"}}).data.source == {"image": "c"}
     assert recipe.but({"data.source.target": "c"}).data.source == {"source": "a", "target": "c"}
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("batch_size", "unknown setting `batch_size`; did you mean `train.batch_size`?"),
+        ("learning_rat", "unknown setting `learning_rat`; did you mean `optimizer.learning_rate`?"),
+        ("trian", "unknown setting `trian`; did you mean `train`?"),
+        ("image_size", "unknown setting `image_size`; settings of the networks are written `network.image_size`"),
+    ],
+)
+def test_a_key_without_its_section_is_suggested_with_it(key, words):
+    with pytest.raises(RecipeError) as error:
+        parse({"system": "plain"}).but({key: 8})
+    assert str(error.value) == words

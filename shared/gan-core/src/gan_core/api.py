@@ -116,13 +116,17 @@ class Toolkit:
         domain = self.domain
         if isinstance(game, str):
             recipe = self._domain("system", game).recipe(game, preset or "small")
+        elif not isinstance(game, Game):
+            raise RecipeError(f"`game` has the type {type(game).__name__}; pass a `Game`, or the name of a system")
         elif preset is not None:
             raise RecipeError(f"`preset` is {preset}, but the game is already built; pass the name of its system")
         else:
             recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
             recipe = recipe.model_copy(update={"start": {}})  # a game that is passed in has its initial weights already
         rules = _rules(recipe)
-        for name in settings:
+        for name, value in settings.items():
+            if name in Recipe.model_fields:
+                raise RecipeError(f"`{name}` is not a training setting; use `changes={ {name: value}!r}`")
             if name not in TrainSettings.model_fields:
                 raise unknown("training setting", name, TrainSettings.model_fields)
         recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
@@ -244,7 +248,7 @@ class Toolkit:
         model: Game | str | Path,
         *,
         data: Data | Where,
-        metrics: Sequence[str] | None = None,
+        metrics: str | Sequence[str] | None = None,
         count: int = 1000,
         seed: int = 0,
         extractor: str | None = None,
@@ -258,7 +262,7 @@ class Toolkit:
                 with the metrics of this package.
             data: a dataset name, a folder, an archive, a mapping of these by part of an item, a source, or tensors by
                 key.
-            metrics: names of metrics (default: all that fit the data).
+            metrics: name or names of metrics (default: all that fit the data).
             count: number of generated samples.
             seed: random seed of the samples.
             extractor: feature extractor, `NAME` or `NAME:ARGUMENT` (default: the domain's embedded one).
@@ -284,7 +288,7 @@ class Toolkit:
             home.metrics,
             _fitted(game, recipe, source),
             game,
-            metrics=metrics,
+            metrics=[metrics] if isinstance(metrics, str) else metrics,
             count=count,
             seed=seed,
             extractor=extractor,

@@ -598,15 +598,19 @@ def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> E
 
 
 def _unknown_setting(kind: type[BaseModel], place: list[str], key: str) -> Exception:
-    """Returns the error for an unknown key. `batch_size` suggests `train.batch_size`."""
+    """Returns the error for an unknown key; for `batch_size`, it suggests `train.batch_size`."""
     last = place[-1]
     known = [key.removesuffix(last) + name for name in _keys_at(kind, place[:-1])]
-    if len(place) == 1 and not get_close_matches(last, kind.model_fields):
+    if kind is Recipe and len(place) == 1 and not get_close_matches(last, kind.model_fields):
         inner = {name: f"{section}.{name}" for section, name in _inner_keys(kind)}
-        known = [inner[name] for name in get_close_matches(last, inner, n=1)] or known
-        if known[0] in inner.values():
-            return RecipeError(f"unknown setting `{key}`; did you mean `{known[0]}`?")
+        near = [inner[name] for name in get_close_matches(last, inner, n=1, cutoff=NEAR)]
+        hint = f"did you mean `{near[0]}`?" if near else f"settings of the networks are written `network.{last}`"
+        return RecipeError(f"unknown setting `{key}`; {hint}")
     return unknown("setting", key, known)
+
+
+NEAR = 0.8
+"""Minimum similarity of an unknown key to a setting in a section for which that setting is suggested."""
 
 
 def _inner_keys(kind: type[BaseModel]) -> Iterator[tuple[str, str]]:

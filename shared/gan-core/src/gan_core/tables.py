@@ -10,6 +10,10 @@ LEAST_WIDTH = 20
 """Minimum width of a wrapped column, in characters."""
 
 
+LONGEST_CELL = 200
+"""Maximum length of a cell in HTML, in characters; longer text is cut."""
+
+
 def table(rows: Iterable[Iterable[object]], *, width: int | None = None) -> str:
     """Returns rows as aligned columns that are two spaces apart.
 
@@ -34,9 +38,11 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def html_table(rows: Iterable[Iterable[object]]) -> str:
-    """Returns rows as an HTML table; the first cell of each row is its header, and text is escaped."""
+    """Returns rows as an HTML table; the first cell of each row is its header. Text is escaped."""
     lines = []
     for head, *cells in rows:
-        data = "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
+        data = "".join(
+            f"<td>{escape(textwrap.shorten(str(cell), LONGEST_CELL, placeholder=' …'))}</td>" for cell in cells
+        )
         lines.append(f'<tr><th style="text-align:left">{escape(str(head))}</th>{data}</tr>')
     return f"<table>{''.join(lines)}</table>"

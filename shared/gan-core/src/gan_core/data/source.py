@@ -38,7 +38,8 @@ class Source(ABC):
 
     def _repr_html_(self) -> str:
         """Returns the name, the number of items and the facts as a table for notebooks."""
-        return html_table([("source", self.name), ("items", f"{len(self):,}"), *self.facts.items()])
+        facts = {name: ", ".join(value) if name == "classes" else value for name, value in self.facts.items()}
+        return html_table([("source", self.name), ("items", f"{len(self):,}"), *facts.items()])
 
     @property
     @abstractmethod

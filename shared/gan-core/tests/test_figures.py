@@ -1,0 +1,46 @@
+"""The result of an evaluation as text, as JSON and in notebooks."""
+
+import json
+
+from gan_core.measure.figures import Figures
+
+FIGURES = Figures(
+    {
+        "model": "m",
+        "data": "d",
+        "samples": 4,
+        "seed": 0,
+        "metrics": {"fid": {"fid": 1.5}, "kid": {"kid": 0.25, "kid_std": 0.5}},
+        "protocol": {"fid": "aa", "kid": "bb"},
+        "protocols": {"aa": {"extractor": "<x>", "count": 4}, "bb": {"extractor": "<x>", "count": 5}},
+    }
+)
+
+
+def test_text_lists_the_figures_and_what_their_protocols_share():
+    assert str(FIGURES).splitlines() == [
+        "fid  fid      1.5   aa",
+        "kid  kid      0.25  bb",
+        "kid  kid_std  0.5   bb",
+        "",
+        "protocol",
+        "all       extractor  <x>",
+        "aa        count      4",
+        "bb        count      5",
+    ]
+
+
+def test_figures_are_a_dictionary():
+    assert FIGURES["metrics"]["fid"] == {"fid": 1.5}
+    assert json.loads(json.dumps(FIGURES)) == FIGURES
+    assert repr(FIGURES) == repr(dict(FIGURES))
+
+
+def test_a_notebook_shows_a_table():
+    assert '<th style="text-align:left">kid</th><td>kid_std</td><td>0.5</td><td>bb</td>' in FIGURES._repr_html_()
+
+
+def test_ipython_shows_the_text():
+    shown = []
+    FIGURES._repr_pretty_(type("Printer", (), {"text": lambda self, text: shown.append(text)})(), cycle=False)
+    assert shown == [str(FIGURES)]
