@@ -1,9 +1,9 @@
-"""Installs each package of ours alone, from its wheel, and tests it there. `dev.py isolate` runs this inside `.venv`.
+"""Installs each package from its wheel into its own environment and tests it there; run by `dev.py isolate` in `.venv`.
 
-An environment holds gan-core, the package, what the two declare (and what that needs), and the package's group `test`.
-The third-party packages are hard links to `.venv`'s files, which cost neither time nor disk: which of them to link is
-worked out from the declared requirements, and pip, without any index, then agrees or says what is missing. An import
-that nothing declares fails.
+An environment contains gan-core, the package, their declared requirements with all dependencies, and the package's
+dependency group `test`. Third-party packages are hard links to files of `.venv`, which need no time or disk space. The
+links follow from the declared requirements; pip then checks them without an index and reports missing ones. Importing a
+package that is not declared fails.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ OURS = {folder.name for folder in FOLDERS.values()}
 
 
 def closure(requirements: Iterable[str]) -> set[str]:
-    """The names of all installed distributions that requirements lead to, extras and markers respected.
+    """Returns the names of all installed distributions that requirements depend on, including their extras.
 
     Raises:
-        PackageNotFoundError: a requirement is not installed here.
+        PackageNotFoundError: a requirement is not installed.
     """
     seen: set[tuple[str, str]] = set()
     queue = [Requirement(text) for text in requirements]
     while queue:
-        asked = queue.pop()
-        name = canonicalize_name(asked.name)
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
         children = [Requirement(text) for text in metadata.requires(name) or ()]
-        for extra in {"", *asked.extras} - {extra for known, extra in seen if known == name}:
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
             seen.add((name, extra))
             queue += [child for child in children if not child.marker or child.marker.evaluate({"extra": extra})]
     return {name for name, _ in seen}
 
 
 def link(name: str, site_packages: Path) -> None:
-    """Puts an installed distribution's files into another environment, without its programs."""
+    """Links the files of an installed distribution into another environment, without its programs."""
     for file in metadata.files(name) or ():
         if ".." in file.parts:
             continue
@@ -63,7 +63,7 @@ def link(name: str, site_packages: Path) -> None:
 
 
 def make(folder: Path) -> tuple[Path, set[str]]:
-    """An environment with a package's requirements and nothing of ours; and the names of what is in it."""
+    """Creates an environment with the requirements of a package, and returns it with the names of the requirements."""
     environment = ISOLATED / folder.name
     venv.create(environment, with_pip=False, symlinks=os.name != "nt")
     tests = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["dependency-groups"]["test"]
@@ -75,7 +75,7 @@ def make(folder: Path) -> tuple[Path, set[str]]:
 
 
 def left_out(folder: Path) -> set[str]:
-    """Source and data files of a package that its wheel lacks."""
+    """Returns the source and data files of a package that are not in its wheel."""
     source = folder / "src"
     files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
     (wheel,) = WHEELS.glob(f"{folder.name.replace('-', '_')}-*.whl")
@@ -84,10 +84,10 @@ def left_out(folder: Path) -> set[str]:
 
 
 def run(log: Any, *command: str | Path) -> str:
-    """Runs a command in its log; returns the last line that it wrote.
+    """Runs a command, writes its output to a log, and returns the last line.
 
     Raises:
-        CalledProcessError: it failed.
+        CalledProcessError: the command failed.
     """
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     log.write(f"$ {' '.join(map(str, command))}\n")
@@ -99,12 +99,13 @@ def run(log: Any, *command: str | Path) -> str:
     return (done.stdout.splitlines() or [""])[-1].strip("= ")
 
 
-def prove(folder: Path, log: Any) -> str:
-    """Installs one package alone, asks it for help, and runs its tests; returns what was seen.
+def check(folder: Path, log: Any) -> str:
+    """Installs a package, runs `--help` and its tests, and returns a summary.
 
     Raises:
         CalledProcessError: a command failed; its output is in the log.
         PackageNotFoundError: a declared requirement is not in `.venv`.
+        FileNotFoundError: the wheel lacks files of the package.
     """
     if missing := left_out(folder):
         raise FileNotFoundError(f"the wheel lacks {', '.join(sorted(missing))}")
@@ -145,11 +146,11 @@ def prove(folder: Path, log: Any) -> str:
 
 
 def attempt(folder: Path) -> bool:
-    """One package's environment and its line of the result; the environment is left for a look only if it fails."""
+    """Tests a package and prints the result; its environment is only kept if the tests fail."""
     path = ISOLATED / f"{folder.name}.log"
     with path.open("w", encoding="utf-8") as log:
         try:
-            result, passed = prove(folder, log), True
+            result, passed = check(folder, log), True
         except subprocess.CalledProcessError as error:
             last = (error.stdout.strip().splitlines() or [f"exit status {error.returncode}"])[-1].strip("= ")
             result, passed = f"FAILED: {last} (see {path.relative_to(ROOT)})", False
@@ -162,7 +163,7 @@ def attempt(folder: Path) -> bool:
 
 
 def main() -> None:
-    """Proves the packages whose folders are given."""
+    """Tests the packages in the folders given on the command line."""
     folders = [Path(word) for word in sys.argv[1:]]
     shutil.rmtree(ISOLATED, ignore_errors=True)
     ISOLATED.mkdir()
@@ -181,7 +182,7 @@ def main() -> None:
             *dict.fromkeys([FOLDERS["core"], *folders]),
         )
     passed = [attempt(folder) for folder in folders]
-    print(f"{sum(passed)} of {len(folders)} packages stand alone")
+    print(f"{sum(passed)} of {len(folders)} packages pass their tests in isolation")
     sys.exit(not all(passed))
 
 

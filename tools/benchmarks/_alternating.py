@@ -1,4 +1,4 @@
-"""A training and a bare loop that take turns in one process, step by step, so that what slows one slows both."""
+"""Timing of a training and a bare loop that alternate in one process, so that other load affects both equally."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gan_core.data import TensorDataset
 
 
 class Alternating(TensorDataset):
-    """Samples for a training that reads a fixed number of batches a round, with a bare step before the first of them.
+    """Dataset that runs a step of the bare loop before each round of the training.
 
-    What is read without gradients, for pictures and their figures, is not counted.
+    Batches that are read without gradients, for sample pictures and their metrics, do not count.
 
     Args:
         samples: tensors by key.
         loop: yields the seconds of each bare step.
-        reads: batches that the training reads in a round.
-        clock: seconds, by which the rounds are timed.
+        reads: number of batches that the training reads in a round.
+        clock: returns the time in seconds.
 
     Attributes:
         ours: seconds of each round of the training, without the bare step.

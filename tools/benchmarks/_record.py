@@ -1,4 +1,4 @@
-"""What benchmarks share: where a result is written and read, on what machine it was measured, and going on."""
+"""Results of benchmarks: written with the machine, read again, and kept while a benchmark runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Returns the name of the processor, or the architecture if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -24,7 +24,7 @@ def processor() -> str:
 
 
 def record(name: str, figures: Mapping[str, Any], protocol: str) -> Path:
-    """Writes `results/NAME.json`: the figures, how they were obtained, when, and on what."""
+    """Writes `results/NAME.json` with the figures, the protocol, the date and the machine."""
     machine = {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -44,16 +44,16 @@ def record(name: str, figures: Mapping[str, Any], protocol: str) -> Path:
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """The figures in `results/NAME.json`."""
+    """Returns the figures in `results/NAME.json`."""
     figures: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
     return figures
 
 
 class Progress:
-    """Results of a long benchmark, kept in a file as they are found, so that an interrupted one goes on.
+    """Results of a long benchmark, written to a file as they are obtained, so that it can be continued.
 
     Args:
-        path: of the file, a line a result; None keeps nothing.
+        path: file with one line for each result; None to keep none.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -62,9 +62,9 @@ class Progress:
         self.found: dict[str, Any] = dict(json.loads(line) for line in lines)
 
     def take(self, name: str, measure: Callable[[], Any]) -> Any:
-        """The result of that name: what was found before, or is found now."""
+        """Returns the result of a name from the file, or measures it."""
         if name not in self.found:
-            self.found[name] = json.loads(json.dumps(measure()))  # as it will be read
+            self.found[name] = json.loads(json.dumps(measure()))  # as it is read from the file
             print(name, json.dumps(self.found[name]), flush=True)
             if self.path is not None:
                 with self.path.open("a", encoding="utf-8") as file:

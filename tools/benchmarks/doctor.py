@@ -1,13 +1,14 @@
-"""How often the doctor finds what is wrong with a run, and how often it finds what is not there.
+"""Detection rate and false alarms of the doctor.
 
-Every case is trained with 3 seeds, of those made to fail in some way and of healthy ones. What a run really has is told
-by measures of its weights and samples at every tenth of the training, that the doctor does not look at, and whose
-bounds were set before these runs were measured (`_ailments.py`): samples of half the data's kinds or fewer, as a
-classifier or the nearest mode tells them (collapse); a discriminator that tells all samples or none while these are
-hardly nearer to the data than their mean is; items that it was trained on told from others (memory); gradients on a
-fresh batch (100 times those untrained, or a hundredth of the highest); and samples whose kinds change from tenth to
-tenth (oscillation). The bounds in `gan_core.runs.symptoms` were chosen on runs of other seeds. Some cases were
-written after a look at others with seed 0; those are here too, each with the symptom that was meant at first.
+Each case, made to fail in one way or healthy, is trained with 3 seeds. The symptoms that a run really has are measured
+on its weights and samples at each tenth of the training (`_ailments.py`); the doctor does not use these measures, and
+their thresholds were set before the runs were measured. They are: samples with half the data's kinds or fewer, by a
+classifier or the nearest mode (collapse); a discriminator that ranks all samples below the data, or above them, while
+the samples are hardly closer to the data than the data's mean; training items that are ranked above unseen ones
+(memory); gradient norms on a new batch that are 100 times those of the untrained game, or a hundredth of the largest;
+and kinds of samples that change from one tenth to the next (oscillation). The thresholds in `gan_core.runs.symptoms`
+were chosen on runs with other seeds. Some cases were added after results of others with seed 0 were known; all are
+included, with the symptom for which they were written.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from gan_image.sources import PointSource
 
 SEEDS = (100, 101, 102)
 FEW = 128
-"""Images that are few enough to be learnt by heart."""
+"""Number of images that a discriminator can memorise."""
 HELD_OUT = 0.2
 COMMON: dict[str, Any] = {"train.ema": None, "train.log_every": 10}
 DIGITS: dict[str, Any] = {
@@ -60,7 +61,7 @@ MLP: dict[str, Any] = {"network.width": 128, "train.batch_size": 64, "train.step
 
 
 def rates(generator: float, discriminator: float) -> dict[str, Any]:
-    """A learning rate for each player."""
+    """Returns settings of the players' learning rates."""
     return {
         "players.generator.optimizer.learning_rate": generator,
         "players.discriminator.optimizer.learning_rate": discriminator,
@@ -188,7 +189,7 @@ FAILING: dict[str, Case] = {
         POINTS | {"objective": "minimax", "optimizer": SGD},
     ),
 }
-"""Of each: the symptom, the system, the data, the changes."""
+"""Symptom, system, data and changes of each case that is made to fail."""
 HEALTHY: dict[str, Case] = {
     "dcgan": (None, "dcgan", "digits", DIGITS),
     "dcgan with classes": (
@@ -230,31 +231,31 @@ CASES = FAILING | HEALTHY
 
 @cache
 def digits() -> TensorDataset:
-    """All of them."""
+    """Returns all scanned digits."""
     return gan_image.open_data("digits").fit(ImageSpec(image_size=16, channels=1))  # type: ignore[return-value]
 
 
 @cache
 def few() -> tuple[Batch, Batch]:
-    """The first digits alone, and others."""
+    """Returns the first digits, and others."""
     batch = next(BatchStream(digits(), FEW + SAMPLES, seed=0))
     return {key: value[:FEW] for key, value in batch.items()}, {key: value[FEW:] for key, value in batch.items()}
 
 
 def source_of(name: str) -> Source:
-    """Data by name, or the first digits alone."""
+    """Returns a named dataset, or the first digits."""
     return gan_image.open_data(name) if name != "few" else TensorSource({"image": few()[0]["image"]}, name=name)
 
 
 def some(dataset: Dataset[Batch]) -> Batch:
-    """As many items as there are, but no more than are measured."""
+    """Returns up to `SAMPLES` items of a dataset."""
     count = min(SAMPLES, len(dataset))  # type: ignore[arg-type]
     return next(BatchStream(dataset, count, seed=1))
 
 
 @cache
 def reference(name: str) -> Reference:
-    """What a run on these data is measured by."""
+    """Returns the reference for runs on a dataset."""
     source = source_of(name)
     if isinstance(source, PointSource):
         modes = source.facts["modes"]
@@ -269,7 +270,7 @@ def reference(name: str) -> Reference:
 
 
 def diagnose(case: str, seed: int) -> dict[str, Any]:
-    """One training, what it has, what the doctor finds wrong with it, and what that does not look at."""
+    """Trains once and returns the measured symptoms, those that the doctor finds, and those that it could not check."""
     _, system, data, changes = CASES[case]
     images = {} if data in ("ring", "grid") else {"data.held_out": HELD_OUT}
     shape = {"network.shape": [1, 16, 16]} if images and system == "gan" else {}
@@ -279,7 +280,7 @@ def diagnose(case: str, seed: int) -> dict[str, Any]:
         path = Path(folder) / "run"
         try:
             gan_image.train(system, data=source_of(data), out=path, seed=seed, changes=settings, shown=False)
-        except NonFiniteError:  # the doctor shall say so
+        except NonFiniteError:  # the doctor has to find it
             ended = True
         checks = find_symptoms(read_run(path))
         has = dict.fromkeys(SYMPTOMS) | {"finite": True}
@@ -296,7 +297,7 @@ def diagnose(case: str, seed: int) -> dict[str, Any]:
 
 
 def counts(cases: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
-    """By symptom, how many runs it was found in, of how many: that were made to have it, that have it, that do not."""
+    """Returns how often each symptom was found, and in how many runs: made to have it, that have it, that do not."""
     runs = [(case["symptom"], run) for case in cases.values() for run in case["runs"]]
     rows = {}
     for symptom in SYMPTOMS:
@@ -313,7 +314,7 @@ def counts(cases: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """What the README shows of the figures."""
+    """Formats the README's table."""
     rows = [
         [f"`{symptom}`", *("{} of {}".format(*count) for count in row.values())]
         for symptom, row in figures["found by symptom"].items()
@@ -323,11 +324,17 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains and diagnoses every case with every seed."""
+    """Trains and diagnoses each case with each seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
-    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), help="nothing is recorded")
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
+    parser.add_argument(
+        "--cases",
+        nargs="*",
+        default=list(CASES),
+        choices=list(CASES),
+        help="cases to measure; with this option nothing is recorded",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     progress = Progress(options.progress)

@@ -1,11 +1,12 @@
-"""Fashion-MNIST at 16x16, unconditional, one budget for all: real images that the networks were shown in all.
+"""Unconditional systems on Fashion-MNIST at 16×16 with one budget of real images.
 
-The first 20,000 images of the training set, padded by 2 pixels and halved by area. Each system is its `small` preset
-with the changes below (all are 32 wide), and a learning rate that falls to 0 by the budget's end; a system with several
-turns of the discriminator a round makes fewer rounds. `r3gan-objective` is wgan-gp's networks with the paired
-relativistic objective, R1 and R2. At 1,000 images, `dcgan` and `sngan` alone and with augmentation. 5,000 samples of
-the last weights and of the average are measured against 5,000 images of the 20,000 by the classifier of the data's
-labels. One seed. The picture has 20 samples of the average, a row a run, in the table's order.
+The data are the first 20,000 training images, padded by 2 pixels and halved by area averaging. Each system has its
+preset `small` with the changes below (width 32) and a learning rate that decays linearly to 0. The number of real
+images in the batches of all turns is the same for all systems; one with several turns of the discriminator makes fewer
+steps. `r3gan-objective` has the networks of wgan-gp with the paired relativistic objective, R1 and R2. `dcgan` and
+`sngan` are also trained on 1,000 images, with and without augmentation. 5,000 samples of the last and of the averaged
+weights are compared with 5,000 of the 20,000 images, in features of a classifier trained on the data's labels. One
+seed. The picture has 20 samples of the averaged weights for each run, in the order of the table.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from gan_core.models.checkpoint import GAME, load_state, read_checkpoint
 from gan_image.media import write_samples
 
 BUDGET = 256_000
-"""Real images that are shown in all."""
+"""Number of real images in the batches of all turns."""
 SIZE, FEW, COUNT, COLUMNS = 16, 1000, 5000, 20
 METRICS = ["fid", "kid", "inception_score", "precision_recall", "density_coverage"]
 COMMON: dict[str, Any] = {
@@ -48,7 +49,7 @@ COMMON: dict[str, Any] = {
     "train.samples": BUDGET,
 }
 RESIDUAL = {"network.generator.width": 32, "network.discriminator.width": 32}
-"""As wide as the small DCGAN."""
+"""The width of the small DCGAN."""
 R3GAN = {
     "objective": "relativistic",
     "regularizers.gradient_penalty": None,
@@ -74,12 +75,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], int | None]] = {
         for label, augmentation in AUGMENTED.items()
     },
 }
-"""System, changes, and the number of images, where it is not all."""
+"""System, changes, and number of training images (None for all)."""
 
 
 @cache
 def fashion() -> dict[str, Tensor]:
-    """Images, uint8 `[20000, 1, 16, 16]`, and labels."""
+    """Returns the images, uint8 `[20000, 1, 16, 16]`, and their labels."""
     folder = Path(os.environ["GAN_TEST_DATA"]) / "fashion_mnist"
     if not folder.is_dir():
         sys.exit(f"{folder}: no such folder; set GAN_TEST_DATA to where fashion_mnist/train-images-idx3-ubyte.gz is")
@@ -95,14 +96,14 @@ def fashion() -> dict[str, Tensor]:
 
 @cache
 def evaluation() -> Evaluation:
-    """How every run's samples are measured; they are alike in what the data are cut to."""
+    """Returns the evaluation of all runs, whose data specifications are equal."""
     game = gan_image.create("dcgan", image_size=SIZE, channels=1)
     data = FittedData(TensorSource(fashion(), name="fashion-mnist, 20,000 images"), game.spec)
     return Evaluation(gan_image.DOMAIN.metrics, data, game, metrics=METRICS, count=COUNT)
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
-    """One training: the figures of its last and its averaged weights, their protocols, and samples of the average."""
+    """Trains once and returns the metrics of the last and the averaged weights, the protocols, and samples."""
     system, changes, few = RUNS[name]
     shown = {key: value[:few] for key, value in fashion().items()}
     player = gan_image.DOMAIN.recipe(system).players.get("discriminator")
@@ -140,7 +141,7 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """What the README shows of the figures."""
+    """Formats the README's table."""
     shown = {"fid": 1.0, "kid": 1e3, "precision": 1.0, "recall": 1.0, "density": 1.0, "coverage": 1.0}
     rows = []
     for name, run in figures["runs"].items():
@@ -151,17 +152,17 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains and measures every system."""
+    """Trains and measures each system."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args()
     torch.set_num_threads(1)
     progress = Progress(options.progress)
     found = {name: progress.take(f"{name}, {options.seed}", partial(measure, name, options.seed)) for name in RUNS}
     protocols = next(iter(found.values()))["protocols"]
     if any(each["protocols"] != protocols for each in found.values()):
-        sys.exit("the runs were measured by different protocols; remove the file of what was found")
+        sys.exit("the runs were measured by different protocols; remove the file of kept results (`--progress`)")
     figures = {
         "budget": BUDGET,
         "protocol": {metric: name for metric, (name, _) in protocols.items()},

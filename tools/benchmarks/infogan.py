@@ -1,11 +1,11 @@
-"""What InfoGAN's codes mean on the scanned digits: `infogan`, preset `small`, 16x16; 3 seeds.
+"""Meaning of InfoGAN's codes on the scanned digits: `infogan`, preset `small`, 16×16; 3 seeds.
 
-Clustering accuracy: Q names the category of each of the 1,797 real digits, categories are matched with classes one to
-one so that most agree (Hungarian method), and the share that agrees is the figure; the largest class has 10.2 %. The
-labels are never shown in training. Continuous codes: each goes from -2 to 2 in 10 steps for every category and 20
-noises; slant (the shear of the ink, by its second moments) and width (its standard deviation, in pixels) are measured,
-and the figure is their rank correlation with the code within a category and noise, on average. The picture is the first
-seed's traversal: a row a category; the code that moves the slant most changes along it.
+Clustering accuracy: Q predicts the category of each of the 1,797 real digits. Categories are matched with classes one
+to one by the Hungarian method; the accuracy is the fraction of digits that agree. The largest class has 10.2 %. Labels
+are not used in training. Continuous codes: each goes from -2 to 2 in 10 steps for every category and 20 noise vectors.
+The figures are the mean rank correlations of the code with the slant of the ink (shear, from second moments) and with
+its width (standard deviation, in pixels). The picture is the traversal of the first seed: a row for each category,
+along which the code with the larger effect on the slant changes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from gan_image.media import write_samples
 from gan_image.systems.information import InfoGAN
 
 NOISES, SEEDS = 20, 3
+"""Number of noise vectors per code, and of trainings."""
 
 
 def clustering_accuracy(game: InfoGAN) -> float:
-    """The share of real digits whose category is their class, categories and classes being matched one to one."""
+    """Returns the accuracy of Q's category on real digits, with categories and classes matched one to one."""
     data = gan_image.open_data("digits").fit(ImageSpec(image_size=16, channels=1))
     batch = to_device(next(read(data, range(length(data)), length(data))), torch.device("cpu"))
     with torch.no_grad():
@@ -44,18 +45,18 @@ def clustering_accuracy(game: InfoGAN) -> float:
 
 
 def shape_of(images: Tensor) -> dict[str, Tensor]:
-    """Slant and width of the ink of images `[N, 1, S, S]` in [-1, 1], `[N]` each."""
+    """Returns the slant and the width of the ink, `[N]` each, of images `[N, 1, S, S]` in [-1, 1]."""
     ink = (images[:, 0] + 1) / 2
     ink = ink / ink.sum(dim=(1, 2), keepdim=True)
     side = torch.arange(ink.shape[-1], dtype=ink.dtype)
     x, y = side[None, None, :], side[None, :, None]
     dx, dy = (axis - (ink * axis).sum(dim=(1, 2), keepdim=True) for axis in (x, y))
-    slant = -(ink * dx * dy).sum(dim=(1, 2)) / (ink * dy * dy).sum(dim=(1, 2))  # to the right is positive
+    slant = -(ink * dx * dy).sum(dim=(1, 2)) / (ink * dy * dy).sum(dim=(1, 2))  # positive to the right
     return {"slant": slant, "width": (ink * dx * dx).sum(dim=(1, 2)).sqrt()}
 
 
 def movement(game: InfoGAN, code: int) -> dict[str, float]:
-    """The mean rank correlation of a continuous code with slant and with width."""
+    """Returns the mean rank correlations of a continuous code with slant and width."""
     found: dict[str, list[float]] = {"slant": [], "width": []}
     for seed in range(NOISES):
         for name, values in shape_of(game.traverse(code, seed=seed)).items():
@@ -65,7 +66,7 @@ def movement(game: InfoGAN, code: int) -> dict[str, float]:
 
 
 def measure(seed: int) -> tuple[dict[str, Any], Tensor]:
-    """One training, its figures, and its traversal."""
+    """Trains once and returns the figures and a traversal."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         changes = {"train.sample_every": None, "train.checkpoint_every": None}
@@ -89,7 +90,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Tensor]:
 
 
 def main() -> None:
-    """Trains with every seed."""
+    """Trains with each seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     options = parser.parse_args()

@@ -34,7 +34,7 @@ from gan_image.systems import convolutional, srresnet
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed.
+    """Networks that are timed.
 
     Attributes:
         batch: shape of the input of the first network.

@@ -1,10 +1,11 @@
-"""Every objective with every regularizer: a short training of two systems (three for energies), or why it is refused.
+"""Each objective with each regularizer: a short training of two systems (three for energies), or the refusal.
 
-All on the digits at 16x16, batch 64: `dcgan`, 16 wide, 200 steps; `gan`, 128 wide, 400 steps; and `ebgan`, like the
-dcgan, for energies. Adam, betas 0 and 0.9, learning rate 1e-3 falling to 0 (2e-3 for the discriminators of the dcgan
-and the ebgan), weights averaged with decay 0.99, the regularizer as it is by default. The figure is the sliced
-Wasserstein distance of 512 samples from as many real ones after the training over that before it: below 1 the training
-has improved them. What has not improved is trained again with three times as many steps.
+Trained on the digits at 16×16 with batch size 64: `dcgan`, width 16, 200 steps; `gan`, width 128, 400 steps; and
+`ebgan` for energies, with the settings of dcgan. Adam with betas 0 and 0.9 and a learning rate of 1e-3 (2e-3 for the
+discriminators of dcgan and ebgan) that decays linearly to 0; averaged weights with decay 0.99; default settings of the
+regularizer. The figure is the sliced Wasserstein distance between 512 samples and 512 real items after training,
+divided by that before it; below 1, training has improved the samples. If it has not, the training is repeated with
+three times as many steps.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "gan": {"network.shape": [1, 16, 16], "network.width": 128, "train.steps": 400},
     "ebgan": CONVOLUTIONAL,
 }
-"""What is changed of each system's `small` preset."""
+"""Changes to the preset `small` of each system."""
 
 
 def cells() -> Iterator[tuple[str, str, str]]:
-    """System, objective, case: a system that gives energies has its own objective, the others have every one."""
+    """Yields system, objective and case; a system with energies has only its own objective."""
     for system in SYSTEMS:
         for objective in OBJECTIVES:
             if system != "ebgan" or objective == "energy":
@@ -65,12 +66,12 @@ def cells() -> Iterator[tuple[str, str, str]]:
 
 @cache
 def digits() -> Source:
-    """The data."""
+    """Returns the data."""
     return gan_image.open_data("digits")
 
 
 def recipe_of(system: str, objective: str, case: str) -> Recipe:
-    """The recipe of a cell.
+    """Returns the recipe of a cell.
 
     Raises:
         RecipeError: a setting is refused.
@@ -84,17 +85,17 @@ def recipe_of(system: str, objective: str, case: str) -> Recipe:
 
 
 def game_of(system: str, objective: str, case: str) -> Game:
-    """The game of a cell, untrained.
+    """Returns the untrained game of a cell.
 
     Raises:
-        RecipeError: it is refused.
+        RecipeError: the combination is refused.
     """
     torch.manual_seed(0)
     return gan_image.DOMAIN.preset(system, "small").build(recipe_of(system, objective, case))
 
 
 def refusal(system: str, objective: str, case: str) -> str | None:
-    """The reason why a cell is refused."""
+    """Returns the reason why a cell is refused; None if it is not."""
     try:
         game_of(system, objective, case)
     except RecipeError as error:
@@ -103,7 +104,7 @@ def refusal(system: str, objective: str, case: str) -> str | None:
 
 
 def distance(game: Game) -> float:
-    """Of samples from real ones, the same for every cell of a system."""
+    """Returns the distance between samples and real items, which are the same for all cells of a system."""
     assert game.recipe is not None
     dataset = digits().fit(game.spec)
     batch = next(BatchStream(dataset, SAMPLES, seed=0))
@@ -113,7 +114,7 @@ def distance(game: Game) -> float:
 
 
 def measure(system: str, objective: str, case: str) -> dict[str, Any]:
-    """What a cell shows."""
+    """Measures a cell."""
     if reason := refusal(system, objective, case):
         return {"refused": reason}
     before = distance(game_of(system, objective, case))
@@ -131,7 +132,7 @@ def measure(system: str, objective: str, case: str) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """What the README shows of the figures: `dcgan · gan`, and `ebgan` for the energies; below, the refusals."""
+    """Formats the README's table, with cells `dcgan · gan` (`ebgan` for energies), and the refusals below it."""
     letters: dict[str, str] = {}
 
     def shown(cell: Mapping[str, Any]) -> str:
@@ -187,9 +188,9 @@ def table_of_systems() -> str:
 
 
 def main() -> None:
-    """Measures every cell and writes the README's tables."""
+    """Measures each cell and writes the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args()
     torch.set_num_threads(1)
     progress = Progress(options.progress)

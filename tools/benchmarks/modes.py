@@ -1,24 +1,28 @@
-"""Modes found on toy data by ways to find more of them (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4); 5 seeds.
+"""Modes found on toy data by methods against mode collapse (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4).
 
-`ring` and `grid`: perceptrons without normalisation, a generator of 2 x 128 rectified units with a latent of 16 and a
-discriminator of 256 leaky units, in one layer on the ring and in two on the grid, Adam at a learning rate of 1e-3 that
-falls to 0 and beta1 0.5, 120 rows that the discriminator judges at once (of as many samples as are packed), 10,000
-rounds of one turn each, averaged weights with decay 0.999, 2,500 samples; a mode counts that has a sample within 3
-deviations. The paper has wider networks with batch normalisation and maxout and 400,000 rounds at 1e-4. These were
-chosen by runs with seed 0, which are not among those measured, such that plain GAN is trained out and misses modes: on
-the ring, two layers find all 8 without packing; and the `small` PacGAN with its batch normalisation, at 8,000 rounds of
-120 samples, found all 8 of the ring however many were packed, and of the grid 19.4 without packing, 18.8, 20.4 and 16.0
-with 2, 3 and 4, with few samples near a mode. `unrolled ring`: the protocol of Unrolled GAN (Metz et al. 2017,
-arXiv:1611.02163, appendix A), radius 2, deviation 0.02, 5,000 rounds of the paper's 25,000. `unrolled grid`: the same
-networks and rates on the grid (the one run before, with seed 9, had 1 and 11 modes). `stacked`: `stacked-digits` at
-16x16 with a `dcgan` whose discriminator has a quarter of the generator's width (8 and 32), batch 60 however many are
-packed, 2,000 rounds, averaged weights with decay 0.995, 25,600 samples, whose digits a classifier
-names. `unrolled stacked`: the protocol of Unrolled GAN for these digits (section 3.3): there too a discriminator of a
-quarter of the generator's width (here 4 and 16), latent 256, batch 128, and betas (0.5, 0.99), at five times its
-learning rates (5e-4, and 1e-3 for the discriminator, which do not fall) for 3,000 rounds of its 500,000, last weights;
-the first setting that was tried, with seed 9, where the figures were 84 and 333. Minibatch discrimination has 20
-kernels, not the published 100. Where the discriminator has more turns there are as many fewer rounds. Means and
-standard errors.
+Figures are means and standard errors over 5 seeds. A mode is found if a sample is within 3 standard deviations of it.
+Where the discriminator has more turns, there are correspondingly fewer steps. Minibatch discrimination has 20 kernels
+instead of the published 100.
+
+`ring` and `grid`: perceptrons without norms. The generator has two layers of 128 ReLU units and a latent of 16; the
+discriminator has 256 leaky ReLU units, in one layer for the ring and two for the grid. Adam with beta1 0.5 and a
+learning rate of 1e-3 that decays linearly to 0, 120 packs per batch, 10,000 steps, averaged weights with decay 0.999,
+2,500 samples. The paper has wider networks with batch normalization and maxout, and 400,000 steps at 1e-4. The settings
+here were chosen with seed 0, which is not among those measured, such that a plain GAN converges but misses modes. With
+two layers in the discriminator, a plain GAN finds all 8 modes of the ring. The `small` PacGAN with batch normalization,
+after 8,000 steps with 120 samples, found all 8 modes of the ring with any packing; on the grid it found 19.4 modes
+without packing and 18.8, 20.4 and 16.0 with packs of 2, 3 and 4, with few samples near a mode.
+
+`unrolled ring`: the protocol of Unrolled GAN (Metz et al. 2017, arXiv:1611.02163, appendix A), radius 2, standard
+deviation 0.02, for 5,000 steps instead of 25,000. `unrolled grid`: the same networks and learning rates on the grid; an
+earlier run with seed 9 had 1 and 11 modes.
+
+`stacked`: `stacked-digits` at 16×16 with a `dcgan` whose discriminator has a quarter of the generator's width (8 and
+32), batch size 60 for any packing, 2,000 steps, averaged weights with decay 0.995, and 25,600 samples whose digits are
+classified. `unrolled stacked`: the protocol of Unrolled GAN for these digits (section 3.3). Its discriminator also has
+a quarter of the generator's width (here 4 and 16); latent 256, batch size 128, betas (0.5, 0.99), five times the
+paper's learning rates (5e-4, and 1e-3 for the discriminator, constant), 3,000 steps instead of 500,000, last weights.
+It is the first setting that was tried; with seed 9 the figures were 84 and 333.
 """
 
 from __future__ import annotations
@@ -48,13 +52,13 @@ PACKS = (2, 3, 4)
 
 
 def methods(pack: str, *, penalty: float, relativistic: float, rows: int | None = None) -> dict[str, dict[str, Any]]:
-    """What each way changes.
+    """Returns the changes of each method.
 
     Args:
-        pack: the key of how many samples are judged together.
-        penalty: the weight of WGAN-GP's.
-        relativistic: the weight of R1 and R2 beside R3GAN's objective.
-        rows: that are judged at once where samples are packed; None has as many samples as without.
+        pack: key of the number of samples per logit.
+        penalty: weight of the gradient penalty in WGAN-GP.
+        relativistic: weight of R1 and R2 with R3GAN's objective.
+        rows: number of packs per batch; None for the same number of samples with any packing.
     """
     no_momentum = {"optimizer.betas": [0.0, 0.9]}
     return {
@@ -81,16 +85,16 @@ def methods(pack: str, *, penalty: float, relativistic: float, rows: int | None 
 
 @dataclass(frozen=True)
 class Table:
-    """Ways that are compared on the same terms.
+    """Methods that are compared with equal budgets.
 
     Attributes:
-        system: whose `small` preset is changed, or `paper`.
-        changes: to it.
-        steps: rounds of two turns.
-        samples: that are scored.
-        methods: what each changes.
-        preset: of the system.
-        seeds: of the trainings.
+        system: name of the system.
+        changes: changes to its preset.
+        steps: number of steps with two turns each.
+        samples: number of samples that are scored.
+        methods: further changes of each method.
+        preset: name of the preset.
+        seeds: seeds of the trainings.
     """
 
     system: str
@@ -103,7 +107,11 @@ class Table:
 
 
 def perceptrons(layers: int) -> Table:
-    """Points, with a discriminator of so many layers."""
+    """Returns a comparison on points.
+
+    Args:
+        layers: number of hidden layers of the discriminator.
+    """
     return Table(
         "pacgan",
         {
@@ -176,7 +184,7 @@ TABLES = {
 
 @cache
 def source_of(table: str) -> Source:
-    """The data of a table."""
+    """Returns the data of a table."""
     if table != "unrolled ring":
         name = table.removeprefix("unrolled ")
         return gan_image.open_data("stacked-digits" if name == "stacked" else name)
@@ -186,7 +194,7 @@ def source_of(table: str) -> Source:
 
 
 def measure(name: str, method: str, seed: int) -> dict[str, Any]:
-    """One training, and its figures."""
+    """Trains once and returns the figures."""
     table, source, start = TABLES[name], source_of(name), time.perf_counter()
     changes = {**COMMON, **table.changes, **table.methods[method]}
     steps = 2 * table.steps // (1 + changes.get("players.discriminator.turns", 1))
@@ -208,7 +216,7 @@ def measure(name: str, method: str, seed: int) -> dict[str, Any]:
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means and standard errors of the figures that differ."""
+    """Returns means and standard errors of the figures over the runs."""
     names = [name for name in ("modes_found", "high_quality", "kl") if name in runs[0]]
     of = {name: [run[name] for run in runs] for name in names}
     errors = {
@@ -229,7 +237,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any], name: str) -> str:
-    """What a README shows of one table."""
+    """Formats one of the README's tables."""
 
     def shown(value: Mapping[str, Any], form: str, unit: float = 1) -> str:
         return f"{unit * value['mean']:{form}} ± {unit * value['standard_error']:{form}}"
@@ -245,10 +253,10 @@ def table(figures: Mapping[str, Any], name: str) -> str:
 
 
 def main() -> None:
-    """Trains and scores every way on all data with every seed, and writes the README's tables."""
+    """Trains and scores each method with each seed, and writes the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(TABLES), choices=list(TABLES))
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args()
     torch.set_num_threads(1)
     progress = Progress(options.progress)

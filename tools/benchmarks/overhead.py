@@ -1,12 +1,11 @@
-"""Cost of a training step in the trainer, against a bare hand-written loop of the same networks.
+"""Cost of a training step in the trainer, compared with a hand-written loop of the same networks.
 
-The bare loop makes its fakes as often, and has the trainer's memory layout (channels last for images) and its fused
-Adam. Both run in one process and take turns: the training reads its data from a dataset that plays a bare step once a
-round. One thread; processor times, which other work on the machine affects little. A step's ratio is the trainer's
-time, logging included, over that of the bare step beside it, and its fixed cost is the difference of the two times; a
-run's figures are the medians over its steps, and each run has a process of its own. The trainer lets glibc keep freed
-memory, which makes both loops faster; with "glibc's limits", the environment keeps it from that, and either loop pays
-page faults by what lies at the heap's end.
+The bare loop generates fakes as often, and has the trainer's memory layout (channels last for images) and fused Adam.
+Both alternate in one process: the dataset of the training runs a bare step before each round. One thread; processor
+times, which other load on the machine affects little. The ratio of a step is the trainer's time, including logging,
+divided by that of the preceding bare step; its fixed cost is the difference. The figures of a run are medians over its
+steps, and each run has its own process. The trainer makes glibc keep freed memory, which makes both loops faster. With
+"glibc's limits", the environment prevents this, and either loop has page faults that depend on the end of the heap.
 """
 
 from __future__ import annotations
@@ -65,13 +64,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 ALLOCATORS = {"": {}, ", glibc's limits": {"GLIBC_TUNABLES": ""}}
-"""Environment of the processes, by what is added to the name of a case."""
+"""Environment of the processes, by suffix of the case's name."""
 WARM = 4
-"""The number of first steps that are not counted."""
+"""Number of warm-up steps, which are not counted."""
 
 
 def bare_images(game: TwoPlayerGame, pixels: Tensor, batch: int) -> Iterator[float]:
-    """Seconds of each step of the loop that one would write by hand: a discriminator's step, a generator's step."""
+    """Yields the seconds of each step of a hand-written loop with one discriminator step and one generator step."""
     game.train().to(memory_format=torch.channels_last)
     generator, discriminator = game.generator, game.discriminator.network
     adam_g, adam_d = (
@@ -102,7 +101,7 @@ def bare_images(game: TwoPlayerGame, pixels: Tensor, batch: int) -> Iterator[flo
 
 
 def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, batch: int, turns: int) -> Iterator[float]:
-    """The same of a Wasserstein game with a gradient penalty: some discriminator's steps, a generator's step."""
+    """Yields the same for WGAN-GP, with `turns` discriminator steps and one generator step."""
     game.train()
     generator, discriminator = game.generator, game.discriminator.network
     adam_g, adam_d = (
@@ -138,7 +137,7 @@ def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, batch: int, turns: int) ->
 
 
 def compare(case: dict[str, Any]) -> tuple[float, float, float]:
-    """Returns medians over a training's steps: the ratio to the bare loop, the difference, and the bare loop, in s."""
+    """Returns medians over steps: ratio to the bare loop, difference in seconds, and seconds of the bare loop."""
     torch.set_num_threads(1)
     system, network, batch = case["system"], case["network"], case["batch"]
     package: Any = gan_audio if system == "wavegan" else gan_image
@@ -171,7 +170,7 @@ def compare(case: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def alone(case: dict[str, Any], environment: dict[str, str]) -> tuple[float, float, float]:
-    """Returns `compare(case)` from a new process, since glibc reads its environment at the start."""
+    """Runs `compare(case)` in a new process, since glibc reads its environment at the start."""
     os.environ.update(environment)
     try:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -182,7 +181,7 @@ def alone(case: dict[str, Any], environment: dict[str, str]) -> tuple[float, flo
 
 
 def main() -> None:
-    """Measures every case, several times."""
+    """Measures each case several times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--only", default="", help="part of the names of the cases to measure; nothing is recorded")

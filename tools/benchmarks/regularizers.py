@@ -1,9 +1,8 @@
-"""A step's time with a regularizer over that without, `dcgan` at 32x32 on the digits, batch 64, one thread.
+"""Time of a step with a regularizer divided by that without: `dcgan`, digits at 32×32, batch size 64, one thread.
 
-Two trainings go on in one process, a step of the one after a step of the other, and the processor's time is taken, so
-that what else the machine does slows neither, or both alike. A step's ratio is its seconds over those of the plain step
-before it. A figure is the median of the steps' ratios; of what is taken at an interval, the medians of the steps with
-it and of those without, each with its share.
+Two trainings alternate step by step in one process. Processor times are compared, so that other load affects neither or
+both. The ratio of a step is its time divided by that of the preceding plain step; the figure is the median. For a
+regularizer with an interval, the medians of steps with and without it are averaged with their frequencies.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ OTHERS: dict[str, dict[str, Any]] = {
     "network.pack=2": {"network.pack": 2},
     "optimizer.clip_norm=1": {"optimizer.clip_norm": 1.0},
 }
-"""Regularizers otherwise than by default, and what is set elsewhere."""
+"""Regularizers with other than default settings, and settings elsewhere that have a similar role."""
 CASES: dict[str, dict[str, Any]] = {
     "none": {},
     **{name: {f"regularizers.{name}": {}} for name in REGULARIZERS},
     **OTHERS,
 }
 WARM = 4
-"""The first steps, which are not counted."""
+"""Number of warm-up steps, which are not counted."""
 
 
 class Steps(Trainer):
-    """A training of which a step is taken when its seconds are asked for."""
+    """A training that is timed step by step."""
 
     def seconds(self) -> Iterator[float]:
-        """Of the processor, step by step without end."""
+        """Plays steps without end and yields the processor time of each."""
         while True:
             self.enter_due()
             start = time.process_time()
@@ -60,7 +59,7 @@ class Steps(Trainer):
 
 
 def training(changes: Mapping[str, Any], folder: Path) -> Steps:
-    """The `small` preset's training with some changes, about to begin."""
+    """Returns a training of the preset `small` with changes, before its first step."""
     preset, source = gan_image.DOMAIN.preset("dcgan"), gan_image.open_data("digits")
     recipe = preset.recipe(domain="image", system="dcgan", preset="small").but({"train.ema": None, **changes})
     recipe = preset.complete(recipe, source.facts)
@@ -71,13 +70,13 @@ def training(changes: Mapping[str, Any], folder: Path) -> Steps:
 
 
 def interval(steps: Steps) -> int:
-    """Of the steps at which a training's regularizer is taken."""
+    """Returns the interval of a training's regularizer; 1 if it has none."""
     kinds = [(REGULARIZERS[name], fields) for name, fields in steps.recipe.regularizers.items()]
     return next((int(fields["interval"]) for kind, fields in kinds if issubclass(kind, Lazy)), 1)
 
 
 def compare(changes: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """A case's figures over so many steps, or over 8 in which it is taken, if those are more."""
+    """Measures a case over `steps` steps, but at least over 8 with the regularizer."""
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = training(changes, Path(folder)), training({}, Path(folder))
     every = interval(ours)
@@ -94,7 +93,7 @@ def compare(changes: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """What the README shows of the figures."""
+    """Formats the README's table."""
     rows = []
     for case, measured in figures.items():
         every = measured["interval"]
@@ -104,7 +103,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures every case and writes the README's table."""
+    """Measures each case and writes the README's table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=32)
     options = parser.parse_args()

@@ -1,12 +1,11 @@
-"""How near small vocoders come to LJ Speech clips that they were not trained on, beside Griffin-Lim from the same mels.
+"""Resynthesis of held-out LJ Speech clips by small vocoders, compared with Griffin-Lim from the same mels.
 
-MelGAN and HiFi-GAN, presets `small`, learn the clips LJ001-0001 to 0020 (2.3 minutes of one reader) at the preset's
-settings; LJ001-0021 to 0024 are kept back, and are measured at intervals with the averaged weights: their
-mel-cepstral distortion in dB, multi-resolution STFT distance and log-spectral distance in dB
-(`gan_audio.measure.distances`), means over the clips. `one clip` trains on LJ001-0002 alone and is measured on it:
-how well the network can fit at all. Griffin-Lim has the same mels, brought back to magnitudes by non-negative least
-squares, and 60 iterations with momentum 0.99 (librosa). One seed. The picture has the first clip that was kept back:
-the recording, Griffin-Lim, and each vocoder at the end.
+MelGAN and HiFi-GAN, presets `small`, are trained on the clips LJ001-0001 to 0020 (2.3 minutes of one speaker).
+LJ001-0021 to 0024 are held out. The averaged weights are measured at intervals: mel-cepstral distortion in dB,
+multi-resolution STFT distance and log-spectral distance in dB (`gan_audio.measure.distances`), means over the clips.
+`one clip` is trained and measured on LJ001-0002 only, and shows how well the network can fit. Griffin-Lim converts the
+same mels to magnitudes by non-negative least squares and runs 60 iterations with momentum 0.99 (librosa). One seed. The
+picture has the first held-out clip: the recording, Griffin-Lim, and each vocoder after the last stage.
 """
 
 from __future__ import annotations
@@ -41,20 +40,22 @@ SYSTEMS = ("melgan", "hifigan")
 RATE = 22_050
 TRAINED, KEPT_BACK, ONE = range(1, 21), range(21, 25), (2,)
 STAGES = (250, 500, 1000, 2000)
-"""Rounds after which the vocoders are measured."""
+"""Steps after which the vocoders are measured."""
 STAGES_OF_ONE = (500, 1500)
+"""Steps after which those trained on one clip are measured."""
 ITERATIONS = 60
+"""Number of iterations of Griffin-Lim."""
 
 
 def clips(folder: Path, numbers: Sequence[int]) -> list[Tensor]:
-    """Recordings `[1, 1, T]` at their own rate, cut to whole hops."""
+    """Reads recordings `[1, 1, T]` at their own sample rate, cut to a multiple of 256 samples."""
     files = open_files(folder)
     sounds = [read_sound(files, f"LJ001-{number:04d}.flac")[None] for number in numbers]
     return [sound[..., : sound.shape[-1] // 256 * 256] for sound in sounds]
 
 
 def griffin_lim(audio: Tensor, contract: MelContract) -> Tensor:
-    """Audio `[1, 1, T]` from its own mel, without a network."""
+    """Resynthesizes audio `[1, 1, T]` from its mel by Griffin-Lim."""
     mel = MelSpectrogram(contract)(audio)[0]
     magnitudes = librosa.util.nnls(filterbank(contract).numpy(), contract.logarithm(mel).exp().numpy())
     sound = librosa.griffinlim(
@@ -70,8 +71,8 @@ def griffin_lim(audio: Tensor, contract: MelContract) -> Tensor:
     return torch.from_numpy(sound[: audio.shape[-1]])[None, None].float()
 
 
-def apart(sounds: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """How far what is made of recordings is from them."""
+def distances(sounds: Sequence[Tensor], make: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """Returns the mean distances between recordings and their resynthesis."""
     pairs = []
     for sound in sounds:
         made = make(sound)
@@ -92,7 +93,7 @@ def vocoder(path: Path) -> Vocoder:
 def measure(
     system: str, data: Path, trained: Sequence[int], measured: Sequence[int], stages: Sequence[int], kept: Path
 ) -> dict[str, Any]:
-    """One training, measured at its stages; its model is kept."""
+    """Trains a vocoder, measures it at each stage, and copies its model to `kept`."""
     sounds = clips(data, measured)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -106,14 +107,14 @@ def measure(
                 gan_audio.train(system, data=chosen, out=run, steps=stage, changes=changes, shown=False)
             else:
                 resume(run, steps=stage, shown=False)
-            found[str(stage)] = apart(sounds, vocoder(run).resynthesize)
+            found[str(stage)] = distances(sounds, gan_audio.load(run).resynthesize)
             print(system, len(trained), stage, found[str(stage)], flush=True)
         shutil.copytree(run / "model", kept, dirs_exist_ok=True)
     return found
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """What the README shows."""
+    """Formats the README's table."""
     rows = []
     for system in SYSTEMS:
         found = figures[system]
@@ -128,10 +129,10 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains and measures both vocoders."""
+    """Trains and measures both vocoders, and writes the README's table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
-    parser.add_argument("--models", type=Path, help="a folder where the trained models are kept", required=True)
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
+    parser.add_argument("--models", type=Path, help="folder for the trained models", required=True)
     parser.add_argument("--only", nargs="*", default=list(SYSTEMS), choices=SYSTEMS)
     options = parser.parse_args()
     data = Path(os.environ["GAN_TEST_DATA"]) / "ljspeech_clips"
@@ -149,7 +150,7 @@ def main() -> None:
             ("kept_back", TRAINED, KEPT_BACK, STAGES),
         ):
             model = options.models / f"{system}-{kind}"
-            baseline = partial(apart, clips(data, measured), partial(griffin_lim, contract=contract))
+            baseline = partial(distances, clips(data, measured), partial(griffin_lim, contract=contract))
             found[f"griffin_lim_{kind}"] = progress.take(f"{system}, {kind}, griffin-lim", baseline)
             run = partial(measure, system, data, trained, measured, stages, model)
             found[kind] = progress.take(f"{system}, {kind}", run)
@@ -165,7 +166,7 @@ def main() -> None:
             RESULTS / "resynthesis",
             game=gan_audio.load(options.models / "hifigan-kept_back"),
         )
-        (RESULTS / "resynthesis.wav").unlink()  # the recording is in it
+        (RESULTS / "resynthesis.wav").unlink()  # contains the recording
         record("resynthesis", figures, " ".join((__doc__ or "").split()))
         show("resynthesis", table(figures))
 

@@ -1,11 +1,11 @@
-"""Spoken digits by WaveGAN, with phase shuffle and without: one budget, one seed each.
+"""Spoken digits by WaveGAN with and without phase shuffle, with equal budgets and one seed each.
 
-The Free Spoken Digit Dataset's 2,000 recordings at 8 kHz (four speakers), half a second of each (4,096 samples). The
-preset `small`, told the digit, with the changes below; 2 is the published radius of phase shuffle. 2,000 samples of the
-averaged weights, 200 of each digit, are measured by a classifier that has learnt the recordings' digits: the share that
-it recognises, the inception score, and the Fréchet distance of its features; and by their mean spectrum, whose distance
-is in dB. `real` are the recordings themselves: of the spectrum, one half beside the other. The picture has 5 samples of
-each digit, a column a digit: above with phase shuffle, below without; the sounds are beside it.
+The data are the 2,000 recordings of the Free Spoken Digit Dataset (four speakers, 8 kHz), of which half a second (4,096
+samples) is used. The preset `small` is conditioned on the digit and has the changes below; 2 is the published radius of
+phase shuffle. 2,000 samples of the averaged weights, 200 of each digit, are evaluated with a classifier trained on the
+recordings: the fraction that it recognises, the inception score, and the Fréchet distance of its features. The distance
+of the mean spectra is in dB. For the recordings, it is that between their two halves. The picture has 5 samples of each
+digit, a column for each digit, with phase shuffle (above) and without (below); the sounds are in the WAV file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RUNS = {"phase shuffle": 2, "without": 0}
 
 
 def by_digit(data: Path, folder: Path) -> Path:
-    """The recordings in a folder for each digit, which their names begin with."""
+    """Copies the recordings to a folder for each digit, the first character of their names."""
     for recording in sorted(data.glob("*.wav")):
         (folder / recording.name[0]).mkdir(exist_ok=True, parents=True)
         shutil.copy(recording, folder / recording.name[0])
@@ -43,7 +43,7 @@ def by_digit(data: Path, folder: Path) -> Path:
 
 
 def measure(data: Path, radius: int, steps: int, model: Path) -> dict[str, Any]:
-    """One training, and its figures; its model is kept."""
+    """Trains once, copies the run to `model`, and returns the metrics."""
     with tempfile.TemporaryDirectory() as folder:
         digits, run = by_digit(data, Path(folder) / "digits"), Path(folder) / "run"
         start = time.perf_counter()
@@ -56,7 +56,7 @@ def measure(data: Path, radius: int, steps: int, model: Path) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """What the README shows."""
+    """Formats the README's table."""
     rows = []
     for name in RUNS:
         found = figures[name]
@@ -84,12 +84,12 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains and measures both."""
+    """Trains and measures both runs, and writes the README's table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
-    parser.add_argument("--models", type=Path, help="a folder where the runs are kept", required=True)
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
+    parser.add_argument("--models", type=Path, help="folder for the runs", required=True)
     options = parser.parse_args()
     data = Path(os.environ["GAN_TEST_DATA"]) / "fsdd"
     if not data.is_dir():

@@ -1,4 +1,4 @@
-"""WGAN-GP on toy distributions: modes found (PacGAN's protocol), samples near a mode, mean and deviation; 5 seeds."""
+"""WGAN-GP on toy distributions: modes found (protocol of PacGAN), samples near a mode, mean and deviation; 5 seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import gan_image
 from gan_core.api import evaluate
 
 SAMPLES = 2500
-"""That are scored, as in PacGAN (arXiv:1712.04086, section 4.1)."""
+"""Number of samples that are scored, as in PacGAN (arXiv:1712.04086, section 4.1)."""
 WGAN_GP: dict[str, Any] = {
     "objective": "wasserstein",
     "regularizers.gradient_penalty.weight": 0.1,
@@ -26,13 +26,13 @@ WGAN_GP: dict[str, Any] = {
     "train.checkpoint_every": None,
     "train.ema": 0.99,
 }
-"""The `gan` system's `small` perceptrons with WGAN-GP's rules; the weight 0.1 is that of its authors' toy code."""
+"""Changes to the preset `small` of `gan`; the weight of the penalty is that of the authors' toy code."""
 STEPS = {"ring": 3000, "grid": 4000, "gaussian-1d": 1000}
 NETWORK = {"ring": {"width": 128}, "grid": {"width": 256}, "gaussian-1d": {"width": 64}}
 
 
 def measure(data: str, seed: int) -> dict[str, Any]:
-    """One training, and its figures."""
+    """Trains once and returns the metrics."""
     start = time.perf_counter()
     changes = WGAN_GP | {f"network.{name}": value for name, value in NETWORK[data].items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def measure(data: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trains on every distribution with every seed."""
+    """Trains on each distribution with each seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", nargs="*", default=list(STEPS))

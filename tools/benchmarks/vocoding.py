@@ -1,12 +1,11 @@
-"""Seconds of sound that vocoders make in a second, at paper scale with random weights, and what memory that takes.
+"""Speed of vocoders at paper scale with random weights, in seconds of sound per second, and their memory.
 
-Each is timed unfolded, folded (`vocode` of the whole) and streamed (folded, the whole as one chunk, which is taken 256
-frames at a time), a pass of the one after a pass of the other, round by round; with `--published` also the published
-code, folded, of the same weights, whose sound must be the same to 1e-4. It is done with one thread, by the processor's
-time, which other work on the machine changes less, and with `--idle` again with all cores, by the clock. A factor is
-of the median pass; how many times as fast as the published code is the median of the rounds' ratios. The memory is by
-how much the peak of a fresh process's resident set rises (as Linux counts it) while the longer sound is made with one
-thread.
+Each vocoder is timed unfolded, folded (`vocode` of the whole mel) and streamed (folded; the mel is one chunk, which is
+processed 256 frames at a time). With `--published`, so is the published code, folded, with the same weights; its sound
+must agree to 1e-4. The variants alternate round by round. Times are processor times with one thread, which other load
+affects less; with `--idle` the measurement is repeated with all cores and wall-clock time. The speed is that of the
+median pass; the ratio to the published code is the median over the rounds. The memory is the increase of the peak
+resident set of a new process (as reported by Linux) while it generates the longer sound with one thread.
 """
 
 from __future__ import annotations
@@ -42,31 +41,31 @@ CASES = {
     "HiFi-GAN v3": ("hifigan", "v3"),
     "BigVGAN base": ("bigvgan", "base"),
 }
-"""Systems and presets."""
+"""System and preset of each case."""
 SECONDS, LONGER = 5.0, 20.0
-"""Of the sound that is timed, and of that whose memory is measured."""
+"""Duration of the sound for the timing and for the memory, in seconds."""
 WAYS = ("unfolded", "folded", "streamed")
 FOLDERS = {"melgan": "melgan-neurips", "hifigan": "hifi-gan"}
-"""Where the published code lies below the folder that is given, by the names of its repositories."""
+"""Folder of the published code, the name of its repository, by system."""
 CLOCKS = {"one thread": time.process_time, "all cores": time.perf_counter}
 
 
 def vocoder(case: str) -> Vocoder:
-    """With random weights."""
+    """Returns the vocoder of a case with random weights."""
     torch.manual_seed(0)
     system, preset = CASES[case]
     return cast(Vocoder, gan_audio.create(system, preset=preset).eval())
 
 
 def mel_of(game: Vocoder, seconds: float) -> Tensor:
-    """Noise in the place of a mel."""
+    """Returns noise in the shape of a mel."""
     contract = game.contract
     frames = round(seconds * contract.sample_rate / contract.hop)
     return torch.randn(1, contract.mels, frames, generator=torch.Generator().manual_seed(0))
 
 
 def ways(game: Vocoder) -> dict[str, Callable[[Tensor], Tensor]]:
-    """How mels become sound."""
+    """Returns the variants of vocoding that are timed, by name."""
     folded = deepcopy(game).fold()
 
     def streamed(mel: Tensor) -> Tensor:
@@ -79,12 +78,12 @@ def ways(game: Vocoder) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def published(case: str, folder: Path) -> nn.Module | None:
-    """The published generator of a case; None where its code is not there to be run."""
+    """Returns the published generator of a case; None if its code is missing."""
     system, preset = CASES[case]
     home = folder / FOLDERS.get(system, system)
     if not home.is_dir():
         return None
-    for name in ("matplotlib", "matplotlib.pylab"):  # which it imports for pictures
+    for name in ("matplotlib", "matplotlib.pylab"):  # imported by the published code for plots
         sys.modules.setdefault(name, MagicMock())
     if system == "melgan":
         return module(home / "mel2wav" / "modules.py").Generator(80, 32, 3)
@@ -94,7 +93,7 @@ def published(case: str, folder: Path) -> nn.Module | None:
 
 
 def module(path: Path) -> ModuleType:
-    """A file of Python, imported."""
+    """Imports a Python file."""
     spec = importlib.util.spec_from_file_location(f"published_{path.parent.name}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -103,8 +102,8 @@ def module(path: Path) -> ModuleType:
     return found
 
 
-def beside(theirs: nn.Module, case: str, game: Vocoder) -> Callable[[Tensor], Tensor]:
-    """The published generator, folded; the game gets its weights."""
+def share_weights(theirs: nn.Module, case: str, game: Vocoder) -> Callable[[Tensor], Tensor]:
+    """Loads the published generator's weights into the game and returns the generator, folded."""
     imported = gan_audio.load_reference(f"{CASES[case][0]}/generator", theirs.state_dict())
     game.generator.load_state_dict(imported.state_dict())
     for layer in theirs.eval().modules():
@@ -117,17 +116,17 @@ def beside(theirs: nn.Module, case: str, game: Vocoder) -> Callable[[Tensor], Te
 
 
 def speeds(case: str, rounds: int, folder: Path | None, clocks: Sequence[str]) -> dict[str, Any]:
-    """The factors of a case: by clock, for every way; and how many times as fast as the published code it is."""
+    """Returns the speeds of a case by clock and variant, and the ratio to the published code."""
     game, theirs = vocoder(case), None
     if folder is not None and (network := published(case, folder)) is not None:
-        theirs = beside(network, case, game)
+        theirs = share_weights(network, case, game)
     timed, mel = ways(game), mel_of(game, SECONDS)
     if theirs is not None:
         timed["published"] = theirs
     sounds = {way: make(mel) for way, make in timed.items()}
     for way, sound in sounds.items():
         apart = float((sound - sounds["unfolded"]).abs().max())
-        assert apart < 1e-4, f"{case}: {way} sounds otherwise, by {apart}"
+        assert apart < 1e-4, f"{case}: {way} differs by {apart}"
     length, figures = mel.shape[2] * game.contract.hop / game.contract.sample_rate, dict[str, Any]()
     for name in clocks:
         clock = CLOCKS[name]
@@ -146,30 +145,30 @@ def speeds(case: str, rounds: int, folder: Path | None, clocks: Sequence[str]) -
 
 
 def peak(case: str, way: str, folder: Path | None) -> float:
-    """By how many MiB the process's peak rises while the longer sound is made; for a process of its own."""
+    """Returns the increase of this process's peak memory while the longer sound is generated, in MiB."""
     torch.set_num_threads(1)
     game = vocoder(case)
     if way == "published":
         assert folder is not None
         theirs = published(case, folder)
         assert theirs is not None
-        make = beside(theirs, case, game)
+        make = share_weights(theirs, case, game)
     else:
         make = ways(game)[way]
     make(mel_of(game, 0.5))
-    before = highest()
+    before = peak_memory()
     make(mel_of(game, LONGER))
-    return round(highest() - before)
+    return round(peak_memory() - before)
 
 
-def highest() -> float:
-    """The largest resident set of this process so far, in MiB."""
+def peak_memory() -> float:
+    """Returns the peak resident set of this process, in MiB."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def memory(case: str, folder: Path | None) -> dict[str, float]:
-    """The rise of the peak, in MiB, of the whole and streamed, and of the published code."""
+    """Returns the increase of the peak memory in MiB, by variant, each measured in a new process."""
     there = folder is not None and published(case, folder) is not None
     rises = {}
     for way in ("folded", "streamed", *(["published"] if there else [])):
@@ -179,7 +178,7 @@ def memory(case: str, folder: Path | None) -> dict[str, float]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The table of the README."""
+    """Formats the README's table."""
 
     def row(case: str, found: Mapping[str, Any]) -> list[str]:
         def cell(way: str, digits: int = 1) -> str:
@@ -193,17 +192,17 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures every case."""
+    """Measures each case and writes the README's table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--idle", action="store_true", help="nothing else runs: measure with all cores too")
+    parser.add_argument("--idle", action="store_true", help="also measure with all cores, on an idle machine")
     parser.add_argument(
         "--published",
         type=Path,
         metavar="FOLDER",
         help="where descriptinc/melgan-neurips and jik876/hifi-gan are cloned, in folders of their own names",
     )
-    parser.add_argument("--progress", type=Path, help="a file where results are kept, to go on from")
+    parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args(arguments)
     progress, clocks = Progress(options.progress), list(CLOCKS)[: 1 + options.idle]
 
