@@ -1,4 +1,4 @@
-"""Evaluations of samples and results: one pass in constant memory, metrics that see the game, and trivial baselines."""
+"""Evaluations of samples and results: one pass in constant memory, metrics that use the game, and trivial baselines."""
 
 import math
 import re
@@ -46,8 +46,21 @@ class Values(Extractor):
         return Features(samples.flatten(1), None)
 
 
+class Nearest(Extractor):
+    """A classifier of points that assigns the class number that is nearest to their mean."""
+
+    name, accuracy = "classifier", 0.75
+
+    def __init__(self, classes: int):
+        self.classes, self.protocol = classes, {"extractor": "classifier"}
+
+    def __call__(self, samples: Tensor) -> Features:
+        distance = samples.mean(dim=1, keepdim=True) - torch.arange(self.classes)
+        return Features(samples, -distance.square())
+
+
 class Sampler(Game):
-    """Normal points `[N, 2]` around the class's number, with a deviation that is learnt."""
+    """Normal points `[N, 2]` around the class's number, with standard deviation 1."""
 
     def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()
@@ -63,14 +76,14 @@ class Sampler(Game):
 
 
 class Normal(Sampler):
-    """A sampler whose density is known."""
+    """A sampler with a known density."""
 
     def log_likelihood(self, batch: dict[str, Tensor]) -> Tensor:
         return -batch["points"].square().sum(dim=1) / 2 - math.log(2 * math.pi)
 
 
 class Captioned(Sampler):
-    """A sampler that must be given captions."""
+    """A sampler that requires captions."""
 
     conditions: ClassVar = {"caption": Text()}
 
@@ -108,7 +121,7 @@ class BothWays(Adder):
 
 
 class CopyBaseline:
-    """The error of the results, and that of copying the input."""
+    """The error of the results, and that of a copy of the input."""
 
     def __init__(self, subject: Subject):
         self.source, self.sums, self.count = subject.source, [0.0, 0.0], 0
@@ -124,7 +137,7 @@ class CopyBaseline:
 
 
 class AttributeAccuracy:
-    """The share of points that are nearest to the number that they were asked for."""
+    """The share of points whose nearest number is their class."""
 
     def __init__(self, subject: Subject):
         self.right, self.count = 0, 0
@@ -138,7 +151,7 @@ class AttributeAccuracy:
 
 
 class NegativeLogLikelihood:
-    """The mean of the real items under the model."""
+    """The mean negative log-likelihood of the real items."""
 
     def __init__(self, subject: Subject):
         self.subject = subject
@@ -163,6 +176,19 @@ class Sweep:
     def figures(self) -> dict[str, float]:
         game, seed = self.subject.game, self.subject.seed
         return {f"std_at_{t}": float(game.generate(64, seed=seed, truncation=t).std()) for t in (0.5, 1.0)}
+
+
+class Drawn:
+    """A number that is drawn once per evaluation."""
+
+    def __init__(self, subject: Subject):
+        self.number = subject.once("number", lambda: float(torch.rand(())))
+
+    def update(self, part: Part) -> None:
+        pass
+
+    def figures(self) -> dict[str, float]:
+        return {"number": self.number}
 
 
 class Sums:
@@ -191,6 +217,14 @@ CARDS = (
         name="nll", title="of real items", measure="test_measures:NegativeLogLikelihood", methods=("log_likelihood",)
     ),
     MetricCard(name="sweep", title="deviation by temperature", measure="test_measures:Sweep"),
+    MetricCard(
+        name="recognition",
+        title="recognised",
+        measure="gan_core.measure.measures:Recognition",
+        needs=("num_classes",),
+        asks=("label",),
+    ),
+    MetricCard(name="drawn", title="drawn once", measure="test_measures:Drawn"),
     MetricCard(name="sums", title="parts alive", measure="test_measures:Sums"),
     MetricCard(name="pair_sums", title="parts alive", measure="test_measures:Sums", pairs=True),
     MetricCard(name="similarity", title="of pairs", measure="gan_core.measure.similarity:Similarity", pairs=True),
@@ -201,19 +235,30 @@ CARDS = (
 @pytest.fixture
 def evaluate(monkeypatch: pytest.MonkeyPatch):
     """Measures a game with the metrics above."""
+    built: list[str] = []
     module = ModuleType("test_measures")
     vars(module).update(
         CopyBaseline=CopyBaseline,
         AttributeAccuracy=AttributeAccuracy,
         NegativeLogLikelihood=NegativeLogLikelihood,
         Sweep=Sweep,
+        Drawn=Drawn,
         Sums=Sums,
         values=lambda *_: Values(),
         videos=lambda *_: Values("v"),
+        classifier=lambda _argument, _weights, _dataset, facts, key: built.append(key) or Nearest(facts["num_classes"]),
+        built=built,
         METRICS=CARDS,
         EXTRACTORS=(
             ExtractorCard(name="values", title="values", origin="embedded", make="test_measures:values"),
             ExtractorCard(name="videos", title="values of videos", origin="embedded", make="test_measures:videos"),
+            ExtractorCard(
+                name="classifier",
+                title="classifier",
+                origin="embedded",
+                make="test_measures:classifier",
+                needs=("num_classes",),
+            ),
         ),
     )
     monkeypatch.setitem(sys.modules, "test_measures", module)
@@ -237,16 +282,16 @@ def images(count: int, channels: int = 1, seed: int = 0) -> Tensor:
     return torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed)) - 0.5
 
 
-# --- metrics that see the game, the batch and what was asked
+# --- metrics that use the game, the batch and the conditions
 
 
-def test_a_metric_of_pairs_puts_copying_the_input_beside_its_figure(evaluate):
+def test_a_metric_of_pairs_can_report_a_copy_of_the_input(evaluate):
     source = images(70)
     figures, _ = evaluate(Adder(0.25), Paired(source=source, target=source + 0.5), metrics=["copy"])
     assert figures["copy"] == pytest.approx({"error": 0.25**2, "error_of_copy": 0.5**2}, rel=1e-5)
 
 
-def test_a_metric_knows_what_each_sample_was_asked_for(evaluate):
+def test_a_metric_gets_the_condition_of_each_sample(evaluate):
     figures, _ = evaluate(Sampler(num_classes=3), cloud(), metrics=["attributes"], count=2000)
     expected = math.erf(0.5)  # the mean of two has the variance 1/2, and may be off by 1/2
     assert figures["attributes"]["attribute_accuracy"] == pytest.approx(expected, abs=0.05)
@@ -254,6 +299,65 @@ def test_a_metric_knows_what_each_sample_was_asked_for(evaluate):
         InputError, match=r"^the metric `attributes` needs samples by class, and this model was trained"
     ):
         evaluate(Sampler(), cloud(), metrics=["attributes"])
+
+
+class Shifted(Sampler):
+    """Points at the number of the next class, for all classes except the first."""
+
+    def sample(self, count: int, label: Tensor | None = None, truncation: float | None = None) -> Tensor:
+        assert label is not None
+        return (label + (label > 0)).float()[:, None].expand(-1, 2)
+
+
+def test_recognition_counts_the_samples_of_each_class_that_are_assigned_to_it(evaluate):
+    exact = Sampler(num_classes=3)
+    figures, _ = evaluate(exact, cloud(), metrics=["recognition"], count=3000)
+    expected = 1 - 2 / 3 * math.erfc(0.5)  # the mean's variance is 1/2; outer classes are bounded on one side only
+    assert figures["recognition"]["accuracy"] == pytest.approx(expected, abs=0.03)
+    assert (figures["recognition"]["classes_found"], figures["recognition"]["accuracy_on_real"]) == (3, 0.75)
+    figures, _ = evaluate(Shifted(num_classes=3), cloud(), metrics=["recognition"], count=300)
+    # class 0 is right, 1 is taken for 2, and 2 for the nearest number, which is 2
+    assert figures["recognition"] == {"accuracy": 2 / 3, "classes_found": 2, "accuracy_on_real": 0.75}
+    with pytest.raises(
+        InputError, match=r"^the metric `recognition` needs samples by class, and this model was trained"
+    ):
+        evaluate(Sampler(), cloud(), metrics=["recognition"])
+
+
+def test_a_classifier_is_built_once_for_all_metrics_and_games(evaluate):
+    module = sys.modules["test_measures"]
+    source, game = cloud(), Sampler(num_classes=3)
+    evaluation = Evaluation(
+        module, FittedData(source, Spec()), game, metrics=["recognition", "fid"], count=60, extractor="classifier"
+    )
+    first, second = (evaluation.measure(game)[0] for _ in range(2))
+    assert first == second
+    assert module.built == ["points"]  # with the key of the samples
+    evaluate(game, source, metrics=["recognition", "fid"], count=60)  # `fid` by another extractor
+    assert module.built == ["points", "points"]
+
+
+def test_values_that_are_computed_once_are_shared_by_the_games_of_an_evaluation(evaluate):
+    data, game = FittedData(cloud(), Spec()), Sampler()
+    module = sys.modules["test_measures"]
+    one, other = (Evaluation(module, data, game, metrics=["drawn"], count=10) for _ in range(2))
+    number = one.measure(game)[0]["drawn"]["number"]
+    assert one.measure(Sampler())[0]["drawn"]["number"] == number
+    assert other.measure(game)[0]["drawn"]["number"] != number
+
+
+def test_a_metric_that_needs_an_extractor_of_the_domain_names_it(evaluate, monkeypatch):
+    monkeypatch.setattr(sys.modules["test_measures"], "EXTRACTORS", ())
+    with pytest.raises(InputError, match=r"^unknown extractor `classifier`"):
+        evaluate(Sampler(num_classes=3), cloud(), metrics=["recognition"], count=10)
+
+
+def test_extractors_get_the_key_of_the_results(evaluate, monkeypatch):
+    keys: list[str] = []
+    monkeypatch.setattr(sys.modules["test_measures"], "values", lambda *given: keys.append(given[-1]) or Values())
+    source, target = images(20), images(20, seed=1)
+    evaluate(Adder(0.5), Paired(source=source, target=target), metrics=["fid"], extractor="values")
+    assert keys == ["target"]
 
 
 def test_the_likelihood_of_data_under_the_model_is_a_metric(evaluate):
@@ -281,7 +385,7 @@ def test_parts_are_released_however_many_samples_there_are(evaluate, count):
     assert figures["pair_sums"]["most"] <= 2
 
 
-def test_all_metrics_see_the_samples_of_one_pass(evaluate, monkeypatch):
+def test_all_metrics_get_the_samples_of_one_pass(evaluate, monkeypatch):
     calls = []
     sample = Sampler.sample
     monkeypatch.setattr(Sampler, "sample", lambda self, count, *a, **k: calls.append(count) or sample(self, count))
@@ -296,7 +400,7 @@ def frechet(real: Tensor, fake: Tensor) -> float:
     return metrics.frechet_distance(*(metrics.Moments.of(x.flatten(1).double().numpy()) for x in (real, fake)))
 
 
-def test_translations_are_compared_with_their_targets_beside_copies_of_their_sources(evaluate):
+def test_translations_and_copies_of_their_sources_are_compared_with_the_targets(evaluate):
     source, target = images(200), images(200, seed=1) + 1.0
     figures, protocols = evaluate(Adder(0.75), Paired(source=source, target=target), count=1000)
     assert list(figures) == ["copy", "pair_sums", "similarity", "fid", "precision_recall", "density_coverage"]
@@ -342,7 +446,7 @@ def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_direction
         evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])
 
 
-def test_results_of_another_model_or_other_data_are_not_taken_from_what_is_kept(evaluate, tmp_path):
+def test_kept_features_of_another_model_or_other_data_are_not_used(evaluate, tmp_path):
     source, target = images(100), images(100, seed=1)
     pairs = Paired(source=source, target=target)
     options = {"metrics": ["fid"], "keep": tmp_path / "kept"}
@@ -352,7 +456,7 @@ def test_results_of_another_model_or_other_data_are_not_taken_from_what_is_kept(
     assert other["fid"]["fid"] == pytest.approx(frechet(target, source + 1.5), rel=1e-4)
 
 
-def test_results_of_other_settings_or_another_phase_are_not_taken_from_what_is_kept(evaluate, tmp_path):
+def test_kept_features_of_other_settings_or_another_phase_are_not_used(evaluate, tmp_path):
     class Two(Adder):
         def phases(self) -> tuple[Phase, ...]:
             return Phase("first"), Phase("second")
@@ -374,7 +478,7 @@ def test_results_of_other_settings_or_another_phase_are_not_taken_from_what_is_k
         assert figures["fid"]["fid"] == pytest.approx(frechet(target, made), rel=1e-4)
 
 
-def test_metrics_that_a_set_is_too_small_for_do_not_stop_the_others(evaluate):
+def test_metrics_that_need_more_items_are_left_out(evaluate):
     class OneWay(BothWays):
         results: ClassVar = {"to_source": "target"}
         compared: ClassVar = {"to_source": "source"}
@@ -386,7 +490,7 @@ def test_metrics_that_a_set_is_too_small_for_do_not_stop_the_others(evaluate):
         evaluate(OneWay(0.5), sets, metrics=["kid"], count=1000)
 
 
-def test_a_metric_of_pairs_knows_what_each_result_was_asked_for(evaluate, monkeypatch):
+def test_a_metric_of_pairs_gets_the_condition_of_each_result(evaluate, monkeypatch):
     class Classed(Adder):
         def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             return {"added": batch["source"] + batch["label"][:, None, None, None]}
@@ -401,7 +505,7 @@ def test_a_metric_of_pairs_knows_what_each_result_was_asked_for(evaluate, monkey
     assert torch.equal(torch.cat(asked), label[shuffled(100)])
 
 
-def test_what_a_game_draws_in_apply_follows_the_seed(evaluate):
+def test_random_draws_in_apply_depend_on_the_seed(evaluate):
     class Noisy(Adder):
         def apply(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             return {"added": batch["source"] + torch.randn_like(batch["source"])}
@@ -411,10 +515,10 @@ def test_what_a_game_draws_in_apply_follows_the_seed(evaluate):
     assert first == again != other
 
 
-# --- names of figures, and what does not fit
+# --- names of figures, and metrics that do not fit
 
 
-def test_the_extractor_names_the_figures_of_its_field(evaluate):
+def test_the_letter_of_the_extractor_names_the_figures(evaluate):
     figures, _ = evaluate(Sampler(), cloud(1200), metrics=["fid", "kid"], extractor="videos", count=1100)
     assert {metric: list(found) for metric, found in figures.items()} == {"fid": ["fvd"], "kid": ["kvd", "kvd_std"]}
     assert list(evaluate(Sampler(), cloud(), metrics=["fid"])[0]["fid"]) == ["fid"]

@@ -1,8 +1,10 @@
-"""What extractors see: kept on disk, gone on with, measured in blocks, and named by a protocol."""
+"""Extracted features: stored on disk, continued, measured in blocks, and described by a protocol."""
 
 import json
 import re
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,19 +13,19 @@ from torch import Tensor
 
 from gan_core import api
 from gan_core.api import Toolkit
-from gan_core.cards import ExtractorCard
-from gan_core.data import FittedData, Spec, TensorSource
+from gan_core.cards import ExtractorCard, resolve
+from gan_core.data import FittedData, Spec, TensorDataset, TensorSource
 from gan_core.draws import BLOCK
 from gan_core.errors import InputError
-from gan_core.measure import features, metrics
+from gan_core.measure import catalog, features, metrics
 from gan_core.measure.catalog import FEATURE_METRICS
 from gan_core.measure.evaluation import Evaluation, protocol_id
-from gan_core.measure.features import Extractor, Features, extract
+from gan_core.measure.features import Extracted, Extractor, Extractors, Features, check_samples, extract
 from gan_core.runs.report import write_report
 
 
 class Twice(Extractor):
-    """Sees `[x, 2 x]`, and takes points for one of two classes by their first coordinate; counts what it saw."""
+    """An extractor of `[x, 2 x]`, with the samples as logits, that counts the samples."""
 
     name = "twice"
 
@@ -55,13 +57,13 @@ def test_features_are_those_of_all_samples_in_order(tmp_path):
     assert extract(Twice(judges=False), parts, 200, tmp_path / "fake").logits is None
 
 
-def test_an_interrupted_extraction_goes_on(tmp_path):
+def test_an_interrupted_extraction_is_continued(tmp_path):
     whole = extract(Twice(), parts, 200, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         extract(Twice(fails_after=128), parts, 200, tmp_path / "part")
     rest = Twice()
     seen = extract(rest, parts, 200, tmp_path / "part")
-    assert rest.rows == 72  # of 200, 128 were there
+    assert rest.rows == 72  # 128 of 200 were stored
     assert np.array_equal(seen.features, whole.features)
     assert np.array_equal(seen.logits, whole.logits)
     again = Twice()
@@ -69,7 +71,7 @@ def test_an_interrupted_extraction_goes_on(tmp_path):
     assert again.rows == 0
 
 
-def test_features_of_something_else_are_refused(tmp_path):
+def test_features_of_other_samples_are_refused(tmp_path):
     extract(Twice(), parts, 200, tmp_path / "real")
     with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'real.json'}: ")):
         extract(Twice(), parts, 150, tmp_path / "real")
@@ -84,7 +86,7 @@ def test_features_of_something_else_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["features", "logits"])
-def test_features_of_which_a_part_is_gone_are_not_gone_on_with(tmp_path, name):
+def test_incomplete_features_are_not_continued(tmp_path, name):
     with pytest.raises(KeyboardInterrupt):
         extract(Twice(fails_after=128), parts, 200, tmp_path / "part")
     (tmp_path / f"part.{name}.npy").unlink()
@@ -93,7 +95,7 @@ def test_features_of_which_a_part_is_gone_are_not_gone_on_with(tmp_path, name):
 
 
 @pytest.mark.parametrize("block", [7, 64])
-def test_measures_in_blocks_are_those_of_the_whole(monkeypatch, block):
+def test_metrics_in_blocks_are_those_of_all_rows(monkeypatch, block):
     real, fake = np.random.RandomState(0).randn(2, 150, 3)
     fake = fake[:140] * 1.5
 
@@ -109,10 +111,10 @@ def test_measures_in_blocks_are_those_of_the_whole(monkeypatch, block):
     assert figures() == pytest.approx(whole, rel=1e-12)
 
 
-# --- measures
+# --- metrics
 
 
-def test_the_same_samples_are_perfect_and_others_are_not(tmp_path):
+def test_equal_samples_have_perfect_figures(tmp_path):
     real = extract(Twice(), parts, 200, tmp_path / "real")
     far = extract(Twice(), lambda start: iter((POINTS[start:] + 100).split(64)), 200, tmp_path / "far")
     assert features.fid(real, real)["fid"] == pytest.approx(0, abs=1e-9)
@@ -125,7 +127,95 @@ def test_the_same_samples_are_perfect_and_others_are_not(tmp_path):
     assert score["inception_score_of_real"] == pytest.approx(metrics.inception_score(np.array(real.logits))[0])
 
 
-def test_every_card_is_measured_by_the_function_of_its_name():
+def extracted(count: int, *, shift: float = 0.0, seed: int = 0, letter: str = "i") -> Extracted:
+    """Normal features of two dimensions around `shift`."""
+    rows = np.random.RandomState(seed).standard_normal((count, 2)) + shift
+    return Extracted(rows.astype(np.float32), None, letter)
+
+
+def test_the_kernel_distance_of_two_normal_distributions_is_their_discrepancy():
+    """The kernel is (x·y / 2 + 1)³; for unit variance, its mean is a polynomial of the means a and b of x and y."""
+    real, fake = extracted(20_000), extracted(20_000, shift=1.0, seed=1, letter="v")
+
+    def expected(a: np.ndarray, b: np.ndarray) -> float:
+        mean, second = a @ b, (a @ b) ** 2 + a @ a + b @ b + 2  # E[x·y] and E[(x·y)²]
+        third = (a @ b) ** 3 + 3 * (a @ b) * (a @ a + b @ b) + 3 * 2 * (a @ b) + 6 * (a @ b)  # E[(x·y)³]
+        return third / 8 + 3 * second / 4 + 3 * mean / 2 + 1
+
+    a, b = np.zeros(2), np.ones(2)
+    figures = features.kid(real, fake)
+    assert list(figures) == ["kvd", "kvd_std"]
+    assert figures["kvd"] == pytest.approx(expected(a, a) + expected(b, b) - 2 * expected(a, b), rel=0.05)
+    value, deviation = metrics.kernel_distance(real.features, fake.features, subsets=100, size=1000)
+    assert (figures["kvd"], figures["kvd_std"]) == (value, deviation)
+    assert abs(features.kid(extracted(1500), extracted(1500, seed=2))["kid"]) < 0.01
+
+
+def test_the_kernel_distance_has_no_deviation_if_a_subset_has_all_samples():
+    assert list(features.kid(extracted(1000), extracted(1000, seed=1))) == ["kid"]
+    assert list(features.kid(extracted(1000), extracted(1001, seed=1))) == ["kid", "kid_std"]
+    assert list(features.kid(extracted(1001), extracted(1000, seed=1))) == ["kid", "kid_std"]
+
+
+def test_the_settings_of_the_metrics_are_the_published_ones():
+    assert (catalog.SUBSETS, catalog.SUBSET) == (100, 1000)  # torch-fidelity
+    assert catalog.SPLITS == 10  # Salimans et al. 2016
+    assert (catalog.NEIGHBOURS, catalog.DENSITY_NEIGHBOURS) == (3, 5)  # Kynkäänniemi et al. 2019, Naeem et al. 2020
+    least = {card.name: card.least for card in FEATURE_METRICS}
+    assert least == {"fid": 2, "kid": 1000, "inception_score": 50, "precision_recall": 4, "density_coverage": 6}
+
+
+@pytest.mark.parametrize("card", FEATURE_METRICS, ids=lambda card: card.name)
+def test_the_least_number_of_samples_is_enough(card):
+    def seen(seed: int) -> Extracted:
+        rows = extracted(card.least, seed=seed).features
+        return Extracted(rows, rows)
+
+    figures = resolve(card.measure)(seen(0), seen(1))
+    assert all(np.isfinite(value) for value in figures.values())
+
+
+def test_figures_are_of_the_sets_in_their_places():
+    """Fakes in a corner of the real points: precise, with little recall; and the other way round."""
+    real = extracted(300)
+    fake = Extracted(real.features[:30] * 0.1, None)
+    forth, back = features.precision_recall(real, fake), features.precision_recall(fake, real)
+    assert forth == {"precision": back["recall"], "recall": back["precision"]}
+    assert forth["precision"] == 1 > 0.2 > forth["recall"]
+    assert features.density_coverage(real, fake)["density"] > 1 > features.density_coverage(fake, real)["density"]
+
+
+def test_extractors_are_built_once_for_each_request(monkeypatch):
+    made = []
+    module = ModuleType("test_extractors_module")
+    module.make = lambda *given: made.append(given) or Twice(given[0])
+    monkeypatch.setitem(sys.modules, "test_extractors_module", module)
+    dataset, facts = TensorDataset({"points": POINTS}), {"colour": 1}
+    every = Extractors(
+        [ExtractorCard(name="twice", title="twice", origin="embedded", make="test_extractors_module:make")],
+        dataset,
+        facts,
+        "points",
+    )
+    assert every("twice") is every("twice")
+    assert every("twice", "x") is not every("twice")
+    assert made == [(None, None, dataset, facts, "points"), ("x", None, dataset, facts, "points")]
+    with pytest.raises(InputError, match=r"^unknown extractor `twise`; did you mean `twice`\?$"):
+        every("twise")
+
+
+def test_samples_of_another_shape_or_non_finite_values_are_refused():
+    check_samples(POINTS, True, "points [B, 2]")
+    with pytest.raises(InputError, match=r"^the samples have the shape \[200, 2\]; the extractor takes images$"):
+        check_samples(POINTS, False, "images")
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(
+            InputError, match=r"^the samples have non-finite values; check the model that generated them$"
+        ):
+            check_samples(torch.tensor([0.0, value]), True, "numbers")
+
+
+def test_every_card_names_the_function_of_its_name():
     assert [card.measure for card in FEATURE_METRICS] == [
         f"gan_core.measure.features:{card.name}" for card in FEATURE_METRICS
     ]
@@ -149,29 +239,27 @@ def train(toy, tmp_path):
 @pytest.fixture
 def seeing(toy, train):
     """A toy run, and a domain with the metrics of features and two extractors."""
-    import sys
-
     module = sys.modules["gan_toy.metrics"]
     module.METRICS = (*module.METRICS, *FEATURE_METRICS)
     module.EXTRACTORS = (
         ExtractorCard(
             name="blind",
-            title="needs what no data have",
+            title="needs facts that no data have",
             origin="embedded",
             make="gan_toy.metrics:blind",
             needs=("colour",),
         ),
-        ExtractorCard(name="twice", title="sees twice", origin="embedded", make="gan_toy.metrics:twice"),
+        ExtractorCard(name="twice", title="twice", origin="embedded", make="gan_toy.metrics:twice"),
         ExtractorCard(name="mute", title="gives no logits", origin="download", make="gan_toy.metrics:mute"),
     )
     module.made = []
 
-    def twice(argument, weights, dataset, facts):
+    def twice(argument, weights, dataset, facts, key):
         module.made.append(Twice(argument))
         return module.made[-1]
 
     module.twice = twice
-    module.mute = lambda argument, weights, dataset, facts: Twice(argument, judges=False)
+    module.mute = lambda argument, weights, dataset, facts, key: Twice(argument, judges=False)
     return train().path
 
 
@@ -189,7 +277,7 @@ def test_a_model_is_measured_by_features(seeing, toy):
     assert json.dumps(document)
 
 
-def test_real_samples_are_those_that_could_be_read(seeing):
+def test_only_readable_real_samples_are_counted(seeing):
     class Damaged(TensorSource):
         def __len__(self):
             return 80  # of which 64 can be read
@@ -202,7 +290,7 @@ def test_real_samples_are_those_that_could_be_read(seeing):
     assert documents[0] == documents[1]
 
 
-def test_a_protocol_is_another_where_a_figure_is_another(seeing):
+def test_settings_that_change_a_figure_change_its_protocol(seeing):
     def of(**changes) -> str:
         return api.evaluate(seeing, data="cloud", metrics=["fid"], **({"count": 20} | changes))["protocol"]["fid"]
 
@@ -212,9 +300,7 @@ def test_a_protocol_is_another_where_a_figure_is_another(seeing):
     assert protocol_id({"a": 1, "b": 2}) == protocol_id({"b": 2, "a": 1})
 
 
-def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, train, tmp_path):
-    import sys
-
+def test_kept_features_are_used_again_for_the_same_model_only(seeing, train, tmp_path):
     made = sys.modules["gan_toy.metrics"].made
     other = train(out="other", seed=5).path
     keep = {"data": "cloud", "metrics": ["fid"], "count": 20, "keep": tmp_path / "kept"}
@@ -223,7 +309,7 @@ def test_kept_features_are_used_again_and_never_those_of_another_model(seeing, t
     assert api.evaluate(seeing, **keep) == first
     assert made[-1].rows == 0
     assert api.evaluate(other, **keep)["metrics"] != first["metrics"]
-    assert made[-1].rows == 20  # the real ones were there
+    assert made[-1].rows == 20  # the real ones were stored
     assert api.evaluate(seeing, **keep | {"keep": None}) == first
 
 
@@ -242,7 +328,7 @@ def measuring(toy) -> Evaluation:
     return Evaluation(toy.metrics, data, Toolkit(toy).create("plain"), metrics=["fid"], count=20)
 
 
-def test_features_of_many_games_do_not_pile_up(seeing, toy):
+def test_features_of_games_are_removed(seeing, toy):
     evaluation = measuring(toy)
     first, second = Toolkit(toy).create("plain"), Toolkit(toy).load(seeing)
     figures = [evaluation.measure(game)[0] for game in (first, second, first)]
@@ -250,7 +336,7 @@ def test_features_of_many_games_do_not_pile_up(seeing, toy):
     assert {file.name.partition("-")[0] for file in evaluation._folder.iterdir()} == {"real"}
 
 
-def test_a_game_whose_state_has_plain_values_is_measured(seeing, toy):
+def test_a_game_with_extra_state_is_measured(seeing, toy):
     game = Toolkit(toy).load(seeing)
     figures = measuring(toy).measure(game)
     game.get_extra_state = lambda: {"rate": 1.0}
@@ -310,7 +396,7 @@ def test_a_resumed_training_has_the_evaluations_of_one_that_was_not_interrupted(
     assert parts.evaluations() == whole.evaluations()
 
 
-def test_evaluations_that_cannot_be_had_are_refused_before_the_training(seeing, train, tmp_path):
+def test_impossible_evaluations_are_refused_before_the_training(seeing, train, tmp_path):
     with pytest.raises(InputError, match="unknown metric `fit`; did you mean `fid`"):
         train(out="refused", evaluate_every=1, metrics=["fit"])
     assert not (tmp_path / "refused").exists()

@@ -26,6 +26,7 @@ from torch.testing import assert_close
 import gan_core.training.logging
 import gan_core.training.state
 from gan_core import SGD, Game, GradientPenalty, Phase, Player, TwoPlayerGame, draws, resume, train
+from gan_core.api import Toolkit
 from gan_core.data import Source, Spec, TensorDataset, hold_out
 from gan_core.domain import Domain
 from gan_core.errors import CheckpointError, NonFiniteError, RecipeError

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from gan_core.data import Batch, length, read, shuffled
 from gan_core.draws import BLOCK
 from gan_core.measure import metrics
-from gan_core.measure.features import Extractors
+from gan_core.measure.features import Extractor
 from gan_core.play.game import Game
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Subject:
         game: the game, in evaluation mode.
         dataset: the data, fitted to the game's specification, without augmentation.
         facts: facts of the data.
-        extractors: the domain's extractors by name, for this data.
+        extractors: returns an extractor of the domain by name, built once per evaluation.
         count: number of samples or pairs.
         seed: random seed of the samples.
         key: key of the data that the samples or results are compared with.
@@ -45,7 +45,7 @@ class Subject:
     game: Game
     dataset: Dataset[Batch]
     facts: Mapping[str, Any]
-    extractors: Extractors
+    extractors: Callable[[str], Extractor]
     count: int
     seed: int
     key: str

@@ -142,7 +142,8 @@ def inception_score(logits: NDArray[np.floating], *, splits: int = 10) -> tuple[
         shifted = _features("logits", logits[start:end])
         shifted = shifted - shifted.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        marginal = np.log(np.exp(log_p).mean(axis=0))
+        share = np.exp(log_p).mean(axis=0)
+        marginal = np.log(share, out=np.zeros_like(share), where=share > 0)  # of a class that is impossible: any number
         scores.append(np.exp((np.exp(log_p) * (log_p - marginal)).sum(axis=1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
 

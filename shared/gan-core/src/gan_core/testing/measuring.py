@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.cards import ExtractorCard
 from gan_core.data import Batch
-from gan_core.measure.features import Extractors
+from gan_core.measure.features import Extractor, Extractors
 from gan_core.measure.measures import Measure, Part, Subject
 from gan_core.play.game import Game, Player
 
@@ -29,7 +28,8 @@ def measured(
     dataset: Dataset[Batch],
     facts: Mapping[str, Any],
     *,
-    extractors: Iterable[ExtractorCard] = (),
+    extractors: Callable[[str], Extractor] | None = None,
+    memory: dict[Hashable, Any] | None = None,
     asked: Mapping[str, Any] | None = None,
     at_once: int = 64,
 ) -> dict[str, float]:
@@ -40,7 +40,8 @@ def measured(
         samples: `[N, …]`.
         dataset: the real items; the samples are compared with their first key.
         facts: facts of the data.
-        extractors: extractors of the domain, if the metric uses one.
+        extractors: returns an extractor by name (default: there are none).
+        memory: values that several evaluations share (default: none); see `Subject.once`.
         asked: conditions of the samples by name (default: the classes of the facts in turn, if there are any).
         at_once: number of samples in a part.
     """
@@ -52,10 +53,11 @@ def measured(
         game=_Nobody(),
         dataset=dataset,
         facts=facts,
-        extractors=Extractors(extractors, dataset, facts, key),
+        extractors=extractors or Extractors((), dataset, facts, key),
         count=len(samples),
         seed=0,
         key=key,
+        memory={} if memory is None else memory,
     )
     taken = measure(subject)
     with torch.no_grad():
