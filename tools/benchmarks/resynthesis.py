@@ -107,7 +107,7 @@ def measure(
                 gan_audio.train(system, data=chosen, out=run, steps=stage, changes=changes, shown=False)
             else:
                 resume(run, steps=stage, shown=False)
-            found[str(stage)] = distances(sounds, gan_audio.load(run).resynthesize)
+            found[str(stage)] = distances(sounds, cast(Vocoder, gan_audio.load(run)).resynthesize)
             print(system, len(trained), stage, found[str(stage)], flush=True)
         shutil.copytree(run / "model", kept, dirs_exist_ok=True)
     return found
