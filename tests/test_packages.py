@@ -1,4 +1,4 @@
-"""What holds across the packages: who may import whom, what a command line may load, and what all of them share."""
+"""Rules for all packages: imports between them, imports of the command line, layout, versions and licenses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pyproject(folder: Path) -> dict[str, Any]:
 
 
 def all_requirements() -> Iterator[str]:
-    """Everything that the workspace and its packages ask for, with extras and groups."""
+    """Yields all requirements of the workspace and its packages, with extras and groups."""
     for table in map(pyproject, (ROOT, *PACKAGES.values())):
         project = table.get("project", {})
         lists = [*table["dependency-groups"].values(), *project.get("optional-dependencies", {}).values()]
@@ -60,7 +60,7 @@ def all_requirements() -> Iterator[str]:
 
 
 def imports(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each top-level name that the sources below a folder import, wherever in the file the import stands."""
+    """Yields the top-level names that the sources below a folder import, anywhere in a file."""
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -70,7 +70,7 @@ def imports(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def loaded_by(statement: str) -> list[str]:
-    """The heavy modules that a fresh Python holds after a statement, which may exit."""
+    """Returns the heavy modules that a new Python process has imported after a statement, which may exit."""
     program = (
         f"import sys\ntry:\n    {statement}\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
@@ -120,27 +120,27 @@ def test_help_and_lists_fit_80_columns(domain):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_list_of_systems_is_the_cards(domain):
+def test_systems_lists_the_cards(domain):
     (point,) = entry_points(group="gan.domains", name=domain)
     program = [sys.executable, "-m", f"gan_{domain}", "systems", "--json"]
     listed = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
     assert [system["name"] for system in listed] == [card.name for card in point.load().cards]
 
 
-def test_one_version_for_all():
+def test_all_packages_have_the_same_version():
     versions = {name: pyproject(folder)["project"]["version"] for name, folder in PACKAGES.items()}
     assert set(versions.values()) == {gan_core.__version__}
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_domain_asks_for_gan_core_of_its_own_version(domain):
+def test_a_domain_requires_gan_core_of_its_own_version(domain):
     project = pyproject(DOMAINS[domain])["project"]
     requirements = map(Requirement, project["dependencies"])
     assert [str(each.specifier) for each in requirements if each.name == "gan-core"] == [f"=={project['version']}"]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_domain_announces_itself(domain):
+def test_a_domain_is_registered(domain):
     project = pyproject(DOMAINS[domain])["project"]
     assert project["name"] == f"gan-{domain}"
     assert project["scripts"] == {f"gan-{domain}": f"gan_{domain}.__main__:main"}
@@ -148,7 +148,7 @@ def test_a_domain_announces_itself(domain):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_packages_are_laid_out_alike(package):
+def test_packages_have_the_same_layout(package):
     folder, name = PACKAGES[package], f"gan_{package}"
     wanted = ["pyproject.toml", "README.md", "LICENSE", "tests"]
     wanted += [f"src/{name}/{file}" for file in ("__init__.py", "__init__.pyi", "__main__.py", "py.typed", "api.py")]
@@ -161,11 +161,11 @@ def test_packages_are_laid_out_alike(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_packages_carry_the_license(package):
+def test_packages_contain_the_license(package):
     assert (PACKAGES[package] / "LICENSE").read_text("utf-8") == (ROOT / "LICENSE").read_text("utf-8")
 
 
-def test_constraints_pin_what_the_packages_ask_for():
+def test_constraints_pin_all_requirements():
     lines = (ROOT / "tools" / "constraints.txt").read_text("utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     versions = {canonicalize_name(name): version for name, version in pins.items()}

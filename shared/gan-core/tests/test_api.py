@@ -1,4 +1,4 @@
-"""What users call: train, resume, load, evaluate; and what each refuses before anything is written."""
+"""The public functions: create, train, resume, load, evaluate; and the requests that each refuses."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_the_recipe_of_a_run_gives_the_run_again(train, toy, tmp_path):
     assert same(Toolkit(toy).load(again.path), Toolkit(toy).load(run.path))
 
 
-def test_a_seed_is_all_that_a_run_depends_on(train, toy):
+def test_a_run_depends_only_on_its_seed(train, toy):
     torch.manual_seed(1)
     first = train(out="a", seed=5)
     torch.manual_seed(2)
@@ -88,7 +88,7 @@ def test_a_seed_is_all_that_a_run_depends_on(train, toy):
     assert not same(Toolkit(toy).load(first.path), Toolkit(toy).load(third.path))
 
 
-def test_afterwards_the_game_makes_samples_with_the_averaged_weights(toy, tmp_path):
+def test_after_training_the_game_generates_with_the_averaged_weights(toy, tmp_path):
     game = Toolkit(toy).create("plain")
     run = Toolkit(toy).train(game, data="cloud", out=tmp_path / "run", ema=0.9, steps=5, shown=False)
     assert torch.equal(game.generate(4, seed=0), Toolkit(toy).load(run.path).generate(4, seed=0))
@@ -104,7 +104,7 @@ def test_data_may_be_tensors_a_source_or_a_data_set(toy, tmp_path):
         assert run.recipe.data.source is None
 
 
-def test_data_that_were_not_named_are_not_named_in_the_recipe(train, toy, tmp_path):
+def test_data_passed_as_tensors_are_not_named_in_the_recipe(train, toy, tmp_path):
     game = Toolkit(toy).load(train().path)
     assert game.recipe.data.source == "cloud"
     run = Toolkit(toy).train(game, data=POINTS, out=tmp_path / "other", shown=False)
@@ -132,7 +132,7 @@ def test_settings_of_every_kind_reach_the_recipe(train):
     assert (recipe.network["slope"], recipe.network["width"], recipe.objective) == (0.3, 32, "wasserstein")
 
 
-def test_a_request_that_is_wrong_is_refused_and_leaves_nothing(train, tmp_path):
+def test_an_invalid_request_is_refused_and_writes_nothing(train, tmp_path):
     cases = {
         "unknown system `plian`; did you mean `plain`?": {"game": "plian"},
         "unknown preset of plain `papre`; did you mean `paper`?": {"preset": "papre"},
@@ -170,7 +170,7 @@ def test_a_name_needs_a_domain(tmp_path):
     )
 
 
-def test_changes_cannot_rebuild_a_game_that_is_made(toy, tmp_path):
+def test_changes_cannot_rebuild_a_game(toy, tmp_path):
     words = "`changes` has settings of a built game; pass them to `create`, or pass its system's name"
     for game in (Toolkit(toy).create("plain"), by_hand()):
         for changes in (
@@ -198,7 +198,7 @@ def test_a_folder_in_use_is_refused_before_the_data_are_read(train, toy):
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_networks_that_cannot_be_are_refused_before_the_data_are_read(toy, tmp_path, monkeypatch):
+def test_invalid_networks_are_refused_before_the_data_are_read(toy, tmp_path, monkeypatch):
     recipe = toy.preset("plain").recipe(domain="toy", system="plain", preset="small").but({"data.source": "cloud"})
 
     class Unread(TensorSource):
@@ -218,7 +218,7 @@ def opened(toy, tmp_path, fields):
     return api.open_recipe(file, toy)
 
 
-def test_what_a_recipe_file_leaves_out_is_as_the_preset_has_it(toy, tmp_path):
+def test_settings_missing_in_a_recipe_file_come_from_the_preset(toy, tmp_path):
     recipe = opened(toy, tmp_path, {"system": "critic", "train": {"steps": 9}})
     assert (recipe.objective, list(recipe.regularizers), recipe.players["discriminator"].turns) == (
         "wasserstein",
@@ -230,7 +230,7 @@ def test_what_a_recipe_file_leaves_out_is_as_the_preset_has_it(toy, tmp_path):
     assert opened(toy, tmp_path, {"system": "plain", "preset": "paper"}).network == {"width": 32}
 
 
-def test_the_penalties_that_a_recipe_file_names_are_all(toy, tmp_path):
+def test_regularizers_in_a_recipe_file_replace_those_of_the_preset(toy, tmp_path):
     assert opened(toy, tmp_path, {"system": "critic", "regularizers": {}}).regularizers == {}
     one = {"gradient_penalty": {"weight": 2.0}}
     assert opened(toy, tmp_path, {"system": "plain", "regularizers": one}).regularizers == one
@@ -245,7 +245,7 @@ def test_a_recipe_file_changes_the_rules_of_one_adversary(toy, tmp_path):
     assert again.discriminator.objective is game.discriminator.objective
 
 
-def test_a_recipe_file_that_is_wrong_says_where_and_what(toy, tmp_path):
+def test_an_invalid_recipe_file_is_refused_with_its_path_and_the_problem(toy, tmp_path):
     file = tmp_path / "recipe.yaml"
     for fields, words in (
         ({"train": {}}, "`system` is missing; give it a value"),
@@ -260,7 +260,7 @@ def test_a_recipe_file_that_is_wrong_says_where_and_what(toy, tmp_path):
 # --- resume
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(train, toy):
+def test_a_resumed_run_equals_an_uninterrupted_one(train, toy):
     straight = train("critic", out="a", steps=6, ema=0.9, checkpoint_every=2)
     half = train("critic", out="b", steps=4, ema=0.9, checkpoint_every=2)
     resumed = api.resume(half.path, steps=6, shown=False)
@@ -291,7 +291,7 @@ def test_a_finished_run_is_refused_and_left_as_it_is(train):
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_what_cannot_be_resumed_says_why(train, toy, tmp_path):
+def test_a_run_that_cannot_be_resumed_is_refused_with_the_reason(train, toy, tmp_path):
     run = train()
     assert refusal(
         CheckpointError, Toolkit(Domain(name="image", title="", package="gan_image")).resume, run.path, steps=9
@@ -307,7 +307,7 @@ def test_what_cannot_be_resumed_says_why(train, toy, tmp_path):
     assert refusal(CheckpointError, api.resume, tmp_path / "none") == f"{tmp_path / 'none'}: no such folder"
 
 
-def test_a_run_goes_on_with_other_settings(train, toy):
+def test_a_run_is_resumed_with_other_settings(train, toy):
     run = train(steps=3, log_every=2, checkpoint_every=1, ema=None)
     changes = {"optimizer.learning_rate": 1e-4, "players.generator.turns": 2, "train.log_every": 5, "train.ema": 0.5}
     resumed = api.resume(run.path, steps=6, changes=changes, shown=False)
@@ -315,7 +315,7 @@ def test_a_run_goes_on_with_other_settings(train, toy):
     assert [line["step"] for line in resumed.log()] == [2, 5, 6]  # what was logged by the old interval stays
 
 
-def test_what_an_optimizer_is_set_to_anew_has_an_effect(tmp_path):
+def test_changed_optimizer_settings_take_effect_when_resumed(tmp_path):
     class Slope(Game):
         def __init__(self):
             super().__init__()
@@ -347,7 +347,7 @@ def test_what_an_optimizer_is_set_to_anew_has_an_effect(tmp_path):
         ({"train.steps": 0}, "`train.steps` is 0; expected greater than or equal to 1"),
     ],
 )
-def test_other_settings_than_those_of_the_training_are_refused(train, changes, words):
+def test_only_training_settings_can_change_when_resumed(train, changes, words):
     run = train(steps=2)
     before = run.recipe_file.read_text()
     assert refusal(RecipeError, api.resume, run.path, changes=changes) == words.format(run.recipe_file)
@@ -363,7 +363,7 @@ def test_an_optimizer_of_another_kind_is_refused(train):
     )
 
 
-def test_a_run_that_was_rolled_back_says_which_settings_to_go_on_with(train):
+def test_the_error_after_a_rollback_names_settings_to_continue_with(train):
     wild = {"name": "sgd", "learning_rate": 0.1, "schedule": {"name": "step", "every": 1, "factor": 1e30}}
     changes = {"players.discriminator.optimizer": wild}
     message = refusal(NonFiniteError, train, steps=9, log_every=1, checkpoint_every=1, changes=changes)
@@ -377,7 +377,7 @@ def test_a_run_that_was_rolled_back_says_which_settings_to_go_on_with(train):
 # --- evaluate
 
 
-def test_a_model_is_measured_by_what_fits(train, toy):
+def test_a_model_is_evaluated_with_the_metrics_that_fit(train, toy):
     run = train()
     result = api.evaluate(run.path, data="cloud", count=50, seed=3)
     assert (result["samples"], result["seed"], list(result["metrics"])) == (50, 3, ["spread"])
@@ -387,7 +387,7 @@ def test_a_model_is_measured_by_what_fits(train, toy):
     assert list(api.evaluate(labelled.path, data="cloud", count=5)["metrics"]) == ["spread", "shares"]
 
 
-def test_a_measure_that_does_not_fit_says_why(train):
+def test_a_metric_that_does_not_fit_is_refused_with_the_reason(train):
     run, labelled = train(), train(out="labelled", changes={"network.num_classes": 3})
     for path, data, metrics, words in (
         (run.path, "cloud", ["spred"], "unknown metric `spred`; did you mean `spread`?"),
@@ -409,7 +409,7 @@ def test_a_measure_that_does_not_fit_says_why(train):
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words
 
 
-def test_a_model_that_nothing_measures_says_so(train, toy):
+def test_a_model_that_no_metric_fits_is_refused(train, toy):
     import sys
 
     run, metrics = train(), sys.modules["gan_toy.metrics"]
@@ -419,7 +419,7 @@ def test_a_model_that_nothing_measures_says_so(train, toy):
     )
 
 
-def test_a_game_is_measured_as_it_is(toy, tmp_path):
+def test_a_game_is_evaluated_directly(toy, tmp_path):
     game = Toolkit(toy).create("plain")
     run = Toolkit(toy).train(game, data="cloud", out=tmp_path / "run", shown=False)
     figures, again = (
@@ -433,7 +433,7 @@ def test_a_game_is_measured_as_it_is(toy, tmp_path):
         api.evaluate(own, data={"points": torch.zeros(8, 2)})
 
 
-def test_a_game_that_is_trained_again_goes_on_from_its_own_weights(toy, tmp_path):
+def test_a_game_trained_again_starts_from_its_own_weights(toy, tmp_path):
     first = Toolkit(toy).train("plain", data="cloud", out=tmp_path / "first", shown=False)
     game = Toolkit(toy).create("plain")
     Toolkit(toy).train(game, data="cloud", out=tmp_path / "second", start={"generator": first.path}, shown=False)
@@ -468,7 +468,7 @@ class Coloured(Game):
         return {"moved": batch["points"] + self.generator(batch["label"])}
 
 
-def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
+def test_a_class_attribute_makes_a_custom_game_class_conditional(toy, tmp_path):
     game, data = (
         Coloured(),
         TensorSource({"points": torch.randn(9, 2), "label": torch.arange(9) % 3}, classes=["a", "b", "c"]),
@@ -486,7 +486,7 @@ def test_a_class_attribute_gives_a_game_of_ones_own_classes(toy, tmp_path):
         Toolkit(toy).train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
 
 
-def test_a_game_of_ones_own_knows_the_names_of_its_classes_after_training(toy, tmp_path):
+def test_a_custom_game_has_the_names_of_its_classes_after_training(toy, tmp_path):
     made = Toolkit(toy).create("plain", num_classes=3)
     game = TwoPlayerGame(made.generator, made.discriminator.network)
     run = Toolkit(toy).train(

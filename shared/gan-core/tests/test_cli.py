@@ -1,4 +1,4 @@
-"""The program of any domain: lists, answers as text and as JSON, errors as one line."""
+"""The command line of a domain: lists, answers as text and as JSON, errors as one line."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def test_systems_and_data_are_tables_and_documents(gan):
     assert [each["name"] for each in json.loads(gan("data", "--json")[1])] == ["cloud", "plain-cloud"]
 
 
-def test_a_domain_without_systems_says_so(gan):
+def test_a_domain_without_systems_has_empty_lists(gan):
     empty = Domain(name="none", title="GANs for nothing", package="gan_none")
     assert gan("systems", domain=empty) == (0, "", "gan-none has no systems yet\n")
     assert gan("systems", "--json", domain=empty)[1] == "[]\n"
@@ -58,14 +58,14 @@ def test_a_domain_without_systems_says_so(gan):
     assert gan("train", "x", "--out", "r", domain=empty)[0] == 2
 
 
-def test_a_training_leaves_a_run_and_says_where(gan, tmp_path):
+def test_train_writes_a_run_and_prints_its_path(gan, tmp_path):
     status, out, err = gan("train", "plain", "--out", "my run", "--steps", 2)
     assert (status, out) == (0, "trained to step 2: my run (see my run/report.html)\n")
     assert err.startswith("toy/plain 2/2 [adversarial] discriminator/adversarial ")
     assert (tmp_path / "my run" / "model" / "model.safetensors").is_file()
 
 
-def test_nothing_is_written_but_the_answer_on_standard_output(gan):
+def test_standard_output_contains_only_the_answer(gan):
     for words in (
         ("train", "plain", "--out", "a"),
         ("resume", "a", "--steps", 5),
@@ -81,7 +81,7 @@ def test_nothing_is_written_but_the_answer_on_standard_output(gan):
         assert isinstance(json.loads(out), dict)
 
 
-def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
+def test_an_interrupted_training_prints_how_to_continue(gan, monkeypatch):
     import os
     import signal
 
@@ -100,7 +100,7 @@ def test_an_interrupted_training_says_how_to_go_on(gan, monkeypatch):
     assert gan("resume", "my run")[:2] == (0, "trained to step 9: my run (see my run/report.html)\n")
 
 
-def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_proposes(gan, monkeypatch):
+def test_a_rolled_back_training_continues_with_the_proposed_command(gan, monkeypatch):
     import shlex
 
     from gan_core.training.trainer import Trainer
@@ -126,7 +126,7 @@ def test_a_training_that_was_rolled_back_goes_on_with_the_command_that_it_propos
     assert gan("resume", "my run", "--set", "network.width=9")[0] == 2
 
 
-def test_an_error_is_one_line_and_a_traceback_only_where_it_is_asked_for(gan):
+def test_an_error_is_one_line_and_has_a_traceback_only_with_debug(gan):
     assert gan("show", "plian") == (2, "", "gan-toy: unknown system `plian`; did you mean `plain`?\n")
     status, out, err = gan("show", "plian", "--debug")
     assert (status, out) == (2, "")
@@ -147,7 +147,7 @@ def test_an_error_is_one_line_and_a_traceback_only_where_it_is_asked_for(gan):
         ),
     ],
 )
-def test_whatever_goes_wrong_is_one_line(gan, toy, monkeypatch, raised, status, words):
+def test_every_error_is_one_line(gan, toy, monkeypatch, raised, status, words):
     def fails(*_):
         raise raised
 
@@ -161,7 +161,7 @@ def test_an_error_is_free_of_control_characters(gan):
     assert err.startswith("gan-toy: unknown system `pla\\x1b[31min\\x07`; ")
 
 
-def test_a_document_has_null_where_json_has_no_number(gan, toy, monkeypatch):
+def test_infinite_values_are_null_in_json(gan, toy, monkeypatch):
     answer = Answer({"figures": [math.inf, {"f0": math.nan}, (1.5, "NaN")]})
     monkeypatch.setattr(toy.tasks, "COMMANDS", {"measure": lambda: answer})
     status, out, _ = gan("measure", "--json")
@@ -169,7 +169,7 @@ def test_a_document_has_null_where_json_has_no_number(gan, toy, monkeypatch):
     assert "NaN" not in out.replace('"NaN"', "")
 
 
-def test_ctrl_c_is_no_crash(gan, monkeypatch):
+def test_ctrl_c_exits_without_a_message(gan, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -177,14 +177,14 @@ def test_ctrl_c_is_no_crash(gan, monkeypatch):
     assert gan("show", "plain") == (130, "", "")
 
 
-def test_misspelt_commands_and_options_are_wrong_requests(gan):
+def test_unknown_commands_and_options_are_refused(gan):
     for words in (("trian",), ("train", "plain", "--outt", "x"), ("train", "plain", "--steps", "many"), ("show",)):
         status, out, err = gan(*words)
         assert (status, out) == (2, "")
         assert err.count("\n") == 1
 
 
-def test_the_default_data_are_the_systems_own(gan):
+def test_the_default_data_are_those_of_the_system(gan):
     assert json.loads(gan("train", "critic", "--out", "a", "--json")[1])["step"] == 3
     assert "source: cloud" in Path("a/recipe.yaml").read_text()
 

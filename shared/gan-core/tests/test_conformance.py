@@ -1,4 +1,4 @@
-"""What every domain shares computes what the published code computes: augmentations."""
+"""Augmentations agree with the published code."""
 
 from pathlib import Path
 

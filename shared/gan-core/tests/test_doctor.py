@@ -1,4 +1,4 @@
-"""The doctor finds what was broken on purpose, and says what to try."""
+"""The doctor: findings of damaged runs and failing trainings."""
 
 import sys
 from pathlib import Path
@@ -24,32 +24,32 @@ def findings(run, good):
     return {check.name: check.finding for check in examine_run(run.path) if check.good is good}
 
 
-def test_a_healthy_run_has_nothing_wrong(run):
+def test_a_healthy_run_has_no_problems(run):
     assert findings(run, good=False) == {}
     found = findings(run, good=True)
     assert found["recipe"] == "plain (small), 3 steps"
-    assert found["checkpoints"] == "the newest, of step 3, is whole"
-    assert found["log"].startswith("3 lines until step 3, ")
+    assert found["checkpoints"] == "the latest, of step 3, is valid"
+    assert found["log"].startswith("3 lines up to step 3, ")
     assert found["collapse"] == "not checked: the run has 3 steps; at least 100 are needed"
 
 
-def test_a_damaged_checkpoint_is_named_with_where_resume_goes_on(run):
+def test_a_damaged_checkpoint_is_reported_with_the_step_to_resume_from(run):
     (run.checkpoints()[-1] / "game.safetensors").write_bytes(b"x")
-    assert findings(run, good=False)["checkpoints"].endswith("; `resume` goes on from step 2")
+    assert findings(run, good=False)["checkpoints"].endswith("; `resume` continues from step 2")
 
 
-def test_a_run_without_checkpoints_or_log_says_which_setting_makes_them(run):
+def test_missing_checkpoints_and_logs_are_reported_with_their_settings(run):
     for checkpoint in run.checkpoints():
         for file in checkpoint.iterdir():
             file.unlink()
         checkpoint.rmdir()
     run.log_file.unlink()
     wrong = findings(run, good=False)
-    assert wrong["checkpoints"] == "there is none yet; set `train.checkpoint_every`"
+    assert wrong["checkpoints"] == "there are none yet; set `train.checkpoint_every`"
     assert wrong["log"] == "nothing was logged yet; set a smaller `train.log_every`"
 
 
-def test_a_generator_that_has_collapsed_is_found(toy, tmp_path):
+def test_mode_collapse_is_found(toy, tmp_path):
     game = Toolkit(toy).create("plain")
     for parameter in (game.generator.hidden.weight, game.generator.out.weight):
         parameter.data.zero_()
@@ -59,7 +59,7 @@ def test_a_generator_that_has_collapsed_is_found(toy, tmp_path):
     assert "distance between samples 0.00× that of the data" in findings(run, good=False)["collapse"]
 
 
-def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, tmp_path):
+def test_memorization_is_found_with_held_out_data(toy, tmp_path):
     class Remembering(nn.Module):
         def __init__(self, known):
             super().__init__()
@@ -78,21 +78,21 @@ def test_a_discriminator_that_has_memorised_is_found_by_what_was_held_out(toy, t
     assert "scored as more real than held-out items 100% of the time" in findings(run, good=False)["memory"]
 
 
-def test_a_broken_recipe_is_a_finding_and_no_crash(run):
+def test_a_damaged_recipe_is_a_finding(run):
     run.recipe_file.write_text("system: [")
     assert "is not YAML" in findings(run, good=False)["recipe"]
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"not a run folder \(it has no recipe.yaml\)$"):
         examine_run(tmp_path)
 
 
-def test_the_installation_is_looked_at_part_by_part(toy, monkeypatch):
+def test_each_part_of_the_installation_is_checked(toy, monkeypatch):
     def broken():
         raise OSError("no\ncompiler")
 
-    monkeypatch.setitem(gan_core.doctor.LOOKS, "compiler", broken)
+    monkeypatch.setitem(gan_core.doctor.INSTALLATION_CHECKS, "compiler", broken)
     checks = {check.name: check for check in examine_installation()}
     assert list(checks) == ["python", "libraries", "device", "compiler", "domains"]
     assert (checks["compiler"].good, checks["compiler"].finding) == (False, "OSError: no compiler")
@@ -101,8 +101,8 @@ def test_the_installation_is_looked_at_part_by_part(toy, monkeypatch):
     assert checks["device"].good
 
 
-def test_without_a_domain_the_doctor_says_what_to_install(monkeypatch):
+def test_without_a_domain_the_doctor_names_a_package_to_install(monkeypatch):
     monkeypatch.setattr(gan_core.doctor, "find_domains", dict)
-    monkeypatch.setitem(gan_core.doctor.LOOKS, "compiler", lambda: "")
+    monkeypatch.setitem(gan_core.doctor.INSTALLATION_CHECKS, "compiler", lambda: "")
     found = {check.name: check for check in examine_installation()}["domains"]
     assert (found.good, found.finding) == (False, "LookupError: no domain package is installed: pip install gan-image")

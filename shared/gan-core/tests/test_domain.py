@@ -1,4 +1,4 @@
-"""Domains: found through entry points; their modules are imported on first use."""
+"""Domains: entry points, cards, presets, and modules that are imported on first use."""
 
 import subprocess
 import sys
@@ -17,19 +17,19 @@ def test_domains_are_found_by_their_entry_points(toy):
     assert find_domain("toy") is toy
 
 
-def test_a_domain_that_is_not_installed_says_how_to_get_it(toy):
+def test_the_error_for_a_missing_domain_names_its_package(toy):
     with pytest.raises(InputError, match=r"^the domain `audio` is not installed: pip install gan-audio$"):
         find_domain("audio")
 
 
-def test_only_the_group_of_domains_is_asked_for(monkeypatch):
+def test_domains_are_looked_up_in_their_entry_point_group(monkeypatch):
     asked = []
     monkeypatch.setattr(gan_core.domain, "entry_points", lambda group: asked.append(group) or [])
     assert find_domains() == {}
     assert asked == ["gan.domains"]
 
 
-def test_cards_and_presets_are_found_by_name_and_the_nearest_is_shown(toy):
+def test_unknown_systems_and_presets_suggest_the_nearest_name(toy):
     assert toy.card("plain").title == "Plain"
     assert toy.preset("plain") is toy.presets("plain")["small"]
     with pytest.raises(RecipeError, match=r"^unknown system `plian`; did you mean `plain`\?$"):
@@ -38,7 +38,7 @@ def test_cards_and_presets_are_found_by_name_and_the_nearest_is_shown(toy):
         toy.preset("plain", "papr")
 
 
-def test_a_domain_without_systems_has_none_of_the_modules_that_serve_them():
+def test_a_domain_without_systems_has_no_modules():
     empty = Domain(name="none", title="GANs for nothing", package="gan_none")
     with pytest.raises(InputError, match=r"^gan-none has no systems yet$"):
         _ = empty.media
@@ -65,7 +65,7 @@ def test_a_broken_package_does_not_affect_other_domains(toy, monkeypatch):
     assert find_domain("toy") is toy
 
 
-def test_a_domain_is_made_without_torch():
+def test_a_domain_is_created_without_torch():
     card = "Card(name='a', title='A', year=2014, task='x', paper='y', module='nowhere.at_all', data='z')"
     made = f"from gan_core.domain import *; Domain(name='n', title='t', package='p', cards=({card},)).systems"
     code = f"import sys; {made}; sys.exit('torch' in sys.modules)"

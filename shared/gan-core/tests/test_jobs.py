@@ -1,4 +1,4 @@
-"""Tasks on files, by one that writes notes (`.txt`, `.note.txt`) in capitals (`.up`)."""
+"""Tasks on files, with a task that converts notes (`.txt`, `.note.txt`) to capitals (`.up`)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_an_unreadable_file_that_was_named_is_an_error(notes: Path, name: str, r
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 20])
-def test_shards_are_disjoint_and_together_the_whole_job_in_any_order_of_the_inputs(notes: Path, total: int) -> None:
+def test_shards_are_disjoint_and_cover_the_job_in_any_order_of_the_inputs(notes: Path, total: int) -> None:
     (notes / "single.txt").write_text("s")
     given, made = ["notes", "single.txt"], list[Path]()
     for number in range(1, total + 1):
@@ -116,7 +116,7 @@ def test_a_shard_of_unreadable_files_is_done_and_a_whole_job_of_them_is_an_error
         shout(["bad"], "out")
 
 
-def test_targets_that_exist_are_refused_before_anything_is_made_within_the_shard_alone(notes: Path) -> None:
+def test_existing_targets_of_the_shard_are_refused_before_anything_is_written(notes: Path) -> None:
     shout(["notes"], "out", Shard(1, 2))
     before = contents(notes / "out")
     assert 0 < len(before) < len(WHOLE)
@@ -162,7 +162,7 @@ def test_standard_input_and_output_take_one_item(
             shout(given, out, Shard(1, 2))
 
 
-def test_what_is_not_there_is_refused(notes: Path) -> None:
+def test_missing_inputs_are_refused(notes: Path) -> None:
     (notes / "notes" / "pictures").mkdir()
     (notes / "notes" / "pictures" / "a.png").touch()
     with pytest.raises(DataError, match=r"^missing: no such file or folder$"):
@@ -176,7 +176,7 @@ def test_what_is_not_there_is_refused(notes: Path) -> None:
         refuse_file(notes / "notes")
 
 
-def test_a_command_reads_the_shard_and_answers_with_what_was_made_and_skipped(notes: Path) -> None:
+def test_a_command_lists_the_written_and_the_skipped_files(notes: Path) -> None:
     app = typer.Typer()
 
     @app.command()
@@ -197,7 +197,7 @@ def test_a_command_reads_the_shard_and_answers_with_what_was_made_and_skipped(no
         run("notes", "--out", "out", "--shard", "3/2")
 
 
-def test_who_closes_the_pipe_ends_the_task_without_a_message(notes: Path) -> None:
+def test_a_closed_pipe_ends_the_task_without_a_message(notes: Path) -> None:
     code = (
         "from gan_core.cli import made; from gan_core.jobs import Outcome, send\n"
         "def work(out):\n    while True: send(bytes(2**16))\n"

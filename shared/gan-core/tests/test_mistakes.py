@@ -1,4 +1,4 @@
-"""What a newcomer gets wrong in a game is refused in words that say what to do."""
+"""Common mistakes in custom games are refused with a message that names the fix."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_a_loss_that_returns_something_else(loss: Callable[[Any, Any], Any], wor
     assert words in refused(RecipeError, Line(loss), tmp_path / "run")
 
 
-def test_an_error_in_a_loss_says_whose_and_on_what_batch(tmp_path: Path) -> None:
+def test_an_error_in_a_loss_names_the_player_and_the_batch(tmp_path: Path) -> None:
     with pytest.raises(KeyError) as caught:
         train(Line(), data={"dots": torch.zeros(8, 2)}, out=tmp_path / "run", steps=2, batch_size=4, shown=False)
     assert caught.value.__notes__ == ["(in the loss of the player `generator`, on a batch of dots [4, 2])"]
 
 
-def test_networks_in_a_python_list_would_not_be_saved(tmp_path: Path) -> None:
+def test_networks_in_a_python_list_are_refused(tmp_path: Path) -> None:
     game = Line()
     hidden = [nn.Linear(2, 1)]
     game.players = lambda: [Player("generator", (hidden[0],), game.loss)]  # type: ignore[method-assign]
@@ -71,7 +71,7 @@ def test_networks_in_a_python_list_would_not_be_saved(tmp_path: Path) -> None:
     )
 
 
-def test_two_players_of_one_name(tmp_path: Path) -> None:
+def test_two_players_with_the_same_name_are_refused(tmp_path: Path) -> None:
     class Twice(Line):
         def players(self) -> Iterable[Player]:
             return [*super().players(), *super().players()]
@@ -80,7 +80,7 @@ def test_two_players_of_one_name(tmp_path: Path) -> None:
     assert refused(RecipeError, Twice(), tmp_path / "run") == words
 
 
-def test_a_stage_that_nobody_trains_through(tmp_path: Path) -> None:
+def test_a_stage_without_a_player_is_refused(tmp_path: Path) -> None:
     class Stage(Line):
         stagers = ("translator",)
 
@@ -93,7 +93,7 @@ def test_a_stage_that_nobody_trains_through(tmp_path: Path) -> None:
     )
 
 
-def test_an_average_of_a_network_that_is_not_there(tmp_path: Path) -> None:
+def test_an_average_of_a_missing_network_is_refused(tmp_path: Path) -> None:
     class Other(Line):
         sampling = ("synthesis",)
 
@@ -101,14 +101,14 @@ def test_an_average_of_a_network_that_is_not_there(tmp_path: Path) -> None:
     assert words == "Other has no network `synthesis`; name in `sampling` those it samples with"
 
 
-def test_data_without_names_or_places(tmp_path: Path) -> None:
+def test_data_without_keys_or_indices_are_refused(tmp_path: Path) -> None:
     bare = torch.utils.data.TensorDataset(torch.zeros(8, 2))
     assert "return dictionaries" in refused(DataError, Line(), tmp_path / "bare", data=bare)
     loader = torch.utils.data.DataLoader(bare)
     assert "`data` is a DataLoader; give tensors" in refused(DataError, Line(), tmp_path / "loader", data=loader)
 
 
-def test_after_turn_gets_each_player_s_terms_once_a_turn_whatever_the_parts(tmp_path: Path) -> None:
+def test_after_turn_is_called_once_per_turn_also_with_accumulation(tmp_path: Path) -> None:
     class Counting(Line):
         def __init__(self) -> None:
             super().__init__(lambda game, batch: {"mean": game.fit(batch).mean() * 0 + batch["points"].mean()})
@@ -126,7 +126,7 @@ def test_after_turn_gets_each_player_s_terms_once_a_turn_whatever_the_parts(tmp_
         assert game.total == 3
 
 
-def test_a_game_that_fails_in_its_first_step_leaves_no_run(tmp_path: Path) -> None:
+def test_a_game_that_fails_in_its_first_step_writes_no_run(tmp_path: Path) -> None:
     def fails(game: Any, batch: Any) -> Any:
         raise ValueError("a mistake")
 

@@ -1,4 +1,4 @@
-"""Presets: what they write out, what they derive, and which settings they refuse in which words."""
+"""Presets: complete recipes, derived presets, and error messages."""
 
 import pytest
 import torch
@@ -99,7 +99,7 @@ def test_a_recipe_of_the_preset_goes_to_yaml_and_back(tmp_path):
     assert preset.check(read_recipe(tmp_path / "recipe.yaml")).to_yaml() == recipe.to_yaml()
 
 
-def test_what_the_data_know_fills_what_was_left_open():
+def test_open_settings_are_taken_from_the_facts_of_the_data():
     facts = {"channels": 1, "shape": (1, 8), "num_classes": 3}
     network = PRESET.complete(PRESET.recipe(), facts).network
     assert (network["channels"], network["shape"]) == (1, (1, 8))
@@ -117,7 +117,7 @@ def test_a_shared_setting_reaches_every_network_that_takes_it():
     assert game.generator.made["slope"] == 0.5
 
 
-def test_a_setting_under_a_networks_name_is_for_it_alone():
+def test_a_setting_under_a_networks_name_applies_to_that_network():
     game = PRESET.create(width=6, discriminator={"width": 7})
     assert (game.generator.made["width"], game.discriminator.network.made["width"]) == (6, 7)
 
@@ -211,11 +211,11 @@ def test_a_derived_preset_is_checked_where_it_is_written(changes, words):
         ),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused_in_one_line(change, words):
+def test_an_invalid_setting_is_refused_in_one_line(change, words):
     assert refusal(change) == words
 
 
-def test_rules_that_are_fixed_take_no_choice():
+def test_games_with_their_own_losses_accept_no_objective():
     cycle = Preset(Cycle, {"generator": Generator}, settings={"needed": 1})
     assert refusal({"objective": "wasserstein"}, cycle) == ("Cycle has its own losses; leave out `objective`")
     assert refusal({"regularizers.gradient_penalty.weight": 1.0}, cycle) == (
@@ -305,7 +305,7 @@ def test_names_of_regularizers_stand_for_their_default_settings():
     assert list(one.adversaries["discriminator"].regularizers) == ["r1"]
 
 
-def test_defaults_that_differ_are_no_default():
+def test_a_shared_setting_with_different_defaults_must_be_given():
     class Wide(Judge):
         def __init__(self, *, width: Size = 8):
             super().__init__(width=width)
@@ -321,7 +321,7 @@ def test_defaults_that_differ_are_no_default():
     assert Preset(TwoPlayerGame, networks, network={"generator": {"width": 5}}).build().generator.made["width"] == 5
 
 
-def test_players_of_a_recipe_must_play():
+def test_players_of_a_recipe_must_exist():
     with pytest.raises(
         RecipeError, match=r"^unknown player of TwoPlayerGame `critic`; known: discriminator, generator$"
     ):
@@ -330,7 +330,7 @@ def test_players_of_a_recipe_must_play():
         PRESET.build(PRESET.recipe().but({"players.generator.optimizer": {"lr": 2}}))
 
 
-def test_networks_that_cannot_be_built_are_a_setting_out_of_range():
+def test_an_error_in_a_networks_constructor_is_a_recipe_error():
     with pytest.raises(RecipeError, match=r"^`width` is 13; try 14$"):
         PRESET.create(width=13)
     with pytest.raises(RecipeError) as error:

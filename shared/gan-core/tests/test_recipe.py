@@ -1,4 +1,4 @@
-"""Recipes: there and back, what changes do, and what is refused in which words."""
+"""Recipes: conversion to YAML and back, changes, and error messages."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("fields", [{"system": "dcgan"}, EVERYTHING], ids=["least", "everything"])
-def test_a_recipe_is_read_back_as_it_was_written(fields, tmp_path):
+def test_a_recipe_is_read_back_unchanged(fields, tmp_path):
     recipe = parse(fields)
     file = tmp_path / "recipe.yaml"
     file.write_text(recipe.to_yaml(), encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_recipe_is_read_back_as_it_was_written(fields, tmp_path):
     assert read_recipe(file).to_yaml() == recipe.to_yaml()
 
 
-def test_a_written_recipe_says_every_setting():
+def test_a_written_recipe_contains_every_setting():
     written = yaml.safe_load(parse({"system": "dcgan"}).to_yaml())
     assert list(written) == list(Recipe.model_fields)
     assert list(written["train"]) == list(TrainSettings.model_fields)
@@ -84,31 +84,31 @@ def changed(changes, **fields):
     return parse({"system": "x", **fields}).but(changes)
 
 
-def test_dotted_keys_and_mappings_say_the_same():
+def test_dotted_keys_and_mappings_are_equivalent():
     assert changed({"train.steps": 3, "train.ema": None}) == changed({"train": {"steps": 3, "ema": None}})
     assert changed({"train.steps": 3}).train.batch_size == TrainSettings().batch_size
 
 
-def test_a_change_leaves_the_recipe_it_is_made_from_alone():
+def test_a_change_does_not_modify_the_original_recipe():
     recipe = parse(EVERYTHING)
     recipe.but({"network.generator.width": 99, "regularizers.gradient_penalty": None})
     assert recipe == parse(EVERYTHING)
 
 
-def test_new_keys_are_made_on_the_way():
+def test_missing_mappings_are_created():
     recipe = changed({"network.generator.width": 3, "players.critic.turns": 2})
     assert recipe.network == {"generator": {"width": 3}}
     assert recipe.players["critic"].turns == 2
 
 
-def test_none_takes_a_penalty_out_and_is_a_value_elsewhere():
+def test_none_removes_a_regularizer_and_is_a_value_elsewhere():
     recipe = changed({"regularizers.a": None, "network.norm": None}, regularizers={"a": {}, "b": {}})
     assert recipe.regularizers == {"b": {}}
     assert recipe.network == {"norm": None}
     assert changed({"regularizers.never": None}).regularizers == {}
 
 
-def test_another_kind_of_optimizer_keeps_nothing_of_the_old_one():
+def test_another_kind_of_optimizer_replaces_all_settings():
     adam = {"optimizer": {"name": "adam", "learning_rate": 0.5, "betas": [0.1, 0.2]}}
     assert changed({"optimizer.name": "sgd"}, **adam).optimizer == SGD()
     assert changed({"optimizer": {"name": "sgd", "momentum": 0.5}}, **adam).optimizer == SGD(momentum=0.5)
@@ -129,13 +129,13 @@ def test_a_schedule_may_come_before_its_optimizer():
 
 
 @pytest.mark.parametrize("key", ["", "train.", ".steps", "train..steps"])
-def test_a_key_with_a_hole_is_refused(key):
+def test_a_key_with_an_empty_part_is_refused(key):
     with pytest.raises(RecipeError) as error:
         changed({key: 3})
     assert str(error.value) == f"`{key}` is not a setting; write keys with dots between them, such as `train.steps`"
 
 
-def test_a_value_has_no_keys_of_its_own():
+def test_a_key_below_a_value_is_refused():
     with pytest.raises(RecipeError, match=r"^`network.width.deep` is unknown: `width` is 3, which has no settings$"):
         changed({"network.width.deep": 1}, network={"width": 3})
 
@@ -151,7 +151,7 @@ def test_an_average_has_a_decay_or_a_half_life():
     assert parse(yaml.safe_load(written.to_yaml())) == written
 
 
-def test_a_number_of_steps_takes_epochs_out():
+def test_a_number_of_steps_removes_epochs():
     assert changed({"train.steps": 5}, train={"epochs": 3}).train.epochs is None
     assert changed({"train": {"steps": 5}}, train={"epochs": 3}).train.epochs is None
     assert changed({"train.steps": 5, "train.epochs": 2}).train.epochs == 2
@@ -229,7 +229,7 @@ def test_a_number_of_steps_takes_epochs_out():
         ({"regularizers": {"r1": 3}}, "`regularizers.r1` is 3; expected a mapping of settings"),
     ],
 )
-def test_what_is_wrong_is_one_line_that_names_it(fields, words):
+def test_an_invalid_setting_is_refused_in_one_line(fields, words):
     with pytest.raises(RecipeError) as error:
         parse({"system": "x", **fields})
     assert str(error.value) == words
@@ -246,7 +246,7 @@ def test_devices_are_known_by_name(device):
 
 
 @pytest.mark.parametrize("fields", [[], "text", 3, None])
-def test_what_is_no_mapping_is_no_recipe(fields):
+def test_a_value_that_is_not_a_mapping_is_not_a_recipe(fields):
     with pytest.raises(RecipeError, match=r"^`the recipe` is .*; expected a mapping of settings$"):
         parse(fields)
 
@@ -259,18 +259,18 @@ def player(over, own=None, **optimizer):
     return recipe.player_optimizer("d", own)
 
 
-def test_a_players_settings_lie_over_the_recipes():
+def test_settings_of_a_player_replace_those_of_the_recipe():
     assert player({}, learning_rate=0.1) == Adam(learning_rate=0.1)
     assert player({"betas": [0, 0]}, learning_rate=0.1) == Adam(learning_rate=0.1, betas=(0, 0))
     assert player({"name": "sgd"}, learning_rate=0.1) == SGD()
 
 
-def test_a_players_own_optimizer_comes_before_the_recipes():
+def test_the_optimizer_of_a_player_precedes_that_of_the_recipe():
     assert player({}, own=RMSprop(learning_rate=0.2)) == RMSprop(learning_rate=0.2)
     assert player({"learning_rate": 0.3}, own=RMSprop()) == RMSprop(learning_rate=0.3)
 
 
-def test_what_is_wrong_with_a_players_optimizer_is_named():
+def test_an_invalid_optimizer_setting_of_a_player_is_named():
     with pytest.raises(RecipeError) as error:
         player({"lr": 3})
     assert str(error.value) == (
@@ -302,7 +302,7 @@ def test_what_is_wrong_with_a_players_optimizer_is_named():
         ("C:\\data", "C:\\data"),
     ],
 )
-def test_values_on_the_command_line_are_yaml_and_numbers_as_everybody_writes_them(text, value):
+def test_values_on_the_command_line_are_yaml_with_common_numbers(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
 
@@ -321,7 +321,7 @@ def test_values_on_the_command_line_are_yaml_and_numbers_as_everybody_writes_the
         ),
     ],
 )
-def test_what_is_no_value_says_why(text, reason):
+def test_an_invalid_value_is_refused_with_the_reason(text, reason):
     with pytest.raises(RecipeError) as error:
         parse_value(text)
     assert str(error.value) == f"`{text}` is not a value ({reason})"
@@ -330,7 +330,7 @@ def test_what_is_no_value_says_why(text, reason):
 @pytest.mark.parametrize(
     "text", ["!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary ä", "9" * 5000, "[" * 5000]
 )
-def test_a_value_that_trips_the_reader_is_refused_all_the_same(text):
+def test_a_value_that_makes_the_parser_fail_is_refused(text):
     with pytest.raises(RecipeError, match=r" is not a value \("):
         parse_value(text)
 
@@ -343,7 +343,7 @@ def refused(tmp_path, content):
     return str(error.value).removeprefix(f"{file}: ")
 
 
-def test_a_file_that_is_no_recipe_says_why(tmp_path):
+def test_a_file_that_is_not_a_recipe_is_refused_with_the_reason(tmp_path):
     assert refused(tmp_path, b"\x89PNG\xff") == "cannot be read as a recipe (it is not UTF-8 text)"
     assert refused(tmp_path, b"- 1") == "is not a recipe; expected keys such as `system`, `data`, `train`"
     assert refused(tmp_path, b"") == "is not a recipe; expected keys such as `system`, `data`, `train`"
@@ -369,18 +369,18 @@ def test_a_file_cannot_run_code(tmp_path):
     assert not os.path.exists(trace)
 
 
-def test_a_file_that_would_grow_without_bound_is_refused_at_once(tmp_path):
+def test_aliases_that_expand_without_bound_are_refused(tmp_path):
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     assert refused(tmp_path, "\n".join(["a0: &a0 [x]", *levels]).encode()) == (
         "is not YAML of plain values (line 2: `*a0` is an alias; write its value instead)"
     )
 
 
-def test_schedules_have_the_settings_that_they_need():
+def test_schedules_require_their_settings():
     assert Linear(start=0.5).model_dump() == {"name": "linear", "start": 0.5, "end": 0.0}
 
 
-def test_data_in_parts_replace_the_parts_before():
+def test_data_in_parts_replace_the_previous_parts():
     recipe = parse({"system": "toy", "data": {"source": {"source": "a", "target": "b"}}})
     assert recipe.but({"data.source": {"image": "c"}}).data.source == {"image": "c"}
     assert recipe.but({"data.source.target": "c"}).data.source == {"source": "a", "target": "c"}

@@ -1,4 +1,4 @@
-"""The doctor: what is installed and whether it works; what goes wrong in a run and what to try."""
+"""Checks of the installation, and diagnosis of a run with settings to try."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gan_core.domain import find_domains
 from gan_core.errors import CheckpointError, GanError
 from gan_core.runs.record import read_run
 from gan_core.runs.run import Run
-from gan_core.runs.symptoms import Check, attempt, find_symptoms
+from gan_core.runs.symptoms import Check, attempt
 
 
 def examine_installation() -> list[Check]:
-    """Looks at Python, the libraries, the device, compiling, and the domains."""
-    return [attempt(name, look) for name, look in LOOKS.items()]
+    """Checks Python, the libraries, the device, the compiler, and the domains."""
+    return [attempt(name, check) for name, check in INSTALLATION_CHECKS.items()]
 
 
 def examine_run(path: Path) -> list[Check]:
-    """Looks at a run's recipe, checkpoints and log, and for symptoms of what goes wrong in it.
+    """Checks the recipe, the checkpoints and the log of a run, and looks for symptoms of a failing training.
 
     Raises:
-        CheckpointError: it is no run.
+        CheckpointError: the folder is not a run.
     """
     run = Run.open(path)
-    checks = [attempt(name, partial(look, run)) for name, look in LOOKS_AT_A_RUN.items()]
+    checks = [attempt(name, partial(check, run)) for name, check in RUN_CHECKS.items()]
     return checks + find_symptoms(read_run(path))
 
 
@@ -45,7 +45,7 @@ def _device() -> str:
     processes = Processes("auto")
     layer = torch.nn.Conv2d(3, 4, 3).to(processes.device)
     layer(torch.zeros(1, 3, 8, 8, device=processes.device)).sum().backward()
-    return f"{processes.device} ({torch.get_num_threads()} threads); a convolution ran forward and backward"
+    return f"{processes.device} ({torch.get_num_threads()} threads); a convolution and its gradient were computed"
 
 
 def _compiler() -> str:
@@ -63,18 +63,19 @@ def _domains() -> str:
     return ", ".join(found)
 
 
-LOOKS: dict[str, Callable[[], str]] = {
+INSTALLATION_CHECKS: dict[str, Callable[[], str]] = {
     "python": platform.python_version,
     "libraries": _libraries,
     "device": _device,
     "compiler": _compiler,
     "domains": _domains,
 }
+"""Checks of the installation by name: each returns its finding, or raises an error that describes the problem."""
 
 
 def _recipe(run: Run) -> str:
     recipe = run.recipe
-    return f"{recipe.system} ({recipe.preset or 'put together by hand'}), {recipe.train.steps:,} steps"
+    return f"{recipe.system} ({recipe.preset or 'built by hand'}), {recipe.train.steps:,} steps"
 
 
 def _checkpoints(run: Run) -> str:
@@ -88,9 +89,9 @@ def _checkpoints(run: Run) -> str:
             damaged.append(str(error))
             continue
         if damaged:
-            raise CheckpointError(f"{damaged[0]}; `resume` goes on from step {int(folder.name)}")
-        return f"the newest, of step {int(folder.name):,}, is whole"
-    raise CheckpointError(damaged[0] if damaged else "there is none yet; set `train.checkpoint_every`")
+            raise CheckpointError(f"{damaged[0]}; `resume` continues from step {int(folder.name)}")
+        return f"the latest, of step {int(folder.name):,}, is valid"
+    raise CheckpointError(damaged[0] if damaged else "there are none yet; set `train.checkpoint_every`")
 
 
 def _log(run: Run) -> str:
@@ -98,7 +99,8 @@ def _log(run: Run) -> str:
     if not lines:
         raise GanError("nothing was logged yet; set a smaller `train.log_every`")
     speeds = [line["samples_per_second"] for line in lines if "samples_per_second" in line]
-    return f"{len(lines)} lines until step {lines[-1]['step']:,}, {fmean(speeds):,.0f} samples a second"
+    return f"{len(lines)} lines up to step {lines[-1]['step']:,}, {fmean(speeds):,.0f} samples per second"
 
 
-LOOKS_AT_A_RUN: dict[str, Callable[[Run], str]] = {"recipe": _recipe, "checkpoints": _checkpoints, "log": _log}
+RUN_CHECKS: dict[str, Callable[[Run], str]] = {"recipe": _recipe, "checkpoints": _checkpoints, "log": _log}
+"""Checks of a run by name, of the same form as `INSTALLATION_CHECKS`."""

@@ -1,8 +1,8 @@
-"""Conformance fixtures: what a published implementation computes, as a few kilobytes of numbers.
+"""Conformance fixtures: outputs of published implementations, as a few kilobytes of numbers.
 
-A fixture names the tensors of a published checkpoint and how each is filled, the inputs, and the outputs that the
-published code gave. Weights and inputs are drawn from numpy's legacy generator (MT19937, frozen for good) seeded with
-the tensor's own name, so none are stored.
+A fixture lists the tensors of a published checkpoint, the inputs, and the outputs that the published code computed.
+Weights and inputs are not stored: they are drawn from numpy's legacy generator (MT19937, whose stream never changes),
+seeded with the name of each tensor.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from gan_core.api import Toolkit
 from gan_core.domain import Domain
 
 Adapter = Callable[[nn.Module, list[Tensor], Mapping[str, Any]], Sequence[Tensor]]
-"""`(our network, the inputs, the arguments) -> outputs`, for a target that is more than `network(*inputs)`."""
+"""`(network, inputs, arguments) -> outputs`, for targets that are not computed by `network(*inputs)`."""
 
 LEAST_SPREAD = 1e-6
+"""Minimum standard deviation to which an error is related."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,17 @@ class Fixture:
     """One recorded computation.
 
     Attributes:
-        name: the file's stem.
-        target: `domain:system/network`, the name for `load_reference`.
+        name: stem of the file.
+        target: `domain:system/network`; the part after the colon is the name for `load_reference`.
         state: `[key, shape, dtype, kind]` of every tensor; `kind` is `filled`, `fixed` or `zero`.
-        fixed: the values of the `fixed` ones.
-        inputs: `[name, shape, kind, extra]` of every input.
-        outputs: per output its `name` and `shape`, some elements (`index` into the flat tensor and `values`), and the
-            `std` of all.
-        arguments: of the published constructor and call.
+        inputs: `[name, shape, kind, extra]` of every input; see `make_input`.
+        outputs: `name`, `shape`, `index` and `values` of every output, where `values` are the elements of the flattened
+            tensor at `index`, and `std`, its standard deviation.
+        arguments: arguments of the published constructor and call.
+        fixed: values of the tensors of kind `fixed`.
         mode: `eval` or `train`.
-        scale: how matrices are filled: `fan_in` or `unit`.
-        rtol: the largest error, as a share of the output's standard deviation.
+        scale: scale of matrices; see `filled`.
+        rtol: maximum error, as a fraction of the standard deviation of the output.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Fixture:
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """The fixture in a file; None where the file is another kind of record."""
+        """Reads a fixture; returns None if the file is another kind of record."""
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not record.get("target"):
             return None
@@ -69,16 +70,16 @@ class Fixture:
 
     @property
     def domain(self) -> str:
-        """`image` in `image:dcgan/generator`."""
+        """Domain: `image` in `image:dcgan/generator`."""
         return self.target.partition(":")[0]
 
     @property
     def network(self) -> str:
-        """`dcgan/generator` in `image:dcgan/generator`."""
+        """Name for `load_reference`: `dcgan/generator` in `image:dcgan/generator`."""
         return self.target.partition(":")[2]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The published checkpoint, by its own keys."""
+        """Returns the tensors of the published checkpoint."""
         return {
             key: self._tensor(key, tuple(shape), getattr(torch, dtype), kind) for key, shape, dtype, kind in self.state
         }
@@ -91,14 +92,14 @@ class Fixture:
         return filled(key, shape, self.scale).to(dtype)
 
     def make_inputs(self) -> list[Tensor]:
-        """The inputs, in order."""
+        """Returns the inputs in order."""
         return [make_input(name, tuple(shape), kind, extra) for name, shape, kind, extra in self.inputs]
 
     def check(self, outputs: Sequence[Tensor]) -> None:
-        """Compares outputs with the published ones, in their order.
+        """Compares outputs with the published ones.
 
         Raises:
-            AssertionError: their number, a shape or a value differs; the worst is named.
+            AssertionError: the number of outputs, a shape or a value differs.
         """
         assert len(outputs) == len(self.outputs), f"{self.name}: {len(outputs)} outputs, expected {len(self.outputs)}"
         for output, expected in zip(outputs, self.outputs, strict=True):
@@ -109,14 +110,21 @@ class Fixture:
             values = output.detach().double().flatten()[torch.tensor(expected["index"])]
             error = (values - torch.tensor(expected["values"], dtype=torch.float64)).abs().max()
             worst = float(error) / max(expected["std"], LEAST_SPREAD)
-            assert worst <= self.rtol, f"{what}: off by {worst:.3g} of its deviation, allowed are {self.rtol:g}"
+            assert worst <= self.rtol, (
+                f"{what}: error {worst:.3g} of the standard deviation; expected at most {self.rtol:g}"
+            )
 
 
 def filled(key: str, shape: tuple[int, ...], scale: str) -> Tensor:
-    """The value of the checkpoint tensor `key`, of a size that keeps activations near one.
+    """Returns values for a tensor of a checkpoint, scaled so that activations have a magnitude of about 1.
 
-    Matrices and kernels are normal with variance one over the fan-in (one, where `scale` is `unit`), vectors of
-    spectral normalisation have unit length, gains are near 1, running variances above 1, all else near 0.
+    Matrices and kernels are normal with a variance of 1 / fan-in, or of 1 if `scale` is `unit`. Vectors of spectral
+    normalization have unit length, gains are near 1, running variances are above 1, and all other values are near 0.
+
+    Args:
+        key: key of the tensor; it determines the seed and the kind of values.
+        shape: shape of the tensor.
+        scale: `fan_in` or `unit`.
     """
     noise = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
     leaf = key.rpartition(".")[2]
@@ -134,10 +142,17 @@ def filled(key: str, shape: tuple[int, ...], scale: str) -> Tensor:
 
 
 def make_input(name: str, shape: tuple[int, ...], kind: str, extra: Any) -> Tensor:
-    """The input `name`: `normal`, `uniform` in [-1, 1], `unit` in [0, 1], `mask`, `int` below `extra`, or `onehot`.
+    """Returns an input.
+
+    Args:
+        name: name of the input; it determines the seed.
+        shape: shape of the tensor.
+        kind: `normal`, `uniform` (in [-1, 1]), `unit` (in [0, 1]), `mask` (0 or 1), `int` (from 0 to `extra` - 1), or
+            `onehot`.
+        extra: upper limit of `int`, exclusive.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: the kind is unknown.
     """
     random = np.random.RandomState(zlib.crc32(f"input:{name}".encode()))
     if kind == "int":
@@ -156,7 +171,7 @@ def make_input(name: str, shape: tuple[int, ...], kind: str, extra: Any) -> Tens
 
 
 def find_fixtures(domain: str, folder: Path) -> list[Any]:
-    """A domain's fixtures in a folder and in those that `GAN_CONFORMANCE` names, as pytest parameters with ids."""
+    """Returns a domain's fixtures in a folder and in the folders of `GAN_CONFORMANCE`, as pytest parameters."""
     extra = [Path(name) for name in os.environ.get("GAN_CONFORMANCE", "").split(os.pathsep) if name]
     found: dict[bytes, Any] = {}
     for place in (folder, *extra):
@@ -168,7 +183,7 @@ def find_fixtures(domain: str, folder: Path) -> list[Any]:
 
 
 def run_fixture(domain: Domain, fixture: Fixture, adapters: Mapping[str, Adapter]) -> None:
-    """Runs our network with a fixture's weights and compares; skips, by name, a system that has no card yet."""
+    """Compares our network with a fixture; skips the test if the domain has no card for the system yet."""
     system = fixture.network.partition("/")[0]
     if system not in domain.systems:
         pytest.skip(f"gan-{domain.name} has no system `{system}` yet")

@@ -1,4 +1,4 @@
-"""The contract that every system keeps, checked over all cards of a domain; there is no list of exceptions."""
+"""Contract of all systems, which is checked for every card of a domain without exceptions."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ BATCH = 8
 
 
 def check_contract(domain: Domain, card: Card, folder: Path) -> None:
-    """Checks one system: its presets validate, its small game keeps the rules, its run keeps its promises.
+    """Checks the presets of a system, and players, sampling, saving and training of its small game.
 
     Args:
-        domain: the package's.
-        card: the system's.
+        domain: domain of the package.
+        card: card of the system.
         folder: an empty folder.
 
     Raises:
-        AssertionError: something does not hold; the message says what.
+        AssertionError: a check fails.
     """
     presets = domain.presets(card.name)
     assert {"paper", "small"} <= presets.keys(), f"{card.name} has the presets {sorted(presets)}"
@@ -52,7 +52,7 @@ def check_contract(domain: Domain, card: Card, folder: Path) -> None:
 
 
 def check_players(game: Game, recipe: Recipe, data: FittedData) -> None:
-    """Every player, in every phase, has gradients for all its own parameters, moves no others, by finite scalars."""
+    """Checks that each player, in each phase, trains all its parameters and no others, with finite scalar losses."""
     require_keys(data.source, game.data_keys, recipe.system)
     for number, phase in enumerate(game.phases()):
         game.enter_phase(number)
@@ -77,17 +77,17 @@ def _staged(game: Game, batch: Batch) -> Batch:
 
 
 def _check_moved(game: Game, before: dict[str, Tensor], state: PlayerState) -> None:
-    """An optimizer has a state for a parameter as soon as a gradient has reached it (which may be zero)."""
+    """Checks which parameters had a gradient, possibly zero: the optimizer has a state for them."""
     own = {id(parameter) for parameter in state.parameters}
     for name, parameter in game.named_parameters():
         if id(parameter) in own:
-            assert parameter in state.optimizer.state, f"no gradient of the {state.player.name} reaches its {name}"
+            assert parameter in state.optimizer.state, f"the loss of `{state.player.name}` has no gradient for {name}"
         else:
-            assert torch.equal(parameter, before[name]), f"the {state.player.name} moves {name}, which is not its own"
+            assert torch.equal(parameter, before[name]), f"`{state.player.name}` changes {name}, which it does not own"
 
 
 def check_sampling(game: Game, data: FittedData) -> None:
-    """The same seed shows the same samples, and another seed others."""
+    """Checks that equal seeds generate equal samples, and different seeds different ones."""
     batch = _batch(data, Phase())
     game.eval()
     first, again = game.preview(batch), game.preview(batch)
@@ -100,7 +100,7 @@ def check_sampling(game: Game, data: FittedData) -> None:
 
 
 def check_saving(game: Game, domain: Domain, folder: Path) -> None:
-    """A saved game is loaded with every tensor as it was."""
+    """Checks that a loaded game has the tensors of the saved one."""
     for tensor in game.state_dict().values():
         if isinstance(tensor, Tensor) and tensor.is_floating_point():
             tensor.normal_()
@@ -112,7 +112,7 @@ def check_saving(game: Game, domain: Domain, folder: Path) -> None:
 
 
 def check_phases(domain: Domain, recipe: Recipe, data: FittedData, folder: Path) -> None:
-    """A game that is trained through its phases and loaded generates the same samples as after training."""
+    """Checks that a game trained through all phases generates the same samples after loading."""
     phases = list(_seeded(domain, recipe).phases())
     steps = {"train.steps": len(phases), "train.ema": 0.5, "train.show": BATCH, "data.source": data.source.name}
     run = train_recipe(recipe.but(steps), folder / "run", source=data.source, shown=False)

@@ -16,7 +16,7 @@ from gan_core.play.game import Game, Player
 
 
 class _Nobody(Game):
-    """A game that returns given samples."""
+    """Game without networks and players."""
 
     def players(self) -> tuple[Player, ...]:
         return ()

@@ -1,4 +1,4 @@
-"""Helpers for tests of exported networks; they need the extra `onnx`."""
+"""Helpers for tests of exported networks; they require the extra `onnx`."""
 
 from __future__ import annotations
 

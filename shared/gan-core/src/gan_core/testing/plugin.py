@@ -1,4 +1,4 @@
-"""A pytest plugin: real data for the tests that need it, found through `GAN_TEST_DATA`."""
+"""Pytest plugin with the fixture `shared_data`, which locates test data through `GAN_TEST_DATA`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data(pytestconfig: pytest.Config) -> Callable[[str], Path]:
-    """Finds a data set by the name of its folder in `GAN_TEST_DATA`.
+    """Returns a function that finds a dataset by the name of its folder in `GAN_TEST_DATA`.
 
-    The test is skipped by that name where it is absent, and fails where `GAN_TEST_DATA_REQUIRED` is 1.
+    If the folder is missing, the test is skipped, or fails if `GAN_TEST_DATA_REQUIRED` is 1.
     """
     root = Path(os.environ.get("GAN_TEST_DATA", pytestconfig.rootpath.parent / "shared" / "data"))
 
