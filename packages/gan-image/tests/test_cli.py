@@ -27,6 +27,7 @@ from torch.testing import assert_close
 
 from gan_core.cli import main
 from gan_core.domain import Domain
+from gan_core.measure import image_classifier
 from gan_core.runs.run import Run
 from gan_image import DOMAIN
 
@@ -486,6 +487,13 @@ def test_measures_that_do_not_fit(refused, trained):
         assert refused("evaluate", trained / "plain", "--data", "digits", "-n", 60, "--extractor", name) == words
 
 
+@pytest.fixture
+def fewer_steps(monkeypatch):
+    """Trains the classifier of the data's labels for 100 steps, not 600."""
+    monkeypatch.setattr(image_classifier, "STEPS", 100)
+
+
+@pytest.mark.usefixtures("fewer_steps")
 def test_images_are_measured_by_features_with_no_network(gan, trained):
     words = ["evaluate", trained / "plain", "--data", "digits", "-n", 60]
     document = json.loads(gan(*words, "--json")[1])
@@ -652,6 +660,7 @@ def test_a_film_has_every_picture_of_the_training(gan, trained, tmp_path):
         assert film.n_frames == 2
 
 
+@pytest.mark.usefixtures("fewer_steps")
 def test_an_evaluation_is_a_document_and_a_table(gan, trained):
     words = ["evaluate", trained / "labelled", "--data", "digits", "-n", 40, "--metrics", "recognition"]
     document = json.loads(gan(*words, "--json")[1])
