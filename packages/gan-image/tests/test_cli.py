@@ -28,6 +28,7 @@ from torch.testing import assert_close
 import gan_image
 from gan_core.cli import main
 from gan_core.domain import Domain
+from gan_core.measure import image_classifier
 from gan_core.runs.run import Run
 from gan_image import DOMAIN
 
@@ -487,7 +488,18 @@ def test_metrics_and_extractors_that_do_not_apply_are_refused(refused, trained):
         assert refused("evaluate", trained / "plain", "--data", "digits", "-n", 60, "--extractor", name) == words
 
 
+<<<<<<< HEAD
 def test_evaluation_of_images_needs_no_download(gan, trained):
+=======
+@pytest.fixture
+def fewer_steps(monkeypatch):
+    """Trains the classifier of the data's labels for 100 steps, not 600."""
+    monkeypatch.setattr(image_classifier, "STEPS", 100)
+
+
+@pytest.mark.usefixtures("fewer_steps")
+def test_images_are_measured_by_features_with_no_network(gan, trained):
+>>>>>>> measure
     words = ["evaluate", trained / "plain", "--data", "digits", "-n", 60]
     document = json.loads(gan(*words, "--json")[1])
     assert set(document["metrics"]) == {
@@ -653,7 +665,12 @@ def test_a_film_has_every_sample_picture_of_the_training(gan, trained, tmp_path)
         assert film.n_frames == 2
 
 
+<<<<<<< HEAD
 def test_an_evaluation_is_printed_as_json_or_as_a_table(gan, trained):
+=======
+@pytest.mark.usefixtures("fewer_steps")
+def test_an_evaluation_is_a_document_and_a_table(gan, trained):
+>>>>>>> measure
     words = ["evaluate", trained / "labelled", "--data", "digits", "-n", 40, "--metrics", "recognition"]
     document = json.loads(gan(*words, "--json")[1])
     assert (document["data"], document["samples"], document["seed"]) == ("digits", 40, 0)

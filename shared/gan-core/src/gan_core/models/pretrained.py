@@ -22,7 +22,7 @@ from gan_core.errors import CheckpointError
 from gan_core.models.checkpoint import load_state, read_published, sha256
 
 DIGITS = re.compile(r"[0-9a-fA-F]{8,64}")
-"""Digits of a SHA-256, enough to tell a file from all others by the same name."""
+"""Pattern of the first 8 or more hexadecimal digits of a SHA-256."""
 
 
 class Pretrained(nn.Module):
@@ -93,7 +93,7 @@ def check_helpers(module: nn.Module, recorded: Mapping[str, str], where: object)
 
     Args:
         module: the game.
-        recorded: SHA-256 of the weights by name of the helper.
+        recorded: SHA-256 of the weights, by name of the helper.
         where: file that records them, for messages.
 
     Raises:
@@ -148,7 +148,7 @@ def downloaded(url: str, digest: str) -> Path:
         CheckpointError: the download failed, or the file has another SHA-256; the message says where to put the file.
     """
     file = data_home() / "weights" / PurePosixPath(urlsplit(url).path).name
-    if digest[:8] not in file.name:  # there are many a `model.safetensors`
+    if digest[:8] not in file.name:  # many files have the same name, such as `model.safetensors`
         file = file.with_name(f"{file.stem}-{digest[:8]}{file.suffix}")
     if file.is_file() and sha256(file).startswith(digest):
         return file
