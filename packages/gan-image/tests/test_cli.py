@@ -488,9 +488,6 @@ def test_metrics_and_extractors_that_do_not_apply_are_refused(refused, trained):
         assert refused("evaluate", trained / "plain", "--data", "digits", "-n", 60, "--extractor", name) == words
 
 
-<<<<<<< HEAD
-def test_evaluation_of_images_needs_no_download(gan, trained):
-=======
 @pytest.fixture
 def fewer_steps(monkeypatch):
     """Trains the classifier of the data's labels for 100 steps, not 600."""
@@ -498,8 +495,7 @@ def fewer_steps(monkeypatch):
 
 
 @pytest.mark.usefixtures("fewer_steps")
-def test_images_are_measured_by_features_with_no_network(gan, trained):
->>>>>>> measure
+def test_evaluation_of_images_needs_no_download(gan, trained):
     words = ["evaluate", trained / "plain", "--data", "digits", "-n", 60]
     document = json.loads(gan(*words, "--json")[1])
     assert set(document["metrics"]) == {
@@ -665,12 +661,8 @@ def test_a_film_has_every_sample_picture_of_the_training(gan, trained, tmp_path)
         assert film.n_frames == 2
 
 
-<<<<<<< HEAD
-def test_an_evaluation_is_printed_as_json_or_as_a_table(gan, trained):
-=======
 @pytest.mark.usefixtures("fewer_steps")
-def test_an_evaluation_is_a_document_and_a_table(gan, trained):
->>>>>>> measure
+def test_an_evaluation_is_printed_as_json_or_as_a_table(gan, trained):
     words = ["evaluate", trained / "labelled", "--data", "digits", "-n", 40, "--metrics", "recognition"]
     document = json.loads(gan(*words, "--json")[1])
     assert (document["data"], document["samples"], document["seed"]) == ("digits", 40, 0)

@@ -13,7 +13,7 @@ from gan_core.domain import find_domains
 from gan_core.errors import CheckpointError, GanError
 from gan_core.runs.record import read_run
 from gan_core.runs.run import Run
-from gan_core.runs.symptoms import Check, attempt
+from gan_core.runs.symptoms import Check, attempt, find_symptoms
 
 
 def examine_installation() -> list[Check]:
