@@ -29,7 +29,7 @@ LOOKED_FOR = "(looked for .wav, .flac, .ogg, .mp3)"
 
 
 def ramp(length):
-    """Sound `[1, length]` that says where it is: sample `i` is `(i + 1) / 2^15`."""
+    """Returns a sound `[1, length]` whose sample `i` is `(i + 1) / 2^15`."""
     return torch.arange(1, length + 1)[None] / 2**15
 
 
@@ -43,12 +43,12 @@ def put(path, audio, rate=8000):
 
 
 def levels(batch):
-    """The first sample of every item, in 16-bit steps."""
+    """Returns the first sample of every item, in 16-bit steps."""
     return (batch["audio"][:, 0, 0] * 2**15).round().int().tolist()
 
 
 def spoil(path):
-    """A file whose header is right and whose sound is no number."""
+    """Writes a file with a valid header whose samples are NaN."""
     soundfile.write(path, torch.full((64,), torch.nan).numpy(), 8000, subtype="FLOAT")
 
 
@@ -57,10 +57,10 @@ def item(dataset, index, seed=0):
     return dataset[index]
 
 
-# --- the named sets
+# --- named datasets
 
 
-def test_listing_the_sets_loads_nothing_heavy():
+def test_listing_the_datasets_imports_no_heavy_library():
     code = "import sys, gan_audio.data; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "torchaudio", "soundfile", "librosa", "numpy"} & set(answer.stdout.split())
@@ -75,7 +75,7 @@ def test_every_card_names_a_loader():
     assert len({card.name for card in DATASETS}) == len(DATASETS)
 
 
-def test_drums_are_made_for_the_rate_and_length_that_are_asked_for():
+def test_drums_have_the_requested_sample_rate_and_length():
     source = load_drums()
     assert source.facts == {
         "sample_rate": 16_000,
@@ -102,7 +102,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_spoken_digits_are_the_training_part_and_digits_alone(home, capsys):
+def test_sc09_contains_only_digits_of_the_training_split(home, capsys):
     folder = home / "SpeechCommands" / "speech_commands_v0.01"
     names = ["zero/a.wav", "zero/b.wav", "zero/c.wav", "nine/a.wav", "bed/a.wav", "_background_noise_/hum.wav"]
     for k, name in enumerate(names):
@@ -125,7 +125,7 @@ def test_spoken_digits_are_the_training_part_and_digits_alone(home, capsys):
         data.load_sc09()
 
 
-def test_of_speech_commands_all_words_are_classes(home):
+def test_all_words_of_speech_commands_are_classes(home):
     folder = home / "SpeechCommands" / "speech_commands_v0.02"
     for name in ("backward/a.wav", "zero/a.wav", "_background_noise_/hum.wav"):
         put(folder / name, flat(1), 16_000)
@@ -135,7 +135,7 @@ def test_of_speech_commands_all_words_are_classes(home):
     assert (len(source), source.facts["num_classes"], source.labels.tolist()) == (2, 35, [0, 34])
 
 
-def test_genres_are_classes_and_what_is_damaged_is_named(home, caplog):
+def test_genres_are_classes_and_damaged_files_are_named(home, caplog):
     put(home / "genres" / "rock" / "rock.00000.wav", flat(7), 22_050)
     (home / "genres" / "jazz").mkdir()
     (home / "genres" / "jazz" / "jazz.00054.wav").write_bytes(b"as published")
@@ -146,7 +146,7 @@ def test_genres_are_classes_and_what_is_damaged_is_named(home, caplog):
     ]
 
 
-def test_readers_are_no_classes(home):
+def test_readers_are_not_classes(home):
     for reader in ("19", "26"):
         put(home / "LibriTTS" / "train-clean-100" / reader / "198" / "a.wav", flat(1), 24_000)
     source = data.load_libritts()
@@ -154,7 +154,7 @@ def test_readers_are_no_classes(home):
     assert "num_classes" not in source.facts
 
 
-def test_an_archive_that_was_put_there_by_hand_is_unpacked(home):
+def test_an_archive_in_the_data_folder_is_unpacked(home):
     recording = put(home / "0_0_0_0_1_1_1_1.wav", flat(9))
     with tarfile.open(home / "waves_yesno.tar.gz", "w:gz") as archive:
         archive.add(recording, "waves_yesno/0_0_0_0_1_1_1_1.wav")
@@ -170,7 +170,7 @@ def test_an_archive_that_was_put_there_by_hand_is_unpacked(home):
         (data.load_libritts, "train-clean-100.tar.gz"),
     ],
 )
-def test_without_a_network_the_error_says_which_file_goes_where(home, monkeypatch, load, archive):
+def test_a_failed_download_says_which_file_to_put_where(home, monkeypatch, load, archive):
     import torchaudio.datasets
 
     def no_network(*_, **__):
@@ -212,7 +212,7 @@ def test_sub_folders_are_classes(tmp_path):
     assert set(source.keys) == {"audio", "label"}
 
 
-def test_sounds_beside_class_folders_take_the_labels_away(tmp_path, caplog):
+def test_sounds_next_to_class_folders_disable_the_labels(tmp_path, caplog):
     put(tmp_path / "kick" / "x.wav", flat(1))
     put(tmp_path / "intro.wav", flat(1))
     assert "num_classes" not in open_folder(tmp_path).facts
@@ -233,7 +233,7 @@ def test_facts_of_sounds_that_differ(tmp_path):
     assert (len(dataset), dataset.sample_rate) == (1 + 2 + 2 + 1, 22_050)
 
 
-def test_channels_that_cannot_be_made_are_refused(tmp_path):
+def test_impossible_channel_conversions_are_rejected(tmp_path):
     put(tmp_path / "mono.wav", flat(8))
     put(tmp_path / "stereo.wav", flat(4, channels=2))
     source = open_folder(tmp_path)
@@ -245,7 +245,7 @@ def test_channels_that_cannot_be_made_are_refused(tmp_path):
     )
 
 
-def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
+def test_unreadable_files_are_named_counted_and_skipped(tmp_path, caplog):
     put(tmp_path / "good.wav", flat(7))
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.mp3").write_text("words")
@@ -258,7 +258,7 @@ def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
     ]
 
 
-def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path, caplog):
+def test_damage_found_by_decoding_is_reported_when_the_dataset_is_read(tmp_path, caplog):
     for k in range(3):
         put(tmp_path / f"{k}.wav", flat(k + 1))
     spoil(tmp_path / "1.wav")
@@ -272,7 +272,7 @@ def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path,
 
 
 @pytest.mark.parametrize("spoiled", ["header", "sound"])
-def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
+def test_strict_stops_at_an_unreadable_file(tmp_path, spoiled):
     put(tmp_path / "a.wav", flat(1))
     spoil(tmp_path / "b.wav")
     if spoiled == "header":
@@ -284,7 +284,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_folder_without_sounds_says_what_was_looked_for(tmp_path, strict):
+def test_the_error_for_a_folder_without_sounds_lists_the_suffixes(tmp_path, strict):
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path, strict=strict)
@@ -292,7 +292,7 @@ def test_a_folder_without_sounds_says_what_was_looked_for(tmp_path, strict):
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])
-def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_path, monkeypatch, memory):
+def test_a_dataset_without_a_readable_sound_fails_before_training(tmp_path, monkeypatch, memory):
     monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
     for k in range(3):
         spoil(tmp_path / f"{k}.wav")
@@ -303,7 +303,7 @@ def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_pat
         open_folder(tmp_path).fit(SoundSpec(samples=64))
 
 
-def test_sources_refuse_games_of_other_data(tmp_path):
+def test_sources_reject_games_of_other_data(tmp_path):
     put(tmp_path / "a.wav", flat(1))
     for source in (open_folder(tmp_path), load_drums()):
         words = rf"^{re.escape(source.name)} holds sounds, but this game needs tunes; choose other data$"
@@ -341,10 +341,10 @@ def recording(tmp_path, monkeypatch, request):
     return dataset
 
 
-def test_each_item_of_a_long_sound_is_cut_from_its_own_part(recording):
+def test_each_item_of_a_long_sound_is_cut_from_its_own_section(recording):
     assert len(recording) == 10
     starts = torch.tensor([levels(read_all(recording, seed)) for seed in range(200)]) - 1  # [seeds, items]
-    parts = torch.arange(11) * 951 / 10  # of the 951 places where a slice can begin
+    parts = torch.arange(11) * 951 / 10  # a slice can start at 951 samples
     assert (starts >= parts[:-1].floor()).all()
     assert (starts <= parts[1:].ceil()).all()
     assert int(starts.max()) > 945
@@ -357,12 +357,12 @@ def read_all(dataset, seed):
     return dataset.__getitems__(range(len(dataset)))
 
 
-def test_the_slice_is_all_from_one_place(recording):
+def test_a_slice_is_contiguous(recording):
     audio = item(recording, 3)["audio"]
     assert_close(audio[0].diff(), torch.full((99,), 2**-15), atol=1e-7, rtol=0)
 
 
-def test_the_same_seed_cuts_the_same_places(recording):
+def test_the_same_seed_gives_the_same_slices(recording):
     torch.manual_seed(5)
     first, second = recording.__getitems__(range(10)), recording.__getitems__(range(10))
     assert levels(first) != levels(second)
@@ -380,7 +380,7 @@ def test_slices_of_a_stream_start_anywhere_in_their_own_section(recording):
     assert_close(starts.double().mean(dim=0), sections.double()[:-1] + 951 / 20, atol=6, rtol=0)
 
 
-def test_memory_and_files_give_the_same(tmp_path, monkeypatch):
+def test_sounds_in_memory_and_in_files_give_the_same_items(tmp_path, monkeypatch):
     rng = torch.Generator().manual_seed(0)
     for k, (rate, channels, length) in enumerate([(44_100, 2, 9000), (8000, 1, 700), (22_050, 1, 4000)]):
         put(tmp_path / f"{k}.wav", torch.randn(channels, length, generator=rng) / 9, rate)
@@ -396,7 +396,7 @@ def test_memory_and_files_give_the_same(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_two_processes_read_the_slices_that_one_reads(recording, workers):
+def test_two_processes_read_the_same_slices_as_one(recording, workers):
     whole = BatchStream(recording, 4, seed=0)
     parts = [BatchStream(recording, 4, seed=0, rank=rank, processes=2, workers=workers) for rank in range(2)]
     for _ in range(3):
@@ -422,7 +422,7 @@ def test_slices_of_a_recording_are_held_out_together(tmp_path, monkeypatch, memo
 # --- pairs
 
 
-def test_sounds_are_paired_by_name_from_their_beginning(tmp_path):
+def test_sounds_are_paired_by_name_and_start_at_their_beginning(tmp_path):
     for k in range(3):
         put(tmp_path / "noisy" / f"{k}.wav", flat(10 * k + 1, 40))
         put(tmp_path / "clean" / f"{k}.wav", flat(10 * k + 2, 40))
@@ -438,19 +438,19 @@ def test_sounds_are_paired_by_name_from_their_beginning(tmp_path):
         pairs.fit(SoundSpec(samples=32))
 
 
-# --- sets too large for memory
+# --- datasets too large for memory
 
 
 @pytest.fixture
 def large(tmp_path, monkeypatch):
-    """Four sounds of two classes, of which two can be kept."""
+    """Writes four sounds of two classes, of which two fit in the cache."""
     monkeypatch.setattr(sources, "MEMORY_BYTES", 2 * 64 * 4)
     for k in range(4):
         put(tmp_path / f"{'ab'[k % 2]}/{k}.wav", flat(k + 1))
     return tmp_path
 
 
-def test_what_there_is_room_for_is_read_once(large):
+def test_sounds_that_fit_in_the_cache_are_read_once(large):
     dataset = open_folder(large).fit(SoundSpec(samples=64))
     batch = read_all(dataset, 0)
     assert (levels(batch), batch["label"].tolist()) == ([1, 3, 2, 4], [0, 0, 1, 1])
@@ -460,25 +460,28 @@ def test_what_there_is_room_for_is_read_once(large):
     assert levels(read_all(dataset, 0)) == [1, 3, 9, 9]
 
 
-def test_the_next_sound_stands_in_for_a_damaged_one(large, caplog):
+def test_a_damaged_sound_is_replaced_by_the_next_one(large, caplog):
     source = open_folder(large)
     dataset = source.fit(SoundSpec(samples=64))
     spoil(large / "a" / "2.wav")
     spoil(large / "b" / "3.wav")
     batch = read_all(dataset, 0)
-    assert (levels(batch), batch["label"].tolist()) == ([1, 2, 2, 1], [0, 1, 1, 0])  # the label is of what is heard
+    assert (levels(batch), batch["label"].tolist()) == (
+        [1, 2, 2, 1],
+        [0, 1, 1, 0],
+    )  # the label is that of the sound that was read
     assert list(source.skipped) == ["a/2.wav", "b/3.wav"]
     assert len(caplog.messages) == 2
 
 
-def test_in_a_large_set_strict_stops(large):
+def test_strict_stops_in_a_large_dataset(large):
     dataset = open_folder(large, strict=True).fit(SoundSpec(samples=64))
     spoil(large / "a" / "2.wav")
     with pytest.raises(DataError, match=r"cannot read a/2.wav \("):
         dataset[1]
 
 
-def test_a_large_set_travels_to_worker_processes(large):
+def test_a_large_dataset_can_be_pickled_for_workers(large):
     dataset = open_folder(large).fit(SoundSpec(samples=64))
     read_all(dataset, 0)
     assert levels(read_all(pickle.loads(pickle.dumps(dataset)), 0)) == [1, 3, 2, 4]
@@ -488,7 +491,7 @@ def test_a_large_set_travels_to_worker_processes(large):
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])
-def test_silence_is_left_out_where_that_is_asked_for(tmp_path, monkeypatch, memory):
+def test_silence_is_trimmed_on_request(tmp_path, monkeypatch, memory):
     monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
     audio = torch.cat([torch.zeros(1, 8000), ramp(1600) + 0.25, torch.zeros(1, 4000)], dim=1)
     put(tmp_path / "a.wav", audio)
@@ -499,7 +502,7 @@ def test_silence_is_left_out_where_that_is_asked_for(tmp_path, monkeypatch, memo
     assert item(open_folder(tmp_path).fit(SoundSpec(samples=8000)), 0, seed=1)["audio"][0, 0] == 0
 
 
-def test_a_silent_sound_is_kept_unless_silence_is_left_out(tmp_path, caplog):
+def test_a_silent_sound_is_kept_unless_silence_is_trimmed(tmp_path, caplog):
     put(tmp_path / "quiet.wav", flat(0))
     put(tmp_path / "loud.wav", flat(5))
     assert len(open_folder(tmp_path).fit(Spec())) == 2
@@ -511,7 +514,7 @@ def test_a_silent_sound_is_kept_unless_silence_is_left_out(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])
-def test_every_sound_is_scaled_to_a_peak_where_that_is_asked_for(tmp_path, monkeypatch, memory):
+def test_sounds_are_scaled_to_a_peak_on_request(tmp_path, monkeypatch, memory):
     monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
     put(tmp_path / "a.wav", ramp(1000))
     put(tmp_path / "b.wav", flat(0))
@@ -522,12 +525,12 @@ def test_every_sound_is_scaled_to_a_peak_where_that_is_asked_for(tmp_path, monke
     assert not louder[10].any()
 
 
-def test_drums_have_the_peak_that_is_asked_for():
+def test_drums_have_the_requested_peak():
     peaks = load_drums().fit(SoundSpec(samples=4096, sample_rate=8000, peak=0.5))[7]["audio"].abs().max()
     assert float(peaks) == pytest.approx(0.5)
 
 
-def test_drums_are_trimmed_where_that_is_asked_for():
+def test_drums_are_trimmed_on_request():
     spec = SoundSpec(samples=16_000, sample_rate=16_000)
     whole, trimmed = (DrumSource(name="drums", count=5).fit(spec.but({"trim": trim})) for trim in (None, 20))
     for number in range(5):
@@ -540,13 +543,13 @@ def test_drums_are_trimmed_where_that_is_asked_for():
 
 
 def trained(folder, run, **changes):
-    """A WaveGAN of 256 samples after one step on a folder."""
+    """Trains a WaveGAN of 256 samples on a folder for one step."""
     small = {"network.samples": 256, "network.width": 2, "network.latent_dim": 4, "train.batch_size": 4}
     settings = {"steps": 1, "domain": DOMAIN, "device": "cpu", "shown": False}
     return train("wavegan", data=folder, out=run, changes=small | changes, **settings)
 
 
-def test_an_open_sample_rate_is_the_datas_and_the_loaded_model_writes_sounds_at_it(tmp_path):
+def test_a_sample_rate_that_is_not_set_comes_from_the_data_and_is_saved_with_the_model(tmp_path):
     put(tmp_path / "sounds" / "a.wav", ramp(1000), 11_025)
     run = trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.sample_rate": None})
     assert run.recipe.data.spec == {"sample_rate": 11_025, "peak": None, "trim": None}
@@ -557,7 +560,7 @@ def test_an_open_sample_rate_is_the_datas_and_the_loaded_model_writes_sounds_at_
     assert soundfile.info(next((tmp_path / "run" / "samples").glob("*.wav"))).samplerate == 11_025
 
 
-def test_a_game_made_beforehand_is_shown_at_the_rate_that_it_is_trained_at(tmp_path):
+def test_samples_of_a_prepared_game_have_the_sample_rate_of_its_training(tmp_path):
     put(tmp_path / "sounds" / "a.wav", ramp(1000), 11_025)
     game = wavegan.SMALL.create(samples=256, width=2, latent_dim=4)
     settings = {"steps": 1, "batch_size": 4, "domain": DOMAIN, "device": "cpu", "shown": False}
@@ -566,7 +569,7 @@ def test_a_game_made_beforehand_is_shown_at_the_rate_that_it_is_trained_at(tmp_p
     assert rates == {11_025}
 
 
-def test_a_specification_that_contradicts_the_networks_is_refused(tmp_path):
+def test_a_specification_that_contradicts_the_networks_is_rejected(tmp_path):
     put(tmp_path / "sounds" / "a.wav", ramp(1000))
     with pytest.raises(RecipeError) as error:
         trained(tmp_path / "sounds", tmp_path / "run", **{"data.spec.samples": 512})
@@ -578,8 +581,8 @@ def test_a_specification_that_contradicts_the_networks_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_without_a_peak_is_repeated_without_one(tmp_path):
-    """Presets have a peak, which must not come back when a run's own recipe has none."""
+def test_a_recipe_without_a_peak_is_repeated_without_one(tmp_path):
+    """The peak of the preset must not return when the recipe of a run sets none."""
     put(tmp_path / "sounds" / "a.wav", ramp(1000))
     changes = {"data.spec.peak": None, "data.source": str(tmp_path / "sounds")}
     recipe = wavegan.WAVEGAN.recipe(domain="audio", system="wavegan", preset="paper").but(changes)
@@ -593,7 +596,7 @@ def test_a_run_without_a_peak_is_repeated_without_one(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "count", "items"), [("audio_clips", 6, 683), ("ljspeech_clips", 24, 309)])
-def test_recordings_are_many_items(shared_data, name, count, items, caplog):
+def test_long_recordings_yield_many_items(shared_data, name, count, items, caplog):
     source = open_folder(shared_data(name), strict=True)
     dataset = source.fit(SoundSpec(samples=8192, sample_rate=16_000))
     assert (len(source), len(dataset)) == (count, items)

@@ -11,20 +11,20 @@ from gan_audio.sound.drums import DRUMS, make_drums
 
 @pytest.fixture(scope="module")
 def drums():
-    """200 sounds of 0.512 s, and their spectra: Hz `[bins]` and power `[200, bins]`."""
+    """Returns 200 sounds of 0.512 s, their labels, the frequencies in Hz `[bins]`, and power spectra `[200, bins]`."""
     audio, labels = make_drums(range(200))
     power = torch.fft.rfft(audio[:, 0]).abs().square()
     return audio[:, 0], labels, torch.fft.rfftfreq(8192, 1 / 16_000), power
 
 
 def share(drums, name, low, high):
-    """How much of a kind's power lies between two frequencies, at least over its sounds."""
+    """Returns the minimum share of the power between two frequencies over the sounds of a class."""
     _, labels, hz, power = drums
     chosen = power[labels == DRUMS.index(name)]
     return float((chosen[:, (hz >= low) & (hz < high)].sum(1) / chosen.sum(1)).min())
 
 
-def test_a_sound_depends_on_its_number_alone():
+def test_a_sound_depends_only_on_its_number():
     every, labels = make_drums(range(40))
     some, their_labels = make_drums([33, 2, 17])
     assert torch.equal(some, every[[33, 2, 17]])
@@ -38,7 +38,7 @@ def test_a_sound_is_the_same_in_every_process():
     assert bytes.fromhex(answer.stdout.strip()) == make_drums([7, 123])[0].numpy().tobytes()
 
 
-def test_sounds_are_of_different_levels_and_end_in_silence(drums):
+def test_sounds_have_different_levels_and_end_in_silence(drums):
     audio, *_ = drums
     peaks = audio.abs().amax(dim=1)
     assert float(peaks.min()) > 0.34
@@ -48,7 +48,7 @@ def test_sounds_are_of_different_levels_and_end_in_silence(drums):
     assert float(audio.mean(dim=1).abs().max()) < 0.05
 
 
-def test_each_kind_has_its_place_in_the_spectrum(drums):
+def test_each_class_has_its_frequency_range(drums):
     assert share(drums, "kick", 20, 400) > 0.9
     assert share(drums, "tom", 60, 500) > 0.9
     assert share(drums, "hat", 2000, 8000) > 0.95
@@ -57,7 +57,7 @@ def test_each_kind_has_its_place_in_the_spectrum(drums):
     assert share(drums, "snare", 500, 8000) > 0.05
 
 
-def test_no_two_sounds_of_a_kind_are_alike(drums):
+def test_the_sounds_of_a_class_differ(drums):
     audio, labels, *_ = drums
     for k in range(5):
         of_kind = audio[labels == k]
@@ -73,7 +73,7 @@ def test_a_kicks_pitch_falls():
 
 
 def crossings(audio):
-    """Hz by how often the sign changes."""
+    """Returns the frequency in Hz, from the number of sign changes."""
     return (audio.sign().diff(dim=1) != 0).sum(dim=1) * 16_000 / audio.shape[1] / 2
 
 
@@ -87,7 +87,7 @@ def test_a_clap_is_several_bursts():
 
 
 @pytest.mark.parametrize(("rate", "samples"), [(8000, 4096), (44_100, 22_050), (48_000, 1000), (4000, 77)])
-def test_the_same_drum_is_made_at_other_rates(rate, samples):
+def test_a_number_gives_the_same_drum_at_other_sample_rates(rate, samples):
     numbers = [0, 5, 3, 8]  # kicks and toms, which are nearly all tone
     audio, labels = make_drums(numbers, samples=samples, sample_rate=rate)
     assert audio.shape == (4, 1, samples)
@@ -102,7 +102,7 @@ def test_the_same_drum_is_made_at_other_rates(rate, samples):
         assert alike > 0.85
 
 
-def test_after_a_second_there_is_silence():
+def test_sounds_are_silent_after_one_second():
     audio, _ = make_drums(range(10), samples=20_000)
     assert not audio[:, :, 16_000:].any()
     assert_close(audio[:, :, :16_000], make_drums(range(10), samples=16_000)[0], atol=0, rtol=0)

@@ -1,4 +1,4 @@
-"""`gan-image compare` as its users meet it."""
+"""The command `gan-image compare`."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def flat(path: str, level: int, size: int = 16, mode: str = "L") -> None:
 
 def test_two_files(compare):
     flat("a.png", 0)
-    flat("b.png", 51)  # a fifth of the range: 10 log₁₀ 25 dB
+    flat("b.png", 51)  # 1/5 of the range: 10 log₁₀ 25 dB
     code, out, _ = compare("a.png", "b.png", "--metrics", "psnr", "--json")
     found = json.loads(out)
     assert code == 0
@@ -40,7 +40,7 @@ def test_two_files(compare):
     assert "mean squared error" in found["protocol"]["psnr"]
 
 
-def test_two_folders_are_paired_by_name_apart_from_the_suffix_and_colour(compare):
+def test_two_folders_are_paired_by_name_without_suffix(compare):
     flat("a/x.png", 0)
     flat("a/y.png", 0)
     flat("b/x.bmp", 51, mode="RGB")
@@ -54,7 +54,7 @@ def test_two_folders_are_paired_by_name_apart_from_the_suffix_and_colour(compare
     assert "mean of 2" in compare("a", "b")[1]
 
 
-def test_an_infinite_ratio_is_null_in_the_document(compare):
+def test_an_infinite_value_is_null_in_json(compare):
     flat("a.png", 7)
     _, out, _ = compare("a.png", "a.png", "--json")
     assert json.loads(out)["mean"] == {"psnr": None, "ssim": pytest.approx(1.0)}
@@ -77,7 +77,7 @@ def test_an_infinite_ratio_is_null_in_the_document(compare):
         (["a/x.png", "torn.png"], "torn.png: not an image"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(compare, words, message):
+def test_images_that_cannot_be_compared_give_one_line(compare, words, message):
     flat("a/x.png", 0)
     flat("a/y.png", 0)
     flat("b/x.png", 9)

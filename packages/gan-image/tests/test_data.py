@@ -34,10 +34,10 @@ def levels(dataset):
     return [int(dataset[i]["image"].flatten()[0]) for i in range(len(dataset))]
 
 
-# --- the named sets
+# --- named datasets
 
 
-def test_listing_the_sets_loads_nothing_heavy():
+def test_listing_the_datasets_imports_no_heavy_library():
     code = "import sys, gan_image.data; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "torchvision", "sklearn", "PIL", "numpy"} & set(answer.stdout.split())
@@ -52,7 +52,7 @@ def test_every_card_names_a_loader():
     assert len({card.name for card in DATASETS}) == len(DATASETS)
 
 
-def test_digits_are_the_scanned_ones():
+def test_digits_are_those_of_scikit_learn():
     source = load_digits()
     assert len(source) == 1797
     assert source.facts["shape"] == (1, 8, 8)
@@ -63,7 +63,7 @@ def test_digits_are_the_scanned_ones():
     assert int(item["label"]) == 0
 
 
-def test_digits_are_enlarged_to_what_a_network_asks_for():
+def test_digits_are_enlarged_to_the_specification():
     dataset = load_digits().fit(ImageSpec(image_size=32, channels=3))
     batch = dataset.__getitems__([0, 1, 1796])
     assert batch["image"].shape == (3, 3, 32, 32)
@@ -74,7 +74,7 @@ def test_digits_are_enlarged_to_what_a_network_asks_for():
 @pytest.mark.parametrize(
     ("load", "count", "std"), [(load_gaussian, 1, 0.5), (load_ring, 8, 0.01), (load_grid, 25, 0.05)]
 )
-def test_a_toy_distribution_is_what_its_facts_say(load, count, std):
+def test_a_toy_distribution_has_the_modes_and_deviation_of_its_facts(load, count, std):
     source = load()
     points, modes = source.fit(Spec()).tensors["points"], source.facts["modes"]
     assert points.shape == (100_000, *source.facts["shape"])
@@ -91,11 +91,11 @@ def test_the_modes_are_those_of_the_papers():
     assert sorted(load_grid().facts["modes"].tolist()) == [[x, y] for x in (-4, -2, 0, 2, 4) for y in (-4, -2, 0, 2, 4)]
 
 
-def test_a_toy_distribution_is_the_same_every_time():
+def test_a_toy_distribution_is_reproducible():
     assert_close(load_ring().fit(Spec()).tensors["points"], load_ring().fit(Spec()).tensors["points"], atol=0, rtol=0)
 
 
-def test_points_refuse_a_network_of_another_shape():
+def test_points_reject_a_network_of_another_shape():
     assert len(load_ring().fit(ArraySpec(shape=[2]))) == 100_000
     with pytest.raises(DataError, match=r"^ring holds points of shape \[2\], but `network.shape` is \[3\]; set it"):
         load_ring().fit(ArraySpec(shape=(3,)))
@@ -108,7 +108,7 @@ def test_points_refuse_a_network_of_another_shape():
 # --- stacked digits
 
 
-def test_a_stacked_image_is_three_digits_of_the_set():
+def test_a_stacked_image_is_three_digits_of_the_dataset():
     source = load_stacked_digits()
     assert (len(source), source.facts["shape"]) == (128_000, (3, 8, 8))
     digits = load_digits().fit(Spec()).tensors["image"]
@@ -121,7 +121,7 @@ def test_a_stacked_image_is_three_digits_of_the_set():
         assert_close(dataset[index]["image"], batch["image"][row], atol=0, rtol=0)
 
 
-def test_the_channels_of_stacked_digits_are_independent_and_all_modes_are_there():
+def test_the_channels_of_stacked_digits_are_independent_and_all_modes_occur():
     source = load_stacked_digits()
     labels = load_digits().labels[source.parts]
     mode = torch.bincount((labels * torch.tensor([100, 10, 1])).sum(dim=1), minlength=1000).double()
@@ -132,13 +132,13 @@ def test_the_channels_of_stacked_digits_are_independent_and_all_modes_are_there(
     assert abs(chi_square - 999) < 4 * (2 * 999) ** 0.5  # mean and deviation of 999 degrees of freedom
 
 
-def test_stacked_digits_are_the_same_every_time_and_of_the_size_that_is_asked_for():
+def test_stacked_digits_are_reproducible_and_have_the_requested_size():
     assert_close(load_stacked_digits().parts, load_stacked_digits().parts, atol=0, rtol=0)
     batch = load_stacked_digits().fit(ImageSpec(image_size=16, channels=3)).__getitems__([0, 1])
     assert batch["image"].shape == (2, 3, 16, 16)
 
 
-def test_stacked_digits_of_a_large_size_are_made_one_by_one(monkeypatch):
+def test_large_stacked_digits_are_read_on_demand(monkeypatch):
     held = load_stacked_digits().fit(ImageSpec(image_size=16)).__getitems__([3, 4])
     monkeypatch.setattr(items, "MEMORY_BYTES", 0)
     read = load_stacked_digits().fit(ImageSpec(image_size=16))
@@ -146,12 +146,12 @@ def test_stacked_digits_of_a_large_size_are_made_one_by_one(monkeypatch):
     assert_close(read.__getitems__([3, 4]), held, atol=0, rtol=0)
 
 
-def test_stacked_digits_refuse_other_channels():
+def test_stacked_digits_reject_other_numbers_of_channels():
     with pytest.raises(DataError, match=r"has 3 channels, but the networks have 1; set `network.channels` to 3$"):
         load_stacked_digits().fit(ImageSpec(channels=1))
 
 
-# --- sets that are downloaded
+# --- downloads
 
 
 def idx(array):
@@ -164,7 +164,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_files_that_are_there_are_not_downloaded(home, capsys):
+def test_existing_files_are_not_downloaded(home, capsys):
     raw = home / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     images = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
@@ -196,7 +196,7 @@ def test_files_that_are_there_are_not_downloaded(home, capsys):
         ),
     ],
 )
-def test_without_a_network_the_error_says_which_files_go_where(home, monkeypatch, load, kind, words):
+def test_a_failed_download_says_which_files_to_put_where(home, monkeypatch, load, kind, words):
     import torchvision.datasets as torchvision_sets
 
     def no_network(self):
@@ -211,13 +211,13 @@ def test_without_a_network_the_error_says_which_files_go_where(home, monkeypatch
 # --- photographs, faces, bedrooms
 
 
-def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
+def test_photographs_are_crops_of_the_pictures_that_the_libraries_ship():
     skimage = pytest.importorskip("skimage.data")
     source = data.load_photographs()
     assert (len(source), source.facts["shape"], source.facts["num_classes"]) == (10_000, (3, 128, 128), 8)
     assert source.facts["classes"][0] == "astronaut"
     astronaut = torch.as_tensor(skimage.astronaut())
-    detail = source.items(Spec()).read(8)  # every eighth is of the first
+    detail = source.items(Spec()).read(8)  # every eighth crop is from the first photograph
     assert int(detail["label"]) == 0
     corners = astronaut.unfold(0, 128, 1).unfold(1, 128, 1)[:, :, :, 0, 0]
     places = torch.nonzero((corners == detail["image"][:, 0, 0]).all(dim=2)).tolist()
@@ -230,20 +230,20 @@ def test_photographs_are_details_of_the_pictures_that_the_libraries_ship():
     assert source.items(ImageSpec(image_size=32, channels=1)).read(0)["image"].shape == (1, 32, 32)
 
 
-def test_details_of_one_photograph_are_held_out_together():
+def test_crops_of_one_photograph_are_held_out_together():
     pytest.importorskip("skimage")
     training, held_out = hold_out(data.load_photographs().fit(ImageSpec(image_size=8)), 0.1)
     seen, unseen = ({int(side[index]["label"]) for index in range(len(side))} for side in (training, held_out))
     assert (len(seen), len(unseen), seen & unseen) == (7, 1, set())
 
 
-def test_photographs_without_the_library_say_what_to_install(monkeypatch):
+def test_photographs_without_scikit_image_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(MissingDependency, match=r"pip install gan-image\[photographs\]"):
         data.load_photographs()
 
 
-def test_faces_that_are_there_are_used_as_folder_or_archive(home):
+def test_existing_faces_are_read_from_a_folder_or_an_archive(home):
     faces = home / "celeba"
     paint(faces / "img_align_celeba" / "000001.jpg", 9, (178, 218), "RGB")
     paint(faces / "img_align_celeba" / "000002.jpg", 90, (178, 218), "RGB")
@@ -256,7 +256,7 @@ def test_faces_that_are_there_are_used_as_folder_or_archive(home):
     assert len(data.load_celeba()) == 2
 
 
-def test_faces_that_are_not_there_say_which_archive_goes_where(home, monkeypatch):
+def test_missing_faces_say_which_archive_to_put_where(home, monkeypatch):
     from torchvision.datasets import CelebA
 
     def fails(self):
@@ -272,7 +272,7 @@ def test_faces_that_are_not_there_say_which_archive_goes_where(home, monkeypatch
 
 @pytest.fixture
 def bedrooms(home):
-    """A database as LSUN's: three images under keys that are no names."""
+    """Writes a database like that of LSUN: three images under arbitrary keys."""
     lmdb = pytest.importorskip("lmdb")
     folder = home / "lsun" / "bedroom_train_lmdb"
     folder.mkdir(parents=True)
@@ -290,18 +290,18 @@ def test_a_database_is_read_in_place(bedrooms):
     assert levels(source.fit(ImageSpec(image_size=64, channels=3))) == [10, 20, 30]
     assert levels(open_folder(bedrooms).fit(ImageSpec(image_size=64))) == [10, 20, 30]
     assert open_folder(bedrooms).facts["channels"] == 3
-    again = pickle.loads(pickle.dumps(source))  # as worker processes get it
+    again = pickle.loads(pickle.dumps(source))  # as for worker processes
     assert levels(again.fit(ImageSpec(image_size=32, channels=3))) == [10, 20, 30]
     assert sorted(path.name for path in bedrooms.iterdir()) == before
 
 
-def test_a_database_that_is_none_says_so(bedrooms):
+def test_a_damaged_database_is_reported(bedrooms):
     (bedrooms / "data.mdb").write_bytes(b"no database" * 1000)
     with pytest.raises(DataError, match="cannot be read as a folder"):
         open_folder(bedrooms)
 
 
-def test_bedrooms_that_are_not_there_say_where_to_unpack_them(home):
+def test_missing_bedrooms_say_where_to_unpack_them(home):
     with pytest.raises(DataError, match=r"unpack the published bedroom_train_lmdb.zip to .*bedroom_train_lmdb"):
         data.load_lsun_bedroom()
 
@@ -309,7 +309,7 @@ def test_bedrooms_that_are_not_there_say_where_to_unpack_them(home):
 # --- pairs
 
 
-def test_halves_of_a_picture_are_two_images(tmp_path):
+def test_the_halves_of_a_picture_are_two_images(tmp_path):
     both = np.concatenate([np.full((10, 12, 3), 10), np.full((10, 12, 3), 200)], axis=1).astype(np.uint8)
     Image.fromarray(both).save(tmp_path / "1.png")
     where = {"source": f"{tmp_path}:left", "target": f"{tmp_path}:right"}
@@ -319,7 +319,7 @@ def test_halves_of_a_picture_are_two_images(tmp_path):
     assert (item["source"].unique().tolist(), item["target"].unique().tolist()) == ([10], [200])
 
 
-def test_sets_without_pairs_meet_at_random(tmp_path):
+def test_unpaired_datasets_are_combined_at_random(tmp_path):
     for side, count in (("a", 3), ("b", 5)):
         (tmp_path / side).mkdir()
         for level in range(count):
@@ -332,7 +332,9 @@ def test_sets_without_pairs_meet_at_random(tmp_path):
     assert batch["source"][:5, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
     assert set(batch["target"][:, 0, 0, 0].tolist()) == {100, 101, 102, 103, 104}
     with draws.reading(0, 3):
-        assert torch.equal(dataset.__getitems__([3])["target"][0], batch["target"][3])  # its place tells its partner
+        assert torch.equal(
+            dataset.__getitems__([3])["target"][0], batch["target"][3]
+        )  # its position determines its partner
 
 
 # --- real data
@@ -349,13 +351,13 @@ def test_fruits_have_three_classes(shared_data):
     assert corners.mean() > 240  # photographed on white
 
 
-def test_kodak_is_cut_square_from_landscapes_and_portraits(shared_data):
+def test_kodak_is_cropped_to_squares(shared_data):
     source = open_folder(shared_data("kodak"), strict=True)
     assert source.facts == {"channels": 3}
     assert source.fit(ImageSpec(image_size=64)).tensors["image"].shape == (12, 3, 64, 64)
 
 
-def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, caplog):
+def test_an_archive_of_class_folders_is_read_in_place(shared_data, tmp_path, caplog):
     import zipfile
 
     folder = shared_data("fashion_mnist")
@@ -373,7 +375,7 @@ def test_fashion_images_in_an_archive_of_class_folders(shared_data, tmp_path, ca
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-# --- from elsewhere
+# --- remote data
 
 
 def test_an_archive_and_a_sub_folder_are_read_through_fsspec(tmp_path):
@@ -391,7 +393,7 @@ def test_an_archive_and_a_sub_folder_are_read_through_fsspec(tmp_path):
         gan_image.open_data("memory://pictures/none.zip")
 
 
-def test_the_parts_of_items_are_not_taken_for_classes(tmp_path):
+def test_folders_of_parts_are_not_classes(tmp_path):
     for side in ("images", "masks"):
         paint(tmp_path / side / "1.png")
     with pytest.raises(DataError, match=r"images, masks .*--data source=.*masks --data target=.*images"):
@@ -418,7 +420,7 @@ def test_advice_about_parts_can_be_copied(tmp_path):
         open_folder(tmp_path / "my data")
 
 
-def test_a_part_has_a_name_of_its_own(tmp_path):
+def test_a_part_cannot_have_the_name_of_a_setting(tmp_path):
     paint(tmp_path / "0.png")
     with pytest.raises(DataError) as error:
         gan_image.open_data({"strict": tmp_path, "image": tmp_path})
@@ -446,7 +448,7 @@ class Ragged(torch.utils.data.Dataset):
         (Ragged(), {"data.spec.image_size": None}, "has items of different shapes"),
     ],
 )
-def test_data_that_cannot_be_trained_on_leave_no_run(tmp_path, pairs, changes, words):
+def test_unsuitable_data_leave_no_run_folder(tmp_path, pairs, changes, words):
     with pytest.raises(DataError, match=words):
         gan_image.train("pix2pix", data=pairs, out=tmp_path / "run", steps=2, changes=changes, shown=False)
     assert not (tmp_path / "run").exists()

@@ -28,7 +28,7 @@ def flat(*levels, channels=1, size=4):
 # --- pictures
 
 
-def test_samples_lie_in_rows_and_small_ones_are_enlarged(tmp_path):
+def test_samples_are_drawn_in_rows_and_small_ones_are_enlarged(tmp_path):
     path = write_samples({"image": flat(-1.0, 0.0, 1.0)}, tmp_path / "new" / "00001000", columns=2)
     assert path == tmp_path / "new" / "00001000.png"
     picture = pixels(path)
@@ -45,12 +45,12 @@ def test_values_beyond_the_range_are_clamped(tmp_path):
     assert [picture[0, k * 130, 0] for k in range(4)] == [0, 255, 128, 255]
 
 
-def test_the_default_is_about_square(tmp_path):
+def test_the_default_sheet_is_about_square(tmp_path):
     width, height = size_of(write_samples({"image": flat(*[0.0] * 16)}, tmp_path / "a"))
     assert width == height
 
 
-def test_the_images_of_one_item_stand_side_by_side_at_one_size(tmp_path):
+def test_the_images_of_one_item_are_side_by_side_at_one_size(tmp_path):
     samples = {"source": flat(-1.0, 1.0, size=4), "target": flat(0.0, 0.0, channels=3, size=8), "label": torch.ones(2)}
     picture = pixels(write_samples(samples, tmp_path / "a", columns=1))
     assert picture.shape == (2 * 256 + 8, 2 * 256 + 2, 3)
@@ -60,24 +60,24 @@ def test_the_images_of_one_item_stand_side_by_side_at_one_size(tmp_path):
 @pytest.mark.parametrize(
     ("count", "size", "columns"), [(64, 256, None), (4, 1500, None), (1, 3000, None), (300, 16, 1)]
 )
-def test_a_picture_is_never_much_larger_than_a_screen(tmp_path, count, size, columns):
+def test_the_size_of_a_sheet_is_limited(tmp_path, count, size, columns):
     images = torch.zeros(1, 1, 1, 1).expand(count, 1, size, size)
     assert max(size_of(write_samples({"image": images}, tmp_path / "a", columns=columns))) < 2700
 
 
-def test_the_same_samples_give_the_same_bytes_and_leave_nothing_else(tmp_path):
+def test_equal_samples_give_equal_bytes_and_no_other_files(tmp_path):
     samples = {"image": torch.linspace(-1, 1, 3 * 3 * 64).reshape(3, 3, 8, 8)}
     first = write_samples(samples, tmp_path / "a").read_bytes()
     assert write_samples(samples, tmp_path / "a").read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_low_precision_samples_that_need_gradients_are_drawn(tmp_path):
+def test_low_precision_samples_with_gradients_are_drawn(tmp_path):
     image = torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16, requires_grad=True)
     assert pixels(write_samples({"image": image}, tmp_path / "a"))[0, 0, 0] == 128
 
 
-def test_without_anything_to_draw_the_error_says_what_there_is(tmp_path):
+def test_the_error_for_unsuitable_samples_lists_their_shapes(tmp_path):
     with pytest.raises(DataError) as error:
         write_samples({"label": torch.zeros(3)}, tmp_path / "a")
     assert str(error.value) == (
@@ -99,14 +99,14 @@ def coloured(picture):
     return np.argwhere(picture[..., 2] - picture[..., 0] > 30)
 
 
-def test_a_point_is_drawn_where_it_is():
+def test_a_point_is_drawn_at_its_coordinates():
     picture = scatter(np.tile([1.0, 0.5], (50, 1)), -1.0, 1.0)
     rows, columns = coloured(np.asarray(picture).astype(int)).T
     assert (rows.min(), rows.max()) == (141, 145)  # 32 + 448 * 3/4 = 368 from below
     assert (columns.min(), columns.max()) == (478, 482)
 
 
-def test_both_axes_have_one_scale(tmp_path):
+def test_both_axes_have_the_same_scale(tmp_path):
     angle = torch.linspace(0, 2 * torch.pi, 400)
     ring = torch.stack([angle.cos(), angle.sin()], dim=1)
     places = dark(write_samples({"points": ring}, tmp_path / "a"))
@@ -114,7 +114,7 @@ def test_both_axes_have_one_scale(tmp_path):
     assert np.ptp(distance) < 8
 
 
-def test_a_histogram_is_as_high_as_the_points_are_many():
+def test_the_bars_of_a_histogram_are_proportional_to_the_counts():
     values = np.repeat([[0.25], [0.75]], [300, 100], axis=0)
     rows, columns = coloured(np.asarray(histogram(values, 0.0, 1.0)).astype(int)).T
     left, right = ((side(columns, 256)) for side in (np.less, np.greater))
@@ -123,7 +123,7 @@ def test_a_histogram_is_as_high_as_the_points_are_many():
     assert height["right"] == pytest.approx(448 / 3, abs=1)
 
 
-def test_points_of_several_names_have_plots_of_the_same_axes(tmp_path):
+def test_plots_of_several_names_have_the_same_axes(tmp_path):
     samples = {"real": torch.tensor([[0.0, 0.0], [4.0, 4.0]]), "generated": torch.tensor([[0.0, 0.0]])}
     picture = pixels(write_samples(samples, tmp_path / "a"))
     assert picture.shape == (512, 1024, 3)
@@ -131,14 +131,14 @@ def test_points_of_several_names_have_plots_of_the_same_axes(tmp_path):
     assert {(row, column - 512) for row, column in places if column >= 512} < places
 
 
-def test_the_axes_do_not_follow_small_changes(tmp_path):
+def test_small_changes_of_the_points_keep_the_axes(tmp_path):
     first = write_samples({"generated": torch.tensor([[-1.0, 0.0], [1.0, 0.0]])}, tmp_path / "a")
     second = write_samples({"generated": torch.tensor([[-1.02, 0.0], [1.0, 0.0]])}, tmp_path / "b")
     assert (pixels(first)[485:] == pixels(second)[485:]).all()
 
 
 @pytest.mark.parametrize("points", [[[torch.nan, 0.0]], [[1.0, 1.0]], [[0.0]], [[1e30, -1e30, 3.0], [0.0, 1.0, 2.0]]])
-def test_strange_points_are_drawn(tmp_path, points):
+def test_extreme_points_are_drawn(tmp_path, points):
     assert pixels(write_samples({"points": torch.tensor(points)}, tmp_path / "a")).shape == (512, 512, 3)
 
 
@@ -146,7 +146,7 @@ def test_strange_points_are_drawn(tmp_path, points):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_items_are_read_back_as_they_were(tmp_path, channels):
+def test_written_images_are_read_back(tmp_path, channels):
     images = torch.rand(3, channels, 6, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     paths = write_items({"image": images}, tmp_path / "new")
     assert [path.name for path in paths] == ["00000.png", "00001.png", "00002.png"]
@@ -154,7 +154,7 @@ def test_items_are_read_back_as_they_were(tmp_path, channels):
     assert_close(read, images, atol=0.5 / 127.5 + 1e-6, rtol=0)
 
 
-def test_every_level_is_written_as_it_is(tmp_path):
+def test_every_grey_level_is_written_exactly(tmp_path):
     levels = torch.arange(256).reshape(1, 1, 16, 16)
     write_items({"image": levels / 127.5 - 1}, tmp_path)
     assert pixels(tmp_path / "00000.png")[..., 0].flatten().tolist() == list(range(256))
@@ -168,12 +168,12 @@ def test_points_are_read_back_exactly(tmp_path):
     assert torch.equal(torch.from_numpy(read), points)
 
 
-def test_samples_of_one_kind_need_no_name(tmp_path):
+def test_a_tensor_without_a_name_is_written(tmp_path):
     assert write_items(flat(0.0), tmp_path) == [tmp_path / "00000.png"]
     assert write_items(torch.zeros(3, 2), tmp_path) == [tmp_path / "points.csv"]
 
 
-def test_labels_are_written_beside(tmp_path):
+def test_labels_are_written_to_a_table(tmp_path):
     labels = {"label": ["7", "red, round"]}
     write_items({"image": flat(0.0, 0.0)}, tmp_path / "images", labels=labels)
     words = 'file,label\n00000.png,7\n00001.png,"red, round"\n'
@@ -183,7 +183,7 @@ def test_labels_are_written_beside(tmp_path):
 
 
 @pytest.mark.parametrize("samples", [torch.rand(7, 1, 4, 4), torch.rand(7, 2)])
-def test_parts_are_written_like_the_whole(tmp_path, samples):
+def test_samples_in_parts_are_written_like_one_tensor(tmp_path, samples):
     labels = {"label": [str(k % 3) for k in range(7)], "caption": ["a bird"] * 7}
     whole = write_items(samples, tmp_path / "whole", labels=labels)
     parts = write_items(iter(samples.split(3)), tmp_path / "parts", count=7, labels=labels)
@@ -204,7 +204,7 @@ def test_an_item_of_several_images_has_several_files(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "there"), [({"image": flat(0.0, 0.0)}, "00001.png"), ({"points": torch.zeros(2, 2)}, "points.csv")]
 )
-def test_no_file_is_replaced(tmp_path, samples, there):
+def test_no_file_is_overwritten(tmp_path, samples, there):
     (tmp_path / there).write_text("mine")
     with pytest.raises(InputError) as error:
         write_items(samples, tmp_path)
@@ -216,7 +216,7 @@ def test_no_file_is_replaced(tmp_path, samples, there):
 # --- animations
 
 
-def test_an_animation_shows_the_pictures_in_order_and_rests_on_the_last(tmp_path):
+def test_a_gif_has_the_pictures_in_order_and_the_last_one_for_a_second(tmp_path):
     frames = [
         write_samples({"image": flat(level, size=size)}, tmp_path / f"{k}")
         for k, (level, size) in enumerate([(-1.0, 4), (0.0, 8), (1.0, 300)])
@@ -233,7 +233,7 @@ def test_an_animation_shows_the_pictures_in_order_and_rests_on_the_last(tmp_path
     assert times == [50, 50, 1000]
 
 
-def test_an_animation_needs_pictures(tmp_path):
+def test_a_gif_of_no_or_damaged_pictures_is_rejected(tmp_path):
     with pytest.raises(
         InputError, match=r"there are no pictures to animate; train with a smaller `train.sample_every`$"
     ):

@@ -1,4 +1,4 @@
-"""`gan-image translate`: folders, pipes, odd pictures, large ones, and wrong requests."""
+"""`gan-image translate`: folders, pipes, unusual and large images, and wrong requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Call = Callable[..., tuple[int, bytes, str]]
 
 
 class Painter(Game):
-    """Paints a grey picture in the colour of a class."""
+    """Colours a grey image by class."""
 
     results: ClassVar = {"painted": "source"}
 
@@ -59,7 +59,7 @@ class Painter(Game):
         return {"painted": torch.lerp(-torch.ones_like(colours), colours, (batch["source"] + 1) / 2)}
 
 
-def test_conditions_beside_the_picture_are_given_by_name(tmp_path: Path) -> None:
+def test_conditions_other_than_the_image_are_given_by_name(tmp_path: Path) -> None:
     Image.new("L", (6, 5), 255).save(tmp_path / "a.png")
     for label, colour in (("blue", (0, 0, 255)), (0, (255, 0, 0))):
         (file,) = translate(Painter(), [str(tmp_path / "a.png")], str(tmp_path / str(label)), label=label).files
@@ -101,7 +101,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model folders of untrained networks, by system; CycleGAN's for colour, pix2pix's from grey to colour."""
+    """Model folders of untrained networks by system; CycleGAN is for colour, pix2pix from grey to colour."""
     folder = tmp_path_factory.mktemp("models")
     small = {
         "cyclegan": {"width": 4, "blocks": 1},
@@ -121,7 +121,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def gan(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Runs `gan-image WORDS…` in an empty folder: its exit status, standard output and standard error."""
+    """Runs `gan-image WORDS…` in an empty folder; returns the exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words: object, stdin: bytes = b"") -> tuple[int, bytes, str]:
@@ -153,7 +153,7 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def translated(model: Path, image: NDArray[np.uint8], result: str = "to_target") -> NDArray[np.uint8]:
-    """The result of the whole picture, whose sides fit to the networks."""
+    """Returns the result for the whole image, whose sides are multiples that the networks accept."""
     game = gan_image.load(model)
     array = to_tensor(Image.fromarray(image))[None] / 127.5 - 1
     made = game.apply({game.results[result]: array})[result][0]
@@ -162,7 +162,7 @@ def translated(model: Path, image: NDArray[np.uint8], result: str = "to_target")
 
 
 def assert_alike(found: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> None:
-    """Up to one level, which rounding may change."""
+    """Compares pixels up to one level, for rounding."""
     assert wanted.std() > 2
     assert_close(torch.tensor(found).int(), torch.tensor(wanted).int(), atol=1, rtol=0)
 
@@ -196,7 +196,7 @@ def test_a_folder_keeps_its_structure_and_a_bad_file_is_named_and_skipped(
     assert err.count("\n") == 1
 
 
-def test_two_shards_make_the_files_of_the_whole_job(gan: Call, models: Path, tmp_path: Path) -> None:
+def test_two_shards_write_the_files_of_the_whole_job(gan: Call, models: Path, tmp_path: Path) -> None:
     for number in range(5):
         save(tmp_path / f"in/{number % 2}/{number}.png", pixels(16, 16 + 4 * number))
     gan("translate", models / "cyclegan", "in", "--out", "whole")
@@ -212,9 +212,7 @@ def test_two_shards_make_the_files_of_the_whole_job(gan: Call, models: Path, tmp
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
 
 
-def test_pictures_are_upright_of_the_networks_channels_and_keep_their_transparency(
-    gan: Call, models: Path, tmp_path: Path
-) -> None:
+def test_images_are_rotated_converted_and_keep_their_transparency(gan: Call, models: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter to the right
     colour, grey = pixels(16, 24), pixels(16, 24, 1)
@@ -243,7 +241,7 @@ def test_pictures_are_upright_of_the_networks_channels_and_keep_their_transparen
     assert_alike(read(tmp_path / "colour/grey.png"), translated(models / "pix2pix", grey, "translated"))
 
 
-def test_grey_pictures_of_16_bits_may_be_transparent_and_of_either_byte_order(
+def test_16_bit_grey_images_may_be_transparent_and_have_either_byte_order(
     gan: Call, models: Path, tmp_path: Path
 ) -> None:
     grey = pixels(16, 24, 1)
@@ -284,7 +282,7 @@ def test_each_direction_is_a_result(gan: Call, models: Path, tmp_path: Path) -> 
     assert not np.array_equal(there, back)
 
 
-def test_a_model_of_one_direction_offers_it_alone(gan: Call, models: Path, tmp_path: Path) -> None:
+def test_a_model_of_one_direction_offers_only_that_one(gan: Call, models: Path, tmp_path: Path) -> None:
     save_model(gan_image.load(models / "cyclegan"), tmp_path / "back", networks=["b_to_a"])
     save(tmp_path / "a.png", pixels(16, 16))
     assert gan("translate", "back", "a.png", "--out", "out")[0] == 0
@@ -293,7 +291,7 @@ def test_a_model_of_one_direction_offers_it_alone(gan: Call, models: Path, tmp_p
     assert (status, err) == (2, "gan-image: this model of cyclegan has no weights for to_target; it offers to_source\n")
 
 
-def test_a_picture_goes_through_pipes(gan: Call, models: Path, tmp_path: Path) -> None:
+def test_an_image_is_read_from_and_written_to_pipes(gan: Call, models: Path, tmp_path: Path) -> None:
     sent = save(tmp_path / "a.png", pixels(16, 16)).read_bytes()
     status, out, err = gan("translate", models / "cyclegan", "-", "--out", "-", "--json", stdin=sent)
     assert (status, err) == (0, "")
@@ -306,7 +304,7 @@ def test_a_picture_goes_through_pipes(gan: Call, models: Path, tmp_path: Path) -
     assert (status, err) == (2, "gan-image: standard input: not an image, or damaged at its start\n")
 
 
-def test_tiles_are_the_whole_within_the_networks_reach_and_the_command_and_card_say_where_not(
+def test_tiles_equal_the_whole_image_or_a_warning_says_why_not(
     gan: Call, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = pixels(152, 100)
@@ -339,7 +337,7 @@ def test_tiles_are_the_whole_within_the_networks_reach_and_the_command_and_card_
         assert "tile" not in model_card(gan_image.load(models / model))
 
 
-def test_the_memory_for_a_large_picture_is_that_of_a_tile_and_of_the_pixels(models: Path, tmp_path: Path) -> None:
+def test_a_large_image_needs_the_memory_of_one_tile_and_its_pixels(models: Path, tmp_path: Path) -> None:
     peaks, more = {}, {}
     for name, (width, height) in {"tile": (512, 512), "large": (4000, 3000)}.items():
         save(tmp_path / f"{name}.png", Image.linear_gradient("L").resize((width, height)).convert("RGB"))
@@ -353,7 +351,7 @@ def test_the_memory_for_a_large_picture_is_that_of_a_tile_and_of_the_pixels(mode
     assert more["large"] <= 1.3 * (more["tile"] + 2 * 4 * picture)  # Pillow holds 4 bytes a pixel, before and after
 
 
-def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, models: Path, tmp_path: Path) -> None:
+def test_wrong_requests_are_rejected_in_one_line_and_write_nothing(gan: Call, models: Path, tmp_path: Path) -> None:
     save(tmp_path / "a.png", pixels(128, 128))
     save(tmp_path / "in/a.jpg", pixels(16, 16))
     save(tmp_path / "there/a.png", pixels(16, 16))
@@ -394,7 +392,7 @@ def test_wrong_requests_are_refused_in_one_line_with_nothing_written(gan: Call, 
     )
 
 
-def test_in_python_the_game_may_be_one_of_your_own(tmp_path: Path) -> None:
+def test_translate_accepts_a_game_of_ones_own_in_python(tmp_path: Path) -> None:
     from gan_core.data import ImageSpec
     from gan_core.play.game import Batch, Game, Player
 

@@ -1,4 +1,4 @@
-"""Sources, held-out splits, and the endless stream of batches: every item once an epoch, from any position."""
+"""Sources, held-out splits, and the endless stream of batches."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 class Squares(Dataset):
-    """Items one by one; each draws from torch's generator, as an augmentation does."""
+    """Items that are read one at a time and draw from torch's generator, like an augmentation."""
 
     def __len__(self):
         return 10
@@ -73,7 +73,7 @@ def test_images_in_memory_are_resized_and_label_maps_keep_their_values(lazy):
     assert torch.equal(cut, QUARTERS[None, 2:6, 2:6])
 
 
-def test_images_that_would_not_fit_in_memory_are_resized_one_batch_at_a_time(monkeypatch):
+def test_images_that_do_not_fit_in_memory_are_resized_on_demand(monkeypatch):
     source, spec = TensorSource({"image": QUARTERS.expand(30, 1, 8, 8)}), ImageSpec(image_size=16, channels=1)
     monkeypatch.setattr(augmentation, "RESIZED_AT_ONCE", 7 * 16 * 16)
     held = source.fit(spec)
@@ -84,7 +84,7 @@ def test_images_that_would_not_fit_in_memory_are_resized_one_batch_at_a_time(mon
     assert torch.equal(lazy.__getitems__(range(30))["image"], held.tensors["image"])
 
 
-def test_enlarged_images_in_memory_are_cropped_at_random_in_training_alone():
+def test_enlarged_images_are_cropped_at_random_only_in_training():
     source = TensorSource({"image": QUARTERS.expand(30, 1, 8, 8)})
     spec = ImageSpec(image_size=8, channels=1, enlarge=1.5, crop="random")
     assert source.fit(spec).__getitems__(list(range(30)))["image"].shape == (30, 1, 8, 8)
@@ -92,7 +92,7 @@ def test_enlarged_images_in_memory_are_cropped_at_random_in_training_alone():
     assert torch.equal(source.fit(spec.plain())[0]["image"], QUARTERS[None])
 
 
-def test_parts_in_memory_are_resized_and_cropped_alike():
+def test_all_parts_in_memory_are_resized_and_cropped_in_the_same_way():
     pair = Paired(image=QUARTERS.expand(3, 1, 8, 8), mask=(QUARTERS // 100).expand(3, 1, 8, 8))
     item = pair.fit(ImageSpec(image_size=4, channels={"image": 1, "mask": 1}))[0]
     assert item["image"].shape == item["mask"].shape == (1, 4, 4)
@@ -109,13 +109,13 @@ def test_parts_in_memory_are_resized_and_cropped_alike():
         ),
     ],
 )
-def test_images_that_do_not_fit_the_networks_are_refused(spec, words):
+def test_images_that_do_not_match_the_networks_are_rejected(spec, words):
     with pytest.raises(DataError) as error:
         TensorSource({"image": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)}, name="eight").fit(spec)
     assert str(error.value) == words
 
 
-def test_an_error_in_a_worker_is_the_same_line_and_ends_with_the_program():
+def test_an_error_in_a_worker_is_raised_unchanged_and_ends_the_program():
     code = """
 import torch
 from gan_core.data import BatchStream
@@ -133,12 +133,12 @@ stream.myself = stream  # a cycle keeps its worker to the end
     assert answer.stdout == "0 `x` of the data has items of\n"
 
 
-def test_tensors_by_part_tell_the_channels_of_each():
+def test_facts_contain_the_channels_of_each_part():
     facts = TensorSource({"source": torch.zeros(2, 1, 4, 4), "target": torch.zeros(2, 3, 4, 4)}).facts
     assert (facts["source_channels"], facts["target_channels"]) == (1, 3)
 
 
-def test_classes_in_another_order_than_the_models_are_refused():
+def test_classes_in_another_order_than_the_model_are_rejected():
     source = TensorSource({"x": torch.zeros(2), "label": torch.arange(2)}, name="toys", classes=["b", "a"])
     require_classes(source, 2, ["b", "a"])
     require_classes(source, 2, ["0", "1"])  # names that share nothing say nothing
@@ -149,7 +149,7 @@ def test_classes_in_another_order_than_the_models_are_refused():
     )
 
 
-def test_a_batch_of_tensors_is_one_indexing():
+def test_a_batch_of_tensors_is_fetched_by_one_indexing_operation():
     dataset = TensorDataset({"x": torch.arange(10), "label": torch.arange(10) % 3})
     assert {key: value.tolist() for key, value in dataset.__getitems__([7, 2, 7]).items()} == {
         "x": [7, 2, 7],
@@ -171,14 +171,14 @@ def test_a_batch_of_tensors_is_one_indexing():
         ),
     ],
 )
-def test_tensors_that_are_no_data_set_are_refused(tensors, words):
+def test_tensors_that_are_not_a_dataset_are_rejected(tensors, words):
     with pytest.raises(DataError) as error:
         TensorDataset(tensors)
     assert str(error.value) == words
 
 
 @pytest.mark.parametrize("key", ["image", "video"])
-def test_pixels_on_another_scale_are_refused(key):
+def test_pixels_on_another_scale_are_rejected(key):
     with pytest.raises(DataError) as error:
         TensorSource({key: torch.full((2, 1, 4, 4), 255.0)}, name="mine")
     assert str(error.value) == (
@@ -186,7 +186,7 @@ def test_pixels_on_another_scale_are_refused(key):
     )
 
 
-def test_what_tensors_tell_of_themselves():
+def test_facts_of_tensors():
     assert facts_of({"image": torch.zeros(5, 3, 8, 8)}) == {"shape": (3, 8, 8), "channels": 3}
     assert facts_of({"label": torch.tensor([0, 4]), "points": torch.zeros(2, 2)}) == {
         "shape": (2,),
@@ -231,7 +231,7 @@ def test_the_data_must_have_the_classes_of_the_networks():
         (("image", "depth"), "give data whose items have `depth`"),
     ],
 )
-def test_a_missing_key_is_named_with_what_would_provide_it(reads, remedy):
+def test_the_error_for_a_missing_key_says_how_to_provide_it(reads, remedy):
     source = TensorSource({"image": torch.zeros(2, 1, 4, 4), "caption": torch.zeros(2, 3)}, name="mine")
     require_keys(source, ("image",), "any")
     with pytest.raises(DataError) as error:
@@ -240,7 +240,7 @@ def test_a_missing_key_is_named_with_what_would_provide_it(reads, remedy):
     assert str(error.value) == f"mine has `image`, `caption`, but pix2pix reads {wanted}; {remedy}"
 
 
-def test_what_users_have_becomes_a_source():
+def test_sources_tensors_and_datasets_become_sources():
     source, dataset = TensorSource({"x": torch.zeros(2, 1)}), Squares()
     assert as_source(source) is source
     assert as_source({"x": torch.zeros(2, 1)}).facts == source.facts
@@ -249,7 +249,7 @@ def test_what_users_have_becomes_a_source():
     assert len(as_source(dataset)) == 10
 
 
-def test_a_dataset_tells_the_shape_of_its_items_and_not_how_many_classes_there_are():
+def test_facts_of_a_dataset_contain_shapes_but_no_number_of_classes():
     dataset = TensorDataset({"image": torch.zeros(3, 2, 8, 8, dtype=torch.uint8), "label": torch.zeros(3).long()})
     assert as_source(dataset).facts == {"shape": (2, 8, 8), "channels": 2}
     one = TensorDataset({"image": torch.zeros(1, 2, 8, 8, dtype=torch.uint8)})
@@ -257,7 +257,7 @@ def test_a_dataset_tells_the_shape_of_its_items_and_not_how_many_classes_there_a
 
 
 class Numbers(Dataset[dict[str, torch.Tensor]]):
-    """Items that are read one by one."""
+    """Items that are read one at a time."""
 
     def __len__(self):
         return 20
@@ -267,7 +267,7 @@ class Numbers(Dataset[dict[str, torch.Tensor]]):
 
 
 @pytest.mark.parametrize("dataset", [Numbers(), TensorDataset({"number": torch.arange(20)})])
-def test_what_is_held_out_is_in_no_batch_of_the_training(dataset):
+def test_held_out_items_are_not_trained_on(dataset):
     training, held_out = hold_out(dataset, 0.2)
     batches = BatchStream(training, 8, seed=0)
     trained = {number for _ in range(10) for number in next(batches)["number"].tolist()}
@@ -278,7 +278,7 @@ def test_what_is_held_out_is_in_no_batch_of_the_training(dataset):
     assert len(hold_out(dataset, 0.001)[1]) == 1
 
 
-def test_nothing_is_held_out_unless_it_is_asked_for_and_never_everything():
+def test_by_default_nothing_is_held_out_and_never_everything():
     dataset = Numbers()
     assert hold_out(dataset, 0.0) == (dataset, None)
     with pytest.raises(DataError) as error:
@@ -305,19 +305,19 @@ def indices(count, **settings):
     return list(islice(iter(IndexStream(**{"length": 10, "batch_size": 4, "seed": 1, **settings})), count))
 
 
-def test_every_item_comes_once_an_epoch_and_epochs_join_without_a_seam():
+def test_every_item_occurs_once_per_epoch_and_batches_span_epochs():
     flat = [index for batch in indices(10) for index in batch]
     epochs = [flat[k : k + 10] for k in range(0, 40, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_the_order_is_the_seeds():
+def test_the_order_depends_on_the_seed():
     assert indices(5) == indices(5)
     assert indices(5) != indices(5, seed=2)
 
 
-def test_an_epoch_of_ten_million_items_is_no_list():
+def test_an_epoch_of_ten_million_items_needs_little_memory():
     tracemalloc.start()
     batch = next(iter(IndexStream(10_000_000, 64, seed=0)))
     _, peak = tracemalloc.get_traced_memory()  # of Python's own objects; the order is one tensor of 80 MB
@@ -327,7 +327,7 @@ def test_an_epoch_of_ten_million_items_is_no_list():
 
 
 @pytest.mark.parametrize("batches", range(6))
-def test_from_any_place_the_stream_goes_on_as_it_would_have(batches):
+def test_a_stream_from_any_position_continues_identically(batches):
     assert indices(6, position=4 * batches) == indices(6 + batches)[batches:]
 
 
@@ -351,7 +351,7 @@ def stream(dataset, **settings):
 
 
 @pytest.mark.parametrize("dataset", [TensorDataset({"x": torch.arange(10)}), Squares()], ids=["at once", "one by one"])
-def test_batches_are_the_items_of_the_order_and_the_position_counts_them(dataset):
+def test_batches_follow_the_order_and_the_position_counts_samples(dataset):
     batches = stream(dataset)
     for expected in indices(4):
         batch = next(batches)["x"]
@@ -359,7 +359,7 @@ def test_batches_are_the_items_of_the_order_and_the_position_counts_them(dataset
     assert batches.position == 16
 
 
-def test_a_stream_from_a_saved_place_goes_on():
+def test_a_stream_continues_from_a_saved_position():
     first = stream(Squares())
     for _ in range(3):
         next(first)
@@ -367,7 +367,7 @@ def test_a_stream_from_a_saved_place_goes_on():
     assert_close([next(first)["x"] for _ in range(3)], [next(second)["x"] for _ in range(3)])
 
 
-def test_workers_read_the_same_items_and_what_they_draw_depends_on_the_place_alone():
+def test_workers_read_the_same_items_and_draws_depend_only_on_the_position():
     alone, together = stream(Squares()), stream(Squares(), workers=2)
     batches = [next(together) for _ in range(4)]
     assert_close([batch["x"] for batch in batches], [next(alone)["x"] for _ in range(4)])
@@ -376,7 +376,7 @@ def test_workers_read_the_same_items_and_what_they_draw_depends_on_the_place_alo
     assert len({float(value) for batch in batches for value in batch["noise"]}) == 16
 
 
-def test_the_draws_of_items_are_uniform_and_depend_on_the_place_in_the_stream():
+def test_draws_of_items_are_uniform_and_depend_on_the_position_in_the_stream():
     with reading(3, 0):
         every = of_items(1000, 2)
     assert every.dtype is torch.float64
@@ -390,7 +390,7 @@ def test_the_draws_of_items_are_uniform_and_depend_on_the_place_in_the_stream():
         assert not torch.isin(of_items(1000, 2), every).any()
 
 
-def test_reading_gives_items_that_draw_from_torchs_generator_the_same_numbers_in_every_call():
+def test_read_seeds_torchs_generator_for_each_batch_and_restores_it():
     torch.manual_seed(7)
     before = torch.get_rng_state()
     first, second = ([batch["noise"] for batch in read(Squares(), range(10), 4)] for _ in range(2))
@@ -400,7 +400,7 @@ def test_reading_gives_items_that_draw_from_torchs_generator_the_same_numbers_in
     assert len(torch.cat(first).unique()) == 10
 
 
-def test_pixels_become_numbers_around_zero_and_all_else_stays():
+def test_only_pixels_are_scaled_to_minus_one_to_one():
     batch = {
         "image": torch.tensor([0, 255, 51], dtype=torch.uint8),
         "mask": torch.tensor([0, 1, 17], dtype=torch.uint8),
@@ -438,13 +438,13 @@ def test_a_stream_scales_the_pixels_that_its_dataset_names():
         ([torch.zeros(2)], "the dataset's items are Tensor; return dictionaries, such as {'image': tensor}"),
     ],
 )
-def test_items_that_make_no_batch_are_named_by_their_key(items, words):
+def test_items_that_cannot_be_stacked_are_reported_with_their_key(items, words):
     with pytest.raises(DataError) as error:
         collate(items)
     assert str(error.value) == words
 
 
-def test_numbers_of_python_and_numpy_make_batches():
+def test_python_and_numpy_numbers_are_stacked():
     items = [{"label": 3, "share": 0.5, "array": np.float32(2)}, {"label": 4, "share": 0.25, "array": np.float32(1)}]
     batch = collate(items)
     assert batch["label"].tolist() == [3, 4]

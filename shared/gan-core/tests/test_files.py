@@ -63,7 +63,7 @@ def every_form(tmp_path, members):
         yield tarred(tmp_path / f"a.tar.{packing}", members, f"w:{packing}")
 
 
-def test_every_form_holds_the_same_files_in_order(tmp_path):
+def test_all_containers_list_the_same_files_in_order(tmp_path):
     for path in every_form(tmp_path, MEMBERS):
         held = open_files(path)
         assert names_ending(held, (".png",)) == (["a-b/four.png", "a/deep/three.png", "a/one.PNG", "b/two.png"], 5), (
@@ -72,13 +72,13 @@ def test_every_form_holds_the_same_files_in_order(tmp_path):
         assert content_of(held, "b/two.png") == b"2"
 
 
-def test_every_form_can_be_pickled_for_a_worker(tmp_path):
+def test_all_containers_can_be_pickled_for_a_worker(tmp_path):
     for path in every_form(tmp_path, MEMBERS):
         held = pickle.loads(pickle.dumps(open_files(path)))
         assert content_of(held, "b/two.png") == b"2"
 
 
-def test_each_process_opens_a_zip_archive_for_itself(tmp_path, monkeypatch):
+def test_each_process_opens_a_zip_archive_anew(tmp_path, monkeypatch):
     held = open_files(zipped(tmp_path / "a.zip", MEMBERS))
     before = held._archive
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -86,13 +86,13 @@ def test_each_process_opens_a_zip_archive_for_itself(tmp_path, monkeypatch):
     assert held._archive is not before
 
 
-def test_hidden_files_do_not_count(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     members = {"__MACOSX/a/._one.png": b"", ".git/x.png": b"", "a/.hidden.png": b"", "./a/one.png": b"1"}
     for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
         assert names_ending(open_files(path), (".png",)) == (["a/one.png"], 1)
 
 
-def test_a_name_that_leads_outside_is_refused(tmp_path):
+def test_a_name_that_leads_out_of_the_archive_is_rejected(tmp_path):
     members = {"../../out.png": b"out", "/etc/out.png": b"out", "in.png": b"in"}
     for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
         held = open_files(path)
@@ -102,13 +102,13 @@ def test_a_name_that_leads_outside_is_refused(tmp_path):
         assert content_of(held, "in.png") == b"in"
 
 
-def test_a_tar_archive_that_ends_with_a_zip_archive_is_no_zip_archive(tmp_path):
+def test_a_tar_archive_that_ends_with_a_zip_archive_is_read_as_tar(tmp_path):
     inner = zipped(tmp_path / "inner.zip", {"inside.png": b"1"}).read_bytes()
     path = tarred(tmp_path / "a.tar", {"one.png": b"1", "inner.zip": inner})
     assert list(open_files(path).sizes) == ["inner.zip", "one.png"]
 
 
-def test_links_in_a_tar_archive_are_left_out(tmp_path):
+def test_links_in_a_tar_archive_are_ignored(tmp_path):
     path = tarred(tmp_path / "a.tar", {"one.png": b"1"})
     with tarfile.open(path, "a") as archive:
         member = tarfile.TarInfo("two.png")
@@ -123,7 +123,7 @@ def test_a_folder_linked_into_itself_is_read_once(tmp_path):
     assert list(FolderFiles(tmp_path).sizes) == ["a/one.png"]
 
 
-def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
+def test_the_size_of_a_compressed_tar_archive_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
     path = tarred(tmp_path / "bomb.tar.gz", {"one.png": b"1", "zeros.bin": bytes(2**21)}, "w:gz")
     assert path.stat().st_size < 2**14
@@ -136,7 +136,7 @@ def test_a_compressed_tar_archive_has_a_limit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
-def test_a_damaged_archive_is_named(tmp_path, name):
+def test_a_damaged_archive_is_reported(tmp_path, name):
     whole = zipped(tmp_path / name, MEMBERS) if name == "a.zip" else tarred(tmp_path / name, MEMBERS, f"w:{name[6:]}")
     content = whole.read_bytes()
     whole.write_bytes(content[:120])
@@ -144,7 +144,7 @@ def test_a_damaged_archive_is_named(tmp_path, name):
         open_files(whole)
 
 
-def test_what_is_not_there_is_said(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"gone: there is no such folder or archive$"):
         open_files(tmp_path / "gone")
 
@@ -164,12 +164,12 @@ def test_what_is_not_there_is_said(tmp_path):
         ([], None),
     ],
 )
-def test_the_first_folder_that_differs_is_the_class(names, classes):
+def test_the_first_folder_below_the_shared_ones_is_the_class(names, classes):
     found = classes_of(names)
     assert (found and [found[name.removesuffix(name.split("/")[-1])] for name in names]) == classes
 
 
-def test_names_are_sorted_as_people_count():
+def test_names_are_sorted_in_natural_order():
     assert natural_order(["10", "9", "2", "010", "1"]) == ["1", "2", "9", "010", "10"]
     assert natural_order(["class10", "Class2", "class2", "class1a", "class1"]) == [
         "class1",
@@ -190,7 +190,7 @@ def labels(path, names):
     return labels_of(path, names, names[:2], thing="image")
 
 
-def test_labels_number_the_classes_in_natural_order(tmp_path):
+def test_classes_are_numbered_in_natural_order(tmp_path):
     names = [f"{k}/{k}.png" for k in range(1, 13)]
     assert labels(tmp_path, names) == ([0, 1], [str(k) for k in range(1, 13)])
     assert labels(tmp_path, ["b/x.png", "a/deep/y.png", "a/z.png"]) == ([1, 0], ["a", "b"])
@@ -232,7 +232,7 @@ def test_parts_of_a_dataset_and_of_items_are_not_classes(tmp_path, folders, word
     assert str(error.value) == f"{tmp_path}: {words.format(tmp_path)}"
 
 
-def test_parts_of_an_archive_are_named_as_its_parts(tmp_path):
+def test_advice_for_an_archive_names_its_parts(tmp_path):
     path = zipped(tmp_path / "a.zip", {"images/a.png": b"", "masks/a.png": b""})
     with pytest.raises(
         DataError,
@@ -241,7 +241,7 @@ def test_parts_of_an_archive_are_named_as_its_parts(tmp_path):
         labels(path, ["images/a.png", "masks/a.png"])
 
 
-def test_the_part_that_an_error_proposes_can_be_opened(tmp_path):
+def test_the_part_proposed_by_an_error_can_be_opened(tmp_path):
     held = open_files(folder(tmp_path, {"read me.txt": b"", "set/images/a.png": b"1", "set/masks/a.png": b"2"}))
     with pytest.raises(DataError) as error:
         labels(tmp_path, ["set/images/a.png", "set/masks/a.png"])
@@ -256,7 +256,7 @@ def test_folders_that_could_be_classes_are_classes(tmp_path):
         assert labels(tmp_path, [f"{name}/1.png" for name in folders])[1] == natural_order(folders)
 
 
-def test_a_part_is_opened_in_every_form(tmp_path):
+def test_a_part_of_any_container_can_be_opened(tmp_path):
     members = {"set/train/1/a.png": b"train", "set/test/1/a.png": b"test", "set/read me.txt": b"words", ".git/x": b""}
     for path in every_form(tmp_path, members):
         held = open_files(path)
@@ -270,7 +270,7 @@ def test_a_part_is_opened_in_every_form(tmp_path):
         assert str(error.value) == f"{path}: unknown part `trian`; did you mean `train`?"
 
 
-def test_a_part_cannot_lead_outside(tmp_path):
+def test_a_part_cannot_lead_out_of_the_folder(tmp_path):
     folder(tmp_path, {"out.png": b"", "set/in.png": b"", "set/a/in.png": b""})
     for part in ("..", "../set", "/etc", "", "."):
         with pytest.raises(DataError, match=r"unknown part"):
@@ -293,23 +293,23 @@ def test_a_part_cannot_lead_outside(tmp_path):
         ("https://host:443", ("https://host:443", None)),
     ],
 )
-def test_a_part_is_named_after_a_colon(text, parts):
+def test_a_part_follows_a_colon(text, parts):
     assert split_part(text) == parts
 
 
-def test_a_file_that_has_a_colon_in_its_name_is_no_part(tmp_path):
+def test_a_colon_in_a_file_name_is_not_a_part(tmp_path):
     folder(tmp_path, {"12:30/a.png": b""})
     assert split_part(f"{tmp_path}/12:30") == (f"{tmp_path}/12:30", None)
 
 
-def test_the_names_of_a_folder_are_a_mapping(tmp_path):
+def test_the_sizes_of_a_folder_are_a_mapping(tmp_path):
     sizes = open_files(folder(tmp_path, {"b.png": b"22", "a/c.png": b""})).sizes
     assert dict(sizes) == {"a/c.png": 0, "b.png": 2}
     assert "b.png" in sizes
     assert "c.png" not in sizes
 
 
-def test_a_listing_has_a_limit(tmp_path, monkeypatch):
+def test_the_number_of_files_is_limited(tmp_path, monkeypatch):
     paths = list(every_form(tmp_path, MEMBERS))
     monkeypatch.setattr(limits, "MAX_FILES", len(MEMBERS))
     for path in paths:
@@ -320,7 +320,7 @@ def test_a_listing_has_a_limit(tmp_path, monkeypatch):
             open_files(path)
 
 
-def test_a_link_to_itself_is_named_when_it_is_read(tmp_path):
+def test_a_circular_link_is_reported_when_it_is_read(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
     held = open_files(tmp_path)
     assert list(held.sizes) == ["a.png"]
@@ -328,7 +328,7 @@ def test_a_link_to_itself_is_named_when_it_is_read(tmp_path):
         content_of(held, "a.png")
 
 
-def test_a_file_too_large_is_refused_unread(tmp_path):
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
     folder(tmp_path, {"a.bin": bytes(3 * 2**20)})
     with (
         pytest.raises(Unreadable, match=r"^3 MiB, more than the maximum of 1$"),
@@ -337,7 +337,7 @@ def test_a_file_too_large_is_refused_unread(tmp_path):
         pass
 
 
-def test_a_pipe_is_no_file_and_a_link_to_nothing_is_named_when_it_is_read(tmp_path):
+def test_pipes_are_ignored_and_broken_links_are_reported_when_they_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     held = FolderFiles(tmp_path)
@@ -349,7 +349,7 @@ def test_a_pipe_is_no_file_and_a_link_to_nothing_is_named_when_it_is_read(tmp_pa
 # --- writing
 
 
-def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with replacing(path) as partial:
         partial.write_text("first")
@@ -360,7 +360,7 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "first"
 
 
-def test_two_writers_of_one_path_do_not_tear_each_others_file(tmp_path):
+def test_two_writers_of_one_path_do_not_mix_their_content(tmp_path):
     path = tmp_path / "a.csv"
     with replacing(path) as first:
         first.write_text("first")
@@ -371,24 +371,24 @@ def test_two_writers_of_one_path_do_not_tear_each_others_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
-def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):
+def test_names_of_the_maximum_length_can_be_written(tmp_path):
     write_rows([("a",)], tmp_path / ("a" * 251 + ".csv"))
     assert [len(file.name) for file in tmp_path.iterdir()] == [255]
 
 
-def test_what_the_system_says_against_writing_becomes_one_line(tmp_path):
+def test_a_failure_to_write_gives_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match=r"file/a.txt: cannot be written \(.+\); choose another place$"):
         write_rows([], tmp_path / "file" / "a.txt")
 
 
-def test_rows_are_read_back(tmp_path):
+def test_written_rows_are_read_back(tmp_path):
     write_rows([("item", "label"), ("a, b", 3)], tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["item", "label"], ["a, b", "3"]]
 
 
-def test_no_file_is_replaced(tmp_path):
+def test_no_file_is_overwritten(tmp_path):
     (tmp_path / "b.txt").touch()
     refuse_existing(tmp_path, ["a.txt"])
     with pytest.raises(InputError, match=r"already contains b.txt; choose another folder, or empty this one$"):

@@ -15,7 +15,7 @@ CONTENT = [f"picture {k}".encode() * (k + 1) for k in range(5)]
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """The library `datasets`, which keeps what it prepares in a folder of the test and reaches no network."""
+    """The library `datasets`, offline and with its cache in a folder of the test."""
     library = pytest.importorskip("datasets", reason=NEEDS)
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
@@ -27,7 +27,7 @@ def rows(content=CONTENT):
 
 
 def saved(library, folder, columns, features, splits=("train",)):
-    """Writes a dataset as the Parquet files of a folder, each split a row shorter than the one before."""
+    """Writes a dataset as Parquet files in a folder; each split is one row shorter than the previous one."""
     from pyarrow import parquet, table
 
     folder.mkdir()
@@ -56,20 +56,20 @@ def test_the_rows_of_a_split_are_files_with_labels(pictures):
     assert len(test.sizes) == len(labels) == 4
 
 
-def test_a_row_too_large_is_refused_unread(pictures):
+def test_a_row_that_is_too_large_is_not_read(pictures):
     files, _, _ = open_hub_dataset(f"{pictures}:train", kind="image")
     with pytest.raises(Unreadable, match=r"more than the maximum of 0$"):
         read_member(files, "000004.png", most_bytes=len(CONTENT[4]) - 1)
 
 
-def test_it_is_read_in_another_process(pictures):
+def test_a_dataset_is_read_in_another_process(pictures):
     files, _, _ = open_hub_dataset(f"{pictures}:train", kind="image")
     code = "import pickle, sys; sys.stdout.buffer.write(pickle.load(sys.stdin.buffer).open('000003.png').read())"
     there = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(files), capture_output=True, check=True)
     assert there.stdout == CONTENT[3]
 
 
-def test_sounds_are_read_without_their_decoder(library, tmp_path):
+def test_sounds_are_read_without_the_decoder_of_datasets(library, tmp_path):
     text = saved(
         library,
         tmp_path / "set",
@@ -81,7 +81,7 @@ def test_sounds_are_read_without_their_decoder(library, tmp_path):
     assert labels is classes is None
 
 
-def test_files_of_a_folder_are_read_where_they_lie(library, tmp_path):
+def test_files_of_a_folder_are_read_in_place(library, tmp_path):
     for name in ("train/cat/1.png", "train/dog/2.png"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).write_bytes(name.encode())
@@ -107,7 +107,7 @@ def test_a_path_that_leads_out_of_the_dataset_is_not_read(library, tmp_path):
     assert reasons == ["the row is empty"] + ["its path is outside of the dataset's folders"] * 3
 
 
-def test_why_a_dataset_cannot_be_prepared_is_said(library, tmp_path, monkeypatch):
+def test_the_reason_why_a_dataset_cannot_be_prepared_is_reported(library, tmp_path, monkeypatch):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.parquet").write_bytes(b"PAR1 damaged")
     with pytest.raises(DataError, match=r"^hf:\S+set:train: cannot be opened \(Parquet.+\)$"):
@@ -128,7 +128,7 @@ def test_code_of_a_dataset_is_not_run(library, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_missing_labels_leave_all_rows_without(library, tmp_path, caplog):
+def test_missing_labels_disable_the_labels_of_all_rows(library, tmp_path, caplog):
     features = {"image": library.Image(), "kind": library.ClassLabel(names=["a", "b"])}
     text = saved(library, tmp_path / "set", {"image": rows(), "kind": [0, 1, -1, None, 0]}, features)
     _, labels, classes = open_hub_dataset(text, kind="image")
@@ -136,7 +136,7 @@ def test_missing_labels_leave_all_rows_without(library, tmp_path, caplog):
     assert "`kind` is missing in 2 rows; labels are ignored" in caplog.text
 
 
-def test_of_several_columns_of_classes_the_one_used_is_named(library, tmp_path, caplog):
+def test_a_warning_names_the_column_of_classes_that_is_used(library, tmp_path, caplog):
     classes = library.ClassLabel(names=["a", "b"])
     columns = {"image": rows(), "coarse": [0] * 5, "fine": [1] * 5}
     text = saved(library, tmp_path / "set", columns, {"image": library.Image(), "coarse": classes, "fine": classes})
@@ -159,7 +159,7 @@ def test_one_of_several_columns_is_chosen_by_name(library, tmp_path):
         open_hub_dataset(f"{text}:train:aftr", kind="image")
 
 
-def test_what_is_missing_is_named(pictures):
+def test_missing_splits_and_columns_are_reported(pictures):
     for text, kind, words in [
         (f"{pictures}:trian", "image", "unknown split `trian`; did you mean `train`?"),
         (pictures, "image", f"the splits are train, test; append one, such as {pictures}:train"),
@@ -170,7 +170,7 @@ def test_what_is_missing_is_named(pictures):
         assert str(error.value) == f"{text}: {words}"
 
 
-def test_a_dataset_that_is_not_there_is_one_line(library, tmp_path):
+def test_a_missing_dataset_gives_one_line(library, tmp_path):
     with pytest.raises(DataError, match=r"^hf:/gone:train: there is no such dataset \(.+\); check the name, or run"):
         open_hub_dataset("hf:/gone:train", kind="image")
     (tmp_path / "empty").mkdir()
@@ -179,23 +179,23 @@ def test_a_dataset_that_is_not_there_is_one_line(library, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["hf:", "hf:mnist:train", "hf:a/b/c/d:train", "hf:a/b:", "hf:a/b:c:d:e", "hf:a//b:c"])
-def test_another_form_is_refused(text):
+def test_malformed_names_are_rejected(text):
     with pytest.raises(DataError, match=f"^{text}: expected hf:owner/name:split or hf:owner/name/config:split$"):
         open_hub_dataset(text, kind="image")
 
 
-def test_the_library_that_is_missing_is_named(monkeypatch):
+def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
     with pytest.raises(MissingDependency, match=r"^hf:a/b:train needs `datasets`: pip install gan-audio\[hf\]$"):
         open_hub_dataset("hf:a/b:train", kind="audio")
 
 
-def test_a_dataset_is_known_from_a_url_and_a_path():
+def test_dataset_names_are_distinguished_from_urls_and_paths():
     assert is_hub_dataset("hf:owner/name:train")
     assert not any(is_hub_dataset(each) for each in ("hf://datasets/owner/name", "owner/name", Path("hf:a/b")))
 
 
-def test_statistics_are_off(library):
+def test_usage_statistics_are_disabled(library):
     from huggingface_hub import constants
 
     library.config.HF_UPDATE_DOWNLOAD_COUNTS = constants.HF_HUB_DISABLE_TELEMETRY = True

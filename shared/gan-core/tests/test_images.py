@@ -30,7 +30,7 @@ def paint(path, level=0, size=(8, 8), mode="L"):
 
 
 def spoil(path):
-    """A file whose header is right and whose pixels are missing."""
+    """Writes a file with a valid header and truncated pixels."""
     noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:500])
@@ -62,7 +62,7 @@ def test_sub_folders_are_classes(tmp_path):
     assert batch["label"].tolist() == [0, 0, 1]
 
 
-def test_images_beside_class_folders_take_the_labels_away(tmp_path, caplog):
+def test_images_next_to_class_folders_disable_the_labels(tmp_path, caplog):
     paint(tmp_path / "apple" / "x.png")
     paint(tmp_path / "banner.png")
     source = open_folder(tmp_path)
@@ -71,7 +71,7 @@ def test_images_beside_class_folders_take_the_labels_away(tmp_path, caplog):
     assert set(source.keys) == {"image"}
 
 
-def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
+def test_folders_of_splits_are_not_classes(tmp_path):
     paint(tmp_path / "train" / "x.png")
     paint(tmp_path / "test" / "x.png")
     with pytest.raises(DataError) as error:
@@ -80,7 +80,7 @@ def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path):
     assert str(error.value) == f"{tmp_path}: {words} {tmp_path}:train"
 
 
-def test_facts_of_images_that_differ(tmp_path):
+def test_images_of_different_sizes_have_no_size_fact(tmp_path):
     paint(tmp_path / "a.png", size=(8, 8))
     paint(tmp_path / "b.png", size=(8, 6), mode="RGB")
     source = open_folder(tmp_path)
@@ -90,19 +90,19 @@ def test_facts_of_images_that_differ(tmp_path):
     assert source.fit(ImageSpec(image_size=4, channels=1))[1]["image"].shape == (1, 4, 4)
 
 
-def test_only_grey_and_colour_can_be_asked_for(tmp_path):
+def test_only_one_or_three_channels_are_supported(tmp_path):
     paint(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"`data.spec.channels` is 4; expected 1 or 3$"):
         open_folder(tmp_path).fit(ImageSpec(channels=4))
 
 
-def test_images_refuse_a_game_of_points(tmp_path):
+def test_images_reject_a_game_of_points(tmp_path):
     paint(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"holds images, but this game needs points; choose other data$"):
         open_folder(tmp_path).fit(ArraySpec(shape=[2]))
 
 
-def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
+def test_unreadable_files_are_named_counted_and_skipped(tmp_path, caplog):
     paint(tmp_path / "good.png", level=7)
     paint(tmp_path / "small.png", size=(1, 1))
     (tmp_path / "text.png").write_text("words")
@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_named_counted_and_skipped(tmp_path, caplog):
     assert caplog.records[0].name == "gan_core"
 
 
-def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path, caplog):
+def test_damage_found_by_decoding_is_reported_when_the_dataset_is_read(tmp_path, caplog):
     for k in range(3):
         paint(tmp_path / f"{k}.png", level=k)
     spoil(tmp_path / "1.png")
@@ -126,7 +126,7 @@ def test_damage_that_only_decoding_finds_is_named_when_the_set_is_read(tmp_path,
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{tmp_path}: skipped 1 unreadable image: 1.png (image file is truncated")
     source.fit(ImageSpec(image_size=16))
-    assert len(caplog.messages) == 1  # known by now
+    assert len(caplog.messages) == 1  # reported before
 
 
 def test_many_skipped_files_are_counted(tmp_path, caplog):
@@ -139,7 +139,7 @@ def test_many_skipped_files_are_counted(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("spoiled", ["header", "pixels"])
-def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
+def test_strict_stops_at_an_unreadable_file(tmp_path, spoiled):
     paint(tmp_path / "a.png")
     spoil(tmp_path / "b.png")
     if spoiled == "header":
@@ -151,7 +151,7 @@ def test_strict_stops_at_what_cannot_be_read(tmp_path, spoiled):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_folder_without_images_says_what_was_looked_for(tmp_path, strict):
+def test_the_error_for_a_folder_without_images_lists_the_suffixes(tmp_path, strict):
     (tmp_path / "a.txt").write_text("words")
     (tmp_path / "b.txt").write_text("words")
     with pytest.raises(DataError) as error:
@@ -159,7 +159,7 @@ def test_a_folder_without_images_says_what_was_looked_for(tmp_path, strict):
     assert str(error.value) == f"{tmp_path}: no readable images among 2 files {LOOKED_FOR}"
 
 
-def test_a_folder_of_one_image_too_large_says_so(tmp_path, caplog):
+def test_the_error_for_a_folder_gives_the_reason_of_the_first_file(tmp_path, caplog):
     paint(tmp_path / "wide.png", size=(50_000, 4), mode="1")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
@@ -171,7 +171,7 @@ def test_a_folder_of_one_image_too_large_says_so(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])
-def test_a_set_of_which_nothing_can_be_decoded_fails_before_the_training(tmp_path, monkeypatch, memory):
+def test_a_dataset_without_a_readable_image_fails_before_training(tmp_path, monkeypatch, memory):
     monkeypatch.setattr(items, "MEMORY_BYTES", memory)
     for k in range(3):
         spoil(tmp_path / f"{k}.png")
@@ -190,38 +190,38 @@ def large(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_large_set_is_decoded_item_by_item(large):
+def test_a_large_dataset_is_decoded_on_demand(large):
     dataset = open_folder(large).fit(ImageSpec(image_size=8))
     assert isinstance(dataset, ReadItems)
     assert levels(dataset) == [0, 2, 1, 3]
     assert [int(dataset[i]["label"]) for i in range(4)] == [0, 0, 1, 1]
 
 
-def test_in_a_large_set_the_next_image_stands_in_for_a_damaged_one(large, caplog):
+def test_a_damaged_image_of_a_large_dataset_is_replaced_by_the_next_one(large, caplog):
     source = open_folder(large)
     dataset = source.fit(ImageSpec(image_size=8))
     caplog.clear()
     spoil(large / "a" / "2.png")
     spoil(large / "b" / "3.png")
     assert levels(dataset) == [0, 1, 1, 0]
-    assert [int(dataset[i]["label"]) for i in range(4)] == [0, 1, 1, 0]  # the label is of the image that is shown
+    assert [int(dataset[i]["label"]) for i in range(4)] == [0, 1, 1, 0]  # the label is that of the image that was read
     assert len(caplog.messages) == 2
     assert list(source.skipped) == ["a/2.png", "b/3.png"]
 
 
-def test_in_a_large_set_strict_stops(large):
+def test_strict_stops_in_a_large_dataset(large):
     dataset = open_folder(large, strict=True).fit(ImageSpec(image_size=8))
     spoil(large / "a" / "2.png")
     with pytest.raises(DataError, match=r"cannot read a/2.png \("):
         dataset[1]
 
 
-def test_a_large_set_travels_to_worker_processes(large):
+def test_a_large_dataset_can_be_pickled_for_workers(large):
     dataset = pickle.loads(pickle.dumps(open_folder(large).fit(ImageSpec(image_size=8))))
     assert levels(dataset) == [0, 2, 1, 3]
 
 
-def test_memory_and_file_by_file_give_the_same(tmp_path, monkeypatch):
+def test_images_in_memory_and_read_on_demand_are_the_same(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for k in range(3):
         Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{k}.png")
@@ -234,7 +234,7 @@ def test_memory_and_file_by_file_give_the_same(tmp_path, monkeypatch):
         assert_close(held[i], read[i], atol=0, rtol=0)
 
 
-def test_pixels_in_memory_and_in_files_give_the_same(tmp_path):
+def test_tensors_and_files_give_the_same_images(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     for k, array in enumerate(pixels):
         Image.fromarray(array).save(tmp_path / f"{k}.png")
@@ -247,25 +247,25 @@ def test_pixels_in_memory_and_in_files_give_the_same(tmp_path):
 
 
 def gradient(path, height=40, width=60):
-    """A picture whose red value tells the row and whose green value tells the column."""
+    """Writes an image whose red value is the row and whose green value is the column."""
     rows, columns = np.mgrid[:height, :width]
     Image.fromarray(np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)).save(path)
 
 
-def test_a_rectangle_is_height_by_width(tmp_path):
+def test_sizes_are_height_and_width(tmp_path):
     gradient(tmp_path / "a.png")
     source = open_folder(tmp_path)
     assert source.facts["image_size"] == (40, 60)
     assert source.fit(Spec())[0]["image"].shape == (3, 40, 60)
     assert source.fit(ImageSpec(image_size=(20, 30)))[0]["image"].shape == (3, 20, 30)
-    covered = source.fit(ImageSpec(image_size=(20, 10)))[0]["image"]  # the middle ten of thirty columns
+    covered = source.fit(ImageSpec(image_size=(20, 10)))[0]["image"]  # the middle 10 of 30 columns
     stretched = source.fit(ImageSpec(image_size=(20, 10), resize="stretch"))[0]["image"]
     assert (covered.shape, stretched.shape) == ((3, 20, 10), (3, 20, 10))
     assert int(covered[1].min()) > 15
     assert int(stretched[1].min()) < 6
 
 
-def test_native_scale_is_cut_and_not_resized(tmp_path):
+def test_images_are_cropped_without_resizing_on_request(tmp_path):
     gradient(tmp_path / "a.png")
     gradient(tmp_path / "b.png", height=50)
     dataset = open_folder(tmp_path).fit(ImageSpec(image_size=16, resize="none"))
@@ -277,7 +277,7 @@ def test_native_scale_is_cut_and_not_resized(tmp_path):
         open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=16, resize="none"))
 
 
-def test_random_crops_reach_every_place_and_are_the_same_for_the_same_place_in_the_stream(tmp_path):
+def test_random_crops_reach_every_position_and_are_reproducible(tmp_path):
     gradient(tmp_path / "a.png")
     dataset = open_folder(tmp_path).fit(ImageSpec(image_size=30, resize="none", crop="random", flip=True))
 
@@ -299,20 +299,20 @@ def test_random_crops_reach_every_place_and_are_the_same_for_the_same_place_in_t
     assert corners(seed=2)[:2] != (top, left)
 
 
-def test_enlarging_leaves_room_for_the_crop(tmp_path):
+def test_enlarged_images_are_cropped_at_random(tmp_path):
     gradient(tmp_path / "a.png", height=60)
     spec = ImageSpec(image_size=30, enlarge=1.2, crop="random")
     with draws.reading(0, 0):
         images = open_folder(tmp_path).fit(spec).__getitems__([0] * 100)["image"]
     assert images.shape == (100, 3, 30, 30)
-    assert len(set(images[:, 0, 0, 0].tolist())) == 7  # 36 rows leave seven places
+    assert len(set(images[:, 0, 0, 0].tolist())) == 7  # 36 rows allow seven positions
     assert torch.equal(
         open_folder(tmp_path).fit(spec.plain())[0]["image"],
         open_folder(tmp_path).fit(ImageSpec(image_size=30))[0]["image"],
     )
 
 
-def test_a_set_that_is_read_item_by_item_is_cropped_as_one_in_memory(tmp_path, monkeypatch):
+def test_images_read_on_demand_are_cropped_like_those_in_memory(tmp_path, monkeypatch):
     for name in "abc":
         gradient(tmp_path / f"{name}.png", width=40 + 10 * ord(name) % 30)
     spec = ImageSpec(image_size=20, crop="random", flip=True)
@@ -365,7 +365,7 @@ def test_a_pair_with_a_damaged_part_is_skipped_as_a_whole(tmp_path, monkeypatch)
             strict.fit(ImageSpec(image_size=8, channels=1))[2]
 
 
-def test_masks_keep_their_values_and_are_never_interpolated(tmp_path):
+def test_masks_keep_their_values_and_are_not_interpolated(tmp_path):
     for side in ("images", "masks"):
         (tmp_path / side).mkdir()
     gradient(tmp_path / "images" / "a.png", height=40, width=40)
@@ -378,14 +378,14 @@ def test_masks_keep_their_values_and_are_never_interpolated(tmp_path):
     assert (batch["mask"].dtype, batch["image"].dtype) == (torch.uint8, torch.float32)
     palette = Image.fromarray(classes).convert("P")
     palette.putpalette([255 - value // 3 for value in range(768)])
-    palette.save(tmp_path / "masks" / "a.png")  # colours that say nothing of the classes
+    palette.save(tmp_path / "masks" / "a.png")  # colours unrelated to the classes
     again = Paired(image=open_folder(tmp_path / "images"), mask=open_folder(tmp_path / "masks")).fit(
         ImageSpec(image_size=40)
     )
     assert torch.equal(again[0]["mask"][0], torch.from_numpy(classes))
 
 
-def test_a_part_is_derived_from_an_item_after_it_was_cropped(tmp_path):
+def test_a_derived_part_is_computed_from_the_cropped_image(tmp_path):
     gradient(tmp_path / "a.png")
 
     def darken(image, numbers):
@@ -403,7 +403,7 @@ def test_a_part_is_derived_from_an_item_after_it_was_cropped(tmp_path):
     assert batch["source"].shape == (8, 1, 16, 16)
 
 
-def test_files_of_one_name_are_one_item_and_the_others_are_named(tmp_path, caplog):
+def test_of_files_with_the_same_name_only_the_first_is_used(tmp_path, caplog):
     for file in ("a/0.jpg", "a/0.png", "a/1.png", "b/0.png", "b/1.png"):
         paint(tmp_path / file)
     pairs = Paired(source=open_folder(tmp_path / "a"), target=open_folder(tmp_path / "b"))
@@ -414,7 +414,7 @@ def test_files_of_one_name_are_one_item_and_the_others_are_named(tmp_path, caplo
 # --- rotation, interpolation and names
 
 
-def test_the_size_of_turned_images_is_the_upright_one(tmp_path):
+def test_the_size_of_rotated_images_is_that_after_rotation(tmp_path):
     turn = Image.Exif()
     turn[0x0112] = 6
     Image.new("RGB", (64, 32)).save(tmp_path / "0.jpg", exif=turn)
@@ -423,7 +423,7 @@ def test_the_size_of_turned_images_is_the_upright_one(tmp_path):
     assert source.fit(ImageSpec())[0]["image"].shape == (3, 64, 32)
 
 
-def test_a_turned_jpeg_is_not_decoded_smaller_than_it_is_shown(tmp_path):
+def test_a_rotated_jpeg_is_decoded_large_enough(tmp_path):
     turn = Image.Exif()
     turn[0x0112] = 6
     noise = np.random.default_rng(0).integers(0, 256, (200, 800), dtype=np.uint8)
@@ -434,14 +434,14 @@ def test_a_turned_jpeg_is_not_decoded_smaller_than_it_is_shown(tmp_path):
     assert (turned - upright).abs().mean() < 5
 
 
-def test_what_is_computed_from_images_of_different_sizes(tmp_path):
+def test_derived_images_may_have_different_sizes(tmp_path):
     paint(tmp_path / "0.png", size=(8, 8))
     paint(tmp_path / "1.png", size=(16, 8))
     pairs = Derived(open_folder(tmp_path), lambda image, numbers: 255 - image)
     assert pairs.fit(ImageSpec(image_size=8))[1]["source"].unique().tolist() == [255]
 
 
-def test_grey_images_that_are_not_interpolated_are_pixels(tmp_path):
+def test_grey_images_without_interpolation_are_scaled_as_pixels(tmp_path):
     paint(tmp_path / "0.png", level=255)
     batch = next(BatchStream(open_folder(tmp_path).fit(ImageSpec(interpolate=False)), 1, seed=0))
     assert float(batch["image"].mean()) == 1.0

@@ -1,4 +1,4 @@
-"""Sources made of sources, specifications, and what a game makes of both."""
+"""Composed sources, specifications, and how games use both."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_mask_in_memory_keeps_its_values_among_parts():
         assert batch["image"].is_floating_point()
 
 
-def test_parts_in_memory_are_cropped_where_the_item_is():
+def test_parts_in_memory_are_cropped_at_the_same_position():
     places = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(2, 1, 8, 8)
     dataset = Paired(source=places, target=places).fit(ImageSpec(image_size=4, resize="none", crop="random"))
     batch = next(BatchStream(dataset, 64, seed=0))
@@ -57,7 +57,7 @@ def test_the_partner_does_not_depend_on_the_crop():
     assert abs(torch.corrcoef(torch.stack([top, partner]))[0, 1]) < 0.2
 
 
-def test_a_source_that_makes_other_items_than_it_counts_cannot_be_paired():
+def test_a_source_with_several_items_per_entry_cannot_be_paired():
     class Doubled(TensorSource):
         def __len__(self):
             return 3
@@ -70,7 +70,7 @@ def test_a_source_that_makes_other_items_than_it_counts_cannot_be_paired():
     assert str(error.value).startswith("tensors has 3 entries but 6 items, which cannot be matched with other data")
 
 
-def test_items_held_out_of_sets_without_pairs_are_met_in_neither():
+def test_held_out_items_of_unpaired_datasets_are_never_partners():
     dataset = Unpaired(source=LEVELS, target=LEVELS).fit(Spec())
     training, held_out = hold_out(dataset, 0.34)
     for part in ("source", "target"):
@@ -85,7 +85,7 @@ def test_items_held_out_of_sets_without_pairs_are_met_in_neither():
         assert (len(seen), len(unseen), seen & unseen) == (4, 2, set())
 
 
-def test_what_is_computed_must_have_the_networks_channels():
+def test_derived_images_must_have_the_channels_of_the_networks():
     with pytest.raises(DataError) as error:
         Derived(LEVELS, lambda image, numbers: image).fit(ImageSpec(channels={"source": 3, "target": 1}))
     assert str(error.value) == (
@@ -93,7 +93,7 @@ def test_what_is_computed_must_have_the_networks_channels():
     )
 
 
-def test_parts_in_memory_belong_together_by_their_order():
+def test_parts_in_memory_are_matched_by_index():
     pairs = Paired(source=LEVELS, target={"image": LEVELS + 100, "label": torch.arange(6) % 2})
     assert (len(pairs), set(pairs.keys)) == (6, {"source", "target", "label"})
     batch = pairs.fit(Spec()).__getitems__([4, 1])
@@ -118,13 +118,13 @@ def test_parts_in_memory_belong_together_by_their_order():
         (lambda: Unpaired(source=LEVELS), "`Unpaired` was given 1 dataset; give two, such as source= and target="),
     ],
 )
-def test_parts_that_do_not_go_together_are_refused(make, words):
+def test_parts_that_do_not_match_are_rejected(make, words):
     with pytest.raises(DataError) as error:
         make()
     assert str(error.value) == words
 
 
-def test_facts_of_parts_have_their_names_and_those_that_agree_have_their_own():
+def test_facts_are_prefixed_by_part_and_shared_facts_are_also_unprefixed():
     grey, colour = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 4, 4)
     facts = Paired(source=grey, target=colour).facts
     assert (facts["source_channels"], facts["target_channels"]) == (1, 3)
@@ -132,7 +132,7 @@ def test_facts_of_parts_have_their_names_and_those_that_agree_have_their_own():
     assert Unpaired(source=grey, target=grey).facts["channels"] == 1
 
 
-def test_an_item_without_a_pair_meets_all_of_the_other_set_in_time():
+def test_unpaired_items_are_combined_with_all_items_of_the_other_dataset():
     dataset = Unpaired(source=LEVELS[:2], target=LEVELS).fit(Spec())
     stream, met = BatchStream(dataset, 6, seed=0), set()
     for _ in range(30):
@@ -143,7 +143,7 @@ def test_an_item_without_a_pair_meets_all_of_the_other_set_in_time():
     assert met == {(float(a), float(b)) for a in range(2) for b in range(6)}
 
 
-def test_the_same_place_in_the_stream_is_the_same_item_in_any_number_of_processes():
+def test_unpaired_items_do_not_depend_on_the_number_of_processes():
     dataset = Derived(LEVELS, lambda image, numbers: image + int(100 * numbers[1]), draws=2).fit(Spec())
     whole = next(BatchStream(dataset, 6, seed=3))
     shares = [next(BatchStream(dataset, 6, seed=3, rank=rank, processes=2, workers=rank)) for rank in range(2)]
@@ -167,7 +167,7 @@ def test_derived_pairs_keep_their_labels_on_request():
         Derived(LEVELS, lambda image, numbers: image, labels=True)
 
 
-def test_numbers_of_an_item_are_drawn_alike_again_and_apart_on_request():
+def test_draws_of_an_item_repeat_and_are_independent_in_apart():
     with draws.reading(5, 10):
         first, again = draws.of_items(4, 3), draws.of_items(4, 3)
         with draws.apart("target"):
@@ -184,7 +184,7 @@ def draw_one(seed: int, place: int) -> torch.Tensor:
         return draws.of_items(4)
 
 
-def test_augmentation_of_tensors_is_alike_for_all_parts():
+def test_tensors_of_all_parts_are_augmented_in_the_same_way():
     ramp = torch.arange(8 * 8, dtype=torch.uint8).view(1, 1, 8, 8).expand(20, 1, 8, 8)
     source = TensorSource({"source": ramp, "target": ramp, "mask": ramp, "label": torch.arange(20)})
     dataset = source.fit(ImageSpec(image_size=5, resize="none", crop="random", flip=True))
@@ -215,7 +215,7 @@ class Counted(Source):
         return TensorDataset({"image": LEVELS})
 
 
-def test_a_source_is_fitted_once_for_training_pictures_and_evaluation():
+def test_a_source_is_fitted_once_for_training_previews_and_evaluation():
     source, spec = Counted(), ImageSpec(image_size=4)
     data = FittedData(source, spec)
     assert data.for_training({}) is data.plain
@@ -225,7 +225,7 @@ def test_a_source_is_fitted_once_for_training_pictures_and_evaluation():
     assert source.asked == [spec, ImageSpec(image_size=2)]
 
 
-def test_pictures_and_evaluation_see_no_augmentation():
+def test_previews_and_evaluation_are_not_augmented():
     source = Counted()
     FittedData(source, ImageSpec(image_size=4, flip=True, crop="random", enlarge=1.5, resize="stretch"))
     assert source.asked[1] == ImageSpec(image_size=4, resize="stretch", enlarge=1.0, crop="centre", flip=False)
@@ -263,7 +263,7 @@ PRESET = Preset(
 )
 
 
-def test_facts_fill_what_nobody_set_by_name():
+def test_facts_are_the_defaults_of_settings_of_the_same_name():
     recipe = PRESET.complete(PRESET.recipe(), Counted().facts)
     assert (recipe.network["channels"], recipe.network["sample_rate"]) == (1, 8000)
     given = PRESET.complete(PRESET.recipe().but({"network.sample_rate": 16_000}), Counted().facts)
@@ -271,7 +271,7 @@ def test_facts_fill_what_nobody_set_by_name():
     assert recipe.data.spec == {"resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": True, "interpolate": True}
 
 
-def test_a_game_is_conditional_only_where_it_is_asked_to_be():
+def test_a_game_is_conditional_only_on_request():
     class Classed(Judged):
         def __init__(self, *, channels: int = 3, num_classes: int | None = None):
             super().__init__(channels=channels)
@@ -283,7 +283,7 @@ def test_a_game_is_conditional_only_where_it_is_asked_to_be():
     assert recipe.data.classes is None
 
 
-def test_names_of_classes_go_where_the_game_has_none():
+def test_class_names_are_taken_from_the_data_if_the_game_has_none():
     game = PRESET.build(PRESET.recipe().but({"network": {"channels": 1}}))
     assert game.recipe is not None
     named = game.recipe.but({"data.classes": ["a", "b"]})
@@ -293,7 +293,7 @@ def test_names_of_classes_go_where_the_game_has_none():
     assert completed(game, named, {"classes": ["c", "d"]}).data.classes == ("c", "d")
 
 
-def test_a_specification_is_the_networks_with_the_recipe_over_it():
+def test_the_recipe_sets_fields_that_the_networks_leave_open():
     game = PRESET.build(PRESET.recipe().but({"network": {"channels": 1}, "data.spec.crop": "random"}))
     assert game.spec == ImageSpec(image_size=4, channels=1, flip=True, crop="random")
     assert game.data_keys == ("image",)
@@ -310,13 +310,13 @@ def test_a_specification_is_the_networks_with_the_recipe_over_it():
         ),
     ],
 )
-def test_a_specification_that_cannot_be_is_refused(changes, words):
+def test_an_invalid_specification_is_rejected(changes, words):
     with pytest.raises(RecipeError) as error:
         PRESET.complete(PRESET.recipe().but(changes))
     assert str(error.value) == words
 
 
-def test_parts_have_their_own_channels_and_masks_are_never_interpolated():
+def test_parts_have_their_own_channels_and_masks_are_not_interpolated():
     spec = ImageSpec(image_size=8, channels={"source": 1, "target": 3})
     assert (spec.part("source").channels, spec.part("target").channels) == (1, 3)
     assert spec.part("mask") == ImageSpec(image_size=8, channels=1, interpolate=False)
@@ -325,7 +325,7 @@ def test_parts_have_their_own_channels_and_masks_are_never_interpolated():
 
 
 class Reader(Game):
-    """A game put together by hand that reads two keys."""
+    """A game built by hand that reads two keys."""
 
     reads = ("source", "target")
 
@@ -343,7 +343,7 @@ class Reader(Game):
         return {"source": batch["source"]}
 
 
-def test_a_key_that_is_missing_is_refused_before_anything_is_written(tmp_path):
+def test_a_missing_key_is_rejected_before_anything_is_written(tmp_path):
     from gan_core.api import train
 
     with pytest.raises(
@@ -363,7 +363,7 @@ def test_a_key_that_is_missing_is_refused_before_anything_is_written(tmp_path):
     assert run.log()[-1]["step"] == 1
 
 
-def test_further_keys_of_the_data_are_left_alone(tmp_path):
+def test_other_keys_of_the_data_are_ignored(tmp_path):
     from gan_core.api import train
 
     data = {"image": LEVELS.float() / 6, "tokens": torch.arange(6), "caption": torch.zeros(6, 5)}
@@ -378,7 +378,7 @@ def test_further_keys_of_the_data_are_left_alone(tmp_path):
         by_hand.real(data)
 
 
-def test_a_recipe_holds_a_place_for_each_part():
+def test_a_recipe_contains_a_path_for_each_part():
     recipe = Recipe(system="any").but({"data.source": {"source": "a", "target": "b"}})
     assert recipe.data.source == {"source": "a", "target": "b"}
     assert recipe.but({"data.source": "digits"}).data.source == "digits"

@@ -35,7 +35,7 @@ def read(tmp_path, content, *, suffix=".png", **wanted):
 
 
 def claim(png, width, height):
-    """The same file with another width and height in its header, and the right checksum for them."""
+    """Returns a PNG file with another width and height in its header, and the matching checksum."""
     header = struct.pack(">4sII", b"IHDR", width, height) + png[24:29]
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
@@ -66,7 +66,7 @@ def test_a_lossless_format_gives_its_pixels(tmp_path, format, suffix, options):
     assert image.tobytes() == PICTURE.tobytes()
 
 
-def test_a_jpeg_gives_nearly_its_pixels(tmp_path):
+def test_a_jpeg_gives_approximately_its_pixels(tmp_path):
     flat = Image.new("RGB", (64, 48), (200, 100, 50))
     image = read(tmp_path, encoded(flat, "JPEG", quality=95), suffix=".jpeg")
     assert np.abs(np.asarray(image, dtype=int) - (200, 100, 50)).max() <= 2
@@ -78,7 +78,7 @@ def test_a_palette_gives_its_colours(tmp_path):
     assert read(tmp_path, encoded(palette)).getpixel((0, 0)) == (250, 128, 3)
 
 
-def test_of_an_animation_the_first_frame_is_read(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     content = encoded(red, "GIF", save_all=True, append_images=[blue])
     assert read(tmp_path, content, suffix=".gif").getpixel((0, 0)) == (255, 0, 0)
@@ -97,25 +97,25 @@ def test_a_transparent_palette_entry_becomes_white(tmp_path):
     assert read(tmp_path, encoded(palette, transparency=1)).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bits_of_grey_are_scaled_to_eight(tmp_path):
+def test_16_bit_grey_is_scaled_to_8_bits(tmp_path):
     deep = Image.fromarray(np.array([[0, 257, 32896, 65535]] * 4, dtype=np.uint16))
     image = read(tmp_path, encoded(deep))
     assert image.mode == "L"
     assert [image.getpixel((x, 0)) for x in range(4)] == [0, 1, 128, 255]
 
 
-def test_sixteen_bits_of_grey_in_pgm_are_scaled_to_eight(tmp_path):
+def test_16_bit_grey_in_pgm_is_scaled_to_8_bits(tmp_path):
     content = b"P5 4 4 65535\n" + struct.pack(">4H", 0, 257, 32896, 65535) * 4
     image = read(tmp_path, content, suffix=".pgm")
     assert [image.getpixel((x, 0)) for x in range(4)] == [0, 1, 128, 255]
 
 
-def test_print_colours_become_screen_colours(tmp_path):
+def test_cmyk_is_converted_to_rgb(tmp_path):
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     assert read(tmp_path, encoded(cyan, "TIFF"), suffix=".tiff").getpixel((0, 0)) == (0, 255, 255)
 
 
-def test_the_orientation_that_a_camera_noted_is_honoured(tmp_path):
+def test_images_are_rotated_according_to_exif(tmp_path):
     image = Image.new("RGB", (8, 4), "black")
     image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
@@ -131,7 +131,7 @@ def test_grey_and_colour_are_converted_on_request(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(12, 4), (4, 12)])
-def test_the_square_is_cut_from_the_centre(tmp_path, size):
+def test_squares_are_cropped_at_the_centre(tmp_path, size):
     image = Image.new("L", size, 0)
     image.paste(255, (4, 0, 8, 4) if size[0] > size[1] else (0, 4, 4, 8))
     square = read(tmp_path, encoded(image), image_size=4)
@@ -139,25 +139,25 @@ def test_the_square_is_cut_from_the_centre(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [4, 16, 31, 64])
-def test_resizing_keeps_a_flat_colour_and_gives_the_size(tmp_path, size):
+def test_resizing_keeps_a_constant_colour(tmp_path, size):
     square = read(tmp_path, encoded(Image.new("RGB", (40, 32), (9, 80, 200))), image_size=size)
     assert square.size == (size, size)
     assert set(square.get_flattened_data()) == {(9, 80, 200)}
 
 
-def test_reducing_a_checkerboard_gives_grey_not_stripes(tmp_path):
+def test_downscaling_a_checkerboard_gives_grey(tmp_path):
     board = Image.fromarray((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8))
     levels = np.asarray(read(tmp_path, encoded(board), image_size=16))[2:-2, 2:-2]
     assert np.abs(levels.astype(int) - 127).max() <= 2
 
 
-def test_enlarging_does_not_ring(tmp_path):
+def test_upscaling_does_not_ring(tmp_path):
     edge = Image.fromarray(np.repeat([[60] * 4 + [190] * 4], 8, axis=0).astype(np.uint8))
     levels = np.asarray(read(tmp_path, encoded(edge), image_size=32))
     assert (levels.min(), levels.max()) == (60, 190)
 
 
-def test_a_large_jpeg_is_reduced_as_a_png_of_it_is(tmp_path):
+def test_a_large_jpeg_is_downscaled_like_a_png(tmp_path):
     wave = np.indices((256, 256)).sum(axis=0) // 2
     image = Image.fromarray(wave.astype(np.uint8))
     from_jpeg = read(tmp_path, encoded(image, "JPEG", quality=98), suffix=".jpg", image_size=32)
@@ -180,7 +180,7 @@ def test_a_large_jpeg_is_reduced_as_a_png_of_it_is(tmp_path):
         (claim(PNG, 9_500, 9_500), "too many pixels; the maximum is 89 million pixels and 20,000 per side"),
     ],
 )
-def test_a_file_is_refused_before_it_is_decoded(tmp_path, content, reason):
+def test_unsuitable_files_are_rejected_before_decoding(tmp_path, content, reason):
     with pytest.raises(Unreadable) as error:
         read(tmp_path, content)
     assert str(error.value) == reason
@@ -188,21 +188,21 @@ def test_a_file_is_refused_before_it_is_decoded(tmp_path, content, reason):
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
-def test_a_file_cut_short_is_refused(tmp_path, format, kept):
+def test_a_truncated_file_is_rejected(tmp_path, format, kept):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     content = encoded(noise, format)
     with pytest.raises(Unreadable):
         read(tmp_path, content[: int(kept * len(content))])
 
 
-def test_the_reason_for_a_damaged_file_is_pillows(tmp_path):
+def test_the_reason_for_a_damaged_file_comes_from_pillow(tmp_path):
     noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)))
     with pytest.raises(Unreadable, match=r"^image file is truncated"):
         read(tmp_path, noise[:2000])
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, seed):
+def test_corrupted_bytes_give_an_image_or_a_reason(tmp_path, seed):
     rng = np.random.default_rng(seed)
     format, suffix = [("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp"), ("GIF", ".gif"), ("TIFF", ".tif")][seed % 5]
     content = np.frombuffer(encoded(PICTURE, format), dtype=np.uint8).copy()
@@ -211,7 +211,7 @@ def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, seed):
         assert read(tmp_path, content.tobytes(), suffix=suffix, image_size=8).size == (8, 8)
 
 
-def test_numbers_without_a_range_are_refused(tmp_path):
+def test_pixels_without_a_defined_range_are_rejected(tmp_path):
     with pytest.raises(
         Unreadable, match=r"^floating-point pixels have no defined range; save the image with 8 or 16 bits$"
     ):
@@ -220,13 +220,13 @@ def test_numbers_without_a_range_are_refused(tmp_path):
         read(tmp_path, encoded(Image.new("I", (4, 4), 70_000), "TIFF"), suffix=".tif")
 
 
-def test_a_file_too_large_is_refused_unread(tmp_path, monkeypatch):
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_BYTES", 2**20)
     with pytest.raises(Unreadable, match=r"^3 MiB, more than the maximum of 1$"):
         read(tmp_path, PNG + bytes(3 * 2**20))
 
 
-def test_a_link_to_nothing_is_named(tmp_path):
+def test_a_broken_link_is_reported(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
     assert names_ending(FolderFiles(tmp_path), SUFFIXES) == (["a.png"], 1)
     with pytest.raises(Unreadable, match="No such file"):
@@ -243,13 +243,13 @@ def test_images_in_an_archive_are_found_and_read(tmp_path):
     assert read_image(held, "a/one.PNG").tobytes() == PICTURE.tobytes()
 
 
-def test_a_name_that_leads_outside_is_refused(tmp_path):
+def test_a_name_that_leads_out_of_the_archive_is_rejected(tmp_path):
     held = open_files(zipped(tmp_path / "a.zip", {"../../out.png": PNG}))
     with pytest.raises(Unreadable, match=r"^its name leads out of the archive$"):
         read_image(held, "../../out.png")
 
 
-def test_a_locked_zip_member_is_named(tmp_path):
+def test_an_encrypted_zip_member_is_reported(tmp_path):
     content = bytearray(zipped(tmp_path / "a.zip", {"one.png": PNG}).read_bytes())
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1

@@ -60,7 +60,7 @@ def every_form(memory, members):
     return [f"memory://{name}" for name in ("folder", "folder/", "set.zip", "set.tar", "set.tar.gz", "set.tar.xz")]
 
 
-def test_every_form_holds_the_same_files_in_order(memory):
+def test_all_containers_list_the_same_files_in_order(memory):
     for url in every_form(memory, MEMBERS):
         held = open_files(url)
         assert names_ending(held, (".png",)) == (["a/one.png", "b/two.png"], 3), url
@@ -80,12 +80,12 @@ def test_a_large_file_is_read_from_any_position(memory):
         assert file.read() == content[-7:]
 
 
-def test_a_folder_is_listed_without_its_neighbours(memory):
+def test_a_folder_is_listed_without_folders_of_the_same_prefix(memory):
     memory({"set/one.png": b"1", "set2/two.png": b"2", "set.png": b"3"})
     assert list(open_files("memory://set").sizes) == ["one.png"]
 
 
-def test_a_name_that_leads_outside_is_refused(memory):
+def test_a_name_that_leads_out_of_the_archive_is_rejected(memory):
     memory({"set.zip": zipped({"../out.png": b"out", "in.png": b"in"}), "folder/in.png": b"in", "out.png": b"out"})
     held = open_files("memory://set.zip")
     assert read_member(held, "in.png", most_bytes=10) == b"in"
@@ -94,14 +94,14 @@ def test_a_name_that_leads_outside_is_refused(memory):
             read_member(there, "../out.png", most_bytes=10)
 
 
-def test_a_file_too_large_is_refused_unread(memory):
+def test_a_file_that_is_too_large_is_not_read(memory):
     members = {"big.png": bytes(3 * 2**20)}
     for url in every_form(memory, members):
         with pytest.raises(Unreadable, match=r"^3 MiB, more than the maximum of 1$"):
             read_member(open_files(url), "big.png", most_bytes=2**20)
 
 
-def test_the_limits_of_local_archives_hold(memory, monkeypatch):
+def test_the_limits_of_local_archives_apply(memory, monkeypatch):
     memory({"bomb.tar.gz": tarred({"zeros.bin": bytes(2**21)}, "w:gz"), "many/a": b"", "many/b": b"", "many/c": b""})
     monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
     with pytest.raises(
@@ -115,7 +115,7 @@ def test_the_limits_of_local_archives_hold(memory, monkeypatch):
         open_files("memory://many")
 
 
-def test_one_request_has_a_limit(memory, monkeypatch):
+def test_the_size_of_a_request_is_limited(memory, monkeypatch):
     memory({"a.bin": bytes(1000)})
     monkeypatch.setattr(remote, "MAX_UNPACKED", 500)
     with pytest.raises(OSError, match=r"^a read of 600 bytes is more than the maximum of 500$"):
@@ -123,7 +123,7 @@ def test_one_request_has_a_limit(memory, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
-def test_a_damaged_archive_is_named(memory, name):
+def test_a_damaged_archive_is_reported(memory, name):
     memory({name: (zipped(MEMBERS) if name == "a.zip" else tarred(MEMBERS, f"w:{name[6:]}"))[:120]})
     with pytest.raises(DataError, match=rf"^memory://{name}: cannot be read as a folder, zip or tar archive \(.+\)$"):
         open_files(f"memory://{name}")
@@ -150,7 +150,7 @@ def test_a_file_that_changed_or_vanished_after_the_listing_is_unreadable(memory)
         read_member(held, "b.png", most_bytes=10)
 
 
-def test_what_is_not_there_is_said():
+def test_a_missing_place_is_reported():
     with pytest.raises(DataError, match=r"^memory://gone/set.zip: there is no such folder or archive$"):
         open_files("memory://gone/set.zip")
 
@@ -166,12 +166,12 @@ def test_what_is_not_there_is_said():
         ("htps://host/a.zip", "unknown protocol `htps`; did you mean `https`?"),
     ],
 )
-def test_a_protocol_that_is_not_read_is_refused(url, words):
+def test_unsupported_protocols_are_rejected(url, words):
     with pytest.raises(DataError, match=f"^{re.escape(f'{url}: {words}')}"):
         open_files(url)
 
 
-def test_a_password_in_a_url_is_refused_and_not_repeated():
+def test_a_password_in_a_url_is_rejected_and_not_printed():
     with pytest.raises(
         DataError, match=r"^https://…: a password in a URL would be written to recipes and logs;"
     ) as error:
@@ -188,7 +188,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
         ("https://127.0.0.1/set.zip", "aiohttp", "gan-core[remote]"),
     ],
 )
-def test_a_library_that_is_not_installed_is_named(url, library, package):
+def test_a_missing_library_is_named(url, library, package):
     without = (
         f"import sys; sys.modules[{library!r}] = None; from gan_core.data.files import open_files; open_files({url!r})"
     )
@@ -202,12 +202,12 @@ def test_a_local_folder_is_opened_without_fsspec(tmp_path):
     subprocess.run([sys.executable, "-c", f"{code}; assert 'fsspec' not in sys.modules"], check=True)
 
 
-def test_a_url_is_known_from_a_path(tmp_path):
+def test_urls_are_distinguished_from_paths(tmp_path):
     assert is_url("s3://bucket/set.zip")
     assert not any(is_url(each) for each in ("s3:/bucket", "C:\\data", "fruits:test", tmp_path))
 
 
-def test_labels_and_parts_are_those_of_a_local_archive(memory, caplog):
+def test_labels_and_parts_are_found_as_in_a_local_archive(memory, caplog):
     names = ["train/10/a.png", "train/2/b.png", "test/10/c.png", "test/2/d.png"]
     memory({f"folder/{name}": name.encode() for name in names})
     memory({"set.zip": zipped({name: name.encode() for name in names})})
@@ -285,7 +285,7 @@ def test_an_archive_on_a_web_server_is_read_in_place_here_and_in_another_process
             assert there.stdout == b"2"
 
 
-def test_a_connection_that_breaks_makes_one_file_unreadable():
+def test_a_broken_connection_makes_one_file_unreadable():
     pytest.importorskip("aiohttp", reason="fsspec reads http through aiohttp: pip install gan-core[remote]")
     members = {name: bytes([k]) * 600_000 for k, name in enumerate(["a.png", "b.png", "c.png"])}
     with served({"/set.zip": zipped(members)}) as (host, handler):
@@ -298,7 +298,7 @@ def test_a_connection_that_breaks_makes_one_file_unreadable():
         assert read_member(held, "b.png", most_bytes=10**6) == members["b.png"]
 
 
-def test_what_a_web_server_cannot_do_is_one_line():
+def test_a_web_server_that_cannot_list_or_seek_gives_one_line():
     pytest.importorskip("aiohttp", reason="fsspec reads http through aiohttp: pip install gan-core[remote]")
     page = {
         "/set.zip": zipped({f"{k}.png": bytes(9_000_000) for k in "ab"}),

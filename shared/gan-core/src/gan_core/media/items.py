@@ -38,8 +38,8 @@ def split_samples(samples: Samples) -> tuple[Mapping[str, Tensor], Iterator[Mapp
     return first, itertools.chain([first], parts)
 
 
-def check_samples(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor], *, expected: str) -> int:
-    """Returns the number of items of the samples that a writer supports, which must be the same for all names.
+def check_samples(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor], *, expected: str) -> None:
+    """Checks that a writer supports some of the samples, and that these have the same number of items for all names.
 
     Args:
         chosen: samples `[N, …]` by name that the writer supports.
@@ -55,7 +55,6 @@ def check_samples(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor], *
     counts = {key: len(tensor) for key, tensor in chosen.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"the samples have different numbers of items: {counts}")
-    return next(iter(counts.values()))
 
 
 def write_each(
