@@ -19,6 +19,7 @@ from gan_audio.mel.files import MEL_BYTES, read_mel, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.sound.files import SUFFIXES
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
+from gan_audio.sound.sources import SOUNDS
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
 from gan_core.data.files import FileKind
@@ -26,8 +27,6 @@ from gan_core.errors import NAMED, DataError, InputError, count
 from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
-SOUNDS = FileKind("sound", SUFFIXES)
-"""Inputs that must be sounds."""
 SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
 """Inputs that may be sounds or mels."""
 

@@ -241,7 +241,7 @@ def load_lpips(files: Sequence[Path]) -> LPIPS:
     try:
         import torchvision
     except ImportError as error:
-        raise MissingDependency("`lpips` needs torchvision for its backbone: pip install gan-core[lpips]") from error
+        raise MissingDependency("`lpips` needs torchvision for its backbone: pip install gan-core[pictures]") from error
 
     where = ", ".join(map(str, files)) or "no `--weights`"
     weights = {key: tensor for file in files for key, tensor in read_published(file).items()}
