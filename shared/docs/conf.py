@@ -25,6 +25,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_use_ivar = True
+suppress_warnings = ["ref.python"]  # `Game` is documented as gan_core.Game, and known as gan_core.play.game.Game too
 add_module_names = False
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"

@@ -13,7 +13,7 @@ import gan_core
 
 FUNCTIONS = ("create", "train", "resume", "load", "evaluate", "open_data", "load_reference")
 """Functions that every domain package offers."""
-FOLDERS = ("play", "data", "nn", "measure", "runs", "models", "testing")
+FOLDERS = ("play", "data", "nn", "measure", "runs", "models")
 """Folders of gan_core whose modules are documented: those that the author of a system or a dataset uses."""
 
 
@@ -22,7 +22,6 @@ def pages() -> dict[str, str]:
     packages = {"gan_core": core(), **{domain.package: package(import_module(domain.package)) for domain in domains()}}
     modules = {f"gan_core.{name}": folder(import_module(f"gan_core.{name}")) for name in FOLDERS}
     modules |= {name: module_page(import_module(name)) for name in ("gan_core.recipe", "gan_core.training.regime")}
-    modules |= {f"{domain.package}.systems": folder(import_module(f"{domain.package}.systems")) for domain in domains()}
     introduction = "Public names of the packages, and the modules that authors of systems, datasets and metrics use."
     index = page(
         "Python", introduction, "## Packages", toctree(*packages), "## Modules", toctree(*dict(sorted(modules.items())))

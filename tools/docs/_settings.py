@@ -36,13 +36,13 @@ regularizers: {r1: {weight: 5}}
 gan_image.train("dcgan", data="digits", out="runs/a", ema=0.999, changes={"regularizers.r1.weight": 5})
 ```
 
-`gan-image show SYSTEM` prints all settings of a system, and `RUN/recipe.yaml` those of a run. The settings of the networks
-and the game of a system are on [its page](../../systems/index.md).
+`gan-image show SYSTEM` prints all settings of a system, and `RUN/recipe.yaml` those of a run. The settings of the
+networks and the game of a system are on [its page](../../systems/index.md).
 """
 
 SPECS = """
-A game says which form of data it needs by a data specification. `data.spec` sets the fields that its networks leave open;
-a field that is `null` is determined by the data.
+A game says which form of data it needs by a data specification. `data.spec` sets the fields that its networks leave
+open; a field that is `null` is determined by the data.
 """
 LINKS = {
     "DataSettings": "data.md",
@@ -107,8 +107,8 @@ def optimizers_page() -> str:
     schedules = (recipe.Constant, recipe.Linear, recipe.Cosine, recipe.Step)
     return page(
         "Optimizers",
-        "`optimizer` holds for every player, and `players.NAME.optimizer` for one. `optimizer.name` selects the optimizer; "
-        "a change of the name removes the other settings of the previous one.",
+        "`optimizer` holds for every player, and `players.NAME.optimizer` for one. `optimizer.name` selects the "
+        "optimizer; a change of the name removes the other settings of the previous one.",
         *(part for model in optimizers for part in section(_name(model), model, "optimizer")),
         "## Schedules of the learning rate",
         *(part for m in schedules for part in section(_name(m), m, "optimizer.schedule", level=3)),
@@ -175,8 +175,8 @@ def regularizers_page() -> str:
     ]
     return page(
         "Regularizers",
-        "`regularizers` holds for every adversary, and `adversaries.NAME.regularizers` for one; `null` removes one. They are "
-        "applied in the order of this page. `--set regularizers.r1={}` adds one with its defaults.",
+        "`regularizers` holds for every adversary, and `adversaries.NAME.regularizers` for one; `null` removes one. "
+        "They are applied in the order of this page. `--set regularizers.r1={}` adds one with its defaults.",
         *parts,
     )
 

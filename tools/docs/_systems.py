@@ -71,8 +71,8 @@ def system(domain: Domain, card: Card) -> str:
         f"![Samples](samples/{card.name}.webp)" if picture(card.name).exists() else "",
         "## Train",
         fence("sh", f"{program} train {card.name} --out runs/{card.name}\n{program} report runs/{card.name}"),
-        f"Without `--data`, it trains on the embedded dataset `{card.data}`. `--preset paper` selects the published scale, "
-        f"and `{program} show {card.name} --preset paper` prints its recipe.",
+        f"Without `--data`, it trains on the embedded dataset `{card.data}`. `--preset paper` selects the published "
+        f"scale, and `{program} show {card.name} --preset paper` prints its recipe.",
         *imports(domain, card),
         "## Paper and differences",
         docstring(import_module(card.module)).text,
@@ -111,12 +111,12 @@ def preset_tables(domain: Domain, card: Card, presets: Mapping[str, Preset]) -> 
     ]
     settings = {names: flat(recipe.model_dump(mode="json")) for names, recipe in recipes.items()}
     differing = dict.fromkeys(
-        key for game, values in zip(games.values(), settings.values()) for key in changed(game, values)
+        key for game, values in zip(games.values(), settings.values(), strict=True) for key in changed(game, values)
     )
     setting_rows = [
         (code(key), *(shown_or_nothing(values.get(key)) for values in settings.values())) for key in differing
     ]
-    note = f"`gan-{domain.name} show {card.name} --preset NAME` prints all settings, also those that are cut off (…) below."
+    note = f"`gan-{domain.name} show {card.name} --preset NAME` prints all settings, also those cut off (…) here."
     return [
         "## Presets",
         "Number of parameters:",
@@ -147,7 +147,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed(game: Game, values: Mapping[str, Any]) -> list[str]:
-    """Returns the dotted keys of a preset's settings that differ from the defaults of recipes and data specifications."""
+    """Returns the dotted keys of settings that differ from the defaults of recipes and data specifications."""
     optimizer = {"name": values["optimizer.name"]}
     defaults = flat(Recipe.model_validate({"system": "", "optimizer": optimizer}).model_dump(mode="json"))
     spec = type(game.data_spec())().model_dump(mode="json")

@@ -24,13 +24,14 @@ CHANGED, MISSING, LEFT_OVER = "changed", "missing", "left over"
 def pages() -> dict[str, str]:
     """Returns the generated pages by their path in `shared/docs`."""
     sections = {
-        "command-line/index": "every command and option",
-        "settings/index": "every key of a recipe",
-        "python/index": "classes and functions",
-        "files": "what a run and a model contain",
+        "command-line/index": ("Command line", "commands and their options."),
+        "settings/index": ("Settings", "keys of a recipe, with their types, ranges and defaults."),
+        "python/index": ("Python", "functions and classes."),
+        "files": ("File formats", "files of a run and of a model."),
     }
-    lines = "\n".join(f"- [{name.removesuffix('/index')}]({name}.md): {text}" for name, text in sections.items())
-    made = {"reference/index.md": page("Reference", "Generated from the code.", toctree(*sections, depth=2))}
+    contents = "\n".join(f"- [{title}]({name}.md): {text}" for name, (title, text) in sections.items())
+    hidden = toctree(*sections).replace(":maxdepth: 1", ":hidden:")
+    made = {"reference/index.md": page("Reference", "These pages are generated from the code.", contents, hidden)}
     for module in (_commands, _settings, _python, _formats, _systems, _results):
         made |= module.pages()
     return made
