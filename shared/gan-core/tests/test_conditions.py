@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,7 +155,8 @@ def captions(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
     """The toy domain with a system `captions`."""
     plain = toy.preset("plain")
     preset = plain.but(game=Captioned, networks=plain.networks | {"generator": Words})
-    monkeypatch.setitem(toy.module("systems").PRESETS, "captions", {"small": preset, "paper": preset})
+    presets = import_module("gan_toy.systems").PRESETS
+    monkeypatch.setitem(presets, "captions", {"small": preset, "paper": preset})
     card = Card(
         name="captions",
         title="Captions",
@@ -173,7 +175,7 @@ def captions(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
 def written(captions: Domain, tmp_path: Path) -> Path:
     """A model folder of `captions`."""
     torch.manual_seed(0)
-    return captions.create("captions").save_pretrained(tmp_path / "written")
+    return Toolkit(captions).create("captions").save_pretrained(tmp_path / "written")
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def labelled(toy: Domain, tmp_path: Path) -> Path:
 
 
 def test_a_caption_is_text_and_samples_follow_it(captions, written):
-    game = captions.load(written)
+    game = Toolkit(captions).load(written)
     red = game.generate(70, seed=0, caption="a red bird")
     assert red.shape == (70, 16, 2)
     assert torch.equal(red, game.generate(70, seed=0, caption=["a red bird"] * 70))
@@ -198,7 +200,7 @@ def test_a_caption_is_text_and_samples_follow_it(captions, written):
 
 
 def test_keywords_of_sample_pass_through_by_its_annotations(captions, written):
-    game = captions.load(written)
+    game = Toolkit(captions).load(written)
     assert game.generate(2, seed=0, caption="red", frames=3).shape == (2, 3, 2)
     assert game.generate(2, seed=0, caption="red", frames=None).shape == (2, 16, 2)
     for given, words in (
@@ -314,7 +316,9 @@ def test_captions_and_frames_on_the_command_line(gan, captions, written):
     assert gan("generate", *words, written, "-n", 70, "--out", "s", "--seed", 5) == (0, "")
     texts = ["a red bird", "two, blue"] * 35
     assert rows("s") == [["file", "caption"], *([f"{k:05d}.txt", text] for k, text in enumerate(texts))]
-    assert_close(read("s"), captions.load(written).generate(70, seed=5, caption=texts, frames=3, style="7777777777"))
+    assert_close(
+        read("s"), Toolkit(captions).load(written).generate(70, seed=5, caption=texts, frames=3, style="7777777777")
+    )
 
 
 def test_classes_by_name_on_the_command_line(gan, toy, labelled, model):
@@ -336,8 +340,11 @@ def test_classes_by_name_on_the_command_line(gan, toy, labelled, model):
         ("written --caption", "Option '--caption' requires an argument."),
         ("written --caption --frames 2", "Option '--caption' requires an argument."),
         ("written --caption a --frames 0", "`frames` is 0; expected greater than or equal to 1"),
-        ("written --caption a --frames 2 --frames 3", "`--frames` is given 2 times; give one value at most"),
-        ("written --caption a --caption b --caption c", "`--caption` is given 3 times; give one for each of 2 at most"),
+        ("written --caption a --frames 2 --frames 3", "`--frames` is given 2 times; give it at most once"),
+        (
+            "written --caption a --caption b --caption c",
+            "`--caption` is given 3 times; give it at most 2 times, once per sample",
+        ),
         ("written --captoin a", "captions takes no `captoin`; it takes `caption`, `frames`, `style`"),
         ("written --sede 1", "unknown option `--sede`; did you mean `--seed`?"),
         ("labelled --label aple", "unknown label `aple`; did you mean `apple`?"),
@@ -368,4 +375,4 @@ def test_the_help_names_conditions(toy, capsys, monkeypatch):
     shown = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0
     assert "[--CONDITION VALUE]…" in shown
-    assert "--label NAME|K" in shown
+    assert "--label NAME|INDEX" in shown
