@@ -132,7 +132,7 @@ def measure(system: str, objective: str, case: str) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the table of the results page, with cells `dcgan · gan` (`ebgan` for energies), and the refusals below it."""
+    """Formats the table of the results page: cells `dcgan · gan` (`ebgan` for energies), and the refusals below it."""
     letters: dict[str, str] = {}
 
     def shown(cell: Mapping[str, Any]) -> str:
