@@ -13,7 +13,7 @@ from _settings import kind, sentence, shown
 
 from gan_core.cards import Card
 from gan_core.domain import Domain
-from gan_core.models.folder import parameter_counts
+from gan_core.models.card import parameter_counts
 from gan_core.play.game import Game
 from gan_core.play.preset import FIXED, Preset, on_meta
 from gan_core.recipe import Recipe
