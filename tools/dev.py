@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""One door for developers: set-up, demo, tests, checks, benchmarks, isolated installs; with the standard library only.
+"""Commands for developers: set-up, demo, tests, checks, documentation, benchmarks. Needs the standard library only.
 
-Every command first makes what it needs in `.venv` at the repository's root and says so: a demo needs gan-core and one
-domain, the tests need all packages and the tools. What is installed is written to `.venv/dev-stamp.json`, a component
-at a time and only after pip has finished, so an interrupted installation is taken up again and a finished one costs
-nothing.
+Every command first installs what it needs into `.venv` at the root of the repository: gan-core and one domain for a
+demo, all packages and the tools for the tests. `.venv/dev-stamp.json` records each component after pip has installed
+it, so an interrupted installation is continued by the next call, and a complete one is not repeated.
 """
 
 from __future__ import annotations
@@ -23,6 +22,13 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 BENCHMARKS = ROOT / "tools" / "benchmarks"
+DOCS = ROOT / "shared" / "docs"
+BUILT = DOCS / "dist"
+"""Output folder of the documentation, which git ignores."""
+MEMORY = Path("/dev/shm")
+"""File system in memory on Linux."""
+ROOM = 4 << 30
+"""Free space in bytes that temporary files of the tests need."""
 VENV = ROOT / ".venv"
 STAMP = VENV / "dev-stamp.json"
 FOLDERS = {"core": ROOT / "shared" / "gan-core"} | {
@@ -32,20 +38,20 @@ DOMAINS = [name for name in FOLDERS if name != "core"]
 
 
 def program(name: str, venv: Path = VENV) -> Path:
-    """Where a program of an environment lies."""
+    """Returns the path of a program of a virtual environment."""
     return venv / "Scripts" / f"{name}.exe" if os.name == "nt" else venv / "bin" / name
 
 
 def say(line: str) -> None:
-    """One line about what is going on, at once; stdout is left to the program that runs in the end."""
+    """Prints a line of progress to standard error; standard output belongs to the program that a command runs."""
     print(line, file=sys.stderr, flush=True)
 
 
-# The environment: a stamp says which components are installed, and from which requirements.
+# The environment. A component is a package of ours, or a dependency group of the workspace.
 
 
 def group(name: str) -> list[str]:
-    """The requirements of one of the workspace's dependency groups."""
+    """Returns the requirements of a dependency group of the workspace."""
     import tomllib
 
     requirements: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"][name]
@@ -53,7 +59,7 @@ def group(name: str) -> list[str]:
 
 
 def requirements(component: str) -> list[str]:
-    """What pip is asked for: a package of ours as an editable folder, or a group of tools and of our extras."""
+    """Returns pip's arguments for a component: a package of ours as an editable folder, or the entries of a group."""
     asked = [f"gan-{component}"] if component in FOLDERS else group(component)
     words: list[str] = []
     for text in asked:
@@ -63,14 +69,17 @@ def requirements(component: str) -> list[str]:
 
 
 def fingerprint(component: str) -> str:
-    """Changes when a component has to be installed again: with its own requirements, gan-core's, or the constraints."""
+    """Returns a digest of a component's requirements, those of gan-core, and the constraints.
+
+    A component is installed again when its digest changes.
+    """
     files = [CONSTRAINTS, *(FOLDERS[name] / "pyproject.toml" for name in {"core", component} & FOLDERS.keys())]
     text = "\n".join([*requirements(component), *(file.read_text("utf-8") for file in sorted(files))])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_stamp() -> dict[str, Any]:
-    """What the stamp says; nothing where there is none, or none that can be read."""
+    """Returns the digests of the installed components; empty if the stamp is missing or unreadable."""
     try:
         stamp: dict[str, Any] = json.loads(STAMP.read_text("utf-8"))
     except (OSError, ValueError):
@@ -79,14 +88,14 @@ def read_stamp() -> dict[str, Any]:
 
 
 def write_stamp(stamp: Mapping[str, Any]) -> None:
-    """Replaces the stamp as a whole."""
+    """Replaces the stamp atomically."""
     draft = STAMP.with_suffix(".tmp")
     draft.write_text(json.dumps(stamp, indent=1), "utf-8")
     draft.replace(STAMP)
 
 
 def pip(*arguments: str) -> None:
-    """Runs `pip install` in the environment; shows what it downloads, and everything only if it fails."""
+    """Runs `pip install` in the environment. It prints large downloads, and the end of pip's output if pip fails."""
     command = [
         str(program("python")),
         "-m",
@@ -111,25 +120,25 @@ def pip(*arguments: str) -> None:
                 say(f"  installing {len(words) - 3} packages")
     if process.returncode:
         sys.stderr.writelines(output[-40:])
-        sys.exit(f"pip failed with exit status {process.returncode}; mend what it names above and run this again")
+        sys.exit(f"pip failed with exit status {process.returncode}; correct the error above and run this again")
 
 
 def make_venv() -> dict[str, Any]:
-    """Creates the environment, empty but for pip, and returns its stamp. One that this script did not make is kept."""
+    """Creates the environment, with pip only, and returns its stamp. An environment made by hand is never replaced."""
     if VENV.exists() and any(VENV.iterdir()) and not STAMP.exists():
         sys.exit(f"{VENV} was not made by this script; move it away and run this again")
-    say(f"making .venv with Python {sys.version.split()[0]}")
+    say(f"creating .venv with Python {sys.version.split()[0]}")
     if VENV.exists():
         shutil.rmtree(VENV)
     VENV.mkdir()
     write_stamp({})
     if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
-        sys.exit("Python's `venv` failed; where it is a package of its own (Debian: python3-venv), install it")
+        sys.exit("Python's `venv` failed; on Debian and Ubuntu, install the package python3-venv")
     return {"root": str(ROOT)}
 
 
 def prepare(components: Iterable[str]) -> None:
-    """Makes the environment and installs those of the components that are not, or not as they are now."""
+    """Creates the environment and installs the components that are missing or out of date."""
     stamp = read_stamp()
     if stamp.get("root") != str(ROOT) or not program("python").exists():
         stamp = make_venv()
@@ -139,23 +148,23 @@ def prepare(components: Iterable[str]) -> None:
         return
     write_stamp({name: mark for name, mark in stamp.items() if name not in missing})
     if "build" in missing:
-        say("installing what builds the packages")
+        say("installing the build tools")
         pip(*requirements("build"))
     rest = [name for name in missing if name != "build"]
     if rest:
-        long = " (PyTorch among it: a few minutes)" if "core" not in stamp else ""
+        long = " (with PyTorch: a few minutes)" if "core" not in stamp else ""
         say(f"installing {', '.join(title(name) for name in rest)}{long}")
         pip("--no-build-isolation", *(word for name in rest for word in requirements(name)))
     write_stamp(stamp | wanted)
 
 
 def title(component: str) -> str:
-    """A component as the user knows it."""
-    return f"gan-{component}" if component in FOLDERS else {"dev": "the tools"}[component]
+    """Returns the name of a component for messages."""
+    return f"gan-{component}" if component in FOLDERS else {"dev": "the tools", "docs": "Sphinx"}[component]
 
 
 def hand_over(command: Sequence[str | Path], **environment: str) -> NoReturn:
-    """Ends as the command ends. On POSIX it takes this process's place, so an interrupt reaches it and only it."""
+    """Runs a command and exits with its status. On POSIX the command replaces this process and gets its signals."""
     words = [str(word) for word in command]
     variables = os.environ | environment
     sys.stdout.flush()
@@ -164,46 +173,63 @@ def hand_over(command: Sequence[str | Path], **environment: str) -> NoReturn:
     os.execve(words[0], words, variables)
 
 
-def test_data() -> dict[str, str]:
-    """Where the tests find the shared data: `GAN_TEST_DATA`, else a folder beside the repository."""
-    return {"GAN_TEST_DATA": os.path.abspath(os.environ.get("GAN_TEST_DATA", ROOT.parent / "shared" / "data"))}
+def test_environment() -> dict[str, str]:
+    """Returns environment variables for tests and benchmarks.
+
+    `GAN_TEST_DATA` is the folder of shared data; by default, it is next to the repository. Temporary files are kept in
+    memory (`TMPDIR`) if there is room and the user has not chosen another place.
+    """
+    variables = {"GAN_TEST_DATA": os.path.abspath(os.environ.get("GAN_TEST_DATA", ROOT.parent / "shared" / "data"))}
+    if "TMPDIR" not in os.environ and has_room(MEMORY):
+        variables["TMPDIR"] = str(MEMORY)
+    return variables
+
+
+def has_room(folder: Path) -> bool:
+    """Returns whether a folder is writable and has at least `ROOM` bytes free."""
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= ROOM
 
 
 # The commands.
 
 
 def install(options: argparse.Namespace) -> None:
-    """Installs gan-core and the named domains (all of them, if none is named), editable."""
+    """Installs gan-core and domains (default: all) as editable packages."""
     names = options.names or DOMAINS
     prepare(names)
     say(f"{', '.join(f'gan-{name}' for name in names)}: ready in {program('python').parent}")
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Trains a domain's demo on embedded data; it ends with samples and a report."""
+    """Runs the demo of a domain: a short training on embedded data, with samples and a report."""
     prepare([options.domain])
     hand_over([program(f"gan-{options.domain}"), "demo", *options.extra])
 
 
 def test(options: argparse.Namespace) -> None:
-    """Runs the tests: of everything, of one package, or (`together`) those across packages."""
+    """Runs the tests of everything, of one package, or across packages (`together`)."""
     alone = options.package in FOLDERS
     prepare([options.package, "dev"] if alone else [*DOMAINS, "dev"])
     folders = [FOLDERS[options.package] / "tests"] if alone else [ROOT / "tests"]
     if options.package is None:
         folders = [folder / "tests" for folder in FOLDERS.values()] + folders
-    data = test_data()
+    variables = test_environment()
     os.chdir(ROOT)
     present = [folder.relative_to(ROOT) for folder in folders if folder.is_dir()]
-    hand_over([program("python"), "-m", "pytest", *present, *options.extra], **data)
+    hand_over([program("python"), "-m", "pytest", *present, *options.extra], **variables)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Looks at format, lint and types; changes nothing."""
+    """Checks format, lint, types and docstrings; changes nothing."""
     prepare([*DOMAINS, "dev"])
-    looks = {"format": ["ruff", "format", "--check"], "lint": ["ruff", "check"], "types": ["mypy"]}
+    checks = {
+        "format": ["ruff", "format", "--check"],
+        "lint": ["ruff", "check"],
+        "types": ["mypy"],
+        "docstrings": ["python", "tools/docstrings.py"],
+    }
     failed = []
-    for name, (tool, *arguments) in looks.items():
+    for name, (tool, *arguments) in checks.items():
         say(f"{name}: {tool} {' '.join(arguments)}".rstrip())
         if subprocess.run([program(tool), *arguments], cwd=ROOT).returncode:
             failed.append(name)
@@ -211,30 +237,44 @@ def check(options: argparse.Namespace) -> None:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
+def docs(options: argparse.Namespace) -> None:
+    """Builds the documentation site; fails if a page generated from the code is stale."""
+    prepare([*DOMAINS, "dev", "docs"])
+    generate: list[str | Path] = [program("python"), ROOT / "tools" / "docs" / "generate.py"]
+    if status := subprocess.run([*generate, *([] if options.update else ["--check"])], cwd=ROOT).returncode:
+        sys.exit(status)
+    sphinx: list[str | Path] = [program("sphinx-build"), "--fail-on-warning", "--keep-going", "--quiet", "--jobs", "2"]
+    if status := subprocess.run([*sphinx, "-d", BUILT / "doctrees", DOCS, BUILT / "html"], cwd=ROOT).returncode:
+        sys.exit(status)
+    print(BUILT / "html" / "index.html")
+
+
 def bench(options: argparse.Namespace) -> None:
-    """Runs a benchmark, or lists them."""
+    """Runs a benchmark, or lists the benchmarks."""
     names = sorted(path.stem for path in BENCHMARKS.glob("[!_]*.py"))
     if options.name is None:
         print("\n".join(names))
         return
     if options.name not in names:
-        print(f"unknown benchmark `{options.name}`; known: {', '.join(names) or 'none yet'}", file=sys.stderr)
+        print(f"unknown benchmark `{options.name}`; known: {', '.join(names)}", file=sys.stderr)
         sys.exit(2)
     prepare([*DOMAINS, "dev"])
-    hand_over([program("python"), BENCHMARKS / f"{options.name}.py", *options.extra], **test_data())
+    hand_over([program("python"), BENCHMARKS / f"{options.name}.py", *options.extra], **test_environment())
 
 
 def isolate(options: argparse.Namespace) -> None:
-    """Installs each package alone, with what it declares and nothing else, and tests it there."""
+    """Tests each package in an environment that has only the package and its declared dependencies."""
     prepare([*DOMAINS, "dev"])
     names = options.names or FOLDERS
-    hand_over([program("python"), ROOT / "tools" / "isolate.py", *(FOLDERS[name] for name in names)], **test_data())
+    hand_over(
+        [program("python"), ROOT / "tools" / "isolate.py", *(FOLDERS[name] for name in names)], **test_environment()
+    )
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; what follows `--` goes to the program that is run."""
+    """Parses the command line; arguments after `--` are passed to the program that a command runs."""
     place = list(arguments).index("--") if "--" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(prog="dev.py", description="Set-up, demo, tests and checks of the GAN toolkits.")
+    parser = argparse.ArgumentParser(prog="dev.py", description="Set-up, demo, tests, checks and documentation.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
@@ -246,6 +286,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     command(demo).add_argument("domain", nargs="?", choices=DOMAINS, default="image")
     command(test).add_argument("package", nargs="?", choices=[*FOLDERS, "together"])
     command(check)
+    command(docs).add_argument(
+        "--update", action="store_true", help="write the generated pages instead of checking them"
+    )
     command(bench).add_argument("name", nargs="?")
     command(isolate).add_argument("names", nargs="*", metavar="package", help=" ".join(FOLDERS))
     options = parser.parse_args(arguments[:place])
@@ -253,20 +296,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if name not in FOLDERS:
             parser.error(f"unknown package `{name}`; known: {', '.join(FOLDERS)}")
     if options.extra and options.run not in (demo, test, bench):
-        parser.error(f"{options.run.__name__} takes nothing after `--`")
+        parser.error(f"`{options.run.__name__}` takes no arguments after `--`")
     return options
 
 
 def main() -> None:
-    """Runs one command."""
+    """Runs a command."""
     options = parse(sys.argv[1:])
     try:
         options.run(options)
     except KeyboardInterrupt:
-        sys.exit("interrupted; the next call goes on from here")
+        sys.exit("interrupted; run the command again to continue")
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts this may have an older one
+    if sys.version_info < (3, 11):  # noqa: UP036 - users may start this with an older Python
         sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     main()

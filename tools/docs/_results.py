@@ -21,7 +21,7 @@ class Benchmark(NamedTuple):
 
     Attributes:
         title: title of the page.
-        summary: what is measured, by which protocol, and what it shows.
+        summary: measurement, protocol and conclusion in a few sentences.
         tables: makes the tables from the recorded figures (default: the benchmark's own `table`).
         media: pictures and sounds by file name, with their captions.
         options: options of the command that measures again.
