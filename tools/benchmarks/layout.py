@@ -58,7 +58,7 @@ def generator_and_discriminator(family: ModuleType, **settings: Any) -> list[nn.
 
 
 def resnet(width: int) -> Case:
-    """CycleGAN's generator with 9 blocks at 128 pixels, batch size 1."""
+    """Returns CycleGAN's generator with 9 blocks at 128 pixels, batch size 1."""
     return Case(
         (1, 3, 128, 128),
         lambda: [ResNetTranslator(width=width)],
