@@ -122,7 +122,7 @@ def test_the_card_names_classes_by_index_and_the_versions(toy):
     ("source", "start", "shown"),
     [
         ("digits", "runs/a:generator", ("digits", "runs/a:generator")),
-        ("/home/alice/fruits", "/home/alice/runs/a:generator", ("fruits", "a:generator")),
+        ("/srv/alice/fruits", "/home/alice/runs/a:generator", ("fruits", "a:generator")),
         ("~/fruits.zip", "plain/generator:/data/net.pt", ("fruits.zip", "plain/generator:net.pt")),
         ({"source": "/a/b", "target": "c/d"}, "someone/points", ({"source": "b", "target": "c/d"}, "someone/points")),
     ],
@@ -810,7 +810,7 @@ def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
 
     monkeypatch.setattr(gan_core.models.hub, "HfApi", Hub)
     game = Toolkit(toy).create("plain")
-    game.recipe = game.recipe.but({"data.source": "/home/alice/points"})
+    game.recipe = game.recipe.but({"data.source": "/srv/alice/points"})
     assert game.push_to_hub("points", private=True, token="secret") == "https://hub/me/points"
     assert uploaded == {
         "token": "secret",
@@ -818,7 +818,7 @@ def test_a_game_is_uploaded_as_its_model_folder(toy, monkeypatch):
         "files": ["README.md", "config.json", "model.safetensors"],
         "recipe": ("plain", "points"),
     }
-    assert game.recipe.data.source == "/home/alice/points"
+    assert game.recipe.data.source == "/srv/alice/points"
 
 
 def test_a_failed_upload_is_reported_in_one_line(toy, monkeypatch):
