@@ -253,9 +253,8 @@ def test_a_huge_config_is_not_read(toy, model):
         ({"recipe__system": 3}, "M: cannot be built from its recipe: `system` is 3; expected text"),
         (
             {"recipe__evil": 3},
-            "M: cannot be built from its recipe: unknown setting `evil`; known: adversaries, "
-            "data, domain, game, network, objective, optimizer, players, preset, regime, "
-            "regularizers, start, system, train",
+            "M: cannot be built from its recipe: unknown setting `evil`; "
+            "settings of the networks are written `network.evil`",
         ),
         (
             {"recipe__network__evil": "__import__('os')"},
@@ -310,7 +309,7 @@ def test_a_model_of_another_domain_is_refused(toy, model, monkeypatch):
     from gan_core.domain import Domain
 
     with pytest.raises(CheckpointError) as error:
-        Domain(name="image", title="GANs for images", package="gan_image").load(model)
+        Toolkit(Domain(name="image", title="GANs for images", package="gan_image")).load(model)
     assert str(error.value) == f"{model}: is a system of gan-toy (plain), not of gan-image"
 
 
