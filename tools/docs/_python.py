@@ -39,7 +39,7 @@ def package(module: ModuleType) -> str:
 
 def core() -> str:
     """Returns the page of gan_core's public names, in the order of the alphabet."""
-    names = sorted((name for name in gan_core.__all__ if not name.startswith("_")), key=str.lower)
+    names = sorted((name for name in dir(gan_core) if not name.startswith("_")), key=str.lower)
     return page("gan_core", summary(gan_core), *(directive("gan_core", name) for name in names))
 
 
@@ -74,7 +74,7 @@ def section(module: ModuleType) -> list[str]:
 
     A package without definitions of its own has no section.
     """
-    public = [getattr(gan_core, name) for name in gan_core.__all__]
+    public = [getattr(gan_core, name) for name in dir(gan_core)]
     names = [
         name
         for name, item in vars(module).items()

@@ -221,4 +221,4 @@ def game_settings(presets: Mapping[str, Preset], recipes: Mapping[str, Recipe]) 
 
 
 def _init(make: Callable[..., Any]) -> Callable[..., Any]:
-    return make.__init__ if inspect.isclass(make) else make  # type: ignore[misc]
+    return make.__init__ if inspect.isclass(make) else make
