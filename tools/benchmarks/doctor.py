@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from _ailments import SAMPLES, TENTHS, Reference, ailments
 from _record import Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from torch.utils.data import Dataset
 
 import gan_image
@@ -314,7 +314,7 @@ def counts(cases: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
     rows = [
         [f"`{symptom}`", *("{} of {}".format(*count) for count in row.values())]
         for symptom, row in figures["found by symptom"].items()
@@ -353,7 +353,6 @@ def main() -> None:
     }
     if options.cases == list(CASES):
         record("doctor", figures, " ".join((__doc__ or "").split()))
-        show("doctor", table(figures))
     else:
         print(figures["found by symptom"])
 

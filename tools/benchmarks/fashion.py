@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from _record import RESULTS, Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -141,7 +141,7 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
     shown = {"fid": 1.0, "kid": 1e3, "precision": 1.0, "recall": 1.0, "density": 1.0, "coverage": 1.0}
     rows = []
     for name, run in figures["runs"].items():
@@ -172,7 +172,6 @@ def main() -> None:
     rows = torch.cat([torch.tensor(each["samples"]) for each in found.values()]) / 127.5 - 1
     write_samples({"samples": rows}, RESULTS / "fashion", columns=COLUMNS)
     record("fashion", figures, " ".join((__doc__ or "").split()))
-    show("fashion", table(figures))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from _record import Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -58,7 +58,7 @@ def generator_and_discriminator(family: ModuleType, **settings: Any) -> list[nn.
 
 
 def resnet(width: int) -> Case:
-    """CycleGAN's generator with 9 blocks at 128 pixels, batch size 1."""
+    """Returns CycleGAN's generator with 9 blocks at 128 pixels, batch size 1."""
     return Case(
         (1, 3, 128, 128),
         lambda: [ResNetTranslator(width=width)],
@@ -199,7 +199,7 @@ def compare(case: Case, rounds: int, folder: Path | None) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
 
     def row(case: str, found: Mapping[str, Any]) -> list[str]:
         beside = found.get("ours / published")
@@ -216,7 +216,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Times every case and writes the README's table."""
+    """Times every case and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="rounds that are counted (default: 9)")
     parser.add_argument(
@@ -234,7 +234,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, case in CASES.items()
     }
     record("layout", figures, " ".join((__doc__ or "").split()))
-    show("layout", table(figures))
 
 
 if __name__ == "__main__":

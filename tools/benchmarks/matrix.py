@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from _record import Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from regularizers import CASES
 
 import gan_image
@@ -132,7 +132,7 @@ def measure(system: str, objective: str, case: str) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table, with cells `dcgan · gan` (`ebgan` for energies), and the refusals below it."""
+    """Formats the table of the results page: cells `dcgan · gan` (`ebgan` for energies), and the refusals below it."""
     letters: dict[str, str] = {}
 
     def shown(cell: Mapping[str, Any]) -> str:
@@ -188,7 +188,7 @@ def table_of_systems() -> str:
 
 
 def main() -> None:
-    """Measures each cell and writes the README's tables."""
+    """Measures each cell and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     options = parser.parse_args()
@@ -196,8 +196,6 @@ def main() -> None:
     progress = Progress(options.progress)
     figures = {" ".join(cell): progress.take(" ".join(cell), partial(measure, *cell)) for cell in cells()}
     record("matrix", figures, " ".join((__doc__ or "").split()))
-    show("matrix", table(figures))
-    show("systems", table_of_systems())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 from _record import Progress, record
-from _tables import markdown, show
+from _tables import markdown
 
 import gan_image
 from gan_core.data import Source, Spec
@@ -237,7 +237,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any], name: str) -> str:
-    """Formats one of the README's tables."""
+    """Formats one of the tables of the results page."""
 
     def shown(value: Mapping[str, Any], form: str, unit: float = 1) -> str:
         return f"{unit * value['mean']:{form}} ± {unit * value['standard_error']:{form}}"
@@ -253,7 +253,7 @@ def table(figures: Mapping[str, Any], name: str) -> str:
 
 
 def main() -> None:
-    """Trains and scores each method with each seed, and writes the README's tables."""
+    """Trains and scores each method with each seed, and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
@@ -273,7 +273,6 @@ def main() -> None:
     figures = {name: {method: summary(runs) for method, runs in ways.items()} for name, ways in found.items()}
     if options.only == list(TABLES):
         record("modes", figures, " ".join((__doc__ or "").split()))
-        show("modes", "\n".join(table(figures, name) for name in TABLES))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from _record import record
-from _tables import markdown, show
+from _tables import markdown
 
 import gan_image
 from gan_core.api import write_arrays
@@ -93,7 +93,7 @@ def compare(changes: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
     rows = []
     for case, measured in figures.items():
         every = measured["interval"]
@@ -103,7 +103,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures each case and writes the README's table."""
+    """Measures each case and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=32)
     options = parser.parse_args()
@@ -113,7 +113,6 @@ def main() -> None:
         figures[case] = compare(changes, options.steps)
         print(case, json.dumps(figures[case]), flush=True)
     record("regularizers", figures, " ".join((__doc__ or "").split()))
-    show("regularizers", table(figures))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any, cast
 import librosa
 import torch
 from _record import RESULTS, Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from torch import Tensor
 
 import gan_audio
@@ -114,7 +114,7 @@ def measure(
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
     rows = []
     for system in SYSTEMS:
         found = figures[system]
@@ -129,7 +129,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains and measures both vocoders, and writes the README's table."""
+    """Trains and measures both vocoders, and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--progress", type=Path, help="file that keeps results, to continue an interrupted benchmark")
     parser.add_argument("--models", type=Path, help="folder for the trained models", required=True)
@@ -168,7 +168,6 @@ def main() -> None:
         )
         (RESULTS / "resynthesis.wav").unlink()  # contains the recording
         record("resynthesis", figures, " ".join((__doc__ or "").split()))
-        show("resynthesis", table(figures))
 
 
 if __name__ == "__main__":

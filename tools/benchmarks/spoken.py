@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from _record import RESULTS, Progress, record
-from _tables import markdown, show
+from _tables import markdown
 
 import gan_audio
 from gan_audio.media import write_samples
@@ -56,7 +56,7 @@ def measure(data: Path, radius: int, steps: int, model: Path) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
     rows = []
     for name in RUNS:
         found = figures[name]
@@ -84,7 +84,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains and measures both runs, and writes the README's table."""
+    """Trains and measures both runs, and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
@@ -107,7 +107,6 @@ def main() -> None:
         rows = torch.cat([game.generate(ROWS * DIGITS, seed=0) for game in games])
         write_samples({"samples": rows}, RESULTS / "spoken", columns=DIGITS, game=games[0])
         record("spoken", figures, " ".join((__doc__ or "").split()))
-        show("spoken", table(figures))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from typing import Any
 import torch
 from _alternating import Alternating
 from _record import RESULTS, Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from torch import Tensor
 from torch.nn.functional import l1_loss
 from torch.utils.data import Dataset
@@ -326,7 +326,7 @@ def measure_step(width: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's tables."""
+    """Formats the table of the results pages."""
     nuclei, digits, step = (figures[part] for part in ("nuclei", "digits", "step"))
     compared = [*nuclei["baselines"].items(), *nuclei["runs"].items()]
     by_seed = list(digits.values())
@@ -368,7 +368,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Trains, measures and times, and writes the README's tables."""
+    """Trains, measures and times, and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="rounds of training steps that are counted (default: 9)")
     parser.add_argument(
@@ -391,7 +391,6 @@ def main() -> None:
     runs = {name: progress.take(name, partial(measure_nuclei, name)) for name in RUNS}
     figures = {"nuclei": {"baselines": baselines, "runs": runs}, "digits": inverted, "step": steps}
     record("translation", figures, " ".join((__doc__ or "").split()))
-    show("translation", table(figures))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from unittest.mock import MagicMock
 
 import torch
 from _record import Progress, record
-from _tables import markdown, show
+from _tables import markdown
 from torch import Tensor, nn
 
 import gan_audio
@@ -178,7 +178,7 @@ def memory(case: str, folder: Path | None) -> dict[str, float]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the README's table."""
+    """Formats the table of the results page."""
 
     def row(case: str, found: Mapping[str, Any]) -> list[str]:
         def cell(way: str, digits: int = 1) -> str:
@@ -192,7 +192,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures each case and writes the README's table."""
+    """Measures each case and records the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--idle", action="store_true", help="also measure with all cores, on an idle machine")
@@ -211,7 +211,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     figures = {case: progress.take(case, partial(measure, case)) for case in CASES}
     record("vocoding", figures, " ".join((__doc__ or "").split()))
-    show("vocoding", table(figures))
 
 
 if __name__ == "__main__":

@@ -260,8 +260,8 @@ def kind(annotation: Any) -> str:
     if origin in (list, frozenset, set):
         return f"list of {plural(kind(arguments[0]))}"
     if origin is not None and issubclass(origin, Mapping):
-        inner = kind(arguments[1])
-        return "mapping" if inner == "any value" else f"mapping of names to {plural(inner)}"
+        values = kind(arguments[1])
+        return "mapping" if values == "any value" else f"mapping of names to {plural(values)}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         name = annotation.__name__
         return f"[`{name}`]({LINKS[name]})" if name in LINKS else code(name)

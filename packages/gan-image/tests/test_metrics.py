@@ -46,17 +46,17 @@ def test_a_sample_on_each_mode_finds_all():
     }
 
 
-def test_one_sample_is_enough_for_a_mode_and_three_deviations_are_the_bound():
+def test_one_sample_within_three_deviations_finds_a_mode():
     one = {"modes_found": 1, "modes": 4, "high_quality": 0.5, "kl": math.log(4)}
     assert found([[0.0, 1.49], [4.0, 1.51]]) == one
 
 
-def test_the_divergence_of_the_modes_is_over_the_samples_that_lie_on_one():
+def test_the_divergence_counts_only_samples_on_a_mode():
     uneven = found([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [4.0, 4.0], [2.0, 2.0]])  # three quarters and one
     assert uneven["kl"] == pytest.approx(0.75 * math.log(0.75 * 4) + 0.25 * math.log(0.25 * 4))
 
 
-def test_a_sample_counts_for_the_nearest_mode_alone():
+def test_a_sample_counts_only_for_the_nearest_mode():
     near = {"modes": torch.tensor([[0.0], [1.0]]), "std": 1.0}  # each is within 3 deviations of the other
     assert measured(Modes, torch.tensor([[0.1], [0.4]]), NOTHING, near)["modes_found"] == 1
 
@@ -141,7 +141,7 @@ def test_noise_is_not_recognised(recognised):
 # --- pixels
 
 
-def test_the_distance_of_pixels_is_nothing_for_the_data_and_known_for_a_shift(digits):
+def test_the_distance_of_pixels_is_zero_for_the_data_and_known_for_a_shift(digits):
     real = digits.tensors["image"].float() / 127.5 - 1
     chance = measured(SlicedWasserstein, real, digits, facts())
     assert chance["sliced_wasserstein"] == pytest.approx(0, abs=1e-6)
@@ -210,7 +210,7 @@ def test_every_card_names_a_function_and_what_it_needs():
     assert needs["modes"] == ({"modes"}, ())
 
 
-def test_listing_the_measures_loads_nothing_heavy():
+def test_listing_the_metrics_loads_no_torch():
     assert all(callable(resolve(card.make)) for card in EXTRACTORS)
     code = "import sys, gan_image.metrics; sys.exit(bool({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

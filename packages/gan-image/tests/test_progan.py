@@ -22,7 +22,7 @@ from gan_core.models.checkpoint import read_checkpoint, read_tensors, sha256
 from gan_core.play.objectives import OBJECTIVES
 from gan_core.play.regularizers import Replay
 from gan_core.runs.run import Run
-from gan_image.systems.progan import Discriminator, Generator, ProGAN, doubled, with_drift
+from gan_image.systems.progan import Discriminator, Generator, ProGAN, upsample, with_drift
 
 SMALL = {"image_size": 16, "channels": 1, "widths": (8, 6, 4)}
 
@@ -53,7 +53,7 @@ Z = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("size", [8, 16])
 def test_the_generator_starts_a_phase_with_the_previous_images_and_has_faded_the_block_in_halfway(size: int) -> None:
     game = small()
-    before = doubled(grown(game, size // 2, 1.0).generator(Z))
+    before = upsample(grown(game, size // 2, 1.0).generator(Z))
     start, quarter, half, end = (grown(game, size, progress).generator(Z) for progress in (0.0, 0.25, 0.5, 1.0))
     assert torch.equal(start, before)
     assert torch.equal(half, end)
@@ -80,7 +80,7 @@ def test_the_discriminator_starts_a_phase_unchanged_and_has_faded_the_block_in_h
 
 def test_real_images_are_faded_like_generated_ones() -> None:
     game, batch = small(), {"image": images(8)}
-    half = doubled(avg_pool2d(batch["image"], 2))
+    half = upsample(avg_pool2d(batch["image"], 2))
     expected = {0.0: half, 0.25: (half + batch["image"]) / 2, 0.5: batch["image"], 1.0: batch["image"]}
     for progress, shown in expected.items():
         assert_close(grown(game, 8, progress).real(batch)[0], shown)

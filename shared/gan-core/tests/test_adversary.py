@@ -735,3 +735,21 @@ def test_objectives_and_regularizers_that_are_none_are_refused(given: dict[str, 
     with pytest.raises(RecipeError) as error:
         Adversary(nn.Linear(2, 1), **given)
     assert str(error.value) == words
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": ["hinge", "least_squares"]}, r"`objective` is \['hinge', 'least_squares'\]; give one objective"),
+        ({"regularizers": "r1"}, r"`regularizers` is 'r1'; give a list, \['r1'\]"),
+        ({"regularizers": [3]}, r"`regularizers` has 3; give settings"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        Adversary(nn.Linear(2, 1), **settings)
+
+
+def test_a_two_player_game_takes_networks_not_their_classes():
+    with pytest.raises(RecipeError, match=r"`generator` is <class 'torch.nn.modules.linear.Linear'>; give a network"):
+        TwoPlayerGame(nn.Linear, nn.Linear(2, 1))

@@ -493,6 +493,7 @@ def test_a_custom_game_has_the_names_of_its_classes_after_training(toy, tmp_path
         game,
         data=TensorSource({"points": torch.randn(8, 2), "label": torch.arange(8) % 3}, classes=["a", "b", "c"]),
         out=tmp_path / "run",
+        steps=2,
         shown=False,
     )
     again = TwoPlayerGame(made.generator, made.discriminator.network).restore(run.model)

@@ -4,7 +4,7 @@ import math
 import re
 import sys
 import weakref
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -262,10 +262,9 @@ def evaluate(monkeypatch: pytest.MonkeyPatch):
         ),
     )
     monkeypatch.setitem(sys.modules, "test_measures", module)
-    domain: Any = SimpleNamespace(module=lambda name: module)
 
     def call(game: Game, source: Source, **options: Any) -> tuple[dict, dict]:
-        return Evaluation(domain.metrics, FittedData(source, Spec()), game, **options).measure(game)
+        return Evaluation(module, FittedData(source, Spec()), game, **options).measure(game)
 
     return call
 

@@ -1,4 +1,4 @@
-"""Every objective by its closed form, on logits of which the sigmoid is a simple fraction."""
+"""Every objective by its closed form, on logits whose sigmoid is a simple fraction."""
 
 import math
 
@@ -16,7 +16,7 @@ def softplus(x: float) -> float:
 
 
 def log_loss(*logits: float) -> float:
-    """Cross-entropy of two samples that are told apart by these logits, on either side."""
+    """Computes the cross-entropy of real samples with these logits and fake ones with their negatives."""
     return -2 * sum(math.log(1 / (1 + math.exp(-logit))) for logit in logits) / len(logits)
 
 
@@ -82,7 +82,7 @@ def test_an_objective_that_is_zero_sum_is_one(objective):
     assert torch.allclose(push, -pull) == objective.zero_sum
 
 
-def test_beyond_the_margin_nothing_pushes():
+def test_gradients_are_zero_beyond_the_margin():
     real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
     OBJECTIVES["hinge"].discriminator(real, fake).backward()
     assert (real.grad.item(), fake.grad.item()) == (0, 0)
@@ -91,7 +91,7 @@ def test_beyond_the_margin_nothing_pushes():
     assert far.grad.tolist() == [0, -0.5]
 
 
-def test_features_that_point_the_same_way_pull_and_orthogonal_ones_do_not():
+def test_the_pull_away_term_is_the_mean_squared_cosine():
     assert_close(pull_away(torch.tensor([[1.0, 1.0], [3.0, 3.0]])), torch.tensor(1.0))
     assert_close(pull_away(torch.tensor([[1.0, 1.0], [-2.0, 2.0]])), torch.tensor(0.0), atol=1e-6, rtol=0)
     half = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])  # squared cosines ½, ½ and 0
@@ -137,7 +137,7 @@ def test_a_saturated_generator_still_has_a_gradient():
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_guessing_costs_what_the_best_constant_costs(name):
+def test_the_loss_of_guessing_is_that_of_the_best_constant(name):
     """The least loss of a discriminator that gives every sample the same logit (or energy)."""
     objective = OBJECTIVES[name]
     constants = torch.linspace(0 if objective.energy else -2, 2, 401)

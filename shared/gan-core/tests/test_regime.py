@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 import gan_core.training.regime
 from gan_core import Game, Player, Regime, RMSprop, draws, resume, train
+from gan_core.api import Toolkit
 from gan_core.data import BatchStream, IndexStream
 from gan_core.domain import Domain
 from gan_core.errors import RecipeError
@@ -325,14 +326,14 @@ def brief(toy: Domain, monkeypatch: pytest.MonkeyPatch) -> Domain:
 @pytest.mark.parametrize("name", ["brief", "gan_toy.regimes:Brief"])
 def test_a_recipe_names_a_regime_of_any_system(brief: Domain, tmp_path: Path, name: str) -> None:
     changes = {"regime.name": name, "regime.rounds": 2, "train.steps": 9}
-    run = brief.train("plain", data="cloud", out=tmp_path / "run", changes=changes, shown=False)
+    run = Toolkit(brief).train("plain", data="cloud", out=tmp_path / "run", changes=changes, shown=False)
     assert run.ended == "2 short rounds are over"
     assert run.recipe.regime == {"name": name, "rounds": 2, "kind": "short"}
     assert run.log()[-1]["step"] == 2
     with pytest.raises(RecipeError, match=r"`regime.rounds` cannot change when a run is resumed"):
-        brief.resume(run.path, changes={"regime.rounds": 3}, shown=False)
+        Toolkit(brief).resume(run.path, changes={"regime.rounds": 3}, shown=False)
     with pytest.raises(RecipeError, match=r"is finished at step 2; 2 short rounds are over"):
-        brief.resume(run.path, steps=12, shown=False)
+        Toolkit(brief).resume(run.path, steps=12, shown=False)
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,14 @@ def test_gradient_penalty_of_a_linear_network_is_known():
     assert_close(gradient_penalty(network, noise(6, 4), noise(6, 4, seed=1)), torch.tensor(16.0))  # (5 - 1)²
 
 
-def test_a_slope_of_one_costs_nothing_and_a_flat_network_one():
+def test_the_penalty_is_zero_at_a_slope_of_one_and_one_for_a_constant_network():
     real, fake = noise(6, 2), noise(6, 2, seed=1)
     assert_close(gradient_penalty(linear([0.6, 0.8]), real, fake), torch.tensor(0.0), atol=1e-12, rtol=0)
     flat = linear([0.0, 0.0])
     assert_close(gradient_penalty(flat, real, fake), torch.tensor(1.0))
 
 
-def test_one_sided_a_gentle_slope_costs_nothing():
+def test_the_one_sided_penalty_is_zero_for_slopes_below_one():
     real, fake = noise(6, 2), noise(6, 2, seed=1)
     assert_close(gradient_penalty(linear([0.3, 0.4]), real, fake), torch.tensor(0.25))
     assert_close(gradient_penalty(linear([0.3, 0.4]), real, fake, one_sided=True), torch.tensor(0.0))
@@ -59,7 +59,7 @@ def test_zero_centred_penalties_are_half_the_squared_slope():
     assert_close(zero_centred_penalty(lambda x: x.square().sum(dim=1), x), torch.tensor((4.0 + 16.0) / 4))
 
 
-def test_dragan_looks_around_the_data_and_no_further_than_half_their_deviation():
+def test_dragan_perturbs_real_samples_by_up_to_half_their_deviation():
     seen = []
 
     def network(x):
@@ -89,7 +89,7 @@ def test_squared_path_lengths_are_averaged_over_the_layers_of_a_latent():
     assert_close(lengths.square().mean(), torch.tensor(4.0), rtol=0.05, atol=0)
 
 
-def test_a_generator_that_stands_still_has_path_lengths_with_a_gradient():
+def test_path_lengths_of_a_constant_generator_have_a_finite_gradient():
     weight = torch.zeros(2, 3, requires_grad=True)
     lengths = path_lengths(lambda z: z @ weight.T, noise(4, 3))
     (lengths - 1).square().mean().backward()
@@ -170,7 +170,7 @@ def test_second_derivatives_reach_every_parameter_but_the_last_bias():
     assert all(parameter.grad.abs().sum() > 0 for parameter in others if parameter.ndim > 1)
 
 
-def test_points_keep_no_gradient_of_their_own():
+def test_samples_get_no_gradient():
     real, fake = noise(4, 2), noise(4, 2, seed=1).requires_grad_()
     network = nn.Linear(2, 1)
     gradient_penalty(lambda x: network(x).squeeze(1).pow(2), real, fake).backward()

@@ -21,7 +21,7 @@ def blurred(images: Tensor, times: int) -> Tensor:
     return images
 
 
-def test_psnr_of_a_known_error_each_pair_by_itself():
+def test_psnr_of_a_known_error_is_computed_for_each_pair():
     a = torch.zeros(2, 3, 4, 4)
     b = a + torch.tensor([0.2, 0.02])[:, None, None, None]  # 0.1 and 0.01 on [0, 1]
     assert_close(psnr(a, b), torch.tensor([20.0, 40.0]), check_dtype=False, atol=1e-4, rtol=0)
@@ -49,13 +49,13 @@ def by_definition(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (light * contrast).mean((1, 2, 3)), contrast.mean((1, 2, 3))
 
 
-def test_ssim_is_its_definition():
+def test_ssim_follows_its_definition():
     a, b = noise(20), blurred(noise(20), 1)
     expected, _ = by_definition((a.double() + 1) * 127.5, (b.double() + 1) * 127.5)
     assert_close(ssim(a, b), expected, atol=1e-9, rtol=1e-9)
 
 
-def test_ms_ssim_is_its_definition():
+def test_ms_ssim_follows_its_definition():
     a = noise(181)  # an odd side: its last row has no place in the next scale
     x, y = ((images.double() + 1) * 127.5 for images in (a, blurred(a, 1)))
     expected = torch.ones(2, dtype=torch.float64)
@@ -66,14 +66,14 @@ def test_ms_ssim_is_its_definition():
 
 
 @pytest.mark.parametrize("measure", [ssim, ms_ssim])
-def test_equal_images_are_alike_and_order_does_not_matter(measure):
+def test_equal_images_have_the_highest_similarity_and_order_does_not_matter(measure):
     a = noise(SMALLEST_MULTISCALE)
     b = blurred(a, 1)
     assert_close(measure(a, a), torch.ones(2), check_dtype=False, atol=1e-6, rtol=0)
     assert_close(measure(a, b), measure(b, a))
 
 
-def test_ms_ssim_falls_as_an_image_is_blurred():
+def test_ms_ssim_decreases_with_blur():
     a = noise(SMALLEST_MULTISCALE)
     first, second, third = (ms_ssim(a, blurred(a, times)) for times in (1, 2, 4))
     assert (first > second + 0.01).all()
@@ -174,7 +174,7 @@ def test_published_files_are_recognised_by_their_keys(tmp_path):
         (heads(64, 192, 384, 256, 256) | {"features.0.weight": torch.zeros(1)}, "does not fit"),
     ],
 )
-def test_weights_that_do_not_do_are_refused(tmp_path, weights, words):
+def test_unsuitable_weights_are_refused(tmp_path, weights, words):
     torch.save(weights, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=words):
         load_lpips([tmp_path / "weights.pth"])

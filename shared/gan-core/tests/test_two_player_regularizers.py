@@ -1,4 +1,4 @@
-"""Regularizers at work in a game: what they show, remember, change and refuse."""
+"""Regularizers in a game: their terms, augmentations, state and refusals."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_penalties_of_both_players_are_weighted_terms_of_their_own() -> None:
     assert_close(generator["feature_matching"], 2 * half)
 
 
-def test_features_are_matched_where_the_last_layer_sees_them() -> None:
+def test_the_matched_features_are_the_input_of_the_last_layer() -> None:
     played = game(FeatureMatching())
     with draws.drawing(3, CPU, rows=8, total=8):
         fake = played.sample(8)
@@ -173,7 +173,7 @@ def test_the_path_length_term_treats_the_running_mean_as_a_constant() -> None:
 # Views.
 
 
-def test_noise_fades_and_is_on_real_and_fake_in_both_turns() -> None:
+def test_noise_falls_linearly_to_zero() -> None:
     played = game(InstanceNoise(deviation=0.5, until=0.5))
     x = torch.zeros(4000, 2, 6, 6)
     assert_close(played.discriminator.augmented(x).std(), torch.tensor(0.5), rtol=0.02, atol=0)
@@ -198,7 +198,7 @@ def test_a_penalty_is_taken_through_the_view() -> None:
     assert bool(((between - real) * (between - fake) <= 1e-6).all())
 
 
-def test_the_loss_has_gradients_whoever_looked_at_the_logits_before() -> None:
+def test_the_loss_has_gradients_if_the_logits_were_first_computed_without() -> None:
     seen = []
 
     class Watch(InstanceNoise):
@@ -231,7 +231,7 @@ def test_images_are_mirrored_and_moved_over_a_reflected_border() -> None:
     assert len({tuple(image.flatten().tolist()) for image in moved}) == 18  # 9 places, mirrored or not
 
 
-def test_consistency_is_zero_for_a_discriminator_that_does_not_mind() -> None:
+def test_consistency_is_zero_for_a_discriminator_that_is_invariant() -> None:
     played = game(Consistency(fake_weight=5.0))
     assert losses(played)[0]["consistency"] > 0
     played.discriminator.network.features[0].weight.data.zero_()
@@ -293,7 +293,7 @@ def test_ada_augments_real_and_fake_samples_in_the_turns_of_both_players() -> No
 # Packing and batches.
 
 
-def test_packed_samples_are_joined_along_their_channels_and_come_apart() -> None:
+def test_packed_samples_are_concatenated_along_channels_and_unpacked() -> None:
     images = batch()["image"]
     packed = pack(images, 4)
     assert packed.shape == (2, 8, 6, 6)
@@ -311,11 +311,11 @@ def test_a_packed_sample_is_judged_mixed_and_noised_as_one() -> None:
         losses(played, 7)
 
 
-def test_the_deviation_within_a_group_is_a_channel_more() -> None:
+def test_the_deviation_within_a_group_is_appended() -> None:
     features = torch.tensor([[0.0, 1.0], [5.0, 5.0], [2.0, 1.0], [5.0, 5.0]])  # groups of 2: rows 0 and 2, 1 and 3
-    told = MinibatchDeviation(2)(features)
-    assert_close(told[:, :2], features)
-    assert_close(told[:, 2], torch.tensor([0.5, 0.0, 0.5, 0.0]), atol=2e-4, rtol=0)
+    appended = MinibatchDeviation(2)(features)
+    assert_close(appended[:, :2], features)
+    assert_close(appended[:, 2], torch.tensor([0.5, 0.0, 0.5, 0.0]), atol=2e-4, rtol=0)
     assert MinibatchDeviation(4)(torch.randn(6, 2, 3, 3)).shape == (6, 3, 3, 3)
 
 
@@ -328,9 +328,9 @@ def test_samples_are_compared_in_groups_of_two_or_more(rows: int, size: int) -> 
 
 def test_equal_features_have_a_gradient_in_half_precision() -> None:
     features = torch.full((4, 3), 0.5, dtype=torch.float16, requires_grad=True)
-    told = MinibatchDeviation(4)(features)
-    assert told.dtype is torch.float16
-    told.sum().backward()
+    appended = MinibatchDeviation(4)(features)
+    assert appended.dtype is torch.float16
+    appended.sum().backward()
     assert features.grad is not None
     assert features.grad.isfinite().all()
 
@@ -374,13 +374,13 @@ def test_a_new_layer_has_spectral_norm_one_at_once() -> None:
 
 
 class Shared(Discriminator):
-    """A part of it belongs to the generator's player, as InfoGAN's Q does."""
+    """A discriminator with a part that the generator's player trains, as InfoGAN's Q."""
 
     separate = ("judge",)
 
 
 @pytest.mark.parametrize("kind", [WeightClipping, SpectralNorm])
-def test_weights_of_the_generators_player_are_left_alone(kind: type[Regularizer]) -> None:
+def test_weights_of_the_generators_player_are_not_constrained(kind: type[Regularizer]) -> None:
     torch.manual_seed(0)
     played = TwoPlayerGame(Generator(), Shared(), regularizers=[kind()])
     before = played.discriminator.network.judge.weight.clone()
@@ -398,10 +398,10 @@ def test_clipped_weights_stay_within_their_bound(tmp_path) -> None:
     assert max(p.detach().abs().max().item() for p in played.generator.parameters()) > 0.02
 
 
-# Play.
+# Losses and samples.
 
 
-def test_remembered_fakes_come_back(tmp_path) -> None:
+def test_replay_returns_earlier_fakes_and_is_restored(tmp_path) -> None:
     played = game(Replay(size=8))
     first, second = (discriminator_turn(played, seed).fake for seed in (0, 1))
     returned = [any(torch.equal(row, old) for old in first) for row in second]
@@ -470,7 +470,7 @@ def test_unrolling_through_adam_is_what_adam_does_and_its_derivative() -> None:
             return loss({"x": real})
 
     def played_on() -> Tensor:
-        """The same by torch's own Adam on a copy."""
+        """Computes the same with torch's Adam on a copy."""
         copy = deepcopy(discriminator)
         own = torch.optim.Adam(copy.parameters(), lr=0.05, betas=(0.5, 0.9))
         own.load_state_dict(deepcopy(adam.state_dict()))
@@ -534,17 +534,17 @@ def test_unrolling_does_not_change_the_discriminator(discriminator: type[nn.Modu
     assert all(parameter.grad is None for parameter in played.discriminator.parameters())
 
 
-class Telling(Discriminator):
-    """It has a part that its logits do not depend on, as SSGAN's has."""
+class WithRotations(Discriminator):
+    """A discriminator with a part that its logits do not depend on, as in SSGAN."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rotation = nn.Linear(5, 4)
 
 
-def test_unrolling_leaves_parts_that_judge_something_else_alone() -> None:
+def test_unrolling_does_not_update_parts_without_gradients() -> None:
     torch.manual_seed(0)
-    played, plain = TwoPlayerGame(Generator(), Telling(), regularizers=[Unrolled(learning_rate=0.1)]), Unrolled()
+    played, plain = TwoPlayerGame(Generator(), WithRotations(), regularizers=[Unrolled(learning_rate=0.1)]), Unrolled()
     other = TwoPlayerGame(played.generator, Discriminator(), regularizers=[Unrolled(learning_rate=0.1)])
     other.discriminator.network.load_state_dict(
         {name: value for name, value in played.discriminator.network.state_dict().items() if "rotation" not in name}
@@ -610,14 +610,14 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_reason(make, words: str) -> None:
+def test_settings_that_do_not_apply_are_refused_with_the_reason(make, words: str) -> None:
     with pytest.raises(RecipeError) as error:
         make()
     assert words in str(error.value)
 
 
 class Spectrograms(TwoPlayerGame):
-    """A game whose samples have the shape of images and are none."""
+    """A game whose samples have the shape of images but are spectrograms."""
 
     images = False
 
@@ -627,7 +627,7 @@ def spectrograms(regularizer: Regularizer) -> Spectrograms:
 
 
 def parametrized(how: Callable[[nn.Module], nn.Module], regularizer: Regularizer) -> TwoPlayerGame:
-    """A game whose discriminator's last layer's weight is made of another."""
+    """Returns a game with a parametrized weight in the discriminator's last layer."""
     discriminator = Discriminator()
     how(discriminator.judge)
     return TwoPlayerGame(Generator(), discriminator, regularizers=[regularizer])
@@ -657,7 +657,7 @@ class Deep(nn.Linear):
         self.judge = nn.Sequential(nn.Linear(1, 1))
 
 
-def test_they_take_part_in_one_order_however_they_are_named() -> None:
+def test_regularizers_are_applied_in_a_fixed_order() -> None:
     forward = game(SpectralNorm(), InstanceNoise(), GradientPenalty())
     backward = game(GradientPenalty(), InstanceNoise(), SpectralNorm())
     assert [r.name for r in forward.discriminator.regularizers] == [r.name for r in backward.discriminator.regularizers]
@@ -668,8 +668,8 @@ def test_they_take_part_in_one_order_however_they_are_named() -> None:
 @pytest.mark.parametrize(
     "name", ["gradient_penalty", "r1", "r2", "consistency", "instance_noise", "label_smoothing", "diffaugment"]
 )
-def test_parts_of_a_batch_make_the_terms_of_the_whole(name: str) -> None:
-    """What is a mean over samples does not change with the parts that a batch is worked in."""
+def test_terms_are_means_over_the_parts_of_a_batch(name: str) -> None:
+    """Terms that are means over samples do not depend on how a batch is divided."""
     played = game(REGULARIZERS[name]())
     images = batch(16)["image"]
 

@@ -387,7 +387,13 @@ def resnet_translator(state: StateDict) -> Published:
     back = {"b_to_a": {"source_channels": out_channels, "target_channels": in_channels}}
     rules = {} if in_channels == out_channels else {"identity_weight": 0.0}
     return Published(
-        translation.Forth, settings, renamed(state, names), arguments, game=rules, place="a_to_b", elsewhere=back
+        translation.SourceToTarget,
+        settings,
+        renamed(state, names),
+        arguments,
+        game=rules,
+        place="a_to_b",
+        elsewhere=back,
     )
 
 

@@ -69,7 +69,8 @@ class MetricCard:
         title: description in one line.
         measure: dotted path of a class or function that takes a `gan_core.measure.measures.Subject` and returns a
             `gan_core.measure.measures.Measure`, which receives the samples or pairs in parts. If `extracts` is set,
-            it is a function `(real, fake) -> {figure: value}` of extracted features (`gan_core.measure.features.Seen`).
+            it is a function `(real, fake) -> {figure: value}` of extracted features
+            (`gan_core.measure.features.Extracted`).
         needs: facts that the data must have.
         asks: conditions that the game must have, such as `label`.
         methods: names of methods that the game must have, such as `log_likelihood`.
@@ -98,8 +99,8 @@ class ExtractorCard:
         title: description in one line.
         origin: `embedded` (available offline) or `download`. The first embedded extractor that fits the data is the
             default.
-        make: dotted path of `(argument, weights, dataset, facts) -> Extractor`; `argument` is the text after the colon
-            in `--extractor NAME:ARGUMENT`.
+        make: dotted path of `(argument, weights, dataset, facts, key) -> Extractor`; `argument` is the text after the
+            colon in `--extractor NAME:ARGUMENT`, and `key` is the key of the items in the data.
         needs: facts that the data must have.
     """
 

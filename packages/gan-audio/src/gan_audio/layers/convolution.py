@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 
 def is_cpu_inference(x: Tensor) -> bool:
-    """Whether `x` is on the CPU, gradients are disabled, and the caller is not being compiled."""
+    """Returns whether `x` is on the CPU, gradients are disabled, and the caller is not being compiled."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

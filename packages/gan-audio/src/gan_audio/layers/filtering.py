@@ -112,7 +112,7 @@ def minimal_filter() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def is_faster_filtered(layer: nn.Conv1d) -> bool:
-    """Whether a minimal filter can replace a convolution, with enough precision, and is faster on a CPU."""
+    """Returns whether a minimal filter can replace a convolution, with enough precision, and is faster on a CPU."""
     (size,), (dilation,) = layer.kernel_size, layer.dilation
     keeps_length = layer.padding == (dilation * (size // 2),) and layer.padding_mode == "zeros" and size % 2 == 1
     plain = layer.stride == (1,) and layer.groups == 1

@@ -277,7 +277,7 @@ class Vocoder(Game):
         return self
 
     def _can_filter(self) -> bool:
-        """Whether minimal filters may be used for long mels: on a CPU, in full precision."""
+        """Returns whether minimal filters may be used for long mels: on a CPU, in full precision."""
         return self.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
     def _audio_of(self, generator: nn.Module, mel: Tensor, start: int, end: int) -> Tensor:

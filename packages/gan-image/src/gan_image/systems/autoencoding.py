@@ -96,9 +96,9 @@ class Decoder(nn.Module):
         self.latent_dim, self.width = latent_dim, width
         self.data_spec = ImageSpec(image_size=image_size, channels=channels)
         self.project = xavier(nn.Linear(latent_dim, width * 8 * 8))
-        stages: list[nn.Module] = [pair(width, width)]
+        stages: list[nn.Module] = [convolutions(width, width)]
         for _ in range(doublings(image_size, 8)):
-            stages += [nn.Upsample(scale_factor=2, mode="nearest"), pair(width, width)]
+            stages += [nn.Upsample(scale_factor=2, mode="nearest"), convolutions(width, width)]
         self.stages = nn.Sequential(*stages, same_convolution(width, channels, 3))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -123,13 +123,13 @@ class Reconstructor(nn.Module):
         stages: list[nn.Module] = [same_convolution(channels, width, 3), nn.ELU()]
         for stage in range(1, halvings + 1):
             stages += [
-                pair(stage * width, stage * width),
+                convolutions(stage * width, stage * width),
                 xavier(nn.Conv2d(stage * width, (stage + 1) * width, 3, 2, 1)),
                 nn.ELU(),
             ]
         last = (halvings + 1) * width
         self.encoder = nn.Sequential(
-            *stages, pair(last, last), nn.Flatten(), xavier(nn.Linear(last * 8 * 8, latent_dim))
+            *stages, convolutions(last, last), nn.Flatten(), xavier(nn.Linear(last * 8 * 8, latent_dim))
         )
         self.decoder = Decoder(image_size=image_size, channels=channels, latent_dim=latent_dim, width=width)
 
@@ -137,7 +137,7 @@ class Reconstructor(nn.Module):
         return (self.decoder(self.encoder(images)) - images).abs().flatten(1).mean(dim=1)
 
 
-def pair(inputs: int, outputs: int) -> nn.Sequential:
+def convolutions(inputs: int, outputs: int) -> nn.Sequential:
     """Returns two convolutions with exponential linear units."""
     first, second = same_convolution(inputs, outputs, 3), same_convolution(outputs, outputs, 3)
     return nn.Sequential(first, nn.ELU(), second, nn.ELU())

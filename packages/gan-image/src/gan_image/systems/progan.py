@@ -41,8 +41,8 @@ def convolution(inputs: int, outputs: int, size: int = 3, *, gain: float = math.
     return equalized(nn.Conv2d(inputs, outputs, size, padding=size // 2), gain=gain)
 
 
-def doubled(images: Tensor) -> Tensor:
-    """Doubles the size by repeating every pixel along both axes."""
+def upsample(images: Tensor) -> Tensor:
+    """Doubles the size of images by nearest-neighbour interpolation."""
     return interpolate(images, scale_factor=2)
 
 
@@ -146,7 +146,7 @@ class Generator(Growing):
     def __init__(
         self, *, image_size: Size = 1024, channels: Size = 3, latent_dim: Size = 512, widths: tuple[Size, ...] = WIDTHS
     ):
-        widths = up_to(image_size, widths)
+        widths = widths_up_to(image_size, widths)
         super().__init__(
             [Start(latent_dim, widths[0]), *(Up(a, b) for a, b in pairwise(widths))],
             [convolution(width, channels, 1, gain=1.0) for width in widths],
@@ -161,7 +161,7 @@ class Generator(Growing):
         images = self.rgb[self.stage](self.blocks[self.stage](x))
         if self.stage == 0:
             return images
-        return torch.lerp(doubled(self.rgb[self.stage - 1](x)), images, self.fade)
+        return torch.lerp(upsample(self.rgb[self.stage - 1](x)), images, self.fade)
 
 
 class Discriminator(Growing):
@@ -174,7 +174,7 @@ class Discriminator(Growing):
     """
 
     def __init__(self, *, image_size: Size = 1024, channels: Size = 3, widths: tuple[Size, ...] = WIDTHS):
-        widths = up_to(image_size, widths)
+        widths = widths_up_to(image_size, widths)
         super().__init__(
             [End(widths[0]), *(Down(b, a) for a, b in pairwise(widths))],
             [nn.Sequential(convolution(channels, width, 1), nn.LeakyReLU(0.2)) for width in widths],
@@ -194,7 +194,7 @@ class Discriminator(Growing):
         return self.judge(x).squeeze(1)
 
 
-def up_to(image_size: int, widths: tuple[int, ...]) -> tuple[int, ...]:
+def widths_up_to(image_size: int, widths: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the widths for sizes from 4 pixels to `image_size`.
 
     Raises:
@@ -269,7 +269,7 @@ class ProGAN(TwoPlayerGame):
         network = self.growing[0]
         if network.stage == 0:
             return images, condition
-        return torch.lerp(doubled(avg_pool2d(images, 2)), images, network.fade), condition
+        return torch.lerp(upsample(avg_pool2d(images, 2)), images, network.fade), condition
 
     def finish(self, fakes: Tensor) -> Tensor:
         """Enlarges images of the current size to the full size."""

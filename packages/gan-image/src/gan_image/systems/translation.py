@@ -36,8 +36,8 @@ AUGMENTED = {"image_size": 256, "resize": "stretch", "enlarge": 286 / 256, "crop
 """Data settings in the code of both papers."""
 
 
-def fitting(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> ImageSpec:
-    """Returns a specification whose images a translator can take.
+def check_sides(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> ImageSpec:
+    """Returns a specification after checking that a translator accepts its images.
 
     Raises:
         RecipeError: their sides are too short, or not multiples of the network's.
@@ -50,12 +50,12 @@ def fitting(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> Imag
     return spec
 
 
-def exported(network: ResNetTranslator | UNetTranslator, made: str, spec: ImageSpec) -> Exported:
-    """Returns a translator for export: images of any number and of any size that it takes.
+def export_of(network: ResNetTranslator | UNetTranslator, made: str, spec: ImageSpec) -> Exported:
+    """Returns the export of a translator, with dynamic batch size, height and width.
 
     Args:
         network: translator between `source` and `target`.
-        made: the part that it generates; the other is its input.
+        made: part of an item that it generates, `source` or `target`; the other is its input.
         spec: specification with the channels of both parts.
     """
     taken = "source" if made == "target" else "target"
@@ -149,7 +149,7 @@ class Pix2Pix(Game):
         return self.generator.data_spec
 
     def spec_with(self, changes: Mapping[str, Any]) -> ImageSpec:
-        return fitting(cast(ImageSpec, super().spec_with(changes)), self.generator)
+        return check_sides(cast(ImageSpec, super().spec_with(changes)), self.generator)
 
     def players(self) -> Iterable[Player]:
         yield Player("discriminator", (self.discriminator,), self.discriminator_loss)
@@ -175,7 +175,7 @@ class Pix2Pix(Game):
         return {"translated": self.generator(batch["source"])}
 
     def exports(self) -> dict[str, Exported]:
-        return {"generator": exported(self.generator, "target", self.data_spec())}
+        return {"generator": export_of(self.generator, "target", self.data_spec())}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         return {"discriminator": self.discriminator.realness(torch.cat([batch["source"], batch["target"]], dim=1))}
@@ -184,7 +184,7 @@ class Pix2Pix(Game):
 # CycleGAN.
 
 
-class Forth(ResNetTranslator):
+class SourceToTarget(ResNetTranslator):
     """Translator of source images `[B, source_channels, H, W]` to target images `[B, target_channels, H, W]`.
 
     Args:
@@ -218,8 +218,8 @@ class Forth(ResNetTranslator):
         self.channels_differ = source_channels != target_channels
 
 
-class Back(ResNetTranslator):
-    """Translator of target images to source images; the arguments are those of `Forth`."""
+class TargetToSource(ResNetTranslator):
+    """Translator of target images to source images; the arguments are those of `SourceToTarget`."""
 
     def __init__(
         self,
@@ -288,8 +288,8 @@ class CycleGAN(Game):
 
     def __init__(
         self,
-        a_to_b: Forth,
-        b_to_a: Back,
+        a_to_b: SourceToTarget,
+        b_to_a: TargetToSource,
         discriminator_a: Adversary,
         discriminator_b: Adversary,
         *,
@@ -309,7 +309,7 @@ class CycleGAN(Game):
         return self.a_to_b.data_spec
 
     def spec_with(self, changes: Mapping[str, Any]) -> ImageSpec:
-        return fitting(cast(ImageSpec, super().spec_with(changes)), self.a_to_b)
+        return check_sides(cast(ImageSpec, super().spec_with(changes)), self.a_to_b)
 
     def players(self) -> Iterable[Player]:
         yield Player("generator", (self.a_to_b, self.b_to_a), self.generator_loss)
@@ -343,7 +343,7 @@ class CycleGAN(Game):
 
     def exports(self) -> dict[str, Exported]:
         spec = self.data_spec()
-        return {"a_to_b": exported(self.a_to_b, "target", spec), "b_to_a": exported(self.b_to_a, "source", spec)}
+        return {"a_to_b": export_of(self.a_to_b, "target", spec), "b_to_a": export_of(self.b_to_a, "source", spec)}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
         judged = {"discriminator_a": batch["source"], "discriminator_b": batch["target"]}
@@ -371,8 +371,8 @@ SMALL_PIX2PIX = PIX2PIX.but(
 CYCLEGAN = Preset(
     CycleGAN,
     networks={
-        "a_to_b": Forth,
-        "b_to_a": Back,
+        "a_to_b": SourceToTarget,
+        "b_to_a": TargetToSource,
         "discriminator_a": SourceDiscriminator,
         "discriminator_b": TargetDiscriminator,
     },

@@ -235,7 +235,7 @@ def require_channels(item: Batch, spec: ImageSpec, pixels: Collection[str], name
 
     Args:
         item: an item.
-        spec: what the game needs.
+        spec: form of the data that the game needs.
         pixels: keys of images.
         name: the source's name.
 

@@ -173,7 +173,7 @@ def expect(spec: Spec, kind: type[S], name: str, holds: str) -> S:
         spec: the game's specification.
         kind: class of specifications that the source supports.
         name: the source's name, for the error message.
-        holds: what the source holds, for the error message.
+        holds: contents of the source, for the error message.
 
     Raises:
         DataError: the specification is of another class.

@@ -73,6 +73,7 @@ class Pretrained(nn.Module):
 
 
 def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    """Removes the helper's weights from a state dict."""
     for name in [name for name in state if name.startswith(prefix)]:
         del state[name]
 

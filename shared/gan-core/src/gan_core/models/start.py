@@ -118,8 +118,8 @@ def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
 
 def _as_named(found: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns a state with the names of a network: as it is, or for an adversary, that of its discriminator."""
-    judged = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
-    return max(found, judged, key=lambda state: len(state.keys() & own.keys()))
+    unwrapped = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
+    return max(found, unwrapped, key=lambda state: len(state.keys() & own.keys()))
 
 
 def _load(network: nn.Module, given: Given, name: str, source: str) -> None:

@@ -41,7 +41,7 @@ def check_sides(sides: Sequence[int], network: str, *, multiple: int = 1, least:
         network: name of the network, for the message.
         multiple: number by which every side must be divisible.
         least: shortest side.
-        remedy: what to do otherwise, for the message.
+        remedy: advice in the error message.
 
     Raises:
         DataError: a side is too short or not a multiple.

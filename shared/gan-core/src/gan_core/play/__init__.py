@@ -1,1 +1,1 @@
-"""What the author of a system uses: games, players, adversaries, objectives, regularizers and presets."""
+"""The parts of a system: games, players, adversaries, objectives, regularizers and presets."""

@@ -270,12 +270,14 @@ def objective_of(given: Objective | str) -> Objective:
     """Returns an objective, given itself or its name.
 
     Raises:
-        RecipeError: There is no objective of that name.
+        RecipeError: There is no objective of that name, or several are given.
     """
     if isinstance(given, Objective):
         return given
+    if not isinstance(given, str):
+        raise RecipeError(f"`objective` is {given!r}; give one objective or its name, such as 'hinge'")
     if given not in OBJECTIVES:
-        raise unknown("objective", str(given), OBJECTIVES)
+        raise unknown("objective", given, OBJECTIVES)
     return OBJECTIVES[given]
 
 
@@ -285,6 +287,8 @@ def regularizers_of(given: Sequence[Regularizer | str]) -> list[Regularizer]:
     Raises:
         RecipeError: One is unknown, or given twice, or is no regularizer.
     """
+    if isinstance(given, str):
+        raise RecipeError(f"`regularizers` is {given!r}; give a list, [{given!r}]")
     regularizers: list[Regularizer] = []
     for each in given:
         if isinstance(each, str):

@@ -53,6 +53,9 @@ class TwoPlayerGame(Game):
         regularizers: Sequence[Regularizer | str] = (),
     ) -> None:
         super().__init__()
+        for name, network in {"generator": generator, "discriminator": discriminator}.items():
+            if not isinstance(network, nn.Module):
+                raise RecipeError(f"`{name}` is {network!r}; give a network, an instance of `nn.Module`")
         self.generator = generator
         self.num_classes, judged = getattr(generator, "num_classes", None), getattr(discriminator, "num_classes", None)
         if judged != self.num_classes:

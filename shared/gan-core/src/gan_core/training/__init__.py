@@ -1,1 +1,1 @@
-"""How a game is trained: the trainer, players' state, averaging, logging, diagnostics and regimes."""
+"""Training of games: the trainer, its state, turns, checkpoints, output, averaging, diagnostics and regimes."""

@@ -127,6 +127,7 @@ class Display:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
+            self.screen.refresh()  # in a notebook, `stop` leaves the display as it is
             self.screen.stop()
         self._print_waiting()
 

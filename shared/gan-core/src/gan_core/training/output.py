@@ -1,4 +1,4 @@
-"""What a training writes besides checkpoints: lines of the log, pictures of samples, and evaluations."""
+"""Output of a training besides checkpoints: lines of the log, pictures of samples, and evaluations."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:
 
 
 def descend(state: PlayerState, batches: Sequence[Batch]) -> Terms:
-    """The default step: minimises the sum of the terms, by its gradient averaged over the parts."""
+    """Runs the default step: minimises the sum of the terms, by its gradient averaged over the parts."""
     sums: Terms = {}
     for index, batch in enumerate(batches):
         with state.part(index, len(batches), batch):

@@ -151,7 +151,7 @@ class Checkpoints:
         """Rolls the run back to the latest valid checkpoint and records it in `rollbacks.jsonl`.
 
         Args:
-            what: which value is not finite.
+            what: name of the value that is not finite.
 
         Returns:
             The checkpoint's step, or None if no checkpoint is valid; and whether the game has its state. A game whose

@@ -179,12 +179,11 @@ def insert_statistics(name: str, adversary: Regularized, statistics: nn.Module, 
     if not isinstance(judge, (*LAST_LAYERS, WithStatistics)):
         kind = type(judge).__name__
         raise RecipeError(
-            f"`regularizers.{name}` adds inputs to a last layer that is linear or a convolution, not {kind}; "
-            "leave it out"
+            f"`regularizers.{name}` widens a last layer, linear or a convolution, not {kind}; leave it out"
         )
     if is_spectral(discriminator) or is_parametrized(judge):
         how = "spectrally normalised" if is_spectral(discriminator) else "parametrized"
-        raise RecipeError(f"`regularizers.{name}` adds inputs to the last layer, which is {how} here; leave it out")
+        raise RecipeError(f"`regularizers.{name}` widens the last layer, which is {how} here; leave it out")
     if isinstance(statistics, Similarity):
         statistics.build_for(name, adversary)
     discriminator.judge = WithStatistics(statistics, add_inputs(judge, count))
@@ -213,7 +212,7 @@ class Similarity(nn.Module):
         """
         features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
         if features is None:
-            reason = "needs an example to determine the size of its layer, but this adversary has none"
+            reason = "needs an example to size its layer, but this adversary has none"
             raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
         self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
         self.project.to(features.device, features.dtype)
