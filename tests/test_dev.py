@@ -153,11 +153,12 @@ def test_the_documentation_is_checked_and_built_in_the_environment(dev, monkeypa
     monkeypatch.setattr(dev.subprocess, "run", run)
     dev.docs(dev.parse(["docs"]))
     dev.docs(dev.parse(["docs", "--update"]))
-    assert [command[1:] for command in commands[::2]] == [
-        [str(TOOLS / "docs" / "generate.py"), "--check"],
-        [str(TOOLS / "docs" / "generate.py")],
+    assert [command[1:] for command in commands[::3]] == [
+        ["tools/docs/generate.py", "--check"],
+        ["tools/docs/generate.py"],
     ]
-    assert all("--fail-on-warning" in command for command in commands[1::2])
+    assert all("--fail-on-warning" in command for command in commands[1::3])
+    assert [command[1:] for command in commands[2::3]] == [["tools/docs/hosts.py", str(dev.BUILT / "html")]] * 2
     assert capsys.readouterr().out.splitlines() == [str(dev.BUILT / "html" / "index.html")] * 2
 
 

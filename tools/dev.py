@@ -240,13 +240,15 @@ def check(options: argparse.Namespace) -> None:
 def docs(options: argparse.Namespace) -> None:
     """Builds the documentation site; fails if a page generated from the code is stale."""
     prepare([*DOMAINS, "dev", "docs"])
-    generate: list[str | Path] = [program("python"), ROOT / "tools" / "docs" / "generate.py"]
-    if status := subprocess.run([*generate, *([] if options.update else ["--check"])], cwd=ROOT).returncode:
-        sys.exit(status)
+    generate: list[str | Path] = [program("python"), "tools/docs/generate.py", *([] if options.update else ["--check"])]
     sphinx: list[str | Path] = [program("sphinx-build"), "--fail-on-warning", "--keep-going", "--quiet", "--jobs", "2"]
-    if status := subprocess.run([*sphinx, "-d", BUILT / "doctrees", DOCS, BUILT / "html"], cwd=ROOT).returncode:
-        sys.exit(status)
-    print(BUILT / "html" / "index.html")
+    pages = BUILT / "html"
+    sphinx += ["-d", BUILT / "doctrees", DOCS, pages]
+    hosts: list[str | Path] = [program("python"), "tools/docs/hosts.py", pages]
+    for command in (generate, sphinx, hosts):
+        if status := subprocess.run(command, cwd=ROOT).returncode:
+            sys.exit(status)
+    print(pages / "index.html")
 
 
 def bench(options: argparse.Namespace) -> None:

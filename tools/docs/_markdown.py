@@ -37,7 +37,7 @@ def docstring(item: object) -> Docstring:
         return own
     entries: dict[str, str] = {}
     for base in reversed(item.__mro__):
-        if base.__module__.startswith("gan_"):
+        if not base.__module__.startswith(("builtins", "pydantic", "torch")):
             entries |= _parsed(base.__doc__ or "").entries
     return Docstring(own.text, entries)
 

@@ -103,8 +103,8 @@ def training_page() -> str:
 
 def optimizers_page() -> str:
     """Returns the page of the optimizers and the schedules of their learning rates."""
-    optimizers = (recipe.Adam, recipe.RMSprop, recipe.SGD)
-    schedules = (recipe.Constant, recipe.Linear, recipe.Cosine, recipe.Step)
+    optimizers: tuple[type[BaseModel], ...] = (recipe.Adam, recipe.RMSprop, recipe.SGD)
+    schedules: tuple[type[BaseModel], ...] = (recipe.Constant, recipe.Linear, recipe.Cosine, recipe.Step)
     return page(
         "Optimizers",
         "`optimizer` holds for every player, and `players.NAME.optimizer` for one. `optimizer.name` selects the "
@@ -255,8 +255,8 @@ def kind(annotation: Any) -> str:
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return f"list of {plural(kind(arguments[0]))}"
     if origin is tuple:
-        inner = [kind(each) for each in arguments]
-        return f"{len(inner)} {plural(inner[0])}" if len(set(inner)) == 1 else f"[{', '.join(inner)}]"
+        each = [kind(argument) for argument in arguments]
+        return f"{len(each)} {plural(each[0])}" if len(set(each)) == 1 else f"[{', '.join(each)}]"
     if origin in (list, frozenset, set):
         return f"list of {plural(kind(arguments[0]))}"
     if origin is not None and issubclass(origin, Mapping):

@@ -30,10 +30,9 @@ BYTES = 40_000
 def make(domain: Domain, system: str, minutes: float) -> Path:
     """Trains a system's preset `small` and writes a picture of its samples."""
     with tempfile.TemporaryDirectory() as folder:
-        data = domain.card(system).data
-        run = Toolkit(domain).train(system, data=data, out=Path(folder) / "run", minutes=minutes)
-        (picture,) = (path for path in [run.samples()[-1].with_suffix(".png")] if path.exists())
-        return write(Image.open(picture), FOLDER / f"{system}.webp")
+        data, out = domain.card(system).data, Path(folder) / "run"
+        run = Toolkit(domain).train(system, data=data, out=out, minutes=minutes)
+        return write(Image.open(run.samples()[-1].with_suffix(".png")), FOLDER / f"{system}.webp")
 
 
 def write(picture: Image.Image, path: Path) -> Path:
