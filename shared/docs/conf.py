@@ -21,7 +21,6 @@ default_role = "code"  # `name` in a docstring, as in Markdown
 autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_use_ivar = True
@@ -42,10 +41,13 @@ CODE = re.compile(r"(`+[^`]*`+)")
 
 
 def as_restructured_text(app: object, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
-    """Escapes what reStructuredText would read as markup: in our docstrings, only backquotes and lists are markup."""
-    text = "\n".join(lines)
-    parts = CODE.split(text)
-    parts[::2] = [re.sub(r"(?<!^)([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    """Escapes markup of reStructuredText in a docstring, where only backquotes and lists are meant as markup."""
+    parts = CODE.split("\n".join(lines))
+    for place in range(0, len(parts), 2):
+        text = re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", parts[place])
+        before = "\\ " if place > 0 and re.match(r"\S", text) else ""  # code may touch any letter, as in `n`²
+        after = "\\ " if place + 1 < len(parts) and re.search(r"\S$", text) else ""
+        parts[place] = f"{before}{text}{after}"
     lines[:] = "".join(parts).split("\n")
 
 
