@@ -20,7 +20,6 @@ from gan_audio.sound.spec import SoundSpec
 from gan_audio.sound.wav import write_wav
 from gan_audio.systems import wavegan
 from gan_audio.tune.spec import TuneSpec
-from gan_core import train
 from gan_core.api import open_recipe
 from gan_core.data import BatchStream, Paired, Spec, hold_out, read
 from gan_core.errors import DataError, RecipeError
@@ -545,8 +544,8 @@ def test_drums_are_trimmed_on_request():
 def trained(folder, run, **changes):
     """Trains a WaveGAN of 256 samples on a folder for one step."""
     small = {"network.samples": 256, "network.width": 2, "network.latent_dim": 4, "train.batch_size": 4}
-    settings = {"steps": 1, "domain": DOMAIN, "device": "cpu", "shown": False}
-    return train("wavegan", data=folder, out=run, changes=small | changes, **settings)
+    settings = {"steps": 1, "device": "cpu", "shown": False}
+    return gan_audio.train("wavegan", data=folder, out=run, changes=small | changes, **settings)
 
 
 def test_a_sample_rate_that_is_not_set_comes_from_the_data_and_is_saved_with_the_model(tmp_path):
@@ -563,8 +562,10 @@ def test_a_sample_rate_that_is_not_set_comes_from_the_data_and_is_saved_with_the
 def test_samples_of_a_prepared_game_have_the_sample_rate_of_its_training(tmp_path):
     put(tmp_path / "sounds" / "a.wav", ramp(1000), 11_025)
     game = wavegan.SMALL.create(samples=256, width=2, latent_dim=4)
-    settings = {"steps": 1, "batch_size": 4, "domain": DOMAIN, "device": "cpu", "shown": False}
-    train(game, data=tmp_path / "sounds", out=tmp_path / "run", changes={"data.spec.sample_rate": 11_025}, **settings)
+    settings = {"steps": 1, "batch_size": 4, "device": "cpu", "shown": False}
+    gan_audio.train(
+        game, data=tmp_path / "sounds", out=tmp_path / "run", changes={"data.spec.sample_rate": 11_025}, **settings
+    )
     rates = {soundfile.info(path).samplerate for path in (tmp_path / "run" / "samples").glob("*.wav")}
     assert rates == {11_025}
 

@@ -78,7 +78,7 @@ def test_conditions_other_than_the_image_are_given_by_name(tmp_path: Path) -> No
 
 MEMORY = """
 import resource, sys
-from gan_image import DOMAIN
+import gan_image
 from gan_image.pipeline import translate
 
 def peak():
