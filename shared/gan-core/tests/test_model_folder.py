@@ -122,7 +122,7 @@ def test_the_card_names_classes_by_index_and_the_versions(toy):
     ("source", "start", "shown"),
     [
         ("digits", "runs/a:generator", ("digits", "runs/a:generator")),
-        ("/srv/alice/fruits", "/home/alice/runs/a:generator", ("fruits", "a:generator")),
+        ("/srv/alice/fruits", "/srv/alice/runs/a:generator", ("fruits", "a:generator")),
         ("~/fruits.zip", "plain/generator:/data/net.pt", ("fruits.zip", "plain/generator:net.pt")),
         ({"source": "/a/b", "target": "c/d"}, "someone/points", ({"source": "b", "target": "c/d"}, "someone/points")),
     ],
