@@ -58,16 +58,10 @@ def picture(system: str) -> Path:
 def system(domain: Domain, card: Card) -> str:
     """Returns the page of one system."""
     program, presets = f"gan-{domain.name}", domain.presets(card.name)
-    facts = [
-        ("task", card.task),
-        ("year", str(card.year)),
-        ("paper", card.paper),
-        ("package", code(program)),
-        ("default data", code(card.data)),
-    ]
+    facts = {"Task": card.task, "Year": str(card.year), "Paper": card.paper, "Package": code(program)}
     parts = [
         f"{card.title}.",
-        table(["", ""], facts),
+        "\n".join(f"- {name}: {value}" for name, value in facts.items()),
         f"![Samples](samples/{card.name}.webp)" if picture(card.name).exists() else "",
         "## Train",
         fence("sh", f"{program} train {card.name} --out runs/{card.name}\n{program} report runs/{card.name}"),

@@ -73,8 +73,8 @@ def main() -> None:
     found = stale(made)
     for path, reason in found.items():
         print(f"shared/docs/{path}: {reason}", file=sys.stderr)
-    for system in _systems.missing_pictures():
-        print(f"{system}: has no sample picture; `tools/docs/samples.py {system}` makes one", file=sys.stderr)
+    if missing := _systems.missing_pictures():
+        print(f"no sample picture yet: {', '.join(missing)} (`tools/docs/samples.py` makes them)", file=sys.stderr)
     if not options.check:
         write(made, found)
     elif found:

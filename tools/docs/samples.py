@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the sample pictures of the system pages: a short training of each system's preset `small` on its own data.
+"""Makes the sample pictures of the system pages: each system's preset `small`, trained on its default data.
 
     python tools/docs/samples.py                        # the systems that have no picture yet
-    python tools/docs/samples.py dcgan hifigan --minutes 5
+    python tools/docs/samples.py dcgan hifigan
 
-A training ends at the preset's steps or after `--minutes`, whichever comes first. Run it in the environment that
-`python3 tools/dev.py docs` made.
+A training takes minutes on an idle core. Run it in the environment that `python3 tools/dev.py docs` made.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ BYTES = 40_000
 """Maximum size of a picture."""
 
 
-def make(domain: Domain, system: str, minutes: float) -> Path:
+def make(domain: Domain, system: str) -> Path:
     """Trains a system's preset `small` and writes a picture of its samples."""
     with tempfile.TemporaryDirectory() as folder:
         data, out = domain.card(system).data, Path(folder) / "run"
-        run = Toolkit(domain).train(system, data=data, out=out, minutes=minutes)
+        run = Toolkit(domain).train(system, data=data, out=out)
         return write(Image.open(run.samples()[-1].with_suffix(".png")), FOLDER / f"{system}.webp")
 
 
@@ -50,13 +49,12 @@ def main() -> None:
     """Makes the pictures of the named systems, or those that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", help="systems (default: those without a picture)")
-    parser.add_argument("--minutes", type=float, default=10, help="time limit of a training (default: 10)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for domain in domains():
         for card in domain.cards:
             if card.name in options.systems or not (options.systems or (FOLDER / f"{card.name}.webp").exists()):
-                path = make(domain, card.name, options.minutes)
+                path = make(domain, card.name)
                 print(f"{path.relative_to(DOCS)}: {path.stat().st_size:,} bytes")
 
 
