@@ -17,7 +17,8 @@ from pydantic_core import PydanticUndefined
 from gan_core import recipe
 from gan_core.cards import resolve
 from gan_core.data import Spec
-from gan_core.play.objectives import OBJECTIVES
+from gan_core.play import objectives
+from gan_core.play.objectives import OBJECTIVES, Objective
 from gan_core.play.regularizers import REGULARIZERS
 
 SETTING = """
@@ -144,18 +145,26 @@ def data_page() -> str:
 
 def objectives_page() -> str:
     """Returns the page of the objectives."""
-    rows = [
-        (code(name), summary(objective.discriminator), summary(objective.generator), traits(objective))
-        for name, objective in OBJECTIVES.items()
-    ]
+    parts = [part for name, objective in OBJECTIVES.items() for part in (f"## {code(name)}", losses(objective))]
     return page(
         "Objectives",
-        "`objective` selects the adversarial losses of every adversary, and `adversaries.NAME.objective` those of one.",
-        table(["objective", "loss of the discriminator", "loss of the generator", "properties"], rows),
+        "`objective` selects the adversarial losses of every adversary, and `adversaries.NAME.objective` those of one. "
+        "D(x) is the logit of a real sample, D(G(z)) that of a generated one; high logits mean real.",
+        *parts,
     )
 
 
-def traits(objective: Any) -> str:
+def losses(objective: Objective) -> str:
+    """Returns the description of an objective: its two losses, or the text of the function that makes both."""
+    lines = [f"- Discriminator: {summary(objective.discriminator)}", f"- Generator: {summary(objective.generator)}"]
+    maker, local, _ = objective.discriminator.__qualname__.partition(".<locals>")
+    if local:
+        lines = [f"- {' '.join(docstring(getattr(objectives, maker)).text.split())}"]
+    properties = traits(objective)
+    return "\n".join([*lines, *([f"- Properties: {properties}."] if properties else [])])
+
+
+def traits(objective: Objective) -> str:
     """Returns the properties of an objective in words."""
     words = {
         "compares each sample with samples of the other kind": objective.relative,
