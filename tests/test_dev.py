@@ -177,8 +177,12 @@ def test_temporary_files_of_tests_are_in_memory_if_there_is_room(dev, monkeypatc
     monkeypatch.setattr(dev, "MEMORY", tmp_path)
     monkeypatch.setattr(dev, "ROOM", 1)
     assert dev.test_environment()["TMPDIR"] == str(tmp_path)
-    monkeypatch.setattr(dev, "ROOM", 1 << 62)
+    monkeypatch.setattr(dev, "available_memory", lambda: 0)
     assert "TMPDIR" not in dev.test_environment()
+    monkeypatch.setattr(dev, "available_memory", lambda: 1 << 62)
+    monkeypatch.setattr(dev, "ROOM", 1 << 61)
+    assert "TMPDIR" not in dev.test_environment()
+    monkeypatch.setattr(dev, "ROOM", 1)
     monkeypatch.setattr(dev, "MEMORY", tmp_path / "missing")
     assert "TMPDIR" not in dev.test_environment()
 

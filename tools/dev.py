@@ -186,8 +186,19 @@ def test_environment() -> dict[str, str]:
 
 
 def has_room(folder: Path) -> bool:
-    """Returns whether a folder is writable and has at least `ROOM` bytes free."""
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= ROOM
+    """Returns whether a folder in memory is writable, and it and the machine have at least `ROOM` bytes free."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    return min(shutil.disk_usage(folder).free, available_memory()) >= ROOM
+
+
+def available_memory() -> int:
+    """Returns the memory in bytes that programs can still use, as Linux estimates it; 0 if that is not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
 
 
 # The commands.

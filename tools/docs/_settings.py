@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -149,19 +150,29 @@ def objectives_page() -> str:
     return page(
         "Objectives",
         "`objective` selects the adversarial losses of every adversary, and `adversaries.NAME.objective` those of one. "
-        "D(x) is the logit of a real sample, D(G(z)) that of a generated one; high logits mean real.",
+        "Unless stated otherwise, D(x) is the logit of a real sample and D(G(z)) that of a generated one. A high logit "
+        "means real.",
         *parts,
     )
 
 
 def losses(objective: Objective) -> str:
     """Returns the description of an objective: its two losses, or the text of the function that makes both."""
-    lines = [f"- Discriminator: {summary(objective.discriminator)}", f"- Generator: {summary(objective.generator)}"]
+    pair = (objective.discriminator, objective.generator)
+    lines = [f"- {name}: {formula(each)}" for name, each in zip(("Discriminator", "Generator"), pair, strict=True)]
     maker, local, _ = objective.discriminator.__qualname__.partition(".<locals>")
     if local:
-        lines = [f"- {' '.join(docstring(getattr(objectives, maker)).text.split())}"]
+        text = " ".join(docstring(getattr(objectives, maker)).text.split()).removeprefix("Returns ")
+        constants = {k: v for each in pair for k, v in inspect.getclosurevars(each).nonlocals.items()}
+        lines = [f"- {text[:1].upper()}{text[1:]}"]
+        lines += [f"- Constants: {', '.join(f'`{key}` is {value:g}' for key, value in constants.items())}."]
     properties = traits(objective)
     return "\n".join([*lines, *([f"- Properties: {properties}."] if properties else [])])
+
+
+def formula(loss: Callable[..., Any]) -> str:
+    """Returns the summary of a loss without the verb."""
+    return summary(loss).removeprefix("Computes ")
 
 
 def traits(objective: Objective) -> str:
