@@ -162,7 +162,7 @@ version_error: int = gan_core.__version__
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What mypy --strict reports on the generated files, by file name, from one run."""
+    """Reports of one run of mypy --strict on the generated files, by file name."""
     folder = tmp_path_factory.mktemp("typed")
     files = {
         "right_core.py": RIGHT_OF_CORE,

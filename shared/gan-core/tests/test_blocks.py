@@ -21,9 +21,9 @@ from gan_core.nn.blocks import (
     SelfAttention,
     doublings,
     equalized,
-    initialize_normal,
     norm,
 )
+from gan_core.nn.initialization import initialize_normal
 
 SHAPES = {1: (4, 3, 8), 2: (4, 3, 4, 5), 3: (4, 3, 2, 3, 4)}
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gan_core.nn.blocks import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
+from gan_core.nn.initialization import WEIGHTED
 
 Kernel = Annotated[int, Field(ge=4, le=1024)]
 """Filter size; at least the largest stride."""
@@ -17,8 +18,6 @@ Upsampling = Literal["zeros", "nearest"]
 Both are in the paper (arXiv:1802.04208, appendix A.2). Transposed convolutions leave a pitched noise, which repetition
 reduces.
 """
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-"""Layers that `initialize` gives Glorot weights."""
 
 
 def initialize(module: nn.Module) -> None:

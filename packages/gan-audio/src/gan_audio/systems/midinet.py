@@ -28,6 +28,7 @@ from gan_audio.tune.spec import Bars, TuneSpec
 from gan_core import draws
 from gan_core.data import read
 from gan_core.errors import DataError, RecipeError
+from gan_core.nn.initialization import initialize_weights
 from gan_core.nn.precision import full_precision
 from gan_core.play.conditions import Truncation
 from gan_core.play.exported import BATCH, Exported, Input
@@ -50,17 +51,6 @@ DEFAULT_CHORDS = (0, 7, 21, 5)
 """Chord progression of a model without data, in each of the twelve keys: C, G, Am, F."""
 
 Weight = Annotated[float, Field(ge=0)]
-
-
-def initialize(module: nn.Module) -> None:
-    """Draws weights from N(0, 0.02) and sets biases to 0.
-
-    The published code truncates the distribution of its convolutions' weights at two standard deviations.
-    """
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
 
 
 def piano_roll(pitches: Tensor) -> Tensor:
@@ -135,7 +125,7 @@ class Generator(nn.Module):
             for _ in range(3)
         )
         self.to_bar = nn.Sequential(ToPitches(channels + conditions), nn.Sigmoid())
-        self.apply(initialize)
+        self.apply(initialize_weights)  # the published code truncates weights of convolutions at two deviations
 
     def forward(self, z: Tensor, chord: Tensor, previous: Tensor) -> Tensor:
         conditions = [previous]
@@ -175,7 +165,7 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2),
         )
         self.judge = nn.Linear(hidden + CHORD, 1)
-        self.apply(initialize)
+        self.apply(initialize_weights)  # the published code truncates weights of convolutions at two deviations
 
     def features(self, bar: Tensor, chord: Tensor) -> Tensor:
         """Returns the first layer's features `[B, 14, 8, 1]`, which the generator matches."""

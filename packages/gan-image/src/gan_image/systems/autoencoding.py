@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from gan_core import draws
 from gan_core.data import ImageSpec
-from gan_core.nn.blocks import doublings, initialize_normal, same_convolution, xavier
+from gan_core.nn.blocks import doublings, same_convolution, xavier
+from gan_core.nn.initialization import initialize_normal
 from gan_core.play.conditions import Truncation
 from gan_core.play.game import Batch, Terms
 from gan_core.play.latents import straight_line

@@ -17,8 +17,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gan_core.data import ImageSpec
-from gan_core.nn.blocks import doublings, initialize_normal, norm
+from gan_core.nn.blocks import doublings, norm
 from gan_core.nn.conditioning import add_class_projection, append_class
+from gan_core.nn.initialization import initialize_normal
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import WeightClipping
 from gan_core.play.two_player import TwoPlayerGame

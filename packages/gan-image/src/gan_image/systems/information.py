@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from gan_core import draws
 from gan_core.data import ImageSpec
 from gan_core.errors import RecipeError
-from gan_core.nn.blocks import initialize_normal
+from gan_core.nn.initialization import initialize_normal
 from gan_core.play.conditions import Truncation
 from gan_core.play.game import Batch, Player, Terms
 from gan_core.play.latents import straight_line

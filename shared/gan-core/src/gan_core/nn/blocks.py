@@ -75,17 +75,6 @@ def norm(kind: str, channels: int, *, ndim: int = 2) -> nn.Module:
     return NORMS[kind](channels, ndim)
 
 
-def initialize_normal(module: nn.Module) -> None:
-    """Draws weights from N(0, 0.02²) and gains of norms from N(1, 0.02²); for `Module.apply`.
-
-    The initialization of DCGAN (Radford et al. 2016, arXiv:1511.06434, section 4), which many image networks share.
-    """
-    if isinstance(module, (*CONVOLUTIONS.values(), *TRANSPOSED.values(), nn.Embedding)):
-        nn.init.normal_(module.get_parameter("weight"), 0.0, 0.02)
-    elif isinstance(module, (*BATCH_NORMS.values(), nn.GroupNorm)) and module.affine:
-        nn.init.normal_(module.get_parameter("weight"), 1.0, 0.02)
-
-
 def scale_and_shift(x: Tensor, gains_and_biases: Tensor) -> Tensor:
     """Multiplies each channel of `x [B, C, …]` by a gain and adds a bias.
 

@@ -21,8 +21,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gan_core.errors import DataError
-from gan_core.nn.blocks import CONVOLUTIONS, TRANSPOSED, initialize_normal
+from gan_core.nn.blocks import CONVOLUTIONS, TRANSPOSED
 from gan_core.nn.blocks import norm as norm_layer
+from gan_core.nn.initialization import initialize_normal
 from gan_core.recipe import Size
 
 Axes = Literal[1, 2, 3]
