@@ -191,7 +191,8 @@ def evaluation(run: RunRecord) -> str:
         for name, points in metrics.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
-    table = f"<table><tr><th>Metric</th><th>Value</th><th>Step</th><th>Protocol</th></tr>{rows}</table>"
+    head = "<tr><th>Metric</th><th>Value</th><th>Step</th><th>Protocol</th></tr>"
+    table = f'<div class="wide"><table>{head}{rows}</table></div>'
     return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if metrics else ""
 
 
