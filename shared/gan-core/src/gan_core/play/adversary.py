@@ -159,7 +159,7 @@ class Adversary(nn.Module):
         return terms
 
     def _turn(self, fake: Tensor, real: Tensor | None, condition: Mapping[str, Any]) -> Turn:
-        """Returns what the regularizers of a turn see.
+        """Returns the inputs of the regularizers in a turn.
 
         Raises:
             RecipeError: A regularizer moves samples away from a condition that must stay aligned with them.
@@ -285,7 +285,7 @@ def regularizers_of(given: Sequence[Regularizer | str]) -> list[Regularizer]:
     """Returns regularizers, given themselves or their names, which stand for their default settings.
 
     Raises:
-        RecipeError: One is unknown, or given twice, or is no regularizer.
+        RecipeError: One is unknown, or given twice, or is not a regularizer.
     """
     if isinstance(given, str):
         raise RecipeError(f"`regularizers` is {given!r}; give a list, [{given!r}]")
