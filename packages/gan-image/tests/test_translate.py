@@ -393,8 +393,9 @@ def test_wrong_requests_are_rejected_in_one_line_and_write_nothing(gan: Call, mo
 
 
 def test_translate_accepts_a_game_of_ones_own_in_python(tmp_path: Path) -> None:
-    from gan_core.data import ImageSpec
-    from gan_core.play.game import Batch, Game, Player
+    from gan_core.data import Batch, ImageSpec
+    from gan_core.play.game import Game
+    from gan_core.play.player import Player
 
     class Doubled(Game):
         results = {"large": "sketch"}  # noqa: RUF012

@@ -17,9 +17,10 @@ from gan_core.data import TensorDataset
 from gan_core.errors import RecipeError
 from gan_core.nn.augment import diff_augment
 from gan_core.play.adversary import Adversary, prefixed
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
 from gan_core.play.judgement import Judgement
 from gan_core.play.objectives import OBJECTIVES, Objective, hinge, least_squares, non_saturating, wasserstein
+from gan_core.play.player import Player
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import (
     R1,

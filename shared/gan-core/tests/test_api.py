@@ -14,7 +14,8 @@ from gan_core.api import Toolkit
 from gan_core.data import TensorSource
 from gan_core.domain import Domain
 from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import parse
 from gan_core.runs.run import Run

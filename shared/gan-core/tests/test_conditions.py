@@ -25,7 +25,8 @@ from gan_core.data import TensorDataset
 from gan_core.domain import Domain
 from gan_core.errors import RecipeError
 from gan_core.play.conditions import Classes, Condition, Given, Text
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Size
 from gan_core.training.diagnostics import FEWEST, SampleDiagnostics

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from gan_core.data import TensorDataset
 from gan_core.nn.blocks import pack
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
 from gan_core.play.objectives import energy_objective, non_saturating
+from gan_core.play.player import Player
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.training.diagnostics import FEWEST, ITEMS, VALUES, SampleDiagnostics
 

@@ -32,7 +32,8 @@ from gan_core.measure.evaluation import Evaluation
 from gan_core.measure.features import Extractor, Features
 from gan_core.measure.measures import PairPart, Part, Subject, copied
 from gan_core.play.conditions import Text
-from gan_core.play.game import Game, Phase
+from gan_core.play.game import Game
+from gan_core.play.player import Phase
 from gan_core.recipe import Recipe
 
 

@@ -13,7 +13,8 @@ from gan_core.models.export import Value, export_onnx
 from gan_core.nn.blocks import ConditionalBatchNorm, SelfAttention
 from gan_core.nn.spectral import singular_vectors
 from gan_core.play.exported import BATCH, Axis, Exported, Input
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.testing.onnx import read_metadata, run_onnx
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gan_core.api import train
 from gan_core.errors import DataError, GanError, RecipeError
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 
 DATA = {"points": torch.zeros(8, 2)}
 

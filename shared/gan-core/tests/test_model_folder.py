@@ -19,7 +19,8 @@ from gan_core.models.card import model_card, parameter_counts, shareable
 from gan_core.models.checkpoint import read_checkpoint, read_published, sha256, write_checkpoint
 from gan_core.models.folder import CONFIG, WEIGHTS, read_config, read_weights, save_model
 from gan_core.models.pretrained import Pretrained, downloaded
-from gan_core.play.game import Game, Phase, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Phase, Player
 from gan_core.play.preset import on_meta
 from gan_core.play.regularizers import Replay
 from gan_core.play.two_player import TwoPlayerGame

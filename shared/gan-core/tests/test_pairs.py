@@ -22,7 +22,8 @@ from gan_core.data import (
     hold_out,
 )
 from gan_core.errors import DataError, RecipeError
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 from gan_core.play.preset import Preset, completed
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Recipe

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from gan_core import SGD, Player, draws
+from gan_core.data import Batch
 from gan_core.distributed import Processes
 from gan_core.errors import RecipeError
-from gan_core.play.game import Batch, Terms
+from gan_core.play.objectives import Terms
 from gan_core.recipe import parse
 from gan_core.training.player_state import PlayerState, share_of_draws
 

@@ -6,8 +6,9 @@ from torch import nn
 
 import gan_core
 from gan_core.errors import CheckpointError, RecipeError
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
 from gan_core.play.objectives import non_saturating, wasserstein
+from gan_core.play.player import Player
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import GradientPenalty
 from gan_core.play.two_player import TwoPlayerGame

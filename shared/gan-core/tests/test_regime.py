@@ -24,11 +24,11 @@ from torch.utils.data import Dataset
 import gan_core.training.regime
 from gan_core import Game, Player, Regime, RMSprop, draws, resume, train
 from gan_core.api import Toolkit
-from gan_core.data import BatchStream, IndexStream
+from gan_core.data import Batch, BatchStream, IndexStream
 from gan_core.domain import Domain
 from gan_core.errors import RecipeError
 from gan_core.models.checkpoint import read_checkpoint
-from gan_core.play.game import Batch, Terms
+from gan_core.play.objectives import Terms
 from gan_core.recipe import Recipe, parse
 from gan_core.runs.run import Run
 from gan_core.training.player_state import PlayerState

@@ -12,7 +12,7 @@ from gan_core.cli import build
 from gan_core.errors import CheckpointError, InputError, RecipeError
 from gan_core.models.checkpoint import sha256
 from gan_core.models.start import start_networks
-from gan_core.play.game import Player
+from gan_core.play.player import Player
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import parse, read_recipe
 

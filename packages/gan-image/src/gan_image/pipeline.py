@@ -32,8 +32,9 @@ from gan_core.errors import InputError, Unreadable, count, unknown
 from gan_core.jobs import Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.media.pictures import to_picture
 from gan_core.media.writing import replacing
+from gan_core.nn.blocks import evaluating
 from gan_core.nn.tiling import UNKNOWN_RADIUS, Needs, Tiling, tiled
-from gan_core.play.game import Game, evaluating
+from gan_core.play.game import Game
 
 logger = logging.getLogger("gan_image")
 

@@ -17,9 +17,9 @@ from .domain import Domain as Domain
 from .errors import GanError as GanError
 from .play.adversary import Adversary as Adversary
 from .play.game import Game as Game
-from .play.game import Phase as Phase
-from .play.game import Player as Player
 from .play.objectives import Objective as Objective
+from .play.player import Phase as Phase
+from .play.player import Player as Player
 from .play.preset import Preset as Preset
 from .play.regularizers import GradientPenalty as GradientPenalty
 from .play.regularizers import Regularizer as Regularizer

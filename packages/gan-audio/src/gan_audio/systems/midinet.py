@@ -26,14 +26,14 @@ from torch.utils.data import Dataset
 from gan_audio.tune.midi import PITCHES, SILENT, STEPS, in_key
 from gan_audio.tune.spec import Bars, TuneSpec
 from gan_core import draws
-from gan_core.data import read
+from gan_core.data import Batch, read
 from gan_core.errors import DataError, RecipeError
+from gan_core.nn.blocks import evaluating
 from gan_core.nn.initialization import initialize_weights
 from gan_core.nn.precision import full_precision
 from gan_core.play.conditions import Truncation
 from gan_core.play.exported import BATCH, Exported, Input
-from gan_core.play.game import Batch, Terms, evaluating
-from gan_core.play.objectives import Objective, feature_matching, non_saturating
+from gan_core.play.objectives import Objective, Terms, feature_matching, non_saturating
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import LabelSmoothing, Regularizer
 from gan_core.play.two_player import TwoPlayerGame, latent_dim

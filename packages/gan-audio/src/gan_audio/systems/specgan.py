@@ -26,11 +26,10 @@ from gan_audio.layers.strided import Down, Kernel, Up, Upsampling, batch_norm_if
 from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import wavegan
 from gan_audio.systems.wavegan import WAVEGAN, WaveGAN
-from gan_core.data import read
+from gan_core.data import Batch, read
 from gan_core.errors import DataError, RecipeError
 from gan_core.nn.conditioning import add_class_projection, append_class
 from gan_core.play.exported import Exported
-from gan_core.play.game import Batch
 from gan_core.play.objectives import Objective, non_saturating
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import Regularizer

@@ -18,11 +18,15 @@ from gan_audio.layers.streaming import input_span, upsample_in_pieces
 from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.sound.spec import Peak, SoundSpec
 from gan_core import draws
+from gan_core.data import Batch
 from gan_core.errors import DataError, RecipeError
+from gan_core.nn.blocks import evaluating
 from gan_core.play.adversary import Adversary, prefixed, weighted
 from gan_core.play.exported import BATCH, Axis, Exported, Input
-from gan_core.play.game import Batch, Game, Player, Terms, evaluating
+from gan_core.play.game import Game
 from gan_core.play.judgement import Judgement
+from gan_core.play.objectives import Terms
+from gan_core.play.player import Player
 
 PEAK = 0.95
 """Peak to which every recording is scaled for training, as in the published code of MelGAN and HiFi-GAN.

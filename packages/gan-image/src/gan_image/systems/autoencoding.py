@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
-from gan_core.data import ImageSpec
+from gan_core.data import Batch, ImageSpec
 from gan_core.nn.blocks import doublings, same_convolution, xavier
 from gan_core.nn.initialization import initialize_normal
 from gan_core.play.conditions import Truncation
-from gan_core.play.game import Batch, Terms
 from gan_core.play.latents import straight_line
-from gan_core.play.objectives import Objective, energy_objective
+from gan_core.play.objectives import Objective, Terms, energy_objective
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import PullAway, Regularizer
 from gan_core.play.two_player import TwoPlayerGame, latent_dim

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gan_core import draws
-from gan_core.data import ImageSpec
+from gan_core.data import Batch, ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.nn.initialization import initialize_normal
 from gan_core.play.conditions import Truncation
-from gan_core.play.game import Batch, Player, Terms
 from gan_core.play.latents import straight_line
-from gan_core.play.objectives import Objective, non_saturating
+from gan_core.play.objectives import Objective, Terms, non_saturating
+from gan_core.play.player import Player
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import GradientPenalty, Regularizer
 from gan_core.play.two_player import TwoPlayerGame

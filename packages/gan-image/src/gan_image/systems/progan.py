@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from gan_core.data import ImageSpec
+from gan_core.data import Batch, ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.nn.blocks import MinibatchDeviation, PixelNorm, doublings, equalized
 from gan_core.play.adversary import Moment
-from gan_core.play.game import Batch, Phase, Player
 from gan_core.play.objectives import Objective, wasserstein
+from gan_core.play.player import Phase, Player
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import R1, R2, GradientPenalty, Regularizer
 from gan_core.play.two_player import TwoPlayerGame

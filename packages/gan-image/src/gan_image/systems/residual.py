@@ -34,8 +34,7 @@ from gan_core.nn.blocks import (
     xavier,
 )
 from gan_core.nn.conditioning import add_class_projection
-from gan_core.play.game import Terms
-from gan_core.play.objectives import Objective, hinge
+from gan_core.play.objectives import Objective, Terms, hinge
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import GradientPenalty, Regularizer
 from gan_core.play.two_player import TwoPlayerGame

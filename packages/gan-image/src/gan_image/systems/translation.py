@@ -18,12 +18,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from gan_core.data import ImageSpec
+from gan_core.data import Batch, ImageSpec
 from gan_core.errors import RecipeError
 from gan_core.nn.translators import PatchDiscriminator, Probability, ResNetTranslator, UNetTranslator
 from gan_core.play.adversary import Adversary, prefixed, weighted
 from gan_core.play.exported import BATCH, Axis, Exported, Input
-from gan_core.play.game import Batch, Game, Player, Terms
+from gan_core.play.game import Game
+from gan_core.play.objectives import Terms
+from gan_core.play.player import Player
 from gan_core.play.preset import Preset
 from gan_core.play.regularizers import Replay
 from gan_core.recipe import Adam, Linear, Size

@@ -24,7 +24,8 @@ from gan_core.errors import InputError, unknown
 from gan_core.measure.features import Extracted, Extractor, Extractors, FeatureFiles, extract
 from gan_core.measure.measures import Measure, PairPart, Part, Subject, copied
 from gan_core.models.checkpoint import digest
-from gan_core.play.game import Game, evaluating
+from gan_core.nn.blocks import evaluating
+from gan_core.play.game import Game
 from gan_core.training.averaging import sampling_state
 
 Figures = dict[str, dict[str, Any]]

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from gan_core import draws
+from gan_core.data import Batch
 from gan_core.data.spec import Spec
 from gan_core.errors import DataError, RecipeError
+from gan_core.nn.blocks import evaluating
 from gan_core.play.adversary import Adversary
 from gan_core.play.conditions import Truncation
 from gan_core.play.exported import BATCH, Exported, Input
-from gan_core.play.game import Batch, Game, Player, Terms, evaluating
-from gan_core.play.objectives import Objective, non_saturating
+from gan_core.play.game import Game
+from gan_core.play.objectives import Objective, Terms, non_saturating
+from gan_core.play.player import Player
 from gan_core.play.regularizers import Generation, Regularizer
 
 

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from gan_core.api import Toolkit, train_recipe
 from gan_core.cards import Card
-from gan_core.data import BatchStream, FittedData, require_keys
+from gan_core.data import Batch, BatchStream, FittedData, require_keys
 from gan_core.distributed import Processes
 from gan_core.domain import Domain
 from gan_core.draws import drawing
 from gan_core.models.checkpoint import split_state
-from gan_core.play.game import Batch, Game, Phase
+from gan_core.play.game import Game
+from gan_core.play.player import Phase
 from gan_core.play.preset import on_meta
 from gan_core.recipe import Recipe
 from gan_core.training.player_state import PlayerState, frozen, release

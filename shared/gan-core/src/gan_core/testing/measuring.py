@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from gan_core.data import Batch
 from gan_core.measure.features import Extractor, Extractors
 from gan_core.measure.measures import Measure, Part, Subject
-from gan_core.play.game import Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 
 
 class _Nobody(Game):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.data import some
+from gan_core.data import Batch, some
 from gan_core.draws import BLOCK, seed_torch
-from gan_core.play.game import Batch, Game
+from gan_core.play.game import Game
 
 ITEMS = 128
 """Maximum number of real items and of samples that are compared."""

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from gan_core.distributed import Processes, rows_of_all
 from gan_core.errors import MissingDependency, unknown
-from gan_core.play.game import Terms
+from gan_core.play.objectives import Terms
 
 SECONDS = 2.0
 """Minimum time between two printed lines of progress, in seconds."""

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gan_core.data import BatchStream, length
+from gan_core.data import Batch, BatchStream, length
 from gan_core.draws import seed_torch
 from gan_core.errors import writing
-from gan_core.play.game import Batch, Game, evaluating
+from gan_core.nn.blocks import evaluating
+from gan_core.play.game import Game
 from gan_core.runs.lines import DIAGNOSTICS, EVALUATION
 from gan_core.runs.run import Run
 from gan_core.training.logging import Display, Trackers

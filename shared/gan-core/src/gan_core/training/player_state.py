@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gan_core import draws
+from gan_core.data import Batch
 from gan_core.distributed import Processes
 from gan_core.errors import RecipeError, unknown
-from gan_core.play.game import Batch, Phase, Player, Terms
 from gan_core.play.judgement import total
+from gan_core.play.objectives import Terms
+from gan_core.play.player import Phase, Player
 from gan_core.recipe import PlayerSettings, Recipe
 from gan_core.training.optimizers import make_optimizer, rate_factor
 

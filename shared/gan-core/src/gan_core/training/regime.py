@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from gan_core.cards import DOMAINS, resolve
-from gan_core.data import BatchStream
+from gan_core.data import Batch, BatchStream
 from gan_core.errors import RecipeError, unknown
-from gan_core.play.game import Batch, Game, Player
+from gan_core.play.game import Game
+from gan_core.play.player import Player
 from gan_core.recipe import Recipe
 from gan_core.signature import checked, keywords
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from gan_core.data import FittedData, hold_out, length
 from gan_core.errors import RecipeError
-from gan_core.play.game import Game, Phase
+from gan_core.play.game import Game
+from gan_core.play.player import Phase
 from gan_core.recipe import Recipe, TrainSettings
 from gan_core.training.player_state import playing, turns_of
 

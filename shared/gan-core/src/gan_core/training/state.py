@@ -13,7 +13,9 @@ from gan_core.data import FittedData, hold_out
 from gan_core.distributed import Processes, share_batch_statistics
 from gan_core.draws import mix, seed_torch
 from gan_core.errors import RecipeError
-from gan_core.play.game import Game, Phase, Player, Terms
+from gan_core.play.game import Game
+from gan_core.play.objectives import Terms
+from gan_core.play.player import Phase, Player
 from gan_core.recipe import Recipe, TrainSettings
 from gan_core.training.averaging import Average
 from gan_core.training.diagnostics import SampleDiagnostics

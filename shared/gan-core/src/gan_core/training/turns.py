@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from gan_core.data import Batch
 from gan_core.draws import mix, seed_torch
-from gan_core.play.game import Batch
 from gan_core.training.player_state import PRECISIONS, PlayerState, autocast, share_of_draws
 from gan_core.training.schedule import Point
 from gan_core.training.state import Training
