@@ -120,7 +120,8 @@ def test_the_classifier_is_an_extractor_of_features(extractor, dataset, unseen):
     assert inception_score(real, extracted(unseen[::5]))["inception_score"] < 1.1
 
 
-def test_the_classifier_is_the_same_every_time(source, dataset, extractor, unseen):
+def test_the_classifier_is_the_same_every_time(source, dataset, extractor, unseen, tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path))  # where the first is not kept
     again = extractors.classifier(None, None, dataset, source.facts, "audio")
     assert again.protocol == extractor.protocol
     assert_close(again(unseen.expand(-1, 2, -1)).features, extractor(unseen).features, atol=1e-5, rtol=1e-5)

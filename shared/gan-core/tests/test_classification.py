@@ -10,6 +10,13 @@ from gan_core.errors import InputError
 from gan_core.measure.classification import AT_ONCE, learn_classes, recognise, split
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty folder for the classifiers that are kept."""
+    monkeypatch.setenv("GAN_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "classifiers"
+
+
 def labels(*counts: int) -> Tensor:
     """The given numbers of items of each class, in a fixed random order."""
     each = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -110,12 +117,13 @@ def test_the_accuracy_is_that_of_items_that_are_not_learnt():
     assert 0.3 < accuracy < 0.7
 
 
-def test_equal_items_give_equal_weights_and_leave_the_generator_as_it_was():
+def test_equal_items_give_equal_weights_and_leave_the_generator_as_it_was(home, monkeypatch):
     inputs, given = separable()
     before = torch.get_rng_state()
     first, _ = learn(inputs, given)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(5)
+    monkeypatch.setenv("GAN_DATA_HOME", str(home / "another"))
     second, _ = learn(inputs, given)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(learn(-inputs, given)[0][1].weight, first[1].weight)
@@ -149,3 +157,55 @@ def test_many_inputs_are_classified_in_parts_in_order():
     x = torch.randn(AT_ONCE + 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(recognise(Sign(), x), (x > 0).long())
     assert sizes == [AT_ONCE, 3]
+
+
+# --- what is kept
+
+
+def test_equal_items_are_learnt_once(home):
+    inputs, given = separable()
+    before, seen = torch.get_rng_state(), []
+
+    def augment(batch: Tensor) -> Tensor:
+        seen.append(batch)
+        return batch
+
+    first, accuracy = learn(inputs, given, augment=augment)
+    again, same = learn(inputs.clone(), given.clone(), augment=augment)
+    assert len(seen) == 40
+    assert len(list(home.iterdir())) == 1
+    assert same == accuracy
+    assert not again.training
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_other_items_labels_networks_or_steps_are_learnt_anew(home, monkeypatch):
+    inputs, given = separable()
+    learn(inputs, given)
+    learn(inputs + 1e-6, given)
+    learn(inputs, 1 - given)
+    learn(inputs, given, classes=3)
+    learn(inputs, given, steps=41)
+    monkeypatch.setattr("gan_core.measure.classification.__version__", "another")
+    learn(inputs, given)
+    assert len(list(home.iterdir())) == 6
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x08" + bytes(20), None])
+def test_a_damaged_file_is_learnt_anew_and_replaced(home, damage):
+    inputs, given = separable()
+    first, _ = learn(inputs, given)
+    (file,) = home.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4] if damage is None else damage)
+    again, _ = learn(inputs, given)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert file.read_bytes() == whole
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(home):
+    home.parent.mkdir()
+    home.write_text("a file in the place of the folder")
+    _, accuracy = learn(*separable())
+    assert accuracy == 1

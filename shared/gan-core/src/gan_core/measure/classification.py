@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,8 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gan_core import __version__
 from gan_core.data import BatchStream, TensorDataset, to_device
-from gan_core.errors import InputError
+from gan_core.data.downloads import data_home
+from gan_core.errors import CheckpointError, GanError, InputError
+from gan_core.media.writing import replacing
+from gan_core.models.checkpoint import digest, load_state, read_tensors, write_tensors
 
 AT_ONCE = 256
 """Number of samples that a classifier processes at a time."""
@@ -34,7 +41,8 @@ def learn_classes(
     """Trains a classifier on three quarters of some items and tests it on the rest.
 
     The optimizer is Adam with a one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120). Initial weights, batches and
-    augmentation have fixed seeds, so that equal items give equal weights; torch's generator is left as it was.
+    augmentation have fixed seeds, so that equal items give equal weights; torch's generator is left as it was. The
+    weights are kept in `GAN_DATA_HOME/classifiers`, and read from there the next time.
 
     Args:
         make: builds the network, which maps inputs to logits `[B, num_classes]`.
@@ -52,23 +60,48 @@ def learn_classes(
         InputError: there are too few items, or a class has only one.
     """
     train, test = split(labels)
-    items = TensorDataset({"inputs": inputs[train], "label": labels[train]}, pixels={"inputs"})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = make()
-        batches = BatchStream(items, batch_size, seed=0)
-        adam = torch.optim.Adam(network.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps)
-        for _ in range(steps):
-            batch = next(batches)
-            loss = cross_entropy(network(augment(batch["inputs"])), batch["label"])
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
-            schedule.step()
+        settings = f"{augment.__module__}.{augment.__qualname__} {steps} {batch_size} {learning_rate}"
+        file = _file_of({**network.state_dict(), "inputs": inputs, "labels": labels}, settings)
+        if not _read(network, file):
+            items = TensorDataset({"inputs": inputs[train], "label": labels[train]}, pixels={"inputs"})
+            batches = BatchStream(items, batch_size, seed=0)
+            adam = torch.optim.Adam(network.parameters())
+            schedule = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps)
+            for _ in range(steps):
+                batch = next(batches)
+                loss = cross_entropy(network(augment(batch["inputs"])), batch["label"])
+                adam.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                adam.step()
+                schedule.step()
+            _keep(network, file)
     network.eval()
-    held_out = to_device({"inputs": inputs[test]}, torch.device("cpu"), items.pixels)["inputs"]
+    held_out = to_device({"inputs": inputs[test]}, torch.device("cpu"), frozenset({"inputs"}))["inputs"]
     return network, float((recognise(network, held_out) == labels[test]).double().mean())
+
+
+def _file_of(tensors: dict[str, Tensor], settings: str) -> Path:
+    """Returns the file of the classifier that is trained from these initial weights, on these items."""
+    made_of = f"{digest(tensors)} {settings} {__version__} {torch.__version__}"
+    return data_home() / "classifiers" / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.safetensors"
+
+
+def _read(network: nn.Module, file: Path) -> bool:
+    """Loads kept weights; returns False if there are none, or the file is damaged."""
+    try:
+        load_state(network, read_tensors(file), {}, file)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _keep(network: nn.Module, file: Path) -> None:
+    """Keeps weights for the next time, if the folder can be written."""
+    with suppress(GanError), replacing(file) as draft:
+        write_tensors(draft, network.state_dict())
 
 
 @torch.no_grad()

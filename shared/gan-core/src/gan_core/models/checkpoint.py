@@ -149,7 +149,7 @@ def write_checkpoint(
             shutil.rmtree(folder)
         temporary.rename(folder)
         flush(folder.parent)
-    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a game's extra state is not JSON-serialisable
+    except (OSError, TypeError) as error:  # TypeError: a game's extra state is not JSON-serialisable
         raise GanError(
             f"{folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
         ) from error
@@ -236,7 +236,11 @@ def check_sum(path: Path, total: str, where: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, from any device and memory format; tensors that share memory are each written."""
+    """Writes tensors as safetensors, from any device and memory format; tensors that share memory are each written.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
@@ -246,7 +250,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
         seen.add(memory)
     path.touch()
     mode = path.stat().st_mode
-    save_file(plain, path, metadata=None if metadata is None else dict(metadata))
+    try:
+        save_file(plain, path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:  # its class for file errors too
+        raise OSError(f"{path.name}: {error}") from error
     path.chmod(mode)  # safetensors creates files readable only by the owner
 
 

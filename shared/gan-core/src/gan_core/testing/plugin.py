@@ -1,12 +1,24 @@
-"""Pytest plugin with the fixture `shared_data`, which locates test data through `GAN_TEST_DATA`."""
+"""Pytest plugin: test data through the fixture `shared_data`, and a folder of its own for what a session keeps."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets `GAN_DATA_HOME` to a new folder, so that no test depends on what earlier sessions learnt or downloaded.
+
+    Parallel workers inherit the folder of their session.
+    """
+    if not hasattr(config, "workerinput"):  # pytest-xdist's attribute of its workers
+        folder = tempfile.TemporaryDirectory(prefix="gan-data-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["GAN_DATA_HOME"] = folder.name
 
 
 @pytest.fixture(scope="session")
