@@ -29,6 +29,8 @@ MEMORY = Path("/dev/shm")
 """File system in memory on Linux."""
 ROOM = 4 << 30
 """Free space in bytes that temporary files of the tests need."""
+WORKERS = 4
+"""Maximum number of processes that run tests; each takes about 1 GiB. A test file belongs to one of them."""
 VENV = ROOT / ".venv"
 STAMP = VENV / "dev-stamp.json"
 FOLDERS = {"core": ROOT / "shared" / "gan-core"} | {
@@ -223,11 +225,13 @@ def test(options: argparse.Namespace) -> None:
     prepare([options.package, "dev"] if alone else [*DOMAINS, "dev"])
     folders = [FOLDERS[options.package] / "tests"] if alone else [ROOT / "tests"]
     if options.package is None:
-        folders = [folder / "tests" for folder in FOLDERS.values()] + folders
-    variables = test_environment()
+        folders += [folder / "tests" for folder in FOLDERS.values()]
+    workers = min(os.cpu_count() or 1, WORKERS)
+    variables = test_environment() | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     os.chdir(ROOT)
     present = [folder.relative_to(ROOT) for folder in folders if folder.is_dir()]
-    hand_over([program("python"), "-m", "pytest", *present, *options.extra], **variables)
+    parallel = [f"--numprocesses={workers}", "--dist=loadfile", "--no-loadscope-reorder"]
+    hand_over([program("python"), "-m", "pytest", *parallel, *present, *options.extra], **variables)
 
 
 def check(options: argparse.Namespace) -> None:

@@ -85,7 +85,7 @@ def gan(capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Returns the folder of a run with 120 steps on drums."""
+    """Returns the folder of a run with 160 steps on drums."""
     folder = tmp_path_factory.mktemp("melspec") / "run"
     settings = {
         "train.sample_every": None,
@@ -95,7 +95,7 @@ def model(tmp_path_factory):
         "players.discriminator.turns": 2,
     }
     changes = {f"network.{key}": value for key, value in NETWORK.items()} | settings
-    gan_audio.train("melspec", data="drums", out=folder, steps=120, changes=changes, shown=False)
+    gan_audio.train("melspec", data="drums", out=folder, steps=160, changes=changes, shown=False)
     return folder
 
 

@@ -13,16 +13,18 @@ Two kinds of comments, which readers do not see, adapt a page for the test:
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 RUN = ("bash", "python")
 """Languages of blocks that run."""
@@ -40,25 +42,13 @@ PIECES = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
-DRIVER = """
-import json, subprocess, sys
-from importlib import import_module
-
-names = {"__name__": "page"}
-for kind, source in json.load(sys.stdin):
-    print(f"--- {source}", file=sys.stderr, flush=True)
-    if kind == "python":
-        exec(compile(source, "page", "exec"), names)
-    elif kind == "shell":
-        subprocess.run(["bash", "-e", "-o", "pipefail", "-c", source], check=True)
-    else:
-        program, *sys.argv[1:] = source
-        try:
-            import_module(f"{program.replace('-', '_')}.__main__").main()
-        except SystemExit as end:
-            assert not end.code, f"{source} ended with {end.code}"
-"""
-"""Program that runs the examples it reads from standard input; stops at the first that fails."""
+PRELOADED = ("torch", "gan_core.api", "gan_core.cli", "gan_core.training.trainer")
+"""Modules that are imported once for all pages, where processes can be forked."""
+if sys.platform == "win32":
+    SERVER = multiprocessing.get_context("spawn")
+else:
+    SERVER = multiprocessing.get_context("forkserver")
+    SERVER.set_forkserver_preload(list(PRELOADED))
 
 
 class Example(NamedTuple):
@@ -144,12 +134,46 @@ def run(found: Sequence[Example], folder: Path) -> str | None:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # for our programs in a shell
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}  # such small networks gain nothing from more
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(found),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    return None if done.returncode == 0 else f"{done.stderr[-3000:]}\nexit status {done.returncode}"
+    with tempfile.TemporaryDirectory() as outside:
+        errors = Path(outside) / "stderr"
+        page = SERVER.Process(target=play, args=(list(found), folder, errors, environment))
+        page.start()
+        page.join()
+        status = page.exitcode
+        page.close()
+        return None if status == 0 else f"{errors.read_text('utf-8', 'replace')[-3000:]}\nexit status {status}"
+
+
+def play(found: Sequence[Example], folder: Path, errors: Path, environment: dict[str, str]) -> None:
+    """Runs examples in this process, which ends with them; stops at the first that fails.
+
+    Args:
+        found: the examples.
+        folder: the working directory.
+        errors: file for standard error.
+        environment: environment variables.
+    """
+    import torch
+
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for descriptor, file, mode in ((0, os.devnull, "r"), (1, os.devnull, "w"), (2, errors, "w")):
+        with open(file, mode) as stream:
+            os.dup2(stream.fileno(), descriptor)
+    torch.set_num_threads(1)
+    names: dict[str, Any] = {"__name__": "page"}
+    for kind, source in found:
+        print(f"--- {source}", file=sys.stderr, flush=True)  # noqa: T201
+        if isinstance(source, str):
+            if kind == "python":
+                exec(compile(source, "page", "exec"), names)  # the page's own code
+            else:
+                subprocess.run(["bash", "-e", "-o", "pipefail", "-c", source], check=True)
+        else:
+            program, *sys.argv[1:] = source
+            try:
+                import_module(f"{program.replace('-', '_')}.__main__").main()
+            except SystemExit as end:
+                if end.code:
+                    sys.exit(f"{source} ended with {end.code}")
