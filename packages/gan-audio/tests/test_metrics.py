@@ -315,11 +315,11 @@ def test_integers_that_are_not_pixels_reach_the_game_unchanged():
 @pytest.mark.parametrize(
     ("game", "metric", "why"),
     [
-        (Halver(), "spectrum", "measures samples, and this model only transforms items"),
+        (Halver(), "spectrum", "measures generated samples, but this model only transforms items"),
         (
             wavegan.SMALL.create(samples=128, width=1, latent_dim=2),
             "distances",
-            "compares results with their targets, and this model has no pairs of them",
+            "compares results with paired targets, which this model does not have",
         ),
     ],
 )

@@ -643,7 +643,7 @@ def test_a_single_adversary_is_named_discriminator() -> None:
         ({"regularizers.path_length": {}}, "one: `regularizers.path_length` needs a generator of latents, but this"),
         (
             {"regularizers.minibatch_discrimination": {}},
-            "one: `regularizers.minibatch_discrimination` needs an example to size its layer, but this adversary",
+            "one: `regularizers.minibatch_discrimination` needs an example to determine the size of its layer, but ",
         ),
     ],
 )

@@ -150,7 +150,7 @@ def test_an_invalid_request_is_refused_and_writes_nothing(train, tmp_path):
         "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
         "`train.precision` is fp16, which needs an accelerator; use bf16 or fp32": {"precision": "fp16"},
-        "`preset` is paper, but the game is already built; pass the name of its system": {
+        "`preset` is paper, but the game is already built; pass the name of its system instead": {
             "game": by_hand(),
             "data": POINTS,
             "preset": "paper",
@@ -171,7 +171,7 @@ def test_a_name_needs_a_domain(tmp_path):
 
 
 def test_changes_cannot_rebuild_a_game(toy, tmp_path):
-    words = "`changes` has settings of a built game; pass them to `create`, or pass its system's name"
+    words = "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of its system"
     for game in (Toolkit(toy).create("plain"), by_hand()):
         for changes in (
             {"objective": "wasserstein"},
@@ -252,7 +252,7 @@ def test_an_invalid_recipe_file_is_refused_with_its_path_and_the_problem(toy, tm
         ({"system": "plian"}, "unknown system `plian`; did you mean `plain`?"),
         ({"system": "plain", "preset": "big"}, "unknown preset of plain `big`; known: paper, small"),
         ({"system": "plain", "trian": {"steps": 1}}, "unknown setting `trian`; did you mean `train`?"),
-        ({"system": "plain", "domain": "audio"}, "is a recipe of gan-audio, not of gan-toy"),
+        ({"system": "plain", "domain": "audio"}, "is a recipe for gan-audio, not for gan-toy"),
     ):
         assert refusal(RecipeError, opened, toy, tmp_path, fields) == f"{file}: {words}"
 
@@ -303,7 +303,8 @@ def test_a_run_that_cannot_be_resumed_is_refused_with_the_reason(train, toy, tmp
         for file in checkpoint.iterdir():
             file.unlink()
         checkpoint.rmdir()
-    assert refusal(CheckpointError, api.resume, run.path, steps=9) == f"{run.path}: has no checkpoint to resume from"
+    words = f"{run.path}: has no checkpoint to resume from; start a new run"
+    assert refusal(CheckpointError, api.resume, run.path, steps=9) == words
     assert refusal(CheckpointError, api.resume, tmp_path / "none") == f"{tmp_path / 'none'}: no such folder"
 
 
@@ -396,7 +397,7 @@ def test_a_metric_that_does_not_fit_is_refused_with_the_reason(train):
             run.path,
             "cloud",
             ["shares"],
-            "the metric `shares` needs samples by class, and this model was trained without; set `network.num_classes`",
+            "the metric `shares` needs a model conditioned on the class; set `network.num_classes`",
         ),
         (
             labelled.path,
@@ -415,7 +416,7 @@ def test_a_model_that_no_metric_fits_is_refused(train, toy):
     run, metrics = train(), sys.modules["gan_toy.metrics"]
     metrics.METRICS = metrics.METRICS[1:]
     assert refusal(InputError, api.evaluate, run.path, data="cloud", count=4) == (
-        "no metric fits: `shares` needs samples by class, and this model was trained without; set `network.num_classes`"
+        "no metric fits: `shares` needs a model conditioned on the class; set `network.num_classes`"
     )
 
 

@@ -70,10 +70,10 @@ def test_classes_are_described_by_their_names_where_these_are_known():
         (FRUIT, 4, "`label` is 4; it must be from 0 to 3"),
         (FRUIT, [0, -1], "`label` is -1; it must be from 0 to 3"),
         (FRUIT, "4", "`label` is 4; it must be from 0 to 3"),
-        (FRUIT, 1.5, "`label` is 1.5; classes are whole numbers"),
-        (FRUIT, True, "`label` is True; classes are whole numbers"),
+        (FRUIT, 1.5, "`label` is 1.5; expected a whole number"),
+        (FRUIT, True, "`label` is True; expected a whole number"),
         (FRUIT, [0, 1, 2], "`label` has the shape [3]; give one class, or one for each of 2 samples"),
-        (FRUIT, {"a": 1}, "`label` is {'a': 1}; expected a class, or one for each sample"),
+        (FRUIT, {"a": 1}, "`label` is {'a': 1}; expected a class number or name, or one for each sample"),
     ],
 )
 def test_classes_that_there_are_not_are_refused(names, given, words):
@@ -268,7 +268,7 @@ def test_networks_give_the_same_samples_for_any_number_at_once(toy):
     assert_close(game.generate(100, seed=0, truncation=0.7), whole)
     for wrong in (0, 7, 128):
         game.at_once = wrong
-        with pytest.raises(RecipeError, match=rf"^`at_once` is {wrong}; it must divide 64$"):
+        with pytest.raises(RecipeError, match=rf"^`at_once` is {wrong}; expected a divisor of 64, such as 8$"):
             game.generate(2, seed=0)
 
 

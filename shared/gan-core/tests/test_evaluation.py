@@ -537,9 +537,9 @@ def test_samples_are_compared_with_the_games_own_key(evaluate):
 def test_metrics_of_the_other_kind_of_game_are_refused(evaluate):
     pairs = Paired(source=images(20), target=images(20))
     for game, data, metric, why in (
-        (Adder(1), pairs, "sweep", "measures samples, and this model only transforms items"),
+        (Adder(1), pairs, "sweep", "measures generated samples, but this model only transforms items"),
         (Sampler(), cloud(), "copy", "compares results with their targets, and this model has no pairs"),
-        (Captioned(), cloud(), "fid", "measures samples, and this model makes none without `caption`"),
+        (Captioned(), cloud(), "fid", "measures samples, but this model cannot generate any without `caption`"),
     ):
         with pytest.raises(InputError, match=f"^the metric `{metric}` {re.escape(why)}"):
             evaluate(game, data, metrics=[metric])

@@ -127,7 +127,7 @@ def test_what_is_drawn_on_the_way_does_not_depend_on_how_many_run_at_once():
     noisy.at_once = 8
     assert torch.equal(interpolate(noisy, rows=10, steps=10), whole)
     noisy.at_once = 7
-    with pytest.raises(RecipeError, match=r"^`at_once` is 7; it must divide 64$"):
+    with pytest.raises(RecipeError, match=r"^`at_once` is 7; expected a divisor of 64, such as 8$"):
         interpolate(noisy)
 
 

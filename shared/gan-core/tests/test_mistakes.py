@@ -98,7 +98,7 @@ def test_an_average_of_a_missing_network_is_refused(tmp_path: Path) -> None:
         sampling = ("synthesis",)
 
     words = refused(RecipeError, Other(), tmp_path / "run", ema=0.9)
-    assert words == "Other has no network `synthesis`; name in `sampling` those it samples with"
+    assert words == "Other has no network `synthesis`; list in `sampling` the networks that generate samples"
 
 
 def test_data_without_keys_or_indices_are_refused(tmp_path: Path) -> None:

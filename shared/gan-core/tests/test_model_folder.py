@@ -173,7 +173,7 @@ def test_a_game_built_by_hand_cannot_be_built_from_its_folder(toy, tmp_path):
 
 
 def test_another_kind_of_game_is_refused(toy, model):
-    with pytest.raises(CheckpointError, match=r": holds a TwoPlayerGame, not a Alone$"):
+    with pytest.raises(CheckpointError, match=r": contains a TwoPlayerGame, not a Alone$"):
         Alone.from_pretrained(model)
 
 
@@ -405,7 +405,7 @@ def test_a_partial_model_is_loaded_moved_and_saved_without_the_absent_networks(t
 def test_using_an_absent_network_is_refused_with_the_reason(toy, tmp_path):
     save_model(Toolkit(toy).create("plain"), tmp_path / "part", networks=["discriminator"])
     game = Toolkit(toy).load(tmp_path / "part")
-    words = "this model has no weights for the network `generator`; load a model that has"
+    words = "this model has no weights for the network `generator`; load a model that has them"
     assert refusal(tmp_path / "part", lambda _: game.generator(torch.zeros(1, 4))) == words
     assert refusal(tmp_path / "part", lambda _: game.generate(2)) == words
     with pytest.raises(
@@ -470,7 +470,7 @@ def test_a_model_keeps_its_progress_within_a_phase(tmp_path):
     assert torch.equal(Growing().restore(folder).generate(5, seed=0), game.generate(5, seed=0))
     config(folder, phase__number=2)
     assert refusal(folder, Growing().restore) == (
-        "M: does not belong to this game (Growing has 2 phases; there is no phase 2)"
+        "M: does not belong to this game (Growing has no phase 2; expected 0 to 1)"
     )
     for progress in (1.5, math.nan):
         config(folder, phase__progress=progress)
@@ -532,7 +532,7 @@ def test_a_checkpoint_with_another_state_is_refused(tmp_path):
     files, state = read_checkpoint(checkpoint)
     for change in ({"pretrained": [1]}, {"game": [1]}, {"phase": "last"}, {"progress": math.nan}):
         write_checkpoint(checkpoint, files, state | change)
-        with pytest.raises(CheckpointError, match=r"its state.json is not that of a training"):
+        with pytest.raises(CheckpointError, match=r"its state.json is not a training state"):
             read_weights(run.path)
 
 

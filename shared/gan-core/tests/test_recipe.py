@@ -324,7 +324,7 @@ def test_values_on_the_command_line_are_yaml_with_common_numbers(text, value):
 def test_an_invalid_value_is_refused_with_the_reason(text, reason):
     with pytest.raises(RecipeError) as error:
         parse_value(text)
-    assert str(error.value) == f"`{text}` is not a value ({reason})"
+    assert str(error.value) == f"`{text}` is not a valid value ({reason})"
 
 
 @pytest.mark.parametrize(

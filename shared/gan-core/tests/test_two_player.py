@@ -224,7 +224,7 @@ def test_labels_of_another_number_are_refused():
         RecipeError, match=r"^`label` has the shape \[2\]; give one class, or one for each of 3 samples$"
     ):
         game(3).generate(3, label=torch.tensor([0, 1]))
-    with pytest.raises(RecipeError, match=r"^`label` is 1.5; classes are whole numbers$"):
+    with pytest.raises(RecipeError, match=r"^`label` is 1.5; expected a whole number$"):
         game(3).generate(3, label=1.5)
 
 

@@ -144,7 +144,7 @@ def interpolate(
     from gan_core.play.interpolation import interpolated
 
     if out is None:
-        raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")
+        raise InputError("`--out` is missing: name the sound, for example --out interpolation.wav")
     if out.suffix != ".wav":
         raise InputError(f"`--out` is {out}; expected a .wav file")
     refuse_file(out)

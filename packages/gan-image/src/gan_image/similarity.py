@@ -100,7 +100,7 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
         for has, lacks, here, there in ((of_first, of_second, a, b), (of_second, of_first, b, a)):
             if alone := sorted(has.keys() - lacks.keys()):
                 raise DataError(
-                    f"{there}: has no counterpart of {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
+                    f"{there}: has no counterpart for {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
                     "the images of a pair have the same name, apart from the suffix"
                 )
         names = {stem: (of_first[stem], of_second[stem]) for stem in sorted(of_first)}

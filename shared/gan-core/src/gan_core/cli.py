@@ -290,7 +290,7 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
         Unless set otherwise, the settings are those of the preset; `show SYSTEM` lists them.
         """
         if out is None:
-            raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
+            raise InputError("`--out` is missing: name the run folder, for example --out runs/first")
         chosen = starting_recipe(domain, system, preset, recipe)
         given = {
             "data.source": read_data(data),
@@ -320,10 +320,10 @@ def starting_recipe(domain: Domain, system: str | None, preset: str | None, file
 
         recipe = open_recipe(file, domain)
         if system not in (None, recipe.system) or preset not in (None, recipe.preset):
-            raise InputError(f"{file}: is a recipe of {recipe.system} ({recipe.preset}); omit SYSTEM and --preset")
+            raise InputError(f"{file}: is a recipe for {recipe.system} ({recipe.preset}); omit SYSTEM and --preset")
         return recipe
     if system is None:
-        raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
+        raise InputError(f"SYSTEM is missing: name a system (see `gan-{domain.name} systems`), or give `--recipe`")
     return domain.recipe(system, preset or "small")
 
 
@@ -448,7 +448,7 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
         (0 < PSI <= 1). A condition that is repeated is assigned to the samples in turn.
         """
         if out is None:
-            raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
+            raise InputError("`--out` is missing: name the folder for the samples, for example --out samples")
         from gan_core.api import Toolkit
 
         game = Toolkit(domain).load(model)
@@ -513,7 +513,7 @@ def report_command(
 
     if len(runs) > 1:
         if out is None:
-            raise InputError("`--out` is missing: name the page, for instance --out comparison.html")
+            raise InputError("`--out` is missing: name the page, for example --out comparison.html")
         path = write_comparison([Run.open(run).path for run in runs], out)
     elif out is not None:
         raise InputError("`--out` has no effect for one run, whose report is RUN/report.html; omit it")
@@ -545,7 +545,7 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         from gan_core.models.reference import read_reference
 
         if out is None:
-            raise InputError("`--out` is missing: name the model folder, for instance --out models/imported")
+            raise InputError("`--out` is missing: name the model folder, for example --out models/imported")
         arguments = read_settings(argument, "--argument")
         published = read_reference(domain.reference.IMPORTERS, name, read_published(file), arguments)
         game = game_around(domain, name, published, as_)
@@ -619,7 +619,7 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         if format != "onnx":
             raise InputError(f"`--format` is {format}; expected onnx")
         if out is None:
-            raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
+            raise InputError("`--out` is missing: name the file, for example --out generator.onnx")
         made = export_onnx(Toolkit(domain).load(model), out, network)
         lines = [f"{out}: {made.network}"]
         for kind, values in (("input", made.inputs), ("output", made.outputs)):
@@ -727,7 +727,7 @@ def read_data(given: list[str] | None) -> str | dict[str, str] | None:
     parts = [(match[1], match[2]) for match in named if match]
     if len(parts) < len(given) or len(dict(parts)) < len(parts):
         raise InputError(
-            "`--data` is given several times; name a part for each, such as --data source=A --data target=B"
+            "`--data` is given several times; name the part that each provides, such as --data source=A --data target=B"
         )
     return dict(parts)
 
@@ -742,7 +742,7 @@ def read_starts(given: list[str] | None) -> dict[str, str]:
     for text in given or ():
         network, _, where = text.partition("=")
         if not network or not where:
-            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for instance --start generator=runs/first")
+            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for example --start generator=runs/first")
         if network in starts:
             raise InputError(f"`--start` is given twice for `{network}`; give it once")
         starts[network] = where
@@ -762,6 +762,6 @@ def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, A
     for text in given or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InputError(f"`{option} {text}`: write KEY=VALUE, for instance --set train.steps=100")
+            raise InputError(f"`{option} {text}`: write KEY=VALUE, for example --set train.steps=100")
         settings[key.strip()] = parse_value(value)
     return settings

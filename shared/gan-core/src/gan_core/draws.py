@@ -2,7 +2,7 @@
 
 Noise that belongs to a sample (its latent, its mixing weight) is drawn here. During training, every process and every
 part of an accumulated batch draws for the *whole* global batch from the same stream and keeps its own rows, so the
-result does not depend on the number of processes and parts. Outside a training, torch's default generator is used.
+result does not depend on the number of processes and parts. Outside of training, torch's default generator is used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def seed_torch(seed: int, device: torch.device) -> None:
 
 
 class drawing:
-    """Context in which draws come from the stream of `seed`, for samples `start` to `start + rows` of `total`."""
+    """Context manager under which random numbers are drawn from the stream of `seed`.
+
+    The draws are those of samples `start` to `start + rows` out of `total`.
+    """
 
     def __init__(self, seed: int, device: torch.device, *, start: int = 0, rows: int = 1, total: int = 1):
         self.seed, self.device, self.rows = seed, device, (start, rows, total)
@@ -67,7 +70,7 @@ class drawing:
 
 
 class reading:
-    """Context for reading a batch of items of a stream; `first` is the index of its first item in the stream."""
+    """Context manager for reading a batch of a stream; `first` is the index of the batch's first item in the stream."""
 
     def __init__(self, seed: int, first: int):
         self.place = seed, first
@@ -96,7 +99,7 @@ def of_items(count: int, numbers: int = 1) -> Tensor:
 
 @contextmanager
 def apart(name: str) -> Iterator[None]:
-    """Context in which `of_items` draws other numbers, for parts of an item whose draws must be independent."""
+    """Context manager under which `of_items` returns different numbers, for parts of an item drawn independently."""
     stream = _reading.get()
     token = _reading.set(None if stream is None else (mix(stream[0], *name.encode()), stream[1]))
     try:

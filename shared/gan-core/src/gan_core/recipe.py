@@ -493,7 +493,7 @@ def parse_value(text: str) -> Any:
     try:
         value = _load(text)
     except ValueError as error:
-        raise RecipeError(f"`{text}` is not a value ({error})") from error
+        raise RecipeError(f"`{text}` is not a valid value ({error})") from error
     if isinstance(value, str) and value == text.strip():
         try:
             return float(value)

@@ -86,10 +86,11 @@ def read_header(files: Files, name: str) -> Header:
 
 @contextmanager
 def opened(files: Files, name: str) -> Iterator[Any]:
-    """Context with a `soundfile.SoundFile` whose format, rate, channels and length are checked; decodes nothing.
+    """Context manager that yields a `soundfile.SoundFile` after checking its format, rate, channels and length.
 
     Raises:
-        Unreadable: the file is empty, not a sound file, beyond a limit, or damaged (also if found inside the `with`).
+        Unreadable: the file is empty, not a sound file, beyond a limit, or damaged (even if that is only discovered
+            inside the `with` block, since nothing is decoded before).
     """
     in_folder = isinstance(files, FolderFiles)
     with guarded(), open_member(files, name, most_bytes=MAX_BYTES if in_folder else MAX_PACKED) as file:
@@ -102,7 +103,7 @@ def opened(files: Files, name: str) -> Iterator[Any]:
 
 @contextmanager
 def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
-    """Context with a `soundfile.SoundFile` of an open file or its descriptor, checked as in `opened`.
+    """Context manager that yields a `soundfile.SoundFile` of an open file or its descriptor, checked as in `opened`.
 
     Raises:
         Unreadable: see `opened`.
@@ -262,7 +263,7 @@ def read_sound(
 
 
 def check_channels(given: int, wanted: int) -> None:
-    """Checks that channels can be converted: to the same number, to their mean, or from one to copies.
+    """Checks that channels can be converted: they are unchanged, averaged to one, or copied from one.
 
     Raises:
         Unreadable: they cannot.
@@ -305,7 +306,7 @@ def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) ->
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Context that turns errors of libsndfile and of archive readers on damaged content into `Unreadable`."""
+    """Context manager that converts errors of libsndfile and archive readers on damaged content to `Unreadable`."""
     try:
         yield
     except DAMAGED as error:

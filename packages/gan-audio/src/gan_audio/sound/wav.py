@@ -17,7 +17,7 @@ from gan_core.media.writing import replacing
 MAX_WAV = 2**32 - 2**12
 """Maximum size of the samples of a WAV file in bytes: sizes have 32 bits, and include a header."""
 UNKNOWN_SIZE = 2**31 - 2**16
-"""Smallest size that means an unknown length, as programs write it before streamed samples; some write 0."""
+"""Smallest declared size that counts as unknown; programs that stream a WAV file write such a size, or 0."""
 MAX_CHUNKS = 1000
 """Maximum number of chunks before the samples of a WAV file."""
 MAX_CHUNK_BYTES = 2**20
@@ -129,7 +129,7 @@ class WavWriter:
 
 @contextmanager
 def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWriter]:
-    """Context with a writer of a WAV file, which is written to a temporary name and renamed at the end.
+    """Context manager that yields a writer of a WAV file, which has a temporary name until it is complete.
 
     Raises:
         InputError: the file cannot be written, or exceeds the maximum size of a WAV file.

@@ -219,7 +219,7 @@ class MidiNet(TwoPlayerGame):
     ) -> None:
         chosen = {regularizer.name for regularizer in regularizers}
         if "feature_matching" in chosen:
-            reason = "midinet has feature matching of its own; set `game.feature_matching_weight` instead"
+            reason = "midinet has its own feature matching; set `game.feature_matching_weight` instead"
             raise RecipeError(f"`regularizers.feature_matching`: {reason}")
         if "replay" in chosen:
             reason = "the pool does not store the chords of bars, which midinet's discriminator needs; leave it out"

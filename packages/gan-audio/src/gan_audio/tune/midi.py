@@ -109,7 +109,7 @@ def read_midi(content: bytes) -> Bars:
     if file.type not in (0, 1):
         raise Unreadable("contains several pieces (format 2); save it as format 1")
     if file.ticks_per_beat <= 0:
-        raise Unreadable("its time unit is film frames; save it with ticks per quarter note")
+        raise Unreadable("its time unit is SMPTE frames; save it with ticks per quarter note")
     _check_metre(file.tracks)
     notes = [note for number, track in enumerate(file.tracks) for note in _notes(track, number)]
     if not notes:

@@ -41,11 +41,11 @@ GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
 
 @contextmanager
 def open_image(files: Files, name: str) -> Iterator[Image.Image]:
-    """Context with an opened image whose header is checked and whose pixels are not decoded yet.
+    """Context manager that yields an opened image whose header is checked and whose pixels are not decoded yet.
 
     Raises:
-        Unreadable: the file is damaged (even if that becomes apparent within the context), is not an image, or is too
-            large or too small; or its name leads out of the archive.
+        Unreadable: the file is damaged (even if that is only discovered inside the `with` block), is not an image, or
+            is too large or too small; or its name points outside of the archive.
     """
     with _guarded(), open_member(files, name, most_bytes=MAX_BYTES) as file, Image.open(file, formats=FORMATS) as image:
         width, height = image.size

@@ -103,7 +103,7 @@ def take_no_options(name: str, why: str, argument: str | None, weights: Path | N
         InputError: an argument or weights are given.
     """
     if argument is not None or weights is not None:
-        raise InputError(f"the extractor `{name}` {why}; it takes no argument and no `--weights`")
+        raise InputError(f"the extractor `{name}` {why}; it accepts neither an argument nor `--weights`")
 
 
 def check_samples(samples: Tensor, fits: bool, form: str) -> None:
@@ -172,7 +172,7 @@ class FeatureFiles:
         fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
         if not fits or not 0 <= self.done <= count:
             raise InputError(
-                f"{self._progress}: belongs to another number of samples than {count:,}; remove it, or choose another "
+                f"{self._progress}: was written for another number of samples than {count:,}; remove it, or choose another "
                 "folder"
             )
 

@@ -28,7 +28,7 @@ STATE_BYTES = 64_000_000
 GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
 """Tensor files of a training checkpoint."""
 EXTRA = "files"
-"""Folder of a checkpoint for a game's own files."""
+"""Name of a checkpoint's folder for the game's own files."""
 
 Tensors = dict[str, Tensor]
 
@@ -139,8 +139,8 @@ def write_checkpoint(
         sealed = _sealed({**state, "files": sums, "extra": extra})
         if len(sealed) > STATE_BYTES:
             raise GanError(
-                f"{folder}: the game's extra state makes a {STATE} of {len(sealed):,} characters, and at most "
-                f"{STATE_BYTES:,} are read; keep it in buffers, or write it as a file with `save_files`"
+                f"{folder}: the game's extra state would make {STATE} {len(sealed):,} characters long; the maximum is "
+                f"{STATE_BYTES:,}. Keep it in buffers, or write it to a file in `save_files`"
             )
         (temporary / STATE).write_text(sealed, encoding="utf-8")
         for path in (*temporary.rglob("*"), temporary):
@@ -203,7 +203,7 @@ def check_sums(folder: Path, sums: Mapping[str, str], where: str) -> None:
         where: file that records the sums, for messages.
 
     Raises:
-        CheckpointError: a path leads out of the folder, or a file is missing or damaged.
+        CheckpointError: a path points outside of the folder, or a file is missing or damaged.
     """
     for name, total in sums.items():
         check_sum(folder / inside(name, where), total, where)
@@ -213,7 +213,7 @@ def inside(name: str, where: str) -> str:
     """Returns the path of a recorded file.
 
     Raises:
-        CheckpointError: the path leads out of the folder.
+        CheckpointError: the path points outside of the folder.
     """
     if not _is_inside(name):
         raise CheckpointError(f"{where}: lists the file {name!r}, which is outside its folder; it is damaged")
@@ -268,7 +268,8 @@ def read_published(path: Path) -> Tensors:
     A mapping of tensors may be wrapped once (`{"state_dict": …}`).
 
     Raises:
-        CheckpointError: the file is missing, has objects other than tensors and plain values, or no mapping of tensors.
+        CheckpointError: the file is missing, contains objects other than tensors and plain values, or has no mapping of
+            tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
@@ -315,7 +316,7 @@ def _unsealed(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
     state: dict[str, Any] = sealed["state"]
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("files", "extra")):
-        raise CheckpointError(f"{path}: is not a checkpoint's (it names no files)")
+        raise CheckpointError(f"{path}: is not the state of a checkpoint (it lists no files)")
     return state
 
 
@@ -326,7 +327,7 @@ def sha256(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Writes what the system holds of a file or folder to the disk."""
+    """Flushes the system's buffers of a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

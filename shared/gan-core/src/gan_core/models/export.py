@@ -214,7 +214,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Context without logging and standard error, where torch prints the graphs that it fails to capture."""
+    """Context manager that suppresses logging and standard error, to which torch prints graphs it cannot capture."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:

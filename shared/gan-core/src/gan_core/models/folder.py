@@ -224,13 +224,13 @@ def _check_written(game: Game, config: Config, text: str) -> None:
     """
     title = type(game).__name__
     if taken := {CONFIG, WEIGHTS, CARD} & config.files.keys():
-        raise GanError(f"{title}.save_files writes {min(taken)}, a file of every model folder; choose another name")
+        raise GanError(f"{title}.save_files writes {min(taken)}, a name that model folders reserve; choose another name")
     if len(config.files) > FILES:
         raise GanError(f"{title}.save_files writes {len(config.files):,} files; a model folder has at most {FILES:,}")
     if len(text.encode()) > CONFIG_BYTES:
         raise GanError(
-            f"the extra state of {title} makes a {CONFIG} of {len(text):,} characters, and at most {CONFIG_BYTES:,} "
-            "bytes are read; write it as a file with `save_files`"
+            f"the extra state of {title} would make {CONFIG} {len(text):,} characters long; the maximum is "
+            f"{CONFIG_BYTES:,} bytes. Write it to a file in `save_files`"
         )
 
 
@@ -260,7 +260,7 @@ def read_config(path: Path) -> Config:
 def restore(game: Game, path: str | Path) -> None:
     """Loads the weights of a run or model folder into a game, in evaluation mode; see `Game.restore`.
 
-    A game that was built by hand gets the recipe of its training, and with it the class names.
+    A game that was built by hand also gets the recipe of its training run, which includes the class names.
     """
     read_weights(Path(path)).put_into(game)
     fields = read_config(Path(path)).recipe
@@ -304,7 +304,7 @@ def read_weights(folder: Path) -> Weights:
             problem = problem or error
             continue
         except ValidationError:
-            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not that of a training")
+            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not a training state")
             continue
         average = files.get(AVERAGE, {})
         return Weights(

@@ -83,10 +83,10 @@ class Adversary(nn.Module):
         self.num_classes: int | None = getattr(network, "num_classes", None)
         self.pack: int = getattr(network, "pack", 1)
         if self.pack > 1 and self.num_classes is not None:
-            raise RecipeError("packed samples have no common class; leave out `network.pack` or the classes")
+            raise RecipeError("packed samples do not share a class; omit `network.pack`, or train without classes")
         if objective.energy != getattr(network, "energy", False):
             gives = "energies" if not objective.energy else "logits"
-            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that gives {gives}")
+            raise RecipeError(f"the objective `{objective.name}` does not support a discriminator that returns {gives}")
         self._notes: dict[str, list[Tensor]] = {}
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))

@@ -333,7 +333,7 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
     """Marks a network on torch's `meta` device as absent from a model: using it raises a `CheckpointError`."""
 
     def refuse(*_: object) -> None:
-        raise CheckpointError(f"this model has no weights for the network `{name}`; load a model that has")
+        raise CheckpointError(f"this model has no weights for the network `{name}`; load a model that has them")
 
     with on_meta():
         network = make(**settings)
@@ -343,7 +343,7 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Context in which networks are built on torch's `meta` device, with shapes but without weights.
+    """Context manager under which networks are built on torch's `meta` device, with shapes but without weights.
 
     It silences torch's warning that weights loaded in a constructor are not copied to that device.
     """

@@ -7,7 +7,7 @@ commands; other commands run in bash. Blocks in other languages are only shown: 
 
 Two kinds of comments, which readers do not see, adapt a page for the test:
 
-- `<!-- test: --steps 20000 -> --steps 2 -->` before a block replaces text in it, for instance to train less.
+- `<!-- test: --steps 20000 -> --steps 2 -->` before a block replaces text in it, for example to train less.
 - `<!-- setup python`, code, and `-->`, each on its own line, is a block that is run but not shown.
 """
 

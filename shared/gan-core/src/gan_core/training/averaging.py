@@ -92,7 +92,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Context in which the game's networks hold the average."""
+        """Context manager under which the game's networks hold the averaged weights."""
         self.swap()
         try:
             yield
@@ -110,7 +110,7 @@ def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
     for network in (name for name in game.sampling if name not in game.absent):
         if network not in networks:
             raise RecipeError(
-                f"{type(game).__name__} has no network `{network}`; name in `sampling` those it samples with"
+                f"{type(game).__name__} has no network `{network}`; list in `sampling` the networks that generate samples"
             )
         for name, tensor in game.get_submodule(network).state_dict(keep_vars=True).items():
             if isinstance(tensor, Tensor):

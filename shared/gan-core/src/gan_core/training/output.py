@@ -122,7 +122,7 @@ class Output:
             self.write_samples(samples, stem, columns=self.columns, game=self.training.game)
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """Context in which the game has the averaged weights, if there are any."""
+        """Returns a context manager under which the game has the averaged weights, if there are any."""
         average = self.training.average
         return nullcontext() if average is None else average.in_place()
 

@@ -62,7 +62,7 @@ class PlayerState:
         self.settings = recipe.player_optimizer(player.name, player.optimizer)
         self.turns, self.every = turns_of(player, recipe)
         if not self.parameters:
-            raise RecipeError(f"the player `{player.name}` has nothing to train: all its parameters are frozen")
+            raise RecipeError(f"the player `{player.name}` has nothing to train: all its parameters are frozen; unfreeze some, or remove it")
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.precision = PRECISIONS.get(recipe.train.precision)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
@@ -96,7 +96,10 @@ class PlayerState:
         return (self.player.step or descend)(self, batches)
 
     def part(self, index: int, count: int, batch: Batch) -> AbstractContextManager[object]:
-        """Context for the loss and backward pass of a part: its rows of the draws; gradients sync in the last part."""
+        """Returns the context manager for the loss and the backward pass of a part.
+
+        It selects the part's rows of the random draws, and synchronises gradients only in the last part.
+        """
         drawing = share_of_draws(self._seed, self.processes, index, count, batch)
         if not isinstance(self._loss, DistributedDataParallel) or index + 1 == count:
             return drawing
@@ -170,7 +173,7 @@ def playing(phase: Phase, players: Iterable[Player]) -> list[Player]:
             raise unknown(f"player in phase `{phase.name}`", name, known)
     found = [player for name, player in known.items() if phase.players is None or name in phase.players]
     if not found:
-        raise RecipeError(f"the phase `{phase.name}` has no players; name one")
+        raise RecipeError(f"the phase `{phase.name}` has no players; list at least one in `players`")
     return found
 
 

@@ -131,7 +131,7 @@ class Checkpoints:
         problems: list[str] = []
         saved = next(self._valid(problems), None)
         if saved is None:
-            raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
+            raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from; start a new run")
         self._load(saved)
         return problems
 
@@ -215,7 +215,7 @@ class Checkpoints:
                 problems.append(str(error))
                 continue
             except ValidationError:
-                problems.append(f"{folder}: its state.json is not the state of a training")
+                problems.append(f"{folder}: its state.json is not a training state")
                 continue
             if problem := self._not_finite(files):
                 problems.append(f"{folder}: {problem}")

@@ -51,7 +51,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Context whose time is not counted."""
+        """Context manager whose time is not counted as training time."""
         began = time.perf_counter()
         yield
         self._started += time.perf_counter() - began

@@ -180,7 +180,7 @@ class Trainer:
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:
-        """Context in which SIGINT and SIGTERM end the training after the current step, and a second signal at once."""
+        """Context manager under which SIGINT or SIGTERM ends training after the step, and a second one immediately."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self._signal:

@@ -212,7 +212,7 @@ class Similarity(nn.Module):
         """
         features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
         if features is None:
-            reason = "needs an example to size its layer, but this adversary has none"
+            reason = "needs an example to determine the size of its layer, but this adversary has none"
             raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
         self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
         self.project.to(features.device, features.dtype)

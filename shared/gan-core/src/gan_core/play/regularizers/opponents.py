@@ -51,10 +51,10 @@ class Replay(Regularizer):
 
     def prepare(self, adversary: Regularized) -> nn.Module:
         if adversary.num_classes is not None:
-            raise RecipeError("`regularizers.replay` does not store classes, but this game has classes; leave one out")
+            raise RecipeError("`regularizers.replay` does not store classes, but this game has classes; omit one of them")
         if adversary.objective.relative:
             reason = f"the objective `{adversary.objective.name}` compares samples of one batch"
-            raise RecipeError(f"`regularizers.replay`: {reason}; leave one out")
+            raise RecipeError(f"`regularizers.replay`: {reason}; omit one of them")
         return ReplayPool(self.size)
 
     def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:

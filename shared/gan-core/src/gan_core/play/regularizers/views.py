@@ -129,7 +129,7 @@ class AdaptiveAugmentation(Regularizer):
     def prepare(self, adversary: Regularized) -> nn.Module:
         objective = adversary.objective
         if self.target is not None and not (objective.cross_entropy or objective.name == "hinge"):
-            reason = f"the sign of a logit says nothing under the objective `{objective.name}`"
+            reason = f"the sign of a logit has no meaning under the objective `{objective.name}`"
             raise RecipeError(f"`regularizers.ada.target`: {reason}; set it to null and give a fixed `p`")
         prepare_images(self.name, adversary, CHANNELS)
         return Adaptive(self)
