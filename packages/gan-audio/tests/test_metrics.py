@@ -124,7 +124,7 @@ def test_the_classifier_is_the_same_every_time(source, dataset, extractor, unsee
     again = extractors.classifier(None, None, dataset, source.facts, "audio")
     assert again.protocol == extractor.protocol
     assert_close(again(unseen.expand(-1, 2, -1)).features, extractor(unseen).features, atol=1e-5, rtol=1e-5)
-    with pytest.raises(InputError, match="takes no argument and no `--weights`"):
+    with pytest.raises(InputError, match="accepts neither an argument nor `--weights`"):
         extractors.classifier("x", None, dataset, source.facts, "audio")
     with pytest.raises(InputError, match=r"the extractor takes sounds \[B, channels, samples\]$"):
         extractors.checked(torch.zeros(2, 2))

@@ -173,9 +173,7 @@ def test_both_weights_are_settings_of_the_game():
 
 
 def test_incompatible_regularizers_are_refused():
-    with pytest.raises(
-        RecipeError, match=r"^`regularizers\.feature_matching`: midinet has its own feature matching"
-    ):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.feature_matching`: midinet has its own feature matching"):
         tiny(regularizers=[FeatureMatching()])
     with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: the pool does not store the chords of bars"):
         tiny(regularizers=[Replay()])

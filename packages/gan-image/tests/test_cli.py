@@ -442,10 +442,10 @@ def test_a_recipe_cannot_run_code(refused, tmp_path):
     ("words", "message"),
     [
         ("plain --label 3", "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"),
-        ("labelled --label 10", "`label` is 10; it must be from 0 to 9"),
-        ("labelled --label -1", "`label` is -1; it must be from 0 to 9"),
-        ("plain --truncation 0", "`truncation` is 0.0; it must be above 0 and at most 1"),
-        ("plain --truncation 1.5", "`truncation` is 1.5; it must be above 0 and at most 1"),
+        ("labelled --label 10", "`label` is 10; expected 0 to 9"),
+        ("labelled --label -1", "`label` is -1; expected 0 to 9"),
+        ("plain --truncation 0", "`truncation` is 0.0; expected a number above 0 and at most 1"),
+        ("plain --truncation 1.5", "`truncation` is 1.5; expected a number above 0 and at most 1"),
         ("plain -n 0", "Invalid value for '-n': Input should be greater than or equal to 1"),
         ("plain --seed -1", "Invalid value for '--seed': Input should be greater than or equal to 0"),
     ],
@@ -456,7 +456,7 @@ def test_wrong_options_of_generate_are_refused(refused, trained, words, message)
 
 
 def test_wrong_options_of_interpolate_are_refused(refused, trained):
-    assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; it must be from 0 to 9"
+    assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; expected 0 to 9"
     assert refused("interpolate", trained / "plain", "--label", 1) == (
         "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"
     )
@@ -470,8 +470,7 @@ def test_metrics_and_extractors_that_do_not_apply_are_refused(refused, trained):
             "plain",
             "digits",
             "recognition",
-            "the metric `recognition` needs samples by class, and this model was "
-            "trained without; set `network.num_classes`",
+            "the metric `recognition` needs a model conditioned on the class; set `network.num_classes`",
         ),
         ("plain", "ring", "modes", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
     ):

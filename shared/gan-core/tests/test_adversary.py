@@ -659,7 +659,7 @@ def test_what_does_not_fit_an_adversary_is_refused_by_its_name(changes: dict[str
 def test_a_relative_objective_needs_real_samples() -> None:
     one = adversary(objective=OBJECTIVES["relativistic"])
     with pytest.raises(
-        RecipeError, match=r"^the objective `relativistic` needs real samples in the generator's turn, and this"
+        RecipeError, match=r"^the objective `relativistic` needs real samples in the generator's turn, but this"
     ):
         one.generator_terms(FAKE)
 

@@ -171,7 +171,9 @@ def test_a_name_needs_a_domain(tmp_path):
 
 
 def test_changes_cannot_rebuild_a_game(toy, tmp_path):
-    words = "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of its system"
+    words = (
+        "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of its system"
+    )
     for game in (Toolkit(toy).create("plain"), by_hand()):
         for changes in (
             {"objective": "wasserstein"},
@@ -359,7 +361,7 @@ def test_an_optimizer_of_another_kind_is_refused(train):
     run = train(steps=2)
     changes = {"players.generator.optimizer": {"name": "sgd", "learning_rate": 0.1}}
     assert refusal(RecipeError, api.resume, run.path, steps=4, changes=changes) == (
-        f"{run.path}: the state of the optimizer of `generator` is that of adam; keep its `name`, or start a new run "
+        f"{run.path}: the saved optimizer state of `generator` is for adam; keep its `name`, or start a new run "
         "with sgd"
     )
 
@@ -483,7 +485,7 @@ def test_a_class_attribute_makes_a_custom_game_class_conditional(toy, tmp_path):
     assert "# Coloured\n" in card
     assert 'game = Coloured(…).restore("path/or/repository")  # built as for training' in card
     assert 'moved = game.apply({"points": points})["moved"]' in card
-    with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; name the network that starts from it"):
+    with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; give it by network: {'generator': 'runs/a'}"):
         Toolkit(toy).train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
 
 

@@ -295,7 +295,7 @@ def test_a_metric_gets_the_condition_of_each_sample(evaluate):
     expected = math.erf(0.5)  # the mean of two has the variance 1/2, and may be off by 1/2
     assert figures["attributes"]["attribute_accuracy"] == pytest.approx(expected, abs=0.05)
     with pytest.raises(
-        InputError, match=r"^the metric `attributes` needs samples by class, and this model was trained"
+        InputError, match=r"^the metric `attributes` needs a model conditioned on the class; set `network"
     ):
         evaluate(Sampler(), cloud(), metrics=["attributes"])
 
@@ -318,7 +318,7 @@ def test_recognition_counts_the_samples_of_each_class_that_are_assigned_to_it(ev
     # class 0 is right, 1 is taken for 2, and 2 for the nearest number, which is 2
     assert figures["recognition"] == {"accuracy": 2 / 3, "classes_found": 2, "accuracy_on_real": 0.75}
     with pytest.raises(
-        InputError, match=r"^the metric `recognition` needs samples by class, and this model was trained"
+        InputError, match=r"^the metric `recognition` needs a model conditioned on the class; set `network"
     ):
         evaluate(Sampler(), cloud(), metrics=["recognition"])
 
@@ -538,7 +538,7 @@ def test_metrics_of_the_other_kind_of_game_are_refused(evaluate):
     pairs = Paired(source=images(20), target=images(20))
     for game, data, metric, why in (
         (Adder(1), pairs, "sweep", "measures generated samples, but this model only transforms items"),
-        (Sampler(), cloud(), "copy", "compares results with their targets, and this model has no pairs"),
+        (Sampler(), cloud(), "copy", "compares results with paired targets, which this model does not have"),
         (Captioned(), cloud(), "fid", "measures samples, but this model cannot generate any without `caption`"),
     ):
         with pytest.raises(InputError, match=f"^the metric `{metric}` {re.escape(why)}"):

@@ -144,9 +144,7 @@ def test_strict_stops_at_an_unreadable_file(tmp_path, spoiled):
     spoil(tmp_path / "b.png")
     if spoiled == "header":
         (tmp_path / "b.png").write_text("words")
-    with pytest.raises(
-        DataError, match=r"cannot read b.png \(.+\); repair or remove it, or omit `strict` to skip it$"
-    ):
+    with pytest.raises(DataError, match=r"cannot read b.png \(.+\); repair or remove it, or omit `strict` to skip it$"):
         open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=8))
 
 

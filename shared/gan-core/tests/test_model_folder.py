@@ -556,14 +556,14 @@ def test_own_files_whose_names_could_not_be_read_are_not_written(tmp_path, monke
 
 def test_own_files_with_reserved_names_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / CONFIG).write_text("{}"))
-    with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a file of every model folder"):
+    with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a name that model folders reserve"):
         Wordy().save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 def test_extra_state_too_large_to_be_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Counter, "get_extra_state", lambda self: {"count": 0, "words": ["word"] * 200_000})
-    with pytest.raises(GanError, match="at most 1,000,000 bytes are read; write it as a file with `save_files`"):
+    with pytest.raises(GanError, match=r"the maximum is 1,000,000 bytes\. Write it to a file in `save_files`"):
         Alone().save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 

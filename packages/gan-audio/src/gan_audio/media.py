@@ -124,7 +124,7 @@ def write_items(
         The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: one of the files exists already, or the sample rate is not known.
+        InputError: one of the files already exists, or the sample rate is not known.
         DataError: none of the samples can be written.
     """
     first, parts = split_samples(samples)

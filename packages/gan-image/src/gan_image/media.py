@@ -67,7 +67,7 @@ def write_items(
         The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: one of the files exists already.
+        InputError: one of the files already exists.
         DataError: none of the samples can be written.
     """
     first, parts = split_samples(samples)

@@ -119,7 +119,9 @@ class Toolkit:
         elif not isinstance(game, Game):
             raise RecipeError(f"`game` has the type {type(game).__name__}; pass a `Game`, or the name of a system")
         elif preset is not None:
-            raise RecipeError(f"`preset` is {preset}, but the game is already built; pass the name of its system instead")
+            raise RecipeError(
+                f"`preset` is {preset}, but the game is already built; pass the name of its system instead"
+            )
         else:
             recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
             recipe = recipe.model_copy(update={"start": {}})  # a game that is passed in has its initial weights already

@@ -80,7 +80,7 @@ def write_each(
         The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: one of the files exists already.
+        InputError: one of the files already exists.
     """
     parts = iter(parts)
     first = next(parts)

@@ -105,7 +105,7 @@ def write_points(points: Sequence[Sequence[float]], path: Path, labels: Mapping[
         labels: texts by column, one for each point, which are written after the coordinates.
 
     Raises:
-        InputError: the file exists already.
+        InputError: the file already exists.
     """
     refuse_existing(path.parent, [path.name])
     header = [*(f"x{k}" for k in range(len(points[0]))), *labels]

@@ -224,7 +224,9 @@ def _check_written(game: Game, config: Config, text: str) -> None:
     """
     title = type(game).__name__
     if taken := {CONFIG, WEIGHTS, CARD} & config.files.keys():
-        raise GanError(f"{title}.save_files writes {min(taken)}, a name that model folders reserve; choose another name")
+        raise GanError(
+            f"{title}.save_files writes {min(taken)}, a name that model folders reserve; choose another name"
+        )
     if len(config.files) > FILES:
         raise GanError(f"{title}.save_files writes {len(config.files):,} files; a model folder has at most {FILES:,}")
     if len(text.encode()) > CONFIG_BYTES:

@@ -133,7 +133,9 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     found = _as_named({**given.tensors, **given.plain}, own)
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
-        raise CheckpointError(f"{source}: no weight matches a name in `{name}`; use the weights of the same kind of network")
+        raise CheckpointError(
+            f"{source}: no weight matches a name in `{name}`; use the weights of the same kind of network"
+        )
     for key in sorted(used.keys() & tensors.keys()):
         if used[key].shape != tensors[key].shape:
             sizes = f"{list(used[key].shape)} in {source}, but {list(tensors[key].shape)} here"

@@ -88,7 +88,9 @@ class Classes(Condition):
         try:
             numbers = torch.as_tensor(given).cpu()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"`{name}` is {given!r}; expected a class number or name, or one for each sample") from error
+            raise RecipeError(
+                f"`{name}` is {given!r}; expected a class number or name, or one for each sample"
+            ) from error
         if numbers.is_floating_point() or numbers.dtype == torch.bool:
             raise RecipeError(f"`{name}` is {given}; expected a whole number")
         if numbers.ndim and numbers.shape != (count,):

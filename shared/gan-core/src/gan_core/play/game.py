@@ -129,7 +129,7 @@ class Phase:
         whole = ("batch_size", "log_every", "sample_every", "checkpoint_every")
         for name, value in (given | {name: getattr(self, name) for name in whole}).items():
             if value is not None and not value > 0:
-                raise RecipeError(f"`{name}` of the phase `{self.name}` is {value}; it must be positive")
+                raise RecipeError(f"`{name}` of the phase `{self.name}` is {value}; expected a positive number")
 
 
 class Game(nn.Module, ABC):

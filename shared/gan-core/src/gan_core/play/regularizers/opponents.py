@@ -51,7 +51,9 @@ class Replay(Regularizer):
 
     def prepare(self, adversary: Regularized) -> nn.Module:
         if adversary.num_classes is not None:
-            raise RecipeError("`regularizers.replay` does not store classes, but this game has classes; omit one of them")
+            raise RecipeError(
+                "`regularizers.replay` does not store classes, but this game has classes; omit one of them"
+            )
         if adversary.objective.relative:
             reason = f"the objective `{adversary.objective.name}` compares samples of one batch"
             raise RecipeError(f"`regularizers.replay`: {reason}; omit one of them")
