@@ -141,7 +141,8 @@ class Toolkit:
             return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
         if _rules(recipe) != rules:
             raise RecipeError(
-                "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of its system"
+                "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of "
+                "its system"
             )
         Run(out).check_free()
         source = source or self._source_of(recipe, type(game))

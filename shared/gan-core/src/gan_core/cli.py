@@ -1,7 +1,7 @@
 """Command line of all domains: `gan-image …` and `gan image …` are the same program.
 
 Results are written to standard output, progress and logs to standard error. The exit status is 0 if the command
-succeeded, 1 if it failed, and 2 if the request or its input was invalid. torch is imported only by commands that need it.
+succeeded, 1 if it failed, and 2 if the request or its input was invalid. Only commands that need torch import it.
 """
 
 from __future__ import annotations

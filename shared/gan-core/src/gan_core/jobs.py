@@ -1,6 +1,6 @@
 """Tasks on files: inputs, their targets, progress, unreadable files, and pipes.
 
-A domain's task reads files, folders or standard input, and writes one file for each input, or writes to standard output:
+A domain's task reads files, folders or standard input, and writes to one file for each input or to standard output:
 
 1. `Job` finds the inputs and their targets. If a file would be overwritten, it raises an error before anything is read.
 2. `Job.open` opens all inputs. An unreadable file in a folder is skipped; one that was named directly is an error.

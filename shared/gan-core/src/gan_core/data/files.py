@@ -343,7 +343,7 @@ def _size_of(path: Path) -> int:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yields the relative paths of the files in a folder and its sub-folders, except hidden folders and special files."""
+    """Yields the relative paths of all files below a folder. Hidden folders and special files are skipped."""
     known: set[tuple[int, int]] = set()
     pending = [""]
     while pending:

@@ -34,13 +34,13 @@ def learn_classes(
     """Trains a classifier on three quarters of some items and tests it on the rest.
 
     The optimizer is Adam with a one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120). Initial weights, batches and
-    augmentation have fixed seeds, so that equal items give equal weights; torch's generator is left as it was.
+    augmentation have fixed seeds, so that equal items give equal weights; the state of torch's generator is restored.
 
     Args:
         make: builds the network, which maps inputs to logits `[B, num_classes]`.
         inputs: `[N, …]`; uint8 values are pixels and are scaled to [-1, 1].
         labels: classes `[N]`.
-        augment: random change of a batch of inputs in training.
+        augment: random augmentation, which is applied to each training batch.
         steps: number of steps.
         batch_size: number of items per step.
         learning_rate: highest learning rate of the cycle.
@@ -114,7 +114,7 @@ def split(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _proportional(counts: NDArray[np.integer], total: int, random: np.random.RandomState) -> NDArray[np.int64]:
-    """Returns integers in proportion to `counts` whose sum is `total`, by largest remainder; ties are drawn."""
+    """Returns integers proportional to `counts` with sum `total`, by largest remainder; ties are broken at random."""
     exact = counts / counts.sum() * total
     numbers = np.floor(exact)
     remainders, missing = exact - numbers, int(total - numbers.sum())

@@ -48,9 +48,9 @@ class Comparison:
 class Evaluation:
     """Evaluates games of one kind against data.
 
-    The number of real items is that of the samples, or that of the dataset if it has fewer items. Their order is a fixed
-    shuffle. Each result of `Game.apply` is compared with the part of the data that `Game.compared` names, and figures
-    of a copy of the input are added as a baseline.
+    The number of real items is that of the samples, or that of the dataset if it has fewer items. Their order is fixed
+    and shuffled. Each result of `Game.apply` is compared with the part of the data that `Game.compared` names, and
+    figures of a copy of the input are added as a baseline.
 
     Args:
         offered: the metrics and extractors of a domain, its module `metrics`.
@@ -141,7 +141,7 @@ class Evaluation:
         )
 
     def _compared_by(self, card: MetricCard) -> list[Comparison]:
-        """Returns the outputs that a metric compares: results for metrics of pairs, otherwise samples if there are any."""
+        """Returns the outputs that a metric compares: samples, or results for metrics of pairs or without samples."""
         return self.results if card.pairs or self.samples is None else [self.samples]
 
     def _passes(self) -> list[list[Comparison]]:
@@ -270,7 +270,7 @@ class Evaluation:
     # Samples and results.
 
     def _made(self, game: Game, comparisons: Sequence[Comparison], done: int) -> Iterator[Sequence[Part]]:
-        """Yields the outputs of each comparison in parts on the game's device, starting at the block of sample `done`."""
+        """Yields the outputs of each comparison in parts on the game's device, from the block of sample `done` on."""
         source, start = comparisons[0].source, done - done % BLOCK
         if done == self._number(comparisons[0]):
             return iter(())
@@ -367,7 +367,7 @@ class Evaluation:
 
     @contextmanager
     def _files(self, game: Game, comparison: Comparison) -> Iterator[FeatureFiles]:
-        """Context manager that yields the feature files of samples or results, and removes them unless they are kept."""
+        """Context manager that yields the feature files of an output, and removes them unless features are kept."""
         of: list[object] = [comparison.result]
         if self.keep is not None:
             settings = None if game.recipe is None else game.recipe.model_dump_json(include={"network", "game"})

@@ -280,7 +280,7 @@ SYMPTOMS: Mapping[str, Callable[[RunRecord], str]] = {
 
 
 def adversaries(run: RunRecord) -> dict[str, str]:
-    """Returns the prefix of each adversary's terms in the last phase, by the adversary's name (empty if there is one)."""
+    """Returns the prefix of each adversary's terms in the last phase, by adversary name (empty for a single one)."""
     phase = run.training[-1].phase if run.training else ""
     names = {name for entry in run.training if entry.phase == phase for name in entry.values}
     prefixes = sorted(name.removesuffix("real_logits") for name in names if name.endswith("/real_logits"))

@@ -109,9 +109,9 @@ def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
     networks = dict(game.named_modules())
     for network in (name for name in game.sampling if name not in game.absent):
         if network not in networks:
-            raise RecipeError(
-                f"{type(game).__name__} has no network `{network}`; list in `sampling` the networks that generate samples"
-            )
+            title = type(game).__name__
+            remedy = "list in `sampling` the networks that generate samples"
+            raise RecipeError(f"{title} has no network `{network}`; {remedy}")
         for name, tensor in game.get_submodule(network).state_dict(keep_vars=True).items():
             if isinstance(tensor, Tensor):
                 yield f"{network}.{name}", tensor.data

@@ -1,8 +1,8 @@
 """Memory layouts of weights.
 
-Most convolutional networks run fastest in channels-last memory format, so it is the default for training. A network that
-runs faster with contiguous weights has an attribute `memory_format = torch.contiguous_format`. `tools/dev.py bench
-layout` compares the layouts.
+Most convolutional networks run fastest in channels-last memory format, so it is the default for training. A network
+that runs faster with contiguous weights has an attribute `memory_format = torch.contiguous_format`. The benchmark
+`tools/dev.py bench layout` compares the layouts.
 """
 
 from __future__ import annotations

@@ -62,9 +62,8 @@ class PlayerState:
         self.settings = recipe.player_optimizer(player.name, player.optimizer)
         self.turns, self.every = turns_of(player, recipe)
         if not self.parameters:
-            raise RecipeError(
-                f"the player `{player.name}` has nothing to train: all its parameters are frozen; unfreeze some, or remove it"
-            )
+            nothing = f"the player `{player.name}` has nothing to train: all its parameters are frozen"
+            raise RecipeError(f"{nothing}; unfreeze some, or remove the player")
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.precision = PRECISIONS.get(recipe.train.precision)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
@@ -153,7 +152,7 @@ class PlayerState:
 
 
 def frozen(game: nn.Module) -> set[nn.Parameter]:
-    """Returns the parameters that do not require gradients. Before the first turn, these are those that the game froze."""
+    """Returns the parameters that do not require gradients; before the first turn, those that the game itself froze."""
     return {parameter for parameter in game.parameters() if not parameter.requires_grad}
 
 

@@ -209,7 +209,7 @@ class Checkpoints:
         return files, progress
 
     def _valid(self, problems: list[str], step: int | None = None) -> Iterator[Saved]:
-        """Yields the valid checkpoints up to a step, newest first. Problems of the others are appended to `problems`."""
+        """Yields the valid checkpoints up to a step, newest first; appends problems of the others to `problems`."""
         for folder in reversed(self.run.checkpoints(step)):
             try:
                 files, plain = read_checkpoint(folder)

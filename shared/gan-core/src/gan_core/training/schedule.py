@@ -67,8 +67,8 @@ class Limits:
 class Schedule:
     """Schedule of the phases of a run, with the current phase.
 
-    Phases with `steps` have that length; the others share the remaining steps. Each phase has at least one step, even if
-    a limit is reached before it begins. The last phase lasts until the run ends.
+    Phases with `steps` have that length; the others share the remaining steps. Each phase has at least one step, even
+    if a limit is reached before it begins. The last phase lasts until the run ends.
 
     Args:
         phases: the phases in order. Lengths in `epochs` must have been converted; see `in_steps`.
@@ -257,7 +257,7 @@ def lengths(game: Game, recipe: Recipe, data: FittedData) -> tuple[list[Phase], 
 
 
 def batches_read(game: Game, phase: Phase, recipe: Recipe) -> float:
-    """Returns the mean number of batches that a step reads: one per turn, or one in total if the turns share a batch."""
+    """Returns the mean number of batches that a step reads: one per turn, or a single one if the turns share it."""
     players = playing(phase, game.players())
     if game.shares_samples(player.name for player in players):
         return 1.0

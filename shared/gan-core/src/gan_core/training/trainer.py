@@ -168,12 +168,12 @@ class Trainer:
         return self.training.step
 
     def finished(self) -> bool:
-        """Returns whether the run has reached a limit or the regime ends it, and sets `ended` to the regime's reason."""
+        """Returns whether a limit is reached or the regime ends the run, and sets `ended` to the regime's reason."""
         self.ended = self.training.regime.over()
         return self.ended is not None or self.training.schedule.over(self.training.point)
 
     def _is_last(self) -> bool:
-        """Returns whether training ends after this step. All processes must call it once per step, so that they agree."""
+        """Returns whether training ends after this step. All processes call it once per step, so that they agree."""
         why = self.processes.highest(FINISHED if self.finished() else self._signal)
         self.interrupted = signal.Signals(why).name if 0 < why < FINISHED else None
         return why > 0
