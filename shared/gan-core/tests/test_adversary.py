@@ -709,7 +709,7 @@ class Beside(nn.Module):
 def test_samples_are_not_moved_away_from_a_map_that_they_are_judged_beside(regularizer: Regularizer, name: str) -> None:
     images = torch.rand(4, 1, 8, 8)
     adversary = Adversary(Beside(), regularizers=[regularizer])
-    words = rf"^`regularizers.{name}` moves samples and not their condition `source`; join both along the channels"
+    words = rf"^`regularizers.{name}` moves samples, but not the condition `source` that is aligned with them; concat"
     with pytest.raises(RecipeError, match=words):
         adversary.discriminator_terms(images, images, source=images)
     recoloured = Adversary(Beside(), regularizers=[DiffAugment(policy=("color",))])

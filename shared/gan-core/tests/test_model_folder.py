@@ -665,7 +665,7 @@ def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
     folder = Perceptual(tmp_path / "encoder.pt").save_pretrained(tmp_path / "model")
     words = refusal(folder, Perceptual(tmp_path / "other.pt").restore)
     assert words.startswith("M: was trained with weights of `encoder` whose SHA-256 is ")
-    assert words.endswith("; use the file from the training")
+    assert words.endswith("; use the original file")
 
 
 def test_a_partial_model_needs_no_helpers_of_absent_networks(tmp_path):
@@ -680,7 +680,7 @@ def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
     with on_meta():
         game = Perceptual(tmp_path / "missing.pt")
     assert game.encoder.network.layer.weight.is_meta
-    with pytest.raises(CheckpointError, match="no such file of weights; put it there"):
+    with pytest.raises(CheckpointError, match="there is no such weights file; put it there"):
         Perceptual(tmp_path / "missing.pt")
 
 
@@ -689,7 +689,7 @@ def test_the_weights_of_a_helper_are_verified(tmp_path):
     digest = sha256(tmp_path / "encoder.pt")
     assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
     for weights, given, words in [
-        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; it is another file"),
+        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; use the right file"),
         ("https://example.org/a.pt", "", "`sha256` is ''; give at least 8 of its hexadecimal digits"),
         ("https://example.org/a.pt", None, "`sha256` is required for weights from a URL"),
         ("http://example.org/a.pt", "01", "weights are only downloaded by https"),

@@ -1,4 +1,4 @@
-"""Reading of image files from folders and archives (`gan_core.data.files`), whose content is not trusted.
+"""Reading of image files from untrusted folders and archives (`gan_core.data.files`).
 
 The size of a file is checked before it is read, and its width and height before it is decoded. It needs Pillow, which
 `gan-core[pictures]` installs.
@@ -24,7 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 """File name suffixes of images, in lower case."""
 IMAGES = FileKind("image", SUFFIXES)
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Names of the formats that are decoded, as Pillow knows them."""
+"""Pillow's names of the formats that are decoded."""
 UNCHANGED = ImageSpec()
 """Specification of images at their own size, with their own number of channels."""
 MAX_BYTES = 2**28
@@ -198,7 +198,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Converts exceptions on damaged content to `Unreadable`, and suppresses Pillow's warnings about metadata."""
+    """Context manager that converts errors on damaged content to `Unreadable`, and hides Pillow's metadata warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,7 +1,7 @@
 """Checkpoints: written atomically, without pickle, and verified by SHA-256 when they are read.
 
-A checkpoint is a folder of safetensors files, a folder `files` with a game's other files (`Game.save_files`), and
-`state.json`, which has all plain values and the SHA-256 of each file and of itself.
+A checkpoint is a folder with safetensors files, a folder `files` with a game's other files (`Game.save_files`), and
+`state.json`, which contains all plain values, the SHA-256 of each file, and its own SHA-256.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def split_state(module: nn.Module, *, model: bool = False) -> tuple[Tensors, dic
 
 
 def state_of_training(module: nn.Module) -> Iterator[str]:
-    """Yields the prefixes of training state, such as replay pools, which is not part of a model.
+    """Yields the name prefixes of training state, such as replay pools, which is not part of a model.
 
-    A module marks its state with the attribute `of_training = True`.
+    A module whose state is training state has the attribute `of_training = True`.
     """
     parts = module.named_modules(remove_duplicate=False)
     return (f"{name}." for name, part in parts if name and getattr(part, "of_training", False))
@@ -66,7 +66,7 @@ def load_state(
     *,
     optional: Collection[str] = (),
 ) -> None:
-    """Loads the state that `split_state` returned.
+    """Loads a state that `split_state` returned.
 
     Args:
         module: the module.
@@ -96,7 +96,7 @@ def load_state(
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the first 12 hexadecimal digits of the SHA-256 of names, shapes and values, in the order of the names."""
+    """Returns the first 12 hexadecimal digits of the SHA-256 of names, shapes and values, sorted by name."""
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
@@ -111,7 +111,7 @@ def write_checkpoint(
     *,
     save_files: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes a checkpoint under a temporary name, flushes it, verifies its sums, and renames it.
+    """Writes a checkpoint under a temporary name, flushes it, verifies its SHA-256 sums, and renames it.
 
     Args:
         folder: the checkpoint; replaced if it exists.
@@ -120,7 +120,7 @@ def write_checkpoint(
         save_files: writes further files into an empty folder (`Game.save_files`).
 
     Raises:
-        GanError: it could not be written, for example because the disk is full; an existing one is unchanged.
+        GanError: it could not be written, for example because the disk is full. An existing checkpoint is unchanged.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -158,7 +158,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path, names: Collection[str] | None = None) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """Reads a checkpoint, verifies its sums, and returns its tensors by file name and its plain values.
+    """Reads a checkpoint, verifies its SHA-256 sums, and returns its tensors by file name and its plain values.
 
     Args:
         folder: the checkpoint.
@@ -181,7 +181,7 @@ def sums_of(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file in a folder, by path relative to it.
 
     Raises:
-        GanError: an entry is neither a file nor a folder, or a name could not be read again.
+        GanError: an entry is neither a file nor a folder, or has a name that `read_checkpoint` would reject.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     for path in paths:
@@ -236,7 +236,7 @@ def check_sum(path: Path, total: str, where: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, from any device and memory format; tensors that share memory are each written."""
+    """Writes tensors as safetensors, from any device and memory format. Tensors that share memory are duplicated."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
