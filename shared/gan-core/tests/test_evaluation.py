@@ -441,7 +441,7 @@ def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_direction
         rel=1e-4,
     )
     assert protocols["fid"]["samples"] == "200 to_target, 90 to_source"
-    with pytest.raises(InputError, match=r"^the metric `similarity` compares results with their targets"):
+    with pytest.raises(InputError, match=r"^the metric `similarity` compares results with paired targets"):
         evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])
 
 

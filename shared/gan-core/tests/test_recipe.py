@@ -331,7 +331,7 @@ def test_an_invalid_value_is_refused_with_the_reason(text, reason):
     "text", ["!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary ä", "9" * 5000, "[" * 5000]
 )
 def test_a_value_that_makes_the_parser_fail_is_refused(text):
-    with pytest.raises(RecipeError, match=r" is not a value \("):
+    with pytest.raises(RecipeError, match=r" is not a valid value \("):
         parse_value(text)
 
 

@@ -345,7 +345,7 @@ def test_a_recipe_names_a_regime_of_any_system(brief: Domain, tmp_path: Path, na
         ({"rounds": 3}, r"`regime.name` is missing; give an entry point of `gan.regimes`, or MODULE:CLASS"),
         ({"name": "broken"}, r"`regime.name` is broken, which cannot be imported \(no opacus\)"),
         ({"name": "os:system"}, r"`regime.name` is os:system, which is not in a domain package \(installed: gan_toy\)"),
-        ({"name": "gan_toyish.regimes:Brief"}, r"is in no domain package"),
+        ({"name": "gan_toyish.regimes:Brief"}, r"is not in a domain package"),
         ({"name": "gan_toy.regimes:Brie"}, r"gan_toy.regimes:Brie, which cannot be imported"),
         ({"name": "gan_toy.none:Brief"}, r"gan_toy.none:Brief, which cannot be imported"),
         ({"name": "gan_toy.regimes:Other"}, r"gan_toy.regimes:Other, which is not a `gan_core.Regime`"),
