@@ -155,7 +155,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--set game.anything=1", "unknown setting `game.anything`; there are none"),
         ("--set train", "`--set train`: write KEY=VALUE, for example --set train.steps=100"),
         ("--set =3", "`--set =3`: write KEY=VALUE, for example --set train.steps=100"),
-        ("--set train.steps=[", "`[` is not a valid value (line 1: expected the node content, but found '<stream end>')"),
+        (
+            "--set train.steps=[",
+            "`[` is not a valid value (line 1: expected the node content, but found '<stream end>')",
+        ),
         (
             "--set train.steps=!!python/object/apply:os.abort",
             "`!!python/object/apply:os.abort` is not a valid value (line 1: "

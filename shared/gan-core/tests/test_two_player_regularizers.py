@@ -508,9 +508,8 @@ def test_unrolling_through_adam_needs_adam(tmp_path) -> None:
             shown=False,
             changes={"optimizer.name": "rmsprop"},
         )
-    assert "uses the discriminator's Adam optimizer, but it has RMSprop; set `regularizers.unrolled.learning_rate`" in str(
-        error.value
-    )
+    words = "uses the discriminator's Adam optimizer, but it has RMSprop; set `regularizers.unrolled.learning_rate`"
+    assert words in str(error.value)
 
 
 class WithBuffers(Discriminator):

@@ -1,6 +1,6 @@
 """Sounds and mels from files and pipes, block by block, and sound to pipes.
 
-Pipes cannot seek, and the program that writes to one may not know the length of the sound.
+Pipes do not support seeking, and the writing program may not know the length of the sound.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from gan_core.errors import DataError, InputError, Unreadable, count, writing
 from gan_core.jobs import send
 
 PIPE_BYTES = 2**16
-"""Maximum number of bytes that are read from a pipe at once: a pipe's capacity."""
+"""Maximum number of bytes that are read from a pipe at once, which is a pipe's capacity."""
 PCM, IEEE_FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
-"""Formats of samples in WAV headers. "Extensible" headers contain the actual format in a later field."""
+"""Codes of sample formats in WAV headers. "Extensible" headers contain the actual format in a later field."""
 BITS = {
     "PCM_U8": 8,
     "PCM_S8": 8,
