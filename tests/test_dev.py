@@ -212,7 +212,7 @@ ACCEPTED = [
     'def f(a):\n    """Returns it.\n\n    Args:\n        a: the one, of several.\n    """',
     'class A:\n    @property\n    def f(self):\n        """Size in pixels."""',
     'def f():\n    """-E[log D(x)]."""',
-    'def f():\n    """Context in which nothing is printed."""',
+    'def f():\n    """Context manager that suppresses output."""',
     'def f():\n    """Called before a step."""',
     'def f():\n    """Re-reads the file."""',
     "def f():\n    pass",

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Commands for developers: set-up, demo, tests, checks, documentation, benchmarks. Needs the standard library only.
 
-Every command first installs what it needs into `.venv` at the root of the repository: gan-core and one domain for a
-demo, all packages and the tools for the tests. `.venv/dev-stamp.json` records each component after pip has installed
-it, so an interrupted installation is continued by the next call, and a complete one is not repeated.
+Each command first installs the components that it needs into `.venv` at the root of the repository: gan-core and one
+domain for a demo, all packages and the tools for the tests. `.venv/dev-stamp.json` records each component after pip has
+installed it, so that the next call continues an interrupted installation and does not repeat a complete one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BUILT = DOCS / "dist"
 MEMORY = Path("/dev/shm")
 """File system in memory on Linux."""
 ROOM = 4 << 30
-"""Free space in bytes that temporary files of the tests need."""
+"""Free space in bytes that is needed for temporary files of the tests."""
 WORKERS = 4
-"""Maximum number of processes that run tests; each takes about 1 GiB. A test file belongs to one of them."""
+"""Maximum number of processes that run tests. Each needs about 1 GiB, and runs whole test files."""
 VENV = ROOT / ".venv"
 STAMP = VENV / "dev-stamp.json"
 FOLDERS = {"core": ROOT / "shared" / "gan-core"} | {
@@ -40,12 +40,12 @@ DOMAINS = [name for name in FOLDERS if name != "core"]
 
 
 def program(name: str, venv: Path = VENV) -> Path:
-    """Returns the path of a program of a virtual environment."""
+    """Returns the path of a program in a virtual environment."""
     return venv / "Scripts" / f"{name}.exe" if os.name == "nt" else venv / "bin" / name
 
 
 def say(line: str) -> None:
-    """Prints a line of progress to standard error; standard output belongs to the program that a command runs."""
+    """Prints a line of progress to standard error. Standard output is reserved for the program that a command runs."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -61,7 +61,7 @@ def group(name: str) -> list[str]:
 
 
 def requirements(component: str) -> list[str]:
-    """Returns pip's arguments for a component: a package of ours as an editable folder, or the entries of a group."""
+    """Returns pip's arguments for a component: one of our packages in editable mode, or the entries of a group."""
     asked = [f"gan-{component}"] if component in FOLDERS else group(component)
     words: list[str] = []
     for text in asked:
@@ -126,7 +126,7 @@ def pip(*arguments: str) -> None:
 
 
 def make_venv() -> dict[str, Any]:
-    """Creates the environment, with pip only, and returns its stamp. An environment made by hand is never replaced."""
+    """Creates the environment with only pip, and returns its stamp. An environment made by hand is never replaced."""
     if VENV.exists() and any(VENV.iterdir()) and not STAMP.exists():
         sys.exit(f"{VENV} was not made by this script; move it away and run this again")
     say(f"creating .venv with Python {sys.version.split()[0]}")
@@ -166,7 +166,7 @@ def title(component: str) -> str:
 
 
 def hand_over(command: Sequence[str | Path], **environment: str) -> NoReturn:
-    """Runs a command and exits with its status. On POSIX the command replaces this process and gets its signals."""
+    """Runs a command and exits with its status. On POSIX, it replaces this process and receives its signals."""
     words = [str(word) for word in command]
     variables = os.environ | environment
     sys.stdout.flush()
@@ -188,14 +188,14 @@ def test_environment() -> dict[str, str]:
 
 
 def has_room(folder: Path) -> bool:
-    """Returns whether a folder in memory is writable, and it and the machine have at least `ROOM` bytes free."""
+    """Returns whether a folder in memory is writable, and both it and the machine have at least `ROOM` bytes free."""
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return False
     return min(shutil.disk_usage(folder).free, available_memory()) >= ROOM
 
 
 def available_memory() -> int:
-    """Returns the memory in bytes that programs can still use, as Linux estimates it; 0 if that is not known."""
+    """Returns Linux's estimate of the memory in bytes that programs can still use; 0 if it is not known."""
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     except OSError:
@@ -214,13 +214,13 @@ def install(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Runs the demo of a domain: a short training on embedded data, with samples and a report."""
+    """Runs the demo of a domain: a short training run on embedded data, with samples and a report."""
     prepare([options.domain])
     hand_over([program(f"gan-{options.domain}"), "demo", *options.extra])
 
 
 def test(options: argparse.Namespace) -> None:
-    """Runs the tests of everything, of one package, or across packages (`together`)."""
+    """Runs all tests, those of one package, or those across packages (`together`)."""
     alone = options.package in FOLDERS
     prepare([options.package, "dev"] if alone else [*DOMAINS, "dev"])
     folders = [FOLDERS[options.package] / "tests"] if alone else [ROOT / "tests"]

@@ -8,7 +8,7 @@
   with "Of", "That", "What", "How", "So many", "Where" or "Which".
 - The docstring of a function begins with a verb in the third person: "Returns", "Computes", "Reads". Exceptions are
   properties, which are described by a noun phrase, formulas (`-E[log D(x)]`), functions that return a context manager
-  ("Context in which …"), methods to override ("Called before …"), and methods that override ("See `Base.method`.").
+  ("Context manager that …"), methods to override ("Called before …"), and methods that override ("See `Base.method`.").
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("shared/*/src/**/*.py", "packages/*/src/**/*.py", "tools/**/*.py")
 REFUSED = re.compile(r"(?:of|that|what|how|so many|where|which)\b", re.IGNORECASE)
-"""First words that no docstring has."""
+"""First words with which no docstring may begin."""
 VERB = re.compile(r"[A-Z][a-z-]*[a-rt-z]s\b(?!')")
-"""First word of a function's docstring: a word that ends as verbs in the third person do."""
+"""First word of a function's docstring: a word with the ending of a verb in the third person."""
 ALLOWED = re.compile(r"(?:Called|Context)\b|See `|[^A-Za-z`]|[A-Z]\[|[A-Z]\(")
 """Other beginnings of functions' docstrings: "Called", "Context", "See `METHOD`", and formulas."""
 SECTION = re.compile(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", re.MULTILINE)

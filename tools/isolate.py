@@ -1,9 +1,9 @@
 """Installs each package from its wheel into its own environment and tests it there; run by `dev.py isolate` in `.venv`.
 
 An environment contains gan-core, the package, their declared requirements with all dependencies, and the package's
-dependency group `test`. Third-party packages are hard links to files of `.venv`, which need no time or disk space. The
-links follow from the declared requirements; pip then checks them without an index and reports missing ones. Importing a
-package that is not declared fails.
+dependency group `test`. Third-party packages are hard-linked from `.venv`, which takes almost no time and disk space.
+The linked packages are determined from the declared requirements, and pip checks them without an index and reports
+missing ones. Importing a package that is not declared fails.
 """
 
 from __future__ import annotations

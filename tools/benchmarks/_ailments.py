@@ -1,7 +1,7 @@
 """Symptoms of a finished run, measured on its weights and samples; the doctor reads only the log.
 
-The thresholds were set before any run was measured. The kind of a sample is its class by a classifier, or its nearest
-mode.
+The thresholds were set before any run was measured. The kind of a sample is its class according to a classifier, or its
+nearest mode.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ SAMPLES = 1000
 ALIKE = 0.5
 """Collapse: maximum effective number of kinds (exponential of the entropy), relative to that of the data."""
 CERTAIN, FOOLED = 0.99, 0.1
-"""Probabilities that the discriminator ranks an item of the data above a sample: nearly perfect, and reversed."""
+"""Probabilities that the discriminator ranks an item of the data above a sample: minimum for a nearly perfect
+discriminator, and maximum for a reversed one."""
 FAR = 0.5
 """Fréchet distance, relative to the data's variance, above which samples are hardly better than the data's mean."""
 KNOWN = 0.75
 """Memorisation: probability that the discriminator ranks a training item above an unseen one."""
 HUGE, GROWN, VANISHED = 1e3, 100.0, 0.01
-"""Diverging loss; growth of a diverging gradient norm; and rest of the generator's largest norm when it vanishes."""
+"""Thresholds of a diverging loss, of the growth of a diverging gradient norm, and of a vanishing gradient norm of the
+generator as a fraction of its maximum."""
 TURNED = 0.3
 """Oscillation: total variation between the kinds of samples of two successive checkpoints."""
 
@@ -43,9 +45,9 @@ class Reference:
 
     Attributes:
         trained: up to `SAMPLES` items of the training set.
-        unseen: as many other items; None if each item is trained on about once.
+        unseen: the same number of other items; None if each item is trained on about once.
         key: key of the values in a batch.
-        kinds: function that returns the kinds of values, and the number of kinds.
+        kinds: function that returns the kind of each value, and the number of kinds.
     """
 
     trained: Batch
@@ -99,7 +101,7 @@ def ailments(run: Run, game: Game, data: Reference) -> dict[str, bool | None]:
 
 
 def rank(one: Tensor, other: Tensor) -> float:
-    """Returns the probability that a value of the first is larger than one of the other; ties count half."""
+    """Returns the probability that a value of `one` is larger than a value of `other`; ties count half."""
     return float(((one[:, None] > other).float() + (one[:, None] == other).float() / 2).mean())
 
 

@@ -1,4 +1,4 @@
-"""Timing of a training and a bare loop that alternate in one process, so that other load affects both equally."""
+"""Timing of a training run and a bare loop that alternate in one process, so that other load affects both equally."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gan_core.data import TensorDataset
 
 
 class Alternating(TensorDataset):
-    """Dataset that runs a step of the bare loop before each round of the training.
+    """Dataset that runs a step of the bare loop before each training step.
 
-    Batches that are read without gradients, for sample pictures and their metrics, do not count.
+    Batches that are read without gradients, for sample pictures and metrics, are not counted.
 
     Args:
         samples: tensors by key.
         loop: yields the seconds of each bare step.
-        reads: number of batches that the training reads in a round.
+        reads: number of batches that training reads per step.
         clock: returns the time in seconds.
 
     Attributes:
-        ours: seconds of each round of the training, without the bare step.
-        theirs: seconds of the bare step before each round.
+        ours: seconds of each training step, without the bare step.
+        theirs: seconds of the bare step before each training step.
     """
 
     def __init__(
@@ -50,5 +50,5 @@ class Alternating(TensorDataset):
         return super().__getitems__(indices)
 
     def pairs(self, warm: int) -> list[tuple[float, float]]:
-        """Returns the seconds of each round and of the bare step before it, without the first `warm` rounds."""
+        """Returns the seconds of each training step and of the bare step before it, without the first `warm` steps."""
         return list(zip(self.ours, self.theirs, strict=False))[warm:]

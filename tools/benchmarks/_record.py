@@ -1,4 +1,4 @@
-"""Results of benchmarks: written with the machine, read again, and kept while a benchmark runs."""
+"""Results of benchmarks: writing with a description of the machine, reading, and saving while a benchmark runs."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 class Progress:
-    """Results of a long benchmark, written to a file as they are obtained, so that it can be continued.
+    """Results of a long benchmark, which are written to a file one by one, so that the benchmark can be continued.
 
     Args:
-        path: file with one line for each result; None to keep none.
+        path: file with one line per result; None does not save them.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -62,7 +62,7 @@ class Progress:
         self.found: dict[str, Any] = dict(json.loads(line) for line in lines)
 
     def take(self, name: str, measure: Callable[[], Any]) -> Any:
-        """Returns the result of a name from the file, or measures it."""
+        """Returns the saved result of that name, or measures and saves it."""
         if name not in self.found:
             self.found[name] = json.loads(json.dumps(measure()))  # as it is read from the file
             print(name, json.dumps(self.found[name]), flush=True)

@@ -30,7 +30,7 @@ from gan_image.media import write_samples
 from gan_image.systems.information import InfoGAN
 
 NOISES, SEEDS = 20, 3
-"""Number of noise vectors per code, and of trainings."""
+"""Number of noise vectors per code, and number of runs."""
 
 
 def clustering_accuracy(game: InfoGAN) -> float:
@@ -45,7 +45,11 @@ def clustering_accuracy(game: InfoGAN) -> float:
 
 
 def shape_of(images: Tensor) -> dict[str, Tensor]:
-    """Returns the slant and the width of the ink, `[N]` each, of images `[N, 1, S, S]` in [-1, 1]."""
+    """Computes the slant (shear) and the width (standard deviation in pixels) of the ink, `[N]` each.
+
+    Args:
+        images: `[N, 1, S, S]` in [-1, 1].
+    """
     ink = (images[:, 0] + 1) / 2
     ink = ink / ink.sum(dim=(1, 2), keepdim=True)
     side = torch.arange(ink.shape[-1], dtype=ink.dtype)

@@ -1,4 +1,4 @@
-"""Each objective with each regularizer: a short training of two systems (three for energies), or the refusal.
+"""Each objective with each regularizer: a short training run of two systems, or the reason why it is not possible.
 
 Trained on the digits at 16×16 with batch size 64: `dcgan`, width 16, 200 steps; `gan`, width 128, 400 steps; and
 `ebgan` for energies, with the settings of dcgan. Adam with betas 0 and 0.9 and a learning rate of 1e-3 (2e-3 for the
@@ -95,7 +95,7 @@ def game_of(system: str, objective: str, case: str) -> Game:
 
 
 def refusal(system: str, objective: str, case: str) -> str | None:
-    """Returns the reason why a cell is refused; None if it is not."""
+    """Returns the reason why the combination of a cell is refused; None if it is not."""
     try:
         game_of(system, objective, case)
     except RecipeError as error:

@@ -94,7 +94,7 @@ class Table:
         samples: number of samples that are scored.
         methods: further changes of each method.
         preset: name of the preset.
-        seeds: seeds of the trainings.
+        seeds: seeds of the runs.
     """
 
     system: str

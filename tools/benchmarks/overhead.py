@@ -101,7 +101,7 @@ def bare_images(game: TwoPlayerGame, pixels: Tensor, batch: int) -> Iterator[flo
 
 
 def bare_wavegan(game: TwoPlayerGame, sounds: Tensor, batch: int, turns: int) -> Iterator[float]:
-    """Yields the same for WGAN-GP, with `turns` discriminator steps and one generator step."""
+    """Yields the seconds of each step of a hand-written loop for WGAN-GP, with `turns` discriminator steps."""
     game.train()
     generator, discriminator = game.generator, game.discriminator.network
     adam_g, adam_d = (

@@ -1,6 +1,6 @@
 """Time of a step with a regularizer divided by that without: `dcgan`, digits at 32×32, batch size 64, one thread.
 
-Two trainings alternate step by step in one process. Processor times are compared, so that other load affects neither or
+Two runs alternate step by step in one process. Processor times are compared, so that other load affects neither or
 both. The ratio of a step is its time divided by that of the preceding plain step; the figure is the median. For a
 regularizer with an interval, the medians of steps with and without it are averaged with their frequencies.
 """
@@ -47,10 +47,10 @@ WARM = 4
 
 
 class Steps(Trainer):
-    """A training that is timed step by step."""
+    """A training run that is timed step by step."""
 
     def seconds(self) -> Iterator[float]:
-        """Plays steps without end and yields the processor time of each."""
+        """Runs steps endlessly and yields the processor time of each."""
         while True:
             self.enter_due()
             start = time.process_time()
@@ -59,7 +59,7 @@ class Steps(Trainer):
 
 
 def training(changes: Mapping[str, Any], folder: Path) -> Steps:
-    """Returns a training of the preset `small` with changes, before its first step."""
+    """Returns a training run of the preset `small` with changes, before its first step."""
     preset, source = gan_image.DOMAIN.preset("dcgan"), gan_image.open_data("digits")
     recipe = preset.recipe(domain="image", system="dcgan", preset="small").but({"train.ema": None, **changes})
     recipe = preset.complete(recipe, source.facts)
@@ -70,13 +70,13 @@ def training(changes: Mapping[str, Any], folder: Path) -> Steps:
 
 
 def interval(steps: Steps) -> int:
-    """Returns the interval of a training's regularizer; 1 if it has none."""
+    """Returns the interval of a run's regularizer; 1 if it has none."""
     kinds = [(REGULARIZERS[name], fields) for name, fields in steps.recipe.regularizers.items()]
     return next((int(fields["interval"]) for kind, fields in kinds if issubclass(kind, Lazy)), 1)
 
 
 def compare(changes: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Measures a case over `steps` steps, but at least over 8 with the regularizer."""
+    """Measures a case over `steps` steps, or more until the regularizer has been computed in 8 of them."""
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = training(changes, Path(folder)), training({}, Path(folder))
     every = interval(ours)

@@ -55,7 +55,7 @@ QUIET: dict[str, Any] = {"train.sample_every": None, "train.checkpoint_every": N
 
 
 def train(system: str, data: Any, *, steps: int, seed: int, changes: Mapping[str, Any]) -> tuple[Game, int]:
-    """Trains a system and returns its game and the processor time in seconds; ends if the training is interrupted."""
+    """Trains a system and returns its game and the processor time in seconds; exits if training is interrupted."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         run = gan_image.train(

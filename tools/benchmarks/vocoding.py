@@ -103,7 +103,7 @@ def module(path: Path) -> ModuleType:
 
 
 def share_weights(theirs: nn.Module, case: str, game: Vocoder) -> Callable[[Tensor], Tensor]:
-    """Loads the published generator's weights into the game and returns the generator, folded."""
+    """Loads the published generator's weights into the game, and returns the generator without weight normalisation."""
     imported = gan_audio.load_reference(f"{CASES[case][0]}/generator", theirs.state_dict())
     game.generator.load_state_dict(imported.state_dict())
     for layer in theirs.eval().modules():

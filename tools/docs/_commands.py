@@ -71,7 +71,7 @@ def command(program: str, name: str, command: Any) -> str:
 
 
 def meaning(text: str) -> str:
-    """Returns a parameter's help; typer's remarks at its end, such as `[default: 16; x>=1]`, become plain words."""
+    """Returns a parameter's help, with typer's notes at its end, such as `[default: 16; x>=1]`, in words."""
     match = re.fullmatch(r"(.*?) *(?:\[([^\[]*)\])?", text)
     assert match is not None
     words = []
@@ -82,7 +82,7 @@ def meaning(text: str) -> str:
 
 
 def marked(text: str) -> str:
-    """Returns a help text as Markdown: options as code, other markup escaped."""
+    """Converts a help text to Markdown, with options as code and other markup escaped."""
     parts = re.split(r"(`[^`]*`|(?<![\w`])--[a-z]\S*(?: [A-Z|]+\b)?)", text)
     parts[::2] = [re.sub(r"([*_<\[])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [part if part.startswith("`") else f"`{part}`" for part in parts[1::2]]

@@ -1,4 +1,4 @@
-"""The page of file formats. A short training checks that every file and key that a run has is described."""
+"""The page of file formats. A short training run checks that all files and keys of a run are described."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUN = {
 }
 """Files of a run, by path. Those of `model/` make a model folder."""
 OPTIONAL = {"rollbacks.jsonl", "checkpoints/STEP/files/"}
-"""Files that the short training does not write."""
+"""Files that the short training run does not write."""
 
 CONFIG = {
     "library_name": "`gan-core`",
@@ -47,7 +47,7 @@ CONFIG = {
 
 LOG = {
     "step": "Completed steps.",
-    "phase": "Phase of the training; `diagnostics` or `evaluation` for lines of these kinds.",
+    "phase": "Name of the training phase; `diagnostics` or `evaluation` for lines of these kinds.",
     "PLAYER/TERM": "Mean of a loss term since the previous line. With several adversaries: `PLAYER/ADVERSARY/TERM`.",
     "PLAYER/gradient_norm": "Norm of the player's gradient.",
     "samples_per_second": "Training speed.",
@@ -63,7 +63,7 @@ PATTERNS = {
     r".+/gradient_norm": "PLAYER/gradient_norm",
     r"(generator|discriminator)/.+": "PLAYER/TERM",
 }
-"""Entries of `LOG` of keys that contain names, by a pattern of the keys; the first that matches holds."""
+"""Entries of `LOG` for keys that contain names, by a pattern of the keys. The first pattern that matches applies."""
 
 TREE = """
 RUN/
@@ -116,10 +116,10 @@ def pages() -> dict[str, str]:
 
 
 def check() -> None:
-    """Trains for a few steps and compares the files and keys that are written with those that are described.
+    """Trains for a few steps and compares the written files and keys with the descriptions.
 
     Raises:
-        ValueError: a file or a key is not described, or one that is described was not written.
+        ValueError: a file or a key is not described, or a described one was not written.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -137,7 +137,7 @@ def check() -> None:
 
 
 def compare(kind: str, found: Iterable[str], described: Mapping[str, str], optional: set[str] | None = None) -> None:
-    """Compares what was found with what is described.
+    """Compares the names that were found with those that are described.
 
     Raises:
         ValueError: they differ.

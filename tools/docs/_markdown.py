@@ -1,4 +1,4 @@
-"""Parts of generated pages in MyST Markdown, and the docstrings that they are made from."""
+"""Elements of generated pages in MyST Markdown, and the docstrings from which the pages are generated."""
 
 from __future__ import annotations
 
@@ -21,17 +21,14 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 class Docstring(NamedTuple):
-    """A docstring in Google style: its text, and its entries of arguments and attributes by name."""
+    """A docstring in Google style: its text, and its argument and attribute entries by name."""
 
     text: str
     entries: dict[str, str]
 
 
 def docstring(item: object) -> Docstring:
-    """Returns the docstring of a class, function or module; entries of base classes are included.
-
-    Constants of a module or fields of a class without an entry have none.
-    """
+    """Returns the docstring of a class, function or module, including the entries of base classes."""
     own = _parsed(getattr(item, "__doc__", None) or "")
     if not isinstance(item, type):
         return own
@@ -61,7 +58,7 @@ def summary(item: object) -> str:
 
 
 def page(title: str, *parts: str) -> str:
-    """Returns a page with its title, the notice that it is generated, and its parts, which may be empty.
+    """Returns a page with a title, the notice that it is generated, and the given parts, which may be empty.
 
     arXiv numbers become links.
     """
@@ -72,12 +69,12 @@ def page(title: str, *parts: str) -> str:
 
 
 def code(value: object) -> str:
-    """Returns a value as inline code; nothing for an empty text."""
+    """Returns a value as inline code; an empty string for an empty text."""
     return f"`{value}`" if str(value) else ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table; empty if it has no rows. Columns that are empty in every row are left out."""
+    """Returns a table, or an empty string if it has no rows. Columns that are empty in every row are left out."""
     lines = [list(row) for row in rows]
     if not lines:
         return ""
@@ -91,7 +88,7 @@ def _cell(text: str) -> str:
 
 
 def fence(language: str, text: str) -> str:
-    """Returns a block of code."""
+    """Returns a fenced code block."""
     return f"```{language}\n{text.rstrip()}\n```"
 
 

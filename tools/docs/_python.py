@@ -1,4 +1,4 @@
-"""Pages of the Python API: which names are public, and where; Sphinx reads their docstrings when it builds the site."""
+"""Pages of the Python API, which list the public names. Sphinx inserts their docstrings when it builds the site."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def package(module: ModuleType) -> str:
 
 
 def core() -> str:
-    """Returns the page of gan_core's public names, in the order of the alphabet."""
+    """Returns the page of gan_core's public names, in alphabetical order."""
     names = sorted((name for name in dir(gan_core) if not name.startswith("_")), key=str.lower)
     return page("gan_core", summary(gan_core), *(directive("gan_core", name) for name in names))
 
@@ -70,9 +70,9 @@ def module_page(module: ModuleType) -> str:
 
 
 def section(module: ModuleType) -> list[str]:
-    """Returns the section of a module: its own classes and functions, without those on the page of gan_core.
+    """Returns the section of a module: its own classes and functions, except those on the page of gan_core.
 
-    A package without definitions of its own has no section.
+    Modules without own definitions have no section.
     """
     public = [getattr(gan_core, name) for name in dir(gan_core)]
     names = [

@@ -22,9 +22,9 @@ class Benchmark(NamedTuple):
     Attributes:
         title: title of the page.
         summary: measurement, protocol and conclusion in a few sentences.
-        tables: makes the tables from the recorded figures (default: the benchmark's own `table`).
-        media: pictures and sounds by file name, with their captions.
-        options: options of the command that measures again.
+        tables: returns the tables for the recorded figures (default: the benchmark's function `table`).
+        media: captions of pictures and sounds, by file name.
+        options: options of the command that repeats the benchmark.
     """
 
     title: str

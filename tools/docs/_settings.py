@@ -56,7 +56,7 @@ LINKS = {
     **{name: f"optimizers.md#{name.lower()}-{name.lower()}" for name in ("Adam", "RMSprop", "SGD")},
     **{name: f"optimizers.md#{name.lower()}-{name.lower()}" for name in ("Constant", "Linear", "Cosine", "Step")},
 }
-"""Places of the tables of settings classes that are types of settings."""
+"""Links to the tables of settings classes that are the types of other settings."""
 
 PRIMITIVES = {int: "integer", float: "number", bool: "`true` or `false`", str: "text", Any: "any value"}
 PLURALS = {"integer": "integers", "number": "numbers", "text": "texts", "mapping": "mappings"}
@@ -157,7 +157,7 @@ def objectives_page() -> str:
 
 
 def losses(objective: Objective) -> str:
-    """Returns the description of an objective: its two losses, or the text of the function that makes both."""
+    """Returns the description of an objective: its two losses, or the docstring of the function that creates both."""
     pair = (objective.discriminator, objective.generator)
     lines = [f"- {name}: {formula(each)}" for name, each in zip(("Discriminator", "Generator"), pair, strict=True)]
     maker, local, _ = objective.discriminator.__qualname__.partition(".<locals>")
@@ -171,7 +171,7 @@ def losses(objective: Objective) -> str:
 
 
 def formula(loss: Callable[..., Any]) -> str:
-    """Returns the summary of a loss without the verb."""
+    """Returns the summary of a loss's docstring without the verb."""
     return summary(loss).removeprefix("Computes ")
 
 
@@ -240,7 +240,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> str:
 
 
 def sentence(meaning: str) -> str:
-    """Returns a meaning as a sentence about a recipe, where Python's None is `null`."""
+    """Returns a setting's description with a capital first letter, and with `null` instead of None as in recipes."""
     return re.sub(r"\bNone\b", "`null`", meaning[:1].upper() + meaning[1:])
 
 
@@ -251,7 +251,7 @@ def default(field: FieldInfo) -> str:
 
 
 def shown(value: object) -> str:
-    """Returns a value as YAML in one line; a settings object with a name is shown by it."""
+    """Returns a value as YAML in one line. A settings object that has a name is shown by its name."""
     if isinstance(value, BaseModel):
         named = getattr(value, "name", None)
         return code(named) if named else ""

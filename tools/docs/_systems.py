@@ -23,7 +23,7 @@ PICTURES = DOCS / "systems" / "samples"
 LONGEST = 60
 """Maximum length of a value in a table."""
 HIDDEN = ("domain", "system", "preset", "network", "game")
-"""Sections of a recipe that the table of a preset's settings leaves out: the others have tables of their own."""
+"""Sections that are left out of the table of a preset's settings; networks and game have their own tables."""
 
 
 def pages() -> dict[str, str]:
@@ -76,7 +76,7 @@ def system(domain: Domain, card: Card) -> str:
 
 
 def imports(domain: Domain, card: Card) -> list[str]:
-    """Returns the section about published checkpoints; nothing if there are no importers."""
+    """Returns the section about published checkpoints; an empty list if there are no importers."""
     importers: Mapping[str, Callable[..., Any]] = domain.reference.IMPORTERS
     own = {name: each for name, each in importers.items() if name.partition("/")[0] == card.name}
     if not own:
@@ -124,7 +124,7 @@ def preset_tables(domain: Domain, card: Card, presets: Mapping[str, Preset]) -> 
 
 
 def distinct(presets: Mapping[str, Preset]) -> dict[str, Preset]:
-    """Returns the presets by name; several names of one preset are joined."""
+    """Returns the presets by name. If a preset has several names, they are joined."""
     names: dict[int, list[str]] = {}
     for name, preset in presets.items():
         names.setdefault(id(preset), []).append(code(name))
@@ -152,7 +152,7 @@ def changed(game: Game, values: Mapping[str, Any]) -> list[str]:
 
 
 def shown_or_nothing(value: Any) -> str:
-    """Returns a value as YAML, cut off if it is long; nothing for None."""
+    """Returns a value as YAML, truncated if it is long; an empty string for None."""
     text = "" if value is None else shown(value)
     return text if len(text) <= LONGEST else "…"
 
@@ -189,7 +189,7 @@ def setting_table(
 
 
 def joined(meanings: Mapping[str, str]) -> str:
-    """Returns the meaning of a setting, or one for each network if they differ."""
+    """Returns the description of a setting, or one for each network if the descriptions differ."""
     if len(set(meanings.values())) == 1:
         return sentence(next(iter(meanings.values())))
     return " ".join(f"`{network}`: {sentence(text)}" for network, text in meanings.items() if text)
@@ -205,7 +205,7 @@ def values(recipe: Recipe, where: str, key: str) -> str:
 
 
 def game_settings(presets: Mapping[str, Preset], recipes: Mapping[str, Recipe]) -> list[str]:
-    """Returns the section of a game's own settings; nothing if it has none."""
+    """Returns the section of a game's own settings; an empty list if it has none."""
     takers: dict[str, list[tuple[str, Callable[..., Any]]]] = {}
     for preset in presets.values():
         for key in keywords(preset.game):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the pages of the documentation that the code determines, or checks that they are up to date.
+"""Writes the documentation pages that are generated from the code, or checks that they are up to date.
 
 python tools/docs/generate.py            # writes them
 python tools/docs/generate.py --check    # exit status 1 if a page is stale; writes nothing
@@ -54,7 +54,7 @@ def stale(made: dict[str, str]) -> dict[str, str]:
 
 
 def write(made: dict[str, str], found: dict[str, str]) -> None:
-    """Writes the stale pages and removes those that are left over."""
+    """Writes the stale pages, and removes pages that are no longer generated."""
     for path, reason in found.items():
         file = DOCS / path
         if reason == LEFT_OVER:

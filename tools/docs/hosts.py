@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that built pages load no file from another host when they are viewed: no font, script or picture.
+"""Checks that the built pages do not load files from other hosts, such as fonts, scripts or pictures.
 
 python tools/docs/hosts.py shared/docs/dist/html
 """
@@ -19,7 +19,7 @@ REQUEST = re.compile(
 
 
 def findings(folder: Path) -> list[str]:
-    """Returns the files of a folder that load a file from another host, with the markup."""
+    """Returns the pages in a folder that load a file from another host, with the markup."""
     return [
         f"{file.relative_to(folder)}: {found[0]}"
         for file in sorted(folder.rglob("*"))

@@ -4,7 +4,7 @@
     python tools/docs/samples.py                        # the systems that have no picture yet
     python tools/docs/samples.py dcgan hifigan
 
-A training takes minutes on an idle core. Run it in the environment that `python3 tools/dev.py docs` made.
+Each training run takes minutes on an idle core. Use the environment that `python3 tools/dev.py docs` creates.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def make(domain: Domain, system: str) -> Path:
 
 
 def write(picture: Image.Image, path: Path) -> Path:
-    """Writes a picture as WebP of at most `BYTES`: without loss, or with the highest quality that fits."""
+    """Writes a picture as WebP of at most `BYTES`: lossless, or with the highest quality that fits."""
     path.parent.mkdir(exist_ok=True)
     picture.convert("RGB").save(path, lossless=True, method=6)
     for quality in range(95, 0, -5):

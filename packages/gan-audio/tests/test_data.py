@@ -276,9 +276,7 @@ def test_strict_stops_at_an_unreadable_file(tmp_path, spoiled):
     spoil(tmp_path / "b.wav")
     if spoiled == "header":
         (tmp_path / "b.wav").write_text("words")
-    with pytest.raises(
-        DataError, match=r"cannot read b.wav \(.+\); repair or remove it, or leave out `strict` to skip it$"
-    ):
+    with pytest.raises(DataError, match=r"cannot read b.wav \(.+\); repair or remove it, or omit `strict` to skip it$"):
         open_folder(tmp_path, strict=True).fit(SoundSpec(samples=64))
 
 

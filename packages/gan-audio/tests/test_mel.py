@@ -179,7 +179,8 @@ def test_contracts_at_their_limits_can_be_computed():
 
 def test_an_upper_edge_of_half_the_sample_rate_equals_no_edge():
     assert SMALL.but(high_hz=4000).differences(SMALL) == []
-    assert SMALL.differences(SMALL.but(hop=20, centred=True)) == ["`hop` 16 against 20", "`centred` False against True"]
+    words = ["`hop` 16 instead of 20", "`centred` False instead of True"]
+    assert SMALL.differences(SMALL.but(hop=20, centred=True)) == words
 
 
 def test_a_mel_of_another_contract_is_refused_with_both_contracts_in_the_message():

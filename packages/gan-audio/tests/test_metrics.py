@@ -125,7 +125,7 @@ def test_the_classifier_is_the_same_every_time(source, dataset, extractor, unsee
     again = extractors.classifier(None, None, dataset, source.facts, "audio")
     assert again.protocol == extractor.protocol
     assert_close(again(unseen.expand(-1, 2, -1)).features, extractor(unseen).features, atol=1e-5, rtol=1e-5)
-    with pytest.raises(InputError, match="takes no argument and no `--weights`"):
+    with pytest.raises(InputError, match="accepts neither an argument nor `--weights`"):
         extractors.classifier("x", None, dataset, source.facts, "audio")
     with pytest.raises(InputError, match=r"the extractor takes sounds \[B, channels, samples\]$"):
         extractors.checked(torch.zeros(2, 2))
@@ -316,11 +316,11 @@ def test_integers_that_are_not_pixels_reach_the_game_unchanged():
 @pytest.mark.parametrize(
     ("game", "metric", "why"),
     [
-        (Halver(), "spectrum", "measures samples, and this model only transforms items"),
+        (Halver(), "spectrum", "measures generated samples, but this model only transforms items"),
         (
             wavegan.SMALL.create(samples=128, width=1, latent_dim=2),
             "distances",
-            "compares results with their targets, and this model has no pairs of them",
+            "compares results with paired targets, which this model does not have",
         ),
     ],
 )

@@ -185,8 +185,8 @@ def test_bars_without_notes_or_chords_and_triplets_are_left_out():
         (midi_bytes(MELODY, held(C), metre=(6, 8)), r"has the time signature 6/8; expected 4/4, 2/2 or 2/4"),
         (midi_bytes(MELODY, held(C), metre=(3, 4)), r"has the time signature 3/4; expected"),
         (midi_bytes([(72, 4 * 4096, 1)], held(C)), r"4,097 bars long; the maximum is 4,096"),
-        (b"MThd\0\0\0\6\0\1\0\0\xe7\x28", r"its time unit is film frames; save it with ticks per quarter note"),
-        (b"MThd\0\0\0\6\0\1\0\0\0\0", r"its time unit is film frames; save it with ticks per quarter note"),
+        (b"MThd\0\0\0\6\0\1\0\0\xe7\x28", r"its time unit is SMPTE frames; save it with ticks per quarter note"),
+        (b"MThd\0\0\0\6\0\1\0\0\0\0", r"its time unit is SMPTE frames; save it with ticks per quarter note"),
         (b"MThd\0\0\0\6\0\2\0\0\0\x60", r"contains several pieces \(format 2\)"),
         (b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\0\6\0\xff\x59\2\x7f\0", r"not a MIDI file, or damaged \("),  # the key
     ],

@@ -173,11 +173,9 @@ def test_both_weights_are_settings_of_the_game():
 
 
 def test_incompatible_regularizers_are_refused():
-    with pytest.raises(
-        RecipeError, match=r"^`regularizers\.feature_matching`: midinet has feature matching of its own"
-    ):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.feature_matching`: midinet has its own feature matching"):
         tiny(regularizers=[FeatureMatching()])
-    with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: the pool does not store the chords of bars"):
+    with pytest.raises(RecipeError, match=r"^`regularizers\.replay`: the pool does not store the chords that midinet"):
         tiny(regularizers=[Replay()])
     with pytest.raises(RecipeError, match=r"^`regularizers\.consistency` needs images, but the axes of this game's"):
         tiny(regularizers=[Consistency()])

@@ -396,8 +396,8 @@ def test_a_closed_standard_stream_is_reported_in_one_line(monkeypatch, capfdbina
     err = capfdbinary.readouterr().err.decode()
     assert end.value.code == 2
     name, remedy = {
-        "stdin": ("input", "pipe something into it, or name a file"),
-        "stdout": ("output", "pipe it into something, or name a folder"),
+        "stdin": ("input", "pipe data into it, or give a file"),
+        "stdout": ("output", "redirect it, or give an output folder"),
     }[stream]
     assert err == f"gan-audio: standard {name} is closed; {remedy}\n"
 
@@ -577,7 +577,7 @@ def test_a_tone_is_a_bright_line_in_the_spectrogram(gan, refused, tmp_path, seco
     place = height * (1 - np.log10(1 + 1000 / 700) / np.log10(1 + 4000 / 700))
     assert abs(shown[:, width // 4].argmax() - place) < 8
     assert shown[:, width // 4].max() > 150
-    assert refused("inspect", "tone.wav", "--spectrogram", "tone.png").startswith("tone.png: exists already; ")
+    assert refused("inspect", "tone.wav", "--spectrogram", "tone.png").startswith("tone.png: already exists; ")
     assert refused("inspect", "tone.wav", "--spectrogram", "tone.jpg").startswith("`--spectrogram` is tone.jpg; ")
     assert refused("inspect", "tone.wav", "tone.wav", "--spectrogram", "a.png").startswith(
         "`--spectrogram` needs exactly one"
@@ -613,7 +613,7 @@ def test_interpolations_depend_on_the_seed_and_invalid_ones_are_refused(gan, ref
     assert refused("interpolate", models / "melgan", "--out", "d.wav").endswith(
         "melgan has no latents to interpolate between"
     )
-    assert refused("interpolate", models / "wavegan", "--out", "a.wav").startswith("a.wav: exists already; ")
+    assert refused("interpolate", models / "wavegan", "--out", "a.wav").startswith("a.wav: already exists; ")
     assert refused("interpolate", models / "wavegan", "--out", "d.mp3").startswith("`--out` is d.mp3; ")
     assert refused("interpolate", models / "wavegan", "--out", "d.wav", "--label", 3).endswith("from 0 to 2")
     assert refused("interpolate", models / "specgan", "--out", "d.wav", "--label", 0).startswith(

@@ -336,7 +336,7 @@ def test_silence_is_standardised_to_0_and_no_data_is_refused():
     spectrogram.measure([torch.zeros(2, 1, 256)])
     assert torch.equal(spectrogram(torch.zeros(2, 1, 256)), torch.zeros(2, 1, 16, 16))
     assert spectrogram.inverse(torch.zeros(2, 1, 16, 16), iterations=2).abs().max() < 1e-3
-    with pytest.raises(DataError, match=r"^there are no sounds from which to standardise spectrograms; expected"):
+    with pytest.raises(DataError, match=r"^there are no sounds to compute the statistics of spectrograms from"):
         spectrogram.measure([])
 
 

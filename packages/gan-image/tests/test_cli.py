@@ -153,12 +153,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ),
         ("--set optimizer.name=adamm", "unknown optimizer `adamm`; did you mean `adam`?"),
         ("--set game.anything=1", "unknown setting `game.anything`; there are none"),
-        ("--set train", "`--set train`: write KEY=VALUE, for instance --set train.steps=100"),
-        ("--set =3", "`--set =3`: write KEY=VALUE, for instance --set train.steps=100"),
-        ("--set train.steps=[", "`[` is not a value (line 1: expected the node content, but found '<stream end>')"),
+        ("--set train", "`--set train`: write KEY=VALUE, for example --set train.steps=100"),
+        ("--set =3", "`--set =3`: write KEY=VALUE, for example --set train.steps=100"),
+        (
+            "--set train.steps=[",
+            "`[` is not a valid value (line 1: expected the node content, but found '<stream end>')",
+        ),
         (
             "--set train.steps=!!python/object/apply:os.abort",
-            "`!!python/object/apply:os.abort` is not a value (line 1: "
+            "`!!python/object/apply:os.abort` is not a valid value (line 1: "
             "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.abort')",
         ),
         ("--batch-size -3", "`train.batch_size` is -3; expected greater than or equal to 1"),
@@ -200,8 +203,9 @@ def test_a_setting_that_would_have_no_effect_is_refused(refused):
 
 
 def test_missing_options_are_named(refused, trained):
-    assert refused("train", "dcgan").startswith("`--out` is missing: name the run folder, for instance ")
-    assert refused("train", "--out", "new") == "name a system (see `gan-image systems`) or a `--recipe`"
+    assert refused("train", "dcgan").startswith("`--out` is missing: name the run folder, for example ")
+    words = "SYSTEM is missing: name a system (see `gan-image systems`), or give `--recipe`"
+    assert refused("train", "--out", "new") == words
     assert refused("generate", trained / "plain").startswith("`--out` is missing: ")
     assert refused("export", trained / "plain").startswith("`--out` is missing: ")
     assert refused("import", "dcgan/generator", "x").startswith("`--out` is missing: ")
@@ -368,7 +372,7 @@ def test_files_and_folders_that_are_not_runs_are_refused(refused, tmp_path):
 def test_a_run_without_checkpoints_is_refused(refused, tmp_path, trained):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text((trained / "plain" / "recipe.yaml").read_text())
-    assert refused("resume", "run") == "run: has no checkpoint to resume from"
+    assert refused("resume", "run") == "run: has no checkpoint to resume from; start a new run"
     assert refused("generate", "run", "--out", "s") == "run: has no checkpoint and no model yet"
     assert refused("film", "run").startswith("run: has no sample pictures; train with `--set train.sample_every=")
 
@@ -413,14 +417,14 @@ def test_files_that_are_not_recipes_are_refused(refused, tmp_path, trained):
         (b"\x00\x01", "is not YAML of plain values ("),
         (b"system: dcgan\ntrain: {stepz: 3}", "unknown setting `train.stepz`; did you mean `train.steps`?"),
         (b"train: {steps: 3}", "`system` is missing; give it a value"),
-        (audio.encode(), "is a recipe of gan-audio, not of gan-image"),
+        (audio.encode(), "is a recipe for gan-audio, not for gan-image"),
     ):
         (tmp_path / "recipe.yaml").write_bytes(content)
         assert refused("train", "--recipe", "recipe.yaml", "--out", "new").startswith(f"recipe.yaml: {words}")
     missing = "none.yaml: cannot be read as a recipe (No such file or directory)"
     assert refused("train", "--recipe", "none.yaml", "--out", "new") == missing
     assert refused("train", "gan", "--recipe", trained / "plain" / "recipe.yaml", "--out", "new").endswith(
-        "is a recipe of dcgan (small); omit SYSTEM and --preset"
+        "is a recipe for dcgan (small); omit SYSTEM and --preset"
     )
 
 
@@ -441,10 +445,10 @@ def test_a_recipe_cannot_run_code(refused, tmp_path):
     ("words", "message"),
     [
         ("plain --label 3", "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"),
-        ("labelled --label 10", "`label` is 10; it must be from 0 to 9"),
-        ("labelled --label -1", "`label` is -1; it must be from 0 to 9"),
-        ("plain --truncation 0", "`truncation` is 0.0; it must be above 0 and at most 1"),
-        ("plain --truncation 1.5", "`truncation` is 1.5; it must be above 0 and at most 1"),
+        ("labelled --label 10", "`label` is 10; expected 0 to 9"),
+        ("labelled --label -1", "`label` is -1; expected 0 to 9"),
+        ("plain --truncation 0", "`truncation` is 0.0; expected a number above 0 and at most 1"),
+        ("plain --truncation 1.5", "`truncation` is 1.5; expected a number above 0 and at most 1"),
         ("plain -n 0", "Invalid value for '-n': Input should be greater than or equal to 1"),
         ("plain --seed -1", "Invalid value for '--seed': Input should be greater than or equal to 0"),
     ],
@@ -455,7 +459,7 @@ def test_wrong_options_of_generate_are_refused(refused, trained, words, message)
 
 
 def test_wrong_options_of_interpolate_are_refused(refused, trained):
-    assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; it must be from 0 to 9"
+    assert refused("interpolate", trained / "labelled", "--label", 10) == "`label` is 10; expected 0 to 9"
     assert refused("interpolate", trained / "plain", "--label", 1) == (
         "this dcgan was trained without classes; leave `label` out, or set `network.num_classes`"
     )
@@ -469,19 +473,18 @@ def test_metrics_and_extractors_that_do_not_apply_are_refused(refused, trained):
             "plain",
             "digits",
             "recognition",
-            "the metric `recognition` needs samples by class, and this model was "
-            "trained without; set `network.num_classes`",
+            "the metric `recognition` needs a model conditioned on the class; set `network.num_classes`",
         ),
         ("plain", "ring", "modes", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
     ):
         assert refused("evaluate", trained / model, "--data", data, "--metrics", metrics, "-n", 4) == words
     assert refused("evaluate", trained / "points", "--data", "ring", "-n", 40, "--metrics", "fid") == (
-        "the metric `fid` needs an extractor of features: classifier, random, inception, torchvision, transformers"
+        "the metric `fid` needs a feature extractor; known: classifier, random, inception, torchvision, transformers"
     )
     for name, words in (
         (
             "classifier:x",
-            "the extractor `classifier` learns the data's labels; it takes no argument and no `--weights`",
+            "the extractor `classifier` learns the data's labels; it accepts neither an argument nor `--weights`",
         ),
         ("inseption", "unknown extractor `inseption`; did you mean `inception`?"),
     ):
@@ -811,7 +814,7 @@ def test_a_model_without_a_generator_cannot_generate(gan, refused, tmp_path):
     save_file(state | {"main.8.weight": torch.zeros(1, 16, 4, 4)}, tmp_path / "d.safetensors")
     assert gan("import", "dcgan/discriminator", "d.safetensors", "--out", "m")[0] == 0
     words = refused("generate", "m", "--out", "s")
-    assert words == "this model has no weights for the network `generator`; load a model that has"
+    assert words == "this model has no weights for the network `generator`; load a model that has them"
 
 
 # --- the program itself

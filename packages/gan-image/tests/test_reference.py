@@ -464,7 +464,7 @@ def test_a_published_translator_of_one_direction_is_imported_loaded_and_used(tmp
 def test_a_place_that_a_published_network_cannot_have_is_refused():
     name = "cyclegan/resnet_generator"
     published = read_reference(IMPORTERS, name, resnet_generator(in_channels=3, out_channels=3), {})
-    with pytest.raises(RecipeError, match="that cyclegan/resnet_generator can become `discriminator_a`"):
+    with pytest.raises(RecipeError, match="target network of cyclegan/resnet_generator `discriminator_a`"):
         game_around(DOMAIN, name, published, "discriminator_a")
 
 

@@ -120,7 +120,7 @@ def test_spectral_norms_are_one(system: str) -> None:
 
 REFUSED = {
     "path_length": "needs a generator of latents, but this adversary has none",
-    "minibatch_discrimination": "needs an example to size its layer, but this adversary has none",
+    "minibatch_discrimination": "needs an example to determine the size of its layer, but this adversary has none",
     "label_smoothing": "the objective `least_squares` has no probabilities",
     "ada": "needs 1 or 3 channels, but this game's samples have 6",
 }

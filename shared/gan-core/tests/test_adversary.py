@@ -644,7 +644,7 @@ def test_a_single_adversary_is_named_discriminator() -> None:
         ({"regularizers.path_length": {}}, "one: `regularizers.path_length` needs a generator of latents, but this"),
         (
             {"regularizers.minibatch_discrimination": {}},
-            "one: `regularizers.minibatch_discrimination` needs an example to size its layer, but this adversary",
+            "one: `regularizers.minibatch_discrimination` needs an example to determine the size of its layer, but ",
         ),
     ],
 )
@@ -660,7 +660,7 @@ def test_what_does_not_fit_an_adversary_is_refused_by_its_name(changes: dict[str
 def test_a_relative_objective_needs_real_samples() -> None:
     one = adversary(objective=OBJECTIVES["relativistic"])
     with pytest.raises(
-        RecipeError, match=r"^the objective `relativistic` needs real samples in the generator's turn, and this"
+        RecipeError, match=r"^the objective `relativistic` needs real samples in the generator's turn, but this"
     ):
         one.generator_terms(FAKE)
 
@@ -710,7 +710,7 @@ class Beside(nn.Module):
 def test_samples_are_not_moved_away_from_a_map_that_they_are_judged_beside(regularizer: Regularizer, name: str) -> None:
     images = torch.rand(4, 1, 8, 8)
     adversary = Adversary(Beside(), regularizers=[regularizer])
-    words = rf"^`regularizers.{name}` moves samples and not their condition `source`; join both along the channels"
+    words = rf"^`regularizers.{name}` moves samples, but not the condition `source` that is aligned with them; concat"
     with pytest.raises(RecipeError, match=words):
         adversary.discriminator_terms(images, images, source=images)
     recoloured = Adversary(Beside(), regularizers=[DiffAugment(policy=("color",))])

@@ -151,7 +151,7 @@ def test_an_invalid_request_is_refused_and_writes_nothing(train, tmp_path):
         "cloud has 3 classes, but `network.num_classes` is 2; set it to 3": {"changes": {"network.num_classes": 2}},
         "`train.device` is cuda:99, which this machine lacks; use auto or cpu": {"device": "cuda:99"},
         "`train.precision` is fp16, which needs an accelerator; use bf16 or fp32": {"precision": "fp16"},
-        "`preset` is paper, but the game is already built; pass the name of its system": {
+        "`preset` is paper, but the game is already built; pass the name of its system instead": {
             "game": by_hand(),
             "data": POINTS,
             "preset": "paper",
@@ -172,7 +172,9 @@ def test_a_name_needs_a_domain(tmp_path):
 
 
 def test_changes_cannot_rebuild_a_game(toy, tmp_path):
-    words = "`changes` has settings of a built game; pass them to `create`, or pass its system's name"
+    words = (
+        "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of its system"
+    )
     for game in (Toolkit(toy).create("plain"), by_hand()):
         for changes in (
             {"objective": "wasserstein"},
@@ -253,7 +255,7 @@ def test_an_invalid_recipe_file_is_refused_with_its_path_and_the_problem(toy, tm
         ({"system": "plian"}, "unknown system `plian`; did you mean `plain`?"),
         ({"system": "plain", "preset": "big"}, "unknown preset of plain `big`; known: paper, small"),
         ({"system": "plain", "trian": {"steps": 1}}, "unknown setting `trian`; did you mean `train`?"),
-        ({"system": "plain", "domain": "audio"}, "is a recipe of gan-audio, not of gan-toy"),
+        ({"system": "plain", "domain": "audio"}, "is a recipe for gan-audio, not for gan-toy"),
     ):
         assert refusal(RecipeError, opened, toy, tmp_path, fields) == f"{file}: {words}"
 
@@ -304,7 +306,8 @@ def test_a_run_that_cannot_be_resumed_is_refused_with_the_reason(train, toy, tmp
         for file in checkpoint.iterdir():
             file.unlink()
         checkpoint.rmdir()
-    assert refusal(CheckpointError, api.resume, run.path, steps=9) == f"{run.path}: has no checkpoint to resume from"
+    words = f"{run.path}: has no checkpoint to resume from; start a new run"
+    assert refusal(CheckpointError, api.resume, run.path, steps=9) == words
     assert refusal(CheckpointError, api.resume, tmp_path / "none") == f"{tmp_path / 'none'}: no such folder"
 
 
@@ -359,7 +362,7 @@ def test_an_optimizer_of_another_kind_is_refused(train):
     run = train(steps=2)
     changes = {"players.generator.optimizer": {"name": "sgd", "learning_rate": 0.1}}
     assert refusal(RecipeError, api.resume, run.path, steps=4, changes=changes) == (
-        f"{run.path}: the state of the optimizer of `generator` is that of adam; keep its `name`, or start a new run "
+        f"{run.path}: the saved optimizer state of `generator` is for adam; keep its `name`, or start a new run "
         "with sgd"
     )
 
@@ -397,7 +400,7 @@ def test_a_metric_that_does_not_fit_is_refused_with_the_reason(train):
             run.path,
             "cloud",
             ["shares"],
-            "the metric `shares` needs samples by class, and this model was trained without; set `network.num_classes`",
+            "the metric `shares` needs a model conditioned on the class; set `network.num_classes`",
         ),
         (
             labelled.path,
@@ -416,7 +419,7 @@ def test_a_model_that_no_metric_fits_is_refused(train, toy):
     run, metrics = train(), sys.modules["gan_toy.metrics"]
     metrics.METRICS = metrics.METRICS[1:]
     assert refusal(InputError, api.evaluate, run.path, data="cloud", count=4) == (
-        "no metric fits: `shares` needs samples by class, and this model was trained without; set `network.num_classes`"
+        "no metric fits: `shares` needs a model conditioned on the class; set `network.num_classes`"
     )
 
 
@@ -483,7 +486,7 @@ def test_a_class_attribute_makes_a_custom_game_class_conditional(toy, tmp_path):
     assert "# Coloured\n" in card
     assert 'game = Coloured(…).restore("path/or/repository")  # built as for training' in card
     assert 'moved = game.apply({"points": points})["moved"]' in card
-    with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; name the network that starts from it"):
+    with pytest.raises(RecipeError, match=r"`start` is 'runs/a'; give it by network: {'generator': 'runs/a'}"):
         Toolkit(toy).train(game, data=data, out=tmp_path / "other", start="runs/a", shown=False)
 
 

@@ -194,7 +194,7 @@ def test_a_state_that_names_no_files_is_refused(tmp_path: Path, state: str) -> N
     body = json.dumps(json.loads(state), sort_keys=True)
     sealed = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "state": json.loads(state)}
     (folder / "state.json").write_text(json.dumps(sealed))
-    with pytest.raises(CheckpointError, match=r"state\.json: is not a checkpoint's \(it names no files\)"):
+    with pytest.raises(CheckpointError, match=r"state\.json: is not the state of a checkpoint \(it lists no files\)"):
         read_checkpoint(folder)
 
 
@@ -204,7 +204,9 @@ def test_state_that_could_not_be_read_again_is_not_written(tmp_path: Path, monke
         with pytest.raises(GanError, match="leave `:` and"):
             write_checkpoint(before, {}, {}, save_files=lambda folder, name=name: (folder / name).touch())
     monkeypatch.setattr("gan_core.models.checkpoint.STATE_BYTES", 1000)
-    with pytest.raises(GanError, match=r"extra state makes a state.json of 1,\d+ characters, and at most 1,000 are"):
+    with pytest.raises(
+        GanError, match=r"extra state would make state.json 1,\d+ characters long; the maximum is 1,000"
+    ):
         write_checkpoint(before, {}, {"game": {"words": "x" * 1000}})
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
     read_checkpoint(before)

@@ -54,7 +54,7 @@ def test_a_domain_without_systems_has_empty_lists(gan):
     empty = Domain(name="none", title="GANs for nothing", package="gan_none")
     assert gan("systems", domain=empty) == (0, "", "gan-none has no systems yet\n")
     assert gan("systems", "--json", domain=empty)[1] == "[]\n"
-    assert gan("demo", domain=empty)[2] == "gan-none: gan-none has no systems yet, so there is no demo\n"
+    assert gan("demo", domain=empty)[2] == "gan-none: gan-none has no demo yet, because it has no systems\n"
     assert gan("train", "x", "--out", "r", domain=empty)[0] == 2
 
 
@@ -122,7 +122,7 @@ def test_a_rolled_back_training_continues_with_the_proposed_command(gan, monkeyp
     proposed = line.removesuffix(", or with --set optimizer.clip_norm=1").rpartition("continue with gan-toy ")[2]
     assert proposed == "resume 'my run' --set optimizer.learning_rate=0.0005"
     assert gan(*shlex.split(proposed))[:2] == (0, "trained to step 9: my run (see my run/report.html)\n")
-    assert "and has since passed that step" in gan("doctor", "my run")[1]
+    assert "and has since trained past that step" in gan("doctor", "my run")[1]
     assert gan("resume", "my run", "--set", "network.width=9")[0] == 2
 
 

@@ -68,13 +68,13 @@ def test_classes_are_described_by_their_names_where_these_are_known():
         (FRUIT, "aple", "unknown label `aple`; did you mean `apple`?"),
         (FRUIT, ["pear", "zzz"], "unknown label `zzz`; known: 7, apple, pear, quince"),
         ((), "apple", "`label` is apple; this model has no class names: give a number from 0 to 3"),
-        (FRUIT, 4, "`label` is 4; it must be from 0 to 3"),
-        (FRUIT, [0, -1], "`label` is -1; it must be from 0 to 3"),
-        (FRUIT, "4", "`label` is 4; it must be from 0 to 3"),
-        (FRUIT, 1.5, "`label` is 1.5; classes are whole numbers"),
-        (FRUIT, True, "`label` is True; classes are whole numbers"),
+        (FRUIT, 4, "`label` is 4; expected 0 to 3"),
+        (FRUIT, [0, -1], "`label` is -1; expected 0 to 3"),
+        (FRUIT, "4", "`label` is 4; expected 0 to 3"),
+        (FRUIT, 1.5, "`label` is 1.5; expected a whole number"),
+        (FRUIT, True, "`label` is True; expected a whole number"),
         (FRUIT, [0, 1, 2], "`label` has the shape [3]; give one class, or one for each of 2 samples"),
-        (FRUIT, {"a": 1}, "`label` is {'a': 1}; expected a class, or one for each sample"),
+        (FRUIT, {"a": 1}, "`label` is {'a': 1}; expected a class number or name, or one for each sample"),
     ],
 )
 def test_classes_that_there_are_not_are_refused(names, given, words):
@@ -88,7 +88,7 @@ def test_a_text_is_no_number_of_a_class_where_names_are_numbers():
     assert kind.values("label", ["1", "10", 1], 3).tolist() == [0, 2, 1]
     with pytest.raises(RecipeError, match=r"^unknown label `0`; "):
         kind.values("label", "0", 3)
-    with pytest.raises(RecipeError, match=r"^`label` is 3; it must be from 0 to 2$"):
+    with pytest.raises(RecipeError, match=r"^`label` is 3; expected 0 to 2$"):
         Classes(3, ("0", "1", "2")).values("label", "3", 3)  # which are their own names
 
 
@@ -269,7 +269,7 @@ def test_networks_give_the_same_samples_for_any_number_at_once(toy):
     assert_close(game.generate(100, seed=0, truncation=0.7), whole)
     for wrong in (0, 7, 128):
         game.at_once = wrong
-        with pytest.raises(RecipeError, match=rf"^`at_once` is {wrong}; it must divide 64$"):
+        with pytest.raises(RecipeError, match=rf"^`at_once` is {wrong}; expected a divisor of 64, such as 8$"):
             game.generate(2, seed=0)
 
 
@@ -349,8 +349,8 @@ def test_classes_by_name_on_the_command_line(gan, toy, labelled, model):
         ("written --captoin a", "captions takes no `captoin`; it takes `caption`, `frames`, `style`"),
         ("written --sede 1", "unknown option `--sede`; did you mean `--seed`?"),
         ("labelled --label aple", "unknown label `aple`; did you mean `apple`?"),
-        ("labelled --label -1", "`label` is -1; it must be from 0 to 3"),
-        ("labelled --label 1 --truncation 2", "`truncation` is 2.0; it must be above 0 and at most 1"),
+        ("labelled --label -1", "`label` is -1; expected 0 to 3"),
+        ("labelled --label 1 --truncation 2", "`truncation` is 2.0; expected a number above 0 and at most 1"),
         (
             "model --label pear",
             "this plain was trained without classes; leave `label` out, or set `network.num_classes`",

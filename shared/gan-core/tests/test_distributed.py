@@ -310,7 +310,10 @@ def test_a_non_finite_value_in_one_process_rolls_both_back(two: Path, seen: list
 
 def test_a_batch_that_two_cannot_share_is_refused(seen: list[dict[str, Any]]) -> None:
     for process in seen:
-        assert process["odd"] == "a batch size of 15 is not divisible by 2 (processes × parts)"
+        assert (
+            process["odd"]
+            == "the batch size is 15; expected a multiple of 2 (number of processes × `train.accumulate`)"
+        )
 
 
 def test_statistics_are_over_the_rows_of_all_processes(seen: list[dict[str, Any]]) -> None:

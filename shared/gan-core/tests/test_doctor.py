@@ -35,7 +35,7 @@ def test_a_healthy_run_has_no_problems(run):
 
 def test_a_damaged_checkpoint_is_reported_with_the_step_to_resume_from(run):
     (run.checkpoints()[-1] / "game.safetensors").write_bytes(b"x")
-    assert findings(run, good=False)["checkpoints"].endswith("; `resume` continues from step 2")
+    assert findings(run, good=False)["checkpoints"].endswith("; `resume` will continue from step 2")
 
 
 def test_missing_checkpoints_and_logs_are_reported_with_their_settings(run):

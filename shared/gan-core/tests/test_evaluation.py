@@ -296,7 +296,7 @@ def test_a_metric_gets_the_condition_of_each_sample(evaluate):
     expected = math.erf(0.5)  # the mean of two has the variance 1/2, and may be off by 1/2
     assert figures["attributes"]["attribute_accuracy"] == pytest.approx(expected, abs=0.05)
     with pytest.raises(
-        InputError, match=r"^the metric `attributes` needs samples by class, and this model was trained"
+        InputError, match=r"^the metric `attributes` needs a model conditioned on the class; set `network"
     ):
         evaluate(Sampler(), cloud(), metrics=["attributes"])
 
@@ -319,7 +319,7 @@ def test_recognition_counts_the_samples_of_each_class_that_are_assigned_to_it(ev
     # class 0 is right, 1 is taken for 2, and 2 for the nearest number, which is 2
     assert figures["recognition"] == {"accuracy": 2 / 3, "classes_found": 2, "accuracy_on_real": 0.75}
     with pytest.raises(
-        InputError, match=r"^the metric `recognition` needs samples by class, and this model was trained"
+        InputError, match=r"^the metric `recognition` needs a model conditioned on the class; set `network"
     ):
         evaluate(Sampler(), cloud(), metrics=["recognition"])
 
@@ -442,7 +442,7 @@ def test_unpaired_sets_of_different_sizes_are_compared_as_sets_in_both_direction
         rel=1e-4,
     )
     assert protocols["fid"]["samples"] == "200 to_target, 90 to_source"
-    with pytest.raises(InputError, match=r"^the metric `similarity` compares results with their targets"):
+    with pytest.raises(InputError, match=r"^the metric `similarity` compares results with paired targets"):
         evaluate(BothWays(0.75), Unpaired(source=source, target=target), metrics=["similarity"])
 
 
@@ -538,9 +538,9 @@ def test_samples_are_compared_with_the_games_own_key(evaluate):
 def test_metrics_of_the_other_kind_of_game_are_refused(evaluate):
     pairs = Paired(source=images(20), target=images(20))
     for game, data, metric, why in (
-        (Adder(1), pairs, "sweep", "measures samples, and this model only transforms items"),
-        (Sampler(), cloud(), "copy", "compares results with their targets, and this model has no pairs"),
-        (Captioned(), cloud(), "fid", "measures samples, and this model makes none without `caption`"),
+        (Adder(1), pairs, "sweep", "measures generated samples, but this model only transforms items"),
+        (Sampler(), cloud(), "copy", "compares results with paired targets, which this model does not have"),
+        (Captioned(), cloud(), "fid", "measures samples, but this model cannot generate any without `caption`"),
     ):
         with pytest.raises(InputError, match=f"^the metric `{metric}` {re.escape(why)}"):
             evaluate(game, data, metrics=[metric])

@@ -359,11 +359,12 @@ def test_requests_of_features_that_cannot_be_met(seeing):
         ({"metrics": ["kid"], "count": 1000}, "the metric `kid` needs 1,000 samples or more; cloud has 64"),
         (
             {"metrics": ["spread"], "extractor": "twice"},
-            "`--extractor` and `--weights` have no effect without a metric of features; omit them",
+            "`--extractor` and `--weights` have no effect because no metric uses features; omit them",
         ),
         (
             {"metrics": ["inception_score"], "extractor": "mute"},
-            "the metric `inception_score` needs logits, and the extractor twice has none",
+            "the metric `inception_score` needs logits, which the extractor twice does not return; choose another "
+            "`--extractor`",
         ),
     ):
         with pytest.raises(InputError, match=f"^{re.escape(words)}"):

@@ -91,7 +91,7 @@ def test_the_classifier_is_the_same_every_time(less, tmp_path, monkeypatch):
     assert blind.accuracy == 0.25  # the part without classes
     with pytest.raises(
         InputError,
-        match=r"^the extractor `classifier` learns the data's labels; it takes no argument and no `--weights`$",
+        match=r"^the extractor `classifier` learns the data's labels; it accepts neither an argument nor `--weights`$",
     ):
         image_extractors.classifier("x", None, dataset, facts, "photo")
 
@@ -132,7 +132,8 @@ def test_random_features_distinguish_changed_images_from_the_data():
     chance, blurred = distance(real[:300]), distance(F.avg_pool2d(real[:300], 3, 1, 1))
     assert 5 * chance < blurred < distance(torch.zeros_like(real[:300]))
     with pytest.raises(
-        InputError, match=r"^the extractor `random` has fixed random weights; it takes no argument and no `--weights`$"
+        InputError,
+        match=r"^the extractor `random` has fixed random weights; it accepts neither an argument nor `--weights`$",
     ):
         image_extractors.random("x", None, dataset, {}, "photo")
 

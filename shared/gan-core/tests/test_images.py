@@ -144,9 +144,7 @@ def test_strict_stops_at_an_unreadable_file(tmp_path, spoiled):
     spoil(tmp_path / "b.png")
     if spoiled == "header":
         (tmp_path / "b.png").write_text("words")
-    with pytest.raises(
-        DataError, match=r"cannot read b.png \(.+\); repair or remove it, or leave out `strict` to skip it$"
-    ):
+    with pytest.raises(DataError, match=r"cannot read b.png \(.+\); repair or remove it, or omit `strict` to skip it$"):
         open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=8))
 
 
@@ -408,7 +406,7 @@ def test_of_files_with_the_same_name_only_the_first_is_used(tmp_path, caplog):
         paint(tmp_path / file)
     pairs = Paired(source=open_folder(tmp_path / "a"), target=open_folder(tmp_path / "b"))
     assert [pairs.parts["source"].names[place] for place in pairs.indices[:, 0].tolist()] == ["0.jpg", "1.png"]
-    assert pairs.skipped == {f"{tmp_path / 'a'}/0.png": "has the name of 0.jpg"}
+    assert pairs.skipped == {f"{tmp_path / 'a'}/0.png": "has the same name as 0.jpg"}
 
 
 # --- rotation, interpolation and names

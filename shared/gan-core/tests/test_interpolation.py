@@ -127,7 +127,7 @@ def test_what_is_drawn_on_the_way_does_not_depend_on_how_many_run_at_once():
     noisy.at_once = 8
     assert torch.equal(interpolate(noisy, rows=10, steps=10), whole)
     noisy.at_once = 7
-    with pytest.raises(RecipeError, match=r"^`at_once` is 7; it must divide 64$"):
+    with pytest.raises(RecipeError, match=r"^`at_once` is 7; expected a divisor of 64, such as 8$"):
         interpolate(noisy)
 
 
@@ -140,7 +140,7 @@ def test_samples_are_what_users_get_and_the_ends_are_truncated():
     assert torch.equal(interpolate(doubled), 2 * interpolate(game()))
     ends = interpolate(game(), rows=64, truncation=0.1)[:, [0, -1]]
     assert ends.abs().max() <= 0.2  # ψ times 2
-    with pytest.raises(RecipeError, match=r"^`truncation` is 2.0; it must be above 0 and at most 1$"):
+    with pytest.raises(RecipeError, match=r"^`truncation` is 2.0; expected a number above 0 and at most 1$"):
         interpolate(game(), truncation=2)
 
 
@@ -168,7 +168,7 @@ def test_what_has_no_way_says_why():
 
     without = "this TwoPlayerGame was trained without classes; leave `label` out, or set `num_classes`"
     for asked, given, words in (
-        (game(3), {"label": 3}, "`label` is 3; it must be from 0 to 2"),
+        (game(3), {"label": 3}, "`label` is 3; expected 0 to 2"),
         (game(), {"label": 0}, without),
         (game(), {"frames": 3}, "TwoPlayerGame takes no `frames`; it takes `truncation`"),
         (Other(), {}, "Other has no latents to interpolate between"),

@@ -121,9 +121,7 @@ def test_an_unreadable_item_is_left_out_or_replaced_by_the_next_one(folder, memo
 
 def test_a_strict_source_stops_at_an_unreadable_item(folder, memory):
     (folder / "2.txt").write_text("words")
-    with pytest.raises(
-        DataError, match=r"^texts: cannot read 2.txt \(not a number\); repair or remove it, or leave out"
-    ):
+    with pytest.raises(DataError, match=r"^texts: cannot read 2.txt \(not a number\); repair or remove it, or omit"):
         numbers(texts(folder, strict=True).fit(Spec()))
 
 

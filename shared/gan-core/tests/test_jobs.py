@@ -172,7 +172,7 @@ def test_missing_inputs_are_refused(notes: Path) -> None:
     ):
         shout(["notes/pictures"], "out")
     refuse_file(notes / "new")
-    with pytest.raises(InputError, match=r"exists already; choose another name, or remove it$"):
+    with pytest.raises(InputError, match=r"already exists; choose another name, or remove it$"):
         refuse_file(notes / "notes")
 
 

@@ -67,8 +67,8 @@ def test_networks_in_a_python_list_are_refused(tmp_path: Path) -> None:
     hidden = [nn.Linear(2, 1)]
     game.players = lambda: [Player("generator", (hidden[0],), game.loss)]  # type: ignore[method-assign]
     assert refused(RecipeError, game, tmp_path / "run") == (
-        "the networks of `generator` are not all part of the game: make them its attributes (several in an "
-        "nn.ModuleList), or they are not saved"
+        "the networks of `generator` are not all submodules of the game, so they would not be saved; make them "
+        "attributes of the game (several in an nn.ModuleList)"
     )
 
 
@@ -90,7 +90,8 @@ def test_a_stage_without_a_player_is_refused(tmp_path: Path) -> None:
 
     words = refused(RecipeError, Stage(), tmp_path / "run")
     assert words == (
-        "Stage: `stagers` names translator, and the players are generator; name the player that trains through `stage`"
+        "Stage: `stagers` lists translator, but the players are generator; list the player that is trained through "
+        "`stage`"
     )
 
 
@@ -99,7 +100,7 @@ def test_an_average_of_a_missing_network_is_refused(tmp_path: Path) -> None:
         sampling = ("synthesis",)
 
     words = refused(RecipeError, Other(), tmp_path / "run", ema=0.9)
-    assert words == "Other has no network `synthesis`; name in `sampling` those it samples with"
+    assert words == "Other has no network `synthesis`; list in `sampling` the networks that generate samples"
 
 
 def test_data_without_keys_or_indices_are_refused(tmp_path: Path) -> None:

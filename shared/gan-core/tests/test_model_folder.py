@@ -174,7 +174,7 @@ def test_a_game_built_by_hand_cannot_be_built_from_its_folder(toy, tmp_path):
 
 
 def test_another_kind_of_game_is_refused(toy, model):
-    with pytest.raises(CheckpointError, match=r": holds a TwoPlayerGame, not a Alone$"):
+    with pytest.raises(CheckpointError, match=r": contains a TwoPlayerGame, not a Alone$"):
         Alone.from_pretrained(model)
 
 
@@ -406,7 +406,7 @@ def test_a_partial_model_is_loaded_moved_and_saved_without_the_absent_networks(t
 def test_using_an_absent_network_is_refused_with_the_reason(toy, tmp_path):
     save_model(Toolkit(toy).create("plain"), tmp_path / "part", networks=["discriminator"])
     game = Toolkit(toy).load(tmp_path / "part")
-    words = "this model has no weights for the network `generator`; load a model that has"
+    words = "this model has no weights for the network `generator`; load a model that has them"
     assert refusal(tmp_path / "part", lambda _: game.generator(torch.zeros(1, 4))) == words
     assert refusal(tmp_path / "part", lambda _: game.generate(2)) == words
     with pytest.raises(
@@ -471,7 +471,7 @@ def test_a_model_keeps_its_progress_within_a_phase(tmp_path):
     assert torch.equal(Growing().restore(folder).generate(5, seed=0), game.generate(5, seed=0))
     config(folder, phase__number=2)
     assert refusal(folder, Growing().restore) == (
-        "M: does not belong to this game (Growing has 2 phases; there is no phase 2)"
+        "M: does not belong to this game (Growing has no phase 2; expected 0 to 1)"
     )
     for progress in (1.5, math.nan):
         config(folder, phase__progress=progress)
@@ -533,7 +533,7 @@ def test_a_checkpoint_with_another_state_is_refused(tmp_path):
     files, state = read_checkpoint(checkpoint)
     for change in ({"pretrained": [1]}, {"game": [1]}, {"phase": "last"}, {"progress": math.nan}):
         write_checkpoint(checkpoint, files, state | change)
-        with pytest.raises(CheckpointError, match=r"its state.json is not that of a training"):
+        with pytest.raises(CheckpointError, match=r"its state.json is not a training state"):
             read_weights(run.path)
 
 
@@ -557,14 +557,14 @@ def test_own_files_whose_names_could_not_be_read_are_not_written(tmp_path, monke
 
 def test_own_files_with_reserved_names_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / CONFIG).write_text("{}"))
-    with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a file of every model folder"):
+    with pytest.raises(GanError, match=r"Wordy.save_files writes config.json, a name that model folders reserve"):
         Wordy().save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 def test_extra_state_too_large_to_be_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Counter, "get_extra_state", lambda self: {"count": 0, "words": ["word"] * 200_000})
-    with pytest.raises(GanError, match="at most 1,000,000 bytes are read; write it as a file with `save_files`"):
+    with pytest.raises(GanError, match=r"the maximum is 1,000,000 bytes\. Write it to a file in `save_files`"):
         Alone().save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
@@ -666,7 +666,7 @@ def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
     folder = Perceptual(tmp_path / "encoder.pt").save_pretrained(tmp_path / "model")
     words = refusal(folder, Perceptual(tmp_path / "other.pt").restore)
     assert words.startswith("M: was trained with weights of `encoder` whose SHA-256 is ")
-    assert words.endswith("; use the file from the training")
+    assert words.endswith("; use the original file")
 
 
 def test_a_partial_model_needs_no_helpers_of_absent_networks(tmp_path):
@@ -681,7 +681,7 @@ def test_a_helper_is_built_without_weights_on_the_meta_device(tmp_path):
     with on_meta():
         game = Perceptual(tmp_path / "missing.pt")
     assert game.encoder.network.layer.weight.is_meta
-    with pytest.raises(CheckpointError, match="no such file of weights; put it there"):
+    with pytest.raises(CheckpointError, match="there is no such weights file; put it there"):
         Perceptual(tmp_path / "missing.pt")
 
 
@@ -690,7 +690,7 @@ def test_the_weights_of_a_helper_are_verified(tmp_path):
     digest = sha256(tmp_path / "encoder.pt")
     assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
     for weights, given, words in [
-        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; it is another file"),
+        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; use the right file"),
         ("https://example.org/a.pt", "", "`sha256` is ''; give at least 8 of its hexadecimal digits"),
         ("https://example.org/a.pt", None, "`sha256` is required for weights from a URL"),
         ("http://example.org/a.pt", "01", "weights are only downloaded by https"),

@@ -245,7 +245,7 @@ def test_images_in_an_archive_are_found_and_read(tmp_path):
 
 def test_a_name_that_leads_out_of_the_archive_is_rejected(tmp_path):
     held = open_files(zipped(tmp_path / "a.zip", {"../../out.png": PNG}))
-    with pytest.raises(Unreadable, match=r"^its name leads out of the archive$"):
+    with pytest.raises(Unreadable, match=r"^its name points outside of the archive$"):
         read_image(held, "../../out.png")
 
 

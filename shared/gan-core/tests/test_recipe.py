@@ -324,14 +324,14 @@ def test_values_on_the_command_line_are_yaml_with_common_numbers(text, value):
 def test_an_invalid_value_is_refused_with_the_reason(text, reason):
     with pytest.raises(RecipeError) as error:
         parse_value(text)
-    assert str(error.value) == f"`{text}` is not a value ({reason})"
+    assert str(error.value) == f"`{text}` is not a valid value ({reason})"
 
 
 @pytest.mark.parametrize(
     "text", ["!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary ä", "9" * 5000, "[" * 5000]
 )
 def test_a_value_that_makes_the_parser_fail_is_refused(text):
-    with pytest.raises(RecipeError, match=r" is not a value \("):
+    with pytest.raises(RecipeError, match=r" is not a valid value \("):
         parse_value(text)
 
 

@@ -220,7 +220,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_had_them(tmp_path: Pa
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path, whole: Path) -> None:
     Run.create(tmp_path / "run", Run(whole).recipe)
-    with pytest.raises(CheckpointError, match=r"run: has no checkpoint to resume from"):
+    with pytest.raises(CheckpointError, match=r"run: has no checkpoint to resume from; start a new run"):
         go_on(tmp_path / "run")
 
 
@@ -266,9 +266,9 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": "soon"}, "its state.json is not the state of a training"),
-        ({"ends": None}, "its state.json is not the state of a training"),
-        ({"losses": {"a/b": [1]}}, "its state.json is not the state of a training"),
+        ({"step": "soon"}, "its state.json is not a training state"),
+        ({"ends": None}, "its state.json is not a training state"),
+        ({"losses": {"a/b": [1]}}, "its state.json is not a training state"),
         ({"optimizers": {}}, "does not fit this run's recipe"),
         ({"starts": [0, 1, 2, 3]}, "does not fit this run's recipe"),
     ],

@@ -49,7 +49,9 @@ def test_phases_share_the_steps_and_each_has_one() -> None:
     assert cut(shares(1, 1), 10) == [5, 10]
     assert cut(shares(2, 1, 2), 100) == [40, 60, 100]
     assert cut(shares(1, 1000, 1), 3) == [1, 2, 3]
-    with pytest.raises(RecipeError, match=r"`train.steps` is 2; this game has 3 phases and needs a step for each"):
+    with pytest.raises(
+        RecipeError, match=r"`train.steps` is 2; this game has 3 phases and needs at least one step for each"
+    ):
         cut(shares(1, 1, 1), 2)
 
 
@@ -71,7 +73,7 @@ def test_the_last_of_phases_that_are_all_fixed_lasts_to_the_end() -> None:
     [
         ({"share": 1, "steps": 3}, r"the phase `warm` has share and steps; give one of share, steps and epochs"),
         ({"steps": 3, "epochs": 1}, r"has steps and epochs"),
-        ({"epochs": 0}, r"`epochs` of the phase `warm` is 0; it must be positive"),
+        ({"epochs": 0}, r"`epochs` of the phase `warm` is 0; expected a positive number"),
         ({"share": -1.0}, r"`share` of the phase `warm` is -1.0"),
         ({"log_every": 0}, r"`log_every` of the phase `warm` is 0"),
     ],
@@ -95,7 +97,7 @@ def test_epochs_of_a_phase_become_its_steps() -> None:
     assert ([phase.steps for phase in phases], phases[0].epochs, steps) == ([20, None], None, 500)
     phases, steps = in_steps([Phase("a", epochs=2), Phase("b")], 5, 500, [1000, 1000], [100, 50])
     assert (phases[0].steps, steps) == (20, 20 + 60)  # 3 epochs are left, of 20 steps each
-    with pytest.raises(RecipeError, match=r"`train.epochs` is 2; the phases of fixed length take 2; set more epochs"):
+    with pytest.raises(RecipeError, match=r"`train.epochs` is 2, but the phases of fixed length take 2; set more"):
         in_steps([Phase("a", epochs=2), Phase("b")], 2, 500, [1000, 1000], [100, 50])
 
 
@@ -248,5 +250,5 @@ def test_a_phase_without_players_has_no_epochs(players: tuple[str, ...], message
 
 
 def test_epochs_without_a_phase_for_them_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"`train.epochs` is 5, and all phases have a length of their own; leave it"):
+    with pytest.raises(RecipeError, match=r"`train.epochs` is 5, but all phases have a fixed length; leave it"):
         in_steps([Phase(steps=3), Phase(epochs=1)], 5, 10_000, [8, 8], [4, 2])

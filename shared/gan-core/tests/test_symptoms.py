@@ -103,7 +103,7 @@ def test_a_run_that_was_rolled_back_is_found_until_it_has_gone_past_it(made):
         "`regularizers.gradient_penalty.weight=1`"
     )
     made.write(62)
-    assert made.checks(good=True)["finite"].endswith("; the run was rolled back and has since passed that step")
+    assert made.checks(good=True)["finite"].endswith("; the run was rolled back and has since trained past that step")
 
 
 def test_growth_before_a_rollback_is_reported(made):
@@ -197,7 +197,7 @@ def test_a_discriminator_that_memorises_is_found(made):
 def test_losses_that_run_away_are_found(made, value):
     made.write(generator__adversarial=lambda n: value if n > 50 else 1.0)
     assert made.wrong["gradients"].startswith(
-        f"the training diverges: generator/adversarial is {value:.3g}; try `optimizer.learning_rate"
+        f"training diverges: generator/adversarial is {value:.3g}; try `optimizer.learning_rate"
     )
 
 

@@ -484,7 +484,7 @@ def test_a_learning_rate_schedule_restarts_with_each_phase(tmp_path: Path) -> No
 
 
 def test_an_indivisible_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"a batch size of 2 is not divisible by 4 \(processes × parts\)"):
+    with pytest.raises(RecipeError, match=r"the batch size is 2; expected a multiple of 4 \(number of processes ×"):
         fit(Growing(), tmp_path / "run", data=Sizes(), steps=4, accumulate=4)
     assert not (tmp_path / "run").exists()
 
@@ -588,7 +588,9 @@ def test_staging_trains_networks_that_a_stager_shares_with_a_later_player(tmp_pa
 
 
 def test_a_stager_has_one_turn(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"`generator` of Staged trains through .* shares; its `turns` must be 1"):
+    with pytest.raises(
+        RecipeError, match=r"`generator` of Staged is trained through .* one turn; set its `turns` to 1"
+    ):
         fit(Staged(), tmp_path, data=pairs(8), changes={"players.generator.turns": 2})
 
 
@@ -632,7 +634,7 @@ def test_stagers_must_be_players(tmp_path: Path) -> None:
     class Misnamed(Staged):
         stagers = ("painter",)
 
-    with pytest.raises(RecipeError, match=r"`stagers` names painter, and the players are discriminator, generator;"):
+    with pytest.raises(RecipeError, match=r"`stagers` lists painter, but the players are discriminator, generator;"):
         fit(Misnamed(), tmp_path, data=pairs(8))
 
 
@@ -862,7 +864,7 @@ def test_a_checkpoint_of_other_phases_is_refused(tmp_path: Path) -> None:
             return [Phase("one"), Phase("two"), Phase("three")]
 
     run = fit(Two(), tmp_path, steps=4)
-    words = r"does not fit this run's recipe \(it has 2 phases and is in phase 2, not one of 3\)"
+    words = r"does not fit this run's recipe \(it is in phase 2 of 2, but the game has 3 phases\)"
     with pytest.raises(CheckpointError, match=words):
         resume(tmp_path, steps=6, game=Three(), data={"rows": torch.zeros(12, 1)}, shown=False)
     assert run.log()[-1]["step"] == 4

@@ -206,10 +206,10 @@ def test_truncation_bounds_the_latent():
             {"count": 2, "label": 0},
             "this TwoPlayerGame was trained without classes; leave `label` out, or set `num_classes`",
         ),
-        (3, {"count": 2, "label": 3}, "`label` is 3; it must be from 0 to 2"),
-        (3, {"count": 2, "label": -1}, "`label` is -1; it must be from 0 to 2"),
-        (None, {"count": 2, "truncation": 0.0}, "`truncation` is 0.0; it must be above 0 and at most 1"),
-        (None, {"count": 2, "truncation": 1.5}, "`truncation` is 1.5; it must be above 0 and at most 1"),
+        (3, {"count": 2, "label": 3}, "`label` is 3; expected 0 to 2"),
+        (3, {"count": 2, "label": -1}, "`label` is -1; expected 0 to 2"),
+        (None, {"count": 2, "truncation": 0.0}, "`truncation` is 0.0; expected a number above 0 and at most 1"),
+        (None, {"count": 2, "truncation": 1.5}, "`truncation` is 1.5; expected a number above 0 and at most 1"),
         (None, {"count": 2, "truncation": float("nan")}, "`truncation` is nan; expected a finite number"),
     ],
 )
@@ -224,7 +224,7 @@ def test_labels_of_another_number_are_refused():
         RecipeError, match=r"^`label` has the shape \[2\]; give one class, or one for each of 3 samples$"
     ):
         game(3).generate(3, label=torch.tensor([0, 1]))
-    with pytest.raises(RecipeError, match=r"^`label` is 1.5; classes are whole numbers$"):
+    with pytest.raises(RecipeError, match=r"^`label` is 1.5; expected a whole number$"):
         game(3).generate(3, label=1.5)
 
 

@@ -508,9 +508,8 @@ def test_unrolling_through_adam_needs_adam(tmp_path) -> None:
             shown=False,
             changes={"optimizer.name": "rmsprop"},
         )
-    assert "uses the discriminator's Adam, but it has RMSprop; set `regularizers.unrolled.learning_rate`" in str(
-        error.value
-    )
+    words = "uses the discriminator's Adam optimizer, but it has RMSprop; set `regularizers.unrolled.learning_rate`"
+    assert words in str(error.value)
 
 
 class WithBuffers(Discriminator):
@@ -579,8 +578,8 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         (lambda: game(WeightClipping(), SpectralNorm()), "bound the same weights; use one"),
         (lambda: game(Replay(), classes=3), "does not store classes"),
         (lambda: game(Replay(), objective=OBJECTIVES["relativistic"]), "compares samples of one batch"),
-        (lambda: game(classes=3, pack=2), "packed samples have no common class"),
-        (lambda: game(objective=OBJECTIVES["energy"]), "does not fit a discriminator that gives logits"),
+        (lambda: game(classes=3, pack=2), "packed samples do not share a class"),
+        (lambda: game(objective=OBJECTIVES["energy"]), "does not support a discriminator that returns logits"),
         (lambda: TwoPlayerGame(Flat(), Deep(), regularizers=[MinibatchStddev()]), "not Sequential; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[PullAway()]), "has no such layer; leave it out"),
         (lambda: TwoPlayerGame(Flat(), nn.Linear(2, 1), regularizers=[Consistency()]), "needs images or clips"),

@@ -43,7 +43,7 @@ COLOURS = 60
 GREYS = 4
 """Number of grey levels of the text, which keeps the file small."""
 GAP = 4
-"""Distance between the spectrograms of one item, and between items that have one, in pixels."""
+"""Distance in pixels between the spectrograms of one item, and between items with a single spectrogram."""
 WIDE_GAP = 12
 """Distance between items that have several spectrograms, in pixels."""
 LEFT, FOOT, HEAD, EDGE = 42, 22, 18, 8
@@ -55,9 +55,9 @@ INK, PAPER = (90, 90, 90), (255, 255, 255)
 SILENCE = 0.1
 """Silence between the sounds of one file, in seconds."""
 MAX_WAV_BYTES = 2**18
-"""Maximum size in bytes of a WAV file of several sounds, which a report embeds; further sounds are only drawn."""
+"""Maximum size in bytes of a WAV file of several sounds, which a report embeds. Further sounds are only drawn."""
 DEFAULT_RATE = 16_000
-"""Sample rate in Hz that sets the frequency axis if the rate is not known."""
+"""Sample rate in Hz for the frequency axis if the actual rate is not known."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -70,12 +70,12 @@ def write_samples(
     Tunes are drawn as piano rolls and also written as `.mid`, with a bar of silence after each.
 
     Sounds are drawn as spectrograms, over time and frequency (mel scale) from `spectrogram.LOWEST` to `HIGHEST` dB.
-    The WAV file has them in the order of the picture, limited to whole items within `MAX_WAV_BYTES`.
+    The WAV file contains them in the order of the picture, limited to whole items within `MAX_WAV_BYTES`.
 
     Args:
         samples: samples by name; those of one item are drawn side by side. Sounds `[N, channels, samples]` in [-1, 1];
-            other arrays that are drawn as they are, with the first axis upwards: mels `[N, bands, frames]`, or rolls
-            `[N, 1, H, W]`; or integer tunes `[N, 2, steps]` under one name: pitches and chords
+            other arrays, which are drawn directly, with the first axis upwards: mels `[N, bands, frames]`, or rolls
+            `[N, 1, H, W]`; or integer tunes `[N, 2, steps]` under a single name, with pitches and chords
             (`gan_audio.tune.midi`).
         stem: output path without the suffix; its folder is created if needed.
         columns: number of items in a row (default: a square picture).
@@ -107,7 +107,7 @@ def write_items(
     labels: Mapping[str, Sequence[str]] | None = None,
     game: Game | None = None,
 ) -> list[Path]:
-    """Writes each item to a file of its own.
+    """Writes each item to its own file.
 
     Sounds are written as `00000.wav`, …, or as `00000_NAME.wav`, … if an item has several; tunes as `00000.mid`, …; and
     the mels of a game with a `contract` as `00000.mel.safetensors`, ….
@@ -124,7 +124,7 @@ def write_items(
         The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: one of the files exists already, or the sample rate is not known.
+        InputError: one of the files already exists, or the sample rate is not known.
         DataError: none of the samples can be written.
     """
     first, parts = split_samples(samples)
@@ -173,7 +173,7 @@ def _sounds(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_joined(parts: Iterable[Tensor], path: Path, game: Game) -> None:
-    """Writes sounds one after the other, with a little silence between, as one WAV file.
+    """Writes sounds one after the other to a WAV file, with a short silence between them.
 
     Args:
         parts: sounds `[N, channels, samples]`, part by part.
@@ -223,7 +223,7 @@ def known_rate_of(game: Game | None, place: object) -> int:
 
 
 def contract_of(game: Game | None) -> MelContract | None:
-    """Returns the contract of the mels that a game generates or reads; None if it has none."""
+    """Returns the contract of the mels that a game generates or takes as input; None if there is none."""
     from gan_audio.mel.contract import HasContract
 
     return game.contract if isinstance(game, HasContract) else None
@@ -293,7 +293,7 @@ def _sheet(drawn: Mapping[str, Tensor], columns: int | None, rate: int | None) -
 
 
 def in_few_colours(picture: Image.Image) -> Image.Image:
-    """Converts a picture to a palette of the spectrograms' colours and greys between ink and paper."""
+    """Converts a picture to a palette of the spectrograms' colours and of greys between `INK` and `PAPER`."""
     import numpy as np
     from PIL import Image
 

@@ -58,10 +58,10 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
 
 
 def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> list[tuple[Input, Source]]:
-    """Opens and checks all inputs of a job before anything is written; unreadable files in folders are skipped.
+    """Opens and checks all inputs of a job before anything is written. Unreadable files in folders are skipped.
 
     Raises:
-        DataError: an input that was named directly cannot be opened, or `check` refuses it.
+        DataError: an input that was named directly cannot be opened, or `check` rejects it.
         InputError: `raw` has no effect.
     """
     if raw is not None and all(one.path is not None for one in job.inputs):
@@ -184,7 +184,7 @@ def vocode(
         given: mel files, sounds, folders and `-`.
         out: output folder, in which the folder structure is kept, or `-`.
         raw: format of raw samples on standard input; None for a WAV or mel file.
-        raw_out: whether standard output gets samples without a header.
+        raw_out: whether raw samples, without a WAV header, are written to standard output.
         convert: whether mels of another contract are converted, if that is possible.
         mono: whether sounds of several channels are mixed to one.
         shard: part of the files that is processed (default: all).
@@ -234,7 +234,7 @@ def resynthesize(
 
 
 def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yields `game.resynthesize` of a sound, from blocks `[1, n]` in chunks `[1, 1, n]`."""
+    """Resynthesizes a sound from blocks `[1, n]` and yields chunks `[1, 1, n]`; see `Vocoder.resynthesize`."""
     received = returned = 0
 
     def padded() -> Iterator[Tensor]:
@@ -290,7 +290,7 @@ def _write_sounds(
 
 @contextmanager
 def open_output(path: Path | None, sample_rate: int, *, raw: bool) -> Iterator[WavWriter]:
-    """Context with a writer of mono sound to a WAV file, or to standard output (None).
+    """Context manager that yields a writer of mono sound to a WAV file, or to standard output (None).
 
     Raises:
         OutputClosed: the reader has closed standard output.

@@ -60,7 +60,7 @@ def vocode(
     mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:
-    """Converts mels, or sounds through their mels, to sound.
+    """Converts mels, or the mels of sounds, to sound.
 
     Writes WAV files or a stream.
     """
@@ -107,7 +107,7 @@ def inspect(
 ) -> Answer:
     """Describes sound and mel files.
 
-    For sounds: sample rate, channels, length, level, clipping and silence; for mels: their settings.
+    Prints the sample rate, channels, length, level, clipping and silence of sounds, and the settings of mels.
     """
     from gan_audio.sound.inspection import inspect_mel, inspect_sound
     from gan_core.jobs import refuse_file
@@ -144,7 +144,7 @@ def interpolate(
     from gan_core.play.interpolation import interpolated
 
     if out is None:
-        raise InputError("`--out` is missing: name the sound, for instance --out interpolation.wav")
+        raise InputError("`--out` is missing: name the sound, for example --out interpolation.wav")
     if out.suffix != ".wav":
         raise InputError(f"`--out` is {out}; expected a .wav file")
     refuse_file(out)

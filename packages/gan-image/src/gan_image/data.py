@@ -3,7 +3,7 @@
 This module imports no heavy libraries, so that datasets can be listed quickly. The sources are in
 `gan_core.data.images` and `gan_image.sources`, which are imported when a dataset is opened.
 
-The toy distributions are not scaled to [-1, 1], so a generator of points needs a linear output layer.
+The points of the toy distributions are not in [-1, 1], so a generator of points needs a linear output layer.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ DATASETS: tuple[DataCard, ...] = (
 POINTS = 100_000
 """Number of points in a toy distribution, as in PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1)."""
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "retina", "rocket")
-"""Colour photographs that are shipped with scikit-image; scikit-learn ships two more."""
+"""Colour photographs that are included in scikit-image; scikit-learn includes two more."""
 CROPS, CROP_SIZE = 10_000, 128
-"""Number of squares that are cut from the photographs, and their side in pixels."""
+"""Number of square crops of the photographs, and their side in pixels."""
 STACKED = 128_000
 """Number of images of stacked digits, as in PacGAN (arXiv:1712.04086, section 4.2)."""
 HALVES = ("left", "right")
@@ -186,14 +186,14 @@ def load_digits() -> ImageSource:
 
 
 def load_gaussian() -> PointSource:
-    """Loads points from N(4, 0.5²), the one-dimensional example that many GAN tutorials start with."""
+    """Loads points from N(4, 0.5²), a one-dimensional example that is common in GAN tutorials."""
     from torch import tensor
 
     return _mixture("gaussian-1d", tensor([[4.0]]), 0.5)
 
 
 def load_ring() -> PointSource:
-    """Loads the 2D-ring of VEEGAN and PacGAN: 8 modes on the unit circle, deviation 0.01 (arXiv:1712.04086)."""
+    """Loads the ring of VEEGAN and PacGAN (arXiv:1712.04086): 8 modes on the unit circle, standard deviation 0.01."""
     from torch import arange, pi, stack
 
     angle = 2 * pi * arange(8) / 8
@@ -201,7 +201,7 @@ def load_ring() -> PointSource:
 
 
 def load_grid() -> PointSource:
-    """Loads the 2D-grid of VEEGAN and PacGAN: 25 modes, standard deviation 0.05 (arXiv:1712.04086)."""
+    """Loads the 2D grid of VEEGAN and PacGAN: 25 modes, standard deviation 0.05 (arXiv:1712.04086)."""
     from torch import arange, cartesian_prod
 
     side = arange(-4.0, 5.0, 2.0)
@@ -236,9 +236,9 @@ def load_cifar10(part: str = "train") -> ImageSource:
 
 
 def load_photographs() -> ImageSource:
-    """Loads squares of 128 pixels, cut from eight photographs of scikit-image and scikit-learn, which are the classes.
+    """Loads 128x128 crops of eight photographs of scikit-image and scikit-learn; the photographs are the classes.
 
-    Each photograph yields the same number of squares, at random positions that are the same in every process.
+    Each photograph yields the same number of crops, at random positions that are the same in every process.
 
     Raises:
         MissingDependency: scikit-image is not installed.
@@ -293,7 +293,7 @@ def load_celeba() -> ImageSource:
 
 
 def load_lsun_bedroom() -> ImageSource:
-    """Loads the training part of LSUN's bedrooms (Yu et al. 2015, arXiv:1506.03365); the database is read in place.
+    """Loads the training split of LSUN's bedrooms (Yu et al. 2015, arXiv:1506.03365) from its database, in place.
 
     The shorter side of its images is 256 pixels.
 
@@ -343,12 +343,12 @@ def outlined(image: Tensor, numbers: Sequence[float] = ()) -> Tensor:
 
 
 def load_stacked_digits() -> StackedSource:
-    """Loads three random scanned digits as the channels of each image, like `load_stacked_mnist` without a download."""
+    """Loads images whose channels are three random scanned digits, like `load_stacked_mnist` but without a download."""
     return _stacked("stacked-digits", load_digits())
 
 
 def load_stacked_mnist() -> StackedSource:
-    """Loads stacked MNIST: three random digits as the channels of each image (Metz et al. 2017, arXiv:1611.02163).
+    """Loads stacked MNIST: images whose channels are three random digits (Metz et al. 2017, arXiv:1611.02163).
 
     It has 1000 modes and 128,000 images, as in VEEGAN (arXiv:1705.07761) and PacGAN (arXiv:1712.04086, section 4.2).
 
@@ -391,7 +391,7 @@ def _torchvision_class(name: str) -> Callable[..., Any]:
 
 
 def _download(name: str, kind: Callable[..., Any], **part: Any) -> Any:
-    """Returns a dataset of torchvision, which is downloaded if it is missing."""
+    """Returns a torchvision dataset, and downloads it if it is missing."""
     home = data_home()
     files, folder = _by_hand(kind, home)
     return download(name, lambda: kind(root=str(home), download=True, **part), files=files, folder=folder)

@@ -17,9 +17,9 @@ DATABASE = "data.mdb"
 
 
 class DatabaseFiles:
-    """The images of an LMDB database, which LSUN stores as WebP; their names are the keys in hexadecimal.
+    """The images of an LMDB database. Their names are the keys in hexadecimal.
 
-    LMDB does not check its pages: a maliciously damaged database can crash the process.
+    LMDB does not check its pages, so a maliciously damaged database can crash the process.
 
     Raises:
         MissingDependency: lmdb is not installed.
@@ -56,8 +56,8 @@ def open_files(place: str | Path) -> Files:
     """Opens a folder, a zip or tar archive (local, or at a URL), or an LMDB database.
 
     Raises:
-        DataError: it does not exist or cannot be read.
-        MissingDependency: it is a database and lmdb is not installed, or the library for the URL is not.
+        DataError: there is no such folder, archive or database, or it cannot be read.
+        MissingDependency: lmdb, which reads databases, or the library for the URL's protocol is not installed.
     """
     if is_url(place) or not (Path(place) / DATABASE).is_file():
         return files.open_files(place)

@@ -14,15 +14,16 @@ from gan_core.measure.image_classifier import learn_image_classes
 from gan_core.measure.measures import Part, Subject
 
 MOST_POINTS = 100_000
-"""Maximum number of real points for moments."""
+"""Maximum number of real points from which moments are computed."""
 
 
 class Modes:
-    """Modes found and samples of high quality (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.1).
+    """Modes found, and samples of high quality (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.1).
 
-    Figures: `modes_found`, the modes that are the nearest of at least one sample within 3 standard deviations; `modes`,
-    the number of modes; `high_quality`, the share of such samples; `kl`, the reverse divergence KL(samples || data) in
-    nats between the modes of these samples and a uniform distribution; its maximum if there are no such samples.
+    A sample is of high quality if it is within 3 standard deviations of its nearest mode. Figures: `modes_found`, the
+    number of modes with at least one such sample; `modes`, the number of modes; `high_quality`, the fraction of such
+    samples; `kl`, the reverse divergence KL(samples || data) in nats between the distribution of such samples over the
+    modes and a uniform distribution, or its maximum if there are no such samples.
     """
 
     def __init__(self, subject: Subject):
@@ -48,9 +49,9 @@ class Modes:
 class StackedModes:
     """Modes of stacked digits found, and their divergence (Lin et al. 2018, PacGAN, arXiv:1712.04086, section 4.2).
 
-    A classifier of single digits at the samples' size classifies each channel; the three digits give one of 1000 modes.
-    PacGAN uses 26,000 samples, for which a perfect sampler's divergence is 999 / 52,000 on average; use as many to
-    compare with it.
+    Each channel is classified by a classifier of single digits at the size of the samples; three digits give one of
+    1000 modes. PacGAN uses 26,000 samples, for which the divergence of a perfect sampler is 999 / 52,000 on average.
+    Use the same number to compare with its figures.
 
     Figures: `modes_found`, the number of modes with at least one sample; `modes`, the number of modes; `kl`, the
     reverse divergence KL(samples || data) in nats, where the distribution of the data is the product of the digits'
@@ -81,7 +82,7 @@ class StackedModes:
 
 
 def _single_digits(single: Source, size: int) -> tuple[nn.Module, float, Tensor]:
-    """Returns a classifier of digits of a size, its accuracy on held-out digits, and the frequencies of the digits."""
+    """Returns a classifier of single digits, its accuracy on held-out digits, and the frequencies of the digits."""
     real: Any = single.fit(ImageSpec(image_size=size, channels=1))
     every, classes = real.__getitems__(range(len(real))), single.facts["num_classes"]
     network, accuracy = learn_image_classes(every["image"], every["label"], num_classes=classes)

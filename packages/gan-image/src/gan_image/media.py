@@ -31,7 +31,7 @@ def write_samples(
             one plot each: a histogram (D = 1), or the first two coordinates.
         stem: output path without the suffix; its folder is created if needed.
         columns: number of items in a row (default: a square picture).
-        game: game that generated the samples; its class names are the headings of columns.
+        game: game that generated the samples; its class names are used as column headings.
 
     Raises:
         DataError: none of the samples can be drawn.
@@ -53,21 +53,23 @@ def write_items(
     labels: Mapping[str, Sequence[str]] | None = None,
     game: Game | None = None,
 ) -> list[Path]:
-    """Writes each item to a file of its own: `00000.png`, … (`00000_source.png` if it has several); or `points.csv`.
+    """Writes each image to its own file, `00000.png`, … (`00000_source.png`, … if an item has several images).
+
+    Points are written to a table, `points.csv`.
 
     Args:
-        samples: one tensor, tensors by name as `write_samples` takes them, or an iterable of tensors, which are written
-            part by part.
+        samples: one tensor, tensors by name as in `write_samples`, or an iterable of tensors, which are written part by
+            part.
         folder: output folder, created if needed. Existing files are not overwritten.
         count: total number of items (default: those of the first part).
-        labels: texts by column, one for each item, written to `labels.csv`, or into `points.csv`.
+        labels: texts by column, one for each item, which are written to `labels.csv`, or to `points.csv` for points.
         game: game that generated the samples; not used.
 
     Returns:
         The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: one of the files exists already.
+        InputError: one of the files already exists.
         DataError: none of the samples can be written.
     """
     first, parts = split_samples(samples)

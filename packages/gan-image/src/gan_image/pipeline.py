@@ -1,6 +1,6 @@
 """Image tasks in Python: from files, folders and pipes to PNG files and pipes.
 
-An image is held in memory as 8-bit pixels, and only one tile of it in floating point.
+Whole images are held in memory as 8-bit pixels, and only one tile at a time in floating point.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = logging.getLogger("gan_image")
 
 
 class Given(NamedTuple):
-    """An image file whose header was read: the file, its name in `files`, and the image's height and width."""
+    """An image file whose header has been read: the file, its name in `files`, and the image's height and width."""
 
     files: Files
     name: str
@@ -106,8 +106,8 @@ def translate(
 ) -> Outcome:
     """Transforms images with a game to 8-bit PNG files of the same size (or a multiple of it, if the game upscales).
 
-    Images are rotated according to EXIF and converted to the game's channels. Transparent pixels are white for the
-    game, and the result keeps the image's transparency. Images larger than a tile are transformed in tiles; see
+    Images are rotated according to EXIF and converted to the game's channels. The game receives transparent pixels as
+    white, and the result keeps the transparency of the image. Images larger than a tile are transformed in tiles; see
     `gan_core.nn.tiling`.
 
     Args:
@@ -115,13 +115,13 @@ def translate(
         given: files, folders and `-`.
         out: output folder, in which the folder structure is kept, or `-`.
         result: name of the game's result to write (default: the first).
-        tile: maximum side of a tile in pixels (default: 512, or what the networks need).
+        tile: maximum side of a tile in pixels (default: 512, or more if the networks need it).
         shard: part of the files that is processed (default: all).
         conditions: conditions of the game other than the image, the same for all files: `label="apple"`.
 
     Raises:
         RecipeError: a condition is unknown, out of range, or missing.
-        DataError: an image that was named directly cannot be read, or no image can.
+        DataError: an image that was named directly cannot be read, or no image can be read.
         InputError: the game has no such result, a file exists or cannot be written, or `tile` is too small.
         OutputClosed: standard output is closed.
     """
@@ -159,7 +159,7 @@ def chosen_result(game: Game, name: str | None) -> tuple[str, str]:
         name: name of the result (default: the first whose networks have weights).
 
     Raises:
-        InputError: the game transforms nothing or has no such result, or the result's networks have no weights.
+        InputError: the game does not transform images or has no such result, or the networks for it have no weights.
     """
     title, offered = game.title, game.offered
     if not game.results:
@@ -175,7 +175,7 @@ def chosen_result(game: Game, name: str | None) -> tuple[str, str]:
 
 
 def _note_tiles(given: Sequence[Given], tiling: Tiling, needs: Needs) -> None:
-    """Warns about images whose tiles differ from the result of the whole image."""
+    """Logs a warning about images for which the result of tiling differs from that of the whole image."""
     larger = sum(tiling.divides(one.size) for one in given)
     if larger and tiling.margin != needs.receptive_radius:
         why = UNKNOWN_RADIUS
@@ -196,7 +196,7 @@ def _shown(show: Show) -> Callable[[int, int], None]:
 
 
 def write_png(image: Image.Image, path: Path | None) -> None:
-    """Writes a PNG file, or to standard output (None).
+    """Writes an image as PNG to a file, or to standard output (None).
 
     Raises:
         OutputClosed: standard output is closed.

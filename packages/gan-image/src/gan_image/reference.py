@@ -44,7 +44,7 @@ def dcgan_generator(state: StateDict) -> Published:
 
 
 def dcgan_discriminator(state: StateDict) -> Published:
-    """Imports Discriminator of dcgan/main.py, github.com/pytorch/examples; its output is the sigmoid of our logits."""
+    """Imports Discriminator of dcgan/main.py, github.com/pytorch/examples; it returns the sigmoid of our logits."""
     width, channels = state["main.0.weight"].shape[:2]
     stages = _stages(state)
     names = {"main.0": "features.0.0", f"main.{3 * stages - 1}": "judge"}
@@ -56,7 +56,7 @@ def dcgan_discriminator(state: StateDict) -> Published:
 
 
 def _stages(state: StateDict) -> int:
-    """Returns the number of halvings from the image to 4 pixels, one less than the number of convolutions."""
+    """Returns the number of halvings from the image to 4 pixels, which is one less than the number of convolutions."""
     return sum(tensor.ndim == 4 for tensor in state.values()) - 1
 
 
@@ -68,8 +68,8 @@ def residual_generator(state: StateDict) -> Published:
 def sagan_generator(state: StateDict) -> Published:
     """Imports the generator of a SAGAN.
 
-    It is that of nets/sagan/sagan_*.py, github.com/kwotsin/mimicry, or Generator of BigGAN.py with the settings of
-    SAGAN, github.com/ajbrock/BigGAN-PyTorch.
+    Two sources are supported: nets/sagan/sagan_*.py of github.com/kwotsin/mimicry, and Generator of BigGAN.py with the
+    settings of SAGAN of github.com/ajbrock/BigGAN-PyTorch.
     """
     if "linear.weight" in state:
         return _biggan_generator(state)
@@ -83,7 +83,7 @@ def _residual_generator(state: StateDict, kind: str, attended: int | None = None
 
     Args:
         state: weights under their published names.
-        kind: name of the weights of layers, `weight` or `weight_orig`.
+        kind: name of the weights in the layers, `weight` or `weight_orig`.
         attended: index of the block that attention follows; None without attention.
     """
     latent_dim, blocks = state[f"l1.{kind}"].shape[1], _count_blocks(state)
@@ -240,7 +240,7 @@ def _residual_discriminator(
 
 
 def _biggan_generator(state: StateDict) -> Published:
-    """Imports a generator of BigGAN-PyTorch without `G_shared` and `hier`: z enters at the first layer only."""
+    """Imports a generator of BigGAN-PyTorch without `G_shared` and `hier`, where z enters only the first layer."""
     blocks, attended = _count_blocks(state), _place_of_gamma(state)
     width, latent_dim = len(state["linear.weight"]) // 16, state["linear.weight"].shape[1]
     classes, image_size, attention = len(state["blocks.0.0.bn1.gain.weight"]), 4 << blocks, 8 << attended
@@ -303,14 +303,14 @@ def _biggan_discriminator(state: StateDict) -> Published:
 
 
 def _count_blocks(state: StateDict) -> int:
-    """Returns the number of residual blocks, which is that of their first convolutions."""
+    """Returns the number of residual blocks, counted by their first convolutions."""
     return sum(key.endswith((".c1.bias", ".conv1.bias")) for key in state)
 
 
 def _attended(state: StateDict, outputs: list[int]) -> int:
     """Returns the index of the block that Mimicry's attention follows, inferred from the channels.
 
-    If all blocks have equal channels, it is the second.
+    If all blocks have the same number of channels, it is the second block.
 
     Args:
         state: weights in torch's spectral normalization.
@@ -400,7 +400,7 @@ def resnet_translator(state: StateDict) -> Published:
 def unet_translator(state: StateDict, use_dropout: bool = True) -> Published:
     """Imports UnetGenerator of models/networks.py, github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
 
-    The checkpoint does not say whether it has dropout; pix2pix is trained with it.
+    Whether the network has dropout is not stored in the checkpoint; pix2pix is trained with it.
     """
     norm, state = norm_after(state, "model.model.0"), without_instance_statistics(state)
     width, in_channels = state["model.model.0.weight"].shape[:2]
@@ -472,7 +472,7 @@ def pixel_discriminator(state: StateDict) -> Published:
 
 
 def _pair(channels: int) -> dict[str, int]:
-    """Returns the channels of source and target from their sum; targets have 3 if the sum allows it, else 1."""
+    """Splits a number of channels into source and target; the target has 3 if the number allows it, otherwise 1."""
     target = 3 if channels > 3 else 1
     return {"source_channels": channels - target, "target_channels": target}
 
@@ -480,8 +480,8 @@ def _pair(channels: int) -> dict[str, int]:
 def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
     """Imports GNet of models/networks/progressive_conv_net.py, github.com/facebookresearch/pytorch_GAN_zoo.
 
-    `alpha`, the weight of the smaller image, is set at run time and not in the checkpoint. The network is fully
-    grown; setting `network.moment.progress` fades the last block out.
+    `alpha`, the weight of the smaller image, is not stored in the checkpoint but set at run time. The imported network
+    is fully grown; `network.moment.progress` can be set to fade out the last block.
     """
     widths, scales = _widths_of_scales(state, "groupScale0.0")
     channels, latent_dim = len(state["toRGBLayers.0.module.weight"]), state["formatLayer.module.weight"].shape[1]
@@ -499,7 +499,7 @@ def progan_generator(state: StateDict, alpha: float = 0.0, alphas: Sequence[floa
 def progan_discriminator(state: StateDict, alpha: float = 0.0, alphas: Sequence[float] = ()) -> Published:
     """Imports DNet of models/networks/progressive_conv_net.py, github.com/facebookresearch/pytorch_GAN_zoo.
 
-    `alpha` is as in `progan_generator`; the published code ignores it if there is one added scale. The published
+    For `alpha`, see `progan_generator`; the published code ignores it if only one scale is added. The published
     standard deviation is unbiased, and its groups are consecutive samples; for batches of 4, it equals ours times
     √(4/3).
     """
@@ -549,7 +549,7 @@ def _equalized(state: StateDict, gains: Mapping[str, float]) -> dict[str, Tensor
 
     Args:
         state: weights under our names.
-        gains: our gains by layer, if they are not √2.
+        gains: our gains by layer, for layers whose gain is not √2.
     """
     ours = {}
     for key, tensor in state.items():

@@ -100,7 +100,7 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
         for has, lacks, here, there in ((of_first, of_second, a, b), (of_second, of_first, b, a)):
             if alone := sorted(has.keys() - lacks.keys()):
                 raise DataError(
-                    f"{there}: has no counterpart of {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
+                    f"{there}: has no counterpart for {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
                     "the images of a pair have the same name, apart from the suffix"
                 )
         names = {stem: (of_first[stem], of_second[stem]) for stem in sorted(of_first)}
@@ -132,7 +132,7 @@ def _read(files: Files, name: str, where: Path) -> Tensor:
 
 
 def _pair(a: Tensor, b: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Returns both images in [-1, 1] with as many channels; a grey one is repeated to match one in colour."""
+    """Returns both images in [-1, 1] with equal numbers of channels; a grey image is repeated to match a colour one."""
     if a.shape[-2:] != b.shape[-2:]:
         sizes = " and ".join(f"{x.shape[-1]}x{x.shape[-2]}" for x in (a, b))
         raise DataError(f"{name}: the images are {sizes} pixels; the images of a pair must have the same size")

@@ -1,4 +1,4 @@
-"""Sources that only named datasets use: squares cut from pictures, stacked digits, and mixtures of points."""
+"""Sources for named datasets: square crops of pictures, stacked digits, and mixtures of points."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gan_core.errors import DataError
 
 
 class CroppedImages:
-    """Squares cut from pictures at uniformly random positions, which are the same in every process.
+    """Square crops of pictures at uniformly random positions, which are the same in every process.
 
     Args:
-        pictures: pictures, uint8 `[H, W, 3]`, at least as large as the squares.
-        which: index of the picture from which each square is cut, `[N]`.
-        side: side of the squares in pixels.
+        pictures: pictures, uint8 `[H, W, 3]`, at least as large as the crops.
+        which: index of the picture of each crop, `[N]`.
+        side: side of the crops in pixels.
     """
 
     def __init__(self, pictures: Sequence[Tensor], which: Tensor, side: int):
@@ -81,7 +81,7 @@ class StackedSource(Source):
 
 
 class StackedImages(Dataset[Batch]):
-    """Stacks of three single images `[1, H, W]`, whose indices are `parts` `[N, 3]`."""
+    """Stacks of three single-channel images `[1, H, W]`, given by their indices `parts` `[N, 3]`."""
 
     def __init__(self, single: Dataset[Batch], parts: Tensor):
         self.single, self.parts = single, parts

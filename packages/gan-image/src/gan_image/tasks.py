@@ -1,4 +1,4 @@
-"""Commands of gan-image: translation, sheets, interpolations, training films, and image comparison."""
+"""Commands of gan-image: translation, sheets of samples, interpolations, training animations, and image comparison."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def sheet(
     columns: Annotated[int | None, typer.Option(min=1, help="Columns (default: one per class, or square).")] = None,
     seed: Seed = 0,
 ) -> Answer:
-    """Generates samples and writes one image of all.
+    """Generates samples and writes them to a single image.
 
     Class-conditional models have one column per class. Additional options set the model's conditions and parameters,
     as in `generate`.
@@ -81,8 +81,8 @@ def interpolate(
 ) -> Answer:
     """Writes strips of images that interpolate between two latents.
 
-    Further options are the model's conditions, such as --label NAME|K (default: all classes in turn, one for each
-    strip), and --truncation PSI. The values of a repeated condition are used in turn.
+    Additional options set the model's conditions, such as --label NAME|INDEX (default: all classes in turn, one per
+    strip), and --truncation PSI. If a condition is repeated, its values are assigned to the strips in turn.
     """
     from gan_core.play.interpolation import interpolate as work
     from gan_image.api import load
@@ -100,7 +100,7 @@ def film(
     out: Annotated[Path, typer.Option(dir_okay=False, help="Output .gif file.")] = Path("training.gif"),
     milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="Duration of each frame.")] = 200,
 ) -> Answer:
-    """Writes the sample images of a training as an animated GIF."""
+    """Writes the sample images of a run as an animated GIF."""
     from gan_core.media.pictures import write_gif
     from gan_core.runs.run import Run
 
@@ -136,7 +136,7 @@ def compare(
 
 
 def _png(out: Path) -> Path:
-    """Returns the path without the suffix, which the writer adds."""
+    """Returns the path without its suffix, which the writer adds."""
     if out.suffix not in ("", ".png"):
         raise InputError(f"`--out` is {out}; expected a .png file")
     return out.with_suffix("")

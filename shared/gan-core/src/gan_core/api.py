@@ -63,8 +63,8 @@ class Toolkit:
             system: name of the system.
             preset: preset on which the settings are based.
             changes: changes to the recipe by dotted key: `{"objective": "hinge", "regularizers": ["r1"]}`.
-            **network: settings of the networks: `image_size=32`. A mapping under a network's name applies to that
-                network alone.
+            **network: settings of the networks, such as `image_size=32`. A mapping under a network's name applies only
+                to that network.
 
         Raises:
             RecipeError: the system, the preset or a setting is unknown, or a value is out of range.
@@ -119,7 +119,9 @@ class Toolkit:
         elif not isinstance(game, Game):
             raise RecipeError(f"`game` has the type {type(game).__name__}; pass a `Game`, or the name of a system")
         elif preset is not None:
-            raise RecipeError(f"`preset` is {preset}, but the game is already built; pass the name of its system")
+            raise RecipeError(
+                f"`preset` is {preset}, but the game is already built; pass the name of its system instead"
+            )
         else:
             recipe = game.recipe or Recipe(domain=domain.name if domain else None, system=type(game).__name__)
             recipe = recipe.model_copy(update={"start": {}})  # a game that is passed in has its initial weights already
@@ -131,7 +133,7 @@ class Toolkit:
                 raise unknown("training setting", name, TrainSettings.model_fields)
         recipe = recipe.but({f"train.{name}": value for name, value in settings.items()} | dict(changes or {}))
         if isinstance(start, str | Path):
-            raise RecipeError(f"`start` is {str(start)!r}; name the network that starts from it: {{'generator': …}}")
+            raise RecipeError(f"`start` is {str(start)!r}; give it by network: {{'generator': {str(start)!r}}}")
         recipe = recipe.but({"start": {name: str(weights) for name, weights in (start or {}).items()}})
         where, source = _named(data)
         recipe = recipe.but({"data.source": where})
@@ -139,7 +141,8 @@ class Toolkit:
             return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
         if _rules(recipe) != rules:
             raise RecipeError(
-                "`changes` has settings of a built game; pass them to `create`, or pass its system's name"
+                "`changes` has settings that a built game cannot change; pass them to `create`, or pass the name of "
+                "its system"
             )
         Run(out).check_free()
         source = source or self._source_of(recipe, type(game))
@@ -373,7 +376,7 @@ class Toolkit:
         """Opens the data that a recipe names.
 
         Raises:
-            DataError: the recipe names no data, or they cannot be opened.
+            DataError: the recipe names no data, or the data cannot be opened.
         """
         if recipe.data.source is None:
             raise DataError(f"{recipe.system}: the recipe does not name the data; pass them as `data`")
@@ -414,7 +417,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
     fields = read_yaml(path)
     system, preset, home = fields.get("system"), fields.get("preset") or "small", fields.get("domain", domain.name)
     if home != domain.name:
-        raise RecipeError(f"{path}: is a recipe of gan-{home}, not of gan-{domain.name}")
+        raise RecipeError(f"{path}: is a recipe for gan-{home}, not for gan-{domain.name}")
     try:
         if not isinstance(system, str):
             raise RecipeError("`system` is missing; give it a value")
@@ -427,7 +430,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
 
 
 def _named(data: Data | Where) -> tuple[str | dict[str, str] | None, Source | None]:
-    """Returns the location of data as a recipe records it, or the source of data that are passed directly."""
+    """Returns the location of data as recorded in a recipe, or the source if the data are passed directly."""
     if isinstance(data, str | Path):
         return str(data), None
     if isinstance(data, Mapping) and data and all(isinstance(value, str | Path) for value in data.values()):
@@ -537,7 +540,7 @@ def _rules(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _domain_of(recipe: Recipe, where: object = "the recipe", only: Domain | None = None) -> Domain:
-    """Returns the domain that a recipe names; it must be `only`, if that is given."""
+    """Returns the domain that a recipe names; if `only` is given, the domain must be `only`."""
     if recipe.domain is None:
         raise RecipeError(f"{where}: has no `domain`; a game built by hand is trained from Python")
     if only is not None and recipe.domain != only.name:

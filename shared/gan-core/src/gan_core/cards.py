@@ -123,7 +123,7 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Training of the command `demo`.
+    """Settings of the command `demo`.
 
     Attributes:
         system: name of the system.

@@ -1,7 +1,7 @@
 """Command line of all domains: `gan-image …` and `gan image …` are the same program.
 
-Results go to standard output, progress and logs to standard error. The exit status is 0 if the command succeeded, 1 if
-it failed, and 2 if the request or its input was invalid. torch is imported only by commands that need it.
+Results are written to standard output, progress and logs to standard error. The exit status is 0 if the command
+succeeded, 1 if it failed, and 2 if the request or its input was invalid. Only commands that need torch import it.
 """
 
 from __future__ import annotations
@@ -45,33 +45,33 @@ LONGEST_MESSAGE = 500
 FLAGS = ("--json", "--debug")
 """Options of every command."""
 FURTHER = "gan_core.cli.further"
-"""Key in a command's context of the options for the model: texts by option."""
+"""Key in a command's context under which options for the model are stored, as lists of texts by option."""
 NEAR = 0.8
-"""Minimum similarity at which an unknown option counts as a misspelling of an option of the command."""
+"""Minimum similarity at which an unknown option is treated as a misspelt option of the command."""
 INTERRUPTED = 130
-"""Exit status after Ctrl-C. A training writes a checkpoint and exits with 0 instead."""
+"""Exit status after Ctrl-C. Commands that train write a checkpoint and exit with 0 instead."""
 DATA_HELP = (
-    "Named dataset (see `data`), or folder or archive of files. Append a part of a dataset or a sub-folder with a "
+    "Named dataset (see `data`), or folder or archive of files. Append a split of a dataset or a sub-folder after a "
     "colon: mnist:test. Repeat the option if items have several parts: --data source=DIR --data target=DIR."
 )
 START_HELP = (
-    "Initial weights of a network: a run, a model folder or a hub repository id (with :NETWORK if its network has "
-    "another name), or a published checkpoint, SYSTEM/NETWORK:FILE. Can be repeated."
+    "Initial weights of a network: a run, a model folder or a hub repository id (append :NETWORK if the network has "
+    "another name there), or a published checkpoint, SYSTEM/NETWORK:FILE. Can be repeated."
 )
 PRESET_HELP = "Preset: small (default; trains on two CPU cores), paper (published scale), or another."
 SET_HELP = "Recipe setting by dotted key, such as optimizer.learning_rate=1e-4. Can be repeated."
 SYSTEM_HELP = "Name of the system; see `systems`."
 BATCH_SIZE_HELP = "Global batch size, over all processes."
-SEED_HELP = "Random seed of weights, data order and noise."
+SEED_HELP = "Random seed for initial weights, data order and noise."
 RECIPE_HELP = "Recipe file; other options override its settings."
 DEVICE_HELP = "Device: auto (default), cpu, cuda, cuda:1, mps or xpu."
 PRECISION_HELP = "Precision of the forward pass: fp32, bf16 or fp16."
 STRICT_HELP = "Stop at an unreadable file (default: skip it)."
 METRICS_HELP = "Metrics, separated by commas (default: all that fit the data)."
-ARGUMENT_HELP = "Setting that cannot be inferred from the weights. Can be repeated."
+ARGUMENT_HELP = "Setting of the network that cannot be inferred from the weights. Can be repeated."
 MODEL_HELP = "Run folder, model folder, or hub repository id."
-EXTRACTOR_HELP = "Feature extractor (default: a small classifier of the data's labels)."
-KEEP_HELP = "Folder in which features are kept, so that an interrupted evaluation can continue."
+EXTRACTOR_HELP = "Feature extractor (default: a small classifier trained on the data's labels, if there are any)."
+KEEP_HELP = "Folder for extracted features, so that an interrupted evaluation can continue (default: not kept)."
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Answer:
 
 
 Commands = Mapping[str, Callable[..., Answer | None]]
-"""Commands by name; None is the result of one that has written to standard output."""
+"""Commands by name. A command returns None if it has written its result to standard output itself."""
 
 
 def main(domain: Domain | None = None) -> NoReturn:
@@ -131,7 +131,7 @@ def complain(program: str, error: Exception) -> int:
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
-    """Prints an answer; a closed pipe is not an error."""
+    """Prints an answer. A closed pipe is not an error."""
     for note in answer.notes:
         print(note, file=sys.stderr)  # noqa: T201
     text = json.dumps(_finite(answer.document), ensure_ascii=False, allow_nan=False) if as_json else answer.text
@@ -152,7 +152,7 @@ def _finite(document: Any) -> Any:
 
 
 def build(domain: Domain | None) -> typer.Typer:
-    """Returns the program of a domain, or of all installed domains."""
+    """Builds the program of a domain, or of all installed domains (None)."""
     app = typer.Typer(
         add_completion=False,
         rich_markup_mode=None,
@@ -160,7 +160,7 @@ def build(domain: Domain | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     if domain is None:
-        text = "Trains and uses GANs. Each installed domain package (pip install gan-image) adds a command."
+        text = "Trains and uses GANs. Each installed domain package, such as gan-image, adds a command."
         app.callback(help=text, invoke_without_command=True)(root("gan"))
         for found in find_domains().values():
             app.add_typer(build(found), name=found.name, help=found.title)
@@ -175,7 +175,7 @@ def build(domain: Domain | None) -> typer.Typer:
 
 
 def root(program: str) -> Callable[[bool], Answer | None]:
-    """Returns the function of a program's own options."""
+    """Returns the callback for the program's own option, `--version`."""
 
     def show_version(
         version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
@@ -186,7 +186,7 @@ def root(program: str) -> Callable[[bool], Answer | None]:
 
 
 def commands(domain: Domain) -> Commands:
-    """Returns a domain's commands by name: those of every domain, and the domain's own tasks."""
+    """Returns the commands of a domain by name: those that all domains have, and the domain's own tasks."""
     common: dict[str, Callable[..., Answer | None]] = {
         "systems": lambda: systems(domain),
         "data": lambda: data_sets(domain),
@@ -287,10 +287,10 @@ def train_command(domain: Domain) -> Callable[..., Answer]:
     ) -> Answer:
         """Trains a system and writes a run folder.
 
-        Unless set otherwise, the settings are those of the preset; `show SYSTEM` lists them.
+        Settings that are not given are those of the preset; `show SYSTEM` lists them.
         """
         if out is None:
-            raise InputError("`--out` is missing: name the run folder, for instance --out runs/first")
+            raise InputError("`--out` is missing: name the run folder, for example --out runs/first")
         chosen = starting_recipe(domain, system, preset, recipe)
         given = {
             "data.source": read_data(data),
@@ -320,10 +320,10 @@ def starting_recipe(domain: Domain, system: str | None, preset: str | None, file
 
         recipe = open_recipe(file, domain)
         if system not in (None, recipe.system) or preset not in (None, recipe.preset):
-            raise InputError(f"{file}: is a recipe of {recipe.system} ({recipe.preset}); omit SYSTEM and --preset")
+            raise InputError(f"{file}: is a recipe for {recipe.system} ({recipe.preset}); omit SYSTEM and --preset")
         return recipe
     if system is None:
-        raise InputError(f"name a system (see `gan-{domain.name} systems`) or a `--recipe`")
+        raise InputError(f"SYSTEM is missing: name a system (see `gan-{domain.name} systems`), or give `--recipe`")
     return domain.recipe(system, preset or "small")
 
 
@@ -348,7 +348,7 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def trained(domain: Domain, run: Run) -> Answer:
-    """Returns the answer of a command that trained a run."""
+    """Returns the answer of the commands `train`, `resume` and `demo`."""
     log = run.log()
     step = log[-1]["step"] if log else 0
     document = {
@@ -369,7 +369,7 @@ def trained(domain: Domain, run: Run) -> Answer:
 
 
 class ModelCommand(typer.core.TyperCommand):
-    """Command with additional options `--NAME VALUE` that depend on its model; see `asked_of`."""
+    """Command that accepts additional options `--NAME VALUE`, which depend on its model; see `asked_of`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name: parameter for parameter in self.params for name in parameter.opts}
@@ -399,16 +399,16 @@ class ModelCommand(typer.core.TyperCommand):
 def asked_of(game: Game, context: typer.Context, count: int, *functions: Callable[..., Any]) -> dict[str, Any]:
     """Converts the additional options of a command to conditions of a game and keywords of its methods, by name.
 
-    The values of a condition that is given several times are assigned to the samples in turn.
+    If a condition is given several times, its values are assigned to the samples in turn.
 
     Args:
         game: the game.
         context: context of the command.
         count: number of samples.
-        functions: methods of the game whose keywords are options; their first argument is not.
+        functions: methods of the game whose keywords, without the first argument, can be given as options.
 
     Raises:
-        InputError: an option is misspelt or given too often.
+        InputError: an option is misspelt or given too many times.
         RecipeError: a value cannot be converted.
     """
     from gan_core.signature import read_text
@@ -441,14 +441,14 @@ def generate_command(domain: Domain) -> Callable[..., Answer]:
         out: Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Output folder.")] = None,
         seed: Seed = 0,
     ) -> Answer:
-        """Generates samples and writes one file each.
+        """Generates samples and writes each to a file.
 
         If the model has conditions, they are written to `labels.csv`. Additional options set the model's conditions and
         parameters, for example --label NAME|INDEX (default: all classes in turn), --caption TEXT, or --truncation PSI
-        (0 < PSI <= 1). A condition that is repeated is assigned to the samples in turn.
+        (0 < PSI <= 1). If a condition is repeated, its values are assigned to the samples in turn.
         """
         if out is None:
-            raise InputError("`--out` is missing: name the folder for the samples, for instance --out samples")
+            raise InputError("`--out` is missing: name the folder for the samples, for example --out samples")
         from gan_core.api import Toolkit
 
         game = Toolkit(domain).load(model)
@@ -503,9 +503,9 @@ def report_command(
         Path | None, typer.Option(metavar="FILE", help="Output .html file of a comparison; required for several runs.")
     ] = None,
 ) -> Answer:
-    """Writes an HTML report of a run, or a comparison of several.
+    """Writes an HTML report of a run, or a comparison of several runs.
 
-    The report of a run is RUN/report.html. Reports are self-contained files.
+    The report of a single run is written to RUN/report.html. Reports are self-contained files.
     """
     from gan_core.runs.comparison import write_comparison
     from gan_core.runs.report import write_report
@@ -513,7 +513,7 @@ def report_command(
 
     if len(runs) > 1:
         if out is None:
-            raise InputError("`--out` is missing: name the page, for instance --out comparison.html")
+            raise InputError("`--out` is missing: name the output file, for example --out comparison.html")
         path = write_comparison([Run.open(run).path for run in runs], out)
     elif out is not None:
         raise InputError("`--out` has no effect for one run, whose report is RUN/report.html; omit it")
@@ -532,7 +532,8 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         file: Annotated[Path, typer.Argument(metavar="FILE", help="Published checkpoint.")],
         out: Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Output model folder.")] = None,
         as_: Annotated[
-            str | None, typer.Option("--as", metavar="NETWORK", help="Network that gets the weights, if several can.")
+            str | None,
+            typer.Option("--as", metavar="NETWORK", help="Network that gets the weights, if there is a choice."),
         ] = None,
         argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=ARGUMENT_HELP)] = None,
         fold: Annotated[
@@ -545,7 +546,7 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         from gan_core.models.reference import read_reference
 
         if out is None:
-            raise InputError("`--out` is missing: name the model folder, for instance --out models/imported")
+            raise InputError("`--out` is missing: name the model folder, for example --out models/imported")
         arguments = read_settings(argument, "--argument")
         published = read_reference(domain.reference.IMPORTERS, name, read_published(file), arguments)
         game = game_around(domain, name, published, as_)
@@ -562,13 +563,13 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def game_around(domain: Domain, name: str, published: Published, place: str | None = None) -> Game:
-    """Returns a game with the settings of the preset `paper` and one published network; the others are absent.
+    """Builds a game from the preset `paper` with one published network; its other networks are absent.
 
     Args:
         domain: the system's domain.
         name: `SYSTEM/NETWORK`, the importer's name.
         published: the network.
-        place: name of the game's network that gets its weights (default: the importer's).
+        place: name of the game's network that gets the weights (default: that of the importer).
 
     Raises:
         RecipeError: the game has no such network.
@@ -580,7 +581,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     own = published.place or importer
     network = place or own
     if network != own and network not in published.elsewhere:
-        raise unknown(f"network of {system} that {name} can become", network, [own, *published.elsewhere])
+        raise unknown(f"target network of {name}", network, [own, *published.elsewhere])
     chosen = domain.preset(system, "paper")
     recipe = domain.recipe(system, "paper")
     separate = recipe.network.get(network, {})
@@ -606,12 +607,12 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         format: Annotated[str, typer.Option(metavar="NAME", help="Format: onnx.")] = "onnx",
         out: Annotated[Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Output file.")] = None,
         network: Annotated[
-            str | None, typer.Option(metavar="NAME", help="Network, if the model can export several.")
+            str | None, typer.Option(metavar="NAME", help="Network to export, if there are several.")
         ] = None,
     ) -> Answer:
         """Exports a network to ONNX.
 
-        The outputs of the exported network are compared with those of torch, also at other input sizes.
+        The outputs of the exported network are compared with those of torch, at several input sizes.
         """
         from gan_core.api import Toolkit
         from gan_core.models.export import export_onnx
@@ -619,7 +620,7 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         if format != "onnx":
             raise InputError(f"`--format` is {format}; expected onnx")
         if out is None:
-            raise InputError("`--out` is missing: name the file, for instance --out generator.onnx")
+            raise InputError("`--out` is missing: name the file, for example --out generator.onnx")
         made = export_onnx(Toolkit(domain).load(model), out, network)
         lines = [f"{out}: {made.network}"]
         for kind, values in (("input", made.inputs), ("output", made.outputs)):
@@ -636,7 +637,7 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
 def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
     """Runs a task on files and returns its answer, or None if the result was written to standard output.
 
-    Skipped files are listed in the answer's document and do not change the exit status.
+    Skipped files are listed in the answer's `document` and do not change the exit status.
 
     Args:
         out: the option `--out`.
@@ -675,7 +676,7 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
 
         plan = domain.demo
         if plan is None:
-            raise InputError(f"gan-{domain.name} has no systems yet, so there is no demo")
+            raise InputError(f"gan-{domain.name} has no demo yet, because it has no systems")
         out = out or next(path for path in demo_folders() if not path.exists())
         toolkit = Toolkit(domain)
         run = toolkit.train(plan.system, data=plan.data, out=out, changes=plan.settings)
@@ -690,7 +691,7 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
 
 
 def demo_folders() -> Iterator[Path]:
-    """Yields the run folders of demos: `runs/demo`, `runs/demo-2` and so on."""
+    """Yields candidate run folders for the demo: `runs/demo`, `runs/demo-2` and so on."""
     yield Path("runs/demo")
     yield from (Path(f"runs/demo-{number}") for number in itertools.count(2))
 
@@ -702,7 +703,7 @@ def doctor_command(
 ) -> Answer:
     """Checks the installation, or diagnoses a run.
 
-    For a run, it names symptoms such as mode collapse and suggests settings to try.
+    For a run, it reports problems such as mode collapse, and suggests settings to try.
     """
     from gan_core.doctor import examine_installation, examine_run
 
@@ -714,10 +715,10 @@ def doctor_command(
 
 
 def read_data(given: list[str] | None) -> str | dict[str, str] | None:
-    """Returns the location of the data, or one for each part of an item (`--data source=A --data target=B`).
+    """Parses `--data`: one location, or one for each part of an item (`--data source=A --data target=B`).
 
     Raises:
-        InputError: several locations are given without parts, or a part is given twice.
+        InputError: several locations are given without part names, or a part is given twice.
     """
     if not given:
         return None
@@ -727,7 +728,7 @@ def read_data(given: list[str] | None) -> str | dict[str, str] | None:
     parts = [(match[1], match[2]) for match in named if match]
     if len(parts) < len(given) or len(dict(parts)) < len(parts):
         raise InputError(
-            "`--data` is given several times; name a part for each, such as --data source=A --data target=B"
+            "`--data` is given several times; name the part that each provides, such as --data source=A --data target=B"
         )
     return dict(parts)
 
@@ -736,13 +737,13 @@ def read_starts(given: list[str] | None) -> dict[str, str]:
     """Parses `--start NETWORK=WHERE` to sources of initial weights by network.
 
     Raises:
-        InputError: one has no `=`, or a network is given twice.
+        InputError: a value has no `=`, or a network is given twice.
     """
     starts: dict[str, str] = {}
     for text in given or ():
         network, _, where = text.partition("=")
         if not network or not where:
-            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for instance --start generator=runs/first")
+            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for example --start generator=runs/first")
         if network in starts:
             raise InputError(f"`--start` is given twice for `{network}`; give it once")
         starts[network] = where
@@ -753,7 +754,7 @@ def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, A
     """Parses `--set KEY=VALUE`, or another option of this form, to values by key.
 
     Raises:
-        InputError: one has no `=`.
+        InputError: the `=` is missing.
         RecipeError: a value is not valid YAML.
     """
     from gan_core.recipe import parse_value
@@ -762,6 +763,6 @@ def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, A
     for text in given or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InputError(f"`{option} {text}`: write KEY=VALUE, for instance --set train.steps=100")
+            raise InputError(f"`{option} {text}`: write KEY=VALUE, for example --set train.steps=100")
         settings[key.strip()] = parse_value(value)
     return settings

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from gan_core.errors import RecipeError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-"""Layers that get statistics over all processes; subclasses, which may have other rules, do not."""
+"""Layers that are replaced to use statistics over all processes. Subclasses, which may behave differently, are not."""
 
 
 class Processes:
-    """The processes of a training.
+    """The processes of a training run.
 
     Attributes:
         count: number of processes.
@@ -42,7 +42,7 @@ class Processes:
         self.count, self.rank = self.state.num_processes, self.state.process_index
         if self.count > 1:
             self.device = self.state.device
-        else:  # accelerate's state outlives a training and may have the device of an earlier one
+        else:  # accelerate's state outlives a run and may have the device of an earlier one
             self.device = self.state.default_device if device == "auto" else torch.device(device)
         try:
             torch.empty(0, device=self.device)
@@ -56,7 +56,7 @@ class Processes:
         return self.rank == 0
 
     def highest(self, number: int) -> int:
-        """Returns the highest of the processes' numbers; exchanged on the CPU, so that no accelerator waits."""
+        """Returns the maximum of a number over all processes, exchanged on the CPU to avoid device synchronisation."""
         if self._gloo is None:
             return number
         highest = torch.tensor(number)
@@ -71,12 +71,12 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Returns when all processes have called it."""
+        """Blocks until all processes have called it."""
         self.state.wait_for_everyone()
 
 
 class GlobalBatchNorm(nn.SyncBatchNorm):
-    """Batch normalisation with the statistics of the rows of all processes.
+    """Batch normalisation with statistics over the batches of all processes.
 
     Torch's `SyncBatchNorm` runs only on accelerators and has no second derivative; this one has both.
     """
@@ -147,7 +147,7 @@ def rows_of_all(rows: Tensor) -> tuple[Tensor, slice]:
 
 
 def share_batch_statistics(network: nn.Module) -> None:
-    """Replaces every batch normalisation in a network with one over all processes; names and tensors are kept."""
+    """Replaces each batch normalisation in a network with one over all processes. Names and tensors are kept."""
     replaced: dict[nn.Module, nn.Module] = {}
     for name, module in list(network.named_modules(remove_duplicate=False)):
         if isinstance(module, BATCH_NORMS) and type(module) in BATCH_NORMS:

@@ -22,7 +22,7 @@ def examine_installation() -> list[Check]:
 
 
 def examine_run(path: Path) -> list[Check]:
-    """Checks the recipe, the checkpoints and the log of a run, and looks for symptoms of a failing training.
+    """Checks the recipe, the checkpoints and the log of a run, and looks for symptoms of failing training.
 
     Raises:
         CheckpointError: the folder is not a run.
@@ -89,7 +89,7 @@ def _checkpoints(run: Run) -> str:
             damaged.append(str(error))
             continue
         if damaged:
-            raise CheckpointError(f"{damaged[0]}; `resume` continues from step {int(folder.name)}")
+            raise CheckpointError(f"{damaged[0]}; `resume` will continue from step {int(folder.name)}")
         return f"the latest, of step {int(folder.name):,}, is valid"
     raise CheckpointError(damaged[0] if damaged else "there are none yet; set `train.checkpoint_every`")
 

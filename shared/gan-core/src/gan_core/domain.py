@@ -1,9 +1,9 @@
 """Interface between a domain package and gan-core.
 
-A package registers its `Domain` as an entry point in the group `gan.domains`. A domain holds names and dotted paths
-only: importing it, listing its systems and datasets, and showing its help import neither torch nor another heavy
-dependency. The package's modules `data`, `media`, `metrics`, `reference` and `tasks` are imported on first use; their
-contents are defined by the protocols below.
+A package registers its `Domain` as an entry point in the group `gan.domains`. A domain contains only names and dotted
+paths: importing it, listing its systems and datasets, and showing its help do not import torch or other heavy
+dependencies. The package's modules `data`, `media`, `metrics`, `reference` and `tasks` are imported on first use; the
+protocols below define their contents.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Domain:
         title: title in the help.
         package: import name of the package.
         cards: cards of the systems. A domain without systems has no `data`, `media`, `metrics`, `reference` or `tasks`.
-        demo: training of the command `demo`, if there is one.
+        demo: settings of the command `demo`, if there is one.
     """
 
     name: str
@@ -129,14 +129,14 @@ class Domain:
         """Returns the card of a system.
 
         Raises:
-            RecipeError: there is no such system; the message names the nearest.
+            RecipeError: there is no such system; the message suggests the nearest name.
         """
         if system not in self.systems:
             raise unknown("system", system, self.systems)
         return self.systems[system]
 
     def presets(self, system: str) -> dict[str, Preset]:
-        """Returns all presets of a system by name, among them `paper` and `small`."""
+        """Returns all presets of a system by name, including `paper` and `small`."""
         presets: dict[str, dict[str, Preset]] = import_module(self.card(system).module).PRESETS
         return presets[system]
 

@@ -1,8 +1,8 @@
-"""Random draws that depend only on the seed, the step and the sample's index in the global batch.
+"""Random numbers that depend only on the seed, the step and the sample's index in the global batch.
 
 Noise that belongs to a sample (its latent, its mixing weight) is drawn here. During training, every process and every
-part of an accumulated batch draws for the *whole* global batch from the same stream and keeps its own rows, so the
-result does not depend on the number of processes and parts. Outside a training, torch's default generator is used.
+part of an accumulated batch draws numbers for the *whole* global batch from the same stream and keeps its own rows, so
+the result does not depend on the number of processes and parts. Outside of training, torch's default generator is used.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 ROWS = 16
-"""Draws are padded to a multiple of this number of samples: torch fills vectors of 16 values, so that on the CPU a
-longer draw from the same seed starts with the shorter one."""
+"""Draws are padded to a multiple of this number of samples. On the CPU, torch generates vectors of 16 values, and the
+padding ensures that a longer draw from the same seed starts with the values of a shorter one."""
 
 BLOCK = 64
-"""Number of generated samples that share a seed; independent of the number generated in one forward pass."""
+"""Number of generated samples that share a seed, independently of the number generated in one forward pass."""
 
 WITHIN_TWO = math.erf(math.sqrt(2))
 """Probability that a standard normal variable lies within ±2."""
@@ -41,20 +41,23 @@ _reading: ContextVar[tuple[int, int] | None] = ContextVar("reading", default=Non
 
 
 def mix(*numbers: int) -> int:
-    """Returns a 63-bit seed derived from several numbers; a change in any of them changes all bits."""
+    """Returns a 63-bit seed that is a hash of several numbers."""
     digest = blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
-    """Seeds torch's default generators, without the 0.25 ms that `torch.manual_seed` takes to record its caller."""
+    """Seeds torch's default generators, without the 0.25 ms in which `torch.manual_seed` records its caller."""
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
 
 
 class drawing:
-    """Context in which draws come from the stream of `seed`, for samples `start` to `start + rows` of `total`."""
+    """Context manager under which random numbers are drawn from the stream of `seed`.
+
+    The draws are those of samples `start` to `start + rows` out of `total`.
+    """
 
     def __init__(self, seed: int, device: torch.device, *, start: int = 0, rows: int = 1, total: int = 1):
         self.seed, self.device, self.rows = seed, device, (start, rows, total)
@@ -67,7 +70,7 @@ class drawing:
 
 
 class reading:
-    """Context for reading a batch of items of a stream; `first` is the index of its first item in the stream."""
+    """Context manager for reading a batch of a stream; `first` is the index of the batch's first item in the stream."""
 
     def __init__(self, seed: int, first: int):
         self.place = seed, first
@@ -80,7 +83,7 @@ class reading:
 
 
 def of_items(count: int, numbers: int = 1) -> Tensor:
-    """Returns numbers in [0, 1) for each item of a batch that a dataset reads, `[count, numbers]` in float64.
+    """Returns random numbers in [0, 1) for each item of a batch that a dataset reads, `[count, numbers]` in float64.
 
     They depend only on the seed and the item's index in the stream, not on the process or worker that reads it.
     Repeated calls return the same numbers, so that all parts of an item share them. Outside a stream, torch's default
@@ -96,7 +99,7 @@ def of_items(count: int, numbers: int = 1) -> Tensor:
 
 @contextmanager
 def apart(name: str) -> Iterator[None]:
-    """Context in which `of_items` draws other numbers, for parts of an item whose draws must be independent."""
+    """Context manager under which `of_items` returns different numbers, for parts of an item drawn independently."""
     stream = _reading.get()
     token = _reading.set(None if stream is None else (mix(stream[0], *name.encode()), stream[1]))
     try:
@@ -112,7 +115,7 @@ def normal(count: int, *shape: int, like: Tensor, truncation: float | None = Non
         count: number of samples in this process's part of the batch.
         shape: shape of one sample.
         like: a floating-point tensor.
-        truncation: ψ in (0, 1]: values lie within ±2 and are scaled by ψ (Brock et al. 2019, section 3.1).
+        truncation: ψ in (0, 1]; values are truncated to ±2 and scaled by ψ (Brock et al. 2019, section 3.1).
     """
 
     def fill(z: Tensor, generator: torch.Generator | None) -> None:

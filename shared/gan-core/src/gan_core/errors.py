@@ -36,16 +36,16 @@ class CheckpointError(InputError):
 
 
 class MissingDependency(InputError, ImportError):
-    """An optional library is missing; the message has the command that installs it."""
+    """An optional library is missing; the message contains the command that installs it."""
 
 
 class NonFiniteError(GanError):
-    """A loss or a weight became infinite or NaN; the message has the step to which the run was rolled back."""
+    """A loss or a weight became infinite or NaN; the message states the step to which the run was rolled back."""
 
 
 @contextmanager
 def writing(path: object) -> Iterator[None]:
-    """Context in which errors of the operating system become one line with the path.
+    """Context manager that converts operating-system errors to errors with a one-line message and the path.
 
     Raises:
         InputError: the path cannot be written.
@@ -61,7 +61,7 @@ def writing(path: object) -> Iterator[None]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str], error: type[GanError] = RecipeError) -> GanError:
-    """Returns the error for an unknown name; its message has the most similar known name, or else all of them."""
+    """Returns the error for an unknown name. The message suggests the most similar known name, or lists all names."""
     choices = sorted(known)
     start = name[: name.rfind(".") + 1]  # shared start of dotted keys, which would make all of them similar
     ends = {choice.removeprefix(start): choice for choice in choices}

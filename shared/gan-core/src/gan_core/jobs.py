@@ -1,8 +1,8 @@
 """Tasks on files: inputs, their targets, progress, unreadable files, and pipes.
 
-A domain's task reads files, folders or standard input, and writes one file for each input, or standard output:
+A domain's task reads files, folders or standard input, and writes to one file for each input or to standard output:
 
-1. `Job` finds the inputs and their targets, and refuses a job that would overwrite a file, before anything is read.
+1. `Job` finds the inputs and their targets. If a file would be overwritten, it raises an error before anything is read.
 2. `Job.open` opens all inputs. An unreadable file in a folder is skipped; one that was named directly is an error.
 3. `Job.run` writes the files one after the other and shows progress.
 
@@ -29,13 +29,13 @@ STANDARD_INPUT = "standard input"
 
 Source = TypeVar("Source")
 Show = Callable[[str], None]
-"""Shows the progress on an input, for example `12.3 s` or `tile 3 of 12`."""
+"""Function that shows the progress on an input, for example `12.3 s` or `tile 3 of 12`."""
 
 
 class Shard(NamedTuple):
     """One part of a job that is split into parts of about equal size.
 
-    The parts are disjoint and cover the whole job if all machines get the same inputs.
+    If all machines are given the same inputs, the parts are disjoint and cover the whole job.
 
     Attributes:
         number: number of the part, from 1.
@@ -47,10 +47,10 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `K/N`.
+        """Parses `K/N`.
 
         Raises:
-            InputError: the text has another form, or K is not from 1 to N.
+            InputError: the text does not have this form, or K is not from 1 to N.
         """
         number, slash, total = text.partition("/")
         given = number.isdecimal() and slash and total.isdecimal()
@@ -66,7 +66,7 @@ class Input:
     Attributes:
         name: name in messages.
         path: the file; None for standard input.
-        stem: path of the target below the output folder, without a suffix.
+        stem: path of the target relative to the output folder, without a suffix.
         folder: the folder in which the file was found; None if the file was named directly.
     """
 
@@ -77,7 +77,7 @@ class Input:
 
 
 def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
-    """Returns the named files, the files of the kind in named folders, and standard input for `-`.
+    """Returns the given files, the files of a kind in the given folders, and standard input for `-`.
 
     Raises:
         DataError: a file or folder does not exist, or a folder has no file of the kind.
@@ -127,7 +127,7 @@ class Job:
     Args:
         given: files, folders and `-`.
         out: the output folder, or `-` for standard output.
-        kind: the files that the task reads.
+        kind: kind of the files that the task reads.
         suffix: suffix of the output files.
         shard: part of the inputs that is processed (default: all).
 
@@ -164,7 +164,7 @@ class Job:
         """Returns the inputs that are not skipped, with their opened sources.
 
         Args:
-            opener: opens and checks an input; it raises a `DataError` if the input cannot be read.
+            opener: opens and checks an input, and raises a `DataError` if it cannot be read.
 
         Raises:
             DataError: an input that was named directly cannot be read.
@@ -176,15 +176,16 @@ class Job:
         return opened
 
     def run(self, opened: Sequence[tuple[Input, Source]], make: Callable[[Source, Path | None, Show], None]) -> Outcome:
-        """Writes a file for each source, logs skipped files, and shows progress in a terminal.
+        """Writes the output of each source, logs skipped files, and shows progress in a terminal.
 
         Args:
             opened: the result of `open`.
-            make: writes the output of a source to its target atomically (see `gan_core.media.writing.replacing`), or to
-                standard output if it is None (see `send`). It raises a `DataError` if the source is unreadable.
+            make: takes a source, its target and a function that shows progress. It writes the output to the target
+                atomically (see `gan_core.media.writing.replacing`), or to standard output if the target is None (see
+                `send`), and raises a `DataError` if the source is unreadable.
 
         Raises:
-            DataError: an input that was named directly cannot be read, or no input can.
+            DataError: an input that was named directly cannot be read, or no input can be read.
         """
         outcome = Outcome()
         with _progress(len(opened)) as show:
@@ -204,7 +205,7 @@ class Job:
 
     @contextmanager
     def _attempt(self, one: Input) -> Iterator[None]:
-        """Context in which an unreadable file in a folder is skipped."""
+        """Context manager that records an unreadable file in a folder as skipped."""
         try:
             yield
         except DataError as error:
@@ -225,7 +226,7 @@ def _refuse_collisions(inputs: Iterable[Input], folder: Path, suffix: str) -> No
 
 
 def _part(inputs: Iterable[Input], shard: Shard) -> list[Input]:
-    """Returns every N-th input in sorted order: neighbours, which often have similar sizes, go to different parts."""
+    """Returns every N-th input in sorted order, because neighbours often have similar sizes."""
     return sorted(inputs, key=lambda one: one.stem)[shard.number - 1 :: shard.total]
 
 
@@ -236,12 +237,12 @@ def refuse_file(path: Path) -> None:
         InputError: it exists.
     """
     if path.exists():
-        raise InputError(f"{path}: exists already; choose another name, or remove it")
+        raise InputError(f"{path}: already exists; choose another name, or remove it")
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, str], None]]:
-    """Shows the current input and the progress on it on standard error, if that is a terminal."""
+    """Context manager that yields a function to show the current input and its progress, if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
@@ -272,7 +273,7 @@ def standard_input() -> IO[bytes]:
         InputError: it is closed.
     """
     if sys.stdin is None:  # closed before the program began
-        raise InputError("standard input is closed; pipe something into it, or name a file")
+        raise InputError("standard input is closed; pipe data into it, or give a file")
     return sys.stdin.buffer
 
 
@@ -283,7 +284,7 @@ def standard_output() -> IO[bytes]:
         InputError: it is closed.
     """
     if sys.stdout is None:
-        raise InputError("standard output is closed; pipe it into something, or name a folder")
+        raise InputError("standard output is closed; redirect it, or give an output folder")
     return sys.stdout.buffer
 
 

@@ -1,7 +1,7 @@
-"""Recipes: complete, validated descriptions of a training, the same in Python, in YAML and on the command line.
+"""Recipes: complete, validated descriptions of a training run, the same in Python, in YAML and on the command line.
 
-Reading a recipe does not import torch. Settings of networks and games are validated by the system's preset
-(`gan_core.play.preset`), all others here.
+Reading a recipe does not import torch. The settings of networks and games are validated by the system's preset
+(`gan_core.play.preset`), all others by this module.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Linear(Settings):
     """Learning rate that decreases linearly.
 
     Attributes:
-        start: fraction of the phase after which it decreases.
+        start: fraction of the phase after which the learning rate decreases.
         end: learning rate at the end of the phase, as a fraction of the initial one.
     """
 
@@ -75,7 +75,7 @@ class Step(Settings):
 
     Attributes:
         every: interval in steps of the phase.
-        factor: factor by which it is multiplied after each interval.
+        factor: factor by which the learning rate is multiplied after each interval.
     """
 
     name: Literal["step"] = "step"
@@ -92,7 +92,7 @@ class _Optimizer(Settings):
     Attributes:
         learning_rate: initial learning rate.
         schedule: change of the learning rate during a phase.
-        clip_norm: maximum norm of a player's gradient; None does not limit it.
+        clip_norm: maximum norm of a player's gradient, to which it is clipped; None disables clipping.
     """
 
     learning_rate: float = Field(gt=0)
@@ -104,7 +104,7 @@ class Adam(_Optimizer):
     """Adam (Kingma & Ba 2015) with the defaults of DCGAN (Radford et al. 2016, arXiv:1511.06434).
 
     Attributes:
-        betas: decay rates of the averages of the gradient and of its square.
+        betas: decay rates of the moving averages of the gradient and of its square.
         epsilon: constant added to the denominator.
         weight_decay: decoupled weight decay, as in AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
     """
@@ -139,12 +139,12 @@ Optimizer = Annotated[Adam | RMSprop | SGD, Field(discriminator="name")]
 
 
 class PlayerSettings(Settings):
-    """Changes for one player.
+    """Settings that differ for one player.
 
     Attributes:
-        turns: number of turns in a step.
-        every: interval between its turns, in steps.
-        optimizer: settings of its optimizer that differ.
+        turns: number of turns in each step in which it moves.
+        every: interval in steps between steps in which it moves.
+        optimizer: settings of its optimizer that differ from those of `optimizer`.
     """
 
     turns: int | None = Field(default=None, ge=1)
@@ -160,7 +160,7 @@ def _by_name(regularizers: Any) -> Any:
 
 
 class AdversarySettings(Settings):
-    """Changes for one adversary.
+    """Settings that differ for one adversary.
 
     Attributes:
         objective: name of its objective (default: the recipe's).
@@ -176,9 +176,9 @@ class Start(Settings):
     """Initial weights of a network.
 
     Attributes:
-        source: a run, a model folder or a hub repository id, with `:NETWORK` if its network has another name; or a
-            published checkpoint, `SYSTEM/NETWORK:FILE`.
-        sha256: SHA-256 of the file with the weights; recorded when the training starts.
+        source: a run, a model folder or a hub repository id, followed by `:NETWORK` if the network has another name
+            there; or a published checkpoint, `SYSTEM/NETWORK:FILE`.
+        sha256: SHA-256 of the file with the weights; recorded when training starts.
     """
 
     source: str
@@ -196,8 +196,8 @@ class DataSettings(Settings):
         classes: names of the classes, in the order of their indices; taken from the data.
         strict: whether an unreadable file is an error; otherwise it is skipped.
         workers: number of worker processes that read data; 0 reads in the training process.
-        held_out: fraction of the items that is not trained on, with which the doctor detects memorisation by the
-            discriminator. Items cut from one file are held out together.
+        held_out: fraction of the items that are not used for training. The doctor uses them to detect memorisation by
+            the discriminator. Items cut from one file are held out together.
     """
 
     source: str | dict[str, str] | None = None
@@ -211,11 +211,11 @@ class DataSettings(Settings):
 class HalfLife(Settings):
     """Moving average of weights with a half-life in samples (Karras et al. 2020, arXiv:2006.06676, and their code).
 
-    A step counts as one batch of samples, however many turns it has. With batch size B, the decay of a step is
-    0.5^(B / h), where h is `half_life`, limited to `ramp_up` times the number of samples so far.
+    A step counts as one batch of samples, regardless of its number of turns. With batch size B, the decay per step is
+    0.5^(B / h), where h is `half_life` or, if smaller, `ramp_up` times the number of samples so far.
 
     Attributes:
-        half_life: number of samples after which the contribution of old weights has halved (StyleGAN2: 10,000).
+        half_life: number of samples after which the contribution of old weights is halved (StyleGAN2: 10,000).
         ramp_up: maximum half-life as a fraction of the samples so far; None uses `half_life` from the start.
     """
 
@@ -238,29 +238,29 @@ class TrainSettings(Settings):
     """Training settings: length, steps, and outputs.
 
     Attributes:
-        steps: number of steps. A run ends at the first of `steps`, `samples` and `minutes`; with one of the latter,
-            phases and learning-rate schedules stretch to the limit that comes first.
+        steps: number of steps. A run ends at the first limit that it reaches: `steps`, `samples` or `minutes`. Phases
+            and learning-rate schedules are scaled to that limit.
         epochs: number of passes over the training items, counted in samples read. It replaces `steps`, which is
-            computed from it and the size of the data and written to the run's recipe.
-        samples: number of samples read, over all processes.
-        minutes: training time in minutes.
+            computed from `epochs` and the size of the data and written to the run's recipe.
+        samples: maximum number of samples read, over all processes.
+        minutes: maximum training time in minutes.
         batch_size: global batch size, over all processes.
         accumulate: number of parts of a batch over which gradients are accumulated, to save memory.
-        seed: random seed of weights, data order and noise.
-        ema: moving average of the weights, with which samples are generated: its decay per step, or its half-life in
-            samples (`HalfLife`); None generates with the current weights.
+        seed: random seed for initial weights, data order and noise.
+        ema: exponential moving average of the weights, which is used to generate samples: the decay per step, or the
+            half-life in samples (`HalfLife`); None generates with the current weights.
         precision: precision of the forward pass; weights and penalties stay in fp32.
-        compile: whether the networks are compiled.
-        device: device; `auto` is the accelerator, if there is one, or the CPU.
+        compile: whether the networks are compiled with `torch.compile`.
+        device: device; `auto` selects the accelerator, if there is one, otherwise the CPU.
         log_every: steps between lines in the log.
-        sample_every: steps between pictures of samples; None writes one at the end.
-        evaluate_every: steps between evaluations, which the report plots; None makes none.
+        sample_every: steps between pictures of samples; None writes only one at the end.
+        evaluate_every: steps between evaluations, which the report plots; None disables them.
         metrics: metrics of evaluations (default: all that fit the data).
         evaluate: number of samples in an evaluation.
-        checkpoint_every: steps between checkpoints; None writes one at the end.
-        keep_checkpoints: number of checkpoints that are kept.
+        checkpoint_every: steps between checkpoints; None writes only one at the end.
+        keep_checkpoints: number of checkpoints to keep.
         show: number of samples in a picture.
-        trackers: names of experiment trackers of accelerate (`tensorboard`, `wandb` …).
+        trackers: names of experiment trackers supported by accelerate (`tensorboard`, `wandb` …).
     """
 
     steps: int = Field(default=10_000, ge=1)
@@ -326,7 +326,7 @@ class TrainOptions(TypedDict, total=False):
 
 
 class Recipe(Settings):
-    """A complete description of a training, saved as `RUN/recipe.yaml`.
+    """A complete description of a training run, saved as `RUN/recipe.yaml`.
 
     Attributes:
         domain: name of the package's domain (`image`); None for a game built by hand.
@@ -334,13 +334,13 @@ class Recipe(Settings):
         preset: name of the preset on which the settings are based.
         network: settings of the networks. A mapping under a network's name applies only to that network.
         game: settings of the game, such as weights of loss terms.
-        objective: name of the objective of every adversary, if the game leaves it open.
+        objective: name of the objective of every adversary, if the game does not fix it.
         regularizers: penalties, augmentations and constraints of every adversary by name, with their settings; null
             removes one. A list of names stands for regularizers with their default settings.
-        adversaries: changes for single adversaries, by name.
-        optimizer: optimizer of every player, unless changed in `players`.
-        players: changes for single players, by name.
-        start: initial weights, by name of the network: `{generator: runs/a}`.
+        adversaries: settings that differ for single adversaries, by name.
+        optimizer: optimizer of every player, except where `players` differs.
+        players: settings that differ for single players, by name.
+        start: initial weights, by network name: `{generator: runs/a}`.
         data: source and conversion of the data.
         train: training settings.
         regime: training regime (`gan_core.training.regime`): its `name`, an entry point of `gan.regimes` or
@@ -370,7 +370,7 @@ class Recipe(Settings):
         return {name: {"source": each} if isinstance(each, str) else each for name, each in start.items()}
 
     def but(self, changes: Mapping[str, Any]) -> Recipe:
-        """Returns a validated copy with some settings changed. A change of `train.steps` removes `train.epochs`.
+        """Returns a validated copy with some settings changed. Changing `train.steps` removes `train.epochs`.
 
         Args:
             changes: values by dotted key (`train.steps`), or nested mappings; None removes an entry of a mapping.
@@ -410,7 +410,7 @@ class _OptimizerOf(Settings):
 
 
 class _Reader(yaml.SafeLoader):
-    """Loader of plain values. Aliases are rejected, since they let a small file expand without bound."""
+    """YAML loader of plain values. Aliases are rejected, because a small file with aliases can expand without bound."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -422,7 +422,7 @@ class _Reader(yaml.SafeLoader):
 
 
 class _Writer(yaml.SafeDumper):
-    """Dumper that writes no aliases."""
+    """YAML dumper that writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -449,7 +449,7 @@ def parse(fields: Mapping[str, Any]) -> Recipe:
     """Validates plain values as a recipe.
 
     Raises:
-        RecipeError: a key is unknown or a value is out of range; the message names the first.
+        RecipeError: a key is unknown or a value is out of range; the message is about the first problem.
     """
     return parse_settings(Recipe, fields)
 
@@ -485,15 +485,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """Parses the value in `--set key=value` as YAML: `3`, `true`, `null`, `[0.5, 0.9]` or text.
 
-    `1e-4` is parsed as a number, which YAML 1.1 would read as text.
+    Unlike in YAML 1.1, `1e-4` is parsed as a number.
 
     Raises:
-        RecipeError: the text is not a value.
+        RecipeError: the text is not a valid value.
     """
     try:
         value = _load(text)
     except ValueError as error:
-        raise RecipeError(f"`{text}` is not a value ({error})") from error
+        raise RecipeError(f"`{text}` is not a valid value ({error})") from error
     if isinstance(value, str) and value == text.strip():
         try:
             return float(value)
@@ -537,7 +537,7 @@ def _set(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
 
 
 def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Returns whether two settings are of different kinds (Adam and RMSprop), so that the old one is replaced."""
+    """Returns whether two settings are of different kinds, such as Adam and RMSprop, which are not merged."""
     return "name" in old and new.get("name", old["name"]) != old["name"]
 
 
@@ -578,7 +578,7 @@ EXPECTED = (
 
 
 def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> Exception:
-    """Converts the first problem of a validation to an error with one line: key, value, and valid values."""
+    """Converts the first validation problem to an error with a one-line message: key, value, and valid values."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
     key = ".".join(filter(None, [where, *_without_tags(place)])) or "the recipe"
@@ -610,7 +610,7 @@ def _unknown_setting(kind: type[BaseModel], place: list[str], key: str) -> Excep
 
 
 NEAR = 0.8
-"""Minimum similarity of an unknown key to a setting in a section for which that setting is suggested."""
+"""Minimum similarity between an unknown key and a setting in a section for that setting to be suggested."""
 
 
 def _inner_keys(kind: type[BaseModel]) -> Iterator[tuple[str, str]]:
@@ -632,7 +632,7 @@ def _keys_at(kind: type[BaseModel], place: list[str]) -> list[str]:
 
 
 def _models_along(kind: type[BaseModel], place: list[str]) -> list[type[BaseModel]]:
-    """Returns the settings classes along a path in a recipe; the tag of a union selects its member."""
+    """Returns the settings classes along a path in a recipe. The tag of a union selects one of its members."""
     models: list[type[BaseModel]] = []
     candidates = [kind]
     for part in place:

@@ -32,7 +32,7 @@ def checked(
         takes: the accepted keywords.
         given: values by keyword. A parameter without an annotation accepts any value.
         where: prefix of the settings in messages: `network` for `network.width`.
-        fill: whether to add the defaults.
+        fill: whether to add defaults for keywords that are not given.
 
     Raises:
         RecipeError: a keyword is unknown, or a value does not fit its annotation.
@@ -55,7 +55,7 @@ def checked(
 
 
 def read_text(makers: Iterable[Callable[..., Any]], name: str, text: str) -> Any:
-    """Converts a command-line text to a keyword's value: the text itself if the keyword takes text, otherwise YAML.
+    """Converts a command-line text to a keyword's value: unchanged if the keyword takes text, otherwise as YAML.
 
     Raises:
         RecipeError: the text is not a valid value.

@@ -11,7 +11,7 @@ LEAST_WIDTH = 20
 
 
 LONGEST_CELL = 200
-"""Maximum length of a cell in HTML, in characters; longer text is cut."""
+"""Maximum length of a cell in HTML, in characters. Longer text is truncated."""
 
 
 def table(rows: Iterable[Iterable[object]], *, width: int | None = None) -> str:
@@ -19,7 +19,7 @@ def table(rows: Iterable[Iterable[object]], *, width: int | None = None) -> str:
 
     Args:
         rows: rows of cells; all rows have the same length.
-        width: maximum length of a line, for which the last column is wrapped (default: unlimited).
+        width: maximum line length, to which the last column is wrapped (default: unlimited).
     """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

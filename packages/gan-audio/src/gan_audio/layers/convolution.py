@@ -1,8 +1,8 @@
-"""Convolutions over time with torch's parameters and results, which are faster in inference on a CPU.
+"""1-D convolutions with the parameters and results of torch's, which are faster for inference on a CPU.
 
-There, signals `[B, C, T]` are computed as images `[B, C, 1, T]` with the channels innermost in memory, the layout of
-oneDNN's fastest kernels. Two alternatives were measured and are not faster: transposed convolutions as plain ones with
-more channels, and activations and sums fused into the convolutions.
+For inference on a CPU, signals `[B, C, T]` are processed as images `[B, C, 1, T]` with the channels innermost in
+memory, the layout of oneDNN's fastest kernels. Two alternatives were measured and are not faster: transposed
+convolutions computed as plain ones with more channels, and activations and sums fused into the convolutions.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ def same_convolution(
     bias: bool = True,
     mode: Literal["zeros", "reflect"] = "zeros",
 ) -> nn.Conv1d:
-    """Builds a convolution of odd size whose output is as long as its input."""
+    """Builds a convolution of odd kernel size whose output has the length of its input."""
     padding = dilation * (size // 2)
     return Convolution(inputs, outputs, size, dilation=dilation, padding=padding, padding_mode=mode, bias=bias)

@@ -31,10 +31,10 @@ class MinimalConvolution(nn.Module):
     interpolated to 4 outputs. A convolution with dilation d is computed separately for each of the d phases of the
     input. In float32, rounding errors are a few times larger than those of `nn.Conv1d`.
 
-    It has no parameters and is for inference only.
+    The module has no parameters and is for inference only.
 
     Args:
-        layer: convolution to compute, whose output is as long as its input.
+        layer: convolution to compute; its output must have the length of its input.
     """
 
     weight: Tensor
@@ -112,7 +112,7 @@ def minimal_filter() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def is_faster_filtered(layer: nn.Conv1d) -> bool:
-    """Returns whether a minimal filter can replace a convolution, with enough precision, and is faster on a CPU."""
+    """Returns whether a minimal filter can replace a convolution with sufficient precision and is faster on a CPU."""
     (size,), (dilation,) = layer.kernel_size, layer.dilation
     keeps_length = layer.padding == (dilation * (size // 2),) and layer.padding_mode == "zeros" and size % 2 == 1
     plain = layer.stride == (1,) and layer.groups == 1

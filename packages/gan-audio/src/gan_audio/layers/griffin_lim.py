@@ -52,10 +52,10 @@ def griffin_lim(magnitudes: Tensor, size: int, *, iterations: int) -> Tensor:
 
     It differs from SpecGAN's published code in three ways:
 
-    - Sums of overlapping frames are divided by the weight of their windows. Without this, sounds are 25 % quieter and
-      match the spectrogram less.
-    - Phases start at 0 in the middle of a frame, not at its first sample. There the window is 0, so that the result
-      depends on the last digits of the spectrogram.
+    - Sums of overlapping frames are divided by the sum of their windows. Without this, sounds are 25 % quieter and
+      match the spectrogram less closely.
+    - Initial phases are 0 in the middle of a frame, not at its first sample, where the window is 0 and the result would
+      depend on the last digits of the spectrogram.
     - Steps are extrapolated (Perraudin et al. 2013).
 
     Args:

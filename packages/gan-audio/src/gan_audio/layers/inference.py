@@ -17,8 +17,8 @@ from gan_audio.layers.filtering import MinimalConvolution, is_faster_filtered
 def fold(network: nn.Module) -> nn.Module:
     """Removes weight normalisation in place: convolutions are replaced by plain ones with the effective weights.
 
-    Copies of the network are unaffected. (`torch.nn.utils.parametrize.remove_parametrizations` changes the class of a
-    layer, which its copies share.)
+    Unlike with `torch.nn.utils.parametrize.remove_parametrizations`, which changes the class that a layer shares with
+    its copies, copies of the network are not affected.
     """
     folded: dict[nn.Module, nn.Module] = {}  # a layer may be used in several places
     for name, layer in list(network.named_modules(remove_duplicate=False)):
@@ -30,13 +30,13 @@ def fold(network: nn.Module) -> nn.Module:
 
 
 def inference_copy(network: nn.Module, *, filtering: bool) -> nn.Module:
-    """Returns an independent copy of a network without weight normalisation, which computes the same.
+    """Returns an independent copy of a network without weight normalisation, with the same outputs.
 
     The copy is not compiled, even if the network is. Forward hooks of convolutions are not copied.
 
     Args:
-        network: network, which is not changed.
-        filtering: whether convolutions become minimal filters where that is faster on a CPU.
+        network: network to copy; it is not changed.
+        filtering: whether convolutions are replaced by minimal filters if these are faster on a CPU.
     """
     copies: dict[int, nn.Module] = {}
     for layer in network.modules():

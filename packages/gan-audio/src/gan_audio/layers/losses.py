@@ -13,7 +13,7 @@ from gan_core.nn.precision import full_precision
 
 
 class Resolution(NamedTuple):
-    """Settings of a short-time Fourier transform in samples; a shorter window is centred in the FFT's frame."""
+    """Settings of a short-time Fourier transform in samples. A window shorter than the FFT is centred in the frame."""
 
     fft_size: int
     hop: int
@@ -27,7 +27,7 @@ MIN_POWER = 1e-7
 
 
 def magnitudes(audio: Tensor, resolution: Resolution) -> Tensor:
-    """Computes magnitudes `[B, frames, bins]` of audio `[B, T]`, with centred frames and reflection at both ends."""
+    """Computes magnitudes `[B, frames, bins]` of audio `[B, T]`, with centred frames and reflection padding."""
     window = torch.hann_window(resolution.window, device=audio.device, dtype=audio.dtype)
     spectrum = torch.stft(audio, *resolution, window, return_complex=True)
     return torch.view_as_real(spectrum).square().sum(dim=-1).clamp(min=MIN_POWER).sqrt().mT

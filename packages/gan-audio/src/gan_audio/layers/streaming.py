@@ -1,4 +1,4 @@
-"""Computation of a network's output piece by piece, from the part of the input that each piece depends on."""
+"""Computation of a network's output in pieces, each from the part of the input on which it depends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 VALUES_AT_ONCE = 1 << 19
 """Maximum number of values, 2 MiB, of a stage's output that each CPU core computes at once.
 
-They fit in the core's caches, and their memory is used again for the next piece.
+They fit in the core's caches, and their memory is reused for the next piece.
 """
 POINTWISE = (nn.Identity, nn.LeakyReLU, nn.Tanh, nn.Hardtanh)
 """Layers whose outputs depend only on the input at the same position."""
@@ -20,8 +20,8 @@ Span = tuple[int, int]
 def input_span(layer: nn.Module, span: Span) -> Span:
     """Returns the span of inputs from which a span of a layer's outputs is computed.
 
-    It may extend beyond the ends of the input, where padding takes the place of inputs. Reflected inputs lie within
-    the span on the other side of the end.
+    It may extend beyond the ends of the input, into the padding. The inputs that are reflected by reflection padding
+    must also be within the span.
 
     Args:
         layer: a convolution, a pointwise layer, a sequence of layers, or a layer with a method `input_span`.
@@ -51,7 +51,7 @@ def upsample_in_pieces(layers: nn.Sequential, x: Tensor) -> Tensor:
         x: input `[B, C, frames]`.
 
     Returns:
-        The output of the layers, to rounding.
+        The output of the layers, up to rounding.
     """
     ups = {number: layer for number, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose1d)}
     bounds = [*ups, len(layers)]

@@ -13,18 +13,18 @@ from gan_core.nn.initialization import WEIGHTED
 Kernel = Annotated[int, Field(ge=4, le=1024)]
 """Filter size; at least the largest stride."""
 Upsampling = Literal["zeros", "nearest"]
-"""Method of up-sampling: transposed convolutions ("zeros") or repeated values followed by a convolution ("nearest").
+"""Method of up-sampling: transposed convolutions ("zeros"), or repeated values followed by a convolution ("nearest").
 
-Both are in the paper (arXiv:1802.04208, appendix A.2). Transposed convolutions leave a pitched noise, which repetition
-reduces.
+Both are in the paper (arXiv:1802.04208, appendix A.2). Transposed convolutions produce noise with a pitch, which the
+other method reduces.
 """
 
 
 def initialize(module: nn.Module) -> None:
     """Initialises a layer with TensorFlow's defaults, as in the published code: Glorot uniform weights, zero biases.
 
-    Class embeddings are drawn from N(0, 0.02), because with larger ones the discriminator initially judges samples by
-    their class alone.
+    Class embeddings are drawn from N(0, 0.02), because with larger ones the discriminator's logits initially depend
+    only on the class.
     """
     if isinstance(module, WEIGHTED):
         nn.init.xavier_uniform_(module.get_parameter("weight"))
@@ -41,8 +41,8 @@ def batch_norm_if(enabled: bool, channels: int, *, ndim: int = 1, tracked: bool 
         enabled: whether to normalise.
         channels: channels of the input.
         ndim: 1 for sequences, 2 for images.
-        tracked: whether to keep running statistics. Without them it uses the batch's statistics in evaluation too, as
-            the published discriminators do.
+        tracked: whether to keep running statistics. Without them, the layer also uses the statistics of the batch in
+            evaluation mode, as in the published discriminators.
     """
     if not enabled:
         return nn.Identity()
@@ -53,8 +53,8 @@ class SameConvolution(nn.Module):
     """Convolution with TensorFlow's `SAME` padding, which divides every side by the stride.
 
     Maps `[B, inputs, …]`, with sides that are multiples of the stride, to `[B, outputs, …]`. `SAME` adds
-    `kernel - stride` zeros, the smaller half in front. If that number is odd, this layer pads one stride more in front
-    and drops the first output, which is faster than separate padding.
+    `kernel - stride` zeros, with the smaller half in front. If that number is odd, this layer pads one additional
+    stride in front and drops the first output, which is faster than separate padding.
 
     Args:
         inputs: input channels.

@@ -17,11 +17,11 @@ BANDS, MAX_FRAMES = 64, 64
 WIDTH = 12
 """Number of channels of the first convolution."""
 STEPS, BATCH_SIZE = 400, 32
-"""Number of training steps, and number of sounds per step."""
+"""Number of training steps, and batch size."""
 LEARNING_RATE = 4e-3
 """Highest learning rate of the cycle."""
 SHIFT, GAIN = 2, 0.35
-"""Maximum shift in frames, and maximum change of level in nepers (3 dB), of sounds in training."""
+"""Maximum shift in frames, and maximum change of level in nepers (3 dB), of training sounds."""
 
 
 class LogMel(nn.Module):
@@ -50,12 +50,12 @@ class LogMel(nn.Module):
 
 
 class SoundClassifier(nn.Module):
-    """A stack of four convolutions, the mean over time, and a linear layer.
+    """A classifier with four convolutions, the mean over time, and a linear layer.
 
     Args:
         spectrogram: computes the spectrograms of sounds.
-        mean: mean of the spectrograms in training.
-        deviation: their standard deviation.
+        mean: mean of the training spectrograms.
+        deviation: standard deviation of the training spectrograms.
         num_classes: number of classes.
     """
 
@@ -94,8 +94,8 @@ def learn_sound_classes(
 ) -> tuple[SoundClassifier, float]:
     """Trains a classifier of sounds; equal sounds give equal weights.
 
-    In training, sounds are shifted in time and changed in level at random, because generated sounds are not aligned as
-    exactly as data.
+    Training sounds are randomly shifted in time and changed in level, because generated sounds are not aligned as
+    precisely as the data.
 
     Args:
         audio: `[N, channels, samples]` in [-1, 1].
@@ -104,7 +104,7 @@ def learn_sound_classes(
         sample_rate: in Hz.
 
     Returns:
-        The classifier in evaluation mode, and its accuracy on a quarter of the sounds, which it is not trained on.
+        The classifier in evaluation mode, and its accuracy on a held-out quarter of the sounds.
 
     Raises:
         InputError: there are too few sounds, or a class has only one.

@@ -1,7 +1,7 @@
 """Distances between sounds of equal length, such as a vocoder's output and the original.
 
 All take aligned sounds `[T]`, `[channels, T]` or `[B, channels, T]` in [-1, 1] and return the mean over all axes before
-`T`. They are metrics, not losses: computed in float64, and returned as floats.
+`T`. They are metrics, not losses: they are computed in float64 and returned as floats.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gan_audio.sound.spectrogram import frame_size
 from gan_core.errors import InputError
 
 COEFFICIENTS = 13
-"""Number of coefficients of the mel cepstrum, without the level, as in most reports of Kubichek's measure."""
+"""Number of coefficients of the mel cepstrum, without the level, as in most publications with Kubichek's measure."""
 BANDS = 80
 """Number of mel bands from which the cepstrum is computed."""
 LEAST_POWER = 1e-10
@@ -28,7 +28,7 @@ LEAST_POWER = 1e-10
 DECIBELS = 10 / math.log(10)
 """Decibels per unit of the natural logarithm of power."""
 LOWEST_F0, HIGHEST_F0 = 60.0, 600.0
-"""Range in Hz in which the fundamental frequency is searched, that of speech."""
+"""Range in Hz in which the fundamental frequency is searched, which is that of speech."""
 F0_FRAME, F0_HOP = 0.064, 0.01
 """Length of a frame of the search, and hop between frames, in seconds."""
 
@@ -68,7 +68,7 @@ def mel_cepstral_distortion(real: Tensor, fake: Tensor, *, sample_rate: int) -> 
 
     The cepstrum c is computed from the logarithms of the powers of 80 mel bands: L_m = c_0 + 2 Σ c_k cos(π k (m + ½) /
     80). With all coefficients, the distortion would be the root-mean-square difference of the levels of the bands. The
-    level c_0 is excluded. Cepstra of other spectra, such as those of SPTK, give other figures.
+    level c_0 is excluded. Cepstra of other spectra, such as those of SPTK, give different figures.
 
     Args:
         real: sounds.

@@ -1,11 +1,11 @@
 """Feature extractors of sounds: a classifier of the data's labels, and statistics of log-mel spectrograms.
 
 Each factory takes the argument and the weights of `--extractor NAME[:ARGUMENT] --weights FILE`, and the real items,
-their facts and the key of the sounds. It returns an extractor of sounds `[B, channels, samples]` in [-1, 1]. The
-`protocol` describes everything that a figure depends on.
+their facts and the key of the sounds. It returns an extractor for sounds `[B, channels, samples]` in [-1, 1]. The
+`protocol` describes everything that the features depend on.
 
-With these features, the metric `fid` is a Fréchet audio distance (Kilgour et al. 2019, arXiv:1812.08466). That paper
-uses the features of a different, published network; only compare figures of the same protocol.
+With these features, the metric `fid` is a Fréchet audio distance (Kilgour et al. 2019, arXiv:1812.08466). The paper
+uses features of a different network, so compare only figures with the same protocol.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MAX_LEARNED = 4000
 
 
 class ClassifierExtractor(Extractor):
-    """Extractor of the last convolution's means and the logits of a classifier of the data's labels.
+    """Extractor that returns the means of the last convolution and the logits of a classifier of the data's labels.
 
     Args:
         network: the classifier.
         accuracy: its accuracy on held-out sounds.
-        learnt: number of sounds on which it was trained and tested.
+        learnt: total number of sounds on which it was trained and tested.
     """
 
     name = "classifier"
@@ -55,7 +55,7 @@ class ClassifierExtractor(Extractor):
 
 
 class SpectrogramExtractor(Extractor):
-    """Extractor of the mean and the standard deviation over time of each log-mel band: `2 BANDS` features.
+    """Extractor that returns the mean and the standard deviation over time of each log-mel band: `2 BANDS` features.
 
     Args:
         spectrogram: computes the spectrograms of sounds.
@@ -83,8 +83,7 @@ def classifier(
 ) -> Extractor:
     """Returns a small classifier that is trained on the data's labels, at the length and rate of the sounds.
 
-    Its features represent only what distinguishes the classes. Its figures therefore hardly depend on how natural a
-    sound is.
+    Its features represent only what distinguishes the classes, so figures hardly depend on how natural a sound is.
 
     Raises:
         InputError: an argument or weights are given, or there are too few sounds.

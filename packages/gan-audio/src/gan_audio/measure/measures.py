@@ -17,8 +17,8 @@ from gan_core.measure.measures import PairPart, Part, SlicedWasserstein, Subject
 class Spectrum:
     """Root-mean-square difference in dB between mean powers of 64 mel bands.
 
-    Figures: `spectrum`, between samples and up to as many real sounds; `spectrum_of_real`, between two halves of the
-    real sounds, a chance level. 64 numbers per real sound are kept.
+    Figures: `spectrum`, between the samples and at most the same number of real sounds; `spectrum_of_real`, between two
+    halves of the real sounds, as a baseline. 64 numbers per real sound are kept.
     """
 
     def __init__(self, subject: Subject):
@@ -106,7 +106,7 @@ class F0:
 
 
 class TuneMeasure:
-    """Base class of metrics of tunes `[B, 2, steps]`. All tunes are kept, in half a kilobyte each.
+    """Base class of metrics of tunes `[B, 2, steps]`. All tunes are kept in memory; each takes half a kilobyte.
 
     Args:
         subject: evaluated game and data.
@@ -132,10 +132,10 @@ class TuneMeasure:
 
 
 class ChordFit(TuneMeasure):
-    """Agreement of melodies with their chords, as shares of all steps.
+    """Agreement of melodies with their chords, as fractions of all steps.
 
     Figures: `chord_tones`, steps whose note is the root, third or fifth of the chord; `scale_tones`, steps whose note
-    is in the major or natural minor scale on the chord's root; both also for the data (`_of_real`).
+    is in the major or natural minor scale on the chord's root; and both figures for the data (`_of_real`).
     """
 
     def figures(self) -> dict[str, float]:
@@ -151,11 +151,11 @@ class ChordFit(TuneMeasure):
 class Notes(TuneMeasure):
     """Distributions of onsets, lengths, intervals and pitch classes in melodies, compared with the data.
 
-    Distances are total variation, from 0 for equal to 1 for disjoint distributions: of onset positions in the bar
-    (`onset_distance`), note lengths, intervals between notes, and pitch classes.
+    Distances are total variation distances, from 0 for equal to 1 for disjoint distributions, of onset positions in the
+    bar (`onset_distance`), note lengths, intervals between notes, and pitch classes.
 
-    Figures: `onsets_per_bar`, also for the data (`_of_real`), and the distances, also between two halves of the data
-    (`_of_real`), a chance level.
+    Figures: `onsets_per_bar`, also for the data (`_of_real`), and the distances, also between two halves of the data as
+    a baseline (`_of_real`).
     """
 
     def figures(self) -> dict[str, float]:
@@ -172,8 +172,8 @@ class Notes(TuneMeasure):
 class Repetition(TuneMeasure):
     """Repetition in melodies.
 
-    Figures: `repeated_bars`, the share of bars, except the first, that equal the previous bar; `distinct_bars`, the
-    number of distinct bars as a share of all bars; both also for the data (`_of_real`).
+    Figures: `repeated_bars`, the fraction of bars, except the first, that equal the previous bar; `distinct_bars`, the
+    number of distinct bars divided by the number of bars; and both figures for the data (`_of_real`).
     """
 
     def figures(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Mel contracts, which define how mels are computed, and the mel spectrogram of a contract.
+"""Mel contracts, which define how mels are computed, and computation of mels by a contract.
 
-A model only works with mels that were computed exactly as those it was trained on. The contract is therefore stored
-with every mel and every model.
+A model only works with mels that were computed with the same settings as its training data. The contract is therefore
+stored with every mel and every model.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gan_core.nn.precision import full_precision
 from gan_core.recipe import Settings
 
 MIN_POWER = 1e-30
-"""Power added if `magnitude_epsilon` is 0, because the square root has no derivative at 0."""
+"""Power that is added if `magnitude_epsilon` is 0, because the square root has no derivative at 0."""
 FRAMES_AT_ONCE = 512
 """Maximum number of frames that `MelSpectrogram.stream` computes at once."""
 DECIBELS = 20 / math.log(10)
 """Decibels per neper, the unit of the natural logarithm of a magnitude."""
 ANALYSIS = ("sample_rate", "fft_size", "hop", "window", "mels", "low_hz", "high_hz", "filterbank")
-"""Settings that cannot be changed by converting a mel."""
+"""Settings that cannot change when a mel is converted to another contract."""
 
 Samples = Annotated[int, Field(ge=1, le=65_536)]
 """Length in samples."""
@@ -39,7 +39,7 @@ Decibels = Annotated[float, Field(ge=-700, le=700)]
 class MelContract(Settings):
     """Settings that define how a mel is computed from audio.
 
-    Wherever a contract is accepted, so is its name in `CONTRACTS`.
+    Settings that take a contract also accept its name in `CONTRACTS`.
 
     Attributes:
         sample_rate: sample rate in Hz.
@@ -49,11 +49,11 @@ class MelContract(Settings):
         mels: number of bands.
         low_hz: lower edge of the first band in Hz.
         high_hz: upper edge of the last band in Hz (default: half the sample rate).
-        filterbank: mel scale, Slaney's (the default of librosa) or HTK's. Bands have area 1 over Hz with both.
+        filterbank: mel scale: Slaney's (the default of librosa) or HTK's. With both, bands have an area of 1 over Hz.
         magnitude_epsilon: value added to the power before the square root.
         log_base: base of the logarithm.
         clamp: minimum magnitude of a band before the logarithm.
-        decibels: levels in dB that are mapped to 0 and 1; values beyond are clipped. None keeps logarithms.
+        decibels: levels in dB that are mapped to 0 and 1; values outside are clipped. None keeps logarithms.
         centred: whether frame n is centred on sample n * hop, with half an FFT of reflection padding at both ends.
             Otherwise it is centred on the middle of hop n.
     """
@@ -115,7 +115,7 @@ class MelContract(Settings):
         return self.fft_size // 2 if self.centred else (self.fft_size - self.hop) // 2
 
     def padding_for(self, samples: int) -> int:
-        """Returns the number of zeros to append to audio of `samples` samples so that its mel covers all of it."""
+        """Returns the number of zeros to append to audio of length `samples` so that its mel covers all samples."""
         return -samples % self.hop + (self.fft_size - self.hop) % 2
 
     @property
@@ -125,7 +125,7 @@ class MelContract(Settings):
 
     @property
     def silence(self) -> float:
-        """Magnitude of a band of digital silence, caused by `magnitude_epsilon`.
+        """Magnitude of a band for digital silence, which results from `magnitude_epsilon`.
 
         The weights of a band sum to 1 divided by the bin width.
         """
@@ -152,9 +152,9 @@ class MelContract(Settings):
         return self.describe() if self.name is None else f"{self.name} ({self.describe()})"
 
     def differences(self, other: MelContract) -> list[str]:
-        """Returns the settings that differ, each as a phrase such as "`hop` 256 against 200"."""
+        """Returns a phrase for each setting that differs, such as "`hop` 256 instead of 200"."""
         mine, theirs = self._effective(), other._effective()
-        return [f"`{name}` {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        return [f"`{name}` {mine[name]} instead of {theirs[name]}" for name in mine if mine[name] != theirs[name]]
 
     def obstacle(self, to: MelContract) -> str | None:
         """Returns the reason why a mel cannot be converted to another contract, or None if it can."""
@@ -175,7 +175,7 @@ class MelContract(Settings):
             where: name of the mel, for the message.
 
         Raises:
-            DataError: the contracts differ. The message contains both and says whether `--convert` would help.
+            DataError: the contracts differ. The message contains both, and states whether the mel can be converted.
         """
         if not self.differences(given):
             return
@@ -190,8 +190,8 @@ class MelContract(Settings):
         """Converts a mel of this contract to another contract, if that is possible.
 
         The base of the logarithm, the range of decibels, a higher clamp, an epsilon below the clamp, and the position
-        of the frames can change. Conversion between centred frames and others shifts the sound by half a hop. Values
-        that were clipped at the upper end of `decibels` stay clipped.
+        of the frames can change. Conversion between centred and other frames shifts the sound by half a hop. Values
+        that were clipped at the upper end of `decibels` remain clipped.
 
         Args:
             mel: `[…, mels, frames]`.
@@ -214,14 +214,14 @@ class MelContract(Settings):
         return mel * math.log(10) if self.log_base == "10" else mel
 
     def scaled(self, logarithm: Tensor) -> Tensor:
-        """Returns the mel for natural logarithms of magnitudes that are already clamped."""
+        """Converts natural logarithms of magnitudes, which are already clamped, to the scale of the contract."""
         if self.decibels is not None:
             low, high = self.decibels
             return ((logarithm * DECIBELS - low) / (high - low)).clamp(0, 1)
         return logarithm / math.log(10) if self.log_base == "10" else logarithm
 
     def _effective(self) -> dict[str, Any]:
-        """Returns the settings for comparisons: `high_hz` in Hz, and no `log_base` if `decibels` replaces it."""
+        """Returns the settings for comparison: `high_hz` is in Hz, and `log_base` is left out if `decibels` is set."""
         unused = {} if self.decibels is None else {"log_base": "10"}
         return self.model_dump() | {"high_hz": self.high} | unused
 
@@ -241,7 +241,7 @@ CONTRACTS = {
 
 @runtime_checkable
 class HasContract(Protocol):
-    """Games that generate or read mels."""
+    """Interface of games that generate mels or take them as input."""
 
     @property
     def contract(self) -> MelContract:
@@ -252,8 +252,8 @@ class MelSpectrogram(nn.Module):
     """Mel spectrogram of a contract: audio `[B, 1, T]` in [-1, 1] to mels `[B, mels, T // hop]`.
 
     Centred contracts give one more frame. If `fft_size - hop` is odd, the padding is one sample shorter, as in the
-    published code, which gives `(T - 1) // hop` frames. Computed in float32 or float64 even under autocast. The module
-    has no state.
+    published code, which gives `(T - 1) // hop` frames. Mels are computed in float32 or float64 even under autocast.
+    The module has no state.
 
     Args:
         contract: mel contract.
@@ -301,10 +301,10 @@ class MelSpectrogram(nn.Module):
         """Computes the mel of one recording that arrives in chunks.
 
         Args:
-            chunks: audio `[1, 1, n]`, of any lengths.
+            chunks: audio `[1, 1, n]`, with any n.
 
         Yields:
-            Mels `[1, mels, frames]` as soon as they can be computed; together, the mel of the whole recording.
+            Mels `[1, mels, frames]` as soon as they can be computed. Their concatenation is the mel of the recording.
 
         Raises:
             DataError: the audio has several channels, or its total length is too short for the reflection padding.
@@ -393,4 +393,4 @@ def htk_hz(mel: Tensor) -> Tensor:
 
 
 SCALES = {"slaney": (slaney_mel, slaney_hz), "htk": (htk_mel, htk_hz)}
-"""Conversions from and to Hz, by mel scale."""
+"""Conversions from Hz to mels and back, by mel scale."""

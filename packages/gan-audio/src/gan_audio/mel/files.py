@@ -19,11 +19,11 @@ SUFFIX = ".mel.safetensors"
 CONTRACT = "contract"
 """Metadata key of the contract, which is stored as JSON."""
 MEL_BYTES = 2**30
-"""Maximum size of a mel file in bytes: seven hours of 100 bands at 24 kHz."""
+"""Maximum size of a mel file in bytes, which is seven hours with 100 bands at 24 kHz."""
 CONTRACT_BYTES = 10_000
-"""Maximum length of a contract in characters."""
+"""Maximum length of a mel contract as JSON, in characters."""
 TYPES = ("F32", "F16", "BF16")
-"""Data types of a mel that can be read."""
+"""Supported data types of mels in files."""
 
 
 def write_mel(path: Path, mel: Tensor, contract: MelContract) -> None:

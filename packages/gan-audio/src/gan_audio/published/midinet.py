@@ -30,7 +30,7 @@ def generator(state: StateDict) -> Published:
 
 
 def discriminator(state: StateDict) -> Published:
-    """Imports `discriminator` of the same file; drops running statistics, which it does not use."""
+    """Imports `discriminator` of the same file, without the running statistics, which it does not use."""
     names = {
         "d_h0_conv": "first",
         "d_h1_conv": "second.0",

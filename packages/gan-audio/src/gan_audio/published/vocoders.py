@@ -3,7 +3,7 @@
 Weights are read in both layouts of weight normalisation, torch's old one (`weight_g`, `weight_v`) and its new one
 (`parametrizations.weight.original0` and `1`). Generators are also read without weight normalisation, as they are
 published for inference. The keywords of an importer are the published names of settings that cannot be inferred from
-shapes; `mel`, a contract or its name, is ours.
+shapes, except `mel`, which is a contract or its name.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def melgan_generator(state: StateDict, *, mel: Mel | None = None) -> Published:
 
 
 def melgan_discriminator(state: StateDict) -> Published:
-    """Imports `Discriminator` of the same file, whose last results are logits `[B, 1, T]`."""
+    """Imports `Discriminator` of the same file, which returns logits `[B, 1, T]` after the features of each scale."""
     state = _old_layout(state)
     scales = len({key.split(".")[1] for key in state})
     layers = len({key.split(".")[3] for key in state})
@@ -294,7 +294,7 @@ class Calculation(nn.Module):
 def hifigan_losses(state: StateDict) -> Published:
     """Imports `discriminator_loss`, `generator_loss` and `feature_loss` of github.com/jik876/hifi-gan, models.py.
 
-    The module takes two judgements, of real and generated audio.
+    The module takes two `Judgement`s, for real and for generated audio, and returns the three losses, `[3]`.
     """
 
     def compute(real: Judgement, fake: Judgement) -> Tensor:
@@ -352,13 +352,13 @@ def _is_folded(state: StateDict) -> bool:
 
 
 def _weight(state: StateDict, layer: str) -> Tensor:
-    """Returns the weight of a layer, or its direction if it is normalised."""
+    """Returns the weight of a layer, or its unnormalised direction `weight_v` if it has weight normalisation."""
     kind = next((kind for kind in ("weight_orig", "weight_v") if f"{layer}.{kind}" in state), "weight")
     return state[f"{layer}.{kind}"]
 
 
 def _contract(given: Mel | None, usual: MelContract, mels: int, hop: int) -> MelContract:
-    """Returns the given contract, or the usual one with the number of bands and the hop of the checkpoint.
+    """Returns the given contract, or else the usual contract with the checkpoint's number of bands and hop.
 
     Raises:
         ValueError: the given contract has another number of bands or another hop.
@@ -381,14 +381,14 @@ def _contract(given: Mel | None, usual: MelContract, mels: int, hop: int) -> Mel
 
 
 def _trained_on(contract: MelContract) -> dict[str, Any]:
-    """Returns the data specification of the published training on mels of a contract."""
+    """Returns the fields of the data specification with which the published models were trained."""
     return {"samples": nearest_length(EXCERPT, contract)}
 
 
 def _bigvgan_contract(mels: int, *, second: bool) -> MelContract:
-    """Returns the contract of the released models with a number of bands.
+    """Returns the contract of the released models with a given number of bands.
 
-    Version 2 has two models at 22 kHz; the one without an upper limit of the bands is assumed.
+    Version 2 has two models at 22 kHz. The one whose bands have no upper limit is assumed.
     """
     if mels == 80:
         return CONTRACTS["hifigan-22k"].but(high_hz=None if second else 8000.0)
@@ -398,7 +398,7 @@ def _bigvgan_contract(mels: int, *, second: bool) -> MelContract:
 def _residual_generator(
     state: StateDict, up: str, rates: Sequence[int] | None, dilations: Sequence[Sequence[int]] | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the settings and names of a generator of HiFi-GAN, or of BigVGAN, whose `ups` are one level deeper."""
+    """Returns the settings and layer names of a generator of HiFi-GAN or BigVGAN (whose `ups` are one level deeper)."""
     width = len(_weight(state, f"ups.0{up}"))
     stages = len({key.split(".")[1] for key in state if key.startswith("ups.")})
     blocks = len({key.split(".")[1] for key in state if key.startswith("resblocks.")}) // stages

@@ -26,8 +26,8 @@ def wavegan_generator(state: StateDict, *, slice_len: int | None = None) -> Publ
 
     Args:
         state: checkpoint.
-        slice_len: number of samples (default: inferred from the shapes). Checkpoints of 32,768 and of 65,536 samples
-            have the same shapes, and are assumed to be of 65,536.
+        slice_len: number of samples (default: inferred from the shapes). Checkpoints for 32,768 and for 65,536 samples
+            have the same shapes; 65,536 is assumed.
     """
     settings, weights, arguments = _generator(state, "to_audio")
     settings["samples"] = slice_len or settings["samples"]
@@ -42,7 +42,7 @@ def wavegan_discriminator(
     Args:
         state: checkpoint.
         slice_len: number of samples, see `wavegan_generator`.
-        phases: shifts of a recorded call; ignored here, because every call draws new ones.
+        phases: shifts of a recorded call; ignored, because every call draws new shifts.
     """
     settings, weights, arguments = _discriminator(state)
     settings["samples"] = slice_len or settings["samples"]

@@ -78,7 +78,7 @@ class Draws:
         self.nyquist = sample_rate / 2
 
     def between(self, low: float, high: float) -> Array:
-        """Draws the next parameter of each sound, `[N, 1]`, uniform on a logarithmic scale."""
+        """Draws the next random parameter of each sound, `[N, 1]`, uniform on a logarithmic scale."""
         ratio: Array = np.float32(low) * np.float32(high / low) ** next(self._drawn)
         return ratio
 

@@ -1,12 +1,12 @@
 """Reading of sound files of any sample rate, bit depth and number of channels, in blocks.
 
-libsndfile decodes. The rate, the channels and the length of a file are checked before anything is decoded, and memory
-is used only for the part that is requested. Sound is float32 in [-1, 1], `[channels, samples]`.
+Files are decoded by libsndfile. The sample rate, the channels and the length of a file are checked before anything is
+decoded, and only the requested part is held in memory. Sound is float32 in [-1, 1], `[channels, samples]`.
 
-Sound is resampled by soxr with its setting HQ. Measured from 44,100 to 16,000 Hz, its aliases are at -137 dB or less
-(torchaudio's default: -8 dB for a tone just above the new range, -118 dB with its long Kaiser window), and it passes
-frequencies up to 90 % of the new range. It needs no table that grows with the ratio of the rates, and gives the same
-result bit for bit in blocks and at once.
+Sound is resampled by soxr with quality HQ. In measurements from 44,100 to 16,000 Hz, aliases are at -137 dB or less
+(torchaudio's default: -8 dB for a tone just above the new range, or -118 dB with its long Kaiser window), and
+frequencies up to 90 % of the new range are passed. soxr needs no table that grows with the ratio of the rates, and the
+result in blocks equals that in one piece bit for bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gan_core.errors import Unreadable, count, reason_of
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """File name suffixes of sounds."""
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"})
-"""Accepted formats, by libsndfile's names. Its other formats are rare, and would enlarge the attack surface."""
+"""Accepted formats, by libsndfile's names. Its other formats are rare and would increase the attack surface."""
 MAX_BYTES = 2**36
 """Maximum size of a sound file in bytes."""
 MAX_PACKED = 2**28
@@ -46,11 +46,12 @@ MIN_LENGTH = 32
 MAX_HELD = 2**28
 """Maximum number of samples, of all channels together, that `read_sound` returns: 1 GiB."""
 LOUDEST = 16.0
-"""Maximum magnitude of floating-point samples, +24 dB. Larger ones are on another scale; others are clipped at 1."""
+"""Maximum magnitude of floating-point samples, +24 dB. Files with larger values are rejected as being on another scale;
+smaller values above 1 are clipped."""
 BLOCK = 2**16
 """Number of samples per channel that are decoded at once."""
 TOLERANCE = 0.01
-"""Duration in seconds by which a WAV may be shorter than its header declares; some programs miscount a few bytes."""
+"""Duration in seconds by which a WAV file may be shorter than its header declares, since some programs miscount."""
 LEAD = 16 * 1152
 """Number of samples that are decoded before a position in an MP3, whose frames depend on earlier ones."""
 MARGIN = 256
@@ -86,10 +87,11 @@ def read_header(files: Files, name: str) -> Header:
 
 @contextmanager
 def opened(files: Files, name: str) -> Iterator[Any]:
-    """Context with a `soundfile.SoundFile` whose format, rate, channels and length are checked; decodes nothing.
+    """Context manager that yields a `soundfile.SoundFile` after checking its format, rate, channels and length.
 
     Raises:
-        Unreadable: the file is empty, not a sound file, beyond a limit, or damaged (also if found inside the `with`).
+        Unreadable: the file is empty, not a sound file, beyond a limit, or damaged (even if that is only discovered
+            inside the `with` block, since nothing is decoded before).
     """
     in_folder = isinstance(files, FolderFiles)
     with guarded(), open_member(files, name, most_bytes=MAX_BYTES if in_folder else MAX_PACKED) as file:
@@ -102,7 +104,7 @@ def opened(files: Files, name: str) -> Iterator[Any]:
 
 @contextmanager
 def open_sound(file: int | IO[bytes]) -> Iterator[Any]:
-    """Context with a `soundfile.SoundFile` of an open file or its descriptor, checked as in `opened`.
+    """Context manager that yields a `soundfile.SoundFile` of an open file or its descriptor, checked as in `opened`.
 
     Raises:
         Unreadable: see `opened`.
@@ -145,7 +147,7 @@ def check_limits(sound: Any, present: float | None) -> None:
 def fraction_present(file: int | IO[bytes]) -> float | None:
     """Returns the fraction of the declared samples that a truncated WAV file contains; libsndfile does not report it.
 
-    None if the file is complete, not a WAV file, or of unknown length. Seeks to the start of the file.
+    Returns None if the file is complete, not a WAV file, or of unknown length. Seeks to the start of the file.
     """
     with open(file, "rb", closefd=False) if isinstance(file, int) else nullcontext(file) as stream:
         stream.seek(0)
@@ -178,8 +180,8 @@ def read_blocks(
     Args:
         sound: open file.
         sample_rate: sample rate of the result in Hz (default: the file's).
-        channels: number of channels of the result (default: the file's). For 1, all channels are averaged; a file
-            with one channel is copied to several.
+        channels: number of channels of the result (default: the file's). For 1, all channels are averaged; a single
+            channel is copied to several.
         start: first sample, at the file's rate.
         length: number of samples, at the file's rate (default: to the end).
 
@@ -209,7 +211,7 @@ def read_blocks(
 
 
 def _seek(sound: Any, start: int, header: Header) -> int:
-    """Seeks to a sample, in an MP3 by decoding some samples before it. Returns `start`."""
+    """Seeks to a sample and returns `start`. In an MP3 file, some samples before it are decoded first."""
     place = max(0, start - LEAD) if sound.format == "MP3" else start
     sound.seek(place)
     if place < start:
@@ -228,7 +230,7 @@ def read_sound(
 ) -> Tensor:
     """Reads a sound, or a slice of it, as one tensor `[channels, length]`.
 
-    At every sample rate, a slice equals the same part of the whole sound, to rounding.
+    At any sample rate, a slice equals the same part of the whole sound, up to rounding.
 
     Args:
         files: folder or archive.
@@ -262,7 +264,7 @@ def read_sound(
 
 
 def check_channels(given: int, wanted: int) -> None:
-    """Checks that channels can be converted: to the same number, to their mean, or from one to copies.
+    """Checks that channels can be converted: they are unchanged, averaged to one, or copied from one.
 
     Raises:
         Unreadable: they cannot.
@@ -277,10 +279,11 @@ def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) ->
     Args:
         blocks: the sound, `[channels, n]` each.
         sample_rate: sample rate in Hz.
-        decibels: 10 ms are silent if their mean power is at least this far below that of the loudest 10 ms.
+        decibels: threshold of silence: blocks of 10 ms are silent if their mean power is at least this far below that
+            of the loudest block.
 
     Returns:
-        The first sample, and the one after the last.
+        The index of the first sample, and the index after the last sample.
 
     Raises:
         Unreadable: the sound is silent throughout.
@@ -305,7 +308,7 @@ def loud_part(blocks: Iterable[Tensor], sample_rate: int, *, decibels: float) ->
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Context that turns errors of libsndfile and of archive readers on damaged content into `Unreadable`."""
+    """Context manager that converts errors of libsndfile and archive readers on damaged content to `Unreadable`."""
     try:
         yield
     except DAMAGED as error:

@@ -20,7 +20,7 @@ from gan_core.errors import DataError, Unreadable
 from gan_core.media.writing import replacing
 
 QUIET = -60.0
-"""Level in dB of full scale below which 10 ms count as silent."""
+"""Level in dB of full scale below which blocks of 10 ms are silent."""
 PICTURE = (800, 300)
 """Width and height of a spectrogram in pixels, without its axes."""
 
@@ -45,9 +45,9 @@ def inspect_mel(path: Path) -> dict[str, Any]:
 def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
     """Returns the format and the levels of a sound file, and draws its spectrogram if requested.
 
-    `peak` and `rms` are in dB of full scale, so that a sine of amplitude 1 has a peak of 0 and an RMS of -3.01 dB, or
-    None for digital silence. Values beyond full scale are clipped, as wherever sounds are read. `clipped` is the number
-    of samples in all channels at full scale, `silent` the share of 10 ms below `QUIET`.
+    `peak` and `rms` are in dB of full scale (a sine of amplitude 1 has a peak of 0 and an RMS of -3.01 dB), or None for
+    digital silence. Values beyond full scale are clipped, as in all functions that read sounds. `clipped` is the number
+    of samples at full scale in all channels, and `silent` is the fraction of blocks of 10 ms below `QUIET`.
 
     Args:
         path: sound file.
@@ -120,7 +120,7 @@ def _decibels(amplitude: float) -> float | None:
 
 
 class SpectrogramFrames:
-    """Frames for a spectrogram of a sound that is read in blocks, one at the centre of each column of the picture.
+    """Frames for a spectrogram of a sound that is read in blocks, with one frame per column of the picture.
 
     Args:
         length: number of samples of the sound.

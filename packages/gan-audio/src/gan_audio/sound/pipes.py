@@ -1,6 +1,6 @@
 """Sounds and mels from files and pipes, block by block, and sound to pipes.
 
-Pipes cannot seek, and the program that writes to one may not know the length of the sound.
+Pipes do not support seeking, and the writing program may not know the length of the sound.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from gan_core.errors import DataError, InputError, Unreadable, count, writing
 from gan_core.jobs import send
 
 PIPE_BYTES = 2**16
-"""Maximum number of bytes that are read from a pipe at once: a pipe's capacity."""
+"""Maximum number of bytes that are read from a pipe at once, which is a pipe's capacity."""
 PCM, IEEE_FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
-"""Formats of samples in WAV headers. "Extensible" headers contain the actual format in a later field."""
+"""Codes of sample formats in WAV headers. "Extensible" headers contain the actual format in a later field."""
 BITS = {
     "PCM_U8": 8,
     "PCM_S8": 8,
@@ -75,7 +75,7 @@ class FileSound:
         channels: number of channels.
         length: number of samples per channel.
         format: libsndfile's name of the file format.
-        encoding: libsndfile's name of the encoding of samples.
+        encoding: libsndfile's name of the sample encoding.
         bits: bits per sample; None for lossy encodings.
 
     Args:
@@ -100,7 +100,7 @@ class FileSound:
 
 @contextmanager
 def open_sound_file(path: Path) -> Iterator[Any]:
-    """Context with a `soundfile.SoundFile` of a file, checked as in `gan_audio.sound.files.opened`.
+    """Context manager that yields a `soundfile.SoundFile` of a file, checked as in `gan_audio.sound.files.opened`.
 
     Raises:
         Unreadable: see `gan_audio.sound.files.opened`.
@@ -218,14 +218,14 @@ class GivenMel(NamedTuple):
 
 
 def read_pipe(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
-    """Reads the start of a pipe: raw samples, a WAV file, perhaps while it is written, or a mel file.
+    """Reads the start of a pipe with raw samples, a WAV file (possibly still being written), or a mel file.
 
     Args:
         file: the pipe.
         raw: format of raw samples; None to detect a WAV or mel file.
 
     Raises:
-        Unreadable: it is none of them, or damaged.
+        Unreadable: the content is none of these, or is damaged.
     """
     if raw is not None:
         return PipedSound(file, raw.sample_rate, raw.channels)
@@ -241,7 +241,7 @@ def read_pipe(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
 
 
 def _read_wav(header: WavHeader, file: IO[bytes]) -> PipedSound:
-    """Returns the sound of a WAV file, of which the header has been read."""
+    """Returns the sound of a WAV file whose header has been read."""
     if len(header.form) < 16:
         raise Unreadable("damaged: its header does not define the format of the samples")
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", header.form[:16])

@@ -36,9 +36,9 @@ from gan_core.errors import DataError, Unreadable, printable
 
 SOUNDS = FileKind("sound", SUFFIXES)
 MEMORY_SAMPLES = 4 * 10**8
-"""Maximum number of samples that are decoded before training starts, about twenty seconds of decoding."""
+"""Maximum number of samples that are decoded before training starts, which takes about twenty seconds."""
 KEPT_SAMPLES = 2**22
-"""Maximum number of values of a sound that is cached; of longer sounds only slices are read."""
+"""Maximum number of values of a sound that is cached. For longer sounds, only slices are read."""
 
 
 def complete(source: Source, spec: Spec) -> SoundSpec:
@@ -55,7 +55,7 @@ def complete(source: Source, spec: Spec) -> SoundSpec:
 
 
 def levelled(sound: Tensor, peak: float | None) -> Tensor:
-    """Scales a whole sound `[channels, T]` to a maximum magnitude; None and silence leave it unchanged."""
+    """Scales a whole sound `[channels, T]` to a maximum magnitude. Nothing changes for None and for silence."""
     return sound if peak is None else sound * gain(float(sound.abs().max()), peak)
 
 
@@ -67,9 +67,9 @@ def gain(loudest: float, peak: float) -> float:
 class Slices(Dataset[Batch]):
     """Slices of sounds as items of one length: `audio` `[channels, samples]` in [-1, 1], and `label`.
 
-    A short sound is padded with silence at the end. A long sound yields as many items as whole slices fit into it. Each
-    item is a slice at a random position in its own section of the sound, drawn anew each time it is read, so that an
-    epoch covers the whole sound.
+    A short sound is padded with silence at the end. A long sound is divided into sections of at least one slice, with
+    one item per section. Each time an item is read, its slice has a random position in its section, so that an epoch
+    covers the whole sound.
 
     Attributes:
         groups: index of the sound from which each item is cut, `[N]`.
@@ -137,10 +137,10 @@ class HeldSlices(Slices):
 
 
 class FileSlices(Slices):
-    """Slices of files, read on demand; short sounds are cached until `MEMORY_BYTES` (2 GiB) are used.
+    """Slices of files, read on demand. Short sounds are cached until `MEMORY_BYTES` (2 GiB) are used.
 
-    Cached sounds are never replaced: since an epoch reads each sound once, replacing them would evict sounds that are
-    needed next.
+    Cached sounds are never evicted: an epoch reads each sound once, so the sounds that are needed next would be
+    evicted.
     """
 
     def __init__(self, source: SoundSource, spec: SoundSpec):
@@ -189,7 +189,7 @@ class FileSlices(Slices):
         ).contiguous()
 
     def _gain_of(self, sound: int, peak: float) -> float:
-        """Returns the gain of a sound of which only slices are read; its peak is searched for once."""
+        """Returns the gain of a sound that is read in slices. Its peak is determined once."""
         if sound not in self._gains:
             with opened(self.source.files, self.source.item_name(sound)) as file:
                 blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
@@ -209,7 +209,7 @@ class FileSlices(Slices):
         return self._bounds[sound]
 
     def _may_keep(self, values: int) -> bool:
-        """Returns whether a sound with this number of values may be cached; worker processes share the cache size."""
+        """Returns whether a sound with this number of values may be cached. Worker processes share the cache size."""
         worker = get_worker_info()
         share = MEMORY_BYTES // (worker.num_workers if worker else 1)
         return values <= KEPT_SAMPLES and 4 * (self._spent + values) <= share
@@ -247,8 +247,9 @@ class SoundSource(ItemSource):
         **options: see `ItemSource`.
 
     Attributes:
-        facts: `sample_rate` is the most common one (of several, the lowest); `channels` is the number of channels if
-            all sounds have the same, or else 1; `samples` is present if all sounds have the same length and rate.
+        facts: `sample_rate` is the most common rate (if there are several, the lowest of them); `channels` is the
+            number of channels if it is the same for all sounds, or else 1; `samples` is present if all sounds have the
+            same length and rate.
     """
 
     key, kind = "audio", SOUNDS
@@ -265,8 +266,8 @@ class SoundSource(ItemSource):
     def fit(self, spec: Spec) -> Slices:
         """Returns items `audio` `[channels, samples]` (float32, in [-1, 1]) and `label`; see `Slices`.
 
-        A small dataset is decoded at once and held in memory. Of a large one, items are read on demand, and an
-        unreadable sound is replaced by the next readable one.
+        A small dataset is decoded completely and held in memory. The items of a large dataset are read on demand, and
+        an unreadable sound is replaced by the next readable one.
 
         Raises:
             DataError: the specification is not for sounds; or its length is open and the sounds have different lengths;

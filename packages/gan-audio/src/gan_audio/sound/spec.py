@@ -28,8 +28,8 @@ class SoundSpec(Spec):
         sample_rate: sample rate in Hz; sounds with other rates are resampled.
         channels: number of channels; for 1, the channels of a sound are averaged.
         peak: maximum magnitude to which each sound is scaled, in (0, 1]; None keeps the levels.
-        trim: threshold in dB for trimming silence at both ends of a sound: parts that are at least this far below its
-            loudest 10 ms are removed. None trims nothing.
+        trim: threshold in dB for trimming silence at both ends of a sound, relative to its loudest 10 ms. None disables
+            trimming.
     """
 
     key: ClassVar[str | None] = "audio"

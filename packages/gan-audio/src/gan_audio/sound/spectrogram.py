@@ -13,11 +13,11 @@ from gan_audio.mel.contract import htk_hz, htk_mel
 Array = NDArray[np.float64]
 
 WINDOW = 0.032
-"""Target length of a frame in seconds: short enough for the attack of a drum, long enough for a voice's harmonics."""
+"""Target length of a frame in seconds, which resolves both the attack of a drum and the harmonics of a voice."""
 LOWEST, HIGHEST = -90.0, -10.0
-"""Levels in dB that are drawn in black and white; the same in all pictures, which makes them comparable."""
+"""Levels in dB that are drawn in black and in white. They are the same in all pictures, so pictures are comparable."""
 START, ROTATIONS, HUE = 0.5, -0.9, 1.2
-"""Parameters of the cubehelix colours: from dark blue through green and orange to white."""
+"""Parameters of the cubehelix colour map, from dark blue through green and orange to white."""
 TICKS = (100, 200, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 """Candidate tick frequencies of an axis in Hz."""
 

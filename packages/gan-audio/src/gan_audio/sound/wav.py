@@ -15,9 +15,9 @@ from gan_core.errors import DataError, InputError, Unreadable, reason_of
 from gan_core.media.writing import replacing
 
 MAX_WAV = 2**32 - 2**12
-"""Maximum size of the samples of a WAV file in bytes: sizes have 32 bits, and include a header."""
+"""Maximum size of the samples of a WAV file in bytes. Sizes in the header have 32 bits and include the header."""
 UNKNOWN_SIZE = 2**31 - 2**16
-"""Smallest size that means an unknown length, as programs write it before streamed samples; some write 0."""
+"""Smallest declared size that counts as unknown; programs that stream a WAV file write such a size, or 0."""
 MAX_CHUNKS = 1000
 """Maximum number of chunks before the samples of a WAV file."""
 MAX_CHUNK_BYTES = 2**20
@@ -45,8 +45,8 @@ def read_wav_header(head: bytes, read: Callable[[int], bytes], skip: Callable[[i
 
     Args:
         head: first 12 bytes of the file.
-        read: reads up to a number of the bytes that follow.
-        skip: skips a number of bytes.
+        read: returns up to the given number of following bytes.
+        skip: skips the given number of bytes.
 
     Raises:
         Unreadable: it is not a WAV file, or its header is damaged.
@@ -99,7 +99,7 @@ class WavWriter:
     """Writes sound in parts as 16-bit PCM. Samples that were read from 16-bit PCM are written unchanged.
 
     Attributes:
-        clipped: number of samples so far that were clipped to [-1, 1], or not finite and replaced by 0.
+        clipped: number of samples so far that were clipped to [-1, 1], or replaced by 0 because they were not finite.
 
     Args:
         sound: object whose method `write` takes 16-bit samples `[n, channels]`.
@@ -129,7 +129,7 @@ class WavWriter:
 
 @contextmanager
 def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWriter]:
-    """Context with a writer of a WAV file, which is written to a temporary name and renamed at the end.
+    """Context manager that yields a writer of a WAV file, which has a temporary name until it is complete.
 
     Raises:
         InputError: the file cannot be written, or exceeds the maximum size of a WAV file.

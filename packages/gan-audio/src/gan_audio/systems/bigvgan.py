@@ -32,7 +32,7 @@ from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size, Step
 
 MIN_BETA = 1e-9
-"""Value added to β, which avoids division by 0."""
+"""Value added to β to avoid division by 0."""
 
 
 class Snake(nn.Module):
@@ -40,7 +40,7 @@ class Snake(nn.Module):
 
     Args:
         channels: number of channels.
-        separate: whether β is a parameter of its own (SnakeBeta in the published code) instead of α.
+        separate: whether β is a separate parameter (SnakeBeta in the published code) instead of equal to α.
         logarithmic: whether the parameters are the logarithms of α and β.
     """
 
@@ -78,7 +78,7 @@ def low_pass(ratio: int, taps: int) -> Tensor:
 
 
 class AntiAliased(nn.Module):
-    """Activation at a higher sample rate, so that the frequencies that it adds do not alias (section 3.2).
+    """Activation that is applied at a higher sample rate, so that added frequencies do not alias (section 3.2).
 
     Up-samples `[B, C, T]`, applies the activation, and down-samples to the same shape, with replicated ends.
 
@@ -135,11 +135,11 @@ class Generator(MelGenerator):
         sizes: kernel sizes of the parallel residual blocks of each stage.
         dilations: dilations of the convolutions in each of these blocks.
         paired: whether an undilated convolution follows each dilated one.
-        separate: whether β of the activations is a parameter of its own instead of α.
+        separate: whether β of the activations is a separate parameter instead of equal to α.
         logarithmic: whether the parameters of the activations are logarithms.
         last_bias: whether the last layer has a bias; version 2 has none.
         bound: function that limits audio to [-1, 1]; version 2 clamps.
-        folded: whether the weights are plain, as `Vocoder.fold` makes them.
+        folded: whether the weights are plain, as after `Vocoder.fold`.
 
     Raises:
         RecipeError: settings contradict each other.

@@ -46,7 +46,7 @@ class Generator(MelGenerator):
         sizes: kernel sizes of the parallel residual blocks of each stage.
         dilations: dilations of the convolutions in each of these blocks.
         paired: whether an undilated convolution follows each dilated one.
-        folded: whether the weights are plain, as `Vocoder.fold` makes them.
+        folded: whether the weights are plain, as after `Vocoder.fold`.
 
     Raises:
         RecipeError: settings contradict each other.
@@ -145,9 +145,9 @@ def residual_block(
 
 
 class ConvolutionalDiscriminator(nn.Module):
-    """Convolutions with leaky ReLUs, which return logits `[B, n]` and the list of all layers' outputs.
+    """Convolutions with leaky ReLUs that return logits `[B, n]` and a list with the outputs of all layers.
 
-    The last of these outputs are the logits before flattening, as in the published code.
+    As in the published code, the last entry of the list is the logits before flattening.
 
     Args:
         layers: convolutions before the last one.
@@ -178,7 +178,7 @@ class PeriodDiscriminator(ConvolutionalDiscriminator):
 
     Args:
         period: period in samples.
-        width: channels of the first layer; the next ones have 4, 16, 32 and 32 times as many.
+        width: channels of the first layer; the following layers have 4, 16, 32 and 32 times this number.
         size: kernel size along time. The padding is 2 samples for every size, as in the published code.
         stride: stride of all convolutions but the last two.
         spectral: whether to use spectral normalisation instead of weight normalisation.

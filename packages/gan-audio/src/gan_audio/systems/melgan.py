@@ -53,8 +53,8 @@ class Generator(MelGenerator):
         rates: up-sampling factors of the stages; each stage halves the channels.
         width: channels before the last layer.
         depth: residual blocks per stage, with dilations 1, 3, 9 …
-        folded: whether the weights are plain, as `Vocoder.fold` makes them.
-        gain: initial gain of every layer for noise, see `initialize_with_gain`; None keeps torch's initialisation.
+        folded: whether the weights are plain, as after `Vocoder.fold`.
+        gain: initial gain of every layer for noise; see `initialize_with_gain`. None keeps torch's initialisation.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Generator(MelGenerator):
 def initialize_with_gain(layers: Iterable[nn.Module], gain: float) -> None:
     """Draws convolution weights such that noise is amplified by `gain`, and sets biases to 0.
 
-    With torch's initialisation, as in the published code, every layer attenuates noise by √3 or more. After sixteen
-    layers the biases dominate, and training takes long until the audio depends on the mels.
+    With torch's initialisation, as in the published code, each layer attenuates noise by √3 or more. After sixteen
+    layers, the biases dominate, and it takes many training steps until the audio depends on the mels.
     """
     for layer in chain.from_iterable(layer.modules() for layer in layers):
         if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
@@ -104,7 +104,7 @@ class ScaleDiscriminator(nn.Module):
     Args:
         width: channels of the first layer.
         depth: number of strided layers.
-        downsampling: stride of each of them, and factor of the channels, up to 1024 channels.
+        downsampling: stride of each strided layer, and the factor by which it increases the channels, up to 1024.
     """
 
     def __init__(self, width: int, depth: int, downsampling: int):

@@ -34,7 +34,7 @@ from gan_core.recipe import Size
 LAYERS = 4
 """Number of layers, each of which doubles or halves frames and bands."""
 STEP = 1 << LAYERS
-"""Factor of frames and bands over all layers."""
+"""Factor by which all layers together enlarge or reduce frames and bands."""
 
 
 def sides(samples: int, mel: MelContract) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Generator(SpectrogramGenerator):
 
     Args:
         mel: mel contract, its settings, or its name.
-        samples: length of the sound of a mel in samples, a multiple of 16 hops.
+        samples: length in samples of the sound that a mel represents, a multiple of 16 hops.
         latent_dim: see `SpectrogramGenerator` for this and all other settings.
     """
 
@@ -123,7 +123,7 @@ class Discriminator(SpectrogramDiscriminator):
 
     Args:
         mel: mel contract, its settings, or its name.
-        samples: length of the sound of a mel in samples, a multiple of 16 hops.
+        samples: length in samples of the sound that a mel represents, a multiple of 16 hops.
         width: see `SpectrogramDiscriminator` for this and all other settings.
     """
 

@@ -6,9 +6,9 @@
 A bar is a piano roll of 16 steps and 128 pitches. The chord is an input of every layer of the generator. The previous
 bar passes through the conditioner network, whose features at 16, 8, 4 and 2 steps are concatenated to the generator's.
 
-Differences from the published code: the generator samples with running statistics of batch normalisation, so that a
-melody does not depend on the others of its batch (the code uses the batch's), and each of the generator's two turns has
-a new batch (the code uses the same one twice).
+There are two differences from the published code. Samples are generated with the running statistics of batch
+normalisation instead of those of the batch, so that a melody does not depend on the others in its batch. Each of the
+generator's two turns has a new batch instead of the same one.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from gan_core.play.two_player import TwoPlayerGame, latent_dim
 from gan_core.recipe import Adam, Size
 
 CHORD = 13
-"""Size of the vector of a chord: the root as one of 12, and 1 for minor."""
+"""Size of the vector of a chord: the root as a one-hot vector of 12, and a value that is 1 for minor."""
 CONDITION = 16
 """Number of channels of the conditioner's layers."""
 START = 2
 """Number of steps of the generator's first features."""
 KEPT = 256
-"""Number of chord progressions of the data that are stored in a model, each with a bar that precedes it."""
+"""Number of chord progressions of the data that are stored in a model, each with the bar that precedes a sample."""
 DEFAULT_CHORDS = (0, 7, 21, 5)
-"""Chord progression of a model without data, in each of the twelve keys: C, G, Am, F."""
+"""Chord progression of an untrained model, which is used in all twelve keys: C, G, Am, F."""
 
 Weight = Annotated[float, Field(ge=0)]
 
 
 def piano_roll(pitches: Tensor) -> Tensor:
-    """Converts pitches `[B, steps]` to a bar `[B, 1, steps, 128]` of ones and zeros; `SILENT` has no ones."""
+    """Converts pitches `[B, steps]` to bars `[B, 1, steps, 128]` with 1 at each pitch, and only zeros for `SILENT`."""
     return (pitches[:, None, :, None] == torch.arange(PITCHES, device=pitches.device)).float()
 
 
@@ -70,9 +70,9 @@ def with_chord(x: Tensor, chord: Tensor) -> Tensor:
 
 
 class FromPitches(nn.Conv2d):
-    """Convolution over some steps and all 128 pitches, computed as a matrix product, which is many times faster.
+    """Convolution over several steps and all 128 pitches, computed as a matrix product, which is many times faster.
 
-    Maps a bar `[B, 1, 16, 128]`, with a chord `[B, 13]` as further channels, to `[B, outputs, 16 / steps, 1]`.
+    Maps a bar `[B, 1, 16, 128]`, with a chord `[B, 13]` as additional channels, to `[B, outputs, 16 / steps, 1]`.
     """
 
     def __init__(self, inputs: int, outputs: int, *, steps: int):
@@ -142,7 +142,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Bar `[B, 1, 16, 128]` and chord `[B, 13]` to logits `[B]`.
 
-    Batch normalisation uses the batch's statistics in evaluation too.
+    Batch normalisation also uses the statistics of the batch in evaluation mode.
 
     Args:
         width: channels of the second layer without those of the chord.
@@ -219,10 +219,10 @@ class MidiNet(TwoPlayerGame):
     ) -> None:
         chosen = {regularizer.name for regularizer in regularizers}
         if "feature_matching" in chosen:
-            reason = "midinet has feature matching of its own; set `game.feature_matching_weight` instead"
+            reason = "midinet has its own feature matching; set `game.feature_matching_weight` instead"
             raise RecipeError(f"`regularizers.feature_matching`: {reason}")
         if "replay" in chosen:
-            reason = "the pool does not store the chords of bars, which midinet's discriminator needs; leave it out"
+            reason = "the pool does not store the chords that midinet's discriminator needs; leave it out"
             raise RecipeError(f"`regularizers.replay`: {reason}")
         super().__init__(generator, discriminator, objective=objective, regularizers=regularizers)
         self.bars = bars
@@ -328,6 +328,6 @@ SMALL = MIDINET.but(
     data={"spec": {"transposed": False}},
     train={"steps": 3000, "ema": 0.99, "show": 16, "sample_every": 500, "checkpoint_every": 500},
 )
-"""The generator has one turn per round, because with two the small discriminator does not learn."""
+"""The generator has one turn per step, because with two turns the small discriminator does not learn."""
 
 PRESETS: dict[str, dict[str, Preset]] = {"midinet": {"paper": MIDINET, "small": SMALL}}

@@ -40,9 +40,9 @@ START = 4
 MAGNITUDE_EPSILON = 1e-6
 """Value added to magnitudes before the logarithm."""
 CLIP = 3.0
-"""Number of standard deviations that is scaled to 1; larger deviations are clipped."""
+"""Number of standard deviations that are scaled to 1. Larger deviations are clipped."""
 MIN_DEVIATION = 1e-5
-"""Minimum standard deviation of a frequency; it is 0 for a frequency that is always silent."""
+"""Lower bound of a frequency's standard deviation, which is 0 for a frequency that is always silent."""
 MAX_MEASURED = 10_000
 """Maximum number of items from which means and standard deviations are computed."""
 
@@ -105,7 +105,7 @@ class Standardised(nn.Module, ABC):
             count += len(logarithms)
             total, squares = total + logarithms.sum(dim=0), squares + logarithms.square().sum(dim=0)
         if count == 0:
-            raise DataError("there are no sounds from which to standardise spectrograms; expected at least one")
+            raise DataError("there are no sounds to compute the statistics of spectrograms from; expected at least one")
         mean = total / count
         self.mean.copy_(mean)
         self.deviation.copy_((squares / count - mean.square()).clamp(min=MIN_DEVIATION**2).sqrt())
@@ -150,7 +150,7 @@ class SpectrogramGenerator(nn.Module):
         layers: number of layers, each of which doubles both.
         channels: audio channels.
         latent_dim: size of z.
-        width: channels before the last layer; every layer before has twice as many.
+        width: channels before the last layer, doubled at each earlier layer.
         kernel: height and width of every layer's filters.
         upsampling: method of up-sampling.
         num_classes: number of classes; None for a generator without classes.
@@ -197,7 +197,7 @@ class SpectrogramDiscriminator(nn.Module):
         end: number of frames and frequencies of the last features.
         layers: number of layers, each of which halves both.
         channels: audio channels.
-        width: channels after the first layer; every further layer has twice as many.
+        width: channels after the first layer, doubled at each further layer.
         kernel: height and width of every layer's filters.
         num_classes: number of classes; None for a discriminator without classes.
         batch_norm: whether all layers but the first use batch normalisation, always with the batch's statistics.

@@ -31,12 +31,12 @@ from gan_core.play.player import Player
 PEAK = 0.95
 """Peak to which every recording is scaled for training, as in the published code of MelGAN and HiFi-GAN.
 
-BigVGAN's code did the same at first; today it scales every excerpt.
+The first version of BigVGAN's code did the same; the current version scales every excerpt.
 """
 FRAMES_AT_ONCE = 256
 """Maximum number of mel frames that `Vocoder.stream` converts at once."""
 MIN_FILTERED_FRAMES = 128
-"""Minimum number of frames for minimal filters; for fewer, computing the filters takes longer than they save."""
+"""Minimum number of frames for minimal filters. For fewer frames, computing the filters takes longer than it saves."""
 
 
 class MelGenerator(nn.Module):
@@ -44,14 +44,14 @@ class MelGenerator(nn.Module):
 
     Attributes:
         contract: contract of the mels.
-        context: numbers of mel frames before and after a frame from which its samples are computed.
+        context: numbers of mel frames before and after a frame on which its samples depend.
         min_frames: minimum number of frames of a mel.
 
     Args:
         mel: mel contract, its settings, or its name.
         rates: up-sampling factors of the stages, whose product is the hop.
         layers: layers from mels to audio.
-        folded: whether the weights are plain, as `Vocoder.fold` makes them, instead of normalised.
+        folded: whether the weights are plain, as after `Vocoder.fold`, instead of normalised.
 
     Raises:
         RecipeError: the product of the rates is not the hop of the contract.
@@ -75,7 +75,7 @@ class MelGenerator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """Several discriminators of the same audio `[B, 1, T]`, which together return one judgement.
+    """Several discriminators of the same audio `[B, 1, T]`, which together return one `Judgement`.
 
     Args:
         discriminators: modules that map audio to logits `[B, …]` and a list of the features of each layer.
@@ -98,7 +98,7 @@ class Discriminators(nn.Module):
 
 
 class Vocoder(Game):
-    """A generator of audio from mels and discriminators of audio. The players of a round share the generated audio.
+    """A generator of audio from mels and discriminators of audio. The players of a step share the generated audio.
 
     A batch contains `audio` `[B, 1, T]`; samples after the last whole hop are not used. Subclasses assign the
     adversaries. If there are several, their terms are logged with their names.
@@ -177,7 +177,7 @@ class Vocoder(Game):
         return terms
 
     def _over_adversaries(self, compute: Callable[[Adversary], Terms]) -> Terms:
-        """Returns the terms of all adversaries, the adversarial ones weighted, with names if there are several."""
+        """Returns the terms of all adversaries with weighted adversarial terms, and with names if there are several."""
         terms: Terms = {}
         adversaries = self.adversaries
         for name, adversary in adversaries.items():
@@ -240,15 +240,14 @@ class Vocoder(Game):
         """Converts one mel that arrives in chunks to audio.
 
         The generator's weights are read when the first chunk arrives; later changes have no effect. The audio is
-        delayed by `generator.context[1]` frames. At most these, as many frames before, and one chunk are held in
-        memory.
+        delayed by `generator.context[1]` frames. Only the frames of the context and one chunk are held in memory.
 
         Args:
             mels: `[1, mels, frames]` of the model's contract, with any number of frames each.
 
         Yields:
-            Audio `[1, 1, samples]` as soon as it can be computed; together, equal to `vocode` of the whole mel, to
-            rounding.
+            Audio `[1, 1, samples]` as soon as it can be computed. The concatenation equals `vocode` of the whole mel,
+            up to rounding.
 
         Raises:
             DataError: a chunk has the wrong number of bands, or the mel has too few frames in total.
@@ -302,5 +301,5 @@ class Vocoder(Game):
 
 
 def nearest_length(samples: int, mel: MelContract) -> int:
-    """Returns the whole number of hops nearest to a length in samples, and at least as long as an FFT."""
+    """Returns the multiple of the hop that is nearest to a length in samples and not shorter than an FFT."""
     return mel.hop * max(-(-mel.fft_size // mel.hop), round(samples / mel.hop))

@@ -43,14 +43,14 @@ Radius = Annotated[int, Field(ge=0, le=START - 1)]
 
 
 class PhaseShuffle(nn.Module):
-    """Random shift of features in time, so that phases do not reveal generated samples (Donahue et al., section 3.3).
+    """Random time shift of features, so that the discriminator cannot recognise fakes by phase (paper, section 3.3).
 
     Maps `[B, C, T]` to the same shape. Inactive in evaluation mode.
 
     Args:
         radius: maximum shift n; shifts are uniform over the integers in [-n, n]. 0 disables them.
-        per_example: whether every sample has its own shift. Otherwise all samples of a batch have the same one, as in
-            the published code. (The paper's text describes one shift per feature map.)
+        per_example: whether every sample has its own shift. Otherwise, all samples of a batch have the same shift, as
+            in the published code. (The paper's text describes one shift per feature map.)
     """
 
     def __init__(self, radius: int = 2, *, per_example: bool = False):
@@ -100,7 +100,7 @@ class Generator(nn.Module):
         samples: length of a sound: 16 doubled at least three times; 16,384, 32,768 or 65,536 in the published code.
         channels: audio channels.
         latent_dim: size of z.
-        width: channels before the last layer; every layer before has twice as many.
+        width: channels before the last layer, doubled at each earlier layer.
         kernel: taps of every layer.
         upsampling: method of up-sampling.
         post_filter: taps of a learnt filter of each channel that removes artefacts (512 in appendix A.1), after which
@@ -155,11 +155,11 @@ class Discriminator(nn.Module):
     Args:
         samples: length of a sound: 16 doubled at least three times.
         channels: audio channels.
-        width: channels after the first layer; every further layer has twice as many.
+        width: channels after the first layer, doubled at each further layer.
         kernel: taps of every layer.
         phase_shuffle: maximum shift of the first layers' features in samples; 0 disables phase shuffle.
-        shuffle_per_example: whether every sample has its own shift. Otherwise a batch has one, as in the published
-            code.
+        shuffle_per_example: whether every sample has its own shift. Otherwise, all samples of a batch have the same
+            shift, as in the published code.
         num_classes: number of classes; None for a discriminator without classes.
         batch_norm: whether all layers but the first use batch normalisation, always with the batch's statistics.
 

@@ -1,9 +1,9 @@
 """Synthetic tunes: simple songs in eight keys, with chords and a melody that follows them.
 
-Songs consist of periods of four bars, alternately questions, which end on another chord than the tonic, and answers,
-which end on the tonic. The first and third bar of a period have the same rhythm, and so have the second and fourth. An
-answer that starts with the chords of its question may also start with its notes. The melody has a note of the chord on
-the first and the third beat, and moves mostly by step between them. A tune depends only on its number and its length.
+Songs consist of periods of four bars. Questions, which do not end on the tonic, alternate with answers, which do. The
+first and third bars of a period have the same rhythm, and so do the second and fourth bars. An answer that starts with
+the chords of its question may also start with its notes. The melody has a note of the chord on the first and the third
+beat, and mostly moves by step between them. A tune depends only on its number and its length.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_tunes(numbers: Sequence[int], *, bars: int) -> Tensor:
 
     Args:
         numbers: numbers of the tunes, 0 or more.
-        bars: number of bars of each. If it is not a multiple of four, they are the last bars of a longer tune.
+        bars: number of bars of each tune. If it is not a multiple of four, the last bars of a longer tune are returned.
 
     Returns:
         Pitches and chords `[N, 2, 16 * bars]` (`gan_audio.tune.midi`).
@@ -119,7 +119,7 @@ class _Melody:
         self.now = pitches[-1]
 
     def _leap(self, notes: Sequence[int]) -> None:
-        """Moves to one of some notes, most likely to a close one, and rarely stays."""
+        """Moves to one of several notes, most likely a near one, and rarely stays on the same note."""
         apart = np.abs(np.array(notes) - self.now)
         chances = np.where(apart == 0, 0.3, np.exp(-apart / REACH))
         before, self.now = self.now, int(self.random.choice(notes, p=chances / chances.sum()))

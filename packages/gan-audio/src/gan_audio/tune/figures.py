@@ -11,7 +11,7 @@ from gan_audio.tune.compose import SCALES
 from gan_audio.tune.midi import CHORDS, STEPS, onsets, triad
 
 WIDEST = 12
-"""Widest interval in semitones that is counted separately; wider ones count as one semitone more."""
+"""Widest interval in semitones that is counted separately. Wider intervals count as this number plus 1."""
 
 
 def on_chord(tunes: Tensor) -> float:
@@ -30,7 +30,7 @@ def onsets_per_bar(tunes: Tensor) -> float:
 
 
 def repeated_bars(tunes: Tensor) -> float:
-    """Returns the share of bars with the pitches of the previous bar, without the first bar of each tune."""
+    """Returns the fraction of bars with the pitches of the previous bar, not counting the first bar of each tune."""
     bars = tunes[:, 0].reshape(len(tunes), -1, STEPS)
     return float((bars[:, 1:] == bars[:, :-1]).all(dim=2).double().mean()) if bars.shape[1] > 1 else 0.0
 
@@ -80,7 +80,7 @@ DISTRIBUTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def _begins(tunes: Tensor) -> Tensor:
-    """Returns where notes start, `[N, steps]`."""
+    """Returns a mask of the steps at which notes start, `[N, steps]`."""
     return torch.from_numpy(onsets(tunes[:, 0].numpy()))
 
 

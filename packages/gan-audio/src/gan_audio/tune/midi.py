@@ -1,19 +1,20 @@
-"""MIDI files of tunes, a melody and its chords: reading of untrusted files, and writing.
+"""MIDI files of tunes, which have a melody and chords: reading of untrusted files, and writing.
 
-Tunes consist of bars of 16 steps, sixteenth notes in 4/4, as in MidiNet (Yang et al. 2017, arXiv:1703.10847,
-section 4.1). Every step has one note, and every bar one chord, a major or minor triad.
+Tunes consist of bars of 16 steps, which are sixteenth notes in 4/4, as in MidiNet (Yang et al. 2017, arXiv:1703.10847,
+section 4.1). Each step has one note, and each bar has one chord, a major or minor triad.
 
-Pieces in 4/4 and 2/2 are read, and pieces in 2/4, of which two bars become one. Pieces in 3/4 or 6/8 are refused,
-because 16 steps of their bars have another meaning, and the paper has none. Tempo, velocities and percussion
+Pieces in 4/4, 2/2 and 2/4 are supported; two bars in 2/4 become one bar. Pieces in 3/4 or 6/8 are rejected, because 16
+steps would have a different meaning in their bars, and the paper does not use them. Tempo, velocities and percussion
 (channel 10) are ignored.
 
-- The melody is the track whose name contains "melody", otherwise the voice (a channel of a track) with the highest mean
-  pitch. Of simultaneous notes, the highest is used. Rests are filled: a note lasts until the next note of its bar, and
-  the first note starts with the bar.
-- All other voices are chords. The chord of a bar is the triad that sounds longest in it, or the first of several. A
-  seventh chord counts as its triad. If no triad sounds at any time, all notes of the bar are combined.
+- The melody is the track whose name contains "melody", or else the voice (a channel of a track) with the highest mean
+  pitch. If notes are simultaneous, the highest is used. Rests are filled: a note lasts until the next note of its bar,
+  and the first note starts with the bar.
+- All other voices are chords. The chord of a bar is the triad that sounds longest in it, or the first one if several
+  sound equally long. A seventh chord counts as its triad. If no triad sounds at any time, all notes of the bar are
+  combined.
 - A bar is skipped if it has no notes or no chord, or if a note of the melody starts more than a quarter of a step from
-  the grid, as triplets and notes faster than sixteenths do.
+  the grid, as with triplets and notes shorter than sixteenths.
 """
 
 from __future__ import annotations
@@ -77,14 +78,14 @@ CHORD_OCTAVE = 48
 
 
 class Bars(NamedTuple):
-    """A piece as pitches `[bars, 16]` and chords `[bars]`; skipped bars have the chord `SILENT`."""
+    """The bars of a piece: pitches `[bars, 16]` and chords `[bars]`. Skipped bars have the chord `SILENT`."""
 
     pitches: Array
     chords: Array
 
 
 class Note(NamedTuple):
-    """A note from one tick to another, in a voice: track number and channel."""
+    """A note with its start and end in ticks, and its voice (track number and channel)."""
 
     voice: tuple[int, int]
     pitch: int
@@ -109,7 +110,7 @@ def read_midi(content: bytes) -> Bars:
     if file.type not in (0, 1):
         raise Unreadable("contains several pieces (format 2); save it as format 1")
     if file.ticks_per_beat <= 0:
-        raise Unreadable("its time unit is film frames; save it with ticks per quarter note")
+        raise Unreadable("its time unit is SMPTE frames; save it with ticks per quarter note")
     _check_metre(file.tracks)
     notes = [note for number, track in enumerate(file.tracks) for note in _notes(track, number)]
     if not notes:
@@ -163,7 +164,7 @@ def notes_of(tune: Array) -> tuple[list[tuple[int, int, int]], list[tuple[int, i
 
 
 def onsets(pitches: Array) -> NDArray[np.bool_]:
-    """Returns where notes of pitches `[…, steps]` start: where the pitch changes, and at every bar."""
+    """Returns a mask of the steps at which notes start: where the pitch in `[…, steps]` changes, and at every bar."""
     begins: NDArray[np.bool_] = np.diff(pitches, axis=-1, prepend=SILENT - 1) != 0
     begins[..., ::STEPS] = True
     return begins
@@ -185,7 +186,7 @@ def chord_name(chord: int) -> str:
 
 
 def in_two_octaves(pitches: Array) -> Array:
-    """Moves pitches by octaves to C4–B5: first all by the same octaves, so that most fit, then the remaining ones."""
+    """Moves pitches by octaves to C4–B5: first all by the same number, so that most fit, then the others singly."""
     ends = LOWEST, LOWEST + 12 * OCTAVES
     shifts = sorted(range(-120, 121, 12), key=abs)
     inside = [int(((pitches + shift >= ends[0]) & (pitches + shift < ends[1])).sum()) for shift in shifts]
@@ -209,9 +210,9 @@ def phrases(bars: Bars, length: int) -> Array:
 
 
 def _check_extent(content: bytes) -> None:
-    """Checks the number of tracks and events before the file is parsed, in a tenth of the time.
+    """Checks the number of tracks and events before the file is parsed, which takes ten times as long.
 
-    Ignores damage, which is found in parsing.
+    Damage is ignored here, because it is found by the parser.
 
     Raises:
         Unreadable: there are too many, or a variable-length number is too long.
@@ -234,7 +235,7 @@ def _check_extent(content: bytes) -> None:
 
 
 def _after_event(content: bytes, place: int, status: int) -> tuple[int, int]:
-    """Returns the end of an event, and the status byte of the next event if that omits it (running status)."""
+    """Returns the position after an event, and the status byte that the next event may omit (running status)."""
     _, place = _number(content, place)  # time
     has_status = content[place] >= 0x80
     kind = content[place] if has_status else status
@@ -250,7 +251,7 @@ def _after_event(content: bytes, place: int, status: int) -> tuple[int, int]:
 
 
 def _number(content: bytes, place: int) -> tuple[int, int]:
-    """Returns a variable-length number, with seven bits per byte, and its end."""
+    """Returns a variable-length number, with seven bits per byte, and the position after it."""
     value = 0
     for byte in range(place, place + NUMBER_BYTES):
         value = value << 7 | content[byte] & 0x7F
@@ -299,7 +300,7 @@ def _span(note: Note, step: float) -> slice:
 
 
 def _sounding(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
-    """Returns which pitches sound at every step, `[128, 16 * bars]`, in time independent of the length of notes."""
+    """Returns a mask of the pitches that sound at each step, `[128, 16 * bars]`. Long notes take no more time."""
     changes = np.zeros(
         (PITCHES, bars * STEPS + 2), np.int32
     )  # a note that starts in the last half step rounds to the next bar
@@ -318,7 +319,7 @@ def _melody(notes: list[Note], bars: int, step: float) -> Array:
 
 
 def _off_grid_bars(notes: list[Note], bars: int, step: float) -> NDArray[np.bool_]:
-    """Returns the bars in which a note starts too far from the grid, `[bars]`."""
+    """Returns a mask of the bars in which a note starts too far from the grid, `[bars]`."""
     starts = np.array([note.start for note in notes]) / step
     far = np.abs(starts - starts.round()) > OFF_GRID
     found = np.zeros(bars, np.bool_)
@@ -352,7 +353,7 @@ def _chords(notes: list[Note], bars: int, step: float) -> Array:
 
 @lru_cache(2**12)
 def _triad_of(sounding: int, bass: int) -> int:
-    """Returns the chord whose notes all sound, with the bass as root if possible, otherwise the next root above it.
+    """Returns the chord whose notes all sound: the one with the bass as root, or else with the next root above it.
 
     Args:
         sounding: one bit for each of the 12 pitch classes from C.

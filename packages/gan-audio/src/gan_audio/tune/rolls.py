@@ -30,7 +30,7 @@ ATTACK, RELEASE = 0.008, 0.03
 """Durations in seconds of the fade at the start and at the end of a note."""
 
 AREA = 700_000
-"""Approximate number of pixels of all rolls in a picture."""
+"""Approximate total number of pixels of the rolls in a picture."""
 MAX_STEP = 5
 """Maximum width of a step in pixels."""
 ASPECT = 1.4
@@ -39,7 +39,7 @@ LEFT, HEAD, GAP, EDGE = 26, 13, 10, 6
 """Sizes in pixels of the margin for octave names, of the strip for chord names, of the gap between tunes, and of empty
 margins."""
 MIN_NAMED = 20
-"""Minimum width of a bar in pixels for the name of its chord to be drawn."""
+"""Minimum width of a bar in pixels at which the name of its chord is drawn."""
 PAPER, DARK_KEYS, LINE, INK = (255, 255, 255), (238, 238, 242), (200, 200, 208), (90, 90, 90)
 """Colours of the background, the rows of black keys, the bar lines and the text."""
 MELODY, IN_CHORD = (40, 75, 160), (222, 232, 214)
@@ -73,9 +73,9 @@ def _tone(pitch: int, length: int, decay: float) -> NDArray[np.float64]:
 
 
 def draw_rolls(tunes: Array, columns: int | None) -> Image.Image:
-    """Draws tunes `[N, 2, steps]` in rows as piano rolls: time to the right, pitch upwards, bars with their chords.
+    """Draws tunes `[N, 2, steps]` in rows as piano rolls, with time to the right, pitch upwards, and chord names.
 
-    All rolls show the octaves that the melodies use. Rows are tinted where the pitch is in the chord of the bar.
+    All rolls show the octaves that the melodies use. Rows are tinted if their pitch is in the chord of the bar.
 
     Args:
         tunes: the tunes.

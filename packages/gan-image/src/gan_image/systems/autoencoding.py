@@ -2,7 +2,7 @@
 
 - `ebgan`: Zhao et al. 2017, arXiv:1609.03126, with the networks of its CelebA experiment (appendix D).
 - `began`: Berthelot et al. 2017, arXiv:1703.10717, without its optional skip connections. The initial weights are
-  Glorot's; with torch's defaults the image hardly depends on the latent.
+  Glorot's, because with torch's default the image hardly depends on the latent.
 
 Both discriminators return energies `[B]` instead of logits: reconstruction errors, which are low for real images.
 """
@@ -31,10 +31,10 @@ from gan_image.systems import convolutional
 
 
 class Autoencoder(nn.Module):
-    """EBGAN's discriminator, images `[B, channels, H, W]` to energies `[B]`, mean squared errors of reconstruction.
+    """EBGAN's discriminator: images `[B, channels, H, W]` to energies `[B]`, mean squared errors of reconstruction.
 
     Args:
-        image_size: side in pixels, 4 doubled at least twice; that of the code is an eighth, but at least 4.
+        image_size: side in pixels, 4 doubled at least twice; the side of the code is an eighth of it, but at least 4.
         channels: channels of the images.
         width: channels after the first layer; doubled by each further one.
     """
@@ -62,8 +62,8 @@ class EnergyBased(TwoPlayerGame):
         generator: the generator.
         discriminator: a network that returns energies.
         regularizers: penalties, augmentations and constraints, such as the pull-away term.
-        margin: energy up to which fakes are pushed. The energy of images in [-1, 1] is at most 4, so the paper's 20
-            never limits it.
+        margin: energy above which fakes do not contribute to the discriminator's loss. The energy of images in [-1, 1]
+            is at most 4, so the paper's margin of 20 is never reached.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class EnergyBased(TwoPlayerGame):
 class Decoder(nn.Module):
     """BEGAN's generator, and the decoder of its discriminator: `h [B, latent_dim]` to images `[B, channels, H, W]`.
 
-    Each size from 8 pixels on has two convolutions. The images are not bounded.
+    There are two convolutions at each size from 8 pixels on. The images are not bounded to [-1, 1].
 
     Args:
         image_size: side in pixels, 8 doubled at least once.
@@ -106,7 +106,7 @@ class Decoder(nn.Module):
 
 
 class Reconstructor(nn.Module):
-    """BEGAN's discriminator, images `[B, channels, H, W]` to energies `[B]`, mean absolute errors of reconstruction.
+    """BEGAN's discriminator: images `[B, channels, H, W]` to energies `[B]`, mean absolute errors of reconstruction.
 
     Args:
         image_size: side in pixels, 8 doubled at least once.

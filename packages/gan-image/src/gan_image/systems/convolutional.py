@@ -1,8 +1,8 @@
 """Networks of strided convolutions with batch normalization.
 
-- `dcgan`: Radford et al. 2016, arXiv:1511.06434. At 64 pixels the networks are those of the PyTorch examples, whose
-  discriminator normalizes real and fake images in separate batches. Other sizes have one stage for each halving down to
-  4 pixels.
+- `dcgan`: Radford et al. 2016, arXiv:1511.06434. At 64 pixels, the networks are those of the PyTorch examples, whose
+  discriminator normalizes real and fake images in separate batches. Other sizes have one stage per halving down to 4
+  pixels.
 - `wgan`: Arjovsky et al. 2017, arXiv:1701.07875. DCGAN's networks; the discriminator's weights are clipped.
 - `lsgan`: Mao et al. 2017, arXiv:1611.04076. DCGAN's networks with the least squares objective.
 

@@ -3,11 +3,11 @@
 - `gan`: Goodfellow et al. 2014, arXiv:1406.2661. The paper's generator mixes rectified and sigmoid units, and its
   discriminator has maxout and dropout; here both are plain perceptrons, as in most later work.
 - `cgan`: Mirza & Osindero 2014, arXiv:1411.1784, section 4.1. Both networks take the class as an input.
-- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. The unrolled updates are Adam's, as in the paper's
-  runs; in `small` they are plain gradient steps, which are longer. The initial weights are torch's defaults; the
-  paper's are orthogonal.
-- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A. The discriminator takes several samples at
-  once; the paper's batch size of 100 counts packs.
+- `unrolled-gan`: Metz et al. 2017, arXiv:1611.02163, appendix A. The unrolled updates are those of Adam, as in the
+  paper's experiments; in `small`, they are plain gradient steps, which are longer. The initial weights are torch's
+  defaults instead of orthogonal as in the paper.
+- `pacgan`: Lin et al. 2018, arXiv:1712.04086, section 4.1 and appendix A. The discriminator judges several samples
+  together; the paper's batch size of 100 is a number of packs.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def spec_of(shape: tuple[int, ...]) -> Spec:
 class ConditionalGenerator(nn.Module):
     """Generator of images `[B, *shape]` in [-1, 1] from `z [B, latent_dim]` and `label [B]` (section 4.1).
 
-    The latent and the class each have a hidden layer; a third takes the concatenation.
+    The latent and the class each have a hidden layer, and a third hidden layer takes their concatenation.
 
     Args:
         shape: shape of a sample.
@@ -186,7 +186,7 @@ class ConditionalGenerator(nn.Module):
 class ConditionalDiscriminator(nn.Module):
     """Discriminator of images `[B, *shape]` with `label [B]`, with logits `[B]`.
 
-    The image and the class each have a maxout layer; a third takes the concatenation.
+    The image and the class each have a maxout layer, and a third maxout layer takes their concatenation.
 
     Args:
         shape: shape of a sample.

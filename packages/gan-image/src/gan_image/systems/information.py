@@ -42,7 +42,7 @@ class Generator(nn.Module):
         noise: size of the noise.
         categories: number of categories of the categorical code.
         continuous: number of continuous codes.
-        width: channels before the last layer; the two layers before it have 2 and 16 times as many.
+        width: channels before the last layer; the two preceding layers have 2 and 16 times this number.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Discriminator(nn.Module):
         channels: channels of the images.
         categories: number of categories of the categorical code.
         continuous: number of continuous codes.
-        width: channels after the first layer; the next two have 2 and 16 times as many.
+        width: channels after the first layer; the next two layers have 2 and 16 times this number.
     """
 
     separate = ("posterior",)
@@ -153,9 +153,9 @@ def quarter(image_size: int) -> int:
 class InfoGAN(TwoPlayerGame):
     """InfoGAN (Chen et al. 2016, arXiv:1606.03657, eq. 6).
 
-    The generator maximises a lower bound of the mutual information between codes and images, L_I (eq. 5): up to a
-    constant, the log-likelihood of the codes under Q. The player `generator` trains G and Q. The trunk, which D and Q
-    share, is trained by the player `discriminator` only.
+    The generator maximises L_I, a lower bound of the mutual information between codes and images (eq. 5), which is, up
+    to a constant, the log-likelihood of the codes under Q. The player `generator` trains G and Q. The trunk, which D
+    and Q share, is trained only by the player `discriminator`.
 
     Args:
         generator: the generator.
@@ -201,7 +201,7 @@ class InfoGAN(TwoPlayerGame):
         )
 
     def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-        """Returns latents on a straight line; noise and continuous codes change, the category is that of `start`."""
+        """Returns latents on a straight line for noise and continuous codes; the category is that of `start`."""
         latents = straight_line(start, end, share)
         category = slice(self.noise, self.noise + self.categories)
         latents[:, :, category] = start[:, None, category]
@@ -225,11 +225,13 @@ class InfoGAN(TwoPlayerGame):
 
     @torch.no_grad()
     def traverse(self, code: int, *, span: float = 2.0, seed: int = 0) -> Tensor:
-        """Generates images `[categories², …]` with equal noise in rows of one category, along which one code changes.
+        """Generates images `[categories², …]`: one row per category, along which one continuous code changes.
+
+        All images have the same noise.
 
         Args:
             code: index of the continuous code; the others are 0.
-            span: the code goes from -span to span.
+            span: range of the code, from -span to span.
             seed: random seed of the noise.
         """
         with draws.drawing(seed, self.device):

@@ -1,7 +1,7 @@
-"""Progressive growing: networks start at 4 pixels, and every phase of the training doubles the size.
+"""Progressive growing: training starts at 4x4 pixels, and each phase doubles the size.
 
-- `progan`: Karras et al. 2018, arXiv:1710.10196. The images of each size are the data reduced by Lanczos' filter, where
-  the authors average squares of pixels.
+- `progan`: Karras et al. 2018, arXiv:1710.10196. Real images are reduced to each size by a Lanczos filter; the authors
+  average squares of pixels.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def upsample(images: Tensor) -> Tensor:
 
 
 class Start(nn.Sequential):
-    """`z [B, latent_dim]` to features `[B, outputs, 4, 4]`: the generator's first block."""
+    """The generator's first block: `z [B, latent_dim]` to features `[B, outputs, 4, 4]`."""
 
     def __init__(self, latent_dim: int, outputs: int):
         # The authors' gain, a quarter of He's.
@@ -65,7 +65,7 @@ class Start(nn.Sequential):
 
 
 class Up(nn.Sequential):
-    """Doubles the size, and convolves twice."""
+    """Doubles the size, then applies two convolutions."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(
@@ -80,7 +80,7 @@ class Up(nn.Sequential):
 
 
 class Down(nn.Sequential):
-    """Convolves twice, and halves the size."""
+    """Applies two convolutions, then halves the size."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(
@@ -107,7 +107,7 @@ class End(nn.Sequential):
 
 
 class Growing(nn.Module):
-    """A network with a block for every size; only those up to the current size are used.
+    """A network with a block for each size. Only the blocks up to the current size are used.
 
     Args:
         blocks: blocks for 4, 8, 16, … pixels.
@@ -115,7 +115,8 @@ class Growing(nn.Module):
 
     Attributes:
         stage: index of the newest block in use; images have a side of 4 · 2^stage pixels.
-        moment: progress of the phase in which that block is faded in: the game's, or completed without a game.
+        moment: progress of the phase in which that block is faded in. It is the game's; without a game, the phase is
+            completed.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], rgb: Iterable[nn.Module]):
@@ -137,10 +138,10 @@ class Generator(Growing):
     """`z [B, latent_dim]` to images `[B, channels, H, W]` of the current size, approximately in [-1, 1].
 
     Args:
-        image_size: size when fully grown, 4 doubled any number of times.
+        image_size: side in pixels when fully grown, 4 doubled any number of times.
         channels: channels of the images.
         latent_dim: size of z.
-        widths: channels at 4 pixels, 8, 16 and so on; those beyond `image_size` are not used.
+        widths: channels at 4, 8, 16, … pixels; those for sizes above `image_size` are not used.
     """
 
     def __init__(
@@ -168,9 +169,9 @@ class Discriminator(Growing):
     """Images `[B, channels, H, W]` of the current size to logits `[B]`.
 
     Args:
-        image_size: size when fully grown, 4 doubled any number of times.
+        image_size: side in pixels when fully grown, 4 doubled any number of times.
         channels: channels of the images.
-        widths: channels at 4 pixels, 8, 16 and so on; those beyond `image_size` are not used.
+        widths: channels at 4, 8, 16, … pixels; those for sizes above `image_size` are not used.
     """
 
     def __init__(self, *, image_size: Size = 1024, channels: Size = 3, widths: tuple[Size, ...] = WIDTHS):
@@ -210,8 +211,8 @@ def widths_up_to(image_size: int, widths: tuple[int, ...]) -> tuple[int, ...]:
 class ProGAN(TwoPlayerGame):
     """Progressive GAN: both networks grow by a block in every phase (Karras et al. 2018, arXiv:1710.10196, section 2).
 
-    A phase fades the new blocks in and then trains them for as many images. The first phase has no blocks to fade in
-    and half as many images. Samples are enlarged to the full size in all phases.
+    In the first half of a phase, the new blocks are faded in; in the second half, they are trained. The first phase has
+    no blocks to fade in and is half as long. In all phases, samples are enlarged to the full size.
 
     Args:
         generator: a network that grows.
@@ -220,7 +221,7 @@ class ProGAN(TwoPlayerGame):
         regularizers: penalties, augmentations and constraints.
         drift: weight of E[D(x)²] in the discriminator's loss, which keeps the logits of real images near 0
             (appendix A.1).
-        batch_sizes: batch sizes at 4, 8, 16, … pixels; empty for the recipe's in all phases.
+        batch_sizes: batch sizes at 4, 8, 16, … pixels; if empty, the recipe's batch size is used in all phases.
 
     Raises:
         RecipeError: there are fewer batch sizes than phases.
@@ -264,7 +265,7 @@ class ProGAN(TwoPlayerGame):
         yield Player("generator", generator.in_use(), self.generator_loss)
 
     def real(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """Returns the real images, blended with smaller ones like the generator's, and the condition."""
+        """Returns the real images, blended with their smaller versions like the generator's, and the condition."""
         images, condition = super().real(batch)
         network = self.growing[0]
         if network.stage == 0:
@@ -296,7 +297,7 @@ PROGAN = Preset(
     network={"image_size": 1024, "latent_dim": 512, "widths": WIDTHS},
     train={"batch_size": 16, "steps": 1_464_286, "ema": 0.999, "sample_every": 5000, "checkpoint_every": 5000},
 )
-"""800,000 images at 4 pixels, and twice as many at each further size."""
+"""Trains on 800,000 images at 4 pixels, and on 1,600,000 at each further size."""
 SMALL = PROGAN.but(
     objective="relativistic",
     regularizers=[R1(weight=0.2), R2(weight=0.2)],

@@ -5,7 +5,8 @@ upsampling.
 
 - `wgan-gp`: Gulrajani et al. 2017, arXiv:1704.00028. The discriminator has no norms and averages its features.
 - `sngan`: Miyato et al. 2018, arXiv:1802.05957. The discriminator has spectral normalization and sums its features.
-- `cgan-pd`: Miyato & Koyama 2018, arXiv:1802.05637. Classes enter by conditional batch normalization and projection.
+- `cgan-pd`: Miyato & Koyama 2018, arXiv:1802.05637. Classes condition the generator by conditional batch normalization
+  and the discriminator by projection.
 - `sagan`: Zhang et al. 2019, arXiv:1805.08318. Both networks have self-attention and spectral normalization.
 - `ssgan`: Chen et al. 2019, arXiv:1811.11212. The discriminator also predicts the rotation of images.
 - `infomax-gan`: Lee et al. 2021, arXiv:2007.04589. The discriminator also matches local features with the global
@@ -41,21 +42,21 @@ from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, Linear, Size
 
 MASKED = -10.0
-"""Score of InfoMax-GAN for pairs from the same image, which excludes them from the negatives."""
+"""Score that InfoMax-GAN assigns to pairs from the same image, to exclude them from the negatives."""
 Layout = Literal["mimicry", "biggan"]
-"""Published code whose residual blocks a network has.
+"""Published code whose residual blocks are used.
 
-Mimicry upsamples bilinearly, BigGAN-PyTorch by nearest neighbours. In Mimicry's discriminators the hidden layer of a
-block has as many channels as the input, and the shortcut takes the input after ReLU, because that ReLU is in place; its
-published results were obtained so. In BigGAN-PyTorch the hidden layer has as many channels as the output, and the
-shortcut takes the input itself.
+Mimicry upsamples bilinearly, BigGAN-PyTorch by nearest neighbours. In Mimicry's discriminators, the hidden layer of a
+block has the number of channels of the input, and the shortcut takes the input after ReLU, because that ReLU is in
+place; Mimicry's published results were obtained in this way. In BigGAN-PyTorch, the hidden layer has the number of
+channels of the output, and the shortcut takes the input before ReLU.
 """
 
 
 def with_attention(
     blocks: Sequence[nn.Module], channels: Sequence[int], sizes: Sequence[int], attention: int | None, spectral: bool
 ) -> list[nn.Module]:
-    """Returns the blocks with self-attention after the first whose output has a side of `attention` pixels.
+    """Inserts self-attention after the first block whose output has a side of `attention` pixels.
 
     Args:
         blocks: residual blocks.
@@ -203,7 +204,7 @@ class Discriminator(nn.Module):
 def taper(image_size: int, width: int) -> list[tuple[int, bool]]:
     """Returns the channels of Mimicry's blocks and whether they halve the size.
 
-    The channels double up to `width`; from 128 pixels on there is one more block.
+    The channels double up to `width`. From 128 pixels on, there is one more block.
     """
     widths = [sixteenth(width) << k for k in range(5)] + [width] * (image_size >= 128)
     size, plan = image_size, []
@@ -217,7 +218,7 @@ def taper(image_size: int, width: int) -> list[tuple[int, bool]]:
 def taper_to_4(image_size: int, width: int) -> list[tuple[int, bool]]:
     """Returns the channels of BigGAN-PyTorch's blocks and whether they halve the size.
 
-    The channels double up to `width`. All blocks halve the size, down to 4 pixels, except one more at the end.
+    The channels double up to `width`. All blocks halve the size, down to 4 pixels, except for an additional last block.
     """
     last = doublings(image_size, 4, least=4)
     return [(min(width, sixteenth(width) << block), block < last) for block in range(last + 1)]
@@ -292,7 +293,7 @@ class InfoMaxDiscriminator(Discriminator):
     Local features are those before the last block; the global feature of an image is the input of the last layer.
 
     Args:
-        space_dim: size of the common space, R. The other arguments are those of `Discriminator`.
+        space_dim: number of dimensions of the common space, R. The other arguments are those of `Discriminator`.
     """
 
     auxiliary: ClassVar[str] = "infomax"
@@ -343,8 +344,8 @@ class Projection(nn.Module):
 def info_nce(local: Tensor, whole: Tensor) -> Tensor:
     """Computes the InfoNCE loss: local features are classified by the global feature of their image.
 
-    The positive of a global feature is each local feature of the same image; the negatives are all local features of
-    the other images of the batch.
+    The positives for a global feature are the local features of the same image; the negatives are all local features of
+    the other images in the batch.
 
     Args:
         local: local features `[B, R, H, W]`.
@@ -359,10 +360,10 @@ def info_nce(local: Tensor, whole: Tensor) -> Tensor:
 
 
 class SelfSupervised(TwoPlayerGame):
-    """GAN whose discriminator has an auxiliary task: SSGAN and InfoMax-GAN.
+    """A GAN whose discriminator has an auxiliary task: SSGAN and InfoMax-GAN.
 
     The discriminator minimises the auxiliary loss on real images, and the generator minimises it on fakes (Chen et al.
-    2019, equations 2 and 3; Lee et al. 2021, equations 6 and 7). The terms have the name of the task.
+    2019, equations 2 and 3; Lee et al. 2021, equations 6 and 7). The terms are named after the task.
 
     Args:
         generator: the generator.
@@ -451,7 +452,7 @@ INFOMAX_64 = INFOMAX.but(network={**TAPERED, "image_size": 64, "generator": {"wi
 
 
 def small(paper: Preset, **discriminator: object) -> Preset:
-    """Returns a preset of a size that learns on two CPU cores.
+    """Returns a smaller version of a preset that trains on two CPU cores.
 
     Args:
         paper: the paper's preset.

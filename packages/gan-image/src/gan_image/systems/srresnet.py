@@ -1,7 +1,7 @@
 """Residual networks like those of super-resolution (SRResNet).
 
-- `dragan`: Kodali et al. 2017, arXiv:1705.07215, with the networks that Jin et al. 2017, arXiv:1708.05509, figures 3
-  and 4, use for anime characters, without their attributes.
+- `dragan`: Kodali et al. 2017, arXiv:1705.07215, with the networks of Jin et al. 2017, arXiv:1708.05509, figures 3 and
+  4, for anime characters, without attributes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gan_core.recipe import Adam, Linear, Size
 
 
 def initialize(layer: nn.Module) -> None:
-    """Draws weights as He et al. (arXiv:1502.01852) and sets biases to 0.
+    """Draws weights as in He et al. (arXiv:1502.01852) and sets biases to 0.
 
-    The discriminator has no norms; with smaller weights its logits hardly depend on the image.
+    The discriminator has no norms, so with smaller weights its logits would hardly depend on the image.
     """
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(layer.weight, 0.2)
@@ -63,7 +63,7 @@ class Generator(nn.Module):
     """Generator of images `[B, channels, H, W]` in [-1, 1] from `z [B, latent_dim]`.
 
     Args:
-        image_size: side in pixels, 4 doubled at least once; that of the first layer is an eighth, but at least 4.
+        image_size: side in pixels, 4 doubled at least once; the first features have an eighth of it, but at least 4.
         channels: channels of the images.
         latent_dim: size of z.
         width: channels of every block.
@@ -93,7 +93,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Discriminator of images `[B, channels, H, W]`, with logits `[B]`.
 
-    It has no norms, because DRAGAN's penalty needs logits that depend on one sample only.
+    It has no norms, because DRAGAN's penalty requires logits that depend only on their own sample.
 
     Args:
         image_size: side in pixels, 4 doubled at least once.

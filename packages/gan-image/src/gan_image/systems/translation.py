@@ -1,7 +1,7 @@
 """Image-to-image translation, from paired and from unpaired images.
 
-- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net is trained on pairs; a PatchGAN judges source and target
-  together. The only noise is the U-Net's dropout, which the authors leave on at test time; here it is then off.
+- `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net is trained on pairs, and a PatchGAN judges source and target
+  together. The only noise is the U-Net's dropout, which the authors also apply at test time; here, it is off then.
 - `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators are trained on two unpaired sets of images.
 
 The networks are those of `gan_core.nn.translators`. Images are augmented as in the authors' code: they are stretched to
@@ -57,7 +57,7 @@ def export_of(network: ResNetTranslator | UNetTranslator, made: str, spec: Image
 
     Args:
         network: translator between `source` and `target`.
-        made: part of an item that it generates, `source` or `target`; the other is its input.
+        made: part of an item that the network generates, `source` or `target`; the other part is its input.
         spec: specification with the channels of both parts.
     """
     taken = "source" if made == "target" else "target"
@@ -362,7 +362,7 @@ PIX2PIX = Preset(
     data={"spec": AUGMENTED},
     train={"batch_size": 1, "steps": 80_000, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
 )
-"""200 epochs of the 400 pairs in the facades dataset."""
+"""Trains for 200 epochs of the 400 pairs in the facades dataset."""
 SMALL_PIX2PIX = PIX2PIX.but(
     network={"width": 16, "generator": {"depth": 4}, "discriminator": {"layers": 2}},
     data={"spec": {"image_size": 32, "resize": "cover", "enlarge": 1.0, "crop": "centre", "flip": False}},
@@ -386,7 +386,7 @@ CYCLEGAN = Preset(
     data={"spec": AUGMENTED},
     train={"batch_size": 1, "steps": 266_800, "sample_every": 1000, "checkpoint_every": 4000, "show": 16},
 )
-"""200 epochs of the 1,334 zebras, the larger set of the horse2zebra dataset."""
+"""Trains for 200 epochs of the 1,334 zebras, the larger set of the horse2zebra dataset."""
 SMALL_CYCLEGAN = CYCLEGAN.but(
     settings={"identity_weight": 0.0},
     network={"width": 16, "blocks": 2, "layers": 2},

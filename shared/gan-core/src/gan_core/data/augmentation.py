@@ -20,7 +20,7 @@ MEMORY_BYTES = 2**31
 """Maximum size of a dataset that is held in memory, in bytes."""
 
 RESIZED_AT_ONCE = 2**26
-"""Maximum number of values, after resizing, of the images in memory that are resized at once."""
+"""Maximum number of values, after resizing, of the in-memory images that are resized in one call."""
 
 
 def sized(dataset: Dataset[Batch], spec: ImageSpec) -> Dataset[Batch]:
@@ -75,7 +75,7 @@ class Resized(Dataset[Batch]):
 
 
 def resized(images: Tensor, spec: ImageSpec, *, interpolated: bool) -> Tensor:
-    """Returns images `[…, H, W]` resized for the crop, with the same dtype."""
+    """Returns images `[…, H, W]` resized to the size before the crop, with the same dtype."""
     size = loaded_size(images, spec)
     if tuple(images.shape[-2:]) == size:
         return images
@@ -101,7 +101,7 @@ def loaded_size(images: Tensor, spec: ImageSpec) -> tuple[int, int]:
 
 
 def augmented(dataset: Dataset[Batch], spec: Spec) -> Dataset[Batch]:
-    """Returns a dataset whose images are cropped and flipped as the specification asks."""
+    """Returns a dataset whose images are cropped and flipped according to a specification."""
     if not isinstance(spec, ImageSpec) or not (spec.augments or spec.resize == "none" or spec.enlarge > 1):
         return dataset
     return Augmented(dataset, spec)
@@ -155,7 +155,7 @@ class Augmented(Dataset[Batch]):
         """Returns the height and width of an item, or of all items of a batch."""
         shapes = {tuple(item[key].shape[-2:]) for key in self._parts(item)}
         if len(shapes) > 1:
-            raise DataError(f"the parts of an item have different sizes {sorted(shapes)}; resize them to one size")
+            raise DataError(f"the parts of an item have different sizes {sorted(shapes)}; resize them to the same size")
         return next(iter(shapes))
 
     def _window(self, shape: tuple[int, ...], down: float, right: float) -> tuple[EllipsisType, slice, slice]:

@@ -22,7 +22,7 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class TensorDataset(Dataset[Batch]):
-    """Items held in memory; item i is row i of every tensor, and a batch is fetched by one indexing operation.
+    """Dataset of items in memory. Item i is row i of every tensor, and a batch is fetched by one indexing operation.
 
     Args:
         tensors: tensors `[N, …]` by key.
@@ -88,7 +88,7 @@ def fetch(dataset: Dataset[Batch], indices: Sequence[int]) -> Any:
 
 
 def collate(items: Any) -> Batch:
-    """Stacks items to a batch; a batch, as some datasets return from `__getitems__`, is returned unchanged.
+    """Stacks items into a batch. A batch, which some datasets return from `__getitems__`, is returned unchanged.
 
     Raises:
         DataError: the items are not dictionaries of tensors and numbers, or the tensors of a key have different shapes.

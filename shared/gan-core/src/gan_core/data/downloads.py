@@ -30,7 +30,7 @@ def download(name: str, fetch: Callable[[], Loaded], *, files: str, folder: Path
         folder: folder in which it looks for them.
 
     Raises:
-        DataError: the download fails; the message says which files to put where by hand.
+        DataError: the download fails; the message says which files to download by hand and where to put them.
     """
     try:
         with redirect_stdout(sys.stderr):

@@ -1,7 +1,7 @@
 """Reading of untrusted folders and archives, local or remote.
 
-Files are read in place by their names in the folder or archive and never unpacked to disk, so that a name cannot refer
-to anything outside of it. Unreadable files are skipped with a warning.
+Files are read in place, by their names in the folder or archive, and are never unpacked to disk, so that a name cannot
+refer to a file outside of the archive. Unreadable files are skipped with a warning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FileKind:
 
     Attributes:
         thing: name of a file in messages, in the singular.
-        suffixes: suffixes with their dot, in lower case.
+        suffixes: file name suffixes, with the dot and in lower case.
     """
 
     thing: str
@@ -48,7 +48,10 @@ class FileKind:
 
 
 class Files(Protocol):
-    """The files of a folder or archive by their relative names, with slashes as separators, in sorted order."""
+    """Interface of the files of a folder or archive, which are accessed by relative name.
+
+    Names use slashes as separators, and `sizes` lists them in sorted order.
+    """
 
     @property
     def sizes(self) -> Mapping[str, int]: ...
@@ -88,7 +91,7 @@ class Sizes(Mapping[str, int]):
 
 
 class FolderFiles:
-    """The files below a folder. Symbolic links are followed; a folder that is reached twice is listed once."""
+    """The files in a folder and its sub-folders. Symbolic links are followed; no folder is listed twice."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -106,10 +109,10 @@ class LoneFile:
     """A single file.
 
     Args:
-        file: path or content.
+        file: path of the file, or its content.
 
     Attributes:
-        name: name of the file.
+        name: name of the file; `content` if its content was given.
     """
 
     def __init__(self, file: Path | bytes):
@@ -124,7 +127,7 @@ class LoneFile:
 
 
 class ZipFiles:
-    """The files of a zip archive. Each process opens the archive anew, since processes would share a file position."""
+    """The files of a zip archive. Each process opens the archive itself, so that file positions are not shared."""
 
     def __init__(self, path: Place):
         self.path = path
@@ -148,7 +151,7 @@ class ZipFiles:
 
 
 class TarFiles:
-    """The files of a tar archive. A compressed archive has no random access, so its content is held in memory."""
+    """The files of a tar archive. A compressed archive does not allow random access, so it is unpacked to memory."""
 
     def __init__(self, path: Place):
         self.path = path
@@ -168,7 +171,7 @@ class TarFiles:
 
 
 class SomeFiles:
-    """Some of the files of a folder or archive, given by their names."""
+    """A subset of the files of a folder or archive, given by their names."""
 
     def __init__(self, files: Files, names: Iterable[str]):
         self.files, self._names = files, sorted(names)
@@ -230,7 +233,7 @@ def open_files(place: str | Path) -> Files:
 
 @contextmanager
 def opening(place: str | Path) -> Iterator[None]:
-    """Converts exceptions raised within the context to a `DataError` that names the folder or archive.
+    """Context manager that converts exceptions to a `DataError` that names the folder or archive.
 
     Raises:
         DataError: the folder or archive does not exist or cannot be read.
@@ -247,13 +250,13 @@ def opening(place: str | Path) -> Iterator[None]:
 
 
 def names_ending(files: Files, suffixes: tuple[str, ...]) -> tuple[list[str], int]:
-    """Returns the names that end in one of the suffixes, and the number of all files.
+    """Returns the names that end with one of the suffixes, and the total number of files.
 
-    Hidden files and those in `__MACOSX` are ignored.
+    Hidden files and those in `__MACOSX` are ignored and not counted.
 
     Args:
         files: the folder or archive.
-        suffixes: suffixes with their dot, in lower case; they match in any case.
+        suffixes: suffixes with the dot and in lower case; upper and lower case match.
     """
     seen = [name for name in files.sizes if not hidden(name)]
     return [name for name in seen if name.lower().endswith(suffixes)], len(seen)
@@ -261,7 +264,7 @@ def names_ending(files: Files, suffixes: tuple[str, ...]) -> tuple[list[str], in
 
 @contextmanager
 def open_member(files: Files, name: str, *, most_bytes: int) -> Iterator[IO[bytes]]:
-    """Opens a file after checking its name and size.
+    """Context manager that opens a file after checking its name and size.
 
     Args:
         files: the folder or archive.
@@ -269,10 +272,10 @@ def open_member(files: Files, name: str, *, most_bytes: int) -> Iterator[IO[byte
         most_bytes: maximum size of the file, in bytes.
 
     Raises:
-        Unreadable: the name leads out of the archive, or the file is too large.
+        Unreadable: the name points outside of the archive, or the file is too large.
     """
     if name.startswith("/") or ".." in name.split("/"):
-        raise Unreadable("its name leads out of the archive")
+        raise Unreadable("its name points outside of the archive")
     if (size := files.sizes[name]) > most_bytes:
         raise Unreadable(f"{size / 2**20:,.0f} MiB, more than the maximum of {most_bytes // 2**20}")
     with files.open(name) as file:
@@ -280,7 +283,7 @@ def open_member(files: Files, name: str, *, most_bytes: int) -> Iterator[IO[byte
 
 
 def read_member(files: Files, name: str, *, most_bytes: int) -> bytes:
-    """Returns the content of a file; for the arguments see `open_member`.
+    """Returns the content of a file; see `open_member` for the arguments.
 
     Raises:
         Unreadable: see `open_member`; or the file or its archive is damaged, or the connection was lost.
@@ -293,12 +296,12 @@ def read_member(files: Files, name: str, *, most_bytes: int) -> bytes:
 
 
 def skip(known: dict[str, str], skipped: Mapping[str, str], *, where: str, thing: str, strict: bool) -> None:
-    """Records unreadable files, and logs a warning that names the first of the new ones.
+    """Records unreadable files, and logs a warning with the names and reasons of the first `NAMED` new ones.
 
     Args:
-        known: reasons by name of the files recorded so far; updated.
+        known: reasons by name of the files recorded so far; updated in place.
         skipped: reasons by name of unreadable files.
-        where: the source's name, for messages.
+        where: name of the source, for messages.
         thing: name of a file in messages, in the singular.
         strict: whether an unreadable file is an error.
 
@@ -310,19 +313,19 @@ def skip(known: dict[str, str], skipped: Mapping[str, str], *, where: str, thing
         return
     first = [f"{printable(name)} ({reason})" for name, reason in list(new.items())[:NAMED]]
     if strict:
-        raise DataError(f"{where}: cannot read {first[0]}; repair or remove it, or leave out `strict` to skip it")
+        raise DataError(f"{where}: cannot read {first[0]}; repair or remove it, or omit `strict` to skip it")
     known.update(new)
     more = f", and {len(new) - NAMED} more" if len(new) > NAMED else ""
     logger.warning("%s: skipped %s: %s%s", where, count(len(new), f"unreadable {thing}"), ", ".join(first), more)
 
 
 def nothing_readable(where: str, seen: int, skipped: Mapping[str, str], kind: FileKind) -> DataError:
-    """Returns the error for a folder or archive without a readable file of a kind.
+    """Returns the error for a folder or archive that has no readable file of a kind.
 
     Args:
-        where: the source's name.
-        seen: number of files.
-        skipped: reasons by name of unreadable files; the message gives the first one.
+        where: name of the source.
+        seen: total number of files.
+        skipped: reasons by name of unreadable files; the message contains the first.
         kind: kind of the files.
     """
     first = next(iter(skipped.items()), None)
@@ -340,7 +343,7 @@ def _size_of(path: Path) -> int:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yields the relative paths of the files below a folder. Hidden folders and special files are skipped."""
+    """Yields the relative paths of all files below a folder. Hidden folders and special files are skipped."""
     known: set[tuple[int, int]] = set()
     pending = [""]
     while pending:
@@ -388,19 +391,19 @@ def _unpacked(place: Place) -> bytes | None:
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yields the regular files of a tar archive, without links, devices, sparse files and negative sizes."""
     while (member := archive.next()) is not None:
-        archive.members.clear()  # type: ignore[attr-defined] # it would keep a kilobyte for each
+        archive.members.clear()  # type: ignore[attr-defined] # otherwise it keeps about a kilobyte per member
         if member.isreg() and not member.issparse() and member.size >= 0:
             yield member
 
 
 def _normal(name: str) -> str:
-    """Returns a member's name without `.` and empty components."""
+    """Returns a member's name without empty components and `.`."""
     odd = "//" in name or "/./" in name or name.startswith("./") or name.endswith(("/", "/."))
     return str(PurePosixPath(name)) if odd else name
 
 
 def hidden(name: str) -> bool:
-    """Returns whether a file is hidden, or one of those that macOS adds to archives."""
+    """Returns whether a file is hidden, or is metadata that macOS adds to archives (`__MACOSX`)."""
     if not name.startswith(".") and "/." not in name and "__MACOSX" not in name:
         return False
     parts = name.split("/")

@@ -46,8 +46,8 @@ SOURCES = (
 )
 
 TARGETS = ("images", "image", "imgs", "img", "targets", "target", "outputs", "output", "B", "trainb", "valb", "testb")
-"""Folder names that usually hold the sources and the targets of pairs, and not classes. They match in any case, except
-`A` and `B`, since folders `a` and `b` may be classes."""
+"""Names of folders that usually contain the targets of pairs (above: the sources) instead of classes. Upper and lower
+case match, except for `A` and `B`, because folders `a` and `b` may be classes."""
 
 Header = TypeVar("Header")
 """Result of reading the header of a file: its size, its sample rate …"""
@@ -79,7 +79,7 @@ def open_place(
     kind: Literal["image", "audio"],
     open_files: Callable[[str | Path], Files] = open_files,
 ) -> Opened:
-    """Opens a folder, an archive, a URL of either, or a Hugging Face dataset.
+    """Opens a folder, an archive (local, or at a URL), or a Hugging Face dataset.
 
     Args:
         place: a local path or a URL; or a Hugging Face dataset, `hf:OWNER/NAME:SPLIT`.
@@ -105,7 +105,7 @@ class Listing(Generic[Header]):
 
     Attributes:
         names: names of the files, without those whose headers are known to be unreadable.
-        headers: headers of the files by name, or of a subset of them; see `list_files`.
+        headers: headers by file name, of all files or of a subset; see `list_files`.
         labels: class index of each file; None if there are no classes.
         classes: names of the classes.
         skipped: reasons by name of the files that could not be read.
@@ -135,8 +135,8 @@ def list_files(
         kind: kind of the files.
         read_header: reads the header of a file; raises `Unreadable` if the file is damaged.
         strict: whether an unreadable file is an error.
-        max_headers: maximum number of headers that are read; of more files, evenly spaced ones are read (default: no
-            maximum).
+        max_headers: maximum number of headers that are read. If there are more files, the headers of evenly spaced
+            files are read (default: no maximum).
 
     Raises:
         DataError: no header is readable; or a file is unreadable and `strict` is set; or the sub-folders are splits of
@@ -167,7 +167,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def classes_of(names: Iterable[str]) -> dict[str, str] | None:
-    """Returns the class of each folder: its first component below the folders that all files share.
+    """Returns the class of each folder: the first path component below the deepest folder that contains all files.
 
     Args:
         names: names of files.
@@ -212,7 +212,7 @@ def labels_of(place: str | Path, names: Sequence[str], kept: Sequence[str], *, t
 
 
 def split_part(text: str) -> tuple[str, str | None]:
-    """Splits `PATH:part`, `URL:part` or `NAME:part` into the place and the part; the part is None if there is none."""
+    """Splits `PATH:part`, `URL:part` or `NAME:part` into the location and the part, which is None if it is missing."""
     if not is_url(text) and Path(text).exists():
         return text, None
     host = re.match(r"https?://[^/]*", text)  # a port is no part
@@ -223,7 +223,8 @@ def split_part(text: str) -> tuple[str, str | None]:
 def parts_of(files: Files) -> dict[str, str]:
     """Returns the sub-folders that can be opened as parts: their paths by name, in natural order.
 
-    They are the first folders below the path that all files share, since archives often wrap everything in one folder.
+    They are the first folders below the deepest folder that contains all files, because archives often wrap everything
+    in one folder.
     """
     folders = {_folder(name) for name in files.sizes if not hidden(name)} - {""}
     shared = _shared(folders) if len(folders) > 1 else ""
@@ -271,7 +272,7 @@ def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
 
 
 def _refuse_parts(place: str | Path, folders: Sequence[str]) -> None:
-    """Checks that the names of sub-folders may be classes.
+    """Checks that the names of sub-folders can be class names.
 
     Raises:
         DataError: they are splits of a dataset or parts of items.

@@ -30,7 +30,7 @@ class HubFiles:
     """A column of a dataset, presented as files that are named by row index: `000123.png`.
 
     A row holds the bytes of a file, or the path of a file that `datasets` has unpacked. Paths outside of `folders` are
-    refused.
+    rejected.
 
     Args:
         column: a dataset in Arrow format with one column, whose values are structs with the fields `bytes` and `path`.
@@ -62,7 +62,7 @@ class HubFiles:
         """Returns the content of a row without copying it, or the path of its file.
 
         Raises:
-            OSError: the row has neither, or the path is outside of the dataset's folders.
+            OSError: the row has neither content nor path, or the path is outside of the dataset's folders.
         """
         value = self._column[int(name.partition(".")[0])].column(0)[0]
         if value.is_valid and value["bytes"].is_valid:
@@ -139,7 +139,7 @@ def _is_local(path: str) -> bool:
 
 
 def _library(text: str, kind: str) -> Any:
-    """Returns the library `datasets`, set to send no usage statistics and to print progress bars only to a terminal."""
+    """Imports `datasets`, with usage statistics disabled and progress bars enabled only in a terminal."""
     try:
         library = import_module("datasets")
     except ImportError as error:
@@ -195,8 +195,8 @@ def _check_split(text: str, split: str | None, splits: Mapping[str, Any] | None)
 def _labels(library: Any, dataset: Any, text: str) -> tuple[list[int] | None, list[str] | None]:
     """Returns the class index of each row and the names of the classes.
 
-    If several columns hold classes, `label` or else the first one is used. Both results are None if no column does, or
-    if a row has no class.
+    If several columns hold classes, `label` is used, or else the first one. Both results are None if there is no such
+    column, or if a row has no class.
     """
     columns = [name for name, each in dataset.features.items() if isinstance(each, library.ClassLabel)]
     if not columns:

@@ -44,7 +44,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def ready(self, spec: ImageSpec) -> Tensor | None:
-        """Returns all pixels, uint8 `[N, C, H, W]`, if they are already in memory as specified; else None."""
+        """Returns all pixels, uint8 `[N, C, H, W]`, if they are in memory and already match `spec`; otherwise None."""
 
     def read(self, index: int, spec: ImageSpec) -> Image.Image:
         """Returns an image, converted to `spec.channels` and resized for `spec.image_size`, but not cropped.
@@ -131,8 +131,8 @@ class ImageSource(ItemSource):
         wanted = expect(spec, ImageSpec, self.name, "images")
         channels, size = wanted.channels or self.facts["channels"], wanted.image_size or self.facts.get("image_size")
         if isinstance(channels, dict):
-            parts = f"channels of several parts, {channels}, and {self.name} is one"
-            raise DataError(f"the game needs {parts}; open it as a part: `open_data({{'source': PATH}})`")
+            needs = f"the game needs several parts, with the channels {channels}"
+            raise DataError(f"{self.name} has one part, but {needs}; give data for each part: `{{'source': PATH, …}}`")
         if channels not in (1, 3):
             raise DataError(f"{self.name}: `data.spec.channels` is {channels}; expected 1 or 3")
         if size is None:
@@ -183,7 +183,7 @@ def channels_in(spec: ImageSpec) -> int:
 def open_images(opened: Opened, *, strict: bool = False, half: str | None = None) -> ImageSource:
     """Opens the images of a folder or archive.
 
-    Headers are read at once to find sizes and unreadable files; in large folders, only `HEADERS` of them.
+    Headers are read immediately to find sizes and unreadable files; in large folders, only `HEADERS` of them.
 
     Args:
         opened: the folder or archive.

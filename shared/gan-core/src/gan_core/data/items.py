@@ -1,6 +1,6 @@
-"""Sources whose items are read one at a time, of which some may be unreadable.
+"""Sources whose items are read one at a time and may be unreadable.
 
-Small datasets are held in memory, the items of large ones are decoded on demand, and unreadable items are skipped.
+Small datasets are held in memory, items of large datasets are decoded on demand, and unreadable items are skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gan_core.data.spec import Spec
 from gan_core.errors import Unreadable
 
 MEMORY_VALUES = 10**9
-"""Maximum number of values that are decoded before training starts, about ten seconds of images."""
+"""Maximum number of values that are decoded before training starts; images of this total size take about 10 s."""
 
 Part = TypeVar("Part")
 
@@ -36,10 +36,10 @@ class ItemOptions(TypedDict, total=False):
 
 
 class ItemSource(Source):
-    """Base class of sources whose items are read one at a time, of which some may be unreadable.
+    """Base class of sources whose items are read one at a time and may be unreadable.
 
-    A subclass defines `items`. `fit` decodes a small dataset at once and holds it in memory. The items of a large one
-    are decoded on demand, and an unreadable item is replaced by the next readable one.
+    A subclass defines `items`. `fit` decodes a small dataset completely and holds it in memory. The items of a large
+    dataset are decoded on demand, and an unreadable item is replaced by the next readable one.
 
     Args:
         name: name of the source.
@@ -87,7 +87,7 @@ class ItemSource(Source):
     def items(self, spec: Spec) -> Items: ...
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
-        """Returns the items as a game needs them; see `Source.fit`.
+        """Returns the items converted to a specification; see `Source.fit`.
 
         Raises:
             DataError: no item is readable; or an item is unreadable and the source is strict; or the data cannot be
@@ -103,7 +103,7 @@ class ItemSource(Source):
         return augmented(lazy, spec)
 
     def first(self) -> Batch:
-        """Returns the first readable item at its own size."""
+        """Returns the first readable item, in its original size."""
         return ReadItems(self, self.items(Spec()))[0]
 
     def read_all(self, read: Callable[[int], Part]) -> dict[int, Part]:
@@ -148,7 +148,7 @@ class ItemSource(Source):
         raise nothing_readable(self.name, len(self), self.skipped, self.kind)
 
     def skip(self, skipped: Mapping[str, str]) -> None:
-        """Records unreadable items, and logs a warning that names the new ones.
+        """Records unreadable items, and logs a warning about the new ones.
 
         Args:
             skipped: reasons by name.

@@ -38,7 +38,7 @@ DAMAGED = (
 
 
 def bounded(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields the files of a listing, up to a maximum number.
+    """Yields the items of a listing after checking their number.
 
     Raises:
         ValueError: there are more than `MAX_FILES`.

@@ -1,4 +1,4 @@
-"""Compositions of sources: pairs, unpaired datasets, and pairs of which one part is computed from the other."""
+"""Compositions of sources: pairs, unpaired datasets, and pairs in which one part is computed from the other."""
 
 from __future__ import annotations
 
@@ -131,12 +131,12 @@ class Paired(ItemSource):
         return torch.tensor([[each[stem] for each in places] for stem in shared])
 
     def _places(self, source: Source, names: Sequence[str]) -> dict[str, int]:
-        """Returns the place of each name without suffix; of several files of one name the first is used."""
+        """Returns the index of each file by name without suffix; if several files share a name, the first is used."""
         places: dict[str, int] = {}
         for index, name in enumerate(names):
             first = places.setdefault(_stem(name), index)
             if first != index:
-                self.skip({f"{source.name}/{name}": f"has the name of {printable(names[first])}"})
+                self.skip({f"{source.name}/{name}": f"has the same name as {printable(names[first])}"})
         return places
 
     def items(self, spec: Spec) -> Items:
@@ -175,8 +175,9 @@ def _stem(name: str) -> str:
 class Unpaired(Source):
     """Two unpaired datasets: `Unpaired(source=a, target=b)`, as CycleGAN is trained (arXiv:1703.10593).
 
-    An item combines an item of the first dataset, by index, with a random item of the second, drawn anew each time. The
-    length is that of the larger dataset. The two parts are augmented independently. Labels are dropped.
+    Each item combines an item of the first dataset, by index, with a random item of the second, which is drawn each
+    time it is read. The length is that of the larger dataset. The two parts are augmented independently. Labels are
+    dropped.
 
     Args:
         name: name of the source (default: the names of the two sources).
@@ -221,7 +222,7 @@ class _Unpaired(Dataset[Batch]):
         return {key: tensor[0] for key, tensor in self.__getitems__([index]).items()}
 
     def hold_out(self, share: float) -> tuple[_Unpaired, _Unpaired]:
-        """Splits both sets, so that an item that is held out is not drawn as a partner either."""
+        """Splits both sets, so that held-out items are not drawn as partners of training items either."""
         training: dict[str, tuple[Dataset[Batch], str]] = {}
         held_out: dict[str, tuple[Dataset[Batch], str]] = {}
         for part, (dataset, key) in self.parts.items():
@@ -272,14 +273,14 @@ class Derived(Source):
     Args:
         data: data with exactly one key besides `label`; its samples become `target`.
         degrade: takes a sample after cropping and flipping (images: uint8 `[C, H, W]`) and a list of random numbers,
-            and returns the `source`. All sources must have one shape. It also runs in worker processes, and its
-            randomness must come only from the numbers.
-        draws: length of the list, of numbers in [0, 1) that are drawn anew each time an item is read (default: 0).
+            and returns the `source`. All sources must have the same shape. It may run in worker processes, so its only
+            source of randomness must be these numbers.
+        draws: number of random numbers in [0, 1), which are drawn each time an item is read (default: 0).
         labels: whether items keep their `label`, for class-conditional games.
         name: name of the source (default: that of the data).
 
     Raises:
-        DataError: the data do not have exactly one key besides `label`, or no labels to keep.
+        DataError: the data do not have exactly one key besides `label`, or have no labels to keep.
     """
 
     def __init__(

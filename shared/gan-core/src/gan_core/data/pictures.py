@@ -1,4 +1,4 @@
-"""Reading of image files from folders and archives (`gan_core.data.files`), whose content is not trusted.
+"""Reading of image files from untrusted folders and archives (`gan_core.data.files`).
 
 The size of a file is checked before it is read, and its width and height before it is decoded. It needs Pillow, which
 `gan-core[pictures]` installs.
@@ -24,7 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 """File name suffixes of images, in lower case."""
 IMAGES = FileKind("image", SUFFIXES)
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Names of the formats that are decoded, as Pillow knows them."""
+"""Pillow's names of the formats that are decoded."""
 UNCHANGED = ImageSpec()
 """Specification of images at their own size, with their own number of channels."""
 MAX_BYTES = 2**28
@@ -41,11 +41,11 @@ GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
 
 @contextmanager
 def open_image(files: Files, name: str) -> Iterator[Image.Image]:
-    """Context with an opened image whose header is checked and whose pixels are not decoded yet.
+    """Context manager that yields an opened image whose header is checked and whose pixels are not decoded yet.
 
     Raises:
-        Unreadable: the file is damaged (even if that becomes apparent within the context), is not an image, or is too
-            large or too small; or its name leads out of the archive.
+        Unreadable: the file is damaged (even if that is only discovered inside the `with` block), is not an image, or
+            is too large or too small; or its name points outside of the archive.
     """
     with _guarded(), open_member(files, name, most_bytes=MAX_BYTES) as file, Image.open(file, formats=FORMATS) as image:
         width, height = image.size
@@ -198,7 +198,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Converts exceptions on damaged content to `Unreadable`, and suppresses Pillow's warnings about metadata."""
+    """Context manager that converts errors on damaged content to `Unreadable`, and hides Pillow's metadata warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

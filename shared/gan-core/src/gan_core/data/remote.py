@@ -1,9 +1,9 @@
 """Remote folders and archives, read in place through fsspec with the same limits as local ones.
 
-Only the protocols in `PROTOCOLS` are supported. `file://` is refused because local files are opened by path. fsspec's
-chained URLs (`zip::…`, `simplecache::…`) and reference files are refused because they can name any location, write to
-a shared cache or evaluate templates. Nothing is cached on disk. Credentials come from each library's own settings
-(environment, `~/.aws`, `hf auth login`). A web server cannot list a folder, so `http://` and `https://` support only
+Only the protocols in `PROTOCOLS` are supported. `file://` is rejected because local files are opened by path. fsspec's
+chained URLs (`zip::…`, `simplecache::…`) and reference files are rejected because they can refer to any location, write
+to a shared cache or evaluate templates. Nothing is cached on disk. Credentials come from each library's own settings
+(environment, `~/.aws`, `hf auth login`). Web servers cannot list folders, so `http://` and `https://` support only
 archives.
 """
 
@@ -34,7 +34,7 @@ PROTOCOLS = {
     "az": "adlfs",
     "abfs": "adlfs",
 }
-"""The library that reads each protocol."""
+"""Library that reads each protocol."""
 BLOCK = 2**18
 """Size of the read buffer of a remote file, and maximum size of a file that is fetched in one request, in bytes."""
 
@@ -162,7 +162,7 @@ class _Raw(io.RawIOBase):
 
 
 def locate(url: str) -> RemoteFile | RemoteFiles:
-    """Opens a URL: `RemoteFiles` if it is that of a folder, else `RemoteFile`. No content is fetched yet.
+    """Opens a URL: returns `RemoteFiles` for a folder, otherwise a `RemoteFile`. No content is fetched yet.
 
     Raises:
         DataError: the protocol is not supported, or the URL is chained or contains a password.
@@ -176,7 +176,7 @@ def locate(url: str) -> RemoteFile | RemoteFiles:
 
 
 def _system(url: str) -> tuple[AbstractFileSystem, str]:
-    """Returns the file system of a URL, which fsspec caches per process and thread, and the path in it."""
+    """Returns the file system of a URL and the path in it. fsspec caches the file system per process and thread."""
     protocol = url.partition("://")[0]
     if "::" in url:
         raise DataError(f"{url}: chained URLs are not supported; give the URL of the folder or archive itself")
@@ -203,7 +203,7 @@ def _system(url: str) -> tuple[AbstractFileSystem, str]:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """Converts the exceptions of network libraries to `OSError`; those of damaged files and user errors are kept."""
+    """Context manager that converts exceptions of network libraries to `OSError`, but not other errors."""
     try:
         yield
     except (InputError, *DAMAGED):

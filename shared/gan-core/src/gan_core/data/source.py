@@ -16,7 +16,7 @@ from gan_core.errors import DataError, count
 from gan_core.tables import html_table
 
 LARGEST_PIXEL = 2.0
-"""Maximum magnitude of floating-point pixels; larger values are rejected as not scaled to [-1, 1]."""
+"""Maximum magnitude of floating-point pixels. Images with larger values are rejected as not scaled to [-1, 1]."""
 
 
 class Source(ABC):
@@ -26,7 +26,7 @@ class Source(ABC):
         name: name of the source, for messages and recipes.
         keys: keys of its items.
         facts: properties of the data: `channels`, `image_size`, `sample_rate`, `num_classes`, `classes` (their names)
-            … They are the defaults of network settings and of fields of the specification that are not set.
+            … They are used for network settings and fields of the specification that are not set.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Source(ABC):
 
 
 class FixedSource(Source):
-    """A source of a dataset whose images are resized, cropped and flipped, and otherwise unchanged.
+    """A source of the items of a dataset. Images are resized, cropped and flipped; nothing else is converted.
 
     Args:
         dataset: a map-style dataset with a length, whose items are `dict[str, Tensor]`.
@@ -231,7 +231,7 @@ def require_keys(source: Source, reads: Collection[str], title: str) -> None:
 
 
 def require_channels(item: Batch, spec: ImageSpec, pixels: Collection[str], name: str) -> None:
-    """Checks that images which cannot be converted have the channels of a specification.
+    """Checks that an item's images, which cannot be converted, have the number of channels of a specification.
 
     Args:
         item: an item.
@@ -250,14 +250,15 @@ def require_channels(item: Batch, spec: ImageSpec, pixels: Collection[str], name
 
 
 def require_classes(source: Source, num_classes: int | None, classes: Sequence[str] | None = None) -> None:
-    """Checks that a source has the classes of the networks.
+    """Checks that a source has the classes that the networks need.
 
-    Names are compared only if the model and the data share some: a name means the same class in both.
+    The names are compared only if the data and the model have at least one name in common. Data whose class names are
+    all different are accepted.
 
     Args:
         source: the data.
         num_classes: number of classes of the networks; None if they have none.
-        classes: names of the classes that the networks were trained on.
+        classes: names of the classes on which the networks were trained.
 
     Raises:
         DataError: the source has no labels, another number of classes, or classes in another order.
@@ -281,7 +282,7 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
 
 
 class Items(ABC):
-    """Items by index; any of them may be unreadable.
+    """Base class of items that are read by index and may be unreadable.
 
     Attributes:
         pixels: keys whose uint8 values are pixels.

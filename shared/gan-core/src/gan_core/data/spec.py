@@ -96,9 +96,9 @@ class ImageSpec(Spec):
             and `none` only crops.
         enlarge: factor in [1, 8] by which images are resized to more than `image_size` before the crop; for `cover` and
             `stretch` (pix2pix: 286 / 256).
-        crop: position of the crop: `centre`, or `random`, drawn anew each time an item is read.
+        crop: position of the crop: `centre`, or `random`, which is drawn each time an item is read.
         flip: whether items are flipped left to right with probability 1/2 each time they are read.
-        interpolate: whether resizing interpolates; False selects nearest pixels and so keeps their values.
+        interpolate: whether resizing interpolates; False selects the nearest pixel, which preserves values.
 
     All parts of an item are cropped and flipped in the same way. Previews and evaluations use neither random crops nor
     flips nor `enlarge`.
@@ -165,9 +165,9 @@ class ImageSpec(Spec):
 
 
 def expect(spec: Spec, kind: type[S], name: str, holds: str) -> S:
-    """Returns the specification, checked to be of the class that a source supports.
+    """Returns the specification after checking that it is of the class that a source supports.
 
-    A plain `Spec`, which makes no demands, is replaced by the default specification of that class.
+    A plain `Spec`, which has no requirements, is replaced by the default specification of that class.
 
     Args:
         spec: the game's specification.

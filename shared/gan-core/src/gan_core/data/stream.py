@@ -1,4 +1,4 @@
-"""Batches of a dataset on a device: held-out splits, and the endless stream that the trainer reads.
+"""Held-out splits of datasets, and the endless stream of batches on a device that the trainer reads.
 
 A batch is `dict[str, Tensor]` with keys such as `image`, `video`, `audio`, `points`, `label` and `source`. Pixels are
 transferred as uint8 and scaled to [-1, 1] on the device; masks, label maps and tokens keep their values.
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 class Part(Dataset[Batch]):
-    """A subset of a dataset, given by indices `[N]`, that keeps its `pixels` and fetches whole batches."""
+    """A subset of a dataset, given by indices `[N]`. It has the dataset's `pixels` and fetches whole batches."""
 
     def __init__(self, dataset: Dataset[Batch], indices: Tensor):
         self.dataset, self.indices, self.pixels = dataset, indices, pixels_of(dataset)
@@ -49,7 +49,7 @@ def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dat
     """Splits a dataset into training items and held-out items. The split is random but always the same.
 
     If the dataset has an attribute `groups` `[N]`, items of one group are kept together: whole groups are held out
-    until they hold at least the given share of the items. A dataset of unpaired sets splits each of them in its method
+    until they contain at least the given share of the items. A dataset of unpaired sets splits each set in its method
     `hold_out`.
 
     Args:
@@ -86,12 +86,13 @@ def hold_out(dataset: Dataset[Batch], share: float) -> tuple[Dataset[Batch], Dat
 
 
 class IndexStream(Sampler[list[int]]):
-    """Endless batches of indices in a new seeded order for each epoch, from any position. Batches may span epochs.
+    """Endless stream of batches of indices, in a new seeded order for each epoch. Batches may span epochs.
 
-    Each process reads its own rows of the global batch, so the global batches do not depend on the number of processes.
+    The stream can start at any position. Each process reads its own rows of the global batch, so the global batches do
+    not depend on the number of processes.
 
     Attributes:
-        varies: whether batch sizes vary (in subclasses). The position of a stream then counts batches instead of
+        varies: whether batch sizes vary, as they can in subclasses. The position then counts batches instead of
             samples.
     """
 
@@ -124,8 +125,8 @@ class IndexStream(Sampler[list[int]]):
 class _Placed(Dataset[Any]):
     """A dataset whose items may draw random numbers that depend on their position in the stream.
 
-    The numbers of `draws.of_items` do not depend on the number of processes and workers. Torch's own generator is
-    seeded for every batch in workers; in the main process the trainer seeds it for every turn.
+    The numbers of `draws.of_items` do not depend on the number of processes and workers. Workers seed torch's own
+    generator for every batch; in the main process, the trainer seeds it for every turn.
 
     Args:
         dataset: the items.
@@ -168,7 +169,7 @@ class BatchStream:
         batch_size: global batch size, over all processes.
         seed: seed of the order and of the items' random numbers.
         position: position at which to start.
-        workers: number of worker processes that read; 0 reads in the main process.
+        workers: number of worker processes that read items; 0 reads in the main process.
         rank: rank of this process.
         processes: number of training processes.
         device: device of the batches.
@@ -222,7 +223,7 @@ class BatchStream:
         return to_device(read, self.device, self.pixels)
 
     def stop_workers(self) -> None:
-        """Ends the processes that read; no batch can be read afterwards."""
+        """Stops the worker processes. No batch can be read afterwards."""
         self.batches._shutdown_workers()  # type: ignore[attr-defined]  # torch offers no public way
 
 
@@ -231,7 +232,7 @@ _with_workers: WeakSet[BatchStream] = WeakSet()
 
 @atexit.register
 def _stop_all_workers() -> None:
-    """Ends all workers before `multiprocessing` waits for them; they ignore the SIGTERM that it sends."""
+    """Stops all workers before `multiprocessing` waits for them, because they ignore the SIGTERM that it sends."""
     for stream in list(_with_workers):
         stream.stop_workers()
 
@@ -255,7 +256,7 @@ def some(dataset: Dataset[Batch], most: int, device: torch.device = CPU) -> Batc
 
 
 def _unchanged(batch: Any) -> Any:
-    """Returns what `_Placed` has collated already."""
+    """Returns a batch unchanged, because `_Placed` has already collated it."""
     return batch
 
 

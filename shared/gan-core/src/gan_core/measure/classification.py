@@ -41,14 +41,14 @@ def learn_classes(
     """Trains a classifier on three quarters of some items and tests it on the rest.
 
     The optimizer is Adam with a one-cycle schedule (Smith & Topin 2017, arXiv:1708.07120). Initial weights, batches and
-    augmentation have fixed seeds, so that equal items give equal weights; torch's generator is left as it was. The
-    weights are kept in `GAN_DATA_HOME/classifiers`, and read from there the next time.
+    augmentation have fixed seeds, so that equal items give equal weights; the state of torch's generator is restored.
+    Trained weights are stored in `GAN_DATA_HOME/classifiers` and reused for equal items and settings.
 
     Args:
         make: builds the network, which maps inputs to logits `[B, num_classes]`.
         inputs: `[N, …]`; uint8 values are pixels and are scaled to [-1, 1].
         labels: classes `[N]`.
-        augment: random change of a batch of inputs in training.
+        augment: random augmentation, which is applied to each training batch.
         steps: number of steps.
         batch_size: number of items per step.
         learning_rate: highest learning rate of the cycle.
@@ -147,7 +147,7 @@ def split(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _proportional(counts: NDArray[np.integer], total: int, random: np.random.RandomState) -> NDArray[np.int64]:
-    """Returns integers in proportion to `counts` whose sum is `total`, by largest remainder; ties are drawn."""
+    """Returns integers proportional to `counts` with sum `total`, by largest remainder; ties are broken at random."""
     exact = counts / counts.sum() * total
     numbers = np.floor(exact)
     remainders, missing = exact - numbers, int(total - numbers.sum())

@@ -49,8 +49,9 @@ class Comparison:
 class Evaluation:
     """Evaluates games of one kind against data.
 
-    The number of real items equals that of samples, or is that of the dataset if it is smaller; their order is a fixed
-    shuffle. Results of `Game.apply` are compared by `Game.compared`; figures of a copy of the input are added.
+    The number of real items is that of the samples, or that of the dataset if it has fewer items. Their order is fixed
+    and shuffled. Each result of `Game.apply` is compared with the part of the data that `Game.compared` names, and
+    figures of a copy of the input are added as a baseline.
 
     Args:
         offered: the metrics and extractors of a domain, its module `metrics`.
@@ -60,8 +61,9 @@ class Evaluation:
         count: number of samples, or maximum number of results.
         seed: random seed of the samples.
         extractor: `NAME` or `NAME:ARGUMENT` (default: the domain's first embedded one that fits the data).
-        weights: file of the extractor's weights, if it reads one.
-        keep: folder in which features are kept, so that an interrupted evaluation can continue; None keeps none.
+        weights: file with the extractor's weights, if it needs one.
+        keep: folder in which features are kept, so that an interrupted evaluation can continue; None does not keep
+            them.
 
     Raises:
         InputError: a metric or an extractor is unknown or does not fit the game or the data.
@@ -115,7 +117,7 @@ class Evaluation:
             assert chosen is not None
             self.extractor = self.extractors(chosen.name, argument, weights)
         elif extractor is not None or weights is not None:
-            raise InputError("`--extractor` and `--weights` have no effect without a metric of features; omit them")
+            raise InputError("`--extractor` and `--weights` have no effect because no metric uses features; omit them")
         self._folder = keep or Path(tempfile.mkdtemp(prefix="gan-features-"))
         if keep is None:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -124,10 +126,10 @@ class Evaluation:
     def measure(self, game: Game) -> tuple[Figures, dict[str, dict[str, Any]]]:
         """Returns the figures by metric, and the protocol of each metric.
 
-        If the game has several results, names of figures end with that of the result: `fid_to_target`.
+        If the game has several results, the name of the result is appended to that of the figure: `fid_to_target`.
 
         Raises:
-            InputError: a metric needs logits, and the extractor has none.
+            InputError: a metric needs logits, but the extractor does not return any.
         """
         figures: Figures = {card.name: {} for card in self.cards}
         with evaluating(game):
@@ -140,11 +142,11 @@ class Evaluation:
         )
 
     def _compared_by(self, card: MetricCard) -> list[Comparison]:
-        """Returns the outputs that a metric compares; features are taken from samples if the game generates any."""
+        """Returns the outputs that a metric compares: samples, or results for metrics of pairs or without samples."""
         return self.results if card.pairs or self.samples is None else [self.samples]
 
     def _passes(self) -> list[list[Comparison]]:
-        """Returns the groups of outputs that are computed together: samples, and results from items of the same set."""
+        """Returns groups of outputs that are computed together: the samples, and the results of items of one set."""
         together = [self.results] if self.paired else [[result] for result in self.results]
         return [comparisons for comparisons in ([self.samples] if self.samples else [], *together) if comparisons]
 
@@ -178,7 +180,7 @@ class Evaluation:
     def _compare_features(
         self, game: Game, comparison: Comparison, fake: Extracted, cards: Sequence[MetricCard], figures: Figures
     ) -> None:
-        """Adds the figures of features, and for results those of a copy of the input."""
+        """Adds the figures computed from features and, for results, the figures of a copy of the input."""
         real, source, copy = self._extract(game, comparison.key), comparison.source, None
         if source is not None and source != comparison.key:
             shape = self._shape(comparison.key)
@@ -193,7 +195,7 @@ class Evaluation:
                 self._put(figures[card.name], comparison, named)
 
     def _put(self, figures: dict[str, Any], comparison: Comparison, found: Mapping[str, Any]) -> None:
-        """Adds figures by name, with the result's name if there are several results."""
+        """Adds figures by name; the result's name is appended if there are several results."""
         several = comparison.result is not None and len(self.results) > 1
         figures |= {f"{name}_{comparison.result}" if several else name: value for name, value in found.items()}
 
@@ -202,7 +204,10 @@ class Evaluation:
         left = [card for card in cards if card.extracts == "features" or seen.logits is not None]
         if left != cards and (self.asked or not left):
             name = next(card.name for card in cards if card not in left)
-            raise InputError(f"the metric `{name}` needs logits, and the extractor {self._extractor.name} has none")
+            raise InputError(
+                f"the metric `{name}` needs logits, which the extractor {self._extractor.name} does not return; choose "
+                "another `--extractor`"
+            )
         return left
 
     def _obstacle(
@@ -213,9 +218,9 @@ class Evaluation:
             remedy = (
                 "; set `compared`, such as {result: key of the target}" if game.results and not game.compared else ""
             )
-            return f"compares results with their targets, and this model has no pairs of them{remedy}"
+            return f"compares results with paired targets, which this model does not have{remedy}"
         if not card.pairs and self.samples is None and not (card.extracts and self.results):
-            return "measures samples, and this model only transforms items"
+            return "measures generated samples, but this model only transforms items"
         if not card.pairs and game.unmeasured is not None:
             return game.unmeasured
         if missing := [name for name in card.methods if not hasattr(game, name)]:
@@ -223,13 +228,14 @@ class Evaluation:
         if lacking := self._lacking(card.needs):
             return f"needs data with {' and '.join(lacking)}; {self.source.name} has none"
         if unasked := [name for name in card.asks if name not in game.conditions]:
-            names = " and ".join("class" if name == "label" else name for name in unasked)
+            names = " and ".join("the class" if name == "label" else f"`{name}`" for name in unasked)
             remedy = "; set `network.num_classes`" if "label" in unasked else ""
-            return f"needs samples by {names}, and this model was trained without{remedy}"
+            return f"needs a model conditioned on {names}{remedy}"
         if not card.pairs and self.samples and (needed := [n for n, kind in game.conditions.items() if kind.required]):
-            return f"measures samples, and this model makes none without {' and '.join(f'`{name}`' for name in needed)}"
+            without = " and ".join(f"`{name}`" for name in needed)
+            return f"measures samples, but this model cannot generate any without {without}"
         if card.extracts and chosen is None:
-            return f"needs an extractor of features: {', '.join(extractors) or 'the domain has none'}"
+            return f"needs a feature extractor; known: {', '.join(extractors) or 'the domain has none'}"
         if self.count < card.least:
             return f"needs {card.least:,} samples or more; {self.count:,} are generated"
         sets = {key for each in self._compared_by(card) for key in (each.key, each.source or each.key)}
@@ -238,7 +244,7 @@ class Evaluation:
         return ""
 
     def _lacking(self, needs: Sequence[str]) -> list[str]:
-        """Returns the facts that the data lack, for all items or for every part that is compared."""
+        """Returns the needed facts that the data lack, both for whole items and for the parts that are compared."""
         parts = [each.key for each in self.results]
 
         def known(fact: str) -> bool:
@@ -249,7 +255,7 @@ class Evaluation:
     def _chosen_extractor(
         self, extractors: Mapping[str, ExtractorCard], given: str | None
     ) -> tuple[ExtractorCard | None, str | None]:
-        """Returns the extractor of `NAME:ARGUMENT`, or the first embedded one that fits the data, or None."""
+        """Returns the extractor and argument given as `NAME:ARGUMENT` (default: the first embedded one that fits)."""
         if given is None:
             suits = (c for c in extractors.values() if c.origin == "embedded" and not self._lacking(c.needs))
             return next(suits, None), None
@@ -265,7 +271,7 @@ class Evaluation:
     # Samples and results.
 
     def _made(self, game: Game, comparisons: Sequence[Comparison], done: int) -> Iterator[Sequence[Part]]:
-        """Yields the parts of each comparison on the game's device, without those of the first `done` samples."""
+        """Yields the outputs of each comparison in parts on the game's device, from the block of sample `done` on."""
         source, start = comparisons[0].source, done - done % BLOCK
         if done == self._number(comparisons[0]):
             return iter(())
@@ -281,7 +287,7 @@ class Evaluation:
     def _applied(
         self, game: Game, start: int, source: str, comparisons: Sequence[Comparison]
     ) -> Iterator[Sequence[Part]]:
-        """Yields results in parts of `Game.at_once`; the game's random draws depend on the seed, as for samples."""
+        """Yields results in parts of `Game.at_once`; random draws depend on the seed, as they do for samples."""
         for batch in self._real(source, start):
             for first in game.firsts(len(batch[source])):
                 part = {key: value[first : first + game.at_once] for key, value in batch.items()}
@@ -325,12 +331,15 @@ class Evaluation:
         return min(self.count, length(self._set(key)))
 
     def _real(self, key: str, start: int = 0) -> Iterator[Batch]:
-        """Yields real items in parts, from an index on."""
+        """Yields batches of real items, starting at an index."""
         items = self._set(key)
         return read(items, shuffled(length(items))[start : self._number_of(key)], BLOCK)
 
     def _key(self, game: Game) -> str:
-        """Returns the key of the data that samples are compared with: that of the game's specification or the first."""
+        """Returns the key of the data that samples are compared with.
+
+        It is the key of the game's specification, or else `target`, or else the first key.
+        """
         keys = [key for key in next(read(self.dataset, [0], 1)) if key != "label"]
         return next(key for key in (game.data_spec().key, "target", *keys) if key in keys)
 
@@ -339,7 +348,7 @@ class Evaluation:
         return next(self._real(key))[key].shape[1:]
 
     def _content(self, key: str) -> str:
-        """Returns a digest of the real items of a key, if features are kept."""
+        """Returns a digest of the real items of a key; that of no items if features are not kept."""
         content = hashlib.sha256()
         for batch in self._real(key) if self.keep is not None else ():
             content.update(batch[key].contiguous().numpy().data)
@@ -353,13 +362,13 @@ class Evaluation:
         return self.extractor
 
     def _stem(self, kind: str, *of: object) -> Path:
-        """Returns the stem of a file of features, which identifies everything that the features depend on."""
+        """Returns the stem of a feature file's path, with a digest of everything that the features depend on."""
         content = json.dumps([dict(self._extractor.protocol), *map(str, of)], sort_keys=True)
         return self._folder / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     @contextmanager
     def _files(self, game: Game, comparison: Comparison) -> Iterator[FeatureFiles]:
-        """Yields the features of samples or results; their files are removed afterwards unless they are kept."""
+        """Context manager that yields the feature files of an output, and removes them unless features are kept."""
         of: list[object] = [comparison.result]
         if self.keep is not None:
             settings = None if game.recipe is None else game.recipe.model_dump_json(include={"network", "game"})
@@ -375,12 +384,12 @@ class Evaluation:
                 files.remove()
 
     def _extract(self, game: Game, key: str, shape: torch.Size | None = None) -> Extracted:
-        """Returns the features of real items, extracted on the game's device once for all games.
+        """Returns the features of real items, which are extracted once, on the device of the first game.
 
         Args:
             game: game that is evaluated.
             key: key of the items.
-            shape: shape of the targets, if the items are copied as results.
+            shape: shape of the targets, if the items stand for the results of a model that copies its input.
         """
         known = key, shape
         if known not in self._extracted:
@@ -399,7 +408,7 @@ class Evaluation:
         compared = self._compared_by(card)
 
         def number(of: Callable[[Comparison], int]) -> int | str:
-            """Returns the number of samples, or the numbers by result if they differ."""
+            """Returns the number of samples, or a text with one number per result if they differ."""
             numbers = [of(each) for each in compared]
             named = ", ".join(f"{number} {each.result}" for number, each in zip(numbers, compared, strict=True))
             return numbers[0] if len(set(numbers)) == 1 else named
@@ -417,7 +426,7 @@ class Evaluation:
 
 
 def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns figures as entries of the log: `evaluation/FIGURE`, and `protocol/FIGURE` for each."""
+    """Returns the entries of a log line: `evaluation/FIGURE` and `protocol/FIGURE` for each figure."""
     ids = {metric: protocol_id(protocol) for metric, protocol in protocols.items()}
     named = [(name, value, ids[metric]) for metric, values in figures.items() for name, value in values.items()]
     return {f"evaluation/{name}": value for name, value, _ in named} | {
@@ -426,5 +435,5 @@ def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def protocol_id(protocol: Mapping[str, Any]) -> str:
-    """Returns the id of a protocol, eight hexadecimal digits; only figures with the same id are comparable."""
+    """Returns the id of a protocol, eight hexadecimal digits. Only figures with the same id are comparable."""
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]

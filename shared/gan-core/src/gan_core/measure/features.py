@@ -37,16 +37,15 @@ class Features(NamedTuple):
 
 
 class Extractor(ABC):
-    """A map from samples in the data's range to features.
+    """Base class of extractors, which map samples in the data's range to features.
 
     Attributes:
         name: name in `--extractor`.
         protocol: description of everything that its features depend on, by name.
         letter: letter in the names of the Fréchet and the kernel distance: `i` for `fid` and `kid`, `v` for `fvd` and
-            `kvd`, `a` for `fad` and `kad`. Letters other than `i` are reserved for the network that the field uses for
-            these figures.
-        accuracy: share of held-out real items whose class the logits predict; None if the logits are not those of the
-            data's classes.
+            `kvd`, `a` for `fad` and `kad`. Letters other than `i` are reserved for the network that is standard for
+            these figures in the literature.
+        accuracy: accuracy of the logits on held-out real items; None if the logits are not for the data's classes.
     """
 
     name: str
@@ -95,7 +94,7 @@ def take_no_options(name: str, why: str, argument: str | None, weights: Path | N
 
     Args:
         name: name of the extractor.
-        why: reason, for the message.
+        why: reason why it has no options, for the message.
         argument: the part of `--extractor NAME:ARGUMENT` after the colon.
         weights: file of `--weights`.
 
@@ -103,7 +102,7 @@ def take_no_options(name: str, why: str, argument: str | None, weights: Path | N
         InputError: an argument or weights are given.
     """
     if argument is not None or weights is not None:
-        raise InputError(f"the extractor `{name}` {why}; it takes no argument and no `--weights`")
+        raise InputError(f"the extractor `{name}` {why}; it accepts neither an argument nor `--weights`")
 
 
 def check_samples(samples: Tensor, fits: bool, form: str) -> None:
@@ -142,12 +141,12 @@ class Extracted:
 
 
 class FeatureFiles:
-    """Files of features that are written part by part; existing ones are continued.
+    """Files of features that are written part by part. If the files exist, extraction continues where they end.
 
     Args:
         extractor: the extractor.
         count: number of samples.
-        stem: path of the files without the end of their names; it must identify everything that the features depend on.
+        stem: common start of the files' paths; it must identify everything that the features depend on.
 
     Attributes:
         done: number of samples whose features are stored.
@@ -172,8 +171,8 @@ class FeatureFiles:
         fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
         if not fits or not 0 <= self.done <= count:
             raise InputError(
-                f"{self._progress}: belongs to another number of samples than {count:,}; remove it, or choose another "
-                "folder"
+                f"{self._progress}: was written for another number of samples than {count:,}; remove it, or choose "
+                "another folder"
             )
 
     def add(self, samples: Tensor) -> None:
@@ -214,7 +213,7 @@ class FeatureFiles:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Converts file errors to input errors about the folder."""
+        """Context manager that converts file errors to an `InputError` about the folder."""
         try:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -225,13 +224,13 @@ class FeatureFiles:
 
 
 def extract(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], count: int, stem: Path) -> Extracted:
-    """Extracts the features of `count` samples to files, continuing those that exist.
+    """Extracts the features of `count` samples to files, and continues existing files.
 
     Args:
         extractor: the extractor.
-        parts: yields samples in parts, from the given index on; the index is the end of an earlier part.
+        parts: yields samples in parts, starting at the given index, which is the end of an earlier part.
         count: number of samples.
-        stem: path of the files without the end of their names; it must identify everything that the features depend on.
+        stem: common start of the files' paths; it must identify everything that the features depend on.
 
     Raises:
         InputError: the files belong to other features, or cannot be read or written.
@@ -243,13 +242,13 @@ def extract(extractor: Extractor, parts: Callable[[int], Iterator[Tensor]], coun
 
 
 def fid(real: Extracted, fake: Extracted) -> dict[str, float]:
-    """Returns `fid`, or `fvd`, `fad` … by the extractor's letter: see `gan_core.measure.metrics.frechet_distance`."""
+    """Returns `fid` (or `fvd`, `fad` …, by the extractor's letter); see `gan_core.measure.metrics.frechet_distance`."""
     moments = (metrics.Moments.of(each.features) for each in (real, fake))
     return {f"f{fake.letter}d": metrics.frechet_distance(*moments)}
 
 
 def kid(real: Extracted, fake: Extracted) -> dict[str, float]:
-    """Returns `kid`, or `kvd`, `kad` … by the extractor's letter, and its standard deviation over subsets, `kid_std`.
+    """Returns `kid` (or `kvd`, `kad` …, by the extractor's letter) and its standard deviation over subsets, `kid_std`.
 
     See `gan_core.measure.metrics.kernel_distance`. `kid_std` is omitted if a subset has all samples.
     """
@@ -259,7 +258,7 @@ def kid(real: Extracted, fake: Extracted) -> dict[str, float]:
 
 
 def inception_score(real: Extracted, fake: Extracted) -> dict[str, float]:
-    """Returns `inception_score`, its standard deviation over splits, and the score of equally many real samples."""
+    """Returns `inception_score`, its standard deviation over splits, and the score of the same number of real items."""
     assert real.logits is not None
     assert fake.logits is not None
     score, deviation = metrics.inception_score(fake.logits, splits=SPLITS)

@@ -10,13 +10,13 @@ from gan_core.measure.classification import learn_classes
 from gan_core.measure.features import Features
 
 STEPS, BATCH_SIZE = 600, 128
-"""Number of training steps, and number of images per step."""
+"""Number of training steps, and batch size."""
 LEARNING_RATE = 4e-3
 """Highest learning rate of the cycle."""
 
 
 class ImageClassifier(nn.Module):
-    """A stack of 3x3 convolutions that reduces images to a side of 4 pixels, and a linear layer.
+    """3x3 convolutions that reduce images to about 4x4 pixels, and a linear layer.
 
     Every convolution halves the side, except the first one for images of at most 16 pixels.
 
@@ -24,7 +24,7 @@ class ImageClassifier(nn.Module):
         channels: number of channels of the images.
         size: side of the images in pixels.
         num_classes: number of classes.
-        width: number of channels of the first convolution; the others have twice as many.
+        width: number of channels of the first convolution; the others have `2 * width`.
     """
 
     def __init__(self, channels: int, size: int, num_classes: int, width: int = 32) -> None:
@@ -53,7 +53,7 @@ class ImageClassifier(nn.Module):
 def learn_image_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> tuple[ImageClassifier, float]:
     """Trains a classifier of images; equal images give equal weights.
 
-    In training, images are shifted by at most one pixel, because generated images are not centred as exactly as data.
+    Training images are shifted by at most one pixel, because generated images are not centred as precisely as the data.
 
     Args:
         images: uint8 `[N, C, S, S]`.
@@ -61,7 +61,7 @@ def learn_image_classes(images: Tensor, labels: Tensor, *, num_classes: int) -> 
         num_classes: number of classes.
 
     Returns:
-        The classifier in evaluation mode, and its accuracy on a quarter of the images, which it is not trained on.
+        The classifier in evaluation mode, and its accuracy on a held-out quarter of the images.
 
     Raises:
         InputError: there are too few images, or a class has only one.

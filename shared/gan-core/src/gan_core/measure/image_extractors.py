@@ -1,9 +1,9 @@
 """Feature extractors of images: classifiers of the data's labels, random networks, and published networks.
 
-Each factory takes the argument and the weights of `--extractor NAME[:ARGUMENT] --weights FILE`, and the real items,
-their facts and the key of the images. It returns an extractor of images `[B, C, H, W]` in [-1, 1]. Images are first
+Each factory takes the argument and the weights of `--extractor NAME[:ARGUMENT] --weights FILE`, the real items, their
+facts, and the key of the images. It returns an extractor for images `[B, C, H, W]` in [-1, 1]. Images are first
 quantised to 8 bits, as in the published protocols, which read image files; grey is repeated to RGB. The `protocol`
-describes everything that a figure depends on.
+describes everything that the features depend on.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ImageExtractor(Extractor):
         prepare: converts uint8 pixels `[B, 3, H, W]` to the network's input.
         extract: returns the features `[B, D]` and the logits `[B, K]` (or None) of the network for its input.
         protocol: description of weights, preprocessing and features, by name.
-        accuracy: accuracy of the logits on held-out real images, if they are those of the data's classes.
+        accuracy: accuracy of the logits on held-out real images, if they are for the data's classes.
     """
 
     def __init__(
@@ -91,9 +91,8 @@ def classifier(
 ) -> Extractor:
     """Returns a small classifier that is trained on the data's labels, at the size of the images.
 
-    Its 64 features are the spatial means of the last convolution. They represent only what distinguishes the classes.
-    Its figures therefore depend less on texture than those of Inception, and can only be compared for the same data and
-    size.
+    Its 64 features are the spatial means of the last convolution. They represent only what distinguishes the classes,
+    so figures depend less on texture than with Inception, and are comparable only for the same data and image size.
 
     Raises:
         InputError: an argument or weights are given, or there are too few images.
@@ -153,7 +152,7 @@ def random(
 def inception(
     argument: str | None, weights: Path | None, dataset: Dataset[Batch], facts: Mapping[str, Any], key: str
 ) -> Extractor:
-    """Returns the Inception v3 of the FID: 2048 features, and 1008 logits (without bias) if the file has them.
+    """Returns the Inception v3 network of the FID: 2048 features, and 1008 logits (without bias) if the file has them.
 
     Raises:
         InputError: an argument is given.
@@ -244,8 +243,8 @@ def transformers(
 ) -> Extractor:
     """Returns a vision model of transformers: its pooled output, or else the CLS token.
 
-    The CLS token is used if the weights lack the pooling layer, which would be random. Of a model of images and text,
-    such as CLIP, the vision model is used.
+    The CLS token is used if the weights do not include the pooling layer, which would then be random. If the model
+    processes images and text, as CLIP does, only its vision model is used.
 
     Args:
         argument: repository or folder of the model.
@@ -321,6 +320,6 @@ def _require_torchvision(name: str) -> None:
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Loads published weights; counts of batches, which older files lack and no forward pass uses, are set to 0."""
+    """Loads published weights. Batch counts of norms, which older files lack, are unused and set to 0."""
     counts = {key: value.zero_() for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
     load_state(network, counts | dict(tensors), {}, file)

@@ -1,8 +1,8 @@
-"""The Inception v3 of the FID: TensorFlow's graph of 2015-12-05 with its published weights.
+"""The Inception v3 network of the FID: TensorFlow's graph of 2015-12-05 with its published weights.
 
-The network is that of torchvision (Szegedy et al. 2016, arXiv:1512.00567) with these differences, which change the
-figures: average pooling excludes the padding; the last block uses maximum pooling; there are 1008 outputs; images are
-resized as in TensorFlow 1. The keys are those of the ports to PyTorch (pytorch-fid, torch-fidelity).
+It differs from torchvision's network (Szegedy et al. 2016, arXiv:1512.00567) in ways that change the figures: average
+pooling excludes the padding, the last block uses maximum pooling, there are 1008 outputs, and images are resized as in
+TensorFlow 1. The keys of the weights are those of the ports to PyTorch (pytorch-fid, torch-fidelity).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ max_pool = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
 
 
 class _Pooled(nn.Module):
-    """A block of torchvision with another pooling in its last branch, whose output is computed again."""
+    """Mixin for a torchvision block that replaces the output of the last branch, to change its pooling."""
 
     branch_pool: nn.Module
 

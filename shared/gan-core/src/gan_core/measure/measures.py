@@ -1,8 +1,8 @@
 """Streaming metrics: the evaluated game (`Subject`), parts of samples (`Part`, `PairPart`), and metrics (`Measure`).
 
 A metric of samples or of pairs is a class or function that takes a `Subject` and returns a `Measure`. All metrics of an
-evaluation see the same samples in one pass. Memory does not grow with the number of samples as long as a metric keeps
-only sums, histograms or a few numbers per sample.
+evaluation process the same samples in one pass. Memory does not grow with the number of samples as long as a metric
+stores only sums, histograms or a few numbers per sample.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Subject:
         """Returns a value that is computed once per evaluation, for all games and metrics.
 
         Args:
-            name: identifies the value.
-            make: computes it.
+            name: identifier of the value.
+            make: function that computes it.
         """
         if name not in self.memory:
             self.memory[name] = make()
@@ -65,7 +65,7 @@ class Subject:
         return value
 
     def real(self, most: int | None = None) -> Iterator[Batch]:
-        """Yields real items in parts on the CPU, in the order of a fixed shuffle, as pairs are.
+        """Yields real items in parts on the CPU, in the same fixed shuffled order as pairs.
 
         Args:
             most: maximum number of items (default: `count`).
@@ -76,10 +76,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive samples of a game; on the CPU when a measure gets them.
+    """Consecutive samples of a game. Measures receive them on the CPU.
 
     Attributes:
-        start: index of the first.
+        start: index of the first sample.
         samples: samples `[B, …]`; for pairs, the results.
         asked: values of the conditions by name: `label` `[B]`, or a list of captions.
     """
@@ -129,7 +129,7 @@ class Measure(Protocol[P]):
 
 
 def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
-    """Returns inputs as the results of a model that copies them; a single channel is repeated.
+    """Returns inputs in the form of results, for the baseline of copying the input; a single channel is repeated.
 
     Args:
         source: inputs `[B, C, …]`.
@@ -143,9 +143,9 @@ def copied(source: Tensor, shape: torch.Size) -> Tensor | None:
 
 
 class Recognition:
-    """Accuracy of a classifier of the real data on samples, given the classes that they were generated for.
+    """Accuracy on samples of a classifier that is trained on the real data, given the classes requested of the samples.
 
-    The classifier is the domain's extractor `classifier`, whatever extractor the other metrics use.
+    The classifier is the domain's extractor `classifier`, independently of the extractor that other metrics use.
 
     Figures: `accuracy`, the share of samples that are assigned to their class; `classes_found`, the number of classes
     with at least one such sample; `accuracy_on_real`, the classifier's accuracy on held-out real items.
@@ -173,9 +173,9 @@ class Recognition:
 class SlicedWasserstein:
     """Wasserstein-1 distance along 128 random directions (`gan_core.measure.metrics`).
 
-    Figures: `sliced_wasserstein`, the distance between samples and real items; `sliced_wasserstein_of_real`, between
-    two halves of the real items, a chance level. At most as many samples are compared as there are real items. 128
-    numbers per sample are kept.
+    Figures: `sliced_wasserstein`, the distance between samples and real items; `sliced_wasserstein_of_real`, the
+    distance between two halves of the real items, as a baseline. The number of samples compared is limited to the
+    number of real items. 128 numbers per sample are kept.
 
     Args:
         subject: evaluated game and data.

@@ -1,7 +1,7 @@
 """Metrics on features of real and generated samples, computed in float64.
 
-Features are `[N, D]`, one row per sample; arrays on disk (`numpy.memmap`) are read in blocks, so that memory does not
-grow with their number. Figures are comparable only if they are computed from the same kind of features.
+Features are `[N, D]`, one row per sample. Arrays on disk (`numpy.memmap`) are read in blocks, so that memory does not
+grow with the number of samples. Figures are comparable only if they are computed from the same kind of features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 BLOCK = 2048
 """Number of rows in memory at a time."""
 FLOOR = 1e-12
-"""Relative size below which eigenvalues are treated as rounding errors."""
+"""Size of an eigenvalue, relative to the largest, below which it is treated as a rounding error."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ def kernel_distance(
         The mean over the subsets and their standard deviation.
 
     Raises:
-        InputError: there are fewer rows than a subset has.
+        InputError: there are fewer rows than the size of a subset.
     """
     if size > min(len(real), len(fake)):
         raise InputError(f"subsets have {size} samples, but there are {len(real)} real and {len(fake)} fake")
@@ -195,7 +195,7 @@ def unit_vectors(size: int, number: int = 128, *, seed: int = 0) -> Array:
 
 
 def wasserstein(real: NDArray[np.floating], fake: NDArray[np.floating]) -> float:
-    """Returns the Wasserstein-1 distance of each column, averaged over the columns, for equally many rows.
+    """Returns the Wasserstein-1 distance of each column, averaged over the columns; both inputs have N rows.
 
     Args:
         real: values `[N, D]`.
@@ -213,7 +213,7 @@ def wasserstein(real: NDArray[np.floating], fake: NDArray[np.floating]) -> float
 def sliced_wasserstein(
     real: NDArray[np.floating], fake: NDArray[np.floating], *, directions: int = 128, seed: int = 0
 ) -> float:
-    """Returns the mean Wasserstein-1 distance along random directions, for equally many rows (Rabin et al. 2011).
+    """Returns the mean Wasserstein-1 distance along random directions; both inputs have N rows (Rabin et al. 2011).
 
     Args:
         real: features `[N, D]`.

@@ -1,8 +1,9 @@
 """Similarity of pairs: PSNR, SSIM, MS-SSIM, LPIPS, and the metric `Similarity` of results and their targets.
 
-All take samples in [-1, 1] and return one value for each pair, `[B]`. PSNR takes samples `[B, C, …]` of any number of
-axes, the others images `[B, C, H, W]`, or clips and volumes `[B, C, T, H, W]`, whose values are averaged over frames.
-The first three convert values to [0, 1], as for pixels divided by 255; SSIM depends on the offset of the values.
+All take samples in [-1, 1] and return one value per pair, `[B]`. PSNR takes samples `[B, C, …]` with any number of
+axes. The others take images `[B, C, H, W]`, or clips and volumes `[B, C, T, H, W]`, for which values are averaged over
+frames. The first three convert values to [0, 1], as for pixels divided by 255, because SSIM depends on the offset of
+the values.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the structural similarity over five scales, each half the one before (Wang et al. 2003, eq. 7).
+    """Returns the structural similarity over five scales, each half the size of the last (Wang et al. 2003, eq. 7).
 
     The luminance term is only used at the coarsest scale. Negative terms are set to 0.
 
@@ -119,9 +120,9 @@ def _large_enough(measure: str, images: Tensor, smallest: int) -> None:
 class Similarity:
     """Similarity of results and their targets, with baselines that need no model.
 
-    Figures are means over the pairs: `psnr` in dB; `ssim`, if sides are at least 11 pixels; `psnr_of_mean` of the mean
-    target, a result that ignores the input; `psnr_of_SOURCE` and `ssim_of_SOURCE` of a copy of the input, where
-    `SOURCE` is its key in the data, if it has the target's shape (a single channel is repeated).
+    Figures are means over the pairs: `psnr` in dB; `ssim`, if sides are at least 11 pixels; `psnr_of_mean`, for the
+    mean of all targets; and `psnr_of_SOURCE` and `ssim_of_SOURCE`, for a copy of the input, where `SOURCE` is the
+    input's key in the data. The last two need an input of the target's shape (a single channel is repeated).
 
     Args:
         subject: evaluated game and data; the targets are read an additional time to compute their mean.
@@ -195,7 +196,7 @@ class LPIPS(nn.Module):
     SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
     """The published scaling of images in [-1, 1]: ImageNet's mean and standard deviation, rounded."""
     FLOOR = 1e-10
-    """Added to the norm before the division."""
+    """Constant that is added to the norm before the division."""
 
     shift: Tensor
     scale: Tensor

@@ -44,7 +44,7 @@ def check_samples(chosen: Mapping[str, Tensor], samples: Mapping[str, Tensor], *
     Args:
         chosen: samples `[N, …]` by name that the writer supports.
         samples: all samples, for the error message.
-        expected: supported samples and their shapes, for the error message.
+        expected: description of the supported samples and their shapes, for the error message.
 
     Raises:
         DataError: the writer supports none of the samples, or they have different numbers of items.
@@ -66,7 +66,7 @@ def write_each(
     count: int,
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Path]:
-    """Writes each item to a file of its own: `00000.png`, …, or `00000_NAME.png`, … if an item has several parts.
+    """Writes each item to its own file: `00000.png`, …, or `00000_NAME.png`, … if an item has several parts.
 
     Args:
         parts: items by name, part by part; every part has the same names.
@@ -80,7 +80,7 @@ def write_each(
         The paths of the files, without `labels.csv`.
 
     Raises:
-        InputError: one of the files exists already.
+        InputError: one of the files already exists.
     """
     parts = iter(parts)
     first = next(parts)

@@ -11,7 +11,7 @@ def columns_for(count: int, columns: int | None = None, *, width: float = 1, hei
 
     Args:
         count: number of items.
-        columns: requested number (default: the number that makes the grid about square).
+        columns: requested number (default: the number for which the grid is about square).
         width: width of an item, in any unit.
         height: height of an item, in the same unit.
     """

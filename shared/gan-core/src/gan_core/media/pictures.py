@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 INK, PAPER = (90, 90, 90), (255, 255, 255)
 """Colours of text and of the background."""
 GAP = 2
-"""Distance between the images of one item, and between items that have one, in pixels."""
+"""Distance in pixels between the images of one item, and between items with a single image."""
 WIDE_GAP = 8
 """Distance between items that have several images, in pixels."""
 MIN_WIDTH = 512
@@ -65,15 +65,15 @@ def picture_of(pixels: Pixels) -> Image.Image:
 
 
 def draw_sheet(images: Mapping[str, Pixels], columns: int | None = None, headings: Sequence[str] = ()) -> Image.Image:
-    """Draws items in rows; the images of an item are side by side, each at the size of the largest.
+    """Draws items in rows, with the images of an item side by side, all at the size of the largest image.
 
-    Images are enlarged or reduced by a whole factor, so that the sheet is between `MIN_WIDTH` and about `MAX_SIDE`
+    Images are enlarged or reduced by an integer factor, so that the sheet is between `MIN_WIDTH` and about `MAX_SIDE`
     pixels wide.
 
     Args:
         images: pixels `[N, H, W, C]` by name.
         columns: number of items in a row (default: a square picture).
-        headings: texts above the columns, cut to their width (default: none).
+        headings: texts above the columns, truncated to the column width (default: none).
     """
     height, width = (max(array.shape[axis] for array in images.values()) for axis in (1, 2))
     count, cells = len(next(iter(images.values()))), len(images)
@@ -108,7 +108,7 @@ def write_picture(picture: Image.Image, path: Path, *, format: str = "PNG", **op
     Args:
         picture: the picture.
         path: output file; missing folders are created.
-        format: name of the format, as Pillow knows it.
+        format: Pillow's name of the format.
         **options: options of the format, see Pillow's `Image.save`.
 
     Raises:
@@ -125,7 +125,7 @@ def write_pixels(path: Path, pixels: Pixels) -> None:
 
 
 def write_gif(frames: Sequence[Path], path: Path, *, milliseconds: int = 120) -> Path:
-    """Writes pictures as a GIF that repeats; all frames have the size of the last one.
+    """Writes pictures as a looping GIF. All frames have the size of the last one.
 
     Args:
         frames: files of the pictures.

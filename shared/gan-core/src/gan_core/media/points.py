@@ -61,7 +61,7 @@ def draw_points(points: Mapping[str, Tensor]) -> Image.Image:
 def limits_of(values: Array) -> tuple[float, float]:
     """Returns round limits around all values, with a margin of at least a tenth of their range.
 
-    Round limits rarely change from one picture of a training to the next.
+    Round limits rarely change from one picture of a training run to the next.
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     margin = 0.1 * (high - low) or 1.0
@@ -71,7 +71,7 @@ def limits_of(values: Array) -> tuple[float, float]:
 
 
 def scatter(points: Array, low: float, high: float) -> Image.Image:
-    """Draws points `[N, 2]` as small discs that darken where they overlap; both axes reach from `low` to `high`."""
+    """Draws points `[N, 2]` as small discs that darken where they overlap. Both axes range from `low` to `high`."""
     places = (MARGIN + (points - low) / (high - low) * (SIDE - 2 * MARGIN)).round()
     inside = ((places >= RADIUS) & (places < SIDE - RADIUS)).all(axis=1)
     across, up = places[inside].astype(np.int64).T
@@ -85,7 +85,7 @@ def scatter(points: Array, low: float, high: float) -> Image.Image:
 
 
 def histogram(values: Array, low: float, high: float) -> Image.Image:
-    """Draws a histogram of values `[N, 1]` from `low` to `high`; its highest bar has the height of the plot."""
+    """Draws a histogram of values `[N, 1]` from `low` to `high`. The highest bar has the height of the plot."""
     counts, _ = np.histogram(values, bins=BINS, range=(low, high))
     image, bottom = _axes(low, high, vertical=False), SIDE - MARGIN
     draw, width = ImageDraw.Draw(image), (SIDE - 2 * MARGIN) / BINS
@@ -105,7 +105,7 @@ def write_points(points: Sequence[Sequence[float]], path: Path, labels: Mapping[
         labels: texts by column, one for each point, which are written after the coordinates.
 
     Raises:
-        InputError: the file exists already.
+        InputError: the file already exists.
     """
     refuse_existing(path.parent, [path.name])
     header = [*(f"x{k}" for k in range(len(points[0]))), *labels]
@@ -116,7 +116,7 @@ def write_points(points: Sequence[Sequence[float]], path: Path, labels: Mapping[
 
 
 def _step(low: float, high: float) -> float:
-    """Returns the distance of ticks, for about five to ten of them."""
+    """Returns a distance between ticks that gives about five to ten ticks."""
     return round_step((high - low) / 8)
 
 

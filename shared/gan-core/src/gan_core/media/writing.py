@@ -14,10 +14,10 @@ from gan_core.errors import InputError, writing
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to, and renames it to `path` if the context succeeds.
+    """Context manager that yields a temporary path to write to, and renames it to `path` if no exception is raised.
 
-    The temporary path is unique, in the same folder, and does not exist yet. If several processes write one path, the
-    last one to finish wins. Missing folders are created.
+    The temporary path is unique, in the same folder, and does not exist yet. If several processes write the same path,
+    the last one to finish wins. Missing folders are created.
 
     Raises:
         InputError: the path cannot be written.

@@ -1,1 +1,1 @@
-"""Weights on disk and from elsewhere: checkpoints, model folders, published checkpoints, export."""
+"""Reading and writing of weights: checkpoints, model folders, published checkpoints, export."""

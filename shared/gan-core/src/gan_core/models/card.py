@@ -76,7 +76,7 @@ def framework_versions(recipe: Recipe | None) -> dict[str, str]:
 
 
 def _example(game: Game) -> str:
-    """Returns a line of Python that uses a game that was built by hand."""
+    """Returns an example line of Python for a game that was built by hand."""
     if type(game).sample is Game.sample and game.results:
         name, key = next(iter(game.results.items()))
         return f'{name} = game.apply({{"{key}": {key}}})["{name}"]'
@@ -84,7 +84,7 @@ def _example(game: Game) -> str:
 
 
 def _note_on_tiles(game: Game) -> list[str]:
-    """Returns a note about results of `apply` whose tiles differ from the whole; empty if there are none."""
+    """Returns a note about results that differ if an item is transformed in tiles; empty if there are none."""
     differing = [name for name in game.results if Needs.of(game.networks_of(name)).receptive_radius is None]
     if not differing:
         return []

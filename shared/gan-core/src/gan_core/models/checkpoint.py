@@ -1,7 +1,7 @@
 """Checkpoints: written atomically, without pickle, and verified by SHA-256 when they are read.
 
-A checkpoint is a folder of safetensors files, a folder `files` with a game's other files (`Game.save_files`), and
-`state.json`, which has all plain values and the SHA-256 of each file and of itself.
+A checkpoint is a folder with safetensors files, a folder `files` with a game's other files (`Game.save_files`), and
+`state.json`, which contains all plain values, the SHA-256 of each file, and its own SHA-256.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATE_BYTES = 64_000_000
 GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "average.safetensors"
 """Tensor files of a training checkpoint."""
 EXTRA = "files"
-"""Folder of a checkpoint for a game's own files."""
+"""Name of a checkpoint's folder for the game's own files."""
 
 Tensors = dict[str, Tensor]
 
@@ -50,9 +50,9 @@ def split_state(module: nn.Module, *, model: bool = False) -> tuple[Tensors, dic
 
 
 def state_of_training(module: nn.Module) -> Iterator[str]:
-    """Yields the prefixes of training state, such as replay pools, which is not part of a model.
+    """Yields the name prefixes of training state, such as replay pools, which is not part of a model.
 
-    A module marks its state with the attribute `of_training = True`.
+    A module whose state is training state has the attribute `of_training = True`.
     """
     parts = module.named_modules(remove_duplicate=False)
     return (f"{name}." for name, part in parts if name and getattr(part, "of_training", False))
@@ -66,7 +66,7 @@ def load_state(
     *,
     optional: Collection[str] = (),
 ) -> None:
-    """Loads the state that `split_state` returned.
+    """Loads a state that `split_state` returned.
 
     Args:
         module: the module.
@@ -96,7 +96,7 @@ def load_state(
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the first 12 hexadecimal digits of the SHA-256 of names, shapes and values, in the order of the names."""
+    """Returns the first 12 hexadecimal digits of the SHA-256 of names, shapes and values, sorted by name."""
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
@@ -111,7 +111,7 @@ def write_checkpoint(
     *,
     save_files: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes a checkpoint under a temporary name, flushes it, verifies its sums, and renames it.
+    """Writes a checkpoint under a temporary name, flushes it, verifies its SHA-256 sums, and renames it.
 
     Args:
         folder: the checkpoint; replaced if it exists.
@@ -120,7 +120,7 @@ def write_checkpoint(
         save_files: writes further files into an empty folder (`Game.save_files`).
 
     Raises:
-        GanError: it could not be written, for example because the disk is full; an existing one is unchanged.
+        GanError: it could not be written, for example because the disk is full. An existing checkpoint is unchanged.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -139,8 +139,8 @@ def write_checkpoint(
         sealed = _sealed({**state, "files": sums, "extra": extra})
         if len(sealed) > STATE_BYTES:
             raise GanError(
-                f"{folder}: the game's extra state makes a {STATE} of {len(sealed):,} characters, and at most "
-                f"{STATE_BYTES:,} are read; keep it in buffers, or write it as a file with `save_files`"
+                f"{folder}: the game's extra state would make {STATE} {len(sealed):,} characters long; the maximum is "
+                f"{STATE_BYTES:,}. Keep it in buffers, or write it to a file in `save_files`"
             )
         (temporary / STATE).write_text(sealed, encoding="utf-8")
         for path in (*temporary.rglob("*"), temporary):
@@ -158,7 +158,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path, names: Collection[str] | None = None) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """Reads a checkpoint, verifies its sums, and returns its tensors by file name and its plain values.
+    """Reads a checkpoint, verifies its SHA-256 sums, and returns its tensors by file name and its plain values.
 
     Args:
         folder: the checkpoint.
@@ -181,7 +181,7 @@ def sums_of(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file in a folder, by path relative to it.
 
     Raises:
-        GanError: an entry is neither a file nor a folder, or a name could not be read again.
+        GanError: an entry is neither a file nor a folder, or has a name that `read_checkpoint` would reject.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     for path in paths:
@@ -203,7 +203,7 @@ def check_sums(folder: Path, sums: Mapping[str, str], where: str) -> None:
         where: file that records the sums, for messages.
 
     Raises:
-        CheckpointError: a path leads out of the folder, or a file is missing or damaged.
+        CheckpointError: a path points outside of the folder, or a file is missing or damaged.
     """
     for name, total in sums.items():
         check_sum(folder / inside(name, where), total, where)
@@ -213,7 +213,7 @@ def inside(name: str, where: str) -> str:
     """Returns the path of a recorded file.
 
     Raises:
-        CheckpointError: the path leads out of the folder.
+        CheckpointError: the path points outside of the folder.
     """
     if not _is_inside(name):
         raise CheckpointError(f"{where}: lists the file {name!r}, which is outside its folder; it is damaged")
@@ -236,7 +236,7 @@ def check_sum(path: Path, total: str, where: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, from any device and memory format; tensors that share memory are each written.
+    """Writes tensors as safetensors, from any device and memory format. Tensors that share memory are duplicated.
 
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
@@ -275,7 +275,8 @@ def read_published(path: Path) -> Tensors:
     A mapping of tensors may be wrapped once (`{"state_dict": …}`).
 
     Raises:
-        CheckpointError: the file is missing, has objects other than tensors and plain values, or no mapping of tensors.
+        CheckpointError: the file is missing, contains objects other than tensors and plain values, or has no mapping of
+            tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
@@ -322,7 +323,7 @@ def _unsealed(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
     state: dict[str, Any] = sealed["state"]
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("files", "extra")):
-        raise CheckpointError(f"{path}: is not a checkpoint's (it names no files)")
+        raise CheckpointError(f"{path}: is not the state of a checkpoint (it lists no files)")
     return state
 
 
@@ -333,7 +334,7 @@ def sha256(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Writes what the system holds of a file or folder to the disk."""
+    """Flushes the system's buffers of a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 """Maximum absolute difference between the outputs of torch and onnxruntime; most outputs are in [-1, 1]."""
 
 FIXED = re.compile(r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)")
-"""torch's message about a dynamic axis whose size the network fixes."""
+"""Pattern of torch's message about a dynamic axis that the network specialises to a fixed size."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def export_onnx(game: Game, path: str | Path, network: str | None = None) -> Onn
     facts of the game such as the sample rate.
 
     Args:
-        game: a game that offers networks (`Game.exports`).
+        game: a game that defines `exports`.
         path: output file; replaced if it exists.
-        network: name of the network; optional if the game offers only one.
+        network: name of the network; optional if the game exports only one.
 
     Raises:
         MissingDependency: onnx, onnxscript or onnxruntime is not installed.
-        InputError: the game does not offer the network, it offers several and none is named, or the file cannot be
+        InputError: the game does not export the network, it exports several and none is named, or the file cannot be
             written.
         GanError: the network cannot be converted, or the outputs of the exported network differ.
     """
@@ -114,7 +114,7 @@ def export_onnx(game: Game, path: str | Path, network: str | None = None) -> Onn
 
 
 def _chosen(game: Game, network: str | None) -> tuple[str, Exported]:
-    """Returns the named network, or the only one; networks without weights are not offered."""
+    """Returns the named network, or the only network that can be exported. Networks without weights cannot."""
     offered = {
         name: exported
         for name, exported in game.exports().items()
@@ -140,7 +140,7 @@ def _check_arguments(exported: Exported, title: str) -> None:
 
 
 def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Tensor, ...]:
-    """Returns example inputs; dynamic axes have different sizes, which also differ between values of `extra`."""
+    """Returns example inputs. All dynamic axes have different sizes, which also depend on `extra`."""
     sizes = {
         name: axis.multiple * (max(2, -(-axis.least // axis.multiple)) + number + extra)
         for number, (name, axis) in enumerate(exported.axes.items())
@@ -157,8 +157,8 @@ def _examples(exported: Exported, device: torch.device, extra: int) -> tuple[Ten
 def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], title: str) -> Any:
     """Returns the network as an ONNX program with named dynamic axes.
 
-    `torch.export` captures the graph first, because torch's ONNX exporter silently fixes dynamic axes that it cannot
-    keep. Its default mode treats `len(tensor)` as a constant; strict mode does not.
+    The graph is first captured by `torch.export`, because torch's ONNX exporter silently fixes the size of dynamic axes
+    that it cannot keep. Strict mode is used because the default mode treats `len(tensor)` as a constant.
     """
     dims = {
         name: torch.export.Dim(name, min=axis.least)
@@ -203,7 +203,7 @@ def _converted(exported: Exported, network: nn.Module, examples: tuple[Tensor, .
 
 
 def _reason(error: Exception) -> str:
-    """Returns a message about the axis that was fixed, or the first line of an error's innermost cause."""
+    """Returns a message about the axis whose size was fixed, or the first line of an error's innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]
     fixed = FIXED.search(str(error))
@@ -214,7 +214,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Context without logging and standard error, where torch prints the graphs that it fails to capture."""
+    """Context manager that suppresses logging and standard error, to which torch prints graphs it cannot capture."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:

@@ -44,7 +44,7 @@ FILES = 1000
 
 
 class Reached(BaseModel):
-    """Phase in which a game's training ended.
+    """The phase in which the training of a game ended.
 
     Attributes:
         number: index of the phase, from 0.
@@ -56,11 +56,11 @@ class Reached(BaseModel):
 
 
 class Config(BaseModel):
-    """The fields of a model's `config.json` that are read.
+    """Fields of a model's `config.json` that are read.
 
     Attributes:
-        recipe: recipe from which it was built; None for a game built by hand.
-        networks: networks that the folder holds; None if it holds all.
+        recipe: recipe from which the game was built; None for a game built by hand.
+        networks: networks that the folder contains; None if it contains all.
         phase: phase in which the training ended.
         plain_state: state of modules other than tensors.
         files: SHA-256 of the game's own files (`Game.save_files`), by path.
@@ -83,10 +83,10 @@ class Weights:
         folder: the model folder, or the run's checkpoint.
         tensors: tensors by name.
         plain: other values of the modules' state, by name.
-        networks: networks that the folder holds; None if it holds all.
+        networks: networks that the folder contains; None if it contains all.
         phase: phase in which the training ended; None if it is not known.
-        file: name of the file of tensors.
-        averaged: names of the moving averages, which are in a separate file.
+        file: name of the file with the tensors.
+        averaged: names of the averaged tensors, which are in a separate file.
         files: folder of the game's own files; None if there are none.
         pretrained: SHA-256 of the weights of frozen helpers, by name.
     """
@@ -122,7 +122,7 @@ class Weights:
         return () if self.networks is None else tuple(name for name in networks if name not in self.networks)
 
     def check_sizes(self, blank: Game) -> None:
-        """Compares the shapes of parameters with those of a game on torch's `meta` device, before memory is allocated.
+        """Compares the shapes of parameters with those of a game on the `meta` device, before memory is allocated.
 
         Raises:
             CheckpointError: a parameter is missing or has another shape.
@@ -144,7 +144,7 @@ class Weights:
         Networks that are not in the folder keep their weights, and training state is unchanged (see `split_state`).
 
         Raises:
-            CheckpointError: they do not belong to this game.
+            CheckpointError: the weights do not belong to this game.
         """
         self.enter_phase(game)
         check_helpers(game, self.pretrained, self.folder)
@@ -224,21 +224,23 @@ def _check_written(game: Game, config: Config, text: str) -> None:
     """
     title = type(game).__name__
     if taken := {CONFIG, WEIGHTS, CARD} & config.files.keys():
-        raise GanError(f"{title}.save_files writes {min(taken)}, a file of every model folder; choose another name")
+        raise GanError(
+            f"{title}.save_files writes {min(taken)}, a name that model folders reserve; choose another name"
+        )
     if len(config.files) > FILES:
         raise GanError(f"{title}.save_files writes {len(config.files):,} files; a model folder has at most {FILES:,}")
     if len(text.encode()) > CONFIG_BYTES:
         raise GanError(
-            f"the extra state of {title} makes a {CONFIG} of {len(text):,} characters, and at most {CONFIG_BYTES:,} "
-            "bytes are read; write it as a file with `save_files`"
+            f"the extra state of {title} would make {CONFIG} {len(text):,} characters long; the maximum is "
+            f"{CONFIG_BYTES:,} bytes. Write it to a file in `save_files`"
         )
 
 
 def read_config(path: Path) -> Config:
-    """Returns the config of a model folder, or the corresponding facts of a run folder.
+    """Returns the config of a model folder, or the equivalent of a run folder.
 
     Raises:
-        CheckpointError: the folder is neither, or is damaged.
+        CheckpointError: the folder is neither a model nor a run, or it is damaged.
     """
     if (path / "recipe.yaml").is_file():
         return Config(recipe=Run.open(path).recipe.model_dump(mode="json"))
@@ -260,7 +262,7 @@ def read_config(path: Path) -> Config:
 def restore(game: Game, path: str | Path) -> None:
     """Loads the weights of a run or model folder into a game, in evaluation mode; see `Game.restore`.
 
-    A game that was built by hand gets the recipe of its training, and with it the class names.
+    A game that was built by hand also gets the recipe of its training run, which includes the class names.
     """
     read_weights(Path(path)).put_into(game)
     fields = read_config(Path(path)).recipe
@@ -273,9 +275,9 @@ def restore(game: Game, path: str | Path) -> None:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Returns a model's weights: for a run, those of its latest checkpoint, averaged if it has averages.
+    """Returns a model's weights; for a run, those of its latest checkpoint, averaged if the run averages weights.
 
-    Only the files of these weights are read.
+    Only the files with these weights are read.
 
     Raises:
         CheckpointError: the weights are missing or damaged.
@@ -304,7 +306,7 @@ def read_weights(folder: Path) -> Weights:
             problem = problem or error
             continue
         except ValidationError:
-            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not that of a training")
+            problem = problem or CheckpointError(f"{checkpoint}: its state.json is not a training state")
             continue
         average = files.get(AVERAGE, {})
         return Weights(

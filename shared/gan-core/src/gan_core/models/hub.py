@@ -18,7 +18,7 @@ from gan_core.play.game import Game
 
 
 def local_folder(path: str | Path) -> Path:
-    """Returns a local folder, or downloads the hub repository of that id.
+    """Returns a local folder, or downloads the hub repository with that id.
 
     Only the files of a model folder are downloaded, including those listed in its config.
 

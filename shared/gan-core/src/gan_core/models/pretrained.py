@@ -22,7 +22,7 @@ from gan_core.errors import CheckpointError
 from gan_core.models.checkpoint import load_state, read_published, sha256
 
 DIGITS = re.compile(r"[0-9a-fA-F]{8,64}")
-"""Pattern of the first 8 or more hexadecimal digits of a SHA-256."""
+"""Pattern of a SHA-256, or of its first 8 or more hexadecimal digits."""
 
 
 class Pretrained(nn.Module):
@@ -103,7 +103,7 @@ def check_helpers(module: nn.Module, recorded: Mapping[str, str], where: object)
     for name, helper in helpers_of(module).items():
         if helper.sha256 and recorded.get(name, helper.sha256) != helper.sha256:
             given = f"{where}: was trained with weights of `{name}` whose SHA-256 is {recorded[name]}"
-            raise CheckpointError(f"{given}, but the helper has {helper.sha256}; use the file from the training")
+            raise CheckpointError(f"{given}, but those of the helper have {helper.sha256}; use the original file")
 
 
 def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, str]:
@@ -131,10 +131,10 @@ def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, 
     file = Path(os.path.expanduser(text))
     if not file.is_file():
         expected = "" if digest is None else f" (its SHA-256 begins with {digest})"
-        raise CheckpointError(f"{file}: no such file of weights{expected}; put it there")
+        raise CheckpointError(f"{file}: there is no such weights file{expected}; put it there, or give its path")
     total = sha256(file)
     if digest is not None and not total.startswith(digest.lower()):
-        raise CheckpointError(f"{file}: its SHA-256 is {total}, but should begin with {digest}; it is another file")
+        raise CheckpointError(f"{file}: its SHA-256 is {total}, but should begin with {digest}; use the right file")
     return file, total
 
 

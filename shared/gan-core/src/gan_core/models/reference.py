@@ -1,6 +1,7 @@
-"""Import of published checkpoints: an importer infers the network's settings from the shapes and renames the weights.
+"""Import of published checkpoints.
 
-An importer takes the checkpoint and, as keywords, the settings that cannot be inferred from its shapes.
+An importer infers the network's settings from the shapes of the weights and renames the weights. It takes the
+checkpoint and, as keywords, settings that cannot be inferred from the shapes.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ class Published:
 
     Attributes:
         network: class of the network.
-        settings: its keywords, inferred from the checkpoint's shapes.
-        weights: the checkpoint's weights under our names; the tensors of spectral normalization may have those of
+        settings: keyword arguments of the network, inferred from the checkpoint's shapes.
+        weights: the checkpoint's weights under our names; tensors of spectral normalization may have the names of
             `torch.nn.utils.spectral_norm`.
-        arguments: arguments of the published constructor, by its own names, inferred from the shapes; an argument that
-            the caller gives must agree with them.
+        arguments: arguments of the published constructor, under their published names, inferred from the shapes.
+            Arguments that the caller gives must agree with them.
         spec: fields of the data specification (`data.spec` of a recipe) that the published network was trained with,
             where the paper's preset may have other values.
         game: settings that the game needs for this network.
         place: name of the network in the system's game; None if it is the importer's.
-        elsewhere: other networks of the game that can have these weights, by name, with the settings that differ.
+        elsewhere: other networks of the game that can load these weights, by name, with the settings that differ.
     """
 
     network: Callable[..., nn.Module]
@@ -50,7 +51,7 @@ class Published:
         """Builds the network and loads the published weights.
 
         Raises:
-            CheckpointError: a tensor is missing, is not one of the network's, or has another shape.
+            CheckpointError: a tensor is missing, does not belong to the network, or has another shape.
         """
         try:
             with torch.device("meta"):  # compares all shapes before a network that may be larger is allocated
@@ -108,16 +109,16 @@ def load_reference(importers: Importers, name: str, state_dict: StateDict, **arg
 
 
 def spectral_norms(state_dict: StateDict, vector: str, *, iterates: bool = False) -> dict[str, Tensor]:
-    """Converts layers under another spectral normalization to the tensors of `torch.nn.utils.spectral_norm`.
+    """Converts layers with another implementation of spectral normalization to that of `torch.nn.utils.spectral_norm`.
 
-    These are `weight_orig`, `weight_u` and `weight_v`; torch divides the weight by `u · W v`. Biases and tensors of
-    other layers are unchanged. Other state of the converted layers is left out.
+    Its tensors are `weight_orig`, `weight_u` and `weight_v`; torch divides the weight by `u · W v`. Biases and tensors
+    of other layers are unchanged. Other state of the converted layers is dropped.
 
     Args:
         state_dict: the checkpoint; a converted layer has the tensors `weight` and `vector`.
         vector: name of the left singular vector u, `[rows]` or `[1, rows]`; `sn_u` in Mimicry.
-        iterates: whether the published layer makes a power iteration in evaluation mode too, as BigGAN-PyTorch does; u
-            is then the vector after that iteration.
+        iterates: whether the published layer also runs a power iteration in evaluation mode, as in BigGAN-PyTorch; u is
+            then the vector after that iteration.
     """
     layers = {key.removesuffix(f".{vector}") for key in state_dict if key.endswith(f".{vector}")}
     ours = {key: value for key, value in state_dict.items() if _layer_of(key) not in layers or key.endswith(".bias")}
@@ -133,8 +134,8 @@ def spectral_norms(state_dict: StateDict, vector: str, *, iterates: bool = False
 def biggan_batch_norms(state_dict: StateDict) -> dict[str, Tensor]:
     """Converts the batch normalization of BigGAN-PyTorch to that of torch and to `ConditionalBatchNorm`.
 
-    A converted layer has the tensors `stored_mean` and `stored_var`. Its `gain` and `bias` are vectors, or tables with
-    a row for each class; the published code adds 1 to the gains of classes. Tensors of other layers are unchanged.
+    Layers with the tensors `stored_mean` and `stored_var` are converted. Their `gain` and `bias` are vectors, or tables
+    with a row per class; the published code adds 1 to the gains of classes. Tensors of other layers are unchanged.
     """
     layers = {key.removesuffix(".stored_mean") for key in state_dict if key.endswith(".stored_mean")}
     parts = tuple(f"{layer}." for layer in layers)
@@ -170,7 +171,7 @@ def norm_after(state_dict: StateDict, layer: str) -> str:
 
 
 def without_instance_statistics(state_dict: StateDict) -> dict[str, Tensor]:
-    """Returns a checkpoint without running statistics of norms without gains, that is, of instance normalization.
+    """Removes the running statistics of instance normalization (norms without gains) from a checkpoint.
 
     Networks saved before torch 0.4 may have them; the published code does not use them either.
     """
@@ -214,11 +215,11 @@ SPECTRAL = {
     "weight_u": "parametrizations.weight.0.u",
     "weight_v": "parametrizations.weight.0.v",
 }
-"""Names of spectral normalization's tensors in `torch.nn.utils.spectral_norm`, and in `gan_core.nn.spectral`."""
+"""Names of the tensors of `gan_core.nn.spectral`, by those of `torch.nn.utils.spectral_norm`."""
 
 
 def _with_our_spectral_names(state_dict: StateDict) -> dict[str, Tensor]:
-    """Returns a checkpoint in which layers under `torch.nn.utils.spectral_norm` have our names of tensors."""
+    """Renames the tensors of `torch.nn.utils.spectral_norm` in a checkpoint to our names."""
 
     def rename(key: str) -> str:
         layer, _, tensor = key.rpartition(".")

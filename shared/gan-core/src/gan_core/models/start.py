@@ -41,19 +41,20 @@ class Given:
 def start_networks(game: Game, recipe: Recipe, importers: Importers) -> Recipe:
     """Loads the weights that a recipe's `start` names into a game's networks.
 
-    Parameters that the file lacks keep their values, weights that the network lacks are not used; both are warned of.
+    Parameters that the file lacks keep their values, and weights that the network lacks are ignored; a warning is
+    logged in both cases.
 
     Args:
         game: the game; its networks are changed in place.
         recipe: the recipe.
-        importers: importers of the published checkpoints that a source can name.
+        importers: importers for published checkpoints.
 
     Returns:
         The recipe with the SHA-256 of each file that was used.
 
     Raises:
-        RecipeError: the game has no network of a name.
-        CheckpointError: weights are missing or damaged, have another SHA-256 than the recipe's, or do not fit.
+        RecipeError: the game has no network with a given name.
+        CheckpointError: weights are missing or damaged, do not have the SHA-256 in the recipe, or do not fit.
     """
     started: dict[str, Start] = {}
     for name, start in recipe.start.items():
@@ -63,7 +64,7 @@ def start_networks(game: Game, recipe: Recipe, importers: Importers) -> Recipe:
         if start.sha256 not in (None, total):
             raise CheckpointError(
                 f"{given.file}: has changed since `start.{name}` was recorded (its SHA-256 is {total}); "
-                f"leave out `start.{name}.sha256` to take it as it is now"
+                f"leave out `start.{name}.sha256` to use the changed file"
             )
         _load(network, given, name, start.source)
         started[name] = Start(source=start.source, sha256=total)
@@ -89,8 +90,8 @@ def find_start(source: str, name: str, importers: Importers) -> Given:
 
     Args:
         source: see `gan_core.recipe.Start`.
-        name: name of the network, also in the source unless that gives another.
-        importers: importers of the published checkpoints that a source can name.
+        name: name of the network, and its name in the source unless `source` gives another.
+        importers: importers for published checkpoints.
 
     Raises:
         CheckpointError: the weights are missing or damaged.
@@ -117,7 +118,7 @@ def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:
 
 
 def _as_named(found: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a state with the names of a network: as it is, or for an adversary, that of its discriminator."""
+    """Returns a state with the names of a network; a state of an adversary is reduced to that of its discriminator."""
     unwrapped = {key.removeprefix("network."): value for key, value in found.items() if key.startswith("network.")}
     return max(found, unwrapped, key=lambda state: len(state.keys() & own.keys()))
 
@@ -133,7 +134,9 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     found = _as_named({**given.tensors, **given.plain}, own)
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
-        raise CheckpointError(f"{source}: no weight has a name of `{name}`; it is another network")
+        raise CheckpointError(
+            f"{source}: no weight matches a name in `{name}`; use the weights of the same kind of network"
+        )
     for key in sorted(used.keys() & tensors.keys()):
         if used[key].shape != tensors[key].shape:
             sizes = f"{list(used[key].shape)} in {source}, but {list(tensors[key].shape)} here"
@@ -157,10 +160,10 @@ def _warn(text: str, names: Iterable[str]) -> None:
 
 
 def check_whole(game: Game) -> None:
-    """Checks that a game that is to be trained has all its networks.
+    """Checks that a game has weights for all its networks, before it is trained.
 
     Raises:
-        RecipeError: the model from which it was loaded lacks one.
+        RecipeError: the model from which it was loaded lacks a network.
     """
     if game.absent:
         names = " and ".join(f"`{name}`" for name in game.absent)

@@ -14,5 +14,5 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def in_full_precision(like: Tensor) -> AbstractContextManager[None]:
-    """Returns a context without autocast on a tensor's device."""
+    """Returns a context manager that disables autocast on a tensor's device."""
     return torch.autocast(like.device.type, enabled=False)

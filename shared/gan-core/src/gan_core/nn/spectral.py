@@ -24,8 +24,8 @@ class SpectralNorm(nn.Module):
     """Divides a weight by its largest singular value σ = uᵀWv (arXiv:1802.05957, eq. 8), as a parametrization.
 
     In training mode, one power iteration updates the vectors whenever the weight is used, v before u as in algorithm 1
-    of the paper. `torch.nn.utils.parametrizations.spectral_norm` updates u before v, so that published checkpoints
-    would not be trained further as their authors' code does.
+    of the paper. `torch.nn.utils.parametrizations.spectral_norm` updates u before v, so further training of a published
+    checkpoint would differ from training with the authors' code.
 
     Args:
         weight: the layer's weight. W is its matrix with one row for each index of axis `dim`.
@@ -62,7 +62,7 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def _iterate(self, matrix: Tensor, count: int) -> None:
-        """Makes power iterations, in place."""
+        """Runs `count` power iterations, which update u and v in place."""
         for _ in range(count):
             normalize(torch.mv(matrix.t(), self.u), dim=0, eps=SMALLEST_NORM, out=self.v)
             normalize(torch.mv(matrix, self.v), dim=0, eps=SMALLEST_NORM, out=self.u)
@@ -80,7 +80,7 @@ def spectrally_normalised(layer: nn.Module) -> nn.Module:
 def singular_vectors(network: nn.Module) -> Iterator[str]:
     """Yields the names, in the network's state, of the singular vectors of spectral normalization.
 
-    Both of torch's implementations are found too.
+    Both of torch's implementations are included.
     """
     for name, module in network.named_modules():
         prefix = f"{name}." if name else ""
@@ -95,7 +95,7 @@ def is_spectral(network: nn.Module) -> bool:
 
 
 def unnormalised_weight(layer: nn.Module) -> Tensor:
-    """Returns a layer's weight as it is before spectral normalization, without making a power iteration."""
+    """Returns a layer's weight before spectral normalization, without running a power iteration."""
     if "weight" in _normalised_by_hook(layer):
         return layer.get_parameter("weight_orig")
     if is_parametrized(layer, "weight") and _has_spectral_part(layer.get_submodule("parametrizations.weight")):
@@ -124,7 +124,7 @@ def folded_copy(network: nn.Module) -> nn.Module:
 
 @cache
 def _parametrizations() -> tuple[type[nn.Module], ...]:
-    """Returns the classes of spectral parametrizations: the one above and torch's, which has no public name."""
+    """Returns the classes of spectral parametrizations: `SpectralNorm` and torch's, which has no public name."""
     layer = parametrizations.spectral_norm(nn.Linear(1, 1, device="meta"))
     (torchs,) = layer.get_submodule("parametrizations.weight").children()
     return SpectralNorm, type(torchs)

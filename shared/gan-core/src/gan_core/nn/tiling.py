@@ -1,14 +1,15 @@
 """Tiled inference on items that are too large for one forward pass, along any number of axes.
 
-The kept parts of the tiles cover the item. Two numbers determine how they are joined:
+An item is divided into tiles. The central part of each tile's result is kept, and the kept parts cover the item. Two
+numbers determine how they are joined:
 
-- `margin`: context around the kept part that is transformed too and then dropped. If it is at least the network's
-  receptive radius (the largest distance from an input to an output that depends on it), and the network uses no
-  statistics of the whole item, the result equals that of the whole item, up to rounding.
+- `margin`: context around the kept part, which is also transformed and then dropped. If the margin is at least the
+  network's receptive radius (the largest distance from an input to an output that depends on it), and the network uses
+  no statistics of the whole item, the result equals that of the whole item, up to rounding.
 - `blend`: width of the overlap in which neighbouring tiles are cross-faded linearly, so that there are no visible seams
   if the results of tiles differ.
 
-At the item's own borders there is no margin: the network's own padding acts there as it would on the whole item.
+There is no margin at the borders of the item, so the network's padding has the same effect there as for the whole item.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ TILE = 512
 UNKNOWN_RADIUS = (
     "its networks have no finite `receptive_radius` (instance and layer normalization depend on the whole input)"
 )
-"""Reason why tiles may differ from the whole item if the receptive radius is None."""
+"""Reason, for messages, why the result of tiles may differ from that of the whole item."""
 PerAxis = int | Sequence[int]
-"""A number for all axes, or one for each."""
+"""One number for all axes, or a number for each axis."""
 
 
 class Sliceable(Protocol):
@@ -69,7 +70,9 @@ class Span:
 
 
 def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: int = 1, least: int = 1) -> list[Span]:
-    """Divides an axis into tiles of equal length that start and end at multiples, with kept parts of similar length.
+    """Divides an axis into tiles of equal length, whose inputs start and end at multiples of `multiple`.
+
+    The kept parts have similar lengths.
 
     Args:
         size: length of the axis, a multiple of `multiple`.
@@ -110,13 +113,14 @@ def spans(size: int, *, tile: int, margin: int = 0, blend: int = 0, multiple: in
 
 @dataclass(frozen=True)
 class Tiling:
-    """Division of an item into tiles; every value is a number for all axes, or one for each.
+    """Settings for dividing an item into tiles. Each value is one number for all axes, or a sequence with one per axis.
 
     Attributes:
         tile: maximum length of a tile, margins included; shorter axes are not divided.
         margin: context on each side of a tile that is dropped from its result.
         blend: width of the overlap in which neighbours are cross-faded.
-        multiple: number by which the function's inputs must be divisible; tiles start at multiples.
+        multiple: number by which the lengths of the function's inputs must be divisible; tiles start at multiples of
+            it.
         least: minimum length of the function's inputs.
     """
 
@@ -156,8 +160,8 @@ class Tiling:
 class Needs:
     """Requirements of networks on the sizes of tiles.
 
-    Networks declare them as attributes of these names; without them, any size is accepted and the receptive radius is
-    unknown.
+    Networks declare them as attributes with these names. Without the attributes, any size is accepted, and the
+    receptive radius is unknown.
 
     Attributes:
         multiple: number by which all sides must be divisible.
@@ -172,9 +176,10 @@ class Needs:
 
     @classmethod
     def of(cls, networks: Iterable[nn.Module]) -> Needs:
-        """Returns the combined requirements of networks that run in parallel, not one after another.
+        """Returns the combined requirements of networks that run in parallel, not in sequence.
 
-        A network that declares no `multiple` or `least` has those of its parts. Its receptive radius is then unknown.
+        If a network does not declare `multiple` or `least`, those of its submodules apply, and its receptive radius is
+        unknown.
         """
         few = list(networks)
         radii = [getattr(network, "receptive_radius", None) for network in few]
@@ -185,12 +190,12 @@ class Needs:
         )
 
     def tiling(self, tile: int | None = None) -> Tiling:
-        """Returns a tiling with exact results if tiles are large enough for the receptive radius.
+        """Returns a tiling, which gives exact results if tiles are large enough for the receptive radius.
 
         Otherwise, the margin is 1/16 of a tile, and tiles are blended over 1/8 of a tile.
 
         Args:
-            tile: maximum side of a tile (default: `TILE`, or 3 times `multiple` if that is more).
+            tile: maximum side of a tile (default: `TILE`, or `3 * multiple` if that is larger).
         """
         tile = max(TILE, 3 * self.multiple) if tile is None else tile
         if self.exact_from is not None and tile >= self.exact_from:
@@ -199,14 +204,14 @@ class Needs:
 
     @property
     def exact_from(self) -> int | None:
-        """Minimum side of a tile for exact results; None if there is none."""
+        """Minimum side of a tile for exact results; None if no tile gives exact results."""
         if self.receptive_radius is None:
             return None
         return 2 * _upward(self.receptive_radius, self.multiple) + _needed(self.multiple, self.least)
 
 
 def _declared(network: nn.Module, name: str) -> list[int]:
-    """Returns the numbers that a network, or else its parts, declare by an attribute."""
+    """Returns the values of an attribute of a network, or of its submodules if the network does not have it."""
     parts = [network] if hasattr(network, name) else network.modules()
     return [getattr(part, name) for part in parts if isinstance(getattr(part, name, None), int)]
 
@@ -222,23 +227,23 @@ def tiled(
 ) -> Any:
     """Applies a function to an item tile by tile.
 
-    Only one tile is held in floating point: parts of the source are read when they are needed, and results are written
-    to the output at once. Axes whose size is not a multiple are padded at their end by reflection, and the result is
+    Only one tile at a time is held in floating point: parts of the source are read when needed, and results are written
+    to the output immediately. Axes whose size is not a multiple are padded at the end by reflection, and the result is
     cropped.
 
     Args:
-        function: maps `[B, C, …]` to `[B, C', …]`, with axes of the same length or an integer multiple of it (as in
+        function: maps `[B, C, …]` to `[B, C', …]`, where axes have the same length or an integer multiple of it (as in
             super-resolution).
         source: `[B, C, …]`.
         tiling: size, margin and overlap of the tiles.
-        out: creates the output array for a shape (default: a tensor like the first result).
+        out: creates the output array of a given shape (default: a tensor like the first result).
         show: called with the number of finished tiles and the total.
 
     Returns:
         The output, `[B, C', …]`.
 
     Raises:
-        InputError: the tiles are too small for their margin and overlap, or the function's results have another size.
+        InputError: the tiles are too small for their margin and overlap, or results have an unsupported size.
     """
     sizes = list(source.shape[2:])
     axes, blends = tiling.spans(sizes), _each(tiling.blend, len(sizes))
@@ -260,7 +265,7 @@ def _each(value: PerAxis, number: int) -> list[int]:
 
 
 def _needed(multiple: int, least: int) -> int:
-    """Returns the maximum length of kept parts, so that parts of equal length are at least `least` long."""
+    """Returns the maximum length of kept parts such that parts of equal length are at least `least` long."""
     return _upward(2 * least, multiple) if least > multiple else multiple
 
 
@@ -301,8 +306,8 @@ def _write(
 ) -> None:
     """Writes the kept part of a tile, cross-faded with the tiles that were written before it.
 
-    A position's result is the sum of its tiles' results times their weights w, which are products of ramps and add up
-    to 1. Written one after the other, a tile is mixed in with w / (sum of the weights so far).
+    The result at a position is the sum of the tiles' results, weighted by products of ramps that sum to 1. Since tiles
+    are written one after the other, a tile with weight w is blended in with w / (sum of the weights so far).
     """
     before: Tensor = torch.zeros(())  # sum of the weights so far, without and with this tile
     weight: Tensor = torch.ones(())

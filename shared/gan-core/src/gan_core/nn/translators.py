@@ -1,13 +1,14 @@
-"""Networks that translate a signal into another of the same size, and discriminators that judge it patch by patch.
+"""Networks that translate a signal to another signal of the same size, and discriminators of patches.
 
 - `UNetTranslator`, `PatchDiscriminator`: pix2pix (Isola et al. 2017, arXiv:1611.07004).
-- `ResNetTranslator`: the transformer network of Johnson et al. 2016 (arXiv:1603.08155) as CycleGAN changed it (Zhu et
-  al. 2017, arXiv:1703.10593): reflection padding in all blocks, instance normalization, transposed convolutions.
+- `ResNetTranslator`: the transformer network of Johnson et al. 2016 (arXiv:1603.08155) with the changes of CycleGAN
+  (Zhu et al. 2017, arXiv:1703.10593): reflection padding in all blocks, instance normalization, transposed
+  convolutions.
 
-All work on sequences, images and volumes (`ndim` 1, 2 or 3). Where the papers and the authors' code differ, these
-networks follow the code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix): dropout comes after the second to fourth
+All support sequences, images and volumes (`ndim` 1, 2 or 3). Where the papers and the authors' code differ, these
+networks follow the code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix): dropout follows the second to fourth
 upsampling of the U-Net instead of the first to third, and a layer before a norm has a bias only if the norm is
-`instance`, where it has no effect.
+`instance`, where the bias has no effect.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from gan_core.nn.initialization import initialize_normal
 from gan_core.recipe import Size
 
 Axes = Literal[1, 2, 3]
-"""Number of axes of a sample beside the channels: 1 for sequences, 2 for images, 3 for volumes."""
+"""Number of axes of a sample, without the channels: 1 for sequences, 2 for images, 3 for volumes."""
 Probability = Annotated[float, Field(ge=0, lt=1)]
 """Probability that dropout zeroes a value."""
 GROWTH = 8
-"""Largest number of channels of a U-Net or a PatchGAN, in units of its width."""
+"""Maximum number of channels of a U-Net or a PatchGAN, as a multiple of its width."""
 
 
 def check_sides(sides: Sequence[int], network: str, *, multiple: int = 1, least: int = 1, remedy: str) -> None:
-    """Checks that a network can take samples of a size.
+    """Checks that a network accepts samples of a size.
 
     Args:
         sides: sides of a sample, without batch and channels.
         network: name of the network, for the message.
         multiple: number by which every side must be divisible.
-        least: shortest side.
-        remedy: advice in the error message.
+        least: minimum side.
+        remedy: advice for the error message.
 
     Raises:
         DataError: a side is too short or not a multiple.
@@ -65,10 +66,11 @@ LOCAL_NORMS = frozenset({"batch", "none"})
 
 
 def fastest_layout(norm: str, ndim: int) -> torch.memory_format | None:
-    """Returns the memory layout of the weights of a network: contiguous for images and instance normalization.
+    """Returns the fastest memory layout for a network's weights: contiguous for images with instance normalization.
 
-    Instance normalization needs a contiguous input, so that every layer would convert the layout twice. On volumes the
-    convolutions gain more by channels-last than that costs. None is channels-last, see `gan_core.training.layout`.
+    Instance normalization needs a contiguous input, so in channels-last every layer would convert the layout twice. For
+    volumes, channels-last speeds up the convolutions by more than these conversions take. None stands for
+    channels-last; see `gan_core.training.layout`.
     """
     return torch.contiguous_format if norm == "instance" and ndim == 2 else None
 
@@ -89,7 +91,7 @@ class Stage(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of size 3 with reflection padding, added to the input; `[B, width, …]` to the same shape.
+    """Residual block of two convolutions of size 3 with reflection padding; `[B, width, …]` to the same shape.
 
     Args:
         width: channels.
@@ -121,15 +123,15 @@ class ResNetTranslator(nn.Module):
     Args:
         in_channels: channels of the source.
         out_channels: channels of the target.
-        width: channels at full resolution; the residual blocks have 4 times as many.
-        blocks: residual blocks. The paper has 6 for images of 128 pixels and 9 for 256 and more.
+        width: channels at full resolution; the residual blocks have `4 * width`.
+        blocks: number of residual blocks. The paper has 6 for images of 128 pixels and 9 for 256 and more.
         norm: `instance`, `batch`, `layer` or `none`.
         dropout: dropout probability in the residual blocks.
         ndim: number of axes.
 
     Attributes:
         multiple: number by which the sides of a sample must be divisible.
-        least: minimum side; the padding at a quarter of the resolution needs two values.
+        least: minimum side; reflection padding at a quarter of the resolution needs at least two values.
         receptive_radius: largest distance from an input to an output that depends on it, in evaluation mode; None if
             outputs depend on the whole sample, through the statistics of `instance` or `layer`.
     """
@@ -196,7 +198,7 @@ class UNetTranslator(nn.Module):
         depth: number of halvings. The paper has 8 for images of 256 pixels.
         norm: `batch`, `instance`, `layer` or `none`.
         dropout: dropout probability in the decoder, at the `depth - 5` resolutions next to the innermost. It is the
-            only source of noise; the authors keep it on when they test.
+            only source of noise; the authors also apply it at test time.
         ndim: number of axes.
 
     Attributes:
@@ -274,7 +276,7 @@ class PatchDiscriminator(nn.Module):
         ndim: number of axes.
 
     Attributes:
-        least: shortest side of a sample; there is no logit for shorter ones.
+        least: minimum side of a sample, for which there is one logit.
     """
 
     def __init__(

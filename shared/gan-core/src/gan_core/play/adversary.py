@@ -55,11 +55,11 @@ class Adversary(nn.Module):
         images: whether samples `[B, C, H, W]` are images and samples `[B, C, T, H, W]` are clips, which may be
             flipped, shifted and recoloured; False if the axes mean something else, such as time and pitch.
         example: returns a given number of samples and their condition; only their shapes are used. Required by
-            `minibatch_discrimination`; the regularizers for images check the shape early if it is given.
+            `minibatch_discrimination`. If it is given, regularizers for images check the shape before training.
         generation: the generator; required by `path_length`, and also regularized by `orthogonal` if given.
 
     Attributes:
-        memory: state of the regularizers, by name; it belongs to a training and is not saved with a model.
+        memory: state of the regularizers, by name. It is training state and is not saved with a model.
         moment: step, progress, batch size and optimizers; shared with the game.
 
     Raises:
@@ -83,10 +83,10 @@ class Adversary(nn.Module):
         self.num_classes: int | None = getattr(network, "num_classes", None)
         self.pack: int = getattr(network, "pack", 1)
         if self.pack > 1 and self.num_classes is not None:
-            raise RecipeError("packed samples have no common class; leave out `network.pack` or the classes")
+            raise RecipeError("packed samples do not share a class; omit `network.pack`, or train without classes")
         if objective.energy != getattr(network, "energy", False):
             gives = "energies" if not objective.energy else "logits"
-            raise RecipeError(f"the objective `{objective.name}` does not fit a discriminator that gives {gives}")
+            raise RecipeError(f"the objective `{objective.name}` does not support a discriminator that returns {gives}")
         self._notes: dict[str, list[Tensor]] = {}
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))
@@ -107,8 +107,8 @@ class Adversary(nn.Module):
         """Computes the discriminator's loss: the adversarial term and the regularizers' terms.
 
         Logs the mean logits of real and fake samples (`real_logits`, `fake_logits`), the mean sign of the real logits
-        (`real_sign`), and the ratio of the adversarial term to the loss of guessing (`of_guessing`), before a game
-        weights the term.
+        (`real_sign`), and the ratio of the unweighted adversarial term to the loss of a discriminator that guesses
+        (`of_guessing`).
 
         Args:
             real: real samples, `[B, …]`.
@@ -162,7 +162,7 @@ class Adversary(nn.Module):
         """Returns the inputs of the regularizers in a turn.
 
         Raises:
-            RecipeError: A regularizer moves samples away from a condition that must stay aligned with them.
+            RecipeError: a regularizer moves samples, but not a condition that must stay aligned with them.
         """
         maps = [
             name
@@ -171,8 +171,8 @@ class Adversary(nn.Module):
         ]
         mover = next((r.name for r in self.regularizers if r.moves), None)
         if maps and mover is not None:
-            moved = f"`regularizers.{mover}` moves samples and not their condition `{maps[0]}`"
-            raise RecipeError(f"{moved}; join both along the channels before they are judged, or leave it out")
+            moved = f"`regularizers.{mover}` moves samples, but not the condition `{maps[0]}` that is aligned with them"
+            raise RecipeError(f"{moved}; concatenate both along the channels, or leave out the regularizer")
         return Turn(self, pack(fake, self.pack), None if real is None else pack(real, self.pack), condition)
 
     def _generator_adversarial(self, turn: Turn) -> Tensor:
@@ -196,7 +196,7 @@ class Adversary(nn.Module):
         """Updates the regularizers' state after a turn of any player.
 
         Args:
-            values: the adversary's terms and logged values in that turn, by their names without the adversary's.
+            values: the adversary's terms and logged values in that turn, by name, without the adversary's prefix.
         """
         for regularizer in self.regularizers:
             regularizer.after_turn(self, values)
@@ -242,7 +242,7 @@ class Adversary(nn.Module):
         return pack(viewed, self.pack)
 
     def probe(self, look: Callable[[Tensor, Mapping[str, Any]], T]) -> T | None:
-        """Calls a function with example samples, to find out a shape or what the network returns.
+        """Calls a function with example samples, to determine shapes or the type of the network's result.
 
         It is called in evaluation mode and without gradients, and torch's random state is restored afterwards.
 
@@ -267,10 +267,10 @@ class Adversary(nn.Module):
 
 
 def objective_of(given: Objective | str) -> Objective:
-    """Returns an objective, given itself or its name.
+    """Returns an objective, which may be given by name.
 
     Raises:
-        RecipeError: There is no objective of that name, or several are given.
+        RecipeError: there is no objective of that name, or several are given.
     """
     if isinstance(given, Objective):
         return given
@@ -282,10 +282,10 @@ def objective_of(given: Objective | str) -> Objective:
 
 
 def regularizers_of(given: Sequence[Regularizer | str]) -> list[Regularizer]:
-    """Returns regularizers, given themselves or their names, which stand for their default settings.
+    """Returns regularizers, which may be given by name for their default settings.
 
     Raises:
-        RecipeError: One is unknown, or given twice, or is not a regularizer.
+        RecipeError: an entry is unknown, is given twice, or is not a regularizer.
     """
     if isinstance(given, str):
         raise RecipeError(f"`regularizers` is {given!r}; give a list, [{given!r}]")
@@ -320,9 +320,9 @@ def weighted(terms: Terms, weight: float) -> Terms:
 
 
 def means_of(notes: Mapping[str, Sequence[Tensor]]) -> Terms:
-    """Returns the mean of the scalars under each name, as copies: what was noted may be a buffer that changes later.
+    """Returns the mean of the scalars for each name, as copies, because a noted value may be a buffer that changes.
 
-    One stack for all names, because an operation for each of them shows in the time of a small step.
+    All names share one `stack`, because one operation per name would slow down small steps noticeably.
     """
     if not notes:
         return {}

@@ -1,4 +1,4 @@
-"""Conditions of samples, which users choose, such as a class or a caption.
+"""Conditions: properties of a sample that users choose, such as a class or a caption.
 
 A game declares its conditions by name and kind (`Game.conditions`). A kind validates the user's value and returns one
 value per sample: an integer tensor for `Classes`, strings for `Text`, a tensor for `Given`.
@@ -23,12 +23,12 @@ Values = Tensor | list[str]
 
 def _above_0_and_at_most_1(value: float) -> float:
     if not 0 < value <= 1:
-        raise ValueError(f"`truncation` is {value}; it must be above 0 and at most 1")
+        raise ValueError(f"`truncation` is {value}; expected a number above 0 and at most 1")
     return value
 
 
 Truncation = Annotated[float, AfterValidator(_above_0_and_at_most_1)] | None
-"""Truncation ψ of a latent: lower values give more typical and less varied samples; None for no truncation."""
+"""Truncation ψ of a latent, in (0, 1]: lower values give more typical but less varied samples; None disables it."""
 
 
 class Condition(ABC):
@@ -45,19 +45,19 @@ class Condition(ABC):
 
         Args:
             name: name of the condition, for messages.
-            given: value from the user; None selects the default.
+            given: the user's value; None selects the default.
             count: number of samples.
 
         Raises:
-            RecipeError: the value does not fit, or there is none and the condition has no default.
+            RecipeError: the value is not valid, or it is None and the condition has no default.
         """
 
     @abstractmethod
     def describe(self, values: Values) -> list[str]:
-        """Returns a short text for each value, for `labels.csv`; an empty list if values have no short text."""
+        """Returns a short text for each value, for `labels.csv`; an empty list if values cannot be written as text."""
 
     def read(self, name: str, texts: Sequence[str]) -> Any:
-        """Converts the texts of command-line options to values for `values`, one for each sample.
+        """Converts the texts given on the command line to values that `values` accepts, one per text.
 
         Raises:
             RecipeError: the condition cannot be given as text.
@@ -67,12 +67,12 @@ class Condition(ABC):
 
 @dataclass(frozen=True)
 class Classes(Condition):
-    """A class: a number, a name, a sequence of either, or an integer tensor `[count]` (default: all classes in turn).
+    """A class, given as a number or name, a sequence of these, or an integer tensor (default: all classes in turn).
 
     Attributes:
         number: number of classes.
-        names: names of the classes, in the order of their numbers; empty if they are not known. A text is matched
-            to the names first, and is otherwise read as a number, unless the names are numbers themselves.
+        names: names of the classes, in the order of their numbers; empty if they are not known. A text is looked up
+            among the names first. If it is not a name, it is parsed as a number, unless all names are numbers.
     """
 
     number: int
@@ -88,15 +88,17 @@ class Classes(Condition):
         try:
             numbers = torch.as_tensor(given).cpu()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"`{name}` is {given!r}; expected a class, or one for each sample") from error
+            raise RecipeError(
+                f"`{name}` is {given!r}; expected a class number or name, or one for each sample"
+            ) from error
         if numbers.is_floating_point() or numbers.dtype == torch.bool:
-            raise RecipeError(f"`{name}` is {given}; classes are whole numbers")
+            raise RecipeError(f"`{name}` is {given}; expected a whole number")
         if numbers.ndim and numbers.shape != (count,):
             shape = f"`{name}` has the shape {list(numbers.shape)}"
             raise RecipeError(f"{shape}; give one class, or one for each of {count} samples")
         wrong = numbers[(numbers < 0) | (numbers >= self.number)]
         if wrong.numel():
-            raise RecipeError(f"`{name}` is {int(wrong.flatten()[0])}; it must be from 0 to {self.number - 1}")
+            raise RecipeError(f"`{name}` is {int(wrong.flatten()[0])}; expected 0 to {self.number - 1}")
         return numbers.long().expand(count)
 
     def _number(self, name: str, text: str) -> int:
@@ -123,7 +125,7 @@ class Text(Condition):
     """A text, or a sequence of texts, one for each sample.
 
     Attributes:
-        default: texts that are used in turn if the user gives none; if empty, a text is required.
+        default: texts that are used in turn if the user gives none. If it is empty, a text is required.
     """
 
     default: tuple[str, ...] = ()
@@ -156,7 +158,7 @@ class Given(Condition):
     """A tensor for each sample, such as a source image; required.
 
     Attributes:
-        shape: shape of one sample's tensor; None for any.
+        shape: shape of one sample's tensor; None for any shape.
         dtype: dtype to which the values are converted.
     """
 

@@ -1,4 +1,4 @@
-"""Descriptions of networks that a game offers for export; see `gan_core.models.export`."""
+"""Descriptions of networks that can be exported from a game; see `gan_core.models.export`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BATCH = Axis("batch")
 
 
 def signals(shape: tuple[int, ...]) -> Tensor:
-    """Returns example values of a shape, uniform in [-1, 1)."""
+    """Returns example values, uniform in [-1, 1), with the given shape."""
     return 2 * torch.rand(shape) - 1
 
 
@@ -46,7 +46,7 @@ class Input:
     Attributes:
         shape: sizes of the axes; an `Axis` if it is dynamic.
         values: description of the values, such as "[-1, 1]".
-        draw: returns example values of a shape, used to check the export.
+        draw: returns example values with a given shape, which are used to check the export.
     """
 
     shape: tuple[int | Axis, ...]
@@ -56,7 +56,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network that a game offers for export.
+    """A network that can be exported from a game.
 
     Attributes:
         network: maps the inputs, in their order, to the outputs.

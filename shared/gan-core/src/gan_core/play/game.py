@@ -39,17 +39,17 @@ class Game(nn.Module, ABC):
         sampling: names of the networks that generate samples; their weights are averaged over the steps (EMA).
         reads: keys of the batch that its losses read (default: see `data_keys`).
         paired: whether the parts of an item belong together; False if they come from unpaired datasets.
-        results: results of `apply`: the key of the batch that each is computed from, by name of the result.
-        compared: results that metrics compare with data: the key of the data that each should match, by name; compared
-            item by item if the game is `paired`, otherwise as sets. `apply` of an unpaired game accepts either part
-            alone.
+        results: for each result of `apply`, by name, the key of the batch that it is computed from.
+        compared: for each result that metrics compare with data, by name, the key of the data that it should match.
+            Results are compared item by item if the game is `paired`, otherwise as sets. `apply` of an unpaired game
+            accepts either part alone.
         stagers: names of the players whose gradients reach the networks through `stage`; for other players, its
             results are constants.
         unmeasured: reason why the domain's metrics do not apply to its samples; None if they do.
         example: a line of Python for the model card that uses a loaded `game`.
         num_classes: number of classes; None if the game is not class-conditional.
         at_once: number of samples per forward pass of `generate`, a divisor of `draws.BLOCK`.
-        images: whether samples `[B, C, H, W]` are images and `[B, C, T, H, W]` clips; see `Adversary`.
+        images: whether samples `[B, C, H, W]` are images and samples `[B, C, T, H, W]` are clips; see `Adversary`.
         moment: step, progress, batch size and optimizers, shared with its adversaries and set by the trainer.
         phase: the current phase; see `enter_phase`.
         phase_number: index of the current phase in `phases`.
@@ -127,7 +127,7 @@ class Game(nn.Module, ABC):
         """Returns the players in the order of their turns. Called at the start of every phase."""
 
     def data_spec(self) -> Spec:
-        """Returns the data specification that follows from the networks; the recipe or the data set its open fields."""
+        """Returns the data specification that the networks require; the recipe or the data set its open fields."""
         return Spec()
 
     @property
@@ -164,9 +164,10 @@ class Game(nn.Module, ABC):
         return (Phase(),)
 
     def enter(self, phase: Phase) -> None:
-        """Called at the start of a phase, and when a run is resumed or a model loaded; override it to grow networks.
+        """Called when a phase starts, a run is resumed, or a model is loaded; override it to grow networks.
 
-        It is called before `players` and only for the current phase, so it must switch to that phase from any other.
+        It is called before `players`. When a run is resumed or a model is loaded, earlier phases are not entered first,
+        so it must work whatever the previous phase was.
         """
 
     def enter_phase(self, number: int, progress: float = 0.0) -> None:
@@ -183,7 +184,7 @@ class Game(nn.Module, ABC):
         """
         phases = list(self.phases())
         if not 0 <= number < len(phases):
-            raise RecipeError(f"{type(self).__name__} has {len(phases)} phases; there is no phase {number}")
+            raise RecipeError(f"{type(self).__name__} has no phase {number}; expected 0 to {len(phases) - 1}")
         self.phase, self.phase_number, self.progress = phases[number], number, progress
         self.enter(self.phase)
 
@@ -199,15 +200,15 @@ class Game(nn.Module, ABC):
     def study(self, training: Dataset[Batch]) -> None:
         """Called once with the training data before the first step; override it to store statistics in buffers.
 
-        It is called in every process and must have the same result in all. It is not called when a run is resumed; the
-        buffers are then loaded from the checkpoint.
+        It is called in every process and must have the same result in all of them. It is not called when a run is
+        resumed, because the buffers are loaded from the checkpoint.
         """
 
     def stage(self, batch: Batch) -> Batch:
-        """Returns the batch with samples that all players of a step share; override it to generate them once.
+        """Adds samples to the batch that all players of a step share; override it to generate them once per step.
 
         It is called once per step, in phases in which one of the `stagers` plays. All turns of the step then use
-        the batch that it returns, and stagers have one turn per step. In other phases, each turn gets a new batch.
+        the batch that it returns, and stagers have one turn per step. In other phases, each turn reads a new batch.
         """
         return batch
 
@@ -217,7 +218,7 @@ class Game(nn.Module, ABC):
 
     @property
     def conditions(self) -> Mapping[str, Condition]:
-        """The conditions of samples by name, which users pass to `generate`; by default `label`, if there are classes.
+        """The conditions that users can pass to `generate`, by name (default: `label`, if there are classes).
 
         `sample` takes a keyword for each: integers `[count]` for `Classes`, `count` strings for `Text`, a tensor
         `[count, …]` for `Given`.
@@ -228,7 +229,7 @@ class Game(nn.Module, ABC):
         return {"label": Classes(self.num_classes, names or ())}
 
     def conditions_in(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns the conditions of a batch's items, without texts, which batches do not contain."""
+        """Returns the conditions of a batch's items, except texts, which batches do not contain."""
         kinds = self.conditions
         return {name: batch[name] for name in kinds if name in batch and not isinstance(kinds[name], Text)}
 
@@ -245,22 +246,22 @@ class Game(nn.Module, ABC):
         """Draws the latents of `count` samples, `[count, …]`.
 
         Raises:
-            RecipeError: the game's samples are not made of one latent each.
+            RecipeError: the game does not generate each sample from one latent.
         """
         raise RecipeError(f"{self.title} has no latents to interpolate between")
 
     def render(self, latent: Tensor, **condition: Any) -> Tensor:
-        """Generates samples from latents, as `sample` returns them.
+        """Generates samples from latents, in the form that `sample` returns.
 
         Raises:
-            RecipeError: the game's samples are not made of one latent each.
+            RecipeError: the game does not generate each sample from one latent.
         """
         raise RecipeError(f"{self.title} has no latents to interpolate between")
 
     def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-        """Returns latents between `start` and `end` that follow the distribution of `latent`.
+        """Interpolates between latents such that the results follow the distribution of `latent`.
 
-        The default is the great circle, for normal latents.
+        The default is interpolation along a great circle, for normal latents.
 
         Args:
             start: latents `[B, …]`.
@@ -275,13 +276,13 @@ class Game(nn.Module, ABC):
     def apply(self, batch: Any) -> Any:
         """Transforms the items of a batch; override it in games such as translators.
 
-        With a function instead of a batch, it is `torch.nn.Module.apply`.
+        If a function is passed instead of a batch, this is `torch.nn.Module.apply`.
 
         Returns:
-            The results by name, each `[B, …]`.
+            The results by name, `[B, …]` each.
 
         Raises:
-            RecipeError: the game does not transform items.
+            RecipeError: the game does not define `apply`.
         """
         if callable(batch):
             return super().apply(batch)
@@ -298,7 +299,7 @@ class Game(nn.Module, ABC):
         return tuple(networks[name] for name in self.sampling if name in networks)
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns the samples that are shown at intervals during training: rows by name, `[B, …]` each.
+        """Returns the samples that are written at intervals during training, by name, `[B, …]` each.
 
         By default, these are the inputs and results of `apply`, or else samples generated with the batch's conditions
         and all classes in turn.
@@ -317,11 +318,11 @@ class Game(nn.Module, ABC):
         return {"generated": self.generate(len(next(iter(batch.values()))), seed=0, **given)}
 
     def exports(self) -> Mapping[str, Exported]:
-        """Returns the networks that can be exported to other runtimes, by name; by default none."""
+        """Returns the networks that can be exported to other runtimes, by name (default: none)."""
         return {}
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns each adversary's scores of a batch, `[N]`, higher for more realistic items; by default none."""
+        """Returns each adversary's scores for a batch, `[N]`, higher for more realistic items (default: none)."""
         return {}
 
     @property
@@ -331,7 +332,7 @@ class Game(nn.Module, ABC):
         return own or any(adversary.has_after_turn for adversary in self.adversaries.values())
 
     def after_turn(self, player: str, values: Terms) -> None:
-        """Updates state after a turn of a player; by default that of the adversaries.
+        """Updates state after a turn of a player (default: the state of the adversaries).
 
         Override it for state that depends on losses; keep that state in buffers, and change it under `torch.no_grad`.
         An override must call `super().after_turn(player, values)`. Losses must not change state, because they are
@@ -365,12 +366,12 @@ class Game(nn.Module, ABC):
 
     @property
     def title(self) -> str:
-        """Name in messages: that of the system, or else of the class."""
+        """Name in messages: the system's name, or the class name if there is no recipe."""
         return type(self).__name__ if self.recipe is None else self.recipe.system
 
     @property
     def built_by_hand(self) -> bool:
-        """Whether the game was built by hand, and not from a preset of a domain's system."""
+        """Whether the game was built by hand instead of from a preset of a domain's system."""
         return self.recipe is None or self.recipe.domain is None or self.recipe.preset is None
 
     @property
@@ -390,7 +391,7 @@ class Game(nn.Module, ABC):
         return tuple(name for name in self.results if absent.isdisjoint(self.networks_of(name)))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves or converts the networks; absent ones stay where they are."""
+        """Moves or converts the networks; absent networks are not changed."""
         return super()._apply(lambda tensor: tensor if tensor.is_meta else fn(tensor), recurse)  # type: ignore[no-untyped-call]
 
     def asked(self, count: int, **given: Any) -> dict[str, Values]:
@@ -470,7 +471,7 @@ class Game(nn.Module, ABC):
 
         Args:
             count: number of samples, at least 1.
-            seed: random seed (default: drawn at random). The first samples do not depend on `count`.
+            seed: random seed (default: drawn at random). For a given seed, the first samples do not depend on `count`.
             given: conditions by name (see `conditions`; `label` is a class name or number, a sequence of them, or a
                 tensor `[count]`), and keywords of `sample`, such as `truncation`.
 
@@ -509,7 +510,7 @@ class Game(nn.Module, ABC):
             return self.sample(rows, **self.rows_of(asked, first, rows), **others)
 
     def firsts(self, count: int, start: int = 0) -> range:
-        """Returns the indices of the first samples of the parts of `at_once` that `count` samples are made in.
+        """Returns the start index of each forward pass of `at_once` samples, for `count` samples in total.
 
         Args:
             count: total number of samples.
@@ -519,7 +520,7 @@ class Game(nn.Module, ABC):
             RecipeError: `at_once` does not divide `draws.BLOCK`.
         """
         if self.at_once < 1 or draws.BLOCK % self.at_once:
-            raise RecipeError(f"`at_once` is {self.at_once}; it must divide {draws.BLOCK}")
+            raise RecipeError(f"`at_once` is {self.at_once}; expected a divisor of {draws.BLOCK}, such as 8")
         return range(start, count, self.at_once)
 
     def rows_of(self, asked: Mapping[str, Values], first: int, rows: int) -> dict[str, Values]:
@@ -531,14 +532,14 @@ class Game(nn.Module, ABC):
 
     @contextmanager
     def seeded_rows(self, seed: int, first: int, rows: int) -> Iterator[None]:
-        """Context of `seeded` for `rows` samples from index `first` on, in blocks that have a seed of their own."""
+        """Context manager like `seeded`, for `rows` samples from index `first` on; each block has its own seed."""
         block, start = divmod(first, draws.BLOCK)
         with self.seeded(draws.mix(seed, block), start=start, rows=rows, total=draws.BLOCK):
             yield
 
     @contextmanager
     def seeded(self, seed: int, *, start: int, rows: int, total: int) -> Iterator[None]:
-        """Context in evaluation mode in which samples `start` to `start + rows` of `total` are drawn with `seed`."""
+        """Context manager for drawing samples `start` to `start + rows` of `total` with `seed`, in evaluation mode."""
         own = draws.mix(seed, start) if start else seed  # torch's own draws, such as dropout, differ between parts
         with evaluating(self), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             draws.seed_torch(own, self.device)
@@ -559,20 +560,20 @@ class Game(nn.Module, ABC):
         """Loads a game from a model folder, a run folder or a Hugging Face Hub repository id.
 
         Raises:
-            CheckpointError: there is no model, or it is damaged, or it is another kind of game.
+            CheckpointError: there is no model, it is damaged, or it is another kind of game.
         """
         from gan_core.api import load
 
         game = load(path)
         if not isinstance(game, cls):
-            raise CheckpointError(f"{path}: holds a {type(game).__name__}, not a {cls.__name__}")
+            raise CheckpointError(f"{path}: contains a {type(game).__name__}, not a {cls.__name__}")
         return game
 
     def restore(self, path: str | Path) -> Self:
         """Loads the weights of a run or model folder into this game, which may have been built by hand.
 
         Raises:
-            CheckpointError: there is no model, or it is damaged, or its weights do not fit this game's networks.
+            CheckpointError: there is no model, it is damaged, or its weights do not fit this game's networks.
         """
         from gan_core.models.folder import restore
 

@@ -19,11 +19,12 @@ def interpolate(game: Game, *, rows: int = 8, steps: int = 10, seed: int = 0, **
         rows: number of interpolations, at least 1.
         steps: number of samples in each, including both ends.
         seed: random seed of the ends.
-        given: conditions, one value for each row (default: those of `generate`), and keywords of `latent` and `render`
-            (`truncation`).
+        given: conditions, with one value per row (default: those of `generate`), and keywords of `latent` and `render`,
+            such as `truncation`.
 
     Returns:
-        `[rows, steps, …]`: samples of `game.render` from latents of `game.between` for two draws of `game.latent`.
+        `[rows, steps, …]`: samples from `game.render` of the latents that `game.between` returns for two latents drawn
+        by `game.latent`.
 
     Raises:
         RecipeError: the game has no latents, or `given` does not fit; see `Game.generate`.

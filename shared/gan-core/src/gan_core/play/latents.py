@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 ON_ONE_LINE = 1e-4
-"""Minimum sine of the angle between latents; for smaller ones, the arc is not accurate in float32."""
+"""Minimum sine of the angle between latents; for smaller angles, the arc is inaccurate in float32."""
 
 
 def great_circle(start: Tensor, end: Tensor, share: Tensor) -> Tensor:

@@ -28,12 +28,12 @@ class Objective:
         name: name in recipes.
         discriminator: `(real logits, fake logits) -> scalar`.
         generator: `(fake logits, real logits) -> scalar`; the real logits are None unless it is `relative`.
-        relative: whether the generator's loss compares with real samples.
+        relative: whether the generator's loss compares fake samples with real ones.
         zero_sum: whether the generator maximises what the discriminator minimises.
         cross_entropy: whether the discriminator's loss is the cross-entropy of a classifier into real and fake.
         energy: whether it takes energies, at least 0 and low for real samples, instead of logits.
-        guessing: lowest loss of a discriminator that gives all samples the same logit; 0 if the loss has no lower bound
-            and is no measure of the discriminator's quality.
+        guessing: lowest loss of a discriminator that returns the same logit for all samples; 0 if the loss has no lower
+            bound and does not measure the discriminator's quality.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Objective:
     def swapped(self, real: Tensor, fake: Tensor) -> Tensor:
         """Computes the discriminator's loss with real and fake exchanged.
 
-        It is minimised by players that produce both sides of the comparison, such as the encoder and the generator of
+        It is the loss of players that produce both sides of the comparison, such as the encoder and the generator of
         BiGAN (Donahue et al. 2017, arXiv:1605.09782) and ALI (Dumoulin et al. 2017, arXiv:1606.00704).
         """
         return self.discriminator(fake, real)

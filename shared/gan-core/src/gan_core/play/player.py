@@ -17,7 +17,7 @@ from gan_core.recipe import Optimizer
 
 
 class Mover(Protocol):
-    """A player's training state, as its own `step` uses it (`gan_core.training.player_state.PlayerState`)."""
+    """Interface of a player's training state for custom steps (`gan_core.training.player_state.PlayerState`)."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -28,7 +28,7 @@ class Mover(Protocol):
         """The torch optimizer."""
 
     def part(self, index: int, count: int, batch: Batch) -> AbstractContextManager[object]:
-        """Returns the context of the loss and the backward pass of one of `count` parts of the batch."""
+        """Returns the context manager for the loss and the backward pass of one of `count` parts of the batch."""
 
     def loss(self, batch: Batch) -> Terms:
         """Returns the player's loss terms on a batch, in the recipe's precision."""
@@ -49,7 +49,7 @@ class Player:
         networks: networks that it trains. Its loss must depend on all of their parameters.
         loss: maps a batch to scalars by name, already weighted; their sum is minimised.
         turns: number of turns in a step, each on a new batch, or on the staged batch if the game has one.
-        every: interval in steps: it moves in the first step of the phase and in every `every`-th step after it.
+        every: interval between steps in which it moves, starting with the first step of the phase.
         optimizer: settings of its optimizer; None uses the recipe's.
         step: replaces the default backward pass and update, for example for differential privacy: takes the player's
             `Mover` and the batches of a turn, computes gradients, calls `update` and returns scalars by name.
@@ -71,23 +71,24 @@ class Player:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training run. Its length is one of `share` (default: 1), `steps` and `epochs`.
+    """A part of a training run. Its length is given by one of `share` (default: 1), `steps` and `epochs`.
 
     Attributes:
         name: name in logs.
         players: names of the players that take part (default: all). Networks that none of them trains are frozen and in
             evaluation mode.
-        share: relative weight of the phase in dividing the steps that phases with `steps` or `epochs` leave.
+        share: relative length of the phase: the steps that remain after all phases with `steps` or `epochs` are divided
+            in proportion to the shares.
         spec: changed fields of the data specification: `{"image_size": 16}`.
         batch_size: global batch size; None uses the recipe's.
         steps: number of steps.
         epochs: number of passes over the training items, counted in samples read.
         log_every: steps between lines in the log; None uses the recipe's.
-        sample_every: steps between pictures; None uses the recipe's.
+        sample_every: steps between pictures of samples; None uses the recipe's.
         checkpoint_every: steps between checkpoints; None uses the recipe's.
 
     Raises:
-        RecipeError: a value is not positive, or the length is given twice.
+        RecipeError: a value is not positive, or more than one of `share`, `steps` and `epochs` is given.
     """
 
     name: str = "adversarial"
@@ -111,4 +112,4 @@ class Phase:
         whole = ("batch_size", "log_every", "sample_every", "checkpoint_every")
         for name, value in (given | {name: getattr(self, name) for name in whole}).items():
             if value is not None and not value > 0:
-                raise RecipeError(f"`{name}` of the phase `{self.name}` is {value}; it must be positive")
+                raise RecipeError(f"`{name}` of the phase `{self.name}` is {value}; expected a positive number")

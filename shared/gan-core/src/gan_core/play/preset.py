@@ -39,8 +39,8 @@ class Preset:
         networks: classes of the networks, by their parameter names in the game's constructor. Their keywords are the
             `network` settings.
         paper: arXiv number or reference of the paper.
-        network: network settings that differ from the classes' defaults. A setting that neither the preset nor the user
-            sets is taken from the data's fact of the same name, if there is one (`channels`, `sample_rate` …).
+        network: network settings that differ from the classes' defaults. A setting that is set neither here nor by the
+            user is taken from the data's fact of the same name, if there is one (`channels`, `sample_rate` …).
         settings: settings of the game that differ from its defaults.
         objective: name of the objective of every adversary (default: that of the game or of `Adversary`).
         regularizers: penalties, augmentations and constraints of every adversary; a name stands for default settings.
@@ -118,8 +118,8 @@ class Preset:
     def complete(self, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
         """Returns the checked recipe with defaults filled in, and open settings taken from the data's `facts`.
 
-        A network setting is taken from the fact of the same name, except `num_classes`, since the user chooses whether
-        a game is class-conditional. See `completed` for the data settings.
+        Open network settings are taken from the facts of the same name, except `num_classes`, because the user decides
+        whether a game is class-conditional. See `completed` for the data settings.
 
         Raises:
             RecipeError: see `check`; or the networks cannot be built with these settings.
@@ -182,8 +182,8 @@ class Preset:
     def _network_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the settings of the networks with defaults filled in: shared ones, then those of single networks.
 
-        A shared setting is validated for each network that takes it. If they convert it to different values, each gets
-        its own. A value of the preset that no network takes, since all have their own, is left out.
+        A shared setting is validated for each network that takes it. If networks convert it to different values, each
+        gets its own. A shared value of the preset is omitted if all networks have their own value.
 
         Raises:
             RecipeError: a setting is unknown, out of range, or without effect, or has no value.
@@ -247,7 +247,7 @@ class Preset:
         return own
 
     def _takers(self, own: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-        """Returns, for each setting, the networks that accept it and have no value of their own."""
+        """Returns, by setting, the networks that accept the setting and do not have their own value for it."""
         takers: dict[str, list[str]] = {}
         for name, takes in self._signatures().items():
             for key in takes:
@@ -259,7 +259,7 @@ class Preset:
         return checked([self.game], takes, given, "game")
 
     def _wrapped(self) -> tuple[str, ...]:
-        """Returns the names of the networks that the game's constructor annotates with `Adversary`."""
+        """Returns the names of the networks whose parameters in the game's constructor are annotated `Adversary`."""
         hints = get_type_hints(self.game.__init__)
         return tuple(name for name in self.networks if hints.get(name) is Adversary)
 
@@ -275,7 +275,7 @@ class Preset:
             raise RecipeError(f"{name}: {error}") from error
 
     def _rules(self, name: str, recipe: Recipe) -> dict[str, Any]:
-        """Returns the objective and the regularizers of one adversary of a complete recipe."""
+        """Returns the objective and the regularizers of an adversary, from a complete recipe."""
         over = recipe.adversaries.get(name, AdversarySettings())
         objective = over.objective or recipe.objective
         rules: dict[str, Any] = {} if objective is None else {"objective": OBJECTIVES[objective]}
@@ -325,7 +325,7 @@ class Preset:
 
 
 def _places(key: str, networks: Iterable[str]) -> str:
-    """Returns the names of a setting in several networks: `network.generator.key` and `network.discriminator.key`."""
+    """Returns the keys of a setting in several networks: `network.generator.key` and `network.discriminator.key`."""
     return " and ".join(f"`network.{name}.{key}`" for name in networks)
 
 
@@ -333,7 +333,7 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
     """Marks a network on torch's `meta` device as absent from a model: using it raises a `CheckpointError`."""
 
     def refuse(*_: object) -> None:
-        raise CheckpointError(f"this model has no weights for the network `{name}`; load a model that has")
+        raise CheckpointError(f"this model has no weights for the network `{name}`; load a model that has them")
 
     with on_meta():
         network = make(**settings)
@@ -343,7 +343,7 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Context in which networks are built on torch's `meta` device, with shapes but without weights.
+    """Context manager under which networks are built on torch's `meta` device, with shapes but without weights.
 
     It silences torch's warning that weights loaded in a constructor are not copied to that device.
     """
@@ -353,11 +353,11 @@ def on_meta() -> Iterator[None]:
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
-    """Returns a recipe with the data settings of a game filled in; open ones are taken from the data's facts.
+    """Returns a recipe with the data settings of a game filled in; open settings are taken from the data's facts.
 
-    Fields that are still open are written as None, so that a preset does not fill them in when the recipe is read
-    again. Fields that follow from the networks are left out, since they change with the networks. Names of classes are
-    stored if the game has classes.
+    Fields that remain open are written as None, so that a preset does not fill them in when the recipe is read again.
+    Fields that the networks determine are omitted, because they change with the networks. Class names are stored if the
+    game has classes.
 
     Raises:
         RecipeError: a field of `data.spec` is unknown or out of range, or contradicts the networks.

@@ -12,12 +12,12 @@ from gan_core.distributed import rows_of_all
 
 
 class ReplayPool(nn.Module):
-    """A pool of generated samples (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3, as CycleGAN uses it).
+    """A pool of generated samples (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3), as in CycleGAN.
 
-    Until the pool is full, samples are stored and returned. After that, each sample is returned itself or, with
-    probability 1/2, replaces a stored sample, which is returned instead. The pool is part of its game's state. Several
-    processes share one pool: each stores the samples of all processes and returns those for its own. Samples of another
-    shape, from networks that have grown, clear the pool.
+    Until the pool is full, samples are stored and returned. After that, each sample is either returned or, with
+    probability 1/2, replaces a stored sample, which is returned instead. The pool is part of the game's state. With
+    several processes, each process stores the samples of all processes and returns the rows for its own samples. The
+    pool is cleared when samples have another shape, for example because the networks have grown.
 
     Args:
         size: maximum number of stored samples.
@@ -51,7 +51,7 @@ class ReplayPool(nn.Module):
 
 
 def _resize(pool: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Gives a pool the size of the one that is loaded."""
+    """Resizes a pool to the size of the saved one before it is loaded."""
     assert isinstance(pool, ReplayPool)
     saved = state_dict.get(f"{prefix}pool", pool.pool)
     pool.pool = torch.empty_like(saved, device=pool.pool.device)

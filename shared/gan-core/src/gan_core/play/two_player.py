@@ -90,11 +90,17 @@ class TwoPlayerGame(Game):
         return self.generator_terms(real, self.fakes(len(real), **condition), condition)
 
     def discriminator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        """Computes the discriminator's loss on real samples and as many fake ones, as weighted terms by name."""
+        """Computes the discriminator's loss on real and fake samples, `[B, …]` each, as weighted terms by name."""
         return self.discriminator.discriminator_terms(real, fake, **condition)
 
     def generator_terms(self, real: Tensor, fake: Tensor, condition: Mapping[str, Any]) -> Terms:
-        """Computes the generator's loss on new fake samples, as many as real ones, as weighted terms by name."""
+        """Computes the generator's loss on new fake samples `[B, …]`, as weighted terms by name.
+
+        Args:
+            real: real samples, `[B, …]`.
+            fake: fake samples, `[B, …]`, with gradients.
+            condition: condition of both.
+        """
         return self.discriminator.generator_terms(fake, real, **condition)
 
     def realness(self, batch: Batch) -> dict[str, Tensor]:
@@ -102,7 +108,7 @@ class TwoPlayerGame(Game):
         return {"discriminator": self.discriminator.realness(real, **condition)}
 
     def fakes(self, count: int, **condition: Any) -> Tensor:
-        """Generates `count` samples for the discriminator; `finish` converts them for users."""
+        """Generates `count` samples in the form for the discriminator; `finish` converts them for users."""
         return self.synthesize(self._drawn_styles(count, **condition), **condition)
 
     def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
@@ -116,16 +122,16 @@ class TwoPlayerGame(Game):
         return self.finish(self.synthesize(self.styles(latent, **condition), **condition))
 
     def styles(self, latent: Tensor, **condition: Any) -> Tensor:
-        """Returns the latents in which path lengths are measured (default: z); override it for a mapping network."""
+        """Returns the latents at which path lengths are measured (default: z). Override it for a mapping network."""
         return latent
 
     def synthesize(self, styles: Tensor, **condition: Any) -> Tensor:
-        """Generates samples for the discriminator from the result of `styles`."""
+        """Generates samples in the form for the discriminator from the result of `styles`."""
         samples: Tensor = self.generator(styles, **condition)
         return samples
 
     def finish(self, fakes: Tensor) -> Tensor:
-        """Converts samples for the discriminator to samples for users (default: unchanged)."""
+        """Converts samples from the form for the discriminator to that for users (default: unchanged)."""
         return fakes
 
     def _drawn_styles(self, count: int, **condition: Any) -> Tensor:
@@ -159,7 +165,7 @@ class TwoPlayerGame(Game):
         return spec
 
     def probe(self, rows: int) -> tuple[Tensor, dict[str, Any]]:
-        """Returns `rows` generated samples and their condition, from which regularizers determine shapes.
+        """Returns `rows` generated samples and their condition, for regularizers to determine shapes.
 
         They are generated from zeros in evaluation mode and without gradients.
         """

@@ -1,1 +1,1 @@
-"""Run folders: log, report, charts, comparison of runs, and symptoms of failing trainings. Loads no torch."""
+"""Run folders: log, report, charts, comparison of runs, and symptoms of failing training. Does not import torch."""

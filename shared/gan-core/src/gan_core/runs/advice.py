@@ -1,4 +1,4 @@
-"""Advice on a run: lower learning rates, and the command that continues it. Loads no torch."""
+"""Advice on a run: lower learning rates, and the command that continues the run. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def rate_key(player: str | None) -> str:
 
 
 def lower_rates(rates: Mapping[str, float]) -> dict[str, float]:
-    """Returns the settings that halve learning rates, given by key."""
+    """Returns half of each learning rate, by key."""
     return {key: rate / 2 for key, rate in rates.items()}
 
 
@@ -23,7 +23,7 @@ def resume_command(
     """Returns the command that continues a run, or the Python call if its game was built by hand.
 
     Args:
-        program: command-line program (`gan-image`); None for a game that it cannot build.
+        program: command-line program (`gan-image`); None for a game that cannot be built from the command line.
         folder: the run.
         changes: changes to the recipe by dotted key.
         steps: new total number of steps.

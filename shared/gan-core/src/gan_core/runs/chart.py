@@ -1,4 +1,4 @@
-"""Charts of values over steps, as SVG that needs only a style sheet."""
+"""Charts of values over steps, as SVG that is styled by the report's style sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = 8
 BUCKETS = 240
 """Maximum number of points in a line, about one for every four pixels."""
 MAX_PHASES = 24
-"""Maximum number of phases for which their starts are marked."""
+"""Maximum number of phases whose starts are marked."""
 
 Points = Sequence[tuple[int, float, int]]
 """Points of a line: step, value and index of the phase."""
@@ -39,7 +39,7 @@ class Axis:
 
 
 def value_axis(values: Sequence[float], *, from_zero: bool = False) -> tuple[Axis, int]:
-    """Returns an axis for the values, and the number of values beyond it: few outliers that would flatten the rest."""
+    """Returns an axis for the values, and the number of outliers beyond it, which would flatten the other values."""
     values = sorted(value for value in values if math.isfinite(value)) or [0.0]
     low, high, rim = values[0], values[-1], len(values) // 100
     if rim and high - low > 2 * (values[-1 - rim] - values[rim]):
@@ -88,7 +88,7 @@ def grid(x: Axis, y: Axis) -> str:
 
 
 def boundaries(x: Axis, starts: Sequence[int]) -> str:
-    """Returns marks at the start of each phase as SVG: a line, and its number unless the next one is too close."""
+    """Returns SVG marks at the start of each phase: a line, and the phase number unless the next mark is too close."""
     if not 1 < len(starts) <= MAX_PHASES:
         return ""
     places = [x.at(step) for step in starts]
@@ -136,7 +136,7 @@ def chart(
 
 
 def text(value: str, limit: int = 160) -> str:
-    """Returns untrusted text as HTML, cut to `limit` characters."""
+    """Escapes untrusted text for HTML, and truncates it to `limit` characters."""
     return html.escape(value if len(value) <= limit else f"{value[: limit - 1]}…")
 
 

@@ -27,7 +27,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Writes a page that compares several runs and returns its path.
 
     Raises:
-        InputError: fewer than two runs are given, more than a chart has colours, or one twice; or `out` is a folder.
+        InputError: fewer than two runs or more than `COLOURS` are given, a run is given twice, or `out` is a folder.
         CheckpointError: a folder is not a run.
         GanError: the page could not be written.
     """
@@ -44,7 +44,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """Returns short distinct names: the last parts of each path."""
+    """Returns short, distinct names, which are the last parts of each path."""
     parts = [folder.resolve().parts for folder in folders]
     depth = next(
         depth for depth in range(1, max(map(len, parts)) + 1) if len({p[-depth:] for p in parts}) == len(parts)
@@ -120,7 +120,7 @@ def samples(runs: Runs) -> str:
 
 
 def figures(runs: Runs) -> str:
-    """Returns the section with the last figures of each run; those of different protocols are marked."""
+    """Returns the section with the last figures of each run. Figures with different protocols are marked."""
     last = {name: run.evaluations[-1] for name, run in runs.items() if run.evaluations}
     keys = dict.fromkeys(key for entry in last.values() for key in entry.values if key.startswith("evaluation/"))
     rows, marked = [], False

@@ -1,7 +1,7 @@
-"""Lines of JSON in a run folder (`log.jsonl`, `rollbacks.jsonl`), read without trusting them.
+"""Reading of the JSON lines in a run folder (`log.jsonl`, `rollbacks.jsonl`), which are not trusted.
 
-A process that was killed leaves an incomplete line, and a file may be damaged anywhere: a line that is not a JSON
-object with a step is skipped, so that it never stops a resume or a report.
+A killed process may leave an incomplete line, and a file may be damaged anywhere. Lines that are not JSON objects with
+a step are skipped, so that runs can still be resumed and reports can still be written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EVALUATION, DIAGNOSTICS = "evaluation", "diagnostics"
 LOST_LINES = 20
 """Maximum number of log lines kept in the record of a rollback."""
 MAX_LINE = 1 << 20
-"""Maximum length of a line, in bytes; the parts of a longer one are damaged lines."""
+"""Maximum length of a line, in bytes. A longer line is treated as several damaged lines."""
 MAX_STEP = 10**12
 """Upper bound of steps."""
 

@@ -1,6 +1,6 @@
-"""The content of a run folder for reports and the doctor, read as far as it can be.
+"""The content of a run folder, for reports and the doctor. Missing and damaged parts are skipped.
 
-Everything on disk is untrusted: sizes are bounded, and links that leave the folder are not followed.
+Everything on disk is untrusted: sizes are bounded, and links that lead out of the folder are not followed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gan_core.errors import CheckpointError
 from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, Lines, parse_line
 
 MAX_FRAMES, MAX_MEDIA = 12, 4
-"""Maximum numbers of steps whose samples are shown, and of files per step."""
+"""Maximum number of steps whose samples are shown, and maximum number of files per step."""
 MAX_LISTED = 20_000
 """Maximum number of files that are listed in a folder."""
 MAX_FILE, MAX_EMBEDDED = 4 << 20, 16 << 20
@@ -28,15 +28,15 @@ MAX_FILE, MAX_EMBEDDED = 4 << 20, 16 << 20
 MAX_RECIPE = 1 << 18
 """Maximum number of bytes read of a recipe."""
 MAX_LOG = 32 << 20
-"""Size of a log up to which all lines are read, in bytes; of a log of n times this size, every nth line is read."""
+"""Maximum size in bytes of a log that is read completely. If a log is n times larger, every nth line is read."""
 MAX_TEXT = 4_000
 """Maximum length of a text, in characters."""
 LARGEST = 1e30
-"""Absolute value from which a logged number counts as not finite."""
+"""Absolute value from which a logged number is treated as non-finite."""
 GROWTH = 10
-"""Factor from which a value that grew before a rollback is reported."""
+"""Minimum factor by which a value must have grown before a rollback to be reported."""
 TRAINING = "training"
-"""Key of the lines of the log from the training."""
+"""Key of the log's lines with training losses."""
 REAL = -1
 """Key of the real samples, in place of a step."""
 IMAGES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -69,7 +69,7 @@ class Rollback:
         step: step at which a value was not finite.
         to: step to which the run was rolled back; None if there was no valid checkpoint.
         what: description of the values that were not finite.
-        growth: phrase about the value that had grown most before; empty if none had grown much.
+        growth: phrase about the value that grew most before the rollback; empty if no value grew much.
     """
 
     step: int
@@ -95,13 +95,13 @@ class RunRecord:
         folder: the folder.
         recipe: the recipe, with all scalars as strings; empty if it cannot be read.
         recipe_text: source text of the recipe.
-        training: lines of the log from the training.
+        training: lines of the log with training losses.
         evaluations: lines of the log from evaluations.
         diagnostics: lines of the log from diagnostics of samples.
         rollbacks: rollbacks, oldest first.
         damaged_lines: number of lines of the log that could not be read.
-        stride: one of this number of lines of the log was read.
-        frames: sample files by step, for an even selection of `steps`; those of real samples under `REAL`.
+        stride: interval of the lines of the log that were read; 1 if all were read.
+        frames: sample files by step, for an evenly spaced selection of `steps`; those of real samples under `REAL`.
         steps: steps that have samples on disk.
         checkpoint: step of the latest checkpoint, or None.
         has_model: whether there is a model folder.
@@ -137,7 +137,7 @@ class RunRecord:
 
     @property
     def data(self) -> Sequence[str]:
-        """Names or paths of the training data, as `--data` takes them: one, or `PART=PLACE` for each part."""
+        """Values of `--data` for the training data: one name or path, or `PART=PLACE` for each part."""
         one, parts = self.setting("data", "source"), self.recipe.get("data", {})
         parts = parts.get("source") if isinstance(parts, Mapping) else None
         several = parts.items() if isinstance(parts, Mapping) else ()
@@ -161,7 +161,7 @@ class RunRecord:
 
     @property
     def phases(self) -> list[Entry]:
-        """First entry of each phase; a phase that occurs again has another one."""
+        """First entry of each phase. A phase that occurs several times has several entries."""
         return [*self.training[:1], *(new for old, new in pairwise(self.training) if new.phase != old.phase)]
 
 
@@ -236,7 +236,7 @@ def read_recipe(path: Path | None) -> tuple[Mapping[str, Any], str]:
 def read_log(path: Path | None, stride: int = 1) -> tuple[dict[str, list[Entry]], int]:
     """Returns the entries of the log under `training`, `EVALUATION` and `DIAGNOSTICS`, and the number of damaged lines.
 
-    If a resumed run has repeated a step, the later line counts.
+    If a resumed run has repeated a step, the later line is used.
     """
     found: dict[str, list[Entry]] = {TRAINING: [], EVALUATION: [], DIAGNOSTICS: []}
     lines = Lines(path, stride)
@@ -264,7 +264,7 @@ def read_rollbacks(path: Path | None) -> list[Rollback]:
 
 
 def growth(entries: Sequence[Entry]) -> str:
-    """Returns a phrase about the value that grew most from the first to the last entry, by `GROWTH` or more."""
+    """Returns a phrase about the value that grew most from the first to the last entry, if by a factor of `GROWTH`."""
     if len(entries) < 2:
         return ""
     first, last = entries[0].values, entries[-1].values
@@ -303,7 +303,7 @@ def choose(steps: Sequence[int], count: int = MAX_FRAMES) -> list[int]:
 
 
 def read_frames(groups: Mapping[int, Sequence[Path]], steps: Sequence[int]) -> dict[int, list[Media]]:
-    """Reads the real samples and those of an even selection of steps; real, last and first are embedded first."""
+    """Reads the real samples and those of selected steps. The real, last and first samples are embedded first."""
     frames: dict[int, list[Media]] = {}
     left = MAX_EMBEDDED
     for step in dict.fromkeys([REAL, *steps[-1:], *choose(steps)]):
@@ -316,7 +316,7 @@ def read_frames(groups: Mapping[int, Sequence[Path]], steps: Sequence[int]) -> d
 
 
 def read_media(path: Path, limit: int) -> Media:
-    """Reads a sample file; without its data if it has no preview, is empty, unreadable, or larger than `limit`."""
+    """Reads a sample file. Its data are None if it has no preview, is empty or unreadable, or exceeds `limit`."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

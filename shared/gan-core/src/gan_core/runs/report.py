@@ -1,9 +1,9 @@
 """The report of a run: a web page with its state, samples, losses, evaluations, and commands to continue.
 
-`read_run` reads a folder into a frozen `RunRecord`; each section of the page is a function that returns HTML for that
+`read_run` reads a folder into a frozen `RunRecord`. For each section of the page, a function returns HTML for that
 record, and `gan_core.runs.chart` draws the charts. Everything on disk is untrusted: its size is bounded, text is
-escaped, links that leave the folder are not followed, and the page's security policy forbids all requests and all
-scripts but its own. The page depends only on the folder: the same folder gives the same bytes.
+escaped, links that lead out of the folder are not followed, and the page's security policy forbids all requests and all
+scripts except its own. The page depends only on the folder: the same folder gives the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SPEED = "speed"
 
 
 def series(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
-    """Returns points by player (`generator/mpd` for one of several adversaries) and term; the speed is the last."""
+    """Returns points by player (`generator/mpd` for one of several adversaries) and term; the speed comes last."""
     players: dict[str, dict[str, list[tuple[int, float, int]]]] = {}
     phase, before = 0, ""
     for entry in entries:
@@ -57,7 +57,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def note(sentence: str) -> str:
-    """Returns a note, or nothing if the sentence is empty."""
+    """Returns a note, or an empty string if the sentence is empty."""
     return f'<p class="note">{sentence}</p>' if sentence else ""
 
 
@@ -182,7 +182,7 @@ def curves(run: RunRecord) -> str:
 
 
 def evaluation(run: RunRecord) -> str:
-    """Returns the section with the last value of each metric, and a chart of those evaluated more than once."""
+    """Returns the section with the last value of each metric, and charts of metrics evaluated more than once."""
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
     protocols = run.evaluations[-1].protocols if run.evaluations else {}
     rows = "".join(
@@ -231,7 +231,7 @@ def by_hand(run: RunRecord) -> dict[str, str]:
 
 
 def resuming(run: RunRecord, program: str | None) -> dict[str, str]:
-    """Returns the command that continues the run; a finished one with twice the steps."""
+    """Returns the command that continues the run, with twice the steps if the run is finished."""
     steps = 2 * run.done if run.finished else None
     return {"Train longer" if run.finished else "Resume": resume_command(program, run.folder, steps=steps)}
 

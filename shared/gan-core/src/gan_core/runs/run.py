@@ -1,4 +1,4 @@
-"""A run folder: recipe, log, samples, checkpoints, model and report of one training."""
+"""Run folders, which contain the recipe, log, samples, checkpoints, model and report of a training run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gan_core.tables import html_table
 
 
 class Run:
-    """A run folder; reading it loads no torch.
+    """A run folder. Reading it does not import torch.
 
     Attributes:
         path: the folder.
-        interrupted: name of the signal that interrupted the training in this process, or None.
-        ended: reason why a training regime ended the training in this process, or None.
-        problems: problems of checkpoints that were skipped when the run was resumed.
+        interrupted: name of the signal that interrupted training in this process, or None.
+        ended: reason why a training regime ended the run in this process, or None.
+        problems: problems of the checkpoints that were skipped when the run was resumed.
     """
 
     def __init__(self, path: str | Path):
@@ -128,7 +128,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The complete recipe of the training."""
+        """The complete recipe of the run."""
         return read_recipe(self.recipe_file)
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -144,7 +144,7 @@ class Run:
     def keep_checkpoints(self, count: int, step: int) -> None:
         """Removes all but the `count` newest checkpoints up to a step, and partial files.
 
-        Checkpoints of later steps are damaged, since the training was rolled back to this one, and are not counted.
+        Checkpoints of later steps, which are damaged if the run was rolled back to this step, are ignored.
         """
         for folder in self.checkpoints(step)[:-count]:
             shutil.rmtree(folder)
@@ -160,13 +160,13 @@ class Run:
                 leftover.unlink(missing_ok=True)
 
     def is_rounded_off(self) -> bool:
-        """Returns whether the model and the report are newer than the last checkpoint; they are not after a kill."""
+        """Returns whether the model and the report are newer than the last checkpoint, unlike after a kill."""
         checkpoints = self.checkpoints()
         written = [path.stat().st_mtime_ns for path in (self.report_file, self.model) if path.exists()]
         return len(written) == 2 and bool(checkpoints) and min(written) >= checkpoints[-1].stat().st_mtime_ns
 
     def log(self) -> list[dict[str, Any]]:
-        """Returns the training's lines of `log.jsonl`, without damaged ones."""
+        """Returns the lines of `log.jsonl` with training losses, without damaged lines."""
         return [line for line in Lines(self.log_file) if line.get("phase") not in (EVALUATION, DIAGNOSTICS)]
 
     def evaluations(self) -> list[dict[str, Any]]:
@@ -178,10 +178,10 @@ class Run:
         _append_line(self.log_file, line)
 
     def rollbacks(self) -> list[dict[str, Any]]:
-        """Returns the rollbacks: what was not finite (`what`), the `step` where it was found, the restored step (`to`).
+        """Returns the rollbacks: what was not finite (`what`), at which `step`, and the restored step (`to`).
 
-        `to` is None if there was no valid checkpoint; `log` has the last lines removed from the log. Rewinding keeps
-        all rollbacks.
+        `to` is None if there was no valid checkpoint; `log` contains the last lines that were removed from the log.
+        Rewinding the run keeps all rollbacks.
         """
         return list(Lines(self.rollbacks_file))
 
@@ -191,10 +191,10 @@ class Run:
         _append_line(self.rollbacks_file, {"step": step, "to": to, "what": what, "log": lost[-LOST_LINES:]})
 
     def rewind(self, step: int, *, log_every: int, sample_every: int | None, evaluate_every: int | None) -> None:
-        """Removes lines of the log and samples after a step, and damaged lines.
+        """Removes samples and lines of the log after a step, and damaged lines.
 
-        Those of the step itself are kept if they are due at its interval. Those written only because the training
-        ended there are removed, since a longer training would not have them.
+        Output of the step itself is kept if it is due by its interval. It is removed if it was written only because the
+        run ended there, because a longer run would not have written it.
 
         Raises:
             GanError: the folder cannot be written.

@@ -1,6 +1,6 @@
-"""Symptoms of a failing training, found in a run's log, with the evidence and settings to try. Loads no torch.
+"""Symptoms of failing training runs, found in the log, with evidence and settings to try. Does not import torch.
 
-The bounds lie between the values of healthy runs and those of runs that were made to fail in each way;
+The thresholds lie between the values of healthy runs and those of runs that were made to fail in each way;
 `tools/benchmarks/doctor.py` counts how often each failure is recognised.
 """
 
@@ -21,33 +21,34 @@ from gan_core.runs.record import RunRecord
 T = TypeVar("T")
 
 NOT_CHECKED = "not checked"
-"""Prefix of a finding that could not be computed because its inputs were not logged."""
+"""Prefix of the finding of a check that could not be made, for example because its inputs were not logged."""
 ENOUGH_STEPS = 100
-"""Minimum number of steps for a finding about a trend; before that, every training has symptoms."""
+"""Minimum number of steps for a finding about a trend; earlier in training, healthy runs have symptoms too."""
 MIN_NEAREST, MIN_SPREAD = 0.15, 0.25
-"""Minimum diversity of samples, relative to the data's (`gan_core.training.diagnostics`)."""
+"""Minimum nearest-neighbour distance and mean distance of samples, relative to those of the data; see
+`gan_core.training.diagnostics`."""
 MIN_LOSS, MAX_LOSS = 0.05, 1.5
-"""Bounds of a discriminator's adversarial loss, as a fraction of its loss when guessing: below the first one it
-recognises every sample, above the second one it is worse than guessing."""
+"""Bounds of a discriminator's adversarial loss, as a fraction of its loss when guessing. Below the lower bound, it
+recognises every sample; above the upper bound, it is worse than guessing."""
 MAX_RECOGNISED = 0.75
 """Maximum probability that a discriminator scores a training item as more real than a held-out item; chance is 0.5."""
 MAX_VALUE = 1e3
 """Maximum absolute value of a loss or a gradient norm."""
 MAX_GROWTH = 100.0
-"""Maximum ratio of a gradient norm to its value at the start."""
+"""Maximum ratio of a gradient norm to its value at the start of the phase."""
 MIN_GRADIENT = 0.01
-"""Minimum ratio of a generator's gradient norm to its largest value at the start."""
+"""Minimum ratio of a generator's gradient norm to its largest value at the start of the phase."""
 PLAYERS = ("generator", "discriminator")
-"""Players whose learning rates are proposed."""
+"""Players for which learning rates are suggested."""
 OF_GUESSING = "of_guessing"
-"""Term in the log: a discriminator's unweighted adversarial loss as a fraction of its loss when guessing."""
+"""Name in the log of a discriminator's unweighted adversarial loss as a fraction of its loss when guessing."""
 SWINGS, SWING = 8, 0.15
-"""Number of times that an oscillating loss crosses the loss when guessing, and the minimum amplitude of each swing, as
-a fraction of that loss."""
+"""Minimum number of swings of an oscillating loss across the loss when guessing, and the minimum amplitude of a swing
+as a fraction of that loss."""
 SWING_SAMPLES = 512
-"""Minimum number of samples in a mean, so that a swing of the loss is not noise."""
+"""Minimum number of samples over which losses are averaged before swings are counted, to reduce noise."""
 CERTAIN = 3.0
-"""Minimum correlation of neighbouring means, in standard errors, below which they are noise."""
+"""Correlation of neighbouring means, in standard errors, up to which they count as noise."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Check:
     Attributes:
         name: name of the check.
         good: whether no problem was found.
-        finding: description of what was found.
+        finding: description of the result.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Check:
 
 
 def attempt(name: str, check: Callable[[], str]) -> Check:
-    """Runs a check, a function that returns its finding, or raises it if it is a problem."""
+    """Runs a check: a function that returns its finding, or raises an error with the finding if it is a problem."""
     try:
         return Check(name, True, check())
     except GanError as error:
@@ -81,17 +82,17 @@ def attempt(name: str, check: Callable[[], str]) -> Check:
 
 
 def find_symptoms(run: RunRecord) -> list[Check]:
-    """Runs all checks on a run."""
+    """Runs all checks of `SYMPTOMS` on a run."""
     return [attempt(name, partial(check, run)) for name, check in SYMPTOMS.items()]
 
 
 def problem(evidence: str, *suggestions: str) -> GanError:
-    """Returns the finding of a problem: the problem, its evidence, and two or more settings to try."""
+    """Returns the error for a problem, with its evidence and two or more settings to try."""
     return GanError(f"{evidence}; try {', '.join(suggestions[:-1])}, or {suggestions[-1]}")
 
 
 def finite(run: RunRecord) -> str:
-    """Checks for values that are not finite, and for rollbacks because of them."""
+    """Checks for non-finite values, and for rollbacks caused by them."""
     lost = [name for entry in run.training[-1:] for name, value in entry.values.items() if math.isnan(value)]
     suggestions = lower_rate(run), "`optimizer.clip_norm=1`", penalty(run)
     if lost:
@@ -101,17 +102,17 @@ def finite(run: RunRecord) -> str:
     last = run.rollbacks[-1]
     what = f"at step {last.step:,}, {last.what}"
     if run.done > last.step:
-        return f"{what}; the run was rolled back and has since passed that step"
+        return f"{what}; the run was rolled back and has since trained past that step"
     to = "there was no valid checkpoint" if last.to is None else f"the run was rolled back to step {last.to:,}"
     raise problem(f"{what}; {to}{last.growth}", *suggestions)
 
 
 def collapse(run: RunRecord) -> str:
-    """Checks that samples are as diverse as the data."""
+    """Checks that samples are not much less diverse than the data."""
     last = last_diagnostics(run, "samples/")
     if not last:
         if number(run, "train", "sample_every") > 0:
-            return f"{NOT_CHECKED}: no diagnostics of samples were logged; only generative games have them"
+            return f"{NOT_CHECKED}: no diagnostics of samples were logged; they require a game that generates samples"
         return f"{NOT_CHECKED}: no diagnostics of samples were logged; set `train.sample_every`"
     if too_short(run):
         return too_short(run)
@@ -195,14 +196,14 @@ def check_memory(run: RunRecord, name: str, probability: float) -> str:
 
 
 def gradients(run: RunRecord) -> str:
-    """Checks for losses and gradients that grow without bound, and for generators' gradients that vanish."""
+    """Checks for diverging losses, exploding gradients, and vanishing gradients of generators."""
     # Gradient norms are only in lines that end an interval; the last line may not.
     names = sorted({name for entry in run.training[-2:] for name in entry.values if "/" in name})
     for name in names:
         values = recent(series(run, name))
         if values and not name.endswith("_logits") and abs(fmean(values)) > MAX_VALUE:
             raise problem(
-                f"the training diverges: {name} is {fmean(values):.3g}",
+                f"training diverges: {name} is {fmean(values):.3g}",
                 lower_rate(run),
                 penalty(run),
                 "`optimizer.clip_norm=1`",
@@ -234,7 +235,7 @@ def gradients(run: RunRecord) -> str:
 
 
 def oscillation(run: RunRecord) -> str:
-    """Checks that discriminators are not far better and far worse than guessing in turns."""
+    """Checks that discriminators do not alternate between far better and far worse than guessing."""
     found = adversaries(run)
     if not found:
         return f"{NOT_CHECKED}: no adversary's loss was logged"
@@ -242,7 +243,7 @@ def oscillation(run: RunRecord) -> str:
 
 
 def check_swings(run: RunRecord, name: str, prefix: str) -> str:
-    """Checks how often one discriminator's loss crosses its loss when guessing, by a large amount each time."""
+    """Checks how often one discriminator's loss swings across its loss when guessing by a large amount."""
     fractions = series(run, f"{prefix}{OF_GUESSING}")
     values, level = (fractions, 1.0) if fractions else (series(run, f"{prefix}adversarial"), 0.0)
     per_line = number(run, "train", "log_every") * number(run, "train", "batch_size")  # samples
@@ -279,7 +280,7 @@ SYMPTOMS: Mapping[str, Callable[[RunRecord], str]] = {
 
 
 def adversaries(run: RunRecord) -> dict[str, str]:
-    """Returns the prefix of each adversary's terms in the log's last phase, by its name (empty for a single one)."""
+    """Returns the prefix of each adversary's terms in the last phase, by adversary name (empty for a single one)."""
     phase = run.training[-1].phase if run.training else ""
     names = {name for entry in run.training if entry.phase == phase for name in entry.values}
     prefixes = sorted(name.removesuffix("real_logits") for name in names if name.endswith("/real_logits"))
@@ -294,7 +295,7 @@ def last_diagnostics(run: RunRecord, prefix: str) -> dict[str, float]:
 
 
 def each(adversaries: Mapping[str, T], check: Callable[[str, T], str]) -> str:
-    """Checks each adversary and returns the findings, or raises all problems."""
+    """Checks each adversary and returns the findings, or raises one error with all problems."""
     findings: dict[str, str] = {}
     problems: list[str] = []
     for name, value in adversaries.items():
@@ -328,7 +329,7 @@ def means(values: Sequence[float], size: int) -> list[float]:
 
 
 def is_noise(values: Sequence[float]) -> bool:
-    """Returns whether neighbouring values have no significant correlation (0 ± 1/√n for noise)."""
+    """Returns whether neighbouring values are not significantly correlated (for noise, the correlation is 0 ± 1/√n)."""
     mean = fmean(values)
     variance = fmean((value - mean) ** 2 for value in values)
     covariance = fmean((one - mean) * (other - mean) for one, other in pairwise(values))
@@ -336,7 +337,7 @@ def is_noise(values: Sequence[float]) -> bool:
 
 
 def too_short(run: RunRecord) -> str:
-    """Returns the finding that the run is too short to be checked, or an empty string."""
+    """Returns the finding that the run is too short to be checked; an empty string if it is long enough."""
     few = run.done < ENOUGH_STEPS
     return f"{NOT_CHECKED}: the run has {run.done} steps; at least {ENOUGH_STEPS} are needed" if few else ""
 
@@ -345,7 +346,7 @@ def too_short(run: RunRecord) -> str:
 
 
 def number(run: RunRecord, *keys: str) -> float:
-    """Returns a number in the recipe, or NaN."""
+    """Returns a numeric setting of the recipe, or NaN if it is not set."""
     try:
         return float(run.setting(*keys))
     except ValueError:
@@ -353,7 +354,7 @@ def number(run: RunRecord, *keys: str) -> float:
 
 
 def lower_rate(run: RunRecord, player: str | None = None) -> str:
-    """Suggests half the learning rate of a player, or of all (None), each of which may have its own."""
+    """Suggests half the learning rate for a player, or for all players (None), each of which may have its own."""
     own = {key: number(run, *key.split(".")) for key in map(rate_key, PLAYERS)}
     shared = number(run, *rate_key(None).split("."))
     if player is not None:
@@ -374,7 +375,7 @@ def fewer_turns(run: RunRecord) -> str:
 
 
 def penalty(run: RunRecord) -> str:
-    """Suggests a gradient penalty, or twice the weight of the one that the recipe has."""
+    """Suggests a gradient penalty, or twice its weight if the recipe already has one."""
     for name in ("gradient_penalty", "r1", "dragan", "r2"):
         weight = number(run, "regularizers", name, "weight")
         if weight > 0:

@@ -24,10 +24,10 @@ from gan_core.api import Toolkit
 from gan_core.domain import Domain
 
 Adapter = Callable[[nn.Module, list[Tensor], Mapping[str, Any]], Sequence[Tensor]]
-"""`(network, inputs, arguments) -> outputs`, for targets that are not computed by `network(*inputs)`."""
+"""Function `(network, inputs, arguments) -> outputs`, for targets whose outputs are not those of `network(*inputs)`."""
 
 LEAST_SPREAD = 1e-6
-"""Minimum standard deviation to which an error is related."""
+"""Minimum standard deviation by which an error is divided."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Fixture:
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """Reads a fixture; returns None if the file is another kind of record."""
+        """Reads a fixture. Returns None if the file contains another kind of record."""
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not record.get("target"):
             return None
@@ -183,7 +183,7 @@ def find_fixtures(domain: str, folder: Path) -> list[Any]:
 
 
 def run_fixture(domain: Domain, fixture: Fixture, adapters: Mapping[str, Adapter]) -> None:
-    """Compares our network with a fixture; skips the test if the domain has no card for the system yet."""
+    """Compares our network with a fixture. The test is skipped if the domain has no card for the system yet."""
     system = fixture.network.partition("/")[0]
     if system not in domain.systems:
         pytest.skip(f"gan-{domain.name} has no system `{system}` yet")

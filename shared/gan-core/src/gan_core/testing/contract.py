@@ -1,4 +1,4 @@
-"""Contract of all systems, which is checked for every card of a domain without exceptions."""
+"""Contract of all systems, which is checked for every card of a domain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 8
 
 
 def check_contract(domain: Domain, card: Card, folder: Path) -> None:
-    """Checks the presets of a system, and players, sampling, saving and training of its small game.
+    """Checks the presets of a system, and the players, sampling, saving and training of its preset `small`.
 
     Args:
         domain: domain of the package.
@@ -78,7 +78,7 @@ def _staged(game: Game, batch: Batch) -> Batch:
 
 
 def _check_moved(game: Game, before: dict[str, Tensor], state: PlayerState) -> None:
-    """Checks which parameters had a gradient, possibly zero: the optimizer has a state for them."""
+    """Checks which parameters had a gradient, possibly zero, by whether the optimizer has a state for them."""
     own = {id(parameter) for parameter in state.parameters}
     for name, parameter in game.named_parameters():
         if id(parameter) in own:

@@ -1,4 +1,4 @@
-"""Checks of what every domain package registers and offers."""
+"""Checks of the entry point and the public functions of a domain package."""
 
 from __future__ import annotations
 

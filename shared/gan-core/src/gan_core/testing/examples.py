@@ -1,14 +1,15 @@
-"""Examples of Markdown pages, run in order, as a reader would, in an empty folder.
+"""Runs the examples of a Markdown page in order, in an empty folder.
 
-Blocks of Python run, and blocks of bash, which include those without a language: each line is a command, and `python`
-blocks share their names. Our own programs run in the same process, since importing torch takes longer than most
-commands; other commands run in bash. Blocks in other languages are only shown: `text`, `yaml`, `json`, and `sh` and
-`py` for examples that a test cannot run, because they need a network, a GPU or a microphone.
+Blocks in Python and bash run; blocks without a language count as bash. In bash, each line is a command. All Python
+blocks of a page share one namespace. Our own programs run in the same process, because importing torch takes longer
+than most commands; other commands run in bash. Blocks in other languages are only shown: `text`, `yaml`, `json` and so
+on, and `sh` and `py` for examples that a test cannot run, because they need a network, a GPU or a microphone.
 
-Two kinds of comments, which readers do not see, adapt a page for the test:
+Two kinds of comments, which are not displayed, adapt a page for the test:
 
-- `<!-- test: --steps 20000 -> --steps 2 -->` before a block replaces text in it, for instance to train less.
-- `<!-- setup python`, code, and `-->`, each on its own line, is a block that is run but not shown.
+- `<!-- test: --steps 20000 -> --steps 2 -->` before a block replaces text in the block, for example to train less.
+- A comment that starts with the line `<!-- setup python` and ends with the line `-->` contains code that is run but not
+  shown.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ else:
 
 
 class Example(NamedTuple):
-    """A piece of a page that runs: Python code, the words of a command of ours, or lines for bash."""
+    """An example that runs: Python code, the words of a command of one of our programs, or lines for bash."""
 
     kind: Literal["python", "command", "shell"]
     source: str | list[str]
@@ -123,7 +124,7 @@ def unquoted(line: str) -> list[str]:
 
 
 def run(found: Sequence[Example], folder: Path) -> str | None:
-    """Runs examples in a folder, in a process of their own.
+    """Runs examples in a folder, in a new process.
 
     Args:
         found: the examples.

@@ -1,4 +1,4 @@
-"""Metrics of given samples, computed as in an evaluation of a game."""
+"""Computation of a metric on given samples, as in an evaluation of a game."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gan_core.play.player import Player
 
 
 class _Nobody(Game):
-    """Game without networks and players."""
+    """A game without networks and players."""
 
     def players(self) -> tuple[Player, ...]:
         return ()
@@ -34,7 +34,7 @@ def measured(
     asked: Mapping[str, Any] | None = None,
     at_once: int = 64,
 ) -> dict[str, float]:
-    """Returns the figures of samples.
+    """Returns the figures of a metric for given samples.
 
     Args:
         measure: class or function of a metric's card.
@@ -43,7 +43,7 @@ def measured(
         facts: facts of the data.
         extractors: returns an extractor by name (default: there are none).
         memory: values that several evaluations share (default: none); see `Subject.once`.
-        asked: conditions of the samples by name (default: the classes of the facts in turn, if there are any).
+        asked: conditions of the samples by name (default: all classes in turn, if the facts include classes).
         at_once: number of samples in a part.
     """
     if asked is None:

@@ -14,10 +14,10 @@ _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES
 def keep_freed_memory() -> None:
     """Lets the process keep up to 2 GiB of freed memory for reuse, on Linux with glibc.
 
-    A training step frees what the next one allocates again. By default, glibc returns large freed blocks to the system,
-    and the next step pays a page fault for each of their pages (`tools/dev.py bench overhead` measures how much). The
-    setting lasts as long as the process. It does nothing where the user has set one of these limits in the
-    environment, and with other allocators.
+    A training step frees memory that the next step allocates again. By default, glibc returns large freed blocks to the
+    system, which causes a page fault for each page in the next step (`tools/dev.py bench overhead` measures the cost).
+    The setting holds until the process ends. Nothing is changed if the user has set one of these limits in the
+    environment, or if the process uses another allocator.
     """
     if sys.platform != "linux" or any(name in os.environ for name in _SETTINGS):
         return

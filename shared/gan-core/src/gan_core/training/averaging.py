@@ -1,4 +1,4 @@
-"""Exponential moving average of the networks that generate samples, including their buffers."""
+"""Exponential moving average (EMA) of the networks that generate samples, including their buffers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Average:
     Attributes:
         average: averaged tensors by name.
         names: names of all tensors that have been averaged so far.
-        samples: number of samples so far; each step counts as one batch.
+        samples: number of samples so far; each step counts as one batch, however many batches it reads.
 
     Args:
         game: game whose `sampling` networks are averaged.
-        rule: decay per step, or half-life in samples. The decay after t steps is at most (1 + t) / (10 + t), so that
-            the random initial weights are soon forgotten.
+        rule: decay per step, or half-life in samples. A decay per step is limited to (1 + t) / (10 + t) after t steps,
+            so that the random initial weights are soon forgotten.
     """
 
     def __init__(self, game: Game, rule: float | HalfLife):
@@ -36,10 +36,10 @@ class Average:
         self.follow(game)
 
     def follow(self, game: Game) -> None:
-        """Follows a game whose networks have moved or grown; averages of new weights start at their values.
+        """Updates the set of averaged tensors after networks have moved or grown.
 
-        Parameters that require no gradients are not averaged, except those that were averaged before a phase froze
-        them.
+        The averages of new weights start at their current values. Parameters that do not require gradients are not
+        averaged, unless they were averaged before a phase froze them.
         """
         parameters = game.named_parameters(remove_duplicate=False)
         fixed = {name for name, p in parameters if not p.requires_grad} - self.names
@@ -62,7 +62,7 @@ class Average:
 
         Args:
             step: number of steps before this one.
-            batch_size: number of samples that the step counts as.
+            batch_size: number of samples for which the step counts.
         """
         if self._smooth[0]:
             torch._foreach_lerp_(*self._smooth, 1 - self._decay(step, batch_size))
@@ -84,7 +84,7 @@ class Average:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges the average with the weights, in place; a weight may have several names."""
+        """Exchanges the average with the weights, in place. A weight may have several names."""
         weights = {name: weight.clone() for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
             weight.copy_(self.average[name])
@@ -92,7 +92,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Context in which the game's networks hold the average."""
+        """Context manager under which the game's networks hold the averaged weights."""
         self.swap()
         try:
             yield
@@ -104,14 +104,14 @@ def sampling_state(game: Game) -> Iterator[tuple[str, Tensor]]:
     """Yields names (as in the game's state) and tensors of the networks that generate samples.
 
     Raises:
-        RecipeError: the game has no network of a name in `sampling`.
+        RecipeError: `sampling` contains a name that is not a network of the game.
     """
     networks = dict(game.named_modules())
     for network in (name for name in game.sampling if name not in game.absent):
         if network not in networks:
-            raise RecipeError(
-                f"{type(game).__name__} has no network `{network}`; name in `sampling` those it samples with"
-            )
+            title = type(game).__name__
+            remedy = "list in `sampling` the networks that generate samples"
+            raise RecipeError(f"{title} has no network `{network}`; {remedy}")
         for name, tensor in game.get_submodule(network).state_dict(keep_vars=True).items():
             if isinstance(tensor, Tensor):
                 yield f"{network}.{name}", tensor.data

@@ -15,13 +15,13 @@ from gan_core.play.game import Game
 ITEMS = 128
 """Maximum number of real items and of samples that are compared."""
 FEWEST = 16
-"""Minimum number of items for a figure."""
+"""Minimum number of items from which a figure is computed."""
 VALUES = 4096
 """Maximum number of values per item that are compared; larger items are subsampled with a stride."""
 
 
 class SampleDiagnostics:
-    """Diagnostics of a game against the data of a phase.
+    """Diagnostics of a game during a phase, compared with the data of that phase.
 
     Args:
         game: game that is trained.
@@ -36,10 +36,11 @@ class SampleDiagnostics:
     def figures(self) -> dict[str, float]:
         """Returns the figures that can be computed.
 
-        `samples/nearest` is the median distance from a sample to its nearest neighbour (of its own class, if there are
-        classes), relative to that among as many real items; `samples/spread` is the relative mean distance between two
-        samples. `held_out/recognised` is the probability that the discriminator scores a training item as more real
-        than a held-out item; with several adversaries, `held_out/NAME/recognised`.
+        - `samples/nearest`: median distance from a sample to its nearest neighbour (of its own class, if there are
+          classes), divided by the same distance for an equal number of real items.
+        - `samples/spread`: mean distance between two samples, divided by that between two real items.
+        - `held_out/recognised`, or `held_out/NAME/recognised` with several adversaries: probability that the
+          discriminator scores a training item as more real than a held-out item.
         """
         seed_torch(0, self.game.device)  # for random crops and views of the items
         if self.real is None:
@@ -82,7 +83,7 @@ class SampleDiagnostics:
 
 
 def _rows(samples: Tensor) -> Tensor:
-    """Returns samples as rows `[N, D]`, D at most `VALUES`."""
+    """Returns samples as rows `[N, D]`, where D is at most `VALUES`."""
     rows = samples.flatten(1)
     return rows[:, :: -(-rows.shape[1] // VALUES)].float()
 
@@ -92,7 +93,8 @@ def _distances(rows: Tensor, label: Tensor | None) -> tuple[float, float]:
 
     Args:
         rows: `[N, D]`.
-        label: class of each row, `[N]`; if enough rows share a class, only rows of one class are compared.
+        label: class of each row, `[N]`. If enough rows share their class with another row, only rows of the same class
+            are compared.
     """
     apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")  # exact for rows that are nearly alike
     apart.fill_diagonal_(torch.inf)

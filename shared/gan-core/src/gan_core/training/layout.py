@@ -1,8 +1,8 @@
 """Memory layouts of weights.
 
-Most convolutional networks run fastest in channels-last memory format, so games are trained in it. A network that runs
-faster with contiguous weights has an attribute `memory_format = torch.contiguous_format`. `tools/dev.py bench layout`
-compares the layouts.
+Most convolutional networks run fastest in channels-last memory format, so it is the default for training. A network
+that runs faster with contiguous weights has an attribute `memory_format = torch.contiguous_format`. The benchmark
+`tools/dev.py bench layout` compares the layouts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""Memory formats by the number of a weight's axes."""
+"""Channels-last memory format by number of axes of a weight."""
 
 
 def lay_out(game: nn.Module) -> None:

@@ -37,11 +37,11 @@ SECONDS = 2.0
 TITLE = 24
 """Maximum width of the title, in characters."""
 FIXED = Column(no_wrap=True, overflow="fold", justify="right")
-"""Column of the bar that is never cut."""
+"""Style of the columns of the bar that are never truncated."""
 
 
 class LossMeans:
-    """Means of the terms since the last line of the log. Adding does not synchronise with the device; reading does."""
+    """Means of the terms since the last line of the log. Reading them synchronises with the device; adding does not."""
 
     def __init__(self) -> None:
         self.sums: Terms = {}
@@ -66,7 +66,7 @@ class LossMeans:
         return {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
 
     def clear(self) -> None:
-        """Starts the next interval."""
+        """Clears the sums for the next interval."""
         self.sums, self.counts = {}, {}
 
     def state(self) -> dict[str, tuple[list[float], int]]:
@@ -86,17 +86,17 @@ class LossMeans:
 
 
 class Display:
-    """Progress of the training on standard error.
+    """Progress of training on standard error.
 
-    In a terminal and in a notebook, a bar with the step, the percentage and the remaining time, and below it the values
-    of the last line of the log, cut to the width. Elsewhere, lines of text, at most one every `SECONDS` apart from the
-    first and the last.
+    In a terminal or a notebook, it shows a bar with the step, the percentage and the remaining time, and below it the
+    values of the last line of the log, truncated to the width. Elsewhere, it prints lines of text: the first, the last,
+    and in between at most one every `SECONDS`.
 
     Args:
-        title: name of what is trained.
+        title: name of the game.
         steps: planned number of steps.
         shown: whether anything is shown.
-        done: number of steps that are completed already.
+        done: number of steps that are already completed.
     """
 
     def __init__(self, title: str, steps: int, *, shown: bool, done: int = 0):
@@ -132,7 +132,7 @@ class Display:
         self._print_waiting()
 
     def step(self, step: int, progress: float) -> None:
-        """Updates the bar: the completed steps, and the total that the completed fraction predicts."""
+        """Updates the bar with the completed steps, and with the total number of steps predicted from `progress`."""
         self.steps = max(step, round(step / progress))
         if self.live:
             self.bar.update(self.task, completed=step, total=self.steps)
@@ -154,11 +154,11 @@ class Display:
         self._report(f"step {line['step']}: {'  '.join(f'{name} {value:.4g}' for name, value in figures.items())}")
 
     def ended(self, reason: str, step: int) -> None:
-        """Reports why the regime ended the training."""
+        """Reports why the regime ended training."""
         self._report(f"ended at step {step}: {reason}")
 
     def interrupted(self, signal: str, step: int) -> None:
-        """Reports the signal that interrupted the training."""
+        """Reports the signal that interrupted training."""
         self._report(f"interrupted by {signal} at step {step}; continue with `resume`")
 
     def _report(self, sentence: str) -> None:
@@ -175,7 +175,7 @@ class Display:
 
 
 def in_notebook(console: Console) -> bool:
-    """Returns whether rich can update a display in place in a Jupyter notebook, for which it needs ipywidgets."""
+    """Returns whether rich can update a display in place in a Jupyter notebook, which requires ipywidgets."""
     return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
@@ -183,8 +183,8 @@ def check_trackers(names: Sequence[str], folder: Path) -> None:
     """Checks that experiment trackers are available, before anything is written.
 
     Raises:
-        RecipeError: accelerate knows no tracker of that name.
-        MissingDependency: its library is not installed.
+        RecipeError: accelerate has no tracker of that name.
+        MissingDependency: the tracker's library is not installed.
     """
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
@@ -194,7 +194,7 @@ def check_trackers(names: Sequence[str], folder: Path) -> None:
 
 
 class Trackers:
-    """Experiment trackers, by accelerate's classes; they start at once and finish when the context ends.
+    """Experiment trackers from accelerate. They start on construction and finish when the context exits.
 
     Args:
         names: names of the trackers.

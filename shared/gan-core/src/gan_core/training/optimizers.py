@@ -1,4 +1,4 @@
-"""Creates optimizers from their settings, and computes learning rates over a phase."""
+"""Optimizers created from settings, and learning-rate schedules over a phase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gan_core.recipe import SGD, Adam, Constant, Cosine, Linear, RMSprop, Step
 
 
 def make_optimizer(settings: Adam | RMSprop | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Returns a torch optimizer in its initial state, fused where torch has a fused one (CPU and CUDA)."""
+    """Creates a torch optimizer, with the fused implementation if there is one (Adam and SGD, on CPU and CUDA)."""
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     if isinstance(settings, Adam):

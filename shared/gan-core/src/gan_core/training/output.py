@@ -1,4 +1,4 @@
-"""Output of a training besides checkpoints: lines of the log, pictures of samples, and evaluations."""
+"""Output of a training run other than checkpoints: lines of the log, pictures of samples, and evaluations."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ COLUMNS_BY_CLASS = 16
 
 
 class Output:
-    """The log, pictures and evaluations of a run. Every method must be called in all processes.
+    """Writer of the log, pictures and evaluations of a run. Every method must be called in all processes.
 
     Args:
-        training: the training that is written about.
+        training: state of the training run.
         run: the run folder.
         write_samples: the domain's writer of samples.
         evaluate: returns the figures of an evaluation; None if the recipe has no evaluations.
@@ -53,7 +53,7 @@ class Output:
         self.reference = self._read_reference()
 
     def _read_reference(self) -> Batch:
-        """Returns the batch from which pictures are made."""
+        """Returns the batch that is shown as real samples and from which previews are generated."""
         data, device = self.training.data.plain, self.training.processes.device
         count, self.columns = picture_size(self.training.settings.show, self.training.game.num_classes)
         seed_torch(0, device)  # for items that draw from torch's generator
@@ -66,12 +66,12 @@ class Output:
             self._write(real, self.run.samples_folder / "real")
 
     def start(self) -> None:
-        """Starts the time and the count of samples from which the speed is computed."""
+        """Starts the clock and the sample count from which the speed is computed."""
         self.training.clock.start()
         self.seen_before = self.training.seen
 
     def log(self, display: Display, trackers: Trackers, *, last: bool) -> None:
-        """Writes a line of the log if one is due; an incomplete last interval continues if the run is resumed.
+        """Writes a line of the log if one is due. An incomplete last interval is continued if the run is resumed.
 
         Raises:
             NonFiniteError: a figure is not finite.
@@ -105,7 +105,7 @@ class Output:
         training.processes.wait()
 
     def evaluate(self, display: Display, trackers: Trackers, *, last: bool) -> None:
-        """Evaluates the game with the averaged weights, if it is due; the time does not count as training time."""
+        """Evaluates the game with the averaged weights, if it is due. The time does not count as training time."""
         training, every = self.training, self.training.settings.evaluate_every
         if self.evaluate_game is None or every is None or not (last or is_due(training.step, every)):
             return
@@ -123,21 +123,21 @@ class Output:
             self.write_samples(samples, stem, columns=self.columns, game=self.training.game)
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """Context in which the game has the averaged weights, if there are any."""
+        """Returns a context manager under which the game has the averaged weights, if there are any."""
         average = self.training.average
         return nullcontext() if average is None else average.in_place()
 
 
 def is_due(step: int, interval: int | None) -> bool:
-    """Returns whether something is due at a step, given its interval in steps (None: never)."""
+    """Returns whether an action with the given interval in steps is due at a step (None: never)."""
     return interval is not None and step % interval == 0
 
 
 def picture_size(show: int, classes: int | None) -> tuple[int, int | None]:
-    """Returns the numbers of samples and columns of a picture: whole rows of all classes if there are few classes.
+    """Returns the numbers of samples and of columns in a picture; if there are few classes, each has its own column.
 
     Args:
-        show: the recipe's number of samples.
+        show: number of samples set in the recipe.
         classes: number of classes; None if there are none.
     """
     if classes is None or classes > COLUMNS_BY_CLASS:

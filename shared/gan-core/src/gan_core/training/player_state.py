@@ -1,4 +1,4 @@
-"""A player's state in training: optimizer, gradient scaler, processes, and the step that it takes."""
+"""State of a player during training: its optimizer, gradient scaler and learning rate, and the code of its turns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gan_core.recipe import PlayerSettings, Recipe
 from gan_core.training.optimizers import make_optimizer, rate_factor
 
 LOSS_RETURNS = 'a loss returns named scalars, such as {"adversarial": loss.mean()}'
-"""End of messages about the result of a loss."""
+"""Last part of error messages about the return value of a loss."""
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Reduced precisions by their name in recipes."""
 
@@ -28,7 +28,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class _Loss(nn.Module):
     """A player's loss as a module with the player's parameters, for DistributedDataParallel.
 
-    It has no buffers, so that they are not broadcast at every step: they are equal in all processes already.
+    It has no buffers, because they are already equal in all processes and need not be broadcast at every step.
     """
 
     def __init__(self, player: Player):
@@ -45,17 +45,17 @@ class PlayerState:
 
     Attributes:
         player: the player.
-        turns: number of its turns in a step in which it moves.
-        every: number of steps from one step in which it moves to the next.
+        turns: number of turns in each step in which it moves.
+        every: interval in steps between steps in which it moves.
         parameters: parameters that it trains.
         optimizer: the torch optimizer.
-        watched: whether the next turns measure `gradient_norm`, which costs a pass over the gradients.
-        gradient_norm: norm of the gradient in the last watched turn, before clipping; None if there was none.
+        watched: whether the next turns compute `gradient_norm`, which takes a pass over the gradients.
+        gradient_norm: norm of the gradient in the last watched turn, before clipping; None before that.
 
     Args:
         player: the player.
         recipe: recipe with the settings of `players` and `optimizer`.
-        processes: processes of the training.
+        processes: processes of the training run.
     """
 
     def __init__(self, player: Player, recipe: Recipe, processes: Processes):
@@ -64,7 +64,8 @@ class PlayerState:
         self.settings = recipe.player_optimizer(player.name, player.optimizer)
         self.turns, self.every = turns_of(player, recipe)
         if not self.parameters:
-            raise RecipeError(f"the player `{player.name}` has nothing to train: all its parameters are frozen")
+            nothing = f"the player `{player.name}` has nothing to train: all its parameters are frozen"
+            raise RecipeError(f"{nothing}; unfreeze some, or remove the player")
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.precision = PRECISIONS.get(recipe.train.precision)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision is torch.float16)
@@ -98,7 +99,10 @@ class PlayerState:
         return (self.player.step or descend)(self, batches)
 
     def part(self, index: int, count: int, batch: Batch) -> AbstractContextManager[object]:
-        """Context for the loss and backward pass of a part: its rows of the draws; gradients sync in the last part."""
+        """Returns the context manager for the loss and the backward pass of a part.
+
+        It selects the part's rows of the random draws, and synchronises gradients only in the last part.
+        """
         drawing = share_of_draws(self._seed, self.processes, index, count, batch)
         if not isinstance(self._loss, DistributedDataParallel) or index + 1 == count:
             return drawing
@@ -119,7 +123,7 @@ class PlayerState:
         return self._checked(terms)
 
     def _checked(self, terms: Terms) -> Terms:
-        """Returns the result of a loss after checking its type and shapes."""
+        """Returns the terms of a loss after checking their types and shapes."""
         if not isinstance(terms, dict) or not terms:
             raise RecipeError(f"the loss of `{self.player.name}` returned {type(terms).__name__}; {LOSS_RETURNS}")
         for name, term in terms.items():
@@ -150,12 +154,12 @@ class PlayerState:
 
 
 def frozen(game: nn.Module) -> set[nn.Parameter]:
-    """Returns the parameters that require no gradients; before the first turn, those that the game's author froze."""
+    """Returns the parameters that do not require gradients; before the first turn, those that the game itself froze."""
     return {parameter for parameter in game.parameters() if not parameter.requires_grad}
 
 
 def release(game: nn.Module, fixed: set[nn.Parameter]) -> None:
-    """Lets all parameters of a game require gradients, except the fixed ones."""
+    """Sets all parameters of a game to require gradients, except those in `fixed`."""
     for parameter in game.parameters():
         parameter.requires_grad_(parameter not in fixed)
 
@@ -164,7 +168,7 @@ def playing(phase: Phase, players: Iterable[Player]) -> list[Player]:
     """Returns the players that take part in a phase, in the order of their turns.
 
     Raises:
-        RecipeError: the phase names an unknown player, or has no players.
+        RecipeError: the phase lists an unknown player, or no players.
     """
     known = {player.name: player for player in players}
     for name in known if phase.players is None else phase.players:
@@ -172,18 +176,18 @@ def playing(phase: Phase, players: Iterable[Player]) -> list[Player]:
             raise unknown(f"player in phase `{phase.name}`", name, known)
     found = [player for name, player in known.items() if phase.players is None or name in phase.players]
     if not found:
-        raise RecipeError(f"the phase `{phase.name}` has no players; name one")
+        raise RecipeError(f"the phase `{phase.name}` has no players; list at least one in `players`")
     return found
 
 
 def turns_of(player: Player, recipe: Recipe) -> tuple[int, int]:
-    """Returns a player's turns in a step and the steps between them: the recipe's, or else its own."""
+    """Returns a player's `turns` and `every`, from the recipe's settings if given and otherwise its own."""
     settings = recipe.players.get(player.name, PlayerSettings())
     return settings.turns or player.turns, settings.every or player.every
 
 
 def descend(state: PlayerState, batches: Sequence[Batch]) -> Terms:
-    """Runs the default step: minimises the sum of the terms, by its gradient averaged over the parts."""
+    """Runs the default step: minimises the sum of the terms, with the gradient averaged over the parts of the batch."""
     sums: Terms = {}
     for index, batch in enumerate(batches):
         with state.part(index, len(batches), batch):
@@ -198,12 +202,12 @@ def descend(state: PlayerState, batches: Sequence[Batch]) -> Terms:
 
 
 def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[object]:
-    """Returns an autocast context; `precision` None is fp32."""
+    """Returns an autocast context manager; None as `precision` selects fp32."""
     return nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
 
 
 def share_of_draws(seed: int, processes: Processes, index: int, count: int, batch: Batch) -> draws.drawing:
-    """Returns the context of draws for one of `count` parts of this process's share of the batch."""
+    """Returns the context manager for random draws of one of `count` parts of this process's share of the batch."""
     rows = len(next(iter(batch.values())))
     start, total = (processes.rank * count + index) * rows, count * processes.count * rows
     return draws.drawing(seed, processes.device, start=start, rows=rows, total=total)

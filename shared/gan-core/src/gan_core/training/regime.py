@@ -1,7 +1,7 @@
-"""Training regimes: changes of the training that apply to any game, such as differential privacy.
+"""Training regimes: changes to training that apply to any game, such as differential privacy.
 
 A regime defines each player's step, the order of the data, the batch of each turn, and when the run ends. `Regime`
-itself is plain training; a subclass overrides what it changes. A recipe names a regime and its settings:
+itself implements plain training, and subclasses override methods. A recipe names a regime and its settings:
 
     regime: {name: "gan_medical.privacy:Private", epsilon: 8}
 """
@@ -26,15 +26,15 @@ from gan_core.recipe import Recipe
 from gan_core.signature import checked, keywords
 
 ENTRY_POINT_GROUP = "gan.regimes"
-"""Entry point group in which packages name their regimes."""
+"""Entry point group in which packages register their regimes."""
 PATH = re.compile(r"(\w+)(\.\w+)*:\w+")
 
 
 class Regime(nn.Module):
-    """Base class of regimes; plain training.
+    """Base class of regimes, which implements plain training.
 
-    State is kept in buffers and in `get_extra_state`, as in a game. It is saved in checkpoints and never in a model,
-    and it is loaded before the stream of batches is made.
+    State is kept in buffers and in `get_extra_state`, as in a game. It is saved in checkpoints, but not in model
+    folders, and it is loaded before the stream of batches is created.
     """
 
     def prepare(self, game: Game, recipe: Recipe) -> None:
@@ -45,7 +45,7 @@ class Regime(nn.Module):
         """
 
     def player(self, player: Player) -> Player:
-        """Returns a player as the regime changes it, for example with another `step`. Called when a phase starts."""
+        """Returns a player with the regime's changes, such as another `step`. Called when a phase starts."""
         return player
 
     def stream(self, dataset: Dataset[Batch], batch_size: int, **options: Any) -> BatchStream:
@@ -54,7 +54,7 @@ class Regime(nn.Module):
         Args:
             dataset: training items of the phase.
             batch_size: global batch size, over all processes.
-            options: further arguments of `BatchStream`, without `order`.
+            options: further arguments of `BatchStream`, except `order`.
         """
         return BatchStream(dataset, batch_size, **options)
 
@@ -62,13 +62,13 @@ class Regime(nn.Module):
         """Returns the batch of a player's turn, in the parts over which gradients are accumulated.
 
         Args:
-            player: whose turn it is.
-            read: reads the batch of plain training; if it is not called, no data are read.
+            player: the player.
+            read: reads the batch of plain training. If it is not called, no data are read.
         """
         return read()
 
     def over(self) -> str | None:
-        """Returns the reason why the run ends here, as a sentence; None to continue. Called after every step."""
+        """Returns the reason for ending the run now, as a sentence, or None to continue. Called after every step."""
         return None
 
     def figures(self) -> dict[str, float]:
@@ -77,7 +77,7 @@ class Regime(nn.Module):
 
 
 def regime_of(recipe: Recipe, given: Regime | None = None) -> tuple[Regime, Recipe]:
-    """Returns the regime of a training, and the recipe that names it.
+    """Returns the training regime, and the recipe with the name and settings of the regime.
 
     Args:
         recipe: the recipe.
@@ -90,7 +90,9 @@ def regime_of(recipe: Recipe, given: Regime | None = None) -> tuple[Regime, Reci
         name = f"{type(given).__module__}.{type(given).__name__}"
         before = name if recipe.regime is None else str(recipe.regime.get("name"))
         if before.rpartition(".")[2] != type(given).__name__:  # the module may differ, for example `__main__`
-            raise RecipeError(f"the recipe's regime is `{before}`, but `regime` is a {name}")
+            raise RecipeError(
+                f"the recipe's regime is `{before}`, but `regime` is a {name}; pass one of the same class"
+            )
         return given, recipe.model_copy(update={"regime": {"name": name}})
     if recipe.regime is None:
         return Regime(), recipe
@@ -107,7 +109,7 @@ def regime_of(recipe: Recipe, given: Regime | None = None) -> tuple[Regime, Reci
 def find_regime(name: str) -> type[Regime]:
     """Returns the class of a regime: an entry point of `gan.regimes`, or `MODULE:CLASS` in an installed domain package.
 
-    Other modules are not imported, since a recipe may come from elsewhere.
+    Other modules are not imported, because a recipe may come from an untrusted source.
 
     Raises:
         RecipeError: there is no regime of that name.
@@ -119,7 +121,7 @@ def find_regime(name: str) -> type[Regime]:
         packages = {point.module.partition(".")[0] for point in entry_points(group=DOMAINS)}
         if path[1] not in packages:
             trusted = ", ".join(sorted(packages)) or "none"
-            raise RecipeError(f"`regime.name` is {name}, which is in no domain package (installed: {trusted})")
+            raise RecipeError(f"`regime.name` is {name}, which is not in a domain package (installed: {trusted})")
         load = partial(resolve, name)
     elif "." in name:
         raise RecipeError(f"the regime of this recipe, {name}, was built in Python; pass it again as `regime`")

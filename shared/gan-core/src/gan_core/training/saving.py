@@ -1,4 +1,4 @@
-"""Checkpoints of a training: what they contain, and how a run is saved, resumed and rolled back."""
+"""Checkpoints of a training run: their contents, and saving, resuming and rolling back a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gan_core.training.state import Training, intervals
 from gan_core.training.turns import GRADIENT_NORM
 
 REGIME = "regime.safetensors"
-"""File of a checkpoint with the state of the regime."""
+"""Name of a checkpoint's file with the state of the regime."""
 CONTENTS = {GAME: "weights", OPTIMIZERS: "optimizer states", AVERAGE: "averaged weights", REGIME: "regime's state"}
 """Contents of a checkpoint's tensor files, for messages."""
 NAMED = 3
@@ -40,7 +40,7 @@ NAMED = 3
 
 
 class Progress(BaseModel):
-    """State of a training other than tensors, saved in a checkpoint.
+    """State of a training run other than tensors, saved in a checkpoint.
 
     Attributes:
         step: completed steps.
@@ -53,7 +53,7 @@ class Progress(BaseModel):
         start_seen: samples read when the current phase began.
         start_elapsed: seconds of training when the current phase began.
         ends: completed steps at which each phase is planned to end.
-        averaged: number of samples that the moving average has seen.
+        averaged: number of samples for which the moving average has been updated.
         game: the game's state other than tensors.
         optimizers: parameter groups of each player's optimizer.
         losses: sums and counts of the current log interval.
@@ -93,7 +93,7 @@ class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        training: the training whose state is saved and loaded.
+        training: training run whose state is saved and loaded.
         run: the run folder.
     """
 
@@ -101,7 +101,7 @@ class Checkpoints:
         self.training, self.run = training, run
 
     def save(self) -> None:
-        """Writes a checkpoint of this step and removes old ones; must be called in every process.
+        """Writes a checkpoint of the current step and removes old ones. It must be called in every process.
 
         Raises:
             NonFiniteError: a tensor or the mean of a loss is not finite; nothing is written.
@@ -126,17 +126,19 @@ class Checkpoints:
 
         Raises:
             CheckpointError: no checkpoint is valid, or the latest valid one does not fit the game or the recipe.
-            RecipeError: the recipe changes the kind of a player's optimizer.
+            RecipeError: the recipe selects another optimizer for a player than the checkpoint has.
         """
         problems: list[str] = []
         saved = next(self._valid(problems), None)
         if saved is None:
-            raise CheckpointError(problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from")
+            raise CheckpointError(
+                problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from; start a new run"
+            )
         self._load(saved)
         return problems
 
     def rewind(self) -> None:
-        """Removes everything that the run folder has of later steps."""
+        """Removes all output of later steps from the run folder."""
         training = self.training
         training.processes.wait()  # until all processes have read the checkpoint
         if training.processes.first:
@@ -154,8 +156,9 @@ class Checkpoints:
             what: name of the value that is not finite.
 
         Returns:
-            The checkpoint's step, or None if no checkpoint is valid; and whether the game has its state. A game whose
-            networks have grown since cannot load it, but a newly built one can be resumed from it.
+            The checkpoint's step, or None if no checkpoint is valid; and whether its state was loaded into the game. A
+            game whose networks have grown since the checkpoint cannot load it, but a newly built game can resume from
+            it.
         """
         training = self.training
         saved = next(self._valid([], training.step), None)
@@ -206,7 +209,7 @@ class Checkpoints:
         return files, progress
 
     def _valid(self, problems: list[str], step: int | None = None) -> Iterator[Saved]:
-        """Yields the valid checkpoints up to a step, newest first; `problems` collects those of the others."""
+        """Yields the valid checkpoints up to a step, newest first; appends problems of the others to `problems`."""
         for folder in reversed(self.run.checkpoints(step)):
             try:
                 files, plain = read_checkpoint(folder)
@@ -215,7 +218,7 @@ class Checkpoints:
                 problems.append(str(error))
                 continue
             except ValidationError:
-                problems.append(f"{folder}: its state.json is not the state of a training")
+                problems.append(f"{folder}: its state.json is not a training state")
                 continue
             if problem := self._not_finite(files):
                 problems.append(f"{folder}: {problem}")
@@ -227,7 +230,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it belongs to another game, or has other phases or players.
-            RecipeError: the recipe changes the kind of a player's optimizer.
+            RecipeError: the recipe selects another optimizer for a player than the checkpoint has.
         """
         training, average = self.training, self.training.average
         folder, files, saved = checkpoint
@@ -257,14 +260,17 @@ class Checkpoints:
             raise CheckpointError(f"{folder}: does not fit this run's recipe ({error})") from error
 
     def _check_kind(self, state: PlayerState) -> None:
-        """Checks that a player's optimizer is of the kind whose state was saved."""
+        """Checks that a player's optimizer is of the same kind as the one whose state was saved."""
         before = self.run.recipe.player_optimizer(state.player.name, state.player.optimizer).name
         if state.settings.name != before:
-            what = f"{self.run.path}: the state of the optimizer of `{state.player.name}` is that of {before}"
+            what = f"{self.run.path}: the saved optimizer state of `{state.player.name}` is for {before}"
             raise RecipeError(f"{what}; keep its `name`, or start a new run with {state.settings.name}")
 
     def _not_finite(self, files: Mapping[str, Tensors]) -> str:
-        """Returns a message about the first non-finite tensor, or nothing. Buffers, such as masks, may be infinite."""
+        """Returns a message about the first non-finite tensor, or an empty string.
+
+        Buffers, such as masks, may be infinite, but not NaN.
+        """
         weights = {name for name, _ in self.training.game.named_parameters()}
         for file, tensors in files.items():
             for name, tensor in tensors.items():
@@ -275,7 +281,7 @@ class Checkpoints:
 
 
 def finite_figures(figures: Mapping[str, float]) -> dict[str, float]:
-    """Returns the figures without non-finite gradient norms, for which a gradient scaler skips the step.
+    """Removes non-finite gradient norms, which are normal under gradient scaling, because the scaler skips the step.
 
     Raises:
         NonFiniteError: another figure is not finite.
@@ -305,7 +311,7 @@ def collect_optimizers(states: list[PlayerState]) -> tuple[Tensors, dict[str, An
 def load_optimizer(state: PlayerState, tensors: Tensors, groups: Mapping[str, Any]) -> None:
     """Loads a player's optimizer state, with the recipe's current settings.
 
-    Tensors get their parameter's memory format, as fused optimizers need.
+    Tensors are converted to the memory format of their parameter, which fused optimizers require.
     """
     tensors_of: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

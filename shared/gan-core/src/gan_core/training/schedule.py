@@ -1,8 +1,8 @@
-"""The phases of a training run: which one is due, how far it has come, and when the run ends.
+"""The phases of a training run: their order and progress, and when the run ends.
 
-A run ends at the first of its limits (`Limits`). With steps as the only limit, phases begin and end at fixed steps.
-With `samples` or `minutes`, phases take their shares of the progress towards whichever limit comes first, so that the
-last phase and the end of every learning-rate schedule are reached.
+A run ends at the first limit that it reaches (`Limits`). If steps are the only limit, phases begin and end at fixed
+steps. With `samples` or `minutes`, phases take their shares of the progress towards the limit that is reached first, so
+that the run always reaches the last phase and the end of every learning-rate schedule.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a run; it ends at the first that is reached.
+    """Limits of a run, which ends at the first limit that it reaches.
 
     Attributes:
         steps: number of steps.
@@ -59,26 +59,26 @@ class Limits:
         return self.samples is None and self.minutes is None
 
     def progress(self, point: Point) -> float:
-        """Returns the completed fraction of the run, by the limit that is nearest; 1 or more at its end."""
+        """Returns the completed fraction of the run with respect to the nearest limit; 1 or more at the end."""
         by_samples = 0.0 if self.samples is None else point.seen / self.samples
         by_minutes = 0.0 if self.minutes is None else point.elapsed / 60 / self.minutes
         return max(point.step / self.steps, by_samples, by_minutes)
 
 
 class Schedule:
-    """The plan of a run's phases, and the phase that it is in.
+    """Schedule of the phases of a run, with the current phase.
 
-    A phase with `steps` takes that many; the others share the rest. Each phase has at least one step, also where a
-    limit is reached before it begins. The last phase lasts until the run ends.
+    Phases with `steps` have that length; the others share the remaining steps. Each phase has at least one step, even
+    if a limit is reached before it begins. The last phase lasts until the run ends.
 
     Args:
-        phases: the phases in order, none of them with `epochs` (see `in_steps`).
+        phases: the phases in order. Lengths in `epochs` must have been converted; see `in_steps`.
         limits: limits of the run.
 
     Attributes:
-        ends: number of completed steps at which each phase ends where steps are the only limit.
+        ends: number of completed steps at which each phase ends if steps are the only limit.
         starts: number of completed steps at which each phase began, up to the current one.
-        start: progress at which the current phase began.
+        start: point in the run at which the current phase began.
 
     Raises:
         RecipeError: there are too few steps for the phases.
@@ -113,14 +113,15 @@ class Schedule:
     def load(self, starts: Sequence[int], start: Point, ends: Sequence[int]) -> None:
         """Restores a saved plan.
 
-        Phases that have ended keep their steps. The last one ends at the current limit; those before it end as planned,
-        or earlier, so that each later one has a step.
+        Phases that have ended keep their steps. The last phase ends at the current limit. The others end as planned, or
+        earlier if that is necessary to leave a step for each later phase.
 
         Raises:
-            ValueError: the plan is for another number of phases.
+            ValueError: the plan has another number of phases.
         """
         if len(ends) != len(self.phases) or not 0 < len(starts) <= len(ends):
-            raise ValueError(f"it has {len(ends)} phases and is in phase {len(starts)}, not one of {len(self.phases)}")
+            saved = f"it is in phase {len(starts)} of {len(ends)}"
+            raise ValueError(f"{saved}, but the game has {len(self.phases)} phases")
         last = [self.limits.steps - left for left in range(len(ends) - 1, -1, -1)]
         self.starts, self.start = list(starts), start
         self.ends = [*(min(end, latest) for end, latest in zip(ends[:-1], last, strict=False)), self.limits.steps]
@@ -132,7 +133,7 @@ class Schedule:
         return self.in_last and self.limits.progress(point) >= 1
 
     def due(self, point: Point) -> bool:
-        """Returns whether the next phase begins now."""
+        """Returns whether the next phase begins at this point."""
         if self.in_last or not self.starts:
             return not self.starts
         if self.limits.only_steps:
@@ -162,9 +163,9 @@ class Schedule:
         return min(1.0, (self.limits.progress(point) - began) / share)
 
     def _end(self, point: Point) -> float:
-        """Returns the progress of the run at which the current phase ends: its share of the remaining run.
+        """Returns the progress of the run at which the current phase ends, from its share of the remaining run.
 
-        Later phases of a fixed number of steps are expected to take them at the pace of the run so far.
+        The duration of later phases with a fixed number of steps is estimated from the pace of the run so far.
         """
         began, later = self.limits.progress(self.start), self.phases[self.number :]
         pace = self.limits.progress(point) / max(1, point.step)
@@ -174,7 +175,7 @@ class Schedule:
 
 
 def cut(phases: Sequence[Phase], steps: int) -> list[int]:
-    """Returns the step at which each phase ends: its own steps, or its share of the rest, at least one.
+    """Returns the step at which each phase ends, from its own number of steps or its share of the rest (at least one).
 
     Raises:
         RecipeError: there are too few steps.
@@ -183,11 +184,12 @@ def cut(phases: Sequence[Phase], steps: int) -> list[int]:
     shares = [phase.share for phase in phases if phase.share is not None]
     if steps < fixed + len(shares):
         if not fixed:
-            need = f"this game has {len(phases)} phases and needs a step for each"
+            need = f"this game has {len(phases)} phases and needs at least one step for each"
         else:
             names = ", ".join(f"`{phase.name}`" for phase in phases if phase.steps is not None)
             need = (
-                f"the phases {names} take {fixed} and each other phase at least one; set {fixed + len(shares)} or more"
+                f"the phases {names} take {fixed} steps, and every other phase needs at least one; "
+                f"set {fixed + len(shares)} or more"
             )
         raise RecipeError(f"`train.steps` is {steps}; {need}")
     rest, total, done, start, shared = steps - fixed, sum(shares), 0.0, 0, []
@@ -210,13 +212,13 @@ def in_steps(
 
     Args:
         phases: the phases in order.
-        epochs: passes over the training items in the whole run, rounded up to whole steps; None for `steps`.
-        steps: number of steps if `epochs` is None. If all phases have a fixed length, their sum may be smaller.
+        epochs: passes over the training items in the whole run, rounded up to whole steps; None uses `steps`.
+        steps: number of steps if `epochs` is None. If all phases have a fixed length, the run may be shorter.
         items: number of training items in each phase.
         read: number of samples that one step reads, for each phase.
 
     Raises:
-        RecipeError: the phases leave none of the epochs.
+        RecipeError: the phases of fixed length take all epochs, or all phases have a fixed length.
     """
     lengths = [
         phase if phase.epochs is None else replace(phase, epochs=None, steps=max(1, round(phase.epochs * n / samples)))
@@ -225,7 +227,7 @@ def in_steps(
     fixed = sum(phase.steps for phase in lengths if phase.steps is not None)
     shares = sum(phase.share for phase in lengths if phase.share is not None)
     if not shares and epochs is not None:
-        raise RecipeError(f"`train.epochs` is {epochs:g}, and all phases have a length of their own; leave it out")
+        raise RecipeError(f"`train.epochs` is {epochs:g}, but all phases have a fixed length; leave it out")
     if not shares:
         return lengths, min(steps, fixed)
     if epochs is None:
@@ -235,7 +237,7 @@ def in_steps(
     rate = sum(phase.share / shares * samples / n for phase, n, samples in each if phase.share is not None)
     open_ = sum(phase.share is not None for phase in lengths)
     if epochs <= taken:
-        raise RecipeError(f"`train.epochs` is {epochs:g}; the phases of fixed length take {taken:.4g}; set more epochs")
+        raise RecipeError(f"`train.epochs` is {epochs:g}, but the phases of fixed length take {taken:.4g}; set more")
     return lengths, fixed + max(open_, math.ceil(round((epochs - taken) / rate, 6)))
 
 
@@ -256,7 +258,7 @@ def lengths(game: Game, recipe: Recipe, data: FittedData) -> tuple[list[Phase], 
 
 
 def batches_read(game: Game, phase: Phase, recipe: Recipe) -> float:
-    """Returns how many batches a step of a phase reads on average: one per turn, or one for all if the game stages."""
+    """Returns the mean number of batches that a step reads: one per turn, or a single one if the turns share it."""
     players = playing(phase, game.players())
     if game.shares_samples(player.name for player in players):
         return 1.0

@@ -1,4 +1,4 @@
-"""The state of a training: the phase that it is in, its players, its data stream and its clock."""
+"""The state of a training run: the current phase, its players, its data stream and its clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gan_core.training.schedule import Limits, Point, Schedule, lengths
 
 
 class Clock:
-    """Training time in seconds, without the time of evaluations.
+    """Clock of the training time in seconds, which excludes evaluations.
 
     Attributes:
         elapsed: seconds up to the last lap, including those before the run was resumed.
@@ -46,14 +46,14 @@ class Clock:
         return self.elapsed + time.perf_counter() - self._started
 
     def lap(self) -> float:
-        """Ends the current lap, starts the next one, and returns the seconds that the lap took."""
+        """Ends the current lap, starts the next one, and returns the duration of the ended lap in seconds."""
         started, self._started = self._started, time.perf_counter()
         self.elapsed += self._started - started
         return self._started - started
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Context whose time is not counted."""
+        """Context manager whose time is not counted as training time."""
         began = time.perf_counter()
         yield
         self._started += time.perf_counter() - began
@@ -63,18 +63,18 @@ class Training:
     """A game in training. `enter_due` enters its phases; `gan_core.training.turns.play_step` trains one step.
 
     Attributes:
-        point: completed steps, samples read and seconds of training at the last step; equal in all processes.
+        point: completed steps, samples read and seconds of training after the last step; equal in all processes.
         seen: samples read, over all processes, including those of the current step.
         schedule: the phases.
         losses: means of the terms since the last line of the log.
         average: moving average of the weights; None if the recipe has none.
-        frozen: parameters that the game's author froze, as of the current phase.
+        frozen: parameters that the game itself froze, as of the current phase.
         states: states of the current phase's players, in the order of their turns.
         staging: whether the turns of a step share the batch that `Game.stage` returns.
         has_after_turn: whether `Game.after_turn` has an effect.
         log_every: steps between lines of the log in the current phase.
-        sample_every: steps between pictures in the current phase; None for none.
-        checkpoint_every: steps between checkpoints in the current phase; None for none.
+        sample_every: steps between pictures of samples in the current phase; None for only one at the end.
+        checkpoint_every: steps between checkpoints in the current phase; None for only one at the end.
         stream: the current phase's batches.
         diagnostics: diagnostics of samples against the current phase's data.
 
@@ -83,7 +83,7 @@ class Training:
         recipe: complete recipe.
         data: data, fitted to the game's specification.
         regime: training regime, which the recipe names.
-        processes: processes of the training.
+        processes: processes of the training run.
     """
 
     def __init__(self, game: Game, recipe: Recipe, data: FittedData, regime: Regime, processes: Processes):
@@ -149,8 +149,8 @@ class Training:
         players = players_of(self.game)
         stagers = self.game.stagers
         if self.game.shares_samples(stagers) and not any(name in players for name in stagers):
-            given = f"`stagers` names {', '.join(stagers)}, and the players are {', '.join(players)}"
-            raise RecipeError(f"{self.recipe.system}: {given}; name the player that trains through `stage`")
+            given = f"`stagers` lists {', '.join(stagers)}, but the players are {', '.join(players)}"
+            raise RecipeError(f"{self.recipe.system}: {given}; list the player that is trained through `stage`")
         taking_part = playing(phase, players.values())
         self.states = [PlayerState(self.regime.player(player), self.recipe, self.processes) for player in taking_part]
         networks = dict.fromkeys(network for player in taking_part for network in player.networks)
@@ -163,8 +163,8 @@ class Training:
         self.staging = self.game.shares_samples(state.player.name for state in self.states)
         for state in self.states:
             if self.staging and state.player.name in stagers and state.turns > 1:
-                what = f"`{state.player.name}` of {self.recipe.system} trains through the samples that a step shares"
-                raise RecipeError(f"{what}; its `turns` must be 1")
+                what = f"`{state.player.name}` of {self.recipe.system} is trained through the staged batch of a step"
+                raise RecipeError(f"{what}, so it has one turn; set its `turns` to 1")
         if self.settings.compile:
             for network in networks:
                 network.compile()
@@ -177,7 +177,7 @@ class Training:
         return dict(zip(values, means.unbind(), strict=True))
 
     def release(self) -> None:
-        """Lets all parameters of the game require gradients, except those that its author froze."""
+        """Sets all parameters of the game to require gradients, except those that the game itself froze."""
         release(self.game, self.frozen)
 
 
@@ -185,8 +185,8 @@ def players_of(game: Game) -> dict[str, Player]:
     """Returns a game's players by name.
 
     Raises:
-        RecipeError: two players have the same name, or a player's networks are not submodules of the game and would not
-            be saved.
+        RecipeError: two players have the same name, or a player's network is not a submodule of the game, so that it
+            would not be saved.
     """
     players: dict[str, Player] = {}
     own = {id(parameter) for parameter in game.parameters()}
@@ -194,8 +194,8 @@ def players_of(game: Game) -> dict[str, Player]:
         if player.name in players:
             raise RecipeError(f"{type(game).__name__} has two players named `{player.name}`; give each its own name")
         if any(id(parameter) not in own for parameter in player.parameters()):
-            where = f"the networks of `{player.name}` are not all part of the game"
-            raise RecipeError(f"{where}: make them its attributes (several in an nn.ModuleList), or they are not saved")
+            where = f"the networks of `{player.name}` are not all submodules of the game, so they would not be saved"
+            raise RecipeError(f"{where}; make them attributes of the game (several in an nn.ModuleList)")
         players[player.name] = player
     return players
 
@@ -210,7 +210,7 @@ def intervals(phase: Phase, settings: TrainSettings) -> tuple[int, int | None, i
 
 
 def train_mode(network: nn.Module) -> None:
-    """Sets a network to training mode, except modules whose parameters are all frozen."""
+    """Sets a network to training mode, except for modules whose parameters are all frozen."""
     network.train()
     for part in network.modules():
         parameters = list(part.parameters())

@@ -1,7 +1,7 @@
-"""The trainer: trains any game.
+"""The trainer, which trains any game.
 
-In a step, every player has its turns. The result of a step depends only on the state, the seed and the step number, so
-a run that is interrupted and resumed on a CPU equals an uninterrupted one bit for bit.
+In each step, every player has its turns. The result of a step depends only on the state, the seed and the step number,
+so a run that is interrupted and resumed on a CPU equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from gan_core.training.state import Training
 from gan_core.training.turns import play_step
 
 FINISHED = 1000
-"""Code for 'finished', exchanged between processes; greater than any signal number, the other codes."""
+"""Code for 'finished' that processes exchange. The other codes are signal numbers, which are smaller."""
 
 
 class Trainer:
     """Trains a game and writes everything to a run folder.
 
     Attributes:
-        interrupted: name of the signal that interrupted the training, or None.
-        ended: reason why the regime ended the training, or None.
-        recovered: whether the training was rolled back and the game has the state of the checkpoint.
+        interrupted: name of the signal that interrupted training, or None.
+        ended: reason why the regime ended training, or None.
+        recovered: whether the run was rolled back and the game has the state of the checkpoint.
 
     Args:
-        game: game that is trained; it is moved to the recipe's device and changed in place.
+        game: game to train; it is moved to the recipe's device and changed in place.
         recipe: complete recipe.
         data: data, fitted to the game's specification.
         run: output run folder.
@@ -145,16 +145,16 @@ class Trainer:
         return self.checkpoints.restore()
 
     def rewind(self) -> None:
-        """Removes everything that the run folder has of later steps."""
+        """Removes all output of later steps from the run folder."""
         self.checkpoints.rewind()
 
     def release(self) -> None:
-        """Lets all parameters of the game require gradients, except those that its author froze."""
+        """Sets all parameters of the game to require gradients, except those that the game itself froze."""
         self.training.release()
 
     @property
     def game(self) -> Game:
-        """The game that is trained."""
+        """The game that is being trained."""
         return self.training.game
 
     @property
@@ -168,19 +168,19 @@ class Trainer:
         return self.training.step
 
     def finished(self) -> bool:
-        """Returns whether the run has reached a limit or the regime ends it; sets `ended` to the regime's reason."""
+        """Returns whether a limit is reached or the regime ends the run, and sets `ended` to the regime's reason."""
         self.ended = self.training.regime.over()
         return self.ended is not None or self.training.schedule.over(self.training.point)
 
     def _is_last(self) -> bool:
-        """Returns whether the training ends here; called once per step in all processes, so that they agree."""
+        """Returns whether training ends after this step. All processes call it once per step, so that they agree."""
         why = self.processes.highest(FINISHED if self.finished() else self._signal)
         self.interrupted = signal.Signals(why).name if 0 < why < FINISHED else None
         return why > 0
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:
-        """Context in which SIGINT and SIGTERM end the training after the current step, and a second signal at once."""
+        """Context manager under which SIGINT or SIGTERM ends training after the step, and a second one immediately."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self._signal:
@@ -209,7 +209,10 @@ class Trainer:
         return f"{happened}; rolled back to step {step}; continue with {self._advice()}"
 
     def _advice(self) -> str:
-        """Returns the command that resumes with half the learning rates, or with bf16 or gradient clipping."""
+        """Returns the command that resumes with half the learning rates, and an alternative.
+
+        The alternative is bf16 if the run uses fp16, otherwise gradient clipping.
+        """
         rates: dict[str, float] = {}
         for state in self.training.states:
             name, settings = state.player.name, self.recipe.players.get(state.player.name)
@@ -230,7 +233,8 @@ class Trainer:
         parts = self.processes.count * settings.accumulate
         for size in [settings.batch_size, *filter(None, (phase.batch_size for phase in game.phases()))]:
             if size % parts:
-                raise RecipeError(f"a batch size of {size} is not divisible by {parts} (processes × parts)")
+                factors = "number of processes × `train.accumulate`"
+                raise RecipeError(f"the batch size is {size}; expected a multiple of {parts} ({factors})")
         kind = type(game)
         if kind.sample is Game.sample and kind.apply is Game.apply and kind.preview is Game.preview:
             raise RecipeError(f"{kind.__name__} has no samples to show; define `sample`, `apply` or `preview`")

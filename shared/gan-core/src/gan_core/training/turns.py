@@ -1,4 +1,4 @@
-"""One step of a training: the turns of its players."""
+"""One step of training: the turns of the players."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gan_core.training.schedule import Point
 from gan_core.training.state import Training
 
 GRADIENT_NORM = "gradient_norm"
-"""Name in the log of a player's gradient norm, measured in the last steps before a line."""
+"""Name in the log of a player's gradient norm, which is measured in the last step before each line of the log."""
 
 
 class Staged(NamedTuple):
-    """The batch of a step that its turns share.
+    """The batch that the turns of a step share.
 
     Attributes:
-        keys: keys of the data; the others were added by `Game.stage`.
+        keys: keys of the data; all other keys were added by `Game.stage`.
         parts: the staged batch, in the parts over which gradients are accumulated.
     """
 
@@ -49,7 +49,7 @@ def play_step(training: Training) -> None:
 
 
 def _take_turns(training: Training, state: PlayerState, place: int, staged: Staged | None) -> None:
-    """Runs a player's turns; `place` is its number in the step, from 1."""
+    """Runs a player's turns; `place` is the player's position in the step, from 1."""
     game, name = training.game, state.player.name
     _give_turn_to(training, [state])
     for turn in range(state.turns):
@@ -93,7 +93,7 @@ def _next_batches(training: Training) -> list[Batch]:
 
 
 def _give_turn_to(training: Training, movers: Sequence[PlayerState]) -> None:
-    """Lets only the movers' parameters require gradients, including those shared with other players."""
+    """Sets only the movers' parameters to require gradients, including those shared with other players."""
     for state in training.states:
         if state not in movers:
             state.allow(False)

@@ -1,7 +1,7 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676, section 3 and appendix B).
 
-Every transform is applied to a sample with probability p. For p below 0.8, different distributions of images stay
-different after augmentation, so that augmentations do not leak into the generated samples.
+Each transform is applied to a sample with probability p. For p below 0.8, different distributions of images remain
+different after augmentation, so augmentations do not leak into the generated samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "noise": ("noise",),
     "cutout": ("cutout",),
 }
-"""Transforms by the paper's groups; its `bgc` is the first three."""
+"""Names of the transforms in each of the paper's groups. The paper's `bgc` is the first three groups."""
 
 SHIFT, SCALE, FRACTION = 0.125, 0.2, 0.125
 """Maximum shift by whole pixels as a fraction of the size; deviation of log₂ of a scale; deviation of other shifts."""
@@ -64,17 +64,17 @@ class AugmentPipe(nn.Module):
     Maps images `[B, C, H, W]` in [-1, 1], or clips `[B, C, T, H, W]`, to the same shape. All frames of a clip are
     augmented in the same way.
 
-    It computes in at least float32, also under autocast: positions in half precision would be off by pixels. If
-    geometric transforms are used, all images pass two low-pass filters, also those that are not transformed, as in the
-    published code.
+    Computations are in float32 or higher precision even under autocast, because positions in half precision would be
+    off by pixels. If geometric transforms are used, all images pass through two low-pass filters, including those that
+    are not transformed, as in the published code.
 
     Attributes:
         p: strength, a scalar in [0, 1].
 
     Args:
         transforms: names of `GROUPS` or of transforms; they are applied in the published order.
-        quantile: for tests: replaces every random number by this quantile of its distribution and applies every
-            transform.
+        quantile: for tests; every random number is replaced with this quantile of its distribution, and all transforms
+            are applied.
 
     Raises:
         RecipeError: a transform is unknown, or, when called, the images do not have 1 or 3 channels.
@@ -177,7 +177,7 @@ class AugmentPipe(nn.Module):
         return inverse
 
     def _sometimes_both(self, images: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns two values that are both drawn or both neutral."""
+        """Returns two values that are either both the drawn ones or both neutral."""
         happens = self._sometimes(images, torch.ones_like(drawn[0]), 0)
         return drawn[0] * happens, drawn[1] * happens
 
@@ -247,7 +247,7 @@ class AugmentPipe(nn.Module):
         return images.reshape(count, channels, height, width)
 
     def noisy(self, images: Tensor) -> Tensor:
-        """Adds normal noise with a random deviation for each sample; the same noise in all frames of a clip."""
+        """Adds normal noise with a random deviation per sample. All frames of a clip get the same noise."""
         deviation = self._sometimes(images, self._normal(images).abs() * NOISE, 0)
         still = [1] * (images.ndim - 4)
         noise = draws.normal(len(images), images.shape[1], *still, *images.shape[-2:], like=images)
@@ -299,9 +299,9 @@ def about_gray(angle: Tensor) -> Tensor:
 
 
 def margins(inverse: Tensor, height: int, width: int, border: int) -> tuple[int, int, int, int]:
-    """Returns the number of reflected pixels needed beyond the left, top, right and bottom edge, at most size - 1.
+    """Returns the number of reflected pixels needed beyond the left, top, right and bottom edges, at most size - 1.
 
-    On accelerators, it is always the maximum, since computing the number would wait for the device.
+    On accelerators, the maximum is returned, because computing the number would synchronise with the device.
     """
     if inverse.device.type != "cpu":
         return width - 1, height - 1, width - 1, height - 1
@@ -317,8 +317,8 @@ def margins(inverse: Tensor, height: int, width: int, border: int) -> tuple[int,
 def enlarging(lowpass: Tensor, size: int, before: int, after: int) -> Tensor:
     """Returns a matrix that pads an axis by reflection and doubles its resolution.
 
-    Multiplying by it takes less than a quarter of the time of depthwise convolutions on a CPU, and needs no tensor that
-    is larger than the result.
+    On a CPU, multiplying by it takes less than a quarter of the time of depthwise convolutions, and needs no tensor
+    that is larger than the result.
 
     Returns:
         `[2 (before + size + after), size]`.
@@ -338,7 +338,7 @@ def halving(lowpass: Tensor, size: int) -> Tensor:
 
 
 def toeplitz(taps: Tensor, rows: int, columns: int, before: int) -> Tensor:
-    """Returns a matrix whose rows are the taps, each row shifted by two columns.
+    """Returns a matrix whose rows contain the taps, shifted by two columns from one row to the next.
 
     Args:
         taps: values of a filter.

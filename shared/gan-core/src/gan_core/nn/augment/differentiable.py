@@ -1,6 +1,7 @@
 """Differentiable augmentation of images (Zhao et al. 2020, arXiv:2006.10738).
 
-The generator's gradients pass through it. Random numbers are arguments of the transforms, which are pure functions.
+Gradients pass through the transforms to the generator. The transforms are pure functions that take random numbers as
+arguments.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def color(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tens
 
     Args:
         images: `[B, C, H, W]`.
-        brightness: `[B]` in [0, 1); 0.5 is subtracted, and the result is added to the image.
-        saturation: `[B]` in [0, 1); doubled, it is the factor of the difference from gray.
-        contrast: `[B]` in [0, 1); with 0.5 added, it is the factor of the difference from the image's mean.
+        brightness: `[B]` in [0, 1); `brightness - 0.5` is added to the image.
+        saturation: `[B]` in [0, 1); the difference from gray is multiplied by `2 * saturation`.
+        contrast: `[B]` in [0, 1); the difference from the image's mean is multiplied by `contrast + 0.5`.
     """
     ones = [1] * (images.ndim - 1)
     brightness, saturation, contrast = (u.view(-1, *ones) for u in (brightness, saturation, contrast))
@@ -75,7 +76,7 @@ def translation(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def cutout(images: Tensor, rows: Tensor, columns: Tensor, *, height: int, width: int) -> Tensor:
     """Sets a rectangle of `height` × `width` pixels around (rows, columns) `[B]` to 0.
 
-    As in the published code, indices are clamped to the image, so that a rectangle outside of it covers its border.
+    As in the published code, indices are clamped to the image, so a rectangle outside of the image covers its border.
     """
     covered_rows, covered_columns = (
         _covered(centre, length, size)
@@ -94,7 +95,7 @@ def _covered(centre: Tensor, length: int, size: int) -> Tensor:
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
-    """Reflects indices beyond the ends of an axis at its first and last element, without repeating them."""
+    """Reflects indices beyond the ends of an axis at its first and last elements, without repeating these."""
     period = max(1, 2 * (size - 1))
     index = index.remainder(period)
     return torch.where(index < size, index, period - index)

@@ -1,4 +1,4 @@
-"""The interface of regularizers: their settings, and the methods by which they take part in a turn."""
+"""Interface of regularizers: their settings, and the methods that an adversary calls in a turn."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Generation:
 
     Attributes:
         network: the generator.
-        latent: maps `(count, **condition)` to the latents `[count, …]` at which path lengths are measured. They may
-            require gradients, so that the penalty reaches a mapping network.
+        latent: maps `(count, **condition)` to the latents `[count, …]` at which path lengths are measured. The latents
+            may require gradients, so that the penalty also trains a mapping network.
         render: maps `(latents, **condition)` to samples.
     """
 
@@ -40,7 +40,7 @@ class Generation:
 
 
 class Timing(Protocol):
-    """The progress of a training run, as regularizers use it; see `gan_core.play.adversary.Moment`."""
+    """Interface of the progress of a training run for regularizers; see `gan_core.play.adversary.Moment`."""
 
     @property
     def step(self) -> int: ...
@@ -51,7 +51,7 @@ class Timing(Protocol):
 
 
 class Regularized(Protocol):
-    """An adversary, as regularizers use it; see `gan_core.play.adversary.Adversary`."""
+    """Interface of an adversary for regularizers; see `gan_core.play.adversary.Adversary`."""
 
     network: nn.Module
     objective: Objective
@@ -82,7 +82,7 @@ class Turn:
     Attributes:
         adversary: the discriminator with its objective.
         fake: packed fake samples `[B / pack, …]`, before augmentation; without gradients in the discriminator's turn.
-        given: packed real samples `[B / pack, …]`, before augmentation; None if the game gives none in this turn.
+        given: packed real samples `[B / pack, …]`, before augmentation; None if the game passes none in this turn.
         condition: further inputs of the network.
     """
 
@@ -96,12 +96,12 @@ class Turn:
         """Packed real samples `[B / pack, …]`, before augmentation.
 
         Raises:
-            RecipeError: the game gives none in this turn.
+            RecipeError: the game passes none in this turn.
         """
         if self.given is None:
             names = [f"the objective `{self.adversary.objective.name}`"]
             names += [f"`regularizers.{r.name}`" for r in self.adversary.regularizers]
-            reason = f"{' or '.join(names)} needs real samples in the generator's turn, and this game gives none"
+            reason = f"{' or '.join(names)} needs real samples in the generator's turn, but this game passes none"
             raise RecipeError(f"{reason}; choose another, or pass `real` to `generator_terms`")
         return self.given
 
@@ -135,7 +135,7 @@ class Regularizer(Settings):
 
     @property
     def moves(self) -> bool:
-        """Whether it moves or covers parts of samples, so that what belongs to their places must move along."""
+        """Whether it moves or covers parts of samples, so that conditions aligned with the samples must move too."""
         return False
 
     def prepare(self, adversary: Regularized) -> nn.Module | None:
@@ -156,7 +156,7 @@ class Regularizer(Settings):
         return module
 
     def view(self, adversary: Regularized, samples: Tensor) -> Tensor:
-        """Augments samples `[B, …]` before they are judged: real and fake ones, in the turns of both players."""
+        """Augments samples `[B, …]`, real and fake, before the discriminator, in the turns of both players."""
         return samples
 
     def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:
@@ -168,7 +168,7 @@ class Regularizer(Settings):
         return {}
 
     def generator_adversarial(self, turn: Turn) -> Tensor | None:
-        """Computes a replacement for the generator's adversarial term; None keeps that of the objective."""
+        """Computes a replacement for the generator's adversarial term; None keeps the term of the objective."""
         return None
 
     def generator_terms(self, turn: Turn) -> Terms:
@@ -183,8 +183,8 @@ class Lazy(Regularizer):
     """A weighted term that is computed every `interval` steps.
 
     The weight is multiplied by the interval, so that the mean strength does not depend on it (Karras et al. 2020,
-    arXiv:1912.04958, section 3.1). Adam's settings are not changed: the factors in the paper's appendix B apply to a
-    penalty with an optimizer step of its own, while here it shares the step of the adversarial term.
+    arXiv:1912.04958, section 3.1). Adam's settings are not changed, because the factors in the paper's appendix B apply
+    to a penalty with its own optimizer step. Here, the term shares the step of the adversarial term.
 
     Attributes:
         weight: weight of the term.
@@ -195,7 +195,7 @@ class Lazy(Regularizer):
     interval: int = Field(default=1, ge=1)
 
     def due(self, step: int, value: Callable[[], Tensor]) -> Terms:
-        """Returns the weighted term by name at every `interval`-th step, and an empty dictionary at other steps."""
+        """Returns the weighted term by name in every `interval`-th step, and an empty dictionary in other steps."""
         return {} if step % self.interval else {self.name: self.weight * self.interval * value()}
 
 
@@ -221,7 +221,7 @@ class Penalty(Lazy):
 def penalties(
     regularizers: Iterable[Penalty], step: int, network: Network, real: Tensor, fake: Tensor
 ) -> dict[str, Tensor]:
-    """Computes the weighted penalties that are due at this step, in float32 for the second derivatives."""
+    """Computes the weighted penalties that are due in this step, in float32 because of the second derivatives."""
     terms: Terms = {}
     with in_full_precision(real):
         for r in regularizers:
@@ -230,7 +230,7 @@ def penalties(
 
 
 def uncompiled(network: Callable[..., T]) -> Callable[..., T]:
-    """Returns a function that calls a network uncompiled, since a compiled one has no second derivative."""
+    """Returns a function that calls a network uncompiled, because compiled networks have no second derivative."""
 
     def call(*inputs: Any, **settings: Any) -> T:
         with torch.compiler.set_stance("force_eager"):

@@ -19,19 +19,19 @@ from gan_core.play.regularizers.base import Lazy, Regularized, Regularizer, Turn
 from gan_core.recipe import Size
 
 LAST_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS.values())
-"""Classes of last layers that can be given more inputs."""
+"""Classes of last layers to which inputs can be added."""
 
 
 def has_last_layer(discriminator: nn.Module) -> bool:
-    """Returns whether a discriminator has the part that `last_layer` returns."""
+    """Returns whether a discriminator has the layer that `last_layer` returns."""
     return isinstance(getattr(discriminator, getattr(discriminator, "features_at", "judge"), None), nn.Module)
 
 
 def last_layer(name: str, discriminator: nn.Module) -> nn.Module:
-    """Returns the part whose input is the features: the child named by `features_at` (default: `judge`).
+    """Returns the layer whose input is the features: the child named by `features_at` (default: `judge`).
 
     Raises:
-        RecipeError: the discriminator has no such part.
+        RecipeError: the discriminator has no such layer.
     """
     part = getattr(discriminator, getattr(discriminator, "features_at", "judge"), None)
     if not isinstance(part, nn.Module):
@@ -86,7 +86,7 @@ class FeatureMatching(Lazy):
 
 
 class PullAway(Lazy):
-    """Pushes features of different fakes towards orthogonality (Zhao et al. 2017, arXiv:1609.03126, section 2.4)."""
+    """The pull-away term, which makes features of different fakes orthogonal (Zhao et al. 2017, arXiv:1609.03126)."""
 
     name = "pull_away"
     weight: float = Field(default=0.1, gt=0)
@@ -133,7 +133,7 @@ def add_inputs(judge: nn.Module, count: int) -> nn.Module:
 
 
 class MinibatchStddev(Regularizer):
-    """Gives the last layer the deviation among samples of a group (Karras et al. 2018, arXiv:1710.10196, section 3).
+    """Appends the deviation within a group to the last layer's input (Karras et al. 2018, arXiv:1710.10196, sec. 3).
 
     Attributes:
         group: number of samples in a group; adjusted to a divisor of the batch size.
@@ -147,7 +147,7 @@ class MinibatchStddev(Regularizer):
 
 
 class MinibatchDiscrimination(Regularizer):
-    """Gives the last layer each sample's closeness to the batch (Salimans et al. 2016, arXiv:1606.03498, sec. 3.2).
+    """Appends each sample's similarity to the batch to the last layer's input (Salimans et al. 2016, sec. 3.2).
 
     Attributes:
         kernels: number of features appended to each sample, B.
@@ -172,18 +172,16 @@ def insert_statistics(name: str, adversary: Regularized, statistics: nn.Module, 
         count: number of appended features.
 
     Raises:
-        RecipeError: the last layer cannot be given more inputs.
+        RecipeError: inputs cannot be added to the last layer.
     """
     discriminator = adversary.network
     judge = last_layer(name, discriminator)
     if not isinstance(judge, (*LAST_LAYERS, WithStatistics)):
         kind = type(judge).__name__
-        raise RecipeError(
-            f"`regularizers.{name}` widens a last layer, linear or a convolution, not {kind}; leave it out"
-        )
+        raise RecipeError(f"`regularizers.{name}` needs a linear or convolution last layer, not {kind}; leave it out")
     if is_spectral(discriminator) or is_parametrized(judge):
         how = "spectrally normalised" if is_spectral(discriminator) else "parametrized"
-        raise RecipeError(f"`regularizers.{name}` widens the last layer, which is {how} here; leave it out")
+        raise RecipeError(f"`regularizers.{name}` adds inputs to the last layer, which is {how} here; leave it out")
     if isinstance(statistics, Similarity):
         statistics.build_for(name, adversary)
     discriminator.judge = WithStatistics(statistics, add_inputs(judge, count))
@@ -208,11 +206,11 @@ class Similarity(nn.Module):
         """Creates the projection T for the number of features of a discriminator.
 
         Raises:
-            RecipeError: the adversary has no `example` to find that number.
+            RecipeError: the adversary has no `example` from which to determine that number.
         """
         features = adversary.probe(lambda samples, condition: features_of(adversary.network, samples, **condition))
         if features is None:
-            reason = "needs an example to size its layer, but this adversary has none"
+            reason = "needs an example to determine the size of its layer, but this adversary has none"
             raise RecipeError(f"`regularizers.{name}` {reason}; give the adversary an `example`, or leave it out")
         self.project = nn.Linear(features.shape[1], self.kernels * self.dimensions, bias=False)
         self.project.to(features.device, features.dtype)

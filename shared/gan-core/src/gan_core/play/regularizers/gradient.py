@@ -19,7 +19,7 @@ from gan_core.play.regularizers.base import Generation, Lazy, Network, Penalty, 
 def gradient_norm(network: Network, x: Tensor) -> Tensor:
     """Computes ‖∇ₓ D(x)‖₂ of each sample, `[B]`, differentiable with respect to the network's parameters.
 
-    Where a sample has several logits, D(x) is their sum.
+    If a sample has several logits, D(x) is their sum.
     """
     return input_gradient(network, x).norm(2, dim=1)
 
@@ -27,7 +27,7 @@ def gradient_norm(network: Network, x: Tensor) -> Tensor:
 def input_gradient(network: Network, x: Tensor) -> Tensor:
     """Computes ∇ₓ D(x) of each sample, `[B, n]`, differentiable with respect to the network's parameters.
 
-    Where a sample has several logits, D(x) is their sum.
+    If a sample has several logits, D(x) is their sum.
     """
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
@@ -129,11 +129,11 @@ class R2(Penalty):
 class PathLength(Lazy):
     """Path length regularization of the generator (Karras et al. 2020, arXiv:1912.04958, section 3.2).
 
-    It makes a step of a given size in the latent space change samples by the same amount everywhere.
+    It encourages steps of equal size in the latent space to change samples by equal amounts.
 
     Attributes:
         decay: weight of a new batch in the moving average of the path lengths.
-        shrink: divisor of the batch size for this term, to save memory.
+        shrink: factor by which the batch size is reduced for this term, to save memory.
     """
 
     name = "path_length"

@@ -40,7 +40,7 @@ class LabelSmoothing(Regularizer):
 
 
 class Replay(Regularizer):
-    """Trains the discriminator on earlier fakes too (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
+    """Also trains the discriminator on earlier fakes (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
 
     Attributes:
         size: maximum number of fakes in the pool.
@@ -51,10 +51,12 @@ class Replay(Regularizer):
 
     def prepare(self, adversary: Regularized) -> nn.Module:
         if adversary.num_classes is not None:
-            raise RecipeError("`regularizers.replay` does not store classes, but this game has classes; leave one out")
+            raise RecipeError(
+                "`regularizers.replay` does not store classes, but this game has classes; omit one of them"
+            )
         if adversary.objective.relative:
             reason = f"the objective `{adversary.objective.name}` compares samples of one batch"
-            raise RecipeError(f"`regularizers.replay`: {reason}; leave one out")
+            raise RecipeError(f"`regularizers.replay`: {reason}; omit one of them")
         return ReplayPool(self.size)
 
     def recall(self, adversary: Regularized, fake: Tensor, condition: Mapping[str, Any]) -> Tensor:
@@ -67,21 +69,22 @@ class Replay(Regularizer):
 
 Weights = dict[str, Tensor]
 Move = Callable[[Weights, Mapping[str, Tensor]], Weights]
-"""A differentiable optimizer step: maps weights, and gradients of some of them, to the new values of the latter."""
+"""A differentiable optimizer step: maps weights, and the gradients of some of them, to the new values of the latter."""
 
 
 class Unrolled(Regularizer):
     """Trains the generator against the discriminator after K more steps (Metz et al. 2017, arXiv:1611.02163, eq. 7-10).
 
-    A copy of the discriminator is trained on the adversarial term of this turn's samples. It makes the updates of the
-    discriminator's Adam, as in the paper's experiments, or plain gradient steps, as in its equation 7. If the objective
-    is zero-sum, the generator maximises the whole loss of the discriminator, since the term of the real samples also
-    depends on the generator through the copy's weights.
+    A copy of the discriminator is trained on the adversarial term of this turn's samples. Its updates are those of the
+    discriminator's Adam, as in the paper's experiments, or plain gradient steps, as in the paper's equation 7. If the
+    objective is zero-sum, the generator maximises the whole loss of the discriminator, because the term of the real
+    samples also depends on the generator through the copy's weights.
 
     Attributes:
         steps: number of steps, K.
-        learning_rate: learning rate η of plain gradient steps; None makes the updates of the discriminator's Adam.
-        first_order: whether the generator's gradient ignores how its samples change the copy, which is cheaper.
+        learning_rate: learning rate η of plain gradient steps; None uses the updates of the discriminator's Adam.
+        first_order: whether to ignore the effect of the generator's samples on the copy's weights in the gradient,
+            which is cheaper.
     """
 
     name = "unrolled"
@@ -126,8 +129,9 @@ class Unrolled(Regularizer):
         optimizer = adversary.optimizer
         if not isinstance(optimizer, torch.optim.Adam):
             found = "no optimizer outside of a training run" if optimizer is None else type(optimizer).__name__
-            asked = "`regularizers.unrolled` uses the discriminator's Adam"
-            raise RecipeError(f"{asked}, but it has {found}; set `regularizers.unrolled.learning_rate` for plain steps")
+            asked = "`regularizers.unrolled` uses the discriminator's Adam optimizer"
+            remedy = "set `regularizers.unrolled.learning_rate` to use plain gradient steps"
+            raise RecipeError(f"{asked}, but it has {found}; {remedy}")
         return adam_steps(optimizer, dict(adversary.network.named_parameters()))
 
 
@@ -137,7 +141,7 @@ def gradient_steps(rate: float) -> Move:
 
 
 def adam_steps(optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Parameter]) -> Move:
-    """Returns the updates that Adam (Kingma & Ba 2015, algorithm 1) would make next, without changing the optimizer.
+    """Returns the next steps of an Adam optimizer (Kingma & Ba 2015, algorithm 1), without changing it.
 
     Args:
         optimizer: an optimizer with one parameter group; its current learning rate and moments are used.

@@ -63,7 +63,7 @@ class InstanceNoise(Regularizer):
 
     Attributes:
         deviation: standard deviation at the start of the phase, in units of the samples' values.
-        until: fraction of the phase over which the deviation falls linearly to 0.
+        until: fraction of the phase over which the deviation decreases linearly to 0.
     """
 
     name = "instance_noise"
@@ -108,9 +108,9 @@ class AdaptiveAugmentation(Regularizer):
 
     Attributes:
         groups: groups of transforms: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`.
-        p: strength in [0, 1], at the start of training, or fixed if `target` is None.
-        target: value of r_t, the mean sign of D(x) at real samples, that the strength is adapted to reach; None keeps
-            the strength fixed.
+        p: strength in [0, 1] at the start of training; constant if `target` is None.
+        target: target value of r_t, the mean sign of D(x) at real samples, to which the strength is adapted; None keeps
+            the strength constant.
         speed: number of real images over which the strength changes by 1.
         interval: steps between changes of the strength.
     """
@@ -129,7 +129,7 @@ class AdaptiveAugmentation(Regularizer):
     def prepare(self, adversary: Regularized) -> nn.Module:
         objective = adversary.objective
         if self.target is not None and not (objective.cross_entropy or objective.name == "hinge"):
-            reason = f"the sign of a logit says nothing under the objective `{objective.name}`"
+            reason = f"the sign of a logit has no meaning under the objective `{objective.name}`"
             raise RecipeError(f"`regularizers.ada.target`: {reason}; set it to null and give a fixed `p`")
         prepare_images(self.name, adversary, CHANNELS)
         return Adaptive(self)
@@ -146,7 +146,7 @@ class AdaptiveAugmentation(Regularizer):
 
 
 class Adaptive(nn.Module):
-    """State of `AdaptiveAugmentation`: the pipe, and the controller of its strength (None if it is fixed)."""
+    """State of `AdaptiveAugmentation`: the pipeline, and the controller of its strength (None if it is constant)."""
 
     def __init__(self, settings: AdaptiveAugmentation):
         super().__init__()
@@ -160,12 +160,12 @@ class Adaptive(nn.Module):
 class Consistency(Lazy):
     """Consistency of the logits of images and of their flipped, shifted copies (Zhang et al. 2020, arXiv:1910.12027).
 
-    The term is the squared difference, averaged over all logits. All frames of a clip are moved in the same way.
+    The term is the mean squared difference of all logits. All frames of a clip are moved in the same way.
 
     Attributes:
         fake_weight: weight of the same term on fake samples, for balanced consistency (Zhao et al. 2021,
             arXiv:2002.04724, section 2.2); 0 leaves it out.
-        shift: largest shift in each direction, in pixels.
+        shift: maximum shift in each direction, in pixels.
     """
 
     name = "consistency"

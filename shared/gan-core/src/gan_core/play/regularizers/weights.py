@@ -67,7 +67,7 @@ class WeightClipping(Regularizer):
 class SpectralNorm(Regularizer):
     """Spectral normalization of all linear, embedding and convolution layers (Miyato et al. 2018, arXiv:1802.05957).
 
-    One power iteration is made in each forward pass of training; see `gan_core.nn.blocks.spectrally_normalised`.
+    Each forward pass in training mode runs one power iteration; see `gan_core.nn.spectral.SpectralNorm`.
     """
 
     name = "spectral_norm"
@@ -89,9 +89,9 @@ class SpectralNorm(Regularizer):
 
 
 class Orthogonal(Lazy):
-    """A penalty on correlated filters of a layer (Brock et al. 2019, arXiv:1809.11096, eq. 3).
+    """A penalty on correlations between the filters of a layer (Brock et al. 2019, arXiv:1809.11096, eq. 3).
 
-    It is computed for the discriminator, and also for the generator if the adversary has `generation`.
+    It is applied to the discriminator, and also to the generator if the adversary has `generation`.
     """
 
     name = "orthogonal"
