@@ -108,13 +108,105 @@ def test_a_tar_archive_that_ends_with_a_zip_archive_is_read_as_tar(tmp_path):
     assert list(open_files(path).sizes) == ["inner.zip", "one.png"]
 
 
-def test_links_in_a_tar_archive_are_ignored(tmp_path):
-    path = tarred(tmp_path / "a.tar", {"one.png": b"1"})
+def linked_tar(path, members, links):
+    """Writes a tar archive with members, and links `name: (type, target)`."""
+    tarred(path, members)
     with tarfile.open(path, "a") as archive:
-        member = tarfile.TarInfo("two.png")
-        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(member)
-    assert list(TarFiles(path).sizes) == ["one.png"]
+        for name, (kind, target) in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    return path
+
+
+def linked_zip(path, members, links):
+    """Writes a zip archive with members, and symbolic links `name: (type, target)` as Info-ZIP stores them."""
+    zipped(path, members)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, (_, target) in links.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = 0o120777 << 16
+            archive.writestr(info, target)
+    return path
+
+
+SYMBOLIC = {
+    "b/next.png": (tarfile.SYMTYPE, "../a/one.png"),
+    "b/chain.png": (tarfile.SYMTYPE, "next.png"),
+    "c": (tarfile.SYMTYPE, "a"),  # a folder
+    "d/through.png": (tarfile.SYMTYPE, "../c/deep/two.png"),  # through a linked folder
+}
+
+
+@pytest.mark.parametrize("write", [linked_tar, linked_zip])
+def test_links_inside_an_archive_are_followed(tmp_path, write):
+    members = {"a/one.png": b"1", "a/deep/two.png": b"22"}
+    held = open_files(write(tmp_path / "archive", members, SYMBOLIC))
+    targets = {
+        "b/next.png": b"1",
+        "b/chain.png": b"1",
+        "c/one.png": b"1",
+        "c/deep/two.png": b"22",
+        "d/through.png": b"22",
+    }
+    assert {name: content_of(held, name) for name in held.sizes} == members | targets
+    assert dict(held.sizes) == {name: len(content) for name, content in sorted((members | targets).items())}
+    assert list(held.sizes) == sorted(held.sizes)
+    assert classes_of(held.sizes).keys() == {"a/", "a/deep/", "b/", "c/", "c/deep/", "d/"}
+
+
+def test_hard_links_in_a_tar_archive_are_followed_from_its_top(tmp_path):
+    hard = {"b/two.png": (tarfile.LNKTYPE, "a/one.png"), "b/three.png": (tarfile.LNKTYPE, "./b/two.png")}
+    held = open_files(linked_tar(tmp_path / "a.tar", {"a/one.png": b"1"}, hard))
+    assert {name: content_of(held, name) for name in held.sizes} == dict.fromkeys(
+        ["a/one.png", "b/two.png", "b/three.png"], b"1"
+    )
+
+
+@pytest.mark.parametrize("write", [linked_tar, linked_zip])
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/etc/passwd", r"^a link that leads out of the archive, to /etc/passwd$"),
+        ("../../out.png", r"^a link that leads out of the archive, to \.\./out\.png$"),
+        ("gone.png", r"^a link to b/gone\.png, which is not in the archive$"),
+        ("loop.png", r"^a link to b/loop\.png, which is not in the archive$"),
+    ],
+)
+def test_a_link_to_no_file_in_the_archive_is_reported_when_it_is_read(tmp_path, write, target, reason):
+    held = open_files(write(tmp_path / "archive", {"a/one.png": b"1"}, {"b/loop.png": (tarfile.SYMTYPE, target)}))
+    assert dict(held.sizes) == {"a/one.png": 1, "b/loop.png": 0}
+    with pytest.raises(Unreadable, match=reason):
+        content_of(held, "b/loop.png")
+
+
+def test_many_links_to_one_folder_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_FILES", 50)
+    members = {f"a/{k}.png": b"" for k in range(10)}
+    links = {f"{k}": (tarfile.SYMTYPE, "a") for k in range(10)}
+    for write in (linked_tar, linked_zip):
+        with pytest.raises(DataError, match=r"\(it contains more than 50 files; split it\)$"):
+            open_files(write(tmp_path / write.__name__, members, links))
+
+
+def test_members_of_a_tar_archive_that_are_not_files_are_reported_when_they_are_read(tmp_path):
+    held = open_files(linked_tar(tmp_path / "a.tar", {"one.png": b"1"}, {"two.png": (tarfile.FIFOTYPE, "")}))
+    with pytest.raises(Unreadable, match=r"^not a regular file$"):
+        content_of(held, "two.png")
+
+
+def test_backslashes_in_a_zip_archive_separate_folders(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("set\\", "set\\cat\\1.png", "set\\dog\\2.png", "..\\..\\out.png"):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, name)
+    held = open_files(path)
+    assert list(held.sizes) == ["../../out.png", "set/cat/1.png", "set/dog/2.png"]
+    assert content_of(held, "set/dog/2.png") == b"set\\dog\\2.png"
+    with pytest.raises(Unreadable, match=r"^its name points outside of the archive$"):
+        content_of(held, "../../out.png")
 
 
 def test_a_folder_linked_into_itself_is_read_once(tmp_path):
@@ -133,6 +225,15 @@ def test_the_size_of_a_compressed_tar_archive_is_limited(tmp_path, monkeypatch):
         f"{path}: cannot be read as a folder, zip or tar archive "
         "(it unpacks to more than 1 MiB; use zip, or tar without compression)"
     )
+
+
+@pytest.mark.parametrize("packing", ["gz", "bz2", "xz"])
+def test_a_small_compressed_archive_cannot_unpack_to_much(tmp_path, monkeypatch, packing):
+    monkeypatch.setattr(files, "_UNSUSPICIOUS", 2**19)
+    path = tarred(tmp_path / "bomb", {"zeros.bin": bytes(2**20)}, f"w:{packing}")
+    assert path.stat().st_size < 2**20 / 101
+    with pytest.raises(DataError, match=r"\(it unpacks to more than 100 times its size; use zip, or tar without compr"):
+        open_files(path)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
@@ -337,13 +438,15 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         pass
 
 
-def test_pipes_are_ignored_and_broken_links_are_reported_when_they_are_read(tmp_path):
+def test_pipes_and_broken_links_are_reported_when_they_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     held = FolderFiles(tmp_path)
-    assert names_ending(held, (".png",)) == (["link.png"], 1)
+    assert names_ending(held, (".png",)) == (["link.png", "pipe.png"], 2)
     with pytest.raises(FileNotFoundError):
         content_of(held, "link.png")
+    with pytest.raises(Unreadable, match=r"^not a regular file$"):
+        content_of(held, "pipe.png")
 
 
 # --- writing

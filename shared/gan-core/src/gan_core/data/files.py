@@ -12,6 +12,7 @@ import io
 import logging
 import lzma
 import os
+import stat
 import tarfile
 import zipfile
 from bisect import bisect_left
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Protocol
 
-from gan_core.data.limits import DAMAGED, MAX_UNPACKED, bounded
+from gan_core.data.limits import DAMAGED, MAX_RATIO, MAX_UNPACKED, bounded
+from gan_core.data.links import follow, target_of
 from gan_core.errors import NAMED, DataError, InputError, Unreadable, count, printable, reason_of
 
 _UNPACK: dict[bytes, Callable[[Any], Any]] = {
@@ -30,6 +32,8 @@ _UNPACK: dict[bytes, Callable[[Any], Any]] = {
     b"\xfd7zXZ": lzma.LZMAFile,
 }
 _READ_AHEAD = 2**23  # bytes of a compressed archive fetched at once
+_LONGEST_LINK = 4096  # bytes of a link's target that are read
+_UNSUSPICIOUS = 2**26  # bytes that any compressed archive may unpack to
 
 logger = logging.getLogger("gan_core")
 
@@ -102,7 +106,12 @@ class FolderFiles:
         return Sizes(self._names, lambda name: _size_of(self.path / name))
 
     def open(self, name: str) -> IO[bytes]:
-        return (self.path / name).open("rb")
+        # A pipe would wait for a writer; it may have replaced a file since the folder was listed.
+        descriptor = os.open(self.path / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Unreadable("not a regular file")
+        return os.fdopen(descriptor, "rb")
 
 
 class LoneFile:
@@ -127,18 +136,36 @@ class LoneFile:
 
 
 class ZipFiles:
-    """The files of a zip archive. Each process opens the archive itself, so that file positions are not shared."""
+    """The files of a zip archive. Each process opens the archive itself, so that file positions are not shared.
+
+    Links inside the archive are followed. Backslashes separate folders too, because some programs on Windows write them.
+    """
 
     def __init__(self, path: Place):
         self.path = path
         self._archive: zipfile.ZipFile | None = None
         self._process: int | None = None
-        members = {_normal(info.filename): info for info in bounded(self._open().infolist()) if not info.is_dir()}
-        self._renamed = {name: info.filename for name, info in members.items() if name != info.filename}
-        self.sizes = {name: members[name].file_size for name in sorted(members)}
+        archive = self._open()
+        stored: dict[str, str] = {}
+        links: dict[str, str] = {}
+        for info in bounded(archive.infolist()):
+            name = _normal(info.filename.replace("\\", "/"))
+            if stat.S_ISLNK(info.external_attr >> 16):
+                with archive.open(info) as link:
+                    links[name] = target_of(name, link.read(_LONGEST_LINK).decode("utf-8", "replace"))
+            elif not info.is_dir() and not info.filename.endswith("\\"):
+                stored[name] = info.filename
+        found, self._broken = follow(links, stored)
+        sizes = {name: archive.getinfo(stored[found.get(name, name)]).file_size for name in (*stored, *found)}
+        self.sizes = dict(sorted(bounded((sizes | dict.fromkeys(self._broken, 0)).items())))
+        self._stored = {
+            name: stored[found.get(name, name)] for name in sizes if stored[found.get(name, name)] != name
+        }
 
     def open(self, name: str) -> IO[bytes]:
-        return self._open().open(self._renamed.get(name, name))
+        if name in self._broken:
+            raise Unreadable(self._broken[name])
+        return self._open().open(self._stored.get(name, name))
 
     def _open(self) -> zipfile.ZipFile:
         if self._archive is None or self._process != os.getpid():
@@ -151,17 +178,36 @@ class ZipFiles:
 
 
 class TarFiles:
-    """The files of a tar archive. A compressed archive does not allow random access, so it is unpacked to memory."""
+    """The files of a tar archive. A compressed archive does not allow random access, so it is unpacked to memory.
+
+    Links inside the archive are followed.
+    """
 
     def __init__(self, path: Place):
         self.path = path
         self._content = _unpacked(path)
+        places: dict[str, tuple[int, int]] = {}
+        links: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
         with self._stream() as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            members = {_normal(member.name): (member.offset_data, member.size) for member in bounded(_members(archive))}
-        self._offsets = {name: offset for name, (offset, _) in members.items()}
-        self.sizes = {name: members[name][1] for name in sorted(members)}
+            for member in bounded(_members(archive)):
+                name = _normal(member.name)
+                if member.issym() or member.islnk():
+                    links[name] = target_of(name, member.linkname, hard=member.islnk())
+                elif member.isreg() and not member.issparse() and member.size >= 0:
+                    places[name] = member.offset_data, member.size
+                elif not member.isdir():
+                    self._broken[name] = "a sparse file" if member.issparse() else "not a regular file"
+        found, broken = follow(links, places)
+        self._broken |= broken
+        places |= {name: places[target] for name, target in bounded(found.items())}
+        self._offsets = {name: offset for name, (offset, _) in places.items()}
+        sizes = {name: size for name, (_, size) in places.items()}
+        self.sizes = dict(sorted((dict.fromkeys(self._broken, 0) | sizes).items()))
 
     def open(self, name: str) -> IO[bytes]:
+        if name not in self._offsets:
+            raise Unreadable(self._broken[name])
         with self._stream() as stream:
             stream.seek(self._offsets[name])
             return io.BytesIO(stream.read(self.sizes[name]))
@@ -343,7 +389,7 @@ def _size_of(path: Path) -> int:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yields the relative paths of all files below a folder. Hidden folders and special files are skipped."""
+    """Yields the relative paths of all files below a folder, except in hidden folders."""
     known: set[tuple[int, int]] = set()
     pending = [""]
     while pending:
@@ -355,19 +401,11 @@ def _walk(root: Path) -> Iterator[str]:
         below = []
         with os.scandir(root / start) as entries:
             for entry in entries:
-                is_folder, is_file = _kind(entry)
-                if is_file:
+                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                    below += [] if hidden(entry.name) else [f"{start}{entry.name}/"]
+                else:  # pipes, devices and broken links too, which are reported when they are opened
                     yield start + entry.name
-                elif is_folder and not hidden(entry.name):
-                    below.append(f"{start}{entry.name}/")
         pending += sorted(below, reverse=True)
-
-
-def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Returns whether an entry is a folder, and whether it is a file; a broken link counts as a file."""
-    if not entry.is_symlink():
-        return entry.is_dir(), entry.is_file()
-    return os.path.isdir(entry.path), os.path.isfile(entry.path) or not os.path.exists(entry.path)
 
 
 def _start(place: Place) -> bytes:
@@ -381,19 +419,22 @@ def _unpacked(place: Place) -> bytes | None:
     unpack = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
     if unpack is None:
         return None
-    with place.open("rb", _READ_AHEAD) as packed, unpack(packed) as stream:
-        content: bytes = stream.read(MAX_UNPACKED + 1)
-    if len(content) > MAX_UNPACKED:
-        raise ValueError(f"it unpacks to more than {MAX_UNPACKED // 2**20:,} MiB; use zip, or tar without compression")
+    with place.open("rb", _READ_AHEAD) as packed:
+        limit = min(MAX_UNPACKED, max(_UNSUSPICIOUS, MAX_RATIO * packed.seek(0, os.SEEK_END)))
+        packed.seek(0)
+        with unpack(packed) as stream:
+            content: bytes = stream.read(limit + 1)
+    if len(content) > limit:
+        bound = f"{MAX_RATIO} times its size" if limit < MAX_UNPACKED else f"{MAX_UNPACKED // 2**20:,} MiB"
+        raise ValueError(f"it unpacks to more than {bound}; use zip, or tar without compression")
     return content
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yields the regular files of a tar archive, without links, devices, sparse files and negative sizes."""
+    """Yields the members of a tar archive."""
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined] # otherwise it keeps about a kilobyte per member
-        if member.isreg() and not member.issparse() and member.size >= 0:
-            yield member
+        yield member
 
 
 def _normal(name: str) -> str:

@@ -18,6 +18,10 @@ MAX_FILES = 2**25
 MAX_UNPACKED = 2**31
 """Maximum size of the content of a compressed tar archive, and of a single remote read, in bytes."""
 
+MAX_RATIO = 100
+"""Maximum size of the content of a compressed tar archive, in multiples of the archive's size, if it is large. Media files
+are hardly compressed further, uncompressed ones about tenfold."""
+
 DAMAGED = (
     OSError,
     SyntaxError,
