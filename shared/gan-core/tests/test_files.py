@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from gan_core.data import files, limits
-from gan_core.data.files import FolderFiles, TarFiles, names_ending, open_files, open_member
+from gan_core.data.files import FolderFiles, names_ending, open_files, open_member
 from gan_core.data.folders import classes_of, labels_of, natural_order, parts_of, split_part, sub_folder
 from gan_core.errors import DataError, InputError, Unreadable
 from gan_core.media.writing import refuse_existing, replacing, write_rows

@@ -35,6 +35,9 @@ _READ_AHEAD = 2**23  # bytes of a compressed archive fetched at once
 _LONGEST_LINK = 4096  # bytes of a link's target that are read
 _UNSUSPICIOUS = 2**26  # bytes that any compressed archive may unpack to
 
+SNIFFED = 16
+"""Number of bytes by which the content of a file is recognised."""
+
 logger = logging.getLogger("gan_core")
 
 
@@ -45,10 +48,16 @@ class FileKind:
     Attributes:
         thing: name of a file in messages, in the singular.
         suffixes: file name suffixes, with the dot and in lower case.
+        foreign: suffixes of files of this kind that cannot be read.
+        convert: advice for these files: the format to convert them to.
+        looks_like: returns whether the first `SNIFFED` bytes of a file are those of a file of this kind.
     """
 
     thing: str
     suffixes: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    convert: str = ""
+    looks_like: Callable[[bytes], bool] | None = None
 
 
 class Files(Protocol):
@@ -138,7 +147,7 @@ class LoneFile:
 class ZipFiles:
     """The files of a zip archive. Each process opens the archive itself, so that file positions are not shared.
 
-    Links inside the archive are followed. Backslashes separate folders too, because some programs on Windows write them.
+    Links inside the archive are followed. Backslashes separate folders too, as some programs on Windows write them.
     """
 
     def __init__(self, path: Place):
@@ -158,9 +167,7 @@ class ZipFiles:
         found, self._broken = follow(links, stored)
         sizes = {name: archive.getinfo(stored[found.get(name, name)]).file_size for name in (*stored, *found)}
         self.sizes = dict(sorted(bounded((sizes | dict.fromkeys(self._broken, 0)).items())))
-        self._stored = {
-            name: stored[found.get(name, name)] for name in sizes if stored[found.get(name, name)] != name
-        }
+        self._stored = {name: stored[found.get(name, name)] for name in sizes if stored[found.get(name, name)] != name}
 
     def open(self, name: str) -> IO[bytes]:
         if name in self._broken:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from gan_core.data.files import (
+    SNIFFED,
     FileKind,
     Files,
     FolderFiles,
@@ -20,10 +24,23 @@ from gan_core.data.files import (
     names_ending,
     nothing_readable,
     open_files,
+    read_member,
     skip,
 )
 from gan_core.data.hub import is_hub_dataset, open_hub_dataset
+from gan_core.data.limits import DAMAGED
 from gan_core.errors import DataError, Unreadable, printable, unknown
+
+LABELS_FILE = "dataset.json"
+"""Name of the file with labels that StyleGAN's tools write."""
+MAX_LABELS_BYTES = 2**28
+"""Maximum size of that file in bytes."""
+MAX_CLASSES = 2**20
+"""Maximum number of classes in that file."""
+MAX_SNIFFED = 100
+"""Maximum number of files whose content is looked at because their suffix is unknown."""
+TEXTS = frozenset({".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".html"})
+"""Suffixes of texts that usually accompany data."""
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folder names, in lower case, that name splits of a dataset and not classes."""
@@ -109,6 +126,7 @@ class Listing(Generic[Header]):
         labels: class index of each file; None if there are no classes.
         classes: names of the classes.
         skipped: reasons by name of the files that could not be read.
+        ignored: numbers of the other files, by suffix.
     """
 
     names: Sequence[str]
@@ -116,6 +134,7 @@ class Listing(Generic[Header]):
     labels: Sequence[int] | None = None
     classes: Sequence[str] | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 def list_files(
@@ -128,7 +147,8 @@ def list_files(
 ) -> Listing[Header]:
     """Lists the files of one kind, and reads their headers to find unreadable files.
 
-    Unreadable files are skipped with a warning.
+    Every file is either listed, or skipped with a warning if it is unreadable or seems to be of this kind but cannot be
+    read, or counted as ignored. Hidden files are not counted.
 
     Args:
         opened: the folder or archive.
@@ -151,14 +171,83 @@ def list_files(
             headers[each] = read_header(files, each)
         except Unreadable as error:
             skipped[each] = str(error)
+    others = {} if len(names) == seen else _other_files(files, kind)
+    skipped |= {each: reason for each, reason in others.items() if reason}
     if not headers and not (strict and skipped):
         raise nothing_readable(name, seen, skipped, kind)
     kept = [each for each in names if each not in skipped]
-    labels, classes = labelled or labels_of(name, names, kept, thing=kind.thing)
-    if labelled is not None and labels is not None:
-        labels = [label for each, label in zip(names, labels, strict=True) if each not in skipped]
+    if labelled is None:
+        labelled = labels_in_file(opened, kept) or labels_of(name, names, kept, thing=kind.thing)
+    elif (given := labelled[0]) is not None:
+        labels = [label for each, label in zip(names, given, strict=True) if each not in skipped]
+        labelled = labels, labelled[1]
     skip({}, skipped, where=name, thing=kind.thing, strict=strict)
-    return Listing(kept, headers, labels, classes, skipped)
+    ignored = Counter(PurePosixPath(each).suffix.lower() for each, reason in others.items() if not reason)
+    return Listing(kept, headers, *labelled, skipped, ignored)
+
+
+def _other_files(files: Files, kind: FileKind) -> dict[str, str]:
+    """Returns the files without a suffix of a kind, and reasons why they cannot be read if they seem to be of it."""
+    found: dict[str, str] = {}
+    sniffed = 0
+    for name in files.sizes:
+        if hidden(name) or name.lower().endswith(kind.suffixes):
+            continue
+        found[name] = ""
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in kind.foreign:
+            found[name] = f"{suffix} files cannot be read; convert it to {kind.convert}"
+        elif kind.looks_like is not None and suffix not in TEXTS and sniffed < MAX_SNIFFED:
+            sniffed += 1
+            with suppress(Unreadable, *DAMAGED), files.open(name) as file:
+                if kind.looks_like(file.read(SNIFFED)):
+                    known = ", ".join(kind.suffixes[:4])
+                    found[name] = f"its content looks like an {kind.thing}; rename it to end with {known} …"
+    return found
+
+
+def labels_in_file(opened: Opened, names: Sequence[str]) -> Labelled | None:
+    """Returns the labels in `dataset.json` at the top of a folder or archive, as StyleGAN's tools write it.
+
+    Its folders are then not classes. The classes are named by their numbers.
+
+    Args:
+        opened: the folder or archive.
+        names: names of the files.
+
+    Returns:
+        The class indices and the names of the classes; None for both if the file contains no labels. None if there is
+        no such file.
+
+    Raises:
+        DataError: the file is damaged, its labels are not class indices, or files have no label.
+    """
+    place = f"{_shared({_folder(name) for name in opened.files.sizes if not hidden(name)})}{LABELS_FILE}"
+    if place not in opened.files.sizes:
+        return None
+    where = f"{opened.name}: {LABELS_FILE}"
+    try:
+        document = json.loads(read_member(opened.files, place, most_bytes=MAX_LABELS_BYTES))
+        if not isinstance(document, dict) or "labels" not in document:
+            return None  # another program's file
+        pairs = document["labels"]
+        labels = None if pairs is None else {str(name).replace("\\", "/"): label for name, label in pairs}
+    except (Unreadable, ValueError, TypeError, RecursionError) as error:
+        form = '{"labels": [[FILE, CLASS], …]}'
+        raise DataError(f"{where}: damaged, or not of the form {form}; repair or remove it") from error
+    if labels is None:
+        return None, None
+    start = _folder(place)
+    found: list[int] = []
+    for name in names:
+        label = labels.get(name.removeprefix(start))
+        if label is None:
+            raise DataError(f"{where}: has no label for {printable(name)}; add it, or remove {LABELS_FILE}")
+        if type(label) is not int or not 0 <= label < MAX_CLASSES:
+            odd = f"the label of {printable(name)} is {printable(str(label)[:40])}"
+            raise DataError(f"{where}: {odd}; expected an integer from 0 to {MAX_CLASSES - 1:,}")
+        found.append(label)
+    return found, [str(k) for k in range(max(found, default=-1) + 1)]
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -200,6 +200,7 @@ def open_images(opened: Opened, *, strict: bool = False, half: str | None = None
         labels=found.labels,
         classes=found.classes,
         skipped=found.skipped,
+        ignored=found.ignored,
         strict=strict,
     )
 

@@ -32,6 +32,7 @@ class ItemOptions(TypedDict, total=False):
     labels: Tensor | Sequence[int] | None
     classes: Sequence[str] | None
     skipped: Mapping[str, str]
+    ignored: Mapping[str, int]
     strict: bool
 
 
@@ -48,12 +49,14 @@ class ItemSource(Source):
         labels: class index of each item, `[N]`; None if there are no classes.
         classes: names of the classes.
         skipped: reasons by name of the items that are known to be unreadable.
+        ignored: numbers of other files in the same place, by suffix.
         strict: whether an unreadable item is an error.
 
     Attributes:
         key: key of the samples in the items.
         kind: names of the items in messages.
         skipped: reasons by name of the items that could not be read so far.
+        ignored: numbers of other files in the same place, by suffix.
     """
 
     key: ClassVar[str]
@@ -68,9 +71,10 @@ class ItemSource(Source):
         labels: Tensor | Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         skipped: Mapping[str, str] = EMPTY,
+        ignored: Mapping[str, int] = EMPTY,
         strict: bool = False,
     ) -> None:
-        self.name, self.names, self.strict, self.skipped = name, names, strict, dict(skipped)
+        self.name, self.names, self.strict, self.skipped, self.ignored = name, names, strict, dict(skipped), ignored
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
         self.facts = {**facts}
         if classes is not None:

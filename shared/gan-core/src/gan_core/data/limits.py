@@ -19,8 +19,8 @@ MAX_UNPACKED = 2**31
 """Maximum size of the content of a compressed tar archive, and of a single remote read, in bytes."""
 
 MAX_RATIO = 100
-"""Maximum size of the content of a compressed tar archive, in multiples of the archive's size, if it is large. Media files
-are hardly compressed further, uncompressed ones about tenfold."""
+"""Maximum size of the content of a large compressed tar archive, in multiples of the archive's size. Compressed media
+shrink little, uncompressed media and texts about tenfold."""
 
 DAMAGED = (
     OSError,

@@ -20,11 +20,29 @@ from gan_core.data.limits import DAMAGED
 from gan_core.data.spec import ImageSpec
 from gan_core.errors import Unreadable, reason_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".webp", ".avif", ".bmp", ".dib", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """File name suffixes of images, in lower case."""
-IMAGES = FileKind("image", SUFFIXES)
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FOREIGN = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".xcf", ".svg", ".eps", ".tga", ".exr", ".hdr"),
+    *(".ico", ".dds", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""File name suffixes of images that are not read."""
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are decoded."""
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Returns whether a file that starts with these bytes is an image in one of the usual formats."""
+    boxed = start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
+    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    magics = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\xff\x0a", b"8BPS")
+    return boxed or webp or start.startswith(magics)
+
+
+IMAGES = FileKind("image", SUFFIXES, FOREIGN, "PNG or JPEG", looks_like_image)
 UNCHANGED = ImageSpec()
 """Specification of images at their own size, with their own number of channels."""
 MAX_BYTES = 2**28
