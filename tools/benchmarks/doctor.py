@@ -237,13 +237,13 @@ def digits() -> TensorDataset:
 
 @cache
 def few() -> tuple[Batch, Batch]:
-    """Returns the first digits, and others."""
+    """Returns `FEW` digits for training, and `SAMPLES` others."""
     batch = next(BatchStream(digits(), FEW + SAMPLES, seed=0))
     return {key: value[:FEW] for key, value in batch.items()}, {key: value[FEW:] for key, value in batch.items()}
 
 
 def source_of(name: str) -> Source:
-    """Returns a named dataset, or the first digits."""
+    """Returns a named dataset; `few` is the training digits of `few()`."""
     return gan_image.open_data(name) if name != "few" else TensorSource({"image": few()[0]["image"]}, name=name)
 
 

@@ -321,5 +321,5 @@ def interval(metadata: Iterable[Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a bound: large integers with commas."""
+    """Returns a bound as text; integers have thousands separators."""
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"

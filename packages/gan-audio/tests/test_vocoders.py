@@ -737,7 +737,7 @@ def test_settings_that_shapes_do_not_determine_are_arguments_and_are_checked():
     assert other.context != imported(name).context
     with pytest.raises(CheckpointError, match="give its `period`"):
         imported("hifigan_mpd_period3")
-    with pytest.raises(CheckpointError, match="`resblock` is '1', and the checkpoint's is '2'"):
+    with pytest.raises(CheckpointError, match="`resblock` is '1', but '2' in the checkpoint; omit it"):
         imported(name, resblock="1")
     with pytest.raises(CheckpointError, match="unknown argument of hifigan/generator `upsample_rate`"):
         imported(name, upsample_rate=[8, 8, 4])

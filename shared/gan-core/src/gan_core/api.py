@@ -420,7 +420,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
         raise RecipeError(f"{path}: is a recipe for gan-{home}, not for gan-{domain.name}")
     try:
         if not isinstance(system, str):
-            raise RecipeError("`system` is missing; give it a value")
+            raise RecipeError("`system` is missing; set it")
         recipe = domain.recipe(system, str(preset))
         named = {"regularizers", "adversaries"} & fields.keys()  # a recipe that names these lists all of them
         recipe = recipe.model_copy(update={name: {} for name in named})

@@ -1,7 +1,7 @@
 """Image-to-image translation, from paired and from unpaired images.
 
 - `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net is trained on pairs, and a PatchGAN judges source and target
-  together. The only noise is the U-Net's dropout, which the authors also apply at test time; here, it is off then.
+  together. The only noise is the U-Net's dropout. The authors apply it at test time as well; here, it is then disabled.
 - `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators are trained on two unpaired sets of images.
 
 The networks are those of `gan_core.nn.translators`. Images are augmented as in the authors' code: they are stretched to
@@ -40,7 +40,7 @@ def check_sides(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> 
     """Returns a specification after checking that a translator accepts its images.
 
     Raises:
-        RecipeError: their sides are too short, or not multiples of the network's.
+        RecipeError: their sides are shorter than `least` of the network, or not divisible by its `multiple`.
     """
     multiple, least = network.multiple, network.least
     if spec.size is not None and any(side % multiple or side < least for side in spec.size):

@@ -141,7 +141,7 @@ class Evaluation:
         )
 
     def _compared_by(self, card: MetricCard) -> list[Comparison]:
-        """Returns the outputs that a metric compares: samples, or results for metrics of pairs or without samples."""
+        """Returns the outputs that a metric measures: the results if it needs pairs or there are no samples."""
         return self.results if card.pairs or self.samples is None else [self.samples]
 
     def _passes(self) -> list[list[Comparison]]:

@@ -48,7 +48,7 @@ as a fraction of that loss."""
 SWING_SAMPLES = 512
 """Minimum number of samples over which losses are averaged before swings are counted, to reduce noise."""
 CERTAIN = 3.0
-"""Correlation of neighbouring means, in standard errors, up to which they count as noise."""
+"""Maximum correlation of successive means, in standard errors, for which they are considered noise."""
 
 
 @dataclass(frozen=True)
