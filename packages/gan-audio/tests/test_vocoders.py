@@ -551,7 +551,9 @@ def test_melgan_scales_every_recording_by_a_random_gain():
 def test_the_energy_objective_is_refused():
     with pytest.raises(RecipeError) as error:
         hifigan.SMALL.but(objective="energy").build()
-    assert str(error.value) == "mpd: the objective `energy` does not support a discriminator that returns logits"
+    assert str(error.value) == (
+        "mpd: the objective `energy` does not support a discriminator that returns logits; choose another objective"
+    )
 
 
 # Discriminators and losses.

@@ -550,7 +550,7 @@ def test_own_files_that_were_changed_or_are_outside_the_folder_are_refused(tmp_p
 
 def test_own_files_whose_names_could_not_be_read_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / "words:en.txt").write_text("a"))
-    with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; leave `:` and `\\` out of the names"):
+    with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; choose a file name without"):
         Wordy().save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -494,7 +494,7 @@ def _trainer(
 def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | None) -> Evaluate:
     """Returns the function that evaluates a game during training, against the training data."""
     if domain is None:
-        raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
+        raise RecipeError("`train.evaluate_every` needs a domain's metrics; use the `train` of its package")
     settings = recipe.train
     evaluation = Evaluation(domain.metrics, data, game, metrics=settings.metrics, count=settings.evaluate)
     return lambda game: log_line(*evaluation.measure(game))

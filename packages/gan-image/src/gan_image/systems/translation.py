@@ -29,7 +29,7 @@ from gan_core.play.regularizers import Replay
 from gan_core.recipe import Adam, Linear, Size
 
 Layers = Annotated[int, Field(ge=0, le=16)]
-"""Number of halvings of a PatchGAN."""
+"""Number of times that a PatchGAN halves the resolution."""
 Weight = Annotated[float, Field(ge=0)]
 """Weight of a loss term."""
 AUGMENTED = {"image_size": 256, "resize": "stretch", "enlarge": 286 / 256, "crop": "random", "flip": True}
@@ -75,7 +75,7 @@ class PairTranslator(UNetTranslator):
         source_channels: channels of the source.
         target_channels: channels of the target.
         width: channels at half the resolution; doubled at each of the next three, then constant.
-        depth: number of halvings; the sides of images must be multiples of `2 ** depth`.
+        depth: number of layers that halve the sides of images, which must be multiples of `2 ** depth`.
         norm: `batch`, `instance`, `layer` or `none`.
         dropout: dropout probability in the decoder, at the `depth - 5` resolutions next to the innermost.
     """
@@ -108,7 +108,7 @@ class PairDiscriminator(PatchDiscriminator):
         source_channels: channels of the source.
         target_channels: channels of the target.
         width: channels after the first layer.
-        layers: number of halvings: 1, 3 and 5 for patches of 16, 70 and 286 pixels, 0 for single pixels.
+        layers: number of layers that halve the sides: 1, 3 and 5 for patches of 16, 70 and 286 pixels, 0 for pixels.
         norm: `batch`, `instance`, `layer` or `none`.
     """
 
@@ -247,7 +247,7 @@ class SourceDiscriminator(PatchDiscriminator):
     Args:
         source_channels: channels of the source domain.
         width: channels after the first layer.
-        layers: number of halvings: 3 for patches of 70 pixels.
+        layers: number of layers that halve the sides: 3 for patches of 70 pixels.
         norm: `instance`, `batch`, `layer` or `none`.
     """
 

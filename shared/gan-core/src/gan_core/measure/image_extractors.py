@@ -152,7 +152,7 @@ def random(
 def inception(
     argument: str | None, weights: Path | None, dataset: Dataset[Batch], facts: Mapping[str, Any], key: str
 ) -> Extractor:
-    """Returns the Inception v3 network of the FID: 2048 features, and 1008 logits (without bias) if the file has them.
+    """Returns the Inception v3 network of FID: 2048 features, and 1008 logits (without bias) if the file has them.
 
     Raises:
         InputError: an argument is given.

@@ -186,7 +186,7 @@ class Preset:
         gets its own. A shared value of the preset is omitted if all networks have their own value.
 
         Raises:
-            RecipeError: a setting is unknown, out of range, or without effect, or is not set.
+            RecipeError: a setting is unknown, is out of range, has no effect, or is not set.
         """
         own = self._own_settings(given)
         plain = {key: value for key, value in given.items() if key not in self.networks}
