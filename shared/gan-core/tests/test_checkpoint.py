@@ -201,7 +201,7 @@ def test_a_state_that_names_no_files_is_refused(tmp_path: Path, state: str) -> N
 def test_state_that_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written(tmp_path / "00000001")
     for name in ("a:b", "a\\b"):
-        with pytest.raises(GanError, match="leave `:` and"):
+        with pytest.raises(GanError, match="without `:` and"):
             write_checkpoint(before, {}, {}, save_files=lambda folder, name=name: (folder / name).touch())
     monkeypatch.setattr("gan_core.models.checkpoint.STATE_BYTES", 1000)
     with pytest.raises(
