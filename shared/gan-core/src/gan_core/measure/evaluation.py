@@ -263,7 +263,8 @@ class Evaluation:
             raise unknown("extractor", name, extractors, InputError)
         if lacking := self._lacking(extractors[name].needs):
             raise InputError(
-                f"the extractor `{name}` needs data with {' and '.join(lacking)}; {self.source.name} has none"
+                f"the extractor `{name}` needs data with {' and '.join(lacking)}, but {self.source.name} has none; "
+                "choose another extractor"
             )
         return extractors[name], argument if colon else None
 

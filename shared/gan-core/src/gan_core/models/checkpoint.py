@@ -283,7 +283,7 @@ def read_published(path: Path) -> Tensors:
         ) from error
     found = [_tensors_in(candidate) for candidate in _mappings(loaded)]
     if not any(found):
-        raise CheckpointError(f"{path}: has no mapping of names to tensors")
+        raise CheckpointError(f"{path}: contains no mapping from names to tensors, such as a state dict")
     return max(found, key=len)  # a step or an accuracy next to the weights may be a tensor too
 
 
