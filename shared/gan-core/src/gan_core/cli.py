@@ -533,7 +533,7 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         out: Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Output model folder.")] = None,
         as_: Annotated[
             str | None,
-            typer.Option("--as", metavar="NETWORK", help="Network that gets the weights, if there is a choice."),
+            typer.Option("--as", metavar="NETWORK", help="Network that receives the weights, if there are several."),
         ] = None,
         argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=ARGUMENT_HELP)] = None,
         fold: Annotated[
@@ -569,7 +569,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
         domain: the system's domain.
         name: `SYSTEM/NETWORK`, the importer's name.
         published: the network.
-        place: name of the game's network that gets the weights (default: that of the importer).
+        place: name of the game's network that receives the weights (default: that of the importer).
 
     Raises:
         RecipeError: the game has no such network.

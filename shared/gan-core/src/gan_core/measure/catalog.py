@@ -27,7 +27,7 @@ FEATURE_METRICS = (
     ),
     MetricCard(
         name="inception_score",
-        title=f"exp E KL(p(y|x) || p(y)), {SPLITS} splits",
+        title=f"inception score, exp E KL(p(y|x) || p(y)), {SPLITS} splits",
         measure="gan_core.measure.features:inception_score",
         extracts="logits",
         least=5 * SPLITS,
@@ -66,7 +66,7 @@ IMAGE_EXTRACTORS = (
     ),
     ExtractorCard(
         name="inception",
-        title="Inception v3 of the FID",
+        title="Inception v3 as used by FID",
         origin="download",
         make="gan_core.measure.image_extractors:inception",
         needs=("channels",),
