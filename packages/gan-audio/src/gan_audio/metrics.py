@@ -8,7 +8,7 @@ from gan_core.measure.catalog import FEATURE_METRICS
 METRICS = (
     MetricCard(
         name="recognition",
-        title="share of samples that a classifier trained on the real data assigns to their class",
+        title="share of samples that a small classifier of the real data assigns to their class",
         measure="gan_core.measure.measures:Recognition",
         needs=("num_classes", "sample_rate"),
         asks=("label",),

@@ -8,20 +8,20 @@ from gan_core.measure.catalog import FEATURE_METRICS, IMAGE_EXTRACTORS
 METRICS = (
     MetricCard(
         name="recognition",
-        title="share of samples that a classifier trained on the real data assigns to their class",
+        title="share of samples that a small classifier of the real data assigns to their class",
         measure="gan_core.measure.measures:Recognition",
         needs=("num_classes", "channels"),
         asks=("label",),
     ),
     MetricCard(
         name="modes",
-        title="number of modes of a toy distribution with samples, and share of samples near a mode",
+        title="modes of a toy distribution that are found, and share of samples near a mode",
         measure="gan_image.measures:Modes",
         needs=("modes",),
     ),
     MetricCard(
         name="stacked_modes",
-        title="number of modes of stacked digits with samples, and divergence from the data",
+        title="modes of stacked digits that are found, and divergence from the data",
         measure="gan_image.measures:StackedModes",
         needs=("stacked",),
     ),

@@ -27,7 +27,7 @@ FEATURE_METRICS = (
     ),
     MetricCard(
         name="inception_score",
-        title=f"inception score, exp E KL(p(y|x) || p(y)), {SPLITS} splits",
+        title=f"exp E KL(p(y|x) || p(y)), {SPLITS} splits",
         measure="gan_core.measure.features:inception_score",
         extracts="logits",
         least=5 * SPLITS,
