@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks how docstrings begin; with the standard library only.
 
-    python tools/docstrings.py            # all sources; exit status 1 if one is refused
+    python tools/docstrings.py            # all sources; exit status 1 if one breaks a rule
     python tools/docstrings.py FILE…
 
 - No docstring (of a module, class, function or constant), and no entry of its sections `Args` and `Attributes`, begins
@@ -34,7 +34,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def findings(source: str) -> Iterator[tuple[int, str]]:
-    """Yields the line and the reason of each docstring that is refused.
+    """Yields the line of each docstring that breaks a rule, and the reason.
 
     Args:
         source: text of a module.

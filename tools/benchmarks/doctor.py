@@ -2,9 +2,9 @@
 
 Each case, made to fail in one way or healthy, is trained with 3 seeds. The symptoms that a run really has are measured
 on its weights and samples at each tenth of the training (`_ailments.py`); the doctor does not use these measures, and
-their thresholds were set before the runs were measured. They are: samples with half the data's kinds or fewer, by a
-classifier or the nearest mode (collapse); a discriminator that ranks all samples below the data, or above them, while
-the samples are hardly closer to the data than the data's mean; training items that are ranked above unseen ones
+their thresholds were set before the runs were measured. The symptoms are: samples with half the data's kinds or fewer,
+by a classifier or the nearest mode (collapse); a discriminator that ranks all samples below the data, or above it,
+while the samples are hardly closer to the data than the data's mean; training items that are ranked above unseen ones
 (memory); gradient norms on a new batch that are 100 times those of the untrained game, or a hundredth of the largest;
 and kinds of samples that change from one tenth to the next (oscillation). The thresholds in `gan_core.runs.symptoms`
 were chosen on runs with other seeds. Some cases were added after results of others with seed 0 were known; all are
@@ -237,13 +237,13 @@ def digits() -> TensorDataset:
 
 @cache
 def few() -> tuple[Batch, Batch]:
-    """Returns the first digits, and others."""
+    """Returns `FEW` digits for training, and `SAMPLES` others."""
     batch = next(BatchStream(digits(), FEW + SAMPLES, seed=0))
     return {key: value[:FEW] for key, value in batch.items()}, {key: value[FEW:] for key, value in batch.items()}
 
 
 def source_of(name: str) -> Source:
-    """Returns a named dataset, or the first digits."""
+    """Returns a named dataset; `few` is the training digits of `few()`."""
     return gan_image.open_data(name) if name != "few" else TensorSource({"image": few()[0]["image"]}, name=name)
 
 
@@ -297,7 +297,10 @@ def diagnose(case: str, seed: int) -> dict[str, Any]:
 
 
 def counts(cases: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
-    """Returns how often each symptom was found, and in how many runs: made to have it, that have it, that do not."""
+    """Returns, for each symptom, the number of runs in which it was found, and the number of all runs, by group.
+
+    The groups are runs that were made to have the symptom, runs that have it, and runs that do not.
+    """
     runs = [(case["symptom"], run) for case in cases.values() for run in case["runs"]]
     rows = {}
     for symptom in SYMPTOMS:

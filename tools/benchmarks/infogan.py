@@ -1,11 +1,11 @@
 """Meaning of InfoGAN's codes on the scanned digits: `infogan`, preset `small`, 16×16; 3 seeds.
 
 Clustering accuracy: Q predicts the category of each of the 1,797 real digits. Categories are matched with classes one
-to one by the Hungarian method; the accuracy is the fraction of digits that agree. The largest class has 10.2 %. Labels
-are not used in training. Continuous codes: each goes from -2 to 2 in 10 steps for every category and 20 noise vectors.
-The figures are the mean rank correlations of the code with the slant of the ink (shear, from second moments) and with
-its width (standard deviation, in pixels). The picture is the traversal of the first seed: a row for each category,
-along which the code with the larger effect on the slant changes.
+to one by the Hungarian method; the accuracy is the fraction of digits that agree. The largest class contains 10.2 % of
+the digits. Labels are not used in training. Continuous codes: each goes from -2 to 2 in 10 steps for every category
+and 20 noise vectors. The figures are the mean rank correlations of the code with the slant of the ink (shear, from
+second moments) and with its width (standard deviation, in pixels). The picture is the traversal of the first seed: a
+row for each category, along which the code with the larger effect on the slant changes.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def recipe_of(system: str, objective: str, case: str) -> Recipe:
     """Returns the recipe of a cell.
 
     Raises:
-        RecipeError: a setting is refused.
+        RecipeError: a setting is not supported.
     """
     preset, changes = gan_image.DOMAIN.preset(system, "small"), COMMON | SYSTEMS[system]
     recipe = preset.recipe(domain="image", system=system, preset="small").but(changes)
@@ -88,14 +88,14 @@ def game_of(system: str, objective: str, case: str) -> Game:
     """Returns the untrained game of a cell.
 
     Raises:
-        RecipeError: the combination is refused.
+        RecipeError: the combination is not supported.
     """
     torch.manual_seed(0)
     return gan_image.DOMAIN.preset(system, "small").build(recipe_of(system, objective, case))
 
 
 def refusal(system: str, objective: str, case: str) -> str | None:
-    """Returns the reason why the combination of a cell is refused; None if it is not."""
+    """Returns the reason why the combination of a cell is not supported; None if it is."""
     try:
         game_of(system, objective, case)
     except RecipeError as error:
@@ -132,7 +132,7 @@ def measure(system: str, objective: str, case: str) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Formats the table of the results page: cells `dcgan · gan` (`ebgan` for energies), and the refusals below it."""
+    """Formats the table of the results page: cells `dcgan · gan` (`ebgan` for energies), with the reasons below it."""
     letters: dict[str, str] = {}
 
     def shown(cell: Mapping[str, Any]) -> str:
@@ -163,7 +163,7 @@ TRANSLATORS_AND_VOCODERS = {
 
 
 def refusal_by(system: str, regularizer: str) -> str | None:
-    """Returns the reason why a system refuses a regularizer with its own objective; None if it does not."""
+    """Returns the reason why a system with its own objective does not support a regularizer; None if it does."""
     preset = find_domain(TRANSLATORS_AND_VOCODERS[system]).preset(system, "small")
     recipe = preset.recipe(system=system).but({f"regularizers.{regularizer}": {}})
     try:
@@ -175,7 +175,7 @@ def refusal_by(system: str, regularizer: str) -> str | None:
 
 
 def table_of_systems() -> str:
-    """Returns the table of the regularizers that these systems take, and the reasons of refusals below."""
+    """Returns the table of the regularizers that these systems support, with the reasons for the others below it."""
     letters: dict[str, str] = {}
 
     def shown(reason: str | None) -> str:

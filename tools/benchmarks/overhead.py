@@ -64,7 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 ALLOCATORS = {"": {}, ", glibc's limits": {"GLIBC_TUNABLES": ""}}
-"""Environment of the processes, by suffix of the case's name."""
+"""Environment variables of the processes, by suffix of the case's name."""
 WARM = 4
 """Number of warm-up steps, which are not counted."""
 

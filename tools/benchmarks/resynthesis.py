@@ -42,7 +42,7 @@ TRAINED, KEPT_BACK, ONE = range(1, 21), range(21, 25), (2,)
 STAGES = (250, 500, 1000, 2000)
 """Steps after which the vocoders are measured."""
 STAGES_OF_ONE = (500, 1500)
-"""Steps after which those trained on one clip are measured."""
+"""Steps after which the vocoders that are trained on one clip are measured."""
 ITERATIONS = 60
 """Number of iterations of Griffin-Lim."""
 

@@ -101,7 +101,7 @@ RUNS: dict[str, tuple[int, dict[str, Any]]] = {
         {"objective": "relativistic", "regularizers.r1.weight": 0.01, "regularizers.r2.weight": 0.01},
     ),
 }
-"""Number of steps, and settings in addition to `NUCLEI`."""
+"""Number of steps of each case, and its settings in addition to `NUCLEI`."""
 PICTURED = "pix2pix, relativistic, R1 and R2"
 
 
@@ -207,14 +207,14 @@ SEEDS, STEPS, TESTED = 3, 400, 200
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """Returns the scanned digits that are translated, enlarged to 16×16, and the others as they are, 8×8."""
+    """Returns the scanned digits for testing, enlarged to 16×16, and those for training, in their original 8×8."""
     small, large = (whole(gan_image.open_data("digits").fit(ImageSpec(image_size=size)))["image"] for size in (8, 16))
     order = shuffled(len(small))
     return large[order[:TESTED]], small[order[TESTED:]]
 
 
 def measure_digits(seed: int) -> dict[str, Any]:
-    """Trains on two folders and measures the translation of digits that are in neither; the first seed is drawn."""
+    """Trains on two folders and measures the translation of digits in neither; seed 0 also writes a picture."""
     tested, others = digits()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,11 +1,12 @@
 """Speed of vocoders at paper scale with random weights, in seconds of sound per second, and their memory.
 
 Each vocoder is timed unfolded, folded (`vocode` of the whole mel) and streamed (folded; the mel is one chunk, which is
-processed 256 frames at a time). With `--published`, so is the published code, folded, with the same weights; its sound
-must agree to 1e-4. The variants alternate round by round. Times are processor times with one thread, which other load
-affects less; with `--idle` the measurement is repeated with all cores and wall-clock time. The speed is that of the
-median pass; the ratio to the published code is the median over the rounds. The memory is the increase of the peak
-resident set of a new process (as reported by Linux) while it generates the longer sound with one thread.
+processed 256 frames at a time). With `--published`, the published code is timed as well, folded and with the same
+weights; the sounds must agree to 1e-4. The variants alternate round by round. Times are processor times of one thread,
+which depend less on other load than wall-clock time; with `--idle`, wall-clock time on all cores is also measured. The
+speed is that of the median pass; the ratio to the published code is the median over the rounds. The memory is the
+increase of the peak resident set of a new process (as reported by Linux) while it generates the longer sound with one
+thread.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ Results are written to standard output; progress and messages are written to sta
 
 | exit status | meaning |
 | --- | --- |
-| 0 | done; a training that was stopped by Ctrl-C ends in order, with a checkpoint |
-| 1 | the work failed |
-| 2 | the request or its input was wrong |
-| 130 | a command other than a training was stopped by Ctrl-C |
+| 0 | success; also if training was stopped by Ctrl-C, which writes a checkpoint |
+| 1 | the command failed |
+| 2 | the arguments or the input were invalid |
+| 130 | a command other than training was stopped by Ctrl-C |
 """
 
 

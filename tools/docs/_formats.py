@@ -13,19 +13,19 @@ from _markdown import code, fence, page, table
 import gan_image
 
 RUN = {
-    "recipe.yaml": "The complete recipe: `train --recipe RUN/recipe.yaml` gives the same run again.",
+    "recipe.yaml": "The complete recipe: `train --recipe RUN/recipe.yaml` repeats the run.",
     "log.jsonl": "Losses, diagnostics and evaluations: one JSON object per line.",
-    "rollbacks.jsonl": "Rollbacks to an earlier checkpoint after a non-finite value; only if there was one.",
+    "rollbacks.jsonl": "Rollbacks to an earlier checkpoint after a non-finite value, if there were any.",
     "report.html": "The report: one file without external resources.",
-    "samples/STEP.png": "Samples at this step: pictures, `.wav`, `.mid` or `.npz`, as the domain writes them.",
+    "samples/STEP.png": "Samples at this step: pictures, `.wav`, `.mid` or `.npz`, depending on the domain.",
     "samples/real.png": "Real items, for comparison.",
-    "checkpoints/STEP/state.json": "State of the training other than tensors, and the SHA-256 of each file.",
+    "checkpoints/STEP/state.json": "State of the training run other than tensors, and the SHA-256 of each file.",
     "checkpoints/STEP/game.safetensors": "Weights and buffers of the game at this step.",
     "checkpoints/STEP/average.safetensors": "Moving average of the weights; only with `train.ema`.",
     "checkpoints/STEP/optimizers.safetensors": "State of the optimizers.",
     "checkpoints/STEP/files/": "Other files of the game (`Game.save_files`), if it has any.",
     "model/config.json": "Description of the model.",
-    "model/model.safetensors": "Weights that samples are generated with: the averaged ones with `train.ema`.",
+    "model/model.safetensors": "Weights with which samples are generated: averaged if `train.ema` is set.",
     "model/README.md": "The model card.",
 }
 """Files of a run, by path. Those of `model/` make a model folder."""
@@ -37,8 +37,8 @@ CONFIG = {
     "library_version": "Version of gan-core that wrote the folder.",
     "game": "Class of the game.",
     "recipe": "The recipe; `null` for a game built by hand.",
-    "networks": "Networks that the folder holds; `null` if it holds all.",
-    "phase": "Index of the phase in which the training ended, and the completed fraction of it.",
+    "networks": "Networks that the folder contains; `null` if it contains all.",
+    "phase": "Index of the phase in which training ended, and its completed fraction.",
     "plain_state": "State of modules other than tensors (`get_extra_state`).",
     "files": "SHA-256 of the game's other files, by path.",
     "pretrained": "SHA-256 of the weights of frozen helpers, by name. The weights are not in the folder.",
@@ -49,11 +49,11 @@ LOG = {
     "step": "Completed steps.",
     "phase": "Name of the training phase; `diagnostics` or `evaluation` for lines of these kinds.",
     "PLAYER/TERM": "Mean of a loss term since the previous line. With several adversaries: `PLAYER/ADVERSARY/TERM`.",
-    "PLAYER/gradient_norm": "Norm of the player's gradient.",
+    "PLAYER/gradient_norm": "Norm of the gradient of the player's loss.",
     "samples_per_second": "Training speed.",
     "samples/FIGURE": "Diagnostics of generated samples, which the doctor reads.",
     "evaluation/FIGURE": "Figure of a metric.",
-    "protocol/FIGURE": "Id of the protocol by which it was measured; only figures with the same id are comparable.",
+    "protocol/FIGURE": "Id of the figure's protocol; only figures with the same id are comparable.",
 }
 """Keys of a line in `log.jsonl`."""
 PATTERNS = {
@@ -77,11 +77,11 @@ RUN/
 """
 
 RULES = """
-- No file is a pickle. Tensors are stored as safetensors, all else as JSON, YAML or text.
+- No file is a pickle. Tensors are stored as safetensors, everything else as JSON, YAML or text.
 - A checkpoint and a model folder are written under a temporary name, flushed, verified and renamed, so they are
   complete or absent. Resuming takes the latest checkpoint whose checksums are correct and whose values are finite.
 - `train.checkpoint_every` and `train.keep_checkpoints` set how often checkpoints are written and how many are kept.
-- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` stay as they were given.
+- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` are not changed.
 """
 
 MODEL = """

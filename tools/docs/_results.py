@@ -100,11 +100,11 @@ PAGES = {
     "fashion": Benchmark(
         "Fashion-MNIST at one budget",
         """
-The `small` presets of six systems and the settings of R3GAN, all 32 wide, on Fashion-MNIST at 16×16 without classes.
-Each model trained on 256,000 real images; FID and the other figures compare 5,000 samples with 5,000 real images, by
-features of the embedded `classifier`. They are therefore not comparable with FID by Inception features. One seed
-each, so small differences mean nothing. At this budget DiffAugment lowers quality; its benefit on little data does
-not show yet.
+The `small` presets of six systems and the settings of R3GAN, all of width 32, on Fashion-MNIST at 16×16 without
+classes. Each model was trained on 256,000 real images. FID and the other figures compare 5,000 samples with 5,000 real
+images in the features of the embedded `classifier`, so they are not comparable with figures in Inception features.
+There is one seed for each, so small differences are not significant. DiffAugment lowers the quality at this budget; its
+benefit for small datasets does not show yet.
 """,
         media={"fashion.png": "Samples of each run: one row per run, in the order of the table."},
     ),
@@ -112,14 +112,15 @@ not show yet.
         "Translation: pix2pix and CycleGAN",
         """
 pix2pix learns microscopy images of nuclei from their masks: 64×64, 216 training pairs and 54 held-out pairs, one
-seed. The baselines know the mask and the training pairs, but not the image. CycleGAN learns to invert digits from a
-folder of digits and a folder of other digits, inverted; pairing accuracy is the fraction of 200 new digits whose
+seed. The baselines use the mask and the training pairs, but not the image. CycleGAN learns to invert digits from a
+folder of digits and a folder of other, inverted digits. Pairing accuracy is the fraction of 200 new digits whose
 translation is nearest to their own inverse (0.005 by chance). The training step is compared with that of the
 published code in one process, on one thread.
 
-The settings for nuclei were chosen on these held-out pairs. On 54 other pairs, the relativistic run reaches 31.17 dB,
-λ = 300 30.16 dB, the class means 28.84 dB and the best two levels 31.59 dB: above the class means, but not above the
-best two levels. PSNR rewards the mean of all images that fit a mask, and thus a weak discriminator.
+The settings for nuclei were chosen on these held-out pairs. On 54 other pairs, the PSNR is 31.17 dB for the
+relativistic run, 30.16 dB for λ = 300, 28.84 dB for the class means and 31.59 dB for the best two levels. Both runs are
+thus better than the class means, but not better than the best two levels. PSNR favours the mean of all images that fit
+a mask, and thus a weak discriminator.
 """,
         media={
             "translation-nuclei.png": "16 held-out pairs: mask, translation, image.",
@@ -130,107 +131,110 @@ best two levels. PSNR rewards the mean of all images that fit a mask, and thus a
     "modes": Benchmark(
         "Modes found",
         """
-The protocols of PacGAN and Unrolled GAN at a small part of their budgets: means and standard errors of 5 seeds, by
-2,500 samples, and by 25,600 for the stacked digits.
+The protocols of PacGAN and Unrolled GAN at a small fraction of their budgets: means and standard errors over 5 seeds,
+from 2,500 samples, or 25,600 for the stacked digits.
 
-As published, packing finds more modes: all 8 of the ring, 23 of the grid's 25 (plain GAN: 17.6), and more of the
-stacked digits with 3 and 4 packed samples. The more samples are packed, the fewer lie near a mode at this budget.
-Unrolling finds more modes than plain GAN with its authors' networks and learning rates: 7.2 of the ring's 8 (plain
-GAN: 0.6), 17.2 of the grid's 25 (3.2) and four times as many of the stacked digits. With the networks of the other
-tables it finds more on the ring, and fewer on the grid and the stacked digits.
+As in the paper, packing finds more modes: all 8 of the ring, 23 of the grid's 25 (plain GAN: 17.6), and more of the
+stacked digits with 3 and 4 packed samples. At this budget, the more samples are packed, the fewer samples lie near a
+mode. With its authors' networks and learning rates, unrolling finds more modes than a plain GAN: 7.2 of the ring's 8
+(plain GAN: 0.6), 17.2 of the grid's 25 (3.2) and four times as many of the stacked digits. With the networks of the
+other tables, it finds more on the ring, and fewer on the grid and the stacked digits.
 """,
         modes,
     ),
     "toys": Benchmark(
         "Toy distributions",
-        "WGAN-GP on a ring of 8 Gaussians, a grid of 25 and a normal distribution, 5 seeds with 2,500 samples each.",
+        "WGAN-GP on a ring of 8 Gaussians, a grid of 25 Gaussians and a normal distribution; 2,500 samples for each of "
+        "5 seeds.",
         toys,
     ),
     "infogan": Benchmark(
         "InfoGAN's codes",
         """
-The preset `small` on scanned digits, without their labels, 3 seeds. Clustering accuracy is the fraction of the real
-digits whose category agrees with their class, after categories are matched with classes one to one (the largest
-class: 10.2 %). Correlations are rank correlations of each continuous code with the slant and the width of the
-generated digits.
+The preset `small` on scanned digits, without their labels, with 3 seeds. Clustering accuracy is the fraction of the
+real digits whose category agrees with their class, after categories are matched with classes one to one (10.2 % of the
+digits belong to the largest class). Correlations are rank correlations of each continuous code with the slant and the
+width of the generated digits.
 """,
         infogan,
         media={
-            "infogan.png": "The first seed: one row per category, along the code that changes the slant most, -2 to 2."
+            "infogan.png": "First seed: one row per category; the code that changes the slant most goes from -2 to 2."
         },
     ),
     "spoken": Benchmark(
         "Spoken digits by WaveGAN",
         """
-The preset `small` with classes, 8,000 steps of 16 on the 2,000 recordings of the Free Spoken Digit Dataset at 8 kHz,
-with and without phase shuffle, one run each. A classifier that was trained on the recordings' digits measures 2,000
-samples. Without phase shuffle, every sample contains a tone at 2 kHz, a quarter of the sample rate: an artefact of
-the strides that phase shuffle prevents.
+The preset `small` with classes, trained for 8,000 steps with batch size 16 on the 2,000 recordings of the Free Spoken
+Digit Dataset at 8 kHz, with and without phase shuffle, one run each. 2,000 samples are evaluated with a classifier that
+was trained on the recordings. Without phase shuffle, every sample contains a tone at 2 kHz, a quarter of the sample
+rate: an artefact of the strides, which phase shuffle prevents.
 """,
         media={
-            "spoken.png": "Spectrograms, one column per digit: above with phase shuffle, below without.",
+            "spoken.png": "Spectrograms, one column per digit: with phase shuffle (above) and without (below).",
             "spoken.wav": "The same samples as sound.",
         },
     ),
     "resynthesis": Benchmark(
         "Resynthesis of speech",
         """
-MelGAN and HiFi-GAN, presets `small`, trained on 20 clips of LJ Speech (2.3 minutes) and measured on 4 others, against
-Griffin-Lim from the same mels; and trained and measured on one clip. One run each. HiFi-GAN passes Griffin-Lim in
-mel-cepstral distortion and log-spectral distance after 1,000 steps, about 7 minutes on one core. Published vocoders
-train for a thousand times as many steps; at this budget speech has rhythm and formants, but few harmonics.
+MelGAN and HiFi-GAN, presets `small`, trained on 20 clips of LJ Speech (2.3 minutes) and measured on 4 others, compared
+with Griffin-Lim from the same mels; and trained and measured on a single clip. One run each. HiFi-GAN surpasses
+Griffin-Lim in mel-cepstral distortion and log-spectral distance after 1,000 steps, about 7 minutes on one core.
+Published vocoders are trained for a thousand times as many steps. At this budget, speech has rhythm and formants, but
+few harmonics.
 """,
         media={"resynthesis.png": "A held-out clip: the recording, Griffin-Lim, and each vocoder at the end."},
     ),
     "vocoding": Benchmark(
         "Speed of vocoders",
         """
-Seconds of sound generated per second at paper scale: on one thread per second of processor time, and on the two cores
-of an idle machine by the clock. Streamed means 256 frames at a time. The published code ran in the same process with
-the same weights. The memory is for 20 seconds of sound, beyond the model.
+Seconds of sound generated per second at paper scale: per second of processor time on one thread, and per second of
+wall-clock time on the two cores of an idle machine. "Streamed" means 256 frames at a time. The published code ran in
+the same process with the same weights. The memory is for 20 seconds of sound, without the model.
 """,
         options="--idle --published FOLDER",
     ),
     "overhead": Benchmark(
         "Cost of the trainer",
         """
-Time of a training step in the trainer over that of a bare hand-written loop of the same networks, both step by step
-in one process, on one thread. The difference is the fixed cost of a step. "glibc's limits" keeps the memory
-allocator's own limits, which the trainer raises.
+Time of a training step in the trainer, divided by that in a bare hand-written loop with the same networks. Both
+alternate step by step in one process, on one thread. The difference is the fixed cost of a step. The cases with
+"glibc's limits" keep the memory allocator's default limits, which the trainer otherwise raises.
 """,
         overhead,
     ),
     "regularizers": Benchmark(
         "Cost of regularizers",
         """
-Time of a training step with a regularizer over that of a step without, measured alternately: `dcgan` at 32×32, batch
-size 64, one thread. The last column is for the steps in which a term with an interval is computed.
+Time of a training step with a regularizer, divided by that of a step without one, measured alternately: `dcgan` at
+32×32, batch size 64, one thread. The last column is for the steps in which a term with an interval is computed.
 """,
     ),
     "layout": Benchmark(
         "Memory layout",
         """
-Time of a forward and a backward pass with channels-last over contiguous weights, and over the published code, on one
-thread, with batch size 1 unless stated otherwise.
+Time of a forward and a backward pass with channels-last weights, divided by that with contiguous weights; and with the
+layout that is used, divided by that of the published code. On one thread, with batch size 1 unless stated otherwise.
 """,
         options="--published FOLDER",
     ),
     "matrix": Benchmark(
         "Objectives with regularizers",
         """
-Sliced Wasserstein distance of pixels after a short training over that before it, for a convolutional and a fully
-connected system (`dcgan` · `gan`), and for `ebgan` with energies. 1 is untrained; a letter is a refusal, with the
-reason below the table. One seed and the same settings for all: it shows which combinations work, not which is best.
+Sliced Wasserstein distance of pixels after a short training run, divided by that before it, for a convolutional and a
+fully connected system (`dcgan` · `gan`), and for `ebgan` with energies. 1 means no improvement; a letter marks a
+combination that is not supported, with the reason below the table. One seed and the same settings for all: the table
+shows which combinations work, not which is best.
 """,
         matrix,
     ),
     "doctor": Benchmark(
         "Accuracy of the doctor",
         """
-Findings of `doctor` in 120 runs: 81 that were made to fail, of which some failed in another way or not at all, and 39
+Findings of `doctor` in 120 runs: 81 that were made to fail, some of which failed in another way or not at all, and 39
 healthy ones. Whether a run has a problem is decided by measures of its weights and samples that the doctor does not
-use. The doctor's bounds were chosen on runs with other seeds. A finding is rarely wrong; a problem that is not
-reported can still be present.
+use. The doctor's bounds were chosen on runs with other seeds. Findings are rarely wrong, but a problem may be present
+without being reported.
 """,
     ),
 }
@@ -251,8 +255,8 @@ def pages() -> dict[str, str]:
             f"{', '.join(sorted(recorded ^ PAGES.keys()))}: expected both a result and a page in _results.py"
         )
     introduction = (
-        "All measured figures, each with its protocol. They were measured on two cores of a server; the machine and "
-        "the date are at the end of each page."
+        "All measured figures, each with its protocol. They were measured on two cores of a server; each page ends "
+        "with the machine and the date."
     )
     made = {f"results/{name}.md": result(name, benchmark) for name, benchmark in PAGES.items()}
     return made | {"results/index.md": page("Results", introduction, toctree(*PAGES))}

@@ -43,8 +43,8 @@ networks and the game of a system are on [its page](../../systems/index.md).
 """
 
 SPECS = """
-A game says which form of data it needs by a data specification. `data.spec` sets the fields that its networks leave
-open; a field that is `null` is determined by the data.
+The data specification of a game describes the form of data that it needs. `data.spec` sets the fields that are not
+fixed by its networks; a field that is `null` is determined by the data.
 """
 LINKS = {
     "DataSettings": "data.md",
@@ -109,8 +109,8 @@ def optimizers_page() -> str:
     schedules: tuple[type[BaseModel], ...] = (recipe.Constant, recipe.Linear, recipe.Cosine, recipe.Step)
     return page(
         "Optimizers",
-        "`optimizer` holds for every player, and `players.NAME.optimizer` for one. `optimizer.name` selects the "
-        "optimizer; a change of the name removes the other settings of the previous one.",
+        "`optimizer` applies to all players, and `players.NAME.optimizer` to one. `optimizer.name` selects the "
+        "optimizer; if it is changed, the settings of the previous optimizer are removed.",
         *(part for model in optimizers for part in section(_name(model), model, "optimizer")),
         "## Schedules of the learning rate",
         *(part for m in schedules for part in section(_name(m), m, "optimizer.schedule", level=3)),
@@ -137,7 +137,7 @@ def data_page() -> str:
             f"## Datasets of gan-{domain.name}",
             table(["name", "data", "items", "origin", "parts"], data),
             f"## Metrics of gan-{domain.name}",
-            table(["name", "metric", "compares", "least number of samples"], measures),
+            table(["name", "metric", "compares", "minimum number of samples"], measures),
             f"## Feature extractors of gan-{domain.name}",
             table(["name", "extractor", "origin"], extractors),
         ]
@@ -178,7 +178,7 @@ def formula(loss: Callable[..., Any]) -> str:
 def traits(objective: Objective) -> str:
     """Returns the properties of an objective in words."""
     words = {
-        "compares each sample with samples of the other kind": objective.relative,
+        "compares real and fake samples with each other": objective.relative,
         "zero-sum": objective.zero_sum,
         "cross-entropy": objective.cross_entropy,
         "takes energies": objective.energy,
@@ -195,7 +195,7 @@ def regularizers_page() -> str:
     ]
     return page(
         "Regularizers",
-        "`regularizers` holds for every adversary, and `adversaries.NAME.regularizers` for one; `null` removes one. "
+        "`regularizers` applies to all adversaries, and `adversaries.NAME.regularizers` to one; `null` removes one. "
         "They are applied in the order of this page. `--set regularizers.r1={}` adds one with its defaults.",
         *parts,
     )
@@ -321,5 +321,5 @@ def interval(metadata: Iterable[Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a bound: large integers with commas."""
+    """Returns a bound as text; integers have thousands separators."""
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"

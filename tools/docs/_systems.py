@@ -110,7 +110,7 @@ def preset_tables(domain: Domain, card: Card, presets: Mapping[str, Preset]) -> 
     setting_rows = [
         (code(key), *(shown_or_nothing(values.get(key)) for values in settings.values())) for key in differing
     ]
-    note = f"`gan-{domain.name} show {card.name} --preset NAME` prints all settings, also those cut off (…) here."
+    note = f"`gan-{domain.name} show {card.name} --preset NAME` prints all settings, also those truncated (…) here."
     return [
         "## Presets",
         "Number of parameters:",

@@ -615,7 +615,7 @@ def test_interpolations_depend_on_the_seed_and_invalid_ones_are_refused(gan, ref
     )
     assert refused("interpolate", models / "wavegan", "--out", "a.wav").startswith("a.wav: already exists; ")
     assert refused("interpolate", models / "wavegan", "--out", "d.mp3").startswith("`--out` is d.mp3; ")
-    assert refused("interpolate", models / "wavegan", "--out", "d.wav", "--label", 3).endswith("from 0 to 2")
+    assert refused("interpolate", models / "wavegan", "--out", "d.wav", "--label", 3).endswith("expected 0 to 2")
     assert refused("interpolate", models / "specgan", "--out", "d.wav", "--label", 0).startswith(
         "this specgan was trained without classes; "
     )

@@ -551,7 +551,9 @@ def test_melgan_scales_every_recording_by_a_random_gain():
 def test_the_energy_objective_is_refused():
     with pytest.raises(RecipeError) as error:
         hifigan.SMALL.but(objective="energy").build()
-    assert str(error.value) == "mpd: the objective `energy` does not support a discriminator that returns logits"
+    assert str(error.value) == (
+        "mpd: the objective `energy` does not support a discriminator that returns logits; choose another objective"
+    )
 
 
 # Discriminators and losses.
@@ -737,7 +739,7 @@ def test_settings_that_shapes_do_not_determine_are_arguments_and_are_checked():
     assert other.context != imported(name).context
     with pytest.raises(CheckpointError, match="give its `period`"):
         imported("hifigan_mpd_period3")
-    with pytest.raises(CheckpointError, match="`resblock` is '1', and the checkpoint's is '2'"):
+    with pytest.raises(CheckpointError, match="`resblock` is '1', but '2' in the checkpoint; omit it"):
         imported(name, resblock="1")
     with pytest.raises(CheckpointError, match="unknown argument of hifigan/generator `upsample_rate`"):
         imported(name, upsample_rate=[8, 8, 4])

@@ -398,7 +398,7 @@ def test_models_of_other_systems_and_domains_are_refused(refused, tmp_path, trai
     network = {"image_size": 16, "latent_dim": 4, "width": 4}
     other = changed_model(trained, tmp_path / "other", system="wgan-gp", network=network)
     assert refused("generate", other, "--out", "s") == (
-        f"{other}: has no `generator.project.weight`; it is damaged, or of another system"
+        f"{other}: has no `generator.project.weight`; it is damaged or belongs to another system"
     )
     (tmp_path / "run").mkdir()
     recipe = (trained / "plain" / "recipe.yaml").read_text().replace("domain: image", "domain: audio")
@@ -416,7 +416,7 @@ def test_files_that_are_not_recipes_are_refused(refused, tmp_path, trained):
         (b"\x89PNG\xff\xfe", "cannot be read as a recipe (it is not UTF-8 text)"),
         (b"\x00\x01", "is not YAML of plain values ("),
         (b"system: dcgan\ntrain: {stepz: 3}", "unknown setting `train.stepz`; did you mean `train.steps`?"),
-        (b"train: {steps: 3}", "`system` is missing; give it a value"),
+        (b"train: {steps: 3}", "`system` is missing; set it"),
         (audio.encode(), "is a recipe for gan-audio, not for gan-image"),
     ):
         (tmp_path / "recipe.yaml").write_bytes(content)

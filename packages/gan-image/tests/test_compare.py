@@ -63,7 +63,7 @@ def test_an_infinite_value_is_null_in_json(compare):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "b"], "b: has no counterpart for 1 image of a (y.png …); the images of a pair have the same name"),
+        (["a", "b"], "b: has no counterpart for 1 image of a (y.png …); give the images of a pair the same name"),
         (["a/x.png", "none.png"], "none.png: no such file or folder"),
         (["a", "a/x.png"], "give two image files, or two folders"),
         (

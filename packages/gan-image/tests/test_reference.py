@@ -308,7 +308,7 @@ def test_published_arguments_may_be_given_if_they_agree_with_the_checkpoint(name
         other = [*value, 1] if isinstance(value, list) else value + 1
         with pytest.raises(CheckpointError) as error:
             gan_image.load_reference(name, state_of(name), **{key: other})
-        assert str(error.value) == f"{name}: `{key}` is {other}, and the checkpoint's is {value}"
+        assert str(error.value) == f"{name}: `{key}` is {other}, but {value} in the checkpoint; omit it"
 
 
 def test_an_argument_that_the_published_network_does_not_have_is_refused():
@@ -422,7 +422,7 @@ def test_published_layers_without_norms_have_no_biases_in_between(name):
     assert sum(key.endswith(".bias") for key in built.state_dict()) == sum(key.endswith(".bias") for key in state)
     with pytest.raises(CheckpointError) as error:
         gan_image.load_reference(name, state, norm="batch")
-    assert str(error.value) == f"{name}: `norm` is 'batch', and the checkpoint's is 'none'"
+    assert str(error.value) == f"{name}: `norm` is 'batch', but 'none' in the checkpoint; omit it"
 
 
 def test_the_dropout_of_a_published_unet_is_an_argument_because_it_has_no_weights():

@@ -251,7 +251,7 @@ def test_a_recipe_file_changes_the_rules_of_one_adversary(toy, tmp_path):
 def test_an_invalid_recipe_file_is_refused_with_its_path_and_the_problem(toy, tmp_path):
     file = tmp_path / "recipe.yaml"
     for fields, words in (
-        ({"train": {}}, "`system` is missing; give it a value"),
+        ({"train": {}}, "`system` is missing; set it"),
         ({"system": "plian"}, "unknown system `plian`; did you mean `plain`?"),
         ({"system": "plain", "preset": "big"}, "unknown preset of plain `big`; known: paper, small"),
         ({"system": "plain", "trian": {"steps": 1}}, "unknown setting `trian`; did you mean `train`?"),

@@ -201,7 +201,7 @@ def test_a_state_that_names_no_files_is_refused(tmp_path: Path, state: str) -> N
 def test_state_that_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written(tmp_path / "00000001")
     for name in ("a:b", "a\\b"):
-        with pytest.raises(GanError, match="leave `:` and"):
+        with pytest.raises(GanError, match="without `:` and"):
             write_checkpoint(before, {}, {}, save_files=lambda folder, name=name: (folder / name).touch())
     monkeypatch.setattr("gan_core.models.checkpoint.STATE_BYTES", 1000)
     with pytest.raises(
@@ -328,7 +328,7 @@ def test_published_safetensors_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"lr": 0.1}, torch.ones(2), {"a": {"b": {"w": torch.ones(1)}}}])
 def test_a_file_without_a_mapping_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"x\.pt: has no mapping of names to tensors"):
+    with pytest.raises(CheckpointError, match=r"x\.pt: contains no mapping from names to tensors"):
         read_published(tmp_path / "x.pt")
 
 

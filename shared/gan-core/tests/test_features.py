@@ -354,7 +354,10 @@ def test_a_game_with_extra_state_is_measured(seeing, toy):
 def test_requests_of_features_that_cannot_be_met(seeing):
     for arguments, words in (
         ({"extractor": "twise"}, "unknown extractor `twise`; did you mean `twice`?"),
-        ({"extractor": "blind"}, "the extractor `blind` needs data with colour; cloud has none"),
+        (
+            {"extractor": "blind"},
+            "the extractor `blind` needs data with colour, but cloud has none; choose another extractor",
+        ),
         ({"metrics": ["kid"]}, "the metric `kid` needs 1,000 samples or more; 100 are generated"),
         ({"metrics": ["kid"], "count": 1000}, "the metric `kid` needs 1,000 samples or more; cloud has 64"),
         (

@@ -324,8 +324,8 @@ def test_weights_of_another_size_are_refused_before_memory_is_allocated(toy, mod
         torch.nn.init, "kaiming_uniform_", lambda tensor, **_: built.append(tensor.device.type) or tensor
     )
     assert refusal(model) == (
-        "M: `generator.hidden.weight` is [8, 4], and its recipe's is [60000, 60000]; it is damaged, or of another "
-        "system"
+        "M: `generator.hidden.weight` has shape [8, 4], but [60000, 60000] in the game of its recipe; "
+        "the model is damaged or belongs to another system"
     )
     assert set(built) == {"meta"}
 
@@ -335,7 +335,7 @@ def test_a_missing_or_foreign_tensor_is_named(toy, model):
     save_file(
         {key: value for key, value in tensors.items() if key != "discriminator.network.judge.bias"}, model / WEIGHTS
     )
-    assert refusal(model) == "M: has no `discriminator.network.judge.bias`; it is damaged, or of another system"
+    assert refusal(model) == "M: has no `discriminator.network.judge.bias`; it is damaged or belongs to another system"
     save_file(tensors | {"generator.extra": torch.zeros(2)}, model / WEIGHTS)
     assert "generator.extra" in refusal(model)
 
@@ -356,7 +356,8 @@ def test_another_systems_weights_are_refused(toy, model, tmp_path):
     other = Toolkit(toy).create("critic").save_pretrained(tmp_path / "other")
     shutil.copy(other / WEIGHTS, model / WEIGHTS)
     assert refusal(model) == (
-        "M: `generator.hidden.weight` is [16, 4], and its recipe's is [8, 4]; it is damaged, or of another system"
+        "M: `generator.hidden.weight` has shape [16, 4], but [8, 4] in the game of its recipe; "
+        "the model is damaged or belongs to another system"
     )
     assert "does not fit TwoPlayerGame" in refusal(other, Toolkit(toy).create("plain").restore)
 
@@ -550,7 +551,7 @@ def test_own_files_that_were_changed_or_are_outside_the_folder_are_refused(tmp_p
 
 def test_own_files_whose_names_could_not_be_read_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Wordy, "save_files", lambda self, folder: (folder / "words:en.txt").write_text("a"))
-    with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; leave `:` and `\\` out of the names"):
+    with pytest.raises(GanError, match=r"`save_files` writes 'words:en.txt'; choose a file name without"):
         Wordy().save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -665,7 +666,7 @@ def test_a_helper_with_other_weights_than_in_training_is_refused(tmp_path):
         torch.save(Encoder().state_dict(), tmp_path / name)
     folder = Perceptual(tmp_path / "encoder.pt").save_pretrained(tmp_path / "model")
     words = refusal(folder, Perceptual(tmp_path / "other.pt").restore)
-    assert words.startswith("M: was trained with weights of `encoder` whose SHA-256 is ")
+    assert words.startswith("M: the game was trained with weights of `encoder` whose SHA-256 is ")
     assert words.endswith("; use the original file")
 
 
@@ -690,7 +691,7 @@ def test_the_weights_of_a_helper_are_verified(tmp_path):
     digest = sha256(tmp_path / "encoder.pt")
     assert Pretrained(Encoder, tmp_path / "encoder.pt", sha256=digest[:8]).sha256 == digest
     for weights, given, words in [
-        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; use the right file"),
+        (tmp_path / "encoder.pt", "0123", "but should begin with 0123; use the original file"),
         ("https://example.org/a.pt", "", "`sha256` is ''; give at least 8 of its hexadecimal digits"),
         ("https://example.org/a.pt", None, "`sha256` is required for weights from a URL"),
         ("http://example.org/a.pt", "01", "weights are only downloaded by https"),

@@ -225,7 +225,7 @@ def test_games_with_their_own_losses_accept_no_objective():
 
 
 def test_a_setting_without_a_default_must_be_given():
-    with pytest.raises(RecipeError, match=r"^`game.needed` is missing; give it a value$"):
+    with pytest.raises(RecipeError, match=r"^`game.needed` is missing; set it$"):
         Preset(Cycle, {"generator": Generator})
 
 
@@ -315,8 +315,8 @@ def test_a_shared_setting_with_different_defaults_must_be_given():
     with pytest.raises(RecipeError) as error:
         Preset(TwoPlayerGame, networks)
     assert str(error.value) == (
-        "`network.width` has no value, and the defaults of `network.generator.width` and `network.discriminator.width` "
-        "differ; give it one"
+        "`network.width` is not set, and the defaults of `network.generator.width` and `network.discriminator.width` "
+        "differ; set it"
     )
     assert Preset(TwoPlayerGame, networks, network={"width": 5}).build().discriminator.network.made["width"] == 5
     assert Preset(TwoPlayerGame, networks, network={"generator": {"width": 5}}).build().generator.made["width"] == 5

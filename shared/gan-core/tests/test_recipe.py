@@ -219,7 +219,7 @@ def test_a_number_of_steps_removes_epochs():
         ),
         (
             {"optimizer": {"name": "adam", "schedule": {"name": "step"}}},
-            "`optimizer.schedule.every` is missing; give it a value",
+            "`optimizer.schedule.every` is missing; set it",
         ),
         (
             {"players": {"critic": {"turn": 1}}},
@@ -236,7 +236,7 @@ def test_an_invalid_setting_is_refused_in_one_line(fields, words):
 
 
 def test_a_recipe_names_its_system():
-    with pytest.raises(RecipeError, match=r"^`system` is missing; give it a value$"):
+    with pytest.raises(RecipeError, match=r"^`system` is missing; set it$"):
         parse({})
 
 

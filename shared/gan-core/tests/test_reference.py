@@ -52,7 +52,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_the_reason(toy):
     assert refusal(toy, "plain/generatr") == (
         "unknown published network `plain/generatr`; did you mean `plain/generator`?"
     )
-    assert refusal(toy, nz=4) == "plain/generator: `nz` is 4, and the checkpoint's is 3"
+    assert refusal(toy, nz=4) == "plain/generator: `nz` is 4, but 3 in the checkpoint; omit it"
     assert refusal(toy, ngf=4) == "unknown argument of plain/generator `ngf`; known: hidden, nz"
     assert refusal(toy, state={}) == ("plain/generator: the checkpoint is of another network ('fc1.weight' is missing)")
     state = checkpoint()

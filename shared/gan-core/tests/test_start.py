@@ -197,7 +197,7 @@ def test_wrong_starts_are_refused_with_the_reason_before_a_run_is_created(toy, f
 
 
 def test_weights_of_other_sizes_are_refused(toy, first, tmp_path):
-    with pytest.raises(CheckpointError, match=r"`hidden.bias` is \[8\] in .*, but \[6\] here; give the networks"):
+    with pytest.raises(CheckpointError, match=r"`hidden.bias` has shape \[8\] in .*, but \[6\] here"):
         Toolkit(toy).train(
             "plain",
             data="cloud",

@@ -589,7 +589,7 @@ def test_staging_trains_networks_that_a_stager_shares_with_a_later_player(tmp_pa
 
 def test_a_stager_has_one_turn(tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"`generator` of Staged is trained through .* one turn; set its `turns` to 1"
+        RecipeError, match=r"`generator` of Staged is trained once per step, through `stage`; set its `turns` to 1"
     ):
         fit(Staged(), tmp_path, data=pairs(8), changes={"players.generator.turns": 2})
 

@@ -605,7 +605,7 @@ def test_second_derivatives_pass_compiled_parts(regularizer: Regularizer) -> Non
         ),
         (
             lambda: losses(game(PullAway()), 1),
-            "compares samples, but here there is one; use 2 or more in each part of a batch",
+            "compares samples, but a part of a batch has only 1; increase `train.batch_size`, or reduce",
         ),
     ],
 )

@@ -41,7 +41,7 @@ ASPECT = 0.66
 COLOURS = 60
 """Number of colours of the spectrograms, 1.3 dB each."""
 GREYS = 4
-"""Number of grey levels of the text, which keeps the file small."""
+"""Number of grey levels of text; few levels keep the file small."""
 GAP = 4
 """Distance in pixels between the spectrograms of one item, and between items with a single spectrogram."""
 WIDE_GAP = 12

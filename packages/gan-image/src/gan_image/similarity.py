@@ -101,7 +101,7 @@ def read_pairs(a: Path, b: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
             if alone := sorted(has.keys() - lacks.keys()):
                 raise DataError(
                     f"{there}: has no counterpart for {count(len(alone), 'image')} of {here} ({has[alone[0]]} …); "
-                    "the images of a pair have the same name, apart from the suffix"
+                    "give the images of a pair the same name (suffixes may differ)"
                 )
         names = {stem: (of_first[stem], of_second[stem]) for stem in sorted(of_first)}
     for name, (one, other) in names.items():

@@ -113,5 +113,5 @@ class PointSource(TensorSource):
         holds = f"points of shape {list(self.facts['shape'])}"
         shape = expect(spec, ArraySpec, self.name, holds).shape
         if shape not in (None, self.facts["shape"]):
-            raise DataError(f"{self.name} holds {holds}, but `network.shape` is {list(shape)}; set it to that shape")
+            raise DataError(f"{self.name} holds {holds}, but `network.shape` is {list(shape)}; set it to the former")
         return self.dataset

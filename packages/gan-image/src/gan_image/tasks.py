@@ -98,7 +98,7 @@ def interpolate(
 def film(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path, typer.Option(dir_okay=False, help="Output .gif file.")] = Path("training.gif"),
-    milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="Duration of each frame.")] = 200,
+    milliseconds: Annotated[int, typer.Option(min=20, max=10_000, help="Duration of a frame in ms.")] = 200,
 ) -> Answer:
     """Writes the sample images of a run as an animated GIF."""
     from gan_core.media.pictures import write_gif

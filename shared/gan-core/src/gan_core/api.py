@@ -420,7 +420,7 @@ def open_recipe(path: Path, domain: Domain) -> Recipe:
         raise RecipeError(f"{path}: is a recipe for gan-{home}, not for gan-{domain.name}")
     try:
         if not isinstance(system, str):
-            raise RecipeError("`system` is missing; give it a value")
+            raise RecipeError("`system` is missing; set it")
         recipe = domain.recipe(system, str(preset))
         named = {"regularizers", "adversaries"} & fields.keys()  # a recipe that names these lists all of them
         recipe = recipe.model_copy(update={name: {} for name in named})
@@ -494,7 +494,7 @@ def _trainer(
 def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | None) -> Evaluate:
     """Returns the function that evaluates a game during training, against the training data."""
     if domain is None:
-        raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
+        raise RecipeError("`train.evaluate_every` needs a domain's metrics; use the `train` of its package")
     settings = recipe.train
     evaluation = Evaluation(domain.metrics, data, game, metrics=settings.metrics, count=settings.evaluate)
     return lambda game: log_line(*evaluation.measure(game))

@@ -160,7 +160,7 @@ def build(domain: Domain | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     if domain is None:
-        text = "Trains and uses GANs. Each installed domain package, such as gan-image, adds a command."
+        text = "Trains and uses GANs. Each installed domain package (pip install gan-image) adds a command."
         app.callback(help=text, invoke_without_command=True)(root("gan"))
         for found in find_domains().values():
             app.add_typer(build(found), name=found.name, help=found.title)
@@ -503,7 +503,7 @@ def report_command(
         Path | None, typer.Option(metavar="FILE", help="Output .html file of a comparison; required for several runs.")
     ] = None,
 ) -> Answer:
-    """Writes an HTML report of a run, or a comparison of several runs.
+    """Writes an HTML report of a run, or a comparison of several.
 
     The report of a single run is written to RUN/report.html. Reports are self-contained files.
     """
@@ -533,7 +533,7 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         out: Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Output model folder.")] = None,
         as_: Annotated[
             str | None,
-            typer.Option("--as", metavar="NETWORK", help="Network that gets the weights, if there is a choice."),
+            typer.Option("--as", metavar="NETWORK", help="Network that receives the weights, if there are several."),
         ] = None,
         argument: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=ARGUMENT_HELP)] = None,
         fold: Annotated[
@@ -569,7 +569,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
         domain: the system's domain.
         name: `SYSTEM/NETWORK`, the importer's name.
         published: the network.
-        place: name of the game's network that gets the weights (default: that of the importer).
+        place: name of the game's network that receives the weights (default: that of the importer).
 
     Raises:
         RecipeError: the game has no such network.

@@ -103,4 +103,4 @@ def _log(run: Run) -> str:
 
 
 RUN_CHECKS: dict[str, Callable[[Run], str]] = {"recipe": _recipe, "checkpoints": _checkpoints, "log": _log}
-"""Checks of a run by name, of the same form as `INSTALLATION_CHECKS`."""
+"""Checks of a run by name, in the same form as `INSTALLATION_CHECKS`."""

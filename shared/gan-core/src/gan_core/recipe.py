@@ -142,8 +142,8 @@ class PlayerSettings(Settings):
     """Settings that differ for one player.
 
     Attributes:
-        turns: number of turns in each step in which it moves.
-        every: interval in steps between steps in which it moves.
+        turns: number of turns in each step in which it takes part.
+        every: interval in steps at which it takes part, from the first step of a phase.
         optimizer: settings of its optimizer that differ from those of `optimizer`.
     """
 
@@ -586,7 +586,7 @@ def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> E
     if problem == "extra_forbidden":
         return _unknown_setting(kind, place, key)
     if problem == "missing":
-        return RecipeError(f"`{key}` is missing; give it a value")
+        return RecipeError(f"`{key}` is missing; set it")
     if problem == "union_tag_not_found":
         return RecipeError(f"`{key}.name` is missing; expected one of {', '.join(_tags_at(kind, place))}")
     if problem == "union_tag_invalid":

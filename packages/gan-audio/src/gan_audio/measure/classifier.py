@@ -123,7 +123,7 @@ def learn_sound_classes(
 
 
 def _changed(bands: Tensor) -> Tensor:
-    """Returns spectrograms that are each shifted in time, with the end frames repeated, and changed in level."""
+    """Shifts each spectrogram in time, with the end frames repeated, and changes its level, both at random."""
     frames = bands.shape[2]
     by = torch.randint(-SHIFT, SHIFT + 1, (len(bands), 1))
     at = (torch.arange(frames) + by).clamp(0, frames - 1)[:, None].expand(-1, BANDS, -1)

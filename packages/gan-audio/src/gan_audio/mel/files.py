@@ -19,7 +19,7 @@ SUFFIX = ".mel.safetensors"
 CONTRACT = "contract"
 """Metadata key of the contract, which is stored as JSON."""
 MEL_BYTES = 2**30
-"""Maximum size of a mel file in bytes, which is seven hours with 100 bands at 24 kHz."""
+"""Maximum size of a mel file in bytes, enough for seven hours with 100 bands at 24 kHz."""
 CONTRACT_BYTES = 10_000
 """Maximum length of a mel contract as JSON, in characters."""
 TYPES = ("F32", "F16", "BF16")

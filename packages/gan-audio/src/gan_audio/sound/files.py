@@ -30,7 +30,7 @@ from gan_core.errors import Unreadable, count, reason_of
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """File name suffixes of sounds."""
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"})
-"""Accepted formats, by libsndfile's names. Its other formats are rare and would increase the attack surface."""
+"""Accepted formats, as libsndfile names them. Its other formats are rare and would increase the attack surface."""
 MAX_BYTES = 2**36
 """Maximum size of a sound file in bytes."""
 MAX_PACKED = 2**28

@@ -27,7 +27,7 @@ from gan_core.play.regularizers import FeatureMatching
 from gan_core.recipe import Adam, Size
 
 Gain = Annotated[float, Field(gt=0, le=10)]
-"""Factor of amplitudes."""
+"""Gain by which amplitudes are multiplied."""
 SLOPE = 0.2
 """Negative slope of all leaky ReLUs."""
 STEPS = 3000 * 13_100 // 16

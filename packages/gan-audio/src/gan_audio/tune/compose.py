@@ -114,7 +114,7 @@ class _Melody:
             place += length
 
     def repeat_bar(self, pitches: list[int]) -> None:
-        """Appends an earlier bar."""
+        """Appends a repetition of an earlier bar."""
         self.pitches += pitches
         self.now = pitches[-1]
 

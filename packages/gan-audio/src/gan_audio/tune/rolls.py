@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RATE = 8000
 """Sample rate of synthesized tunes, in Hz."""
 STEP = RATE * 60 * BEATS // (TEMPO * STEPS)
-"""Duration of a sixteenth note in samples, an eighth of a second."""
+"""Duration of a sixteenth note in samples (1/8 s)."""
 HARMONICS = 8
 """Maximum number of harmonics of a tone."""
 TILT = 1.5
@@ -113,7 +113,7 @@ def _draw_roll(
         tune: `[2, steps]`.
         corner: position of the upper left corner in pixels.
         cell: width of a step and height of a pitch in pixels.
-        pitches: lowest pitch, and the one above the highest.
+        pitches: first and last pitch of the drawn range; the last one is excluded.
     """
     (left, top), (step, row), (low, high) = corner, cell, pitches
     steps = tune.shape[1]

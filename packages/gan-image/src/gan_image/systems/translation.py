@@ -1,7 +1,7 @@
 """Image-to-image translation, from paired and from unpaired images.
 
 - `pix2pix`: Isola et al. 2017, arXiv:1611.07004. A U-Net is trained on pairs, and a PatchGAN judges source and target
-  together. The only noise is the U-Net's dropout, which the authors also apply at test time; here, it is off then.
+  together. The only noise is the U-Net's dropout. The authors apply it at test time as well; here, it is then disabled.
 - `cyclegan`: Zhu et al. 2017, arXiv:1703.10593. Two ResNet translators are trained on two unpaired sets of images.
 
 The networks are those of `gan_core.nn.translators`. Images are augmented as in the authors' code: they are stretched to
@@ -31,7 +31,7 @@ from gan_core.play.regularizers import Replay
 from gan_core.recipe import Adam, Linear, Size
 
 Layers = Annotated[int, Field(ge=0, le=16)]
-"""Number of halvings of a PatchGAN."""
+"""Number of times that a PatchGAN halves the resolution."""
 Weight = Annotated[float, Field(ge=0)]
 """Weight of a loss term."""
 AUGMENTED = {"image_size": 256, "resize": "stretch", "enlarge": 286 / 256, "crop": "random", "flip": True}
@@ -42,7 +42,7 @@ def check_sides(spec: ImageSpec, network: ResNetTranslator | UNetTranslator) -> 
     """Returns a specification after checking that a translator accepts its images.
 
     Raises:
-        RecipeError: their sides are too short, or not multiples of the network's.
+        RecipeError: their sides are shorter than `least` of the network, or not divisible by its `multiple`.
     """
     multiple, least = network.multiple, network.least
     if spec.size is not None and any(side % multiple or side < least for side in spec.size):
@@ -77,7 +77,7 @@ class PairTranslator(UNetTranslator):
         source_channels: channels of the source.
         target_channels: channels of the target.
         width: channels at half the resolution; doubled at each of the next three, then constant.
-        depth: number of halvings; the sides of images must be multiples of `2 ** depth`.
+        depth: number of layers that halve the sides of images, which must be multiples of `2 ** depth`.
         norm: `batch`, `instance`, `layer` or `none`.
         dropout: dropout probability in the decoder, at the `depth - 5` resolutions next to the innermost.
     """
@@ -110,7 +110,7 @@ class PairDiscriminator(PatchDiscriminator):
         source_channels: channels of the source.
         target_channels: channels of the target.
         width: channels after the first layer.
-        layers: number of halvings: 1, 3 and 5 for patches of 16, 70 and 286 pixels, 0 for single pixels.
+        layers: number of layers that halve the sides: 1, 3 and 5 for patches of 16, 70 and 286 pixels, 0 for pixels.
         norm: `batch`, `instance`, `layer` or `none`.
     """
 
@@ -249,7 +249,7 @@ class SourceDiscriminator(PatchDiscriminator):
     Args:
         source_channels: channels of the source domain.
         width: channels after the first layer.
-        layers: number of halvings: 3 for patches of 70 pixels.
+        layers: number of layers that halve the sides: 3 for patches of 70 pixels.
         norm: `instance`, `batch`, `layer` or `none`.
     """
 

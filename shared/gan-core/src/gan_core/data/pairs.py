@@ -52,9 +52,9 @@ def as_part(data: Data | Tensor) -> Source:
 
 
 def joint_facts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the facts of several parts: `PART_FACT` for each part, and `FACT` if its value is the same in all parts.
+    """Returns the facts of each part as `PART_FACT`, and those that are equal in all parts also as `FACT`.
 
-    Classes are left out; `Paired` takes them from the labelled source.
+    Facts about classes are left out; `Paired` takes them from the labelled source.
     """
     facts: dict[str, Any] = {}
     for name in {name for each in parts.values() for name in each} - {"num_classes", "classes"}:

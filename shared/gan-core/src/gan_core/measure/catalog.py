@@ -66,7 +66,7 @@ IMAGE_EXTRACTORS = (
     ),
     ExtractorCard(
         name="inception",
-        title="Inception v3 of the FID",
+        title="Inception v3 as used by FID",
         origin="download",
         make="gan_core.measure.image_extractors:inception",
         needs=("channels",),

@@ -142,7 +142,7 @@ class Evaluation:
         )
 
     def _compared_by(self, card: MetricCard) -> list[Comparison]:
-        """Returns the outputs that a metric compares: samples, or results for metrics of pairs or without samples."""
+        """Returns the outputs that a metric measures: the results if it needs pairs or there are no samples."""
         return self.results if card.pairs or self.samples is None else [self.samples]
 
     def _passes(self) -> list[list[Comparison]]:
@@ -264,7 +264,8 @@ class Evaluation:
             raise unknown("extractor", name, extractors, InputError)
         if lacking := self._lacking(extractors[name].needs):
             raise InputError(
-                f"the extractor `{name}` needs data with {' and '.join(lacking)}; {self.source.name} has none"
+                f"the extractor `{name}` needs data with {' and '.join(lacking)}, but {self.source.name} has none; "
+                "choose another extractor"
             )
         return extractors[name], argument if colon else None
 

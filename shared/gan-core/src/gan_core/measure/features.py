@@ -171,8 +171,7 @@ class FeatureFiles:
         fits = all(len(array) == count and array.dtype == np.float32 for array in self._arrays.values())
         if not fits or not 0 <= self.done <= count:
             raise InputError(
-                f"{self._progress}: was written for another number of samples than {count:,}; remove it, or choose "
-                "another folder"
+                f"{self._progress}: was not written for {count:,} samples; remove it, or choose another folder"
             )
 
     def add(self, samples: Tensor) -> None:

@@ -25,7 +25,7 @@ from gan_core.models.checkpoint import digest, load_state, read_published, sha25
 from gan_core.models.pretrained import downloaded
 
 INCEPTION = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-"""URL of the published weights; those of torch-fidelity's `weights-inception-2015-12-05-6726825d.pth` are equal."""
+"""URL of the published weights, which equal those of torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`."""
 
 MAX_LEARNED = 20_000
 """Maximum number of images for training and testing the classifier of the data's labels."""
@@ -152,7 +152,7 @@ def random(
 def inception(
     argument: str | None, weights: Path | None, dataset: Dataset[Batch], facts: Mapping[str, Any], key: str
 ) -> Extractor:
-    """Returns the Inception v3 network of the FID: 2048 features, and 1008 logits (without bias) if the file has them.
+    """Returns the Inception v3 network of FID: 2048 features, and 1008 logits (without bias) if the file has them.
 
     Raises:
         InputError: an argument is given.

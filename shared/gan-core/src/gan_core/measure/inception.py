@@ -1,4 +1,4 @@
-"""The Inception v3 network of the FID: TensorFlow's graph of 2015-12-05 with its published weights.
+"""The Inception v3 network of FID: TensorFlow's graph of 2015-12-05 with its published weights.
 
 It differs from torchvision's network (Szegedy et al. 2016, arXiv:1512.00567) in ways that change the figures: average
 pooling excludes the padding, the last block uses maximum pooling, there are 1008 outputs, and images are resized as in
@@ -64,7 +64,7 @@ class LastBlockE(_Pooled, InceptionE):  # type: ignore[misc]
 
 
 class FIDInception(Inception3):  # type: ignore[misc]
-    """The network of the FID.
+    """The network of FID.
 
     It maps uint8 RGB images `[B, 3, H, W]` to features `[B, 2048]` (after the last pooling) and logits `[B, 1008]`. The
     logits lack the bias, as in the code that was published with the inception score (Salimans et al. 2016).

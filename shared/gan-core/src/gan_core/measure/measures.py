@@ -65,7 +65,7 @@ class Subject:
         return value
 
     def real(self, most: int | None = None) -> Iterator[Batch]:
-        """Yields real items in parts on the CPU, in the same fixed shuffled order as pairs.
+        """Yields batches of real items on the CPU, in a fixed shuffled order, in which pairs are also read.
 
         Args:
             most: maximum number of items (default: `count`).
@@ -89,7 +89,7 @@ class Part:
     asked: Mapping[str, Any]
 
     def cpu(self) -> Part:
-        """Returns a copy on the CPU."""
+        """Returns a copy whose tensors are on the CPU."""
         return replace(self, samples=self.samples.cpu())
 
 

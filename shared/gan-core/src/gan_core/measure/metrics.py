@@ -106,7 +106,8 @@ def kernel_distance(
         InputError: there are fewer rows than the size of a subset.
     """
     if size > min(len(real), len(fake)):
-        raise InputError(f"subsets have {size} samples, but there are {len(real)} real and {len(fake)} fake")
+        given = f"subsets have {size} samples, but there are {len(real)} real and {len(fake)} fake"
+        raise InputError(f"{given}; use more samples, or smaller subsets")
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):

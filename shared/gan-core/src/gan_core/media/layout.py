@@ -68,7 +68,7 @@ class Grid:
 
 
 def round_step(minimum: float) -> float:
-    """Returns the smallest distance of ticks that is at least `minimum`: 1, 2 or 5 times a power of ten."""
+    """Returns the smallest distance between ticks that is at least `minimum`: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(minimum))
     return next(power * factor for factor in (1, 2, 5, 10, 20) if power * factor >= minimum)
 

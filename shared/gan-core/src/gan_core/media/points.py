@@ -27,7 +27,7 @@ MARGIN = 32
 BINS = 64
 """Number of bins of a histogram."""
 RADIUS = 2
-"""Radius of the disc of a point in pixels."""
+"""Radius of a drawn point in pixels."""
 COLOUR = (31, 98, 168)
 """Colour of points and bars."""
 

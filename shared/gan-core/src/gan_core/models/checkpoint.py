@@ -190,7 +190,7 @@ def sums_of(folder: Path) -> dict[str, str]:
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     for name in names:
         if not _is_inside(name):
-            raise GanError(f"{folder}: `save_files` writes {name!r}; leave `:` and `\\` out of the names of files")
+            raise GanError(f"{folder}: `save_files` writes {name!r}; choose a file name without `:` and `\\`")
     return {name: sha256(path) for name, path in names.items()}
 
 
@@ -290,7 +290,7 @@ def read_published(path: Path) -> Tensors:
         ) from error
     found = [_tensors_in(candidate) for candidate in _mappings(loaded)]
     if not any(found):
-        raise CheckpointError(f"{path}: has no mapping of names to tensors")
+        raise CheckpointError(f"{path}: contains no mapping from names to tensors, such as a state dict")
     return max(found, key=len)  # a step or an accuracy next to the weights may be a tensor too
 
 
@@ -313,7 +313,7 @@ def _unsealed(folder: Path) -> dict[str, Any]:
     path = folder / STATE
     try:
         if path.stat().st_size > STATE_BYTES:
-            raise CheckpointError(f"{path}: larger than {STATE_BYTES:,} bytes")
+            raise CheckpointError(f"{path}: larger than the maximum of {STATE_BYTES:,} bytes")
         sealed = json.loads(path.read_text(encoding="utf-8"))
         body = json.dumps(sealed["state"], sort_keys=True)
         whole = hashlib.sha256(body.encode()).hexdigest() == sealed["sha256"]

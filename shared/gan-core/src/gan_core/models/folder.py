@@ -133,10 +133,11 @@ class Weights:
             if not isinstance(parameter, nn.Parameter) or not mine or name.startswith(of_training):
                 continue
             if name not in self.tensors:
-                raise CheckpointError(f"{self.folder}: has no `{name}`; it is damaged, or of another system")
+                raise CheckpointError(f"{self.folder}: has no `{name}`; it is damaged or belongs to another system")
             if self.tensors[name].shape != parameter.shape:
-                sizes = f"{list(self.tensors[name].shape)}, and its recipe's is {list(parameter.shape)}"
-                raise CheckpointError(f"{self.folder}: `{name}` is {sizes}; it is damaged, or of another system")
+                sizes = f"{list(self.tensors[name].shape)}, but {list(parameter.shape)} in the game of its recipe"
+                cause = "the model is damaged or belongs to another system"
+                raise CheckpointError(f"{self.folder}: `{name}` has shape {sizes}; {cause}")
 
     def put_into(self, game: Game) -> None:
         """Enters the saved phase and loads the files and the weights into a game.

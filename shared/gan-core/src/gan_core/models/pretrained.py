@@ -102,8 +102,8 @@ def check_helpers(module: nn.Module, recorded: Mapping[str, str], where: object)
     """
     for name, helper in helpers_of(module).items():
         if helper.sha256 and recorded.get(name, helper.sha256) != helper.sha256:
-            given = f"{where}: was trained with weights of `{name}` whose SHA-256 is {recorded[name]}"
-            raise CheckpointError(f"{given}, but those of the helper have {helper.sha256}; use the original file")
+            given = f"{where}: the game was trained with weights of `{name}` whose SHA-256 is {recorded[name]}"
+            raise CheckpointError(f"{given}, but that of the given weights is {helper.sha256}; use the original file")
 
 
 def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, str]:
@@ -134,7 +134,7 @@ def find_weights(weights: str | Path, digest: str | None = None) -> tuple[Path, 
         raise CheckpointError(f"{file}: there is no such weights file{expected}; put it there, or give its path")
     total = sha256(file)
     if digest is not None and not total.startswith(digest.lower()):
-        raise CheckpointError(f"{file}: its SHA-256 is {total}, but should begin with {digest}; use the right file")
+        raise CheckpointError(f"{file}: its SHA-256 is {total}, but should begin with {digest}; use the original file")
     return file, total
 
 

@@ -99,7 +99,8 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
         if key not in published.arguments:
             raise unknown(f"argument of {name}", key, published.arguments, CheckpointError)
         if published.arguments[key] != value:
-            raise CheckpointError(f"{name}: `{key}` is {value!r}, and the checkpoint's is {published.arguments[key]!r}")
+            found = published.arguments[key]
+            raise CheckpointError(f"{name}: `{key}` is {value!r}, but {found!r} in the checkpoint; omit it")
     return replace(published, weights=_with_our_spectral_names(published.weights))
 
 

@@ -135,12 +135,12 @@ def _load(network: nn.Module, given: Given, name: str, source: str) -> None:
     used = {key: value for key, value in found.items() if key in own}
     if not used.keys() & tensors.keys():
         raise CheckpointError(
-            f"{source}: no weight matches a name in `{name}`; use the weights of the same kind of network"
+            f"{source}: no weight matches a name in `{name}`; use weights of the same kind of network"
         )
     for key in sorted(used.keys() & tensors.keys()):
         if used[key].shape != tensors[key].shape:
             sizes = f"{list(used[key].shape)} in {source}, but {list(tensors[key].shape)} here"
-            raise CheckpointError(f"`start.{name}`: `{key}` is {sizes}; give the networks the same settings")
+            raise CheckpointError(f"`start.{name}`: `{key}` has shape {sizes}; give both networks the same settings")
     of_training = tuple(state_of_training(network))
     fresh = [key for key in own if key not in used and not (of_training and key.startswith(of_training))]
     _warn(f"{source} does not have {{}} of `{name}`, which keep their initial values: {{}}", fresh)

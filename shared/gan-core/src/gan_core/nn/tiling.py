@@ -265,7 +265,7 @@ def _each(value: PerAxis, number: int) -> list[int]:
 
 
 def _needed(multiple: int, least: int) -> int:
-    """Returns the maximum length of kept parts such that parts of equal length are at least `least` long."""
+    """Returns the smallest maximum part length for which an evenly divided axis has no part shorter than `least`."""
     return _upward(2 * least, multiple) if least > multiple else multiple
 
 
@@ -329,7 +329,7 @@ def _write(
 
 
 def _ramps(span: Span, blend: int, scale: int) -> tuple[Tensor, Tensor]:
-    """Returns a tile's weights along an axis, and the weights of all tiles before it."""
+    """Returns a tile's weights along an axis, and the sum of the weights of the tiles before it."""
     own, earlier = torch.ones((2, (span.last - span.first) * scale))
     earlier.zero_()
     width = blend * scale

@@ -195,7 +195,7 @@ class UNetTranslator(nn.Module):
         in_channels: channels of the source.
         out_channels: channels of the target.
         width: channels at half the resolution; doubled at each of the next three, then constant.
-        depth: number of halvings. The paper has 8 for images of 256 pixels.
+        depth: number of layers that halve the sides. The paper has 8 for images of 256 pixels.
         norm: `batch`, `instance`, `layer` or `none`.
         dropout: dropout probability in the decoder, at the `depth - 5` resolutions next to the innermost. It is the
             only source of noise; the authors also apply it at test time.
@@ -269,9 +269,9 @@ class PatchDiscriminator(nn.Module):
     each axis with 1 to 5 layers. With 0 layers it is a single value: the paper's PixelGAN, whose layers have size 1.
 
     Args:
-        in_channels: channels of the samples; of source and target together where both are judged.
+        in_channels: channels of the samples, or of source and target together if both are judged.
         width: channels after the first layer, doubled by each of the next three.
-        layers: number of halvings.
+        layers: number of layers that halve the sides.
         norm: norm of all layers but the first and the last: `batch`, `instance`, `layer` or `none`.
         ndim: number of axes.
 

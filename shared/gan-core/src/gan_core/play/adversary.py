@@ -86,7 +86,8 @@ class Adversary(nn.Module):
             raise RecipeError("packed samples do not share a class; omit `network.pack`, or train without classes")
         if objective.energy != getattr(network, "energy", False):
             gives = "energies" if not objective.energy else "logits"
-            raise RecipeError(f"the objective `{objective.name}` does not support a discriminator that returns {gives}")
+            given = f"the objective `{objective.name}` does not support a discriminator that returns {gives}"
+            raise RecipeError(f"{given}; choose another objective")
         self._notes: dict[str, list[Tensor]] = {}
         order = list(REGULARIZERS)
         self.regularizers = tuple(sorted(regularizers, key=lambda r: order.index(r.name) if r.name in order else -1))

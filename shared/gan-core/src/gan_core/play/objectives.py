@@ -173,7 +173,8 @@ def pull_away(features: Tensor) -> Tensor:
     count = len(features)
     if count < 2:
         raise RecipeError(
-            "the pull-away term compares samples, but here there is one; use 2 or more in each part of a batch"
+            "the pull-away term compares samples, but a part of a batch has only 1; "
+            "increase `train.batch_size`, or reduce `train.accumulate`"
         )
     unit = torch.nn.functional.normalize(features.flatten(1), dim=1)
     return ((unit @ unit.T).square().sum() - count) / (count * (count - 1))

@@ -49,7 +49,7 @@ class Player:
         networks: networks that it trains. Its loss must depend on all of their parameters.
         loss: maps a batch to scalars by name, already weighted; their sum is minimised.
         turns: number of turns in a step, each on a new batch, or on the staged batch if the game has one.
-        every: interval between steps in which it moves, starting with the first step of the phase.
+        every: interval in steps at which it takes part, from the first step of a phase.
         optimizer: settings of its optimizer; None uses the recipe's.
         step: replaces the default backward pass and update, for example for differential privacy: takes the player's
             `Mover` and the batches of a turn, computes gradients, calls `update` and returns scalars by name.

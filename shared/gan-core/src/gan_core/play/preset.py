@@ -186,7 +186,7 @@ class Preset:
         gets its own. A shared value of the preset is omitted if all networks have their own value.
 
         Raises:
-            RecipeError: a setting is unknown, out of range, or without effect, or has no value.
+            RecipeError: a setting is unknown, is out of range, has no effect, or is not set.
         """
         own = self._own_settings(given)
         plain = {key: value for key, value in given.items() if key not in self.networks}
@@ -207,7 +207,7 @@ class Preset:
                 own |= {name: own.get(name, {}) | {key: values[name][key]} for name in names}
             else:
                 differ = f"the defaults of {_places(key, names)} differ"
-                raise RecipeError(f"`network.{key}` has no value, and {differ}; give it one")
+                raise RecipeError(f"`network.{key}` is not set, and {differ}; set it")
         return shared | own
 
     def _values(self, takers: Mapping[str, list[str]], plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -108,7 +108,7 @@ class TwoPlayerGame(Game):
         return {"discriminator": self.discriminator.realness(real, **condition)}
 
     def fakes(self, count: int, **condition: Any) -> Tensor:
-        """Generates `count` samples in the form for the discriminator; `finish` converts them for users."""
+        """Generates `count` samples in the form that the discriminator judges; `finish` converts them for users."""
         return self.synthesize(self._drawn_styles(count, **condition), **condition)
 
     def sample(self, count: int, *, truncation: Truncation = None, **condition: Any) -> Tensor:
@@ -148,7 +148,7 @@ class TwoPlayerGame(Game):
         keys = self.reads[:1] or ((key,) if key else tuple(batch.keys() - {"label"}))
         if len(keys) != 1:
             have = ", ".join(f"`{key}`" for key in sorted(keys))
-            raise DataError(f"the data have the keys {have}; set `{type(self).__name__}.reads` to one")
+            raise DataError(f"the data have the keys {have}; set `{type(self).__name__}.reads` to one of them")
         return batch[keys[0]], {"label": batch["label"]} if self.num_classes is not None else {}
 
     def exports(self) -> Mapping[str, Exported]:

@@ -57,7 +57,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def note(sentence: str) -> str:
-    """Returns a note, or an empty string if the sentence is empty."""
+    """Returns a sentence as an HTML paragraph, or an empty string if it is empty."""
     return f'<p class="note">{sentence}</p>' if sentence else ""
 
 

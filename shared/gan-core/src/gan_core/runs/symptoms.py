@@ -48,7 +48,7 @@ as a fraction of that loss."""
 SWING_SAMPLES = 512
 """Minimum number of samples over which losses are averaged before swings are counted, to reduce noise."""
 CERTAIN = 3.0
-"""Correlation of neighbouring means, in standard errors, up to which they count as noise."""
+"""Maximum correlation of successive means, in standard errors, for which they are considered noise."""
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ def number(run: RunRecord, *keys: str) -> float:
 
 
 def lower_rate(run: RunRecord, player: str | None = None) -> str:
-    """Suggests half the learning rate for a player, or for all players (None), each of which may have its own."""
+    """Suggests to halve the learning rate of a player, or of all players (None), including those with their own."""
     own = {key: number(run, *key.split(".")) for key in map(rate_key, PLAYERS)}
     shared = number(run, *rate_key(None).split("."))
     if player is not None:

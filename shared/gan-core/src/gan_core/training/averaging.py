@@ -36,7 +36,7 @@ class Average:
         self.follow(game)
 
     def follow(self, game: Game) -> None:
-        """Updates the set of averaged tensors after networks have moved or grown.
+        """Updates the set of averaged tensors after networks have grown or moved to another device.
 
         The averages of new weights start at their current values. Parameters that do not require gradients are not
         averaged, unless they were averaged before a phase froze them.

@@ -45,8 +45,8 @@ class PlayerState:
 
     Attributes:
         player: the player.
-        turns: number of turns in each step in which it moves.
-        every: interval in steps between steps in which it moves.
+        turns: number of turns in each step in which it takes part.
+        every: interval in steps at which it takes part, from the first step of a phase.
         parameters: parameters that it trains.
         optimizer: the torch optimizer.
         watched: whether the next turns compute `gradient_norm`, which takes a pass over the gradients.
@@ -75,7 +75,7 @@ class PlayerState:
         self.gradient_norm: Tensor | None = None
 
     def allow(self, moves: bool) -> None:
-        """Sets whether its parameters require gradients."""
+        """Sets whether the player's parameters require gradients."""
         for parameter in self.parameters:
             parameter.requires_grad_(moves)
 

@@ -163,8 +163,8 @@ class Training:
         self.staging = self.game.shares_samples(state.player.name for state in self.states)
         for state in self.states:
             if self.staging and state.player.name in stagers and state.turns > 1:
-                what = f"`{state.player.name}` of {self.recipe.system} is trained through the staged batch of a step"
-                raise RecipeError(f"{what}, so it has one turn; set its `turns` to 1")
+                what = f"`{state.player.name}` of {self.recipe.system} is trained once per step, through `stage`"
+                raise RecipeError(f"{what}; set its `turns` to 1")
         if self.settings.compile:
             for network in networks:
                 network.compile()

@@ -137,7 +137,7 @@ class Trainer:
         self.training.enter_due()
 
     def play_step(self) -> None:
-        """Runs one step: the turns of every player that moves in it."""
+        """Runs one step: the turns of every player that takes part in it."""
         play_step(self.training)
 
     def restore(self) -> list[str]:

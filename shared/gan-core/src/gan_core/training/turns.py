@@ -29,7 +29,7 @@ class Staged(NamedTuple):
 
 
 def play_step(training: Training) -> None:
-    """Runs one step: the turns of every player that moves in it, then the update of the moving average."""
+    """Runs one step: the turns of every player that takes part in it, then the update of the moving average."""
     game, done = training.game, training.schedule.done(training.point)
     moving = [state for state in training.states if done % state.every == 0]
     staged = _stage(training, moving) if training.staging else None

@@ -33,7 +33,7 @@ SHIFT, SCALE, FRACTION = 0.125, 0.2, 0.125
 BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0
 """Deviation of the added brightness; deviations of log₂ of the factors of contrast and saturation."""
 BAND, NOISE, CUT = 1.0, 0.1, 0.5
-"""Deviation of log₂ of a band's gain; scale of the noise's deviation; size of the cut-out rectangle as a fraction."""
+"""Deviation of log₂ of a band's gain; scale of the noise's deviation; side of the cut-out as a fraction of the side."""
 
 SYM6 = (
     0.015404109327027373,

@@ -102,7 +102,7 @@ class Turn:
             names = [f"the objective `{self.adversary.objective.name}`"]
             names += [f"`regularizers.{r.name}`" for r in self.adversary.regularizers]
             reason = f"{' or '.join(names)} needs real samples in the generator's turn, but this game passes none"
-            raise RecipeError(f"{reason}; choose another, or pass `real` to `generator_terms`")
+            raise RecipeError(f"{reason}; remove what needs them, or pass `real` to `generator_terms`")
         return self.given
 
     @cached_property

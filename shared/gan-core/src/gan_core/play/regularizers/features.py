@@ -172,7 +172,7 @@ def insert_statistics(name: str, adversary: Regularized, statistics: nn.Module, 
         count: number of appended features.
 
     Raises:
-        RecipeError: inputs cannot be added to the last layer.
+        RecipeError: the last layer is neither linear nor a convolution, or is parametrized.
     """
     discriminator = adversary.network
     judge = last_layer(name, discriminator)

@@ -74,11 +74,14 @@ class SpectralNorm(Regularizer):
 
     def prepare(self, adversary: Regularized) -> None:
         if is_spectral(adversary.network):
-            raise RecipeError("`regularizers.spectral_norm`: this discriminator is spectrally normalised already")
+            raise RecipeError(
+                "`regularizers.spectral_norm`: this discriminator is spectrally normalised already; leave it out"
+            )
         layers = discriminator_layers(adversary)
         if not layers:
             raise RecipeError(
-                "`regularizers.spectral_norm`: this discriminator has no linear, embedding or convolution layer"
+                "`regularizers.spectral_norm`: this discriminator has no linear, embedding or convolution layer; "
+                "leave it out"
             )
         if any(is_parametrized(layer) for layer in layers):
             raise RecipeError(
