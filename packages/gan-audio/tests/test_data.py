@@ -285,7 +285,7 @@ def test_the_error_for_a_folder_without_sounds_lists_the_suffixes(tmp_path, stri
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path, strict=strict)
-    assert str(error.value) == f"{tmp_path}: no readable sounds among 1 file {LOOKED_FOR}"
+    assert str(error.value) == f"{tmp_path}: no readable sounds among 1 file (found 1 .txt; {LOOKED_FOR[1:]}"
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])

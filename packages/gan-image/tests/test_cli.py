@@ -27,6 +27,7 @@ from torch.testing import assert_close
 
 import gan_image
 from gan_core.cli import main
+from gan_core.data.pictures import SUFFIXES
 from gan_core.domain import Domain
 from gan_core.measure import image_classifier
 from gan_core.runs.run import Run
@@ -46,7 +47,7 @@ SETTINGS = [
 ]
 SMALL = [*SETTINGS, "--device", "cpu", "--batch-size", "4"]
 TRAIN = ["train", "dcgan", "--out", "new", "--steps", "1", *SMALL]
-LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm)"
+LOOKED_FOR = f"looked for {', '.join(SUFFIXES)})"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -239,20 +240,21 @@ def test_a_data_folder_of_text_files_is_refused(refused, tmp_path):
     (tmp_path / "texts").mkdir()
     for name in ("a.txt", "b.md"):
         (tmp_path / "texts" / name).write_text("words")
-    assert refused(*TRAIN, "--data", "texts") == f"texts: no readable images among 2 files {LOOKED_FOR}"
+    words = f"texts: no readable images among 2 files (found 1 .md, 1 .txt; {LOOKED_FOR}"
+    assert refused(*TRAIN, "--data", "texts") == words
 
 
 def test_an_empty_folder_and_a_damaged_archive_are_refused(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
-    assert refused(*TRAIN, "--data", "empty") == f"empty: no readable images among 0 files {LOOKED_FOR}"
+    assert refused(*TRAIN, "--data", "empty") == f"empty: no readable images among 0 files ({LOOKED_FOR}"
     assert refused(*TRAIN, "--data", "a.zip").startswith("a.zip: cannot be read as a folder, zip or tar archive (")
 
 
 def test_a_folder_with_only_a_truncated_image_is_refused(refused, tmp_path):
     path = noise(tmp_path / "photos" / "a.png")
     path.write_bytes(path.read_bytes()[:200])
-    words = f"photos: no readable images among 1 file {LOOKED_FOR}; a.png: image file is truncated"
+    words = f"photos: no readable images among 1 file ({LOOKED_FOR}; a.png: image file is truncated"
     assert refused(*TRAIN, "--data", "photos") == words
     assert refused(*TRAIN, "--data", "photos", "--strict") == words
 

@@ -1,4 +1,8 @@
+import io
+import json
 import pickle
+import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -6,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, items
+from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, folders, items
 from gan_core.data.folders import open_place
 from gan_core.data.items import ReadItems
 from gan_core.errors import DataError
@@ -16,8 +20,9 @@ pytest.importorskip("PIL", reason="images need Pillow: pip install gan-core[pict
 from PIL import Image
 
 from gan_core.data.images import ImageSource, TensorImages, open_images
+from gan_core.data.pictures import SUFFIXES
 
-LOOKED_FOR = "(looked for .png, .jpg, .jpeg, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm)"
+LOOKED_FOR = f"looked for {', '.join(SUFFIXES)})"
 
 
 def open_folder(path, *, strict=False):
@@ -148,13 +153,95 @@ def test_strict_stops_at_an_unreadable_file(tmp_path, spoiled):
         open_folder(tmp_path, strict=True).fit(ImageSpec(image_size=8))
 
 
+def test_every_file_of_a_folder_is_read_or_named_or_counted(tmp_path, caplog):
+    for k, suffix in enumerate((".png", ".jfif", ".JPE", ".avif", ".dib")):
+        picture = Image.new("L", (8, 8), 50 * k)
+        picture.save(tmp_path / f"{k}{suffix}", {".jfif": "JPEG", ".JPE": "JPEG", ".dib": "BMP"}.get(suffix))
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    (tmp_path / "scan").write_bytes((tmp_path / "1.jfif").read_bytes())
+    for name in ("a.txt", "b.txt", "c.npz", "LICENCE", ".hidden"):
+        (tmp_path / name).write_text("words")
+    source = open_folder(tmp_path)
+    assert levels(source.fit(ImageSpec(image_size=8))) == pytest.approx([0, 50, 100, 150, 200], abs=2)
+    assert source.skipped == {
+        "IMG_1.HEIC": ".heic files cannot be read; convert it to PNG or JPEG",
+        "scan": "its content looks like an image; rename it to end with .png, .apng, .jpg, .jpeg …",
+    }
+    assert source.ignored == {".txt": 2, ".npz": 1, "": 1}
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{tmp_path}: skipped 2 unreadable images: IMG_1.HEIC (.heic files cannot")
+    with pytest.raises(DataError, match=r"cannot read IMG_1\.HEIC \(\.heic files cannot be read; convert it"):
+        open_folder(tmp_path, strict=True)
+
+
+def test_the_content_of_few_other_files_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "MAX_SNIFFED", 2)
+    paint(tmp_path / "a.png")
+    for k in range(4):
+        (tmp_path / f"{k}").write_bytes((tmp_path / "a.png").read_bytes())
+    source = open_folder(tmp_path)
+    assert list(source.skipped) == ["0", "1"]
+    assert source.ignored == {"": 2}
+
+
+def stylegan(path, labels):
+    """Writes a zip archive as StyleGAN's dataset tool does: shards, and labels in `dataset.json`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(6):
+            content = io.BytesIO()
+            Image.new("L", (8, 8), 10 * k).save(content, "PNG")
+            archive.writestr(f"{k // 3:05d}/img{k:08d}.png", content.getvalue())
+        archive.writestr("dataset.json", labels if isinstance(labels, str) else json.dumps({"labels": labels}))
+    return path
+
+
+NAMES = [f"{k // 3:05d}/img{k:08d}.png" for k in range(6)]
+
+
+def test_labels_in_dataset_json_replace_those_of_the_folders(tmp_path):
+    path = stylegan(tmp_path / "set.zip", [[name, k % 2] for k, name in enumerate(NAMES)])
+    source = open_folder(path)
+    assert (source.labels.tolist(), source.facts["classes"]) == ([0, 1, 0, 1, 0, 1], ["0", "1"])
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "unpacked" / "below")
+    assert open_folder(tmp_path / "unpacked").labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_dataset_json_without_labels_means_no_classes(tmp_path):
+    source = open_folder(stylegan(tmp_path / "set.zip", None))
+    assert source.labels is None
+    assert "classes" not in source.facts
+
+
+def test_a_dataset_json_of_another_program_is_ignored(tmp_path):
+    source = open_folder(stylegan(tmp_path / "set.zip", '{"images": []}'))
+    assert source.facts["classes"] == ["00000", "00001"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([[name, 0] for name in NAMES[1:]], f"has no label for {NAMES[0]}; add it, or remove dataset.json"),
+        ([[name, 0.5] for name in NAMES], f"the label of {NAMES[0]} is 0.5; expected an integer from 0 to 1,048,575"),
+        ([[name, 1 << 80] for name in NAMES], f"the label of {NAMES[0]} is 1208925819614629174706176; expected an int"),
+        ([[name, [0, 1]] for name in NAMES], f"the label of {NAMES[0]} is [0, 1]; expected an integer"),
+        (NAMES, "damaged, or not of the form"),
+        ("{", "damaged, or not of the form"),
+        ("[" * 100_000, "damaged, or not of the form"),
+    ],
+)
+def test_odd_labels_in_dataset_json_are_reported(tmp_path, labels, words):
+    with pytest.raises(DataError, match=rf"^{re.escape(f'{tmp_path}/set.zip: dataset.json: {words}')}"):
+        open_folder(stylegan(tmp_path / "set.zip", labels))
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_error_for_a_folder_without_images_lists_the_suffixes(tmp_path, strict):
     (tmp_path / "a.txt").write_text("words")
     (tmp_path / "b.txt").write_text("words")
     with pytest.raises(DataError) as error:
         open_folder(tmp_path, strict=strict)
-    assert str(error.value) == f"{tmp_path}: no readable images among 2 files {LOOKED_FOR}"
+    assert str(error.value) == f"{tmp_path}: no readable images among 2 files (found 2 .txt; {LOOKED_FOR}"
 
 
 def test_the_error_for_a_folder_gives_the_reason_of_the_first_file(tmp_path, caplog):
@@ -162,7 +249,7 @@ def test_the_error_for_a_folder_gives_the_reason_of_the_first_file(tmp_path, cap
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: no readable images among 1 file {LOOKED_FOR}; "
+        f"{tmp_path}: no readable images among 1 file ({LOOKED_FOR}; "
         "wide.png: 50000x4 pixels; the maximum is 89 million pixels and 20,000 per side"
     )
     assert not caplog.messages

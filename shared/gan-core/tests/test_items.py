@@ -167,6 +167,7 @@ def test_a_listing_has_names_headers_classes_and_skipped_files(tmp_path, caplog)
         labels=[0, 1],
         classes=["a", "b"],
         skipped={"a/3.txt": "not a number"},
+        ignored={".png": 1},
     )
     assert caplog.messages == ["texts: skipped 1 unreadable number: a/3.txt (not a number)"]
     with pytest.raises(DataError, match=r"^texts: cannot read a/3.txt \(not a number\)"):
@@ -193,7 +194,7 @@ def test_evenly_spaced_headers_are_read_of_a_large_folder(folder):
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_folder_without_files_of_the_kind_is_an_error(tmp_path, strict):
     (tmp_path / "a.png").write_text("")
-    with pytest.raises(DataError, match=r"^texts: no readable numbers among 1 file \(looked for .txt\)$"):
+    with pytest.raises(DataError, match=r"^texts: no readable numbers among 1 file \(found 1 .png; looked for .txt\)$"):
         listed(tmp_path, strict=strict)
 
 

@@ -186,6 +186,77 @@ def test_unsuitable_files_are_rejected_before_decoding(tmp_path, content, reason
     assert str(error.value) == reason
 
 
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+BOMB = zlib.compress(bytes(3 * 2**20))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the pixels", "after the pixels"])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        chunk(b"zTXt", b"workflow\0\0" + BOMB),
+        chunk(b"iTXt", b"workflow\0\1\0\0\0" + BOMB),
+        chunk(b"iCCP", b"profile\0\0" + BOMB),
+        chunk(b"iCCP", b"profile\0\7" + BOMB),  # an unknown compression
+        chunk(b"zTXt", b"workflow\0\7" + BOMB),
+        chunk(b"tEXt", b"note\0words")[:-4] + b"oops",  # a wrong checksum
+    ],
+    ids=["text", "international text", "profile", "odd profile", "odd text", "checksum"],
+)
+def test_metadata_never_cost_an_image(tmp_path, metadata, after):
+    place = PNG.index(b"IEND" if after else b"IDAT") - 4
+    assert read(tmp_path, PNG[:place] + metadata + PNG[place:]).tobytes() == PICTURE.tobytes()
+
+
+def test_pixels_are_needed_and_their_checksum_is_verified(tmp_path):
+    place = PNG.index(b"IDAT")
+    damaged = PNG[: place + 10] + bytes([PNG[place + 10] ^ 255]) + PNG[place + 11 :]
+    with pytest.raises(Unreadable):
+        read(tmp_path, damaged)
+
+
+def test_a_large_image_in_a_tiny_file_is_rejected(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "UNSUSPICIOUS", 2**16)
+    content = encoded(Image.new("RGBA", (600, 600)), "WEBP", lossless=True)
+    assert len(content) < 600 * 600 / 500
+    words = rf"^600x600 pixels in a file of {len(content)} bytes: a decompression bomb$"
+    with pytest.raises(Unreadable, match=words):
+        read(tmp_path, content, suffix=".webp")
+    monkeypatch.setattr(pictures, "UNSUSPICIOUS", 2**20)
+    assert read(tmp_path, content, suffix=".webp").size == (600, 600)
+
+
+def test_scans_of_a_progressive_jpeg_are_limited(tmp_path):
+    content = encoded(PICTURE, "JPEG", progressive=True)
+    assert read(tmp_path, content, suffix=".jpg").size == (8, 8)
+    start = content.rindex(b"\xff\xda")
+    with pytest.raises(Unreadable, match=r"^has 1[0-9]{2} scans; the maximum is 100$"):
+        read(tmp_path, content[:start] + 100 * content[start:-2] + content[-2:], suffix=".jpg")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "I;16"])
+def test_an_image_is_converted_in_bands_as_in_one_piece(tmp_path, monkeypatch, kind, channels):
+    noise = np.random.default_rng(0).integers(0, 256, (31, 7, 4), dtype=np.uint8)
+    if kind == "I;16":
+        picture = Image.fromarray(noise.view(np.uint16)[:, :, 0].copy())
+    else:
+        picture = Image.fromarray(noise).convert(kind)
+    content = encoded(picture)
+    whole = read(tmp_path, content, channels=channels)
+    monkeypatch.setattr(pictures, "BAND", 20)
+    assert read(tmp_path, content, channels=channels).tobytes() == whole.tobytes()
+
+
+def test_every_level_of_16_bits_is_rounded_to_the_nearest_of_8(tmp_path):
+    levels = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    expected = np.rint(levels / 257).astype(np.uint8)
+    assert np.array_equal(np.asarray(read(tmp_path, encoded(Image.fromarray(levels)))), expected)
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
 def test_a_truncated_file_is_rejected(tmp_path, format, kept):

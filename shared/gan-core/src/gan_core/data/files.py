@@ -372,7 +372,9 @@ def skip(known: dict[str, str], skipped: Mapping[str, str], *, where: str, thing
     logger.warning("%s: skipped %s: %s%s", where, count(len(new), f"unreadable {thing}"), ", ".join(first), more)
 
 
-def nothing_readable(where: str, seen: int, skipped: Mapping[str, str], kind: FileKind) -> DataError:
+def nothing_readable(
+    where: str, seen: int, skipped: Mapping[str, str], kind: FileKind, ignored: Mapping[str, int] | None = None
+) -> DataError:
     """Returns the error for a folder or archive that has no readable file of a kind.
 
     Args:
@@ -380,12 +382,21 @@ def nothing_readable(where: str, seen: int, skipped: Mapping[str, str], kind: Fi
         seen: total number of files.
         skipped: reasons by name of unreadable files; the message contains the first.
         kind: kind of the files.
+        ignored: numbers of other files, by suffix; None leaves them out of the message.
     """
     first = next(iter(skipped.items()), None)
     why = f"; {printable(first[0])}: {first[1]}" if first else ""
-    looked = f" (looked for {', '.join(kind.suffixes)})" if kind.suffixes else ""
+    there = f"found {in_words(ignored)}; " if ignored else ""
+    looked = f" ({there}looked for {', '.join(kind.suffixes)})" if kind.suffixes else ""
     found = count(seen, "file" if kind.suffixes else kind.thing)
     return DataError(f"{where}: no readable {kind.thing}s among {found}{looked}{why}")
+
+
+def in_words(suffixes: Mapping[str, int]) -> str:
+    """Returns numbers of files by suffix as a text, the most frequent first: `2 .txt, 1 without suffix`."""
+    most = sorted(suffixes.items(), key=lambda each: (-each[1], each[0]))
+    named = [f"{number:,} {printable(suffix) or 'without suffix'}" for suffix, number in most[:NAMED]]
+    return ", ".join(named + [f"{sum(n for _, n in most[NAMED:]):,} others"] * (len(most) > NAMED))
 
 
 def _size_of(path: Path) -> int:

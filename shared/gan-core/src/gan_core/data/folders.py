@@ -173,8 +173,9 @@ def list_files(
             skipped[each] = str(error)
     others = {} if len(names) == seen else _other_files(files, kind)
     skipped |= {each: reason for each, reason in others.items() if reason}
+    ignored = Counter(PurePosixPath(each).suffix.lower() for each, reason in others.items() if not reason)
     if not headers and not (strict and skipped):
-        raise nothing_readable(name, seen, skipped, kind)
+        raise nothing_readable(name, seen, skipped, kind, ignored)
     kept = [each for each in names if each not in skipped]
     if labelled is None:
         labelled = labels_in_file(opened, kept) or labels_of(name, names, kept, thing=kind.thing)
@@ -182,7 +183,6 @@ def list_files(
         labels = [label for each, label in zip(names, given, strict=True) if each not in skipped]
         labelled = labels, labelled[1]
     skip({}, skipped, where=name, thing=kind.thing, strict=strict)
-    ignored = Counter(PurePosixPath(each).suffix.lower() for each, reason in others.items() if not reason)
     return Listing(kept, headers, *labelled, skipped, ignored)
 
 

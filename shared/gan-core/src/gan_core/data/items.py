@@ -74,7 +74,8 @@ class ItemSource(Source):
         ignored: Mapping[str, int] = EMPTY,
         strict: bool = False,
     ) -> None:
-        self.name, self.names, self.strict, self.skipped, self.ignored = name, names, strict, dict(skipped), ignored
+        self.name, self.names, self.strict, self.skipped = name, names, strict, dict(skipped)
+        self.ignored = dict(ignored)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
         self.facts = {**facts}
         if classes is not None:

@@ -6,16 +6,19 @@ The size of a file is checked before it is read, and its width and height before
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gan_core.data.files import FileKind, Files, open_member
+from gan_core.data.files import FileKind, Files, open_member, read_member
 from gan_core.data.limits import DAMAGED
 from gan_core.data.spec import ImageSpec
 from gan_core.errors import Unreadable, reason_of
@@ -53,6 +56,14 @@ MAX_SIDE = 20_000
 """Maximum width and height of an image in pixels."""
 MIN_SIDE = 4
 """Minimum width and height of an image in pixels."""
+UNSUSPICIOUS, MAX_RATIO = 2**25, 500
+"""Number of pixels that every image may have, and maximum number of pixels per byte of the file of a larger one."""
+MAX_SCANS = 100
+"""Maximum number of scans of a progressive JPEG file. Encoders write about ten."""
+BAND = 2**20
+"""Number of pixels that are converted at once."""
+PNG = b"\x89PNG\r\n\x1a\n"
+"""First bytes of a PNG file."""
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
 """Pillow's modes of grey images."""
 
@@ -65,13 +76,84 @@ def open_image(files: Files, name: str) -> Iterator[Image.Image]:
         Unreadable: the file is damaged (even if that is only discovered inside the `with` block), is not an image, or
             is too large or too small; or its name points outside of the archive.
     """
-    with _guarded(), open_member(files, name, most_bytes=MAX_BYTES) as file, Image.open(file, formats=FORMATS) as image:
+    with _guarded(), open_member(files, name, most_bytes=MAX_BYTES) as file, _opened(file) as image:
         width, height = image.size
         if max(width, height) > MAX_SIDE:
             raise Unreadable(_too_large(f"{width}x{height} pixels"))
         if min(width, height) < MIN_SIDE:
             raise Unreadable(f"{width}x{height} pixels, smaller than the minimum of {MIN_SIDE} per side")
+        if width * height > max(UNSUSPICIOUS, MAX_RATIO * files.sizes[name]):
+            raise Unreadable(f"{width}x{height} pixels in a file of {files.sizes[name]:,} bytes: a decompression bomb")
         yield image
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    """Opens an image; if its metadata prevent that and the format allows it, without them."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except DAMAGED:
+        file.seek(0)
+        content = file.read()
+        if not content.startswith(PNG):
+            raise
+        return Image.open(io.BytesIO(essential_chunks(content)), formats=("PNG",))
+
+
+def decoded(files: Files, name: str, *, side: int | None = None) -> Image.Image:
+    """Reads an image in its own mode, rotated according to EXIF.
+
+    Args:
+        files: the folder or archive.
+        name: name of the file in it.
+        side: width and height that suffice; a JPEG image is decoded at a fraction of its size if that is faster.
+
+    Raises:
+        Unreadable: see `open_image`; or decoding takes too long.
+    """
+    with open_image(files, name) as image:
+        if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
+            check_scans(files, name)
+        if side is not None:
+            image.draft(None, (side, side))
+        try:
+            image.load()
+        except DAMAGED:
+            if image.format != "PNG":
+                raise
+            # Texts and profiles after the pixels can fail too.
+            content = essential_chunks(read_member(files, name, most_bytes=MAX_BYTES))
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as again:
+                return _upright(again)
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Decodes an image and rotates it according to EXIF, in place: a copy would double the memory."""
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def essential_chunks(content: bytes) -> bytes:
+    """Returns a PNG file without the metadata that do not change its pixels, such as texts and colour profiles."""
+    kept, place = [PNG], len(PNG)
+    while place + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
+            kept.append(content[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(kept)
+
+
+def check_scans(files: Files, name: str) -> None:
+    """Checks the number of scans of a progressive JPEG file, each of which may change every pixel.
+
+    Raises:
+        Unreadable: there are more than `MAX_SCANS`.
+    """
+    scans = read_member(files, name, most_bytes=MAX_BYTES).count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise Unreadable(f"has {scans:,} scans; the maximum is {MAX_SCANS}")
 
 
 def read_image(files: Files, name: str, *, spec: ImageSpec = UNCHANGED, half: str | None = None) -> Image.Image:
@@ -89,12 +171,11 @@ def read_image(files: Files, name: str, *, spec: ImageSpec = UNCHANGED, half: st
     Raises:
         Unreadable: see `open_image`; or the image is smaller than the crop.
     """
-    with open_image(files, name) as image:
-        if spec.loaded_size is not None and half is None and spec.interpolate:
-            height, width = spec.loaded_size
-            side = 2 * max(height, width)  # for width and height alike, since EXIF may rotate the image
-            image.draft(None, (side, side))  # JPEG decodes a smaller version faster
-        upright = ImageOps.exif_transpose(image)
+    side = None
+    if spec.loaded_size is not None and half is None and spec.interpolate:
+        side = 2 * max(spec.loaded_size)  # for width and height alike, since EXIF may rotate the image
+    upright = decoded(files, name, side=side)
+    with _guarded():
         if half is not None:
             middle = upright.width // 2
             upright = upright.crop(
@@ -112,10 +193,10 @@ def read_upright(files: Files, name: str) -> Image.Image:
     """Reads an image in its own mode, rotated according to EXIF.
 
     Raises:
-        Unreadable: see `open_image`.
+        Unreadable: see `decoded`.
     """
-    with open_image(files, name) as image:
-        return ImageOps.exif_transpose(image)
+    with _guarded():
+        return decoded(files, name)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -135,19 +216,32 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     Raises:
         ValueError: the range of the pixel values is not known.
     """
-    if image.mode.startswith("I"):  # 16-bit grey
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; save the image with 8 or 16 bits")
+    mode = "L" if channels == 1 else "RGB"
+    if not image.mode.startswith("I") and not image.has_transparency_data:
+        return image.convert(mode)
+    rows = max(1, BAND // image.width)  # intermediate results of a whole image would multiply its memory
+    converted = Image.new(mode, image.size)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(_on_white(band).convert(mode), (0, top))
+    return converted
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Converts 16-bit grey to 8 bits, and composites transparent pixels on white."""
+    if image.mode.startswith("I"):
         opacity, levels = opacity_of(image), np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError("32-bit pixels have no defined range; save the image with 8 or 16 bits")
-        image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+        image = Image.fromarray(((levels.astype(np.int32) + 128) // 257).astype(np.uint8))  # rounded to the nearest
         if opacity is not None:
             image.putalpha(opacity)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range; save the image with 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    return image
 
 
 def opacity_of(image: Image.Image) -> Image.Image | None:
