@@ -57,6 +57,21 @@ def refusal(kind, call, *arguments, **options):
 # --- train
 
 
+def test_a_training_begins_with_what_was_read(train, capsys):
+    train(shown=True)
+    words = "cloud: 64 items; 3 classes: 0, 1, 2, not learnt (set `network.num_classes` to 3)"
+    assert capsys.readouterr().err.splitlines()[0] == words
+    train(out="another")
+    assert not capsys.readouterr().err
+
+
+def test_a_folder_with_the_name_of_a_dataset_is_named(train, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cloud").mkdir()
+    train()
+    assert caplog.messages == ["`cloud` is the named dataset; write ./cloud for the folder of this name"]
+
+
 def test_a_system_by_name_leaves_a_complete_run(train, toy):
     run = train()
     assert [line["step"] for line in run.log()] == [3]

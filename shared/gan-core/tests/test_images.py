@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_core import draws
-from gan_core.data import ArraySpec, BatchStream, Derived, ImageSpec, Paired, Spec, folders, items
+from gan_core.data import ArraySpec, BatchStream, Derived, FittedData, ImageSpec, Paired, Spec, folders, items
 from gan_core.data.folders import open_place
 from gan_core.data.items import ReadItems
 from gan_core.errors import DataError
@@ -184,6 +184,40 @@ def test_the_content_of_few_other_files_is_looked_at(tmp_path, monkeypatch):
     assert source.ignored == {"": 2}
 
 
+def test_the_data_are_described_with_their_conversion_classes_and_ignored_files(tmp_path):
+    for k, name in enumerate(("a/1.png", "a/2.png", "b/3.png")):
+        paint(tmp_path / name, size=(8 + 4 * k, 10 - k))
+    (tmp_path / "a" / "notes.txt").write_text("words")
+    data = FittedData(open_folder(tmp_path), ImageSpec(image_size=8, channels=1))
+    found = "3 images of 8x8 to 16x10 pixels, scaled and cropped at the centre to 8x8; 2 classes: a, b"
+    assert data.in_words(2) == f"{found}; ignored: 1 .txt"
+    assert data.in_words(None) == f"{found}, not learnt (set `network.num_classes` to 2); ignored: 1 .txt"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"image_size": (8, 16)}, "2 images of 16x8 pixels"),
+        (
+            {"image_size": (8, 16), "flip": True},
+            "2 images of 16x8 pixels, scaled and cropped at the centre to 16x8, flip",
+        ),
+        ({"image_size": 4, "crop": "random"}, "2 images of 16x8 pixels, scaled and cropped at random to 4x4"),
+        ({"image_size": 4, "resize": "stretch"}, "2 images of 16x8 pixels, stretched to 4x4"),
+        ({"image_size": 4, "resize": "none"}, "2 images of 16x8 pixels, cropped at the centre to 4x4"),
+        ({}, "2 images of 16x8 pixels, at their own size"),
+    ],
+)
+def test_the_conversion_of_images_is_described(tmp_path, spec, words):
+    for name in ("1.png", "2.png"):
+        paint(tmp_path / name, size=(16, 8))
+    assert open_folder(tmp_path).in_words(ImageSpec(**spec)).startswith(words)
+    pair = Paired(source=open_folder(tmp_path), target=open_folder(tmp_path))
+    both = pair.in_words(ImageSpec(channels={"source": 1, "target": 1}, image_size=4))
+    part = "2 images of 16x8 pixels, scaled and cropped at the centre to 4x4"
+    assert both == f"source: {part}; target: {part}"
+
+
 def stylegan(path, labels):
     """Writes a zip archive as StyleGAN's dataset tool does: shards, and labels in `dataset.json`."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -202,6 +236,7 @@ def test_labels_in_dataset_json_replace_those_of_the_folders(tmp_path):
     path = stylegan(tmp_path / "set.zip", [[name, k % 2] for k, name in enumerate(NAMES)])
     source = open_folder(path)
     assert (source.labels.tolist(), source.facts["classes"]) == ([0, 1, 0, 1, 0, 1], ["0", "1"])
+    assert source.ignored == {}
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "unpacked" / "below")
     assert open_folder(tmp_path / "unpacked").labels.tolist() == [0, 1, 0, 1, 0, 1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -16,7 +18,7 @@ from gan_core.data.files import is_url
 from gan_core.data.folders import split_part
 from gan_core.data.hub import is_hub_dataset
 from gan_core.domain import Domain, find_domain
-from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, unknown
+from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, printable, unknown
 from gan_core.measure.evaluation import Evaluation, log_line, protocol_id
 from gan_core.measure.figures import Figures
 from gan_core.models.folder import read_config, read_weights
@@ -38,6 +40,8 @@ Where = str | Path | Mapping[str, str | Path]
 
 CHANGEABLE = ("optimizer", "players", "train")
 """Sections of a recipe that may change when a run is resumed; the others determine what its checkpoints contain."""
+
+logger = logging.getLogger("gan_core")
 
 
 class Toolkit:
@@ -338,6 +342,8 @@ class Toolkit:
             return datasets.open_folder(text, strict=strict)
         cards = {card.name: card for card in datasets.DATASETS}
         if text in cards:
+            if Path(text).is_dir():
+                logger.warning("`%s` is the named dataset; write ./%s for the folder of this name", text, text)
             return cast(Source, resolve(cards[text].load)())
         place, part = split_part(text)
         if place in cards:
@@ -469,6 +475,8 @@ def _fit(
     if trainer.processes.first:
         Run.create(out, trainer.recipe)
     trainer.processes.wait()
+    if shown and trainer.processes.first:
+        print(printable(f"{data.source.name}: {data.in_words(game.num_classes)}"), file=sys.stderr)  # noqa: T201
     try:
         return _finish(trainer, run)
     except Exception:

@@ -40,3 +40,9 @@ class SoundSpec(Spec):
     channels: Channels | None = None
     peak: Peak | None = None
     trim: Decibels | None = None
+
+    def in_words(self) -> str:
+        rate = "" if self.sample_rate is None else f"at {self.sample_rate:,} Hz"
+        length = "" if self.samples is None else f"in slices of {self.samples:,} samples"
+        peak = "" if self.peak is None else f"scaled to a peak of {self.peak:g}"
+        return ", ".join(filter(None, (rate, length, peak)))

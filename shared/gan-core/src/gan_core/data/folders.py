@@ -178,7 +178,9 @@ def list_files(
         raise nothing_readable(name, seen, skipped, kind, ignored)
     kept = [each for each in names if each not in skipped]
     if labelled is None:
-        labelled = labels_in_file(opened, kept) or labels_of(name, names, kept, thing=kind.thing)
+        in_file = labels_in_file(opened, kept)
+        ignored -= Counter({".json": int(in_file is not None)})
+        labelled = in_file or labels_of(name, names, kept, thing=kind.thing)
     elif (given := labelled[0]) is not None:
         labels = [label for each, label in zip(names, given, strict=True) if each not in skipped]
         labelled = labels, labelled[1]

@@ -28,7 +28,7 @@ from gan_core.data.pictures import (
 )
 from gan_core.data.source import Items
 from gan_core.data.spec import ImageSpec, Spec, expect
-from gan_core.errors import DataError
+from gan_core.errors import DataError, count
 
 HEADERS = 20_000
 """Maximum number of headers read when a folder is opened; in larger folders, evenly spaced files are read."""
@@ -120,6 +120,13 @@ class ImageSource(ItemSource):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def in_words(self, spec: Spec) -> str:
+        sizes = [(width, height) for _, height, width in self.images.shapes]
+        least, most = (f"{pick(w for w, _ in sizes)}x{pick(h for _, h in sizes)}" for pick in (min, max))
+        found = f"{count(len(self), 'image')} of {least if least == most else f'{least} to {most}'} pixels"
+        unchanged = isinstance(spec, ImageSpec) and {spec.size} == {(h, w) for w, h in sizes} and not spec.augments
+        return found if unchanged or not spec.in_words() else f"{found}, {spec.in_words()}"
 
     def complete(self, spec: Spec) -> ImageSpec:
         """Returns a specification with open fields set to the images' own size and number of channels.

@@ -15,13 +15,16 @@ from torch.utils.data import Dataset
 
 from gan_core.data.augmentation import MEMORY_BYTES, augmented
 from gan_core.data.dataset import EMPTY, Batch, TensorDataset
-from gan_core.data.files import FileKind, nothing_readable, skip
+from gan_core.data.files import FileKind, in_words, nothing_readable, skip
 from gan_core.data.source import Items, Source
 from gan_core.data.spec import Spec
-from gan_core.errors import Unreadable
+from gan_core.errors import Unreadable, count
 
 MEMORY_VALUES = 10**9
 """Maximum number of values that are decoded before training starts; images of this total size take about 10 s."""
+
+CLASSES = 10
+"""Maximum number of classes that are named when training starts."""
 
 Part = TypeVar("Part")
 
@@ -87,6 +90,9 @@ class ItemSource(Source):
 
     def item_name(self, index: int) -> str:
         return str(index) if self.names is None else self.names[index]
+
+    def in_words(self, spec: Spec) -> str:
+        return ", ".join(filter(None, (count(len(self), self.kind.thing), spec.in_words())))
 
     @abstractmethod
     def items(self, spec: Spec) -> Items: ...
@@ -232,3 +238,19 @@ class FittedData:
         if spec != self._last[0]:
             self._last = (spec, self.source.fit(spec))
         return self._last[1]
+
+    def in_words(self, num_classes: int | None) -> str:
+        """Returns what the data are and how they are converted, for people.
+
+        Args:
+            num_classes: the game's number of classes; None if it does not learn classes.
+        """
+        words, classes = [self.source.in_words(self.spec)], self.source.facts.get("classes")
+        if classes is not None:
+            named = ", ".join(classes[:CLASSES]) + (" …" if len(classes) > CLASSES else "")
+            number = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
+            learnt = "" if num_classes is not None else f", not learnt (set `network.num_classes` to {len(classes)})"
+            words.append(f"{number}: {named}{learnt}")
+        if ignored := getattr(self.source, "ignored", None):
+            words.append(f"ignored: {in_words(ignored)}")
+        return "; ".join(words)

@@ -142,6 +142,9 @@ class Paired(ItemSource):
     def items(self, spec: Spec) -> Items:
         return _JointItems(self, {part: source.items(spec.part(part)) for part, source in self.parts.items()})
 
+    def in_words(self, spec: Spec) -> str:
+        return parts_in_words(self.parts, spec)
+
 
 class _JointItems(Items):
     def __init__(self, source: Paired, parts: Mapping[str, Items]):
@@ -170,6 +173,11 @@ class _JointItems(Items):
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
+
+
+def parts_in_words(parts: Mapping[str, Source], spec: Spec) -> str:
+    """Returns what the parts of composed data are and how they are converted, for people."""
+    return "; ".join(f"{part}: {source.in_words(spec.part(part))}" for part, source in parts.items())
 
 
 class Unpaired(Source):
@@ -202,6 +210,9 @@ class Unpaired(Source):
 
     def __len__(self) -> int:
         return max(len(source) for source in self.parts.values())
+
+    def in_words(self, spec: Spec) -> str:
+        return parts_in_words(self.parts, spec)
 
     def fit(self, spec: Spec) -> Dataset[Batch]:
         fitted = {part: (source.fit(spec.part(part)), main_key(source)) for part, source in self.parts.items()}

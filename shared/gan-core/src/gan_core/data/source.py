@@ -48,6 +48,10 @@ class Source(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    def in_words(self, spec: Spec) -> str:
+        """Returns what the data are and how they are converted, for people: `1,797 images, scaled … to 32x32`."""
+        return ", ".join(filter(None, (count(len(self), "item"), spec.in_words())))
+
     def item_name(self, index: int) -> str:
         """Returns the name of an item, for messages."""
         return str(index)

@@ -70,6 +70,10 @@ class Spec(Settings):
         """Whether items are randomly augmented when they are read."""
         return False
 
+    def in_words(self) -> str:
+        """Returns how items are converted, as the end of a sentence about them; empty if nothing is to be said."""
+        return ""
+
 
 S = TypeVar("S", bound="Spec")
 
@@ -146,6 +150,15 @@ class ImageSpec(Spec):
 
     def plain(self) -> Self:
         return self.but({"enlarge": 1.0, "crop": "centre", "flip": False})
+
+    def in_words(self) -> str:
+        if self.size is None:
+            return "at their own size"
+        size = f"{self.size[1]}x{self.size[0]}"
+        where = "at the centre" if self.crop == "centre" else "at random"
+        words = f"stretched to {size}" if self.resize == "stretch" else f"scaled and cropped {where} to {size}"
+        words = f"cropped {where} to {size}" if self.resize == "none" else words
+        return f"{words}, flipped at random" if self.flip else words
 
     def part(self, key: str) -> Self:
         """Returns the specification of one part of an item.
