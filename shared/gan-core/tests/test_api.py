@@ -406,6 +406,27 @@ def test_a_model_is_evaluated_with_the_metrics_that_fit(train, toy):
     assert list(api.evaluate(labelled.path, data="cloud", count=5)["metrics"]) == ["spread", "shares"]
 
 
+def test_the_figures_of_a_run_are_added_to_its_report(train, toy, tmp_path, caplog):
+    run = train()
+    result = api.evaluate(run.path, data="cloud", count=50, seed=3)
+    (line,) = (json.loads(line) for line in (run.path / "evaluations.jsonl").read_text().splitlines())
+    assert line == {"step": 3, **{key: value for key, value in result.items() if key != "model"}}
+    assert result["protocol"]["spread"] in run.report_file.read_text()
+    before = sorted(tmp_path.rglob("*"))
+    api.evaluate(run.model, data="cloud", count=50)  # a model folder is left as it is
+    Toolkit(toy).evaluate(Toolkit(toy).load(run.path), data="cloud", count=50)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not caplog.messages
+
+
+def test_an_evaluation_of_a_run_that_cannot_be_written_has_its_result(train, caplog):
+    run = train()
+    (run.path / "evaluations.jsonl").mkdir()
+    assert api.evaluate(run.path, data="cloud", count=50)["metrics"]["spread"]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("the figures are not added to the run's report: ")
+
+
 def test_a_metric_that_does_not_fit_is_refused_with_the_reason(train):
     run, labelled = train(), train(out="labelled", changes={"network.num_classes": 3})
     for path, data, metrics, words in (

@@ -286,6 +286,63 @@ def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
     assert "12.5" in words
 
 
+def measured(step: int = 200, **changes: object) -> dict[str, object]:
+    """A line of `evaluations.jsonl`."""
+    protocol = {"extractor": "classifier", "resize": "none"}
+    figures = {"metrics": {"fid": {"fid": 1.25}}, "protocol": {"fid": "0a1b2c3d"}, "protocols": {"0a1b2c3d": protocol}}
+    return {"step": step, "data": "/home/someone/secret/fruits", "samples": 500, "seed": 0, **figures, **changes}
+
+
+def write_measured(run: Path, *lines: object) -> None:
+    (run / "evaluations.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def test_figures_of_the_trained_model_are_shown_with_their_protocol_in_words(run):
+    write_measured(run, measured())
+    shown = page(run)
+    for words in ("1.25", "0a1b2c3d", "fruits", "500", "extractor", "classifier", "resize"):
+        assert words in shown.words
+    assert "someone" not in (run / "report.html").read_text()
+    titles = re.findall("<h2>(.+?)</h2>", (run / "report.html").read_text())
+    assert titles.index("Evaluation") < titles.index("Diagnosis")
+
+
+def test_of_repeated_figures_the_last_is_shown(run):
+    write_measured(run, measured(metrics={"fid": {"fid": 9.75}}), measured(metrics={"fid": {"fid": 3.5}}))
+    words = page(run).words
+    assert "3.5" in words
+    assert "9.75" not in words
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"metrics": None},
+        {"metrics": {"fid": 3}},
+        {"metrics": {"fid": {"fid": "x"}}},
+        {"protocol": {}},
+        {"protocols": []},
+        {"samples": "many"},
+        {"data": None, "samples": None},
+        {"step": "x"},
+    ],
+)
+def test_a_damaged_evaluation_leaves_the_others(run, damage):
+    write_measured(run, measured(**damage), measured(), 42, None, [])
+    assert "1.25" in page(run).words
+
+
+def test_a_report_with_large_pictures_stays_below_three_megabytes(run):
+    for name in ("real", *(f"{step:08d}" for step in range(10, 210, 10))):
+        (run / "samples" / f"{name}.png").write_bytes(png(1) + bytes(400_000))
+    write_report(run)
+    assert (run / "report.html").stat().st_size < 3_000_000
+    frames = read_run(run).frames
+    assert len(frames) == 4  # real samples and three steps
+    assert {max(frames), min(step for step in frames if step >= 0)} == {200, 10}
+    assert all(media.data for group in frames.values() for media in group)
+
+
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 13, 100, 999])
 def test_the_choice_of_steps_is_even_and_keeps_first_and_last(count):
     steps = list(range(100, 100 * count + 1, 100))
@@ -305,7 +362,7 @@ def test_steps_that_are_not_shown_are_counted(run):
 
 
 def test_a_file_that_is_too_large_or_has_no_preview_is_named(run, monkeypatch):
-    monkeypatch.setattr(record, "MAX_FILE", 1000)
+    monkeypatch.setattr(record, "MAX_EMBEDDED", 1000)
     (run / "samples/00000100.png").write_bytes(png(2) + bytes(2000))
     (run / "samples/00000200.glb").write_bytes(b"glTF")
     (run / "samples/00000200-b.png").touch()
@@ -317,7 +374,7 @@ def test_a_file_that_is_too_large_or_has_no_preview_is_named(run, monkeypatch):
 
 
 def test_all_embedded_files_together_are_bounded_and_the_last_comes_first(run, monkeypatch):
-    monkeypatch.setattr(record, "MAX_EMBEDDED", 2 * len(png(1)))
+    monkeypatch.setattr(record, "MAX_EMBEDDED", 3 * len(png(1)))  # the last picture is shown twice
     assert set(page(run).images) == {"Real", "Generated at step 200", "Step 200"}
 
 

@@ -18,7 +18,16 @@ from gan_core.data.files import is_url
 from gan_core.data.folders import split_part
 from gan_core.data.hub import is_hub_dataset
 from gan_core.domain import Domain, find_domain
-from gan_core.errors import CheckpointError, DataError, InputError, NonFiniteError, RecipeError, printable, unknown
+from gan_core.errors import (
+    CheckpointError,
+    DataError,
+    GanError,
+    InputError,
+    NonFiniteError,
+    RecipeError,
+    printable,
+    unknown,
+)
 from gan_core.measure.evaluation import Evaluation, log_line, protocol_id
 from gan_core.measure.figures import Figures
 from gan_core.models.folder import read_config, read_weights
@@ -278,7 +287,7 @@ class Toolkit:
 
         Returns:
             Figures by metric (`metrics`), the protocol id of each (`protocol`), and the protocols by id (`protocols`).
-            Only figures with the same protocol id are comparable.
+            Only figures with the same protocol id are comparable. Those of a run are added to its report.
 
         Raises:
             InputError: a metric or an extractor is unknown or does not fit the data, or the domain is not known.
@@ -304,7 +313,7 @@ class Toolkit:
         )
         figures, protocols = evaluation.measure(game)
         ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
-        return Figures(
+        found = Figures(
             {
                 "model": game.title if isinstance(model, Game) else str(model),
                 "data": source.name,
@@ -315,6 +324,9 @@ class Toolkit:
                 "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
             }
         )
+        if not isinstance(model, Game) and Run(model).recipe_file.is_file():
+            _record(Run(model), found)
+        return found
 
     def open_data(self, where: Where, *, strict: bool = False, paired: bool = True) -> Source:
         """Opens a named dataset, or a folder or archive of files.
@@ -506,6 +518,15 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
     settings = recipe.train
     evaluation = Evaluation(domain.metrics, data, game, metrics=settings.metrics, count=settings.evaluate)
     return lambda game: log_line(*evaluation.measure(game))
+
+
+def _record(run: Run, figures: Figures) -> None:
+    """Adds figures to a run and its report, if the folder can be written."""
+    try:
+        run.append_evaluation(figures)
+        write_report(run.path)
+    except GanError as error:
+        logger.warning("the figures are not added to the run's report: %s", error)
 
 
 def _finish(trainer: Trainer, run: Run) -> Run:

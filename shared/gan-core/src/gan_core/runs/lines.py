@@ -1,4 +1,4 @@
-"""Reading of the JSON lines in a run folder (`log.jsonl`, `rollbacks.jsonl`), which are not trusted.
+"""Reading of untrusted JSON lines in a run folder: `log.jsonl`, `evaluations.jsonl`, `rollbacks.jsonl`.
 
 A killed process may leave an incomplete line, and a file may be damaged anywhere. Lines that are not JSON objects with
 a step are skipped, so that runs can still be resumed and reports can still be written.
@@ -14,6 +14,8 @@ from typing import Any
 
 EVALUATION, DIAGNOSTICS = "evaluation", "diagnostics"
 """Values of `phase` in lines of the log for evaluations and for diagnostics of samples."""
+MEASURED = "evaluations.jsonl"
+"""Name of the file in a run folder with evaluations of the trained model."""
 LOST_LINES = 20
 """Maximum number of log lines kept in the record of a rollback."""
 MAX_LINE = 1 << 20

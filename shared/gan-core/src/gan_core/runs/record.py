@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -17,14 +18,16 @@ from typing import Any
 import yaml
 
 from gan_core.errors import CheckpointError
-from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, Lines, parse_line
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MEASURED, Lines, parse_line
 
 MAX_FRAMES, MAX_MEDIA = 12, 4
 """Maximum number of steps whose samples are shown, and maximum number of files per step."""
 MAX_LISTED = 20_000
 """Maximum number of files that are listed in a folder."""
-MAX_FILE, MAX_EMBEDDED = 4 << 20, 16 << 20
-"""Maximum sizes of an embedded file and of all of them together, in bytes."""
+MAX_EMBEDDED = 2 << 20
+"""Maximum total size of the embedded files in bytes, so that a report is smaller than 3 MB."""
+MAX_MEASURED = 100
+"""Maximum number of evaluations that are read from `evaluations.jsonl`."""
 MAX_RECIPE = 1 << 18
 """Maximum number of bytes read of a recipe."""
 MAX_LOG = 32 << 20
@@ -59,6 +62,31 @@ class Entry:
     phase: str
     values: Mapping[str, float]
     protocols: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of the trained model.
+
+    Attributes:
+        step: step of the model.
+        metric: name of the metric.
+        name: name of the figure.
+        value: the figure; NaN if it was not finite.
+        data: name of the data it was compared with, without folders.
+        samples: number of generated samples.
+        protocol: protocol id.
+        settings: the protocol, by name.
+    """
+
+    step: int
+    metric: str
+    name: str
+    value: float
+    data: str
+    samples: int
+    protocol: str
+    settings: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,7 @@ class RunRecord:
         recipe_text: source text of the recipe.
         training: lines of the log with training losses.
         evaluations: lines of the log from evaluations.
+        measured: evaluations of the trained model, oldest first.
         diagnostics: lines of the log from diagnostics of samples.
         rollbacks: rollbacks, oldest first.
         damaged_lines: number of lines of the log that could not be read.
@@ -113,6 +142,7 @@ class RunRecord:
     recipe_text: str
     training: Sequence[Entry]
     evaluations: Sequence[Entry]
+    measured: Sequence[Measured]
     diagnostics: Sequence[Entry]
     rollbacks: Sequence[Rollback]
     damaged_lines: int
@@ -190,6 +220,7 @@ def read_run(folder: Path) -> RunRecord:
         source,
         entries[TRAINING],
         entries[EVALUATION],
+        read_measured(inside(folder, MEASURED)),
         entries[DIAGNOSTICS],
         rollbacks,
         damaged,
@@ -263,6 +294,24 @@ def read_rollbacks(path: Path | None) -> list[Rollback]:
     return found
 
 
+def read_measured(path: Path | None) -> list[Measured]:
+    """Returns the figures of the last evaluations on record; damaged lines are skipped."""
+    found: list[Measured] = []
+    for line in deque(Lines(path), MAX_MEASURED):
+        try:
+            data, samples = str(line["data"])[:MAX_TEXT].rstrip("/").rpartition("/")[2], int(line["samples"])
+            for metric, figures in line["metrics"].items():
+                protocol = str(line["protocol"][metric])[:MAX_TEXT]
+                settings = {str(key): str(value)[:MAX_TEXT] for key, value in line["protocols"][protocol].items()}
+                for name, figure in figures.items():
+                    value = number(figure)
+                    plain = (line["step"], str(metric), str(name), math.nan if value is None else value, data, samples)
+                    found.append(Measured(*plain, protocol, settings))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            continue
+    return found
+
+
 def growth(entries: Sequence[Entry]) -> str:
     """Returns a phrase about the value that grew most from the first to the last entry, if by a factor of `GROWTH`."""
     if len(entries) < 2:
@@ -303,16 +352,29 @@ def choose(steps: Sequence[int], count: int = MAX_FRAMES) -> list[int]:
 
 
 def read_frames(groups: Mapping[int, Sequence[Path]], steps: Sequence[int]) -> dict[int, list[Media]]:
-    """Reads the real samples and those of selected steps. The real, last and first samples are embedded first."""
+    """Reads the real samples and those of as many steps as can be embedded, at most `MAX_FRAMES`.
+
+    The real, last and first samples are embedded first.
+    """
     frames: dict[int, list[Media]] = {}
-    left = MAX_EMBEDDED
-    for step in dict.fromkeys([REAL, *steps[-1:], *choose(steps)]):
+    real, last = (sum(map(size_of, groups.get(step, ())[:MAX_MEDIA])) for step in (REAL, max(steps, default=REAL)))
+    left = max(MAX_EMBEDDED - last, MAX_EMBEDDED // 2)  # the last samples are shown twice
+    count = max(2, min(MAX_FRAMES, (left - real) // max(1, last)))
+    for step in dict.fromkeys([REAL, *steps[-1:], *choose(steps, count)]):
         shown_first = sorted(groups.get(step, ()), key=lambda path: path.suffix.lower() not in MIME)
         for path in shown_first[:MAX_MEDIA]:
-            media = read_media(path, min(left, MAX_FILE))
+            media = read_media(path, left)
             left -= len(media.data or b"")
             frames.setdefault(step, []).append(media)
     return dict(sorted(frames.items()))
+
+
+def size_of(path: Path) -> int:
+    """Returns the size of a file in bytes; 0 if it is missing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def read_media(path: Path, limit: int) -> Media:

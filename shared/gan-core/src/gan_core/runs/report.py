@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import islice
@@ -30,6 +30,8 @@ from gan_core.runs.symptoms import find_symptoms
 
 MAX_CHARTS = 24
 """Maximum number of charts in a section."""
+MAX_FIGURES = 40
+"""Maximum number of figures of the trained model."""
 SPEED = "speed"
 """Key of `samples_per_second`, in place of a player."""
 
@@ -182,7 +184,13 @@ def curves(run: RunRecord) -> str:
 
 
 def evaluation(run: RunRecord) -> str:
-    """Returns the section with the last value of each metric, and charts of metrics evaluated more than once."""
+    """Returns the section with the figures of the trained model, and the metrics during training with charts."""
+    latest = {(each.name, each.protocol, each.samples): each for each in run.measured}
+    measured = "".join(
+        f'<tr><th scope="row">{text(each.name)}</th><td>{compact(each.value)}</td><td>{each.step:,}</td>'
+        f"<td>{text(each.data)}</td><td>{each.samples:,}</td><td>{protocol(each.protocol, each.settings)}</td></tr>"
+        for each in islice(reversed(latest.values()), MAX_FIGURES)
+    )
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
     protocols = run.evaluations[-1].protocols if run.evaluations else {}
     rows = "".join(
@@ -191,9 +199,21 @@ def evaluation(run: RunRecord) -> str:
         for name, points in metrics.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
-    head = "<tr><th>Metric</th><th>Value</th><th>Step</th><th>Protocol</th></tr>"
-    table = f'<div class="wide"><table>{head}{rows}</table></div>'
-    return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if metrics else ""
+    columns = ("Figure", "Value", "Step", "Data", "Samples", "Protocol")
+    tables = rows_in_table(columns, measured) + rows_in_table(("In training", "Value", "Step", "Protocol"), rows)
+    return section("Evaluation", tables, f'<div class="charts">{"".join(charts)}</div>') if tables else ""
+
+
+def rows_in_table(columns: Sequence[str], rows: str) -> str:
+    """Returns a table, or an empty string if it has no rows."""
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>' if rows else ""
+
+
+def protocol(name: str, settings: Mapping[str, str]) -> str:
+    """Returns a protocol id that opens to the protocol's settings."""
+    items = "".join(f"<dt>{text(key)}</dt><dd>{text(value, 1000)}</dd>" for key, value in settings.items())
+    return f"<details><summary>{text(name)}</summary><dl>{items}</dl></details>"
 
 
 def next_steps(run: RunRecord) -> str:
@@ -253,7 +273,7 @@ def write_report(run: Path) -> Path:
     """
     record = read_run(run)
     sections = "".join(
-        part(record) for part in (comparison, over_time, findings, curves, evaluation, next_steps, recipe)
+        part(record) for part in (comparison, evaluation, over_time, findings, curves, next_steps, recipe)
     )
     return write_page(run / "report.html", f"{record.title}: training report", header(record), sections)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gan_core.errors import CheckpointError, InputError, writing
 from gan_core.recipe import Recipe, read_recipe
-from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, Lines
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MEASURED, Lines
 from gan_core.tables import html_table
 
 
@@ -176,6 +176,17 @@ class Run:
     def append_log(self, line: Mapping[str, Any]) -> None:
         """Appends a line to `log.jsonl`."""
         _append_line(self.log_file, line)
+
+    def append_evaluation(self, figures: Mapping[str, Any]) -> None:
+        """Appends the figures of an evaluation of the trained model to `evaluations.jsonl`, for the report.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        log = self.log()
+        kept = ("data", "samples", "seed", "metrics", "protocol", "protocols")
+        step = log[-1]["step"] if log else 0
+        _append_line(self.path / MEASURED, {"step": step} | {key: figures[key] for key in kept})
 
     def rollbacks(self) -> list[dict[str, Any]]:
         """Returns the rollbacks: what was not finite (`what`), at which `step`, and the restored step (`to`).
