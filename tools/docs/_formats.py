@@ -15,6 +15,7 @@ import gan_image
 RUN = {
     "recipe.yaml": "The complete recipe: `train --recipe RUN/recipe.yaml` repeats the run.",
     "log.jsonl": "Losses, diagnostics and evaluations: one JSON object per line.",
+    "evaluations.jsonl": "Figures of `evaluate` with their protocols, for the report; one JSON object per evaluation.",
     "rollbacks.jsonl": "Rollbacks to an earlier checkpoint after a non-finite value, if there were any.",
     "report.html": "The report: one file without external resources.",
     "samples/STEP.png": "Samples at this step: pictures, `.wav`, `.mid` or `.npz`, depending on the domain.",
@@ -29,7 +30,7 @@ RUN = {
     "model/README.md": "The model card.",
 }
 """Files of a run, by path. Those of `model/` make a model folder."""
-OPTIONAL = {"rollbacks.jsonl", "checkpoints/STEP/files/"}
+OPTIONAL = {"evaluations.jsonl", "rollbacks.jsonl", "checkpoints/STEP/files/"}
 """Files that the short training run does not write."""
 
 CONFIG = {

@@ -4,6 +4,8 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+import gan_image
+from gan_core.data import TensorSource
 from gan_core.data.pictures import to_tensor
 from gan_core.errors import DataError, InputError
 from gan_core.media.pictures import write_gif
@@ -241,3 +243,26 @@ def test_a_gif_of_no_or_damaged_pictures_is_rejected(tmp_path):
     (tmp_path / "a.png").write_text("words")
     with pytest.raises(DataError, match=r"a.png: cannot be read as a picture \("):
         write_gif([tmp_path / "a.png"], tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("counts", [(30, 30, 30), (90, 1, 1)], ids=["enough of each class", "few of two classes"])
+def test_real_images_of_a_conditional_run_have_a_column_for_each_class(tmp_path, counts):
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    images = (100 * labels).byte()[:, None, None, None].expand(-1, 1, 16, 16).contiguous()
+    run = gan_image.train(
+        gan_image.create("cgan-pd", image_size=16, channels=1, num_classes=3),
+        data=TensorSource({"image": images, "label": labels}, classes=["a", "b", "c"]),
+        out=tmp_path / "run",
+        steps=1,
+        show=9,
+        batch_size=4,
+        device="cpu",
+        shown=False,
+    )
+    sheet = pixels(run.path / "samples" / "real.png")[:, :, 0]
+    width = sheet.shape[1] // 3
+    centres = sheet[-width // 2 :: -width, width // 2 :: width][:3]  # of the images, from the bottom up
+    if counts == (30, 30, 30):
+        assert centres.tolist() == [[0, 100, 200]] * 3
+    else:
+        assert centres.tolist() == [[0, 0, 0]] * 3  # the first items that were read

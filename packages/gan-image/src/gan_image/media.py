@@ -88,7 +88,11 @@ def _images(samples: Mapping[str, Tensor]) -> dict[str, Pixels]:
     return to_pixels(images)
 
 
+BY_CLASS = frozenset({"generated", "real"})
+"""Names of samples that have all classes in turn, if there is a column for each class."""
+
+
 def _headings(samples: Mapping[str, Tensor], columns: int | None, game: Game | None) -> Sequence[str]:
-    """Returns the headings of columns if samples were generated for all classes in turn, otherwise nothing."""
+    """Returns the headings of columns if samples have all classes in turn, otherwise nothing."""
     classes = None if game is None or game.recipe is None else game.recipe.data.classes
-    return classes if classes is not None and len(classes) == columns and "generated" in samples else ()
+    return classes if classes is not None and len(classes) == columns and samples.keys() & BY_CLASS else ()

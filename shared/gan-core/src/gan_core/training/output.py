@@ -32,6 +32,8 @@ class WriteSamples(Protocol):
         """Writes samples to `stem` plus a suffix and returns the path; `game` defines, for example, the sample rate."""
 
 
+MAX_SEARCHED, AT_ONCE = 4096, 256
+"""Maximum number of items that are searched for real samples of every class, and number of items read at once."""
 COLUMNS_BY_CLASS = 16
 """Maximum number of classes for which a picture of samples has one column per class."""
 
@@ -60,10 +62,29 @@ class Output:
         return next(BatchStream(data, min(count, length(data)), seed=0, device=device))
 
     def show_real(self) -> None:
-        """Writes the picture of real samples."""
+        """Writes the picture of real samples; if generated samples have one column per class, real ones too."""
         if self.training.processes.first:
-            real = {key: value for key, value in self.reference.items() if key != "label"}
-            self._write(real, self.run.samples_folder / "real")
+            parts = {key: value for key, value in self.reference.items() if key != "label"}
+            if self.columns is not None and len(parts) == 1 and (sorted_ := self._real_by_class()) is not None:
+                parts = {"real": sorted_}
+            self._write(parts, self.run.samples_folder / "real")
+
+    def _real_by_class(self) -> Tensor | None:
+        """Returns as many real samples as a picture shows, with the classes in turn; None if they are not found."""
+        assert self.columns is not None
+        data, (key,) = self.training.data.plain, self.reference.keys() - {"label"}
+        rows = len(self.reference[key]) // self.columns
+        found: list[list[Tensor]] = [[] for _ in range(self.columns)]
+        seed_torch(0, self.training.processes.device)
+        stream = BatchStream(data, min(AT_ONCE, length(data)), seed=0, device=self.training.processes.device)
+        for _ in range(-(-min(length(data), MAX_SEARCHED) // AT_ONCE)):
+            batch = next(stream)
+            for sample, label in zip(batch[key], batch["label"].tolist(), strict=True):
+                if len(found[label]) < rows:
+                    found[label].append(sample)
+        if rows < 1 or any(len(each) < rows for each in found):
+            return None
+        return torch.stack([each[row] for row in range(rows) for each in found])
 
     def start(self) -> None:
         """Starts the clock and the sample count from which the speed is computed."""
