@@ -58,6 +58,11 @@ def section(title: str, *parts: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{''.join(parts)}\n</section>\n"
 
 
+def prose(sentence: str, limit: int) -> str:
+    """Returns a sentence as HTML, with settings and commands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text(sentence, limit))
+
+
 def note(sentence: str) -> str:
     """Returns a sentence as an HTML paragraph, or an empty string if it is empty."""
     return f'<p class="note">{sentence}</p>' if sentence else ""
@@ -150,11 +155,11 @@ def findings(run: RunRecord) -> str:
     checks = sorted(find_symptoms(run), key=lambda check: check.good)
     rows = "".join(
         f'<tr><th scope="row">{text(check.name)}</th><td>{"ok" if check.good else "<b>problem</b>"}</td>'
-        f"<td>{text(check.finding, 1000)}</td></tr>"
+        f"<td>{prose(check.finding, 1000)}</td></tr>"
         for check in checks
         if check.seen
     )
-    not_checked = "".join(note(text(f"{check.name}: {check.finding}", 300)) for check in checks if not check.seen)
+    not_checked = "".join(note(prose(f"{check.name}: {check.finding}", 300)) for check in checks if not check.seen)
     table = f'<div class="wide"><table><tr><th>Check</th><th>Result</th><th>Finding</th></tr>{rows}</table></div>'
     charts = "".join(chart(subject, terms, run.done) for subject, terms in series(run.diagnostics).items())
     charts = f'<div class="charts">{charts}</div>' if len(run.diagnostics) > 1 else ""
@@ -189,7 +194,7 @@ def evaluation(run: RunRecord) -> str:
     measured = "".join(
         f'<tr><th scope="row">{text(each.name)}</th><td>{compact(each.value)}</td><td>{each.step:,}</td>'
         f"<td>{text(each.data)}</td><td>{each.samples:,}</td><td>{protocol(each.protocol, each.settings)}</td></tr>"
-        for each in islice(reversed(latest.values()), MAX_FIGURES)
+        for each in [*latest.values()][-MAX_FIGURES:]
     )
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
     protocols = run.evaluations[-1].protocols if run.evaluations else {}
