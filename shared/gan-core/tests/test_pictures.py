@@ -218,6 +218,15 @@ def test_pixels_are_needed_and_their_checksum_is_verified(tmp_path):
         read(tmp_path, damaged)
 
 
+def test_a_long_header_of_a_ppm_file_is_rejected(tmp_path):
+    pixels = bytes(range(192))
+    assert read(tmp_path, b"P6\n# GIMP\n8 8\n255\n" + pixels, suffix=".ppm").tobytes() == pixels
+    assert read(tmp_path, b"P6\n# a\n# b\n8 # width\n 8\n255\n" + pixels, suffix=".ppm").tobytes() == pixels
+    for start in (b"P6\n#" + bytes(5000) + b"\n", b"P6" + b" " * 5000):
+        with pytest.raises(Unreadable, match=r"^its header is longer than 4,096 bytes$"):
+            read(tmp_path, start + b"8 8\n255\n" + pixels, suffix=".ppm")
+
+
 def test_a_large_image_in_a_tiny_file_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "UNSUSPICIOUS", 2**16)
     content = encoded(Image.new("RGBA", (600, 600)), "WEBP", lossless=True)

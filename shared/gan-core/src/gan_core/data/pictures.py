@@ -7,6 +7,7 @@ The size of a file is checked before it is read, and its width and height before
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -62,6 +63,8 @@ MAX_SCANS = 100
 """Maximum number of scans of a progressive JPEG file. Encoders write about ten."""
 BAND = 2**20
 """Number of pixels that are converted at once."""
+PPM_HEADER = 4096
+"""Maximum number of bytes before the height of an image in PPM format."""
 PNG = b"\x89PNG\r\n\x1a\n"
 """First bytes of a PNG file."""
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
@@ -89,14 +92,18 @@ def open_image(files: Files, name: str) -> Iterator[Image.Image]:
 
 def _opened(file: IO[bytes]) -> Image.Image:
     """Opens an image; if its metadata prevent that and the format allows it, without them."""
+    start = file.read(PPM_HEADER)
+    file.seek(0)
+    tokens = re.sub(rb"#[^\n]*", b"", start).split()
+    if re.match(rb"P[1-6]\s", start) and len(start) == PPM_HEADER and len(tokens) < 4:
+        raise Unreadable(f"its header is longer than {PPM_HEADER:,} bytes")  # Pillow reads it byte by byte
     try:
         return Image.open(file, formats=FORMATS)
     except DAMAGED:
         file.seek(0)
-        content = file.read()
-        if not content.startswith(PNG):
+        if file.read(len(PNG)) != PNG:
             raise
-        return Image.open(io.BytesIO(essential_chunks(content)), formats=("PNG",))
+        return Image.open(io.BytesIO(essential_chunks(PNG + file.read())), formats=("PNG",))
 
 
 def decoded(files: Files, name: str, *, side: int | None = None) -> Image.Image:
