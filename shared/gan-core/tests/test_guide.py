@@ -90,7 +90,9 @@ def test_the_metric_of_the_guide_counts_samples_far_from_the_data(guide: dict[st
 def test_two_discriminators_have_losses_of_their_own_and_the_run_continues(guide: dict[str, Any]) -> None:
     lines = log(guide, "two-judges")
     assert lines[-1]["step"] == 80
-    losses = {name for name in lines[-1] if name.startswith("discriminator/") and not name.endswith(("_logits", "_sign"))}
+    losses = {
+        name for name in lines[-1] if name.startswith("discriminator/") and not name.endswith(("_logits", "_sign"))
+    }
     assert {"discriminator/first/r1", "discriminator/second/gradient_penalty"} <= losses
     assert not {"discriminator/first/gradient_penalty", "discriminator/second/r1"} & losses
     assert guide["points"].shape == (16, 2)

@@ -179,9 +179,15 @@ def test_a_submodule_of_a_network_can_be_started(tmp_path):
         ({"generator": "RUN:other"}, "RUN: has no network `other`; it has discriminator, generator"),
         ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` has shape [8] in RUN"),
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),
-        ({"generator": "plain/generatr:none.pt"}, "plain/generatr: neither a folder nor a published network; known: pl"),
+        (
+            {"generator": "plain/generatr:none.pt"},
+            "plain/generatr: neither a folder nor a published network; known: pl",
+        ),
         ({"generator": "plain:none.pt"}, "plain: neither a folder nor a published network; known: plain/generator"),
-        ({"generator": "plain/generator"}, "plain/generator: is a published network; append the file of its checkpoint"),
+        (
+            {"generator": "plain/generator"},
+            "plain/generator: is a published network; append the file of its checkpoint",
+        ),
         ({"generator": "plane/generator:RUN/recipe.yaml"}, "unknown published network `plane/generator`; did you mean"),
         ({"generator": "RUN/recipe.yaml"}, "RUN/recipe.yaml: is a file; for a published checkpoint, write SYSTEM/NETW"),
     ],
