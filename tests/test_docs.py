@@ -137,6 +137,7 @@ class Shape(Settings):
 def test_a_table_of_settings_has_types_ranges_defaults_and_meanings(generator):
     assert generator("_settings").fields(Shape, "shape").splitlines() == [
         ":::{container} settings",
+        "",
         "| setting | meaning |",
         "| --- | --- |",
         "| `shape.sides`<br>integer in [3, 10,000] or `null`<br>default: `null` | "
@@ -145,6 +146,7 @@ def test_a_table_of_settings_has_types_ranges_defaults_and_meanings(generator):
         "| `shape.mode`<br>`cover`, `none`<br>default: `cover` |  |",
         "| `shape.names`<br>mapping of names to texts<br>default: `{}` |  |",
         "| `shape.ratio`<br>number &gt; 0<br>required |  |",
+        "",
         ":::",
     ]
     assert generator("_markdown").docstring(Shape).text == "A shape.\n\nIt has a size."

@@ -94,7 +94,7 @@ def fence(language: str, text: str) -> str:
 
 def container(name: str, text: str) -> str:
     """Returns a part of a page in a container of a CSS class; an empty text remains empty."""
-    return f":::{{container}} {name}\n{text}\n:::" if text else ""
+    return f":::{{container}} {name}\n\n{text}\n\n:::" if text else ""
 
 
 def toctree(*names: str, depth: int = 1) -> str:

@@ -48,7 +48,8 @@ the [system](../../systems/index.md) lists which, and `gan-image show SYSTEM` pr
 """
 IN_PYTHON = """
 ```py
-gan_image.train("dcgan", data="digits", out="runs/a", changes={"regularizers.r1.weight": 5, "regularizers.ada": {}})
+changes = {"regularizers.r1.weight": 5, "regularizers.ada": {}}
+gan_image.train("dcgan", data="digits", out="runs/a", changes=changes)
 ```
 
 In a game of your own, each adversary takes its regularizers as objects or names:
@@ -57,7 +58,8 @@ In a game of your own, each adversary takes its regularizers as objects or names
 from gan_core import Adversary
 from gan_core.play.regularizers import R1
 
-adversary = Adversary(discriminator, objective="hinge", regularizers=[R1(weight=5, interval=16), "ada"])
+regularizers = [R1(weight=5, interval=16), "ada"]
+adversary = Adversary(discriminator, objective="hinge", regularizers=regularizers)
 ```
 """
 
