@@ -136,13 +136,18 @@ class Shape(Settings):
 
 def test_a_table_of_settings_has_types_ranges_defaults_and_meanings(generator):
     assert generator("_settings").fields(Shape, "shape").splitlines() == [
-        "| setting | type | default | meaning |",
-        "| --- | --- | --- | --- |",
-        "| `shape.sides` | integer in [3, 10,000] or `null` | `null` | Number of sides; `null` lets the data decide. |",
-        "| `shape.weights` | list of numbers in [0, 1) | `[0.5]` |  |",
-        "| `shape.mode` | `cover`, `none` | `cover` |  |",
-        "| `shape.names` | mapping of names to texts | `{}` |  |",
-        "| `shape.ratio` | number &gt; 0 | required |  |",
+        ":::{container} settings",
+        "",
+        "| setting | meaning |",
+        "| --- | --- |",
+        "| `shape.sides`<br>integer in [3, 10,000] or `null`<br>default: `null` | "
+        "Number of sides; `null` lets the data decide. |",
+        "| `shape.weights`<br>list of numbers in [0, 1)<br>default: `[0.5]` |  |",
+        "| `shape.mode`<br>`cover`, `none`<br>default: `cover` |  |",
+        "| `shape.names`<br>mapping of names to texts<br>default: `{}` |  |",
+        "| `shape.ratio`<br>number &gt; 0<br>required |  |",
+        "",
+        ":::",
     ]
     assert generator("_markdown").docstring(Shape).text == "A shape.\n\nIt has a size."
 
@@ -151,9 +156,26 @@ def test_every_setting_of_a_recipe_is_on_the_pages_of_settings(generator):
     pages = "\n".join(generator("_settings").pages().values())
     for section, model in {"": Recipe, "train.": TrainSettings, "data.": DataSettings}.items():
         for name in model.model_fields:
-            assert f"| `{section}{name}` |" in pages
+            assert f"| `{section}{name}`<br>" in pages
     for name in (*OBJECTIVES, *REGULARIZERS):
         assert f"`{name}`" in pages
+
+
+def test_every_page_of_settings_says_that_presets_change_defaults(generator):
+    module = generator("_settings")
+    pages = {path for path, text in module.pages().items() if "`gan-image show SYSTEM` prints all values" in text}
+    assert pages == module.pages().keys() - {"reference/settings/objectives.md"}
+
+
+def test_a_table_of_a_systems_settings_has_networks_and_values_of_presets(generator):
+    module = generator("_systems")
+    (domain,) = (each for each in module.domains() if each.name == "image")
+    page = module.system(domain, next(card for card in domain.cards if card.name == "dcgan"))
+    row = next(line for line in page.splitlines() if line.startswith("| `network.latent_dim`"))
+    assert row == (
+        "| `network.latent_dim`<br>integer in [1, 65,536]<br>of `generator`<br>`paper`: `100`<br>`small`: `64` | "
+        "Size of z. |"
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # the theme's default underlines names, as if they were links
 html_title = "GAN toolkits"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

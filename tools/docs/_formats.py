@@ -50,8 +50,13 @@ LOG = {
     "step": "Completed steps.",
     "phase": "Name of the training phase; `diagnostics` or `evaluation` for lines of these kinds.",
     "PLAYER/TERM": "Mean of a loss term since the previous line. With several adversaries: `PLAYER/ADVERSARY/TERM`.",
+    "PLAYER/real_logits": "Mean output of the discriminator for real samples; high means real.",
+    "PLAYER/fake_logits": "The same for generated samples.",
+    "PLAYER/real_sign": "Mean sign of the discriminator's output for real samples: 1 if it takes all for real.",
+    "PLAYER/of_guessing": "The discriminator's adversarial loss as a fraction of the loss of one that guesses: 1 is "
+    "chance level, and near 0 it recognises every sample. Not logged for losses without a lower bound.",
     "PLAYER/gradient_norm": "Norm of the gradient of the player's loss.",
-    "samples_per_second": "Training speed.",
+    "samples_per_second": "Training speed: data items read per second; `samples/s` in the progress display.",
     "samples/FIGURE": "Diagnostics of generated samples, which the doctor reads.",
     "evaluation/FIGURE": "Figure of a metric.",
     "protocol/FIGURE": "Id of the figure's protocol; only figures with the same id are comparable.",
@@ -61,6 +66,7 @@ PATTERNS = {
     r"samples/.+": "samples/FIGURE",
     r"evaluation/.+": "evaluation/FIGURE",
     r"protocol/.+": "protocol/FIGURE",
+    **{rf".+/{name}": f"PLAYER/{name}" for name in ("real_logits", "fake_logits", "real_sign", "of_guessing")},
     r".+/gradient_norm": "PLAYER/gradient_norm",
     r"(generator|discriminator)/.+": "PLAYER/TERM",
 }

@@ -92,6 +92,11 @@ def fence(language: str, text: str) -> str:
     return f"```{language}\n{text.rstrip()}\n```"
 
 
+def container(name: str, text: str) -> str:
+    """Returns a part of a page in a container of a CSS class; an empty text remains empty."""
+    return f":::{{container}} {name}\n\n{text}\n\n:::" if text else ""
+
+
 def toctree(*names: str, depth: int = 1) -> str:
     """Returns a table of contents of pages by name."""
     return fence("{toctree}", "\n".join([f":maxdepth: {depth}", "", *names]))

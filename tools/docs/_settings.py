@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from _markdown import code, docstring, domains, page, summary, table, toctree
+from _markdown import code, container, docstring, domains, page, summary, table, toctree
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -42,6 +42,27 @@ gan_image.train("dcgan", data="digits", out="runs/a", ema=0.999, changes={"regul
 networks and the game of a system are on [its page](../../systems/index.md).
 """
 
+DEFAULTS = """
+Defaults of settings apply to a game that you build yourself. The preset of a system changes some of them: the page of
+the [system](../../systems/index.md) lists which, and `gan-image show SYSTEM` prints all values.
+"""
+IN_PYTHON = """
+```py
+changes = {"regularizers.r1.weight": 5, "regularizers.ada": {}}
+gan_image.train("dcgan", data="digits", out="runs/a", changes=changes)
+```
+
+In a game of your own, each adversary takes its regularizers as objects or names:
+
+```py
+from gan_core import Adversary
+from gan_core.play.regularizers import R1
+
+regularizers = [R1(weight=5, interval=16), "ada"]
+adversary = Adversary(discriminator, objective="hinge", regularizers=regularizers)
+```
+"""
+
 SPECS = """
 The data specification of a game describes the form of data that it needs. `data.spec` sets the fields that are not
 fixed by its networks; a field that is `null` is determined by the data.
@@ -72,7 +93,7 @@ def pages() -> dict[str, str]:
         "objectives": objectives_page(),
         "regularizers": regularizers_page(),
     }
-    index = page("Settings", SETTING, toctree(*made))
+    index = page("Settings", SETTING, DEFAULTS, toctree(*made))
     return {f"reference/settings/{name}.md": text for name, text in made.items()} | {
         "reference/settings/index.md": index
     }
@@ -88,6 +109,7 @@ def recipe_page() -> str:
     return page(
         "Recipe",
         docstring(recipe.Recipe).text,
+        DEFAULTS,
         fields(recipe.Recipe),
         *(part for prefix, model in sections.items() for part in section(f"`{prefix}`", model, prefix)),
     )
@@ -98,6 +120,7 @@ def training_page() -> str:
     return page(
         "Training",
         docstring(recipe.TrainSettings).text,
+        DEFAULTS,
         fields(recipe.TrainSettings, "train"),
         *section("`train.ema` with a half-life", recipe.HalfLife, "train.ema"),
     )
@@ -111,6 +134,7 @@ def optimizers_page() -> str:
         "Optimizers",
         "`optimizer` applies to all players, and `players.NAME.optimizer` to one. `optimizer.name` selects the "
         "optimizer; if it is changed, the settings of the previous optimizer are removed.",
+        DEFAULTS,
         *(part for model in optimizers for part in section(_name(model), model, "optimizer")),
         "## Schedules of the learning rate",
         *(part for m in schedules for part in section(_name(m), m, "optimizer.schedule", level=3)),
@@ -141,7 +165,8 @@ def data_page() -> str:
             f"## Feature extractors of gan-{domain.name}",
             table(["name", "extractor", "origin"], extractors),
         ]
-    return page("Data and metrics", docstring(recipe.DataSettings).text, fields(recipe.DataSettings, "data"), *parts)
+    table_of_data = fields(recipe.DataSettings, "data")
+    return page("Data and metrics", docstring(recipe.DataSettings).text, DEFAULTS, table_of_data, *parts)
 
 
 def objectives_page() -> str:
@@ -196,7 +221,9 @@ def regularizers_page() -> str:
     return page(
         "Regularizers",
         "`regularizers` applies to all adversaries, and `adversaries.NAME.regularizers` to one; `null` removes one. "
-        "They are applied in the order of this page. `--set regularizers.r1={}` adds one with its defaults.",
+        "They are applied in the order of this page. `--set regularizers.r1={}` adds one with its defaults. In Python:",
+        IN_PYTHON,
+        DEFAULTS,
         *parts,
     )
 
@@ -224,19 +251,31 @@ def section(title: str, model: type[BaseModel], prefix: str, *, level: int = 2) 
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> str:
-    """Returns the table of a model's fields: key, type and range, default, and meaning."""
+    """Returns the table of a model's fields: key with its type, range and default, and meaning."""
     meanings = docstring(model).entries
     rows = [
         (
-            code(f"{prefix}.{name}" if prefix else name),
-            kind(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
-            default(field),
+            beneath(
+                code(f"{prefix}.{name}" if prefix else name),
+                kind(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
+                default(field),
+            ),
             sentence(meanings.get(name, "")),
         )
         for name, field in model.model_fields.items()
         if name != "name"
     ]
-    return table(["setting", "type", "default", "meaning"], rows)
+    return setting_table(rows)
+
+
+def setting_table(rows: Iterable[tuple[str, str]]) -> str:
+    """Returns a table of settings and their meanings, which fits on a narrow screen."""
+    return container("settings", table(["setting", "meaning"], rows))
+
+
+def beneath(name: str, *facts: str) -> str:
+    """Returns the cell of a setting: its name, and each fact on a line beneath it."""
+    return "<br>".join([name, *filter(None, facts)])
 
 
 def sentence(meaning: str) -> str:
@@ -245,9 +284,11 @@ def sentence(meaning: str) -> str:
 
 
 def default(field: FieldInfo) -> str:
-    """Returns a field's default as YAML; "required" if it has none."""
+    """Returns a field's default as YAML; "required" if it has none, and an empty string for one that has no name."""
     value = field.get_default(call_default_factory=True)
-    return "required" if value is PydanticUndefined else shown(value)
+    if value is PydanticUndefined:
+        return "required"
+    return f"default: {shown(value)}" if shown(value) else ""
 
 
 def shown(value: object) -> str:

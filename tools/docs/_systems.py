@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from _markdown import DOCS, code, docstring, domains, fence, page, table, toctree
-from _settings import kind, sentence, shown
+from _settings import beneath, kind, sentence, setting_table, shown
 
 from gan_core.cards import Card
 from gan_core.domain import Domain
@@ -118,7 +118,7 @@ def preset_tables(domain: Domain, card: Card, presets: Mapping[str, Preset]) -> 
         f"Settings that differ from the [defaults](../reference/settings/index.md). {note}",
         table(["setting", *games], setting_rows),
         "## Settings of the networks",
-        setting_table(network_settings(presets), recipes, "network"),
+        taken(network_settings(presets), recipes, "network"),
         *game_settings(presets, recipes),
     ]
 
@@ -168,24 +168,21 @@ def network_settings(presets: Mapping[str, Preset]) -> dict[str, list[tuple[str,
     return takers
 
 
-def setting_table(
-    takers: Mapping[str, list[tuple[str, Callable[..., Any]]]], recipes: Mapping[str, Recipe], where: str
-) -> str:
-    """Returns the table of settings: type, networks, values in the presets, and meaning."""
+def taken(takers: Mapping[str, list[tuple[str, Callable[..., Any]]]], recipes: Mapping[str, Recipe], where: str) -> str:
+    """Returns the table of settings: name with type, networks and values in the presets, and meaning."""
     rows = []
     for key, makers in takers.items():
         hints = [get_type_hints(_init(make), include_extras=True).get(key, Any) for _, make in makers]
         meanings = {network: docstring(make).entries.get(key, "") for network, make in makers}
-        rows.append(
-            (
-                code(f"{where}.{key}"),
-                ", ".join(dict.fromkeys(kind(hint) for hint in hints)),
-                ", ".join(dict.fromkeys(code(network) for network, _ in makers if network)),
-                *(values(recipe, where, key) for recipe in recipes.values()),
-                joined(meanings),
-            )
-        )
-    return table(["setting", "type", "networks", *recipes, "meaning"], rows)
+        networks = ", ".join(dict.fromkeys(code(network) for network, _ in makers if network))
+        given = {names: values(recipe, where, key) for names, recipe in recipes.items()}
+        facts = [
+            ", ".join(dict.fromkeys(kind(hint) for hint in hints)),
+            f"of {networks}" if networks else "",
+            *(f"{names}: {value}" for names, value in given.items() if value),
+        ]
+        rows.append((beneath(code(f"{where}.{key}"), *facts), joined(meanings)))
+    return setting_table(rows)
 
 
 def joined(meanings: Mapping[str, str]) -> str:
@@ -211,7 +208,7 @@ def game_settings(presets: Mapping[str, Preset], recipes: Mapping[str, Recipe]) 
         for key in keywords(preset.game):
             if key not in FIXED and key not in preset.networks:
                 takers[key] = [("", preset.game)]
-    return ["## Settings of the game", setting_table(takers, recipes, "game")] if takers else []
+    return ["## Settings of the game", taken(takers, recipes, "game")] if takers else []
 
 
 def _init(make: Callable[..., Any]) -> Callable[..., Any]:

@@ -31,7 +31,11 @@ def pages() -> dict[str, str]:
     }
     contents = "\n".join(f"- [{title}]({name}.md): {text}" for name, (title, text) in sections.items())
     hidden = toctree(*sections).replace(":maxdepth: 1", ":hidden:")
-    made = {"reference/index.md": page("Reference", "These pages are generated from the code.", contents, hidden)}
+    made = {
+        "reference/index.md": page(
+            "Commands, settings and Python", "These pages are generated from the code.", contents, hidden
+        )
+    }
     for module in (_commands, _settings, _python, _formats, _systems, _results):
         made |= module.pages()
     return made

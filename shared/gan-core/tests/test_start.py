@@ -177,8 +177,19 @@ def test_a_submodule_of_a_network_can_be_started(tmp_path):
         ({"generator": "~no-such-user/run"}, "~no-such-user/run: no such folder"),
         ({"generator": "plain/generator:~no-such-user/file.pt"}, "~no-such-user/file.pt: no such file"),
         ({"generator": "RUN:other"}, "RUN: has no network `other`; it has discriminator, generator"),
-        ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` is"),
+        ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` has shape [8] in RUN"),
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),
+        (
+            {"generator": "plain/generatr:none.pt"},
+            "plain/generatr: neither a folder nor a published network; known: pl",
+        ),
+        ({"generator": "plain:none.pt"}, "plain: neither a folder nor a published network; known: plain/generator"),
+        (
+            {"generator": "plain/generator"},
+            "plain/generator: is a published network; append the file of its checkpoint",
+        ),
+        ({"generator": "plane/generator:RUN/recipe.yaml"}, "unknown published network `plane/generator`; did you mean"),
+        ({"generator": "RUN/recipe.yaml"}, "RUN/recipe.yaml: is a file; for a published checkpoint, write SYSTEM/NETW"),
     ],
 )
 def test_wrong_starts_are_refused_with_the_reason_before_a_run_is_created(toy, first, tmp_path, start, words):

@@ -247,8 +247,9 @@ class TrainSettings(Settings):
         batch_size: global batch size, over all processes.
         accumulate: number of parts of a batch over which gradients are accumulated, to save memory.
         seed: random seed for initial weights, data order and noise.
-        ema: exponential moving average of the weights, which is used to generate samples: the decay per step, or the
-            half-life in samples (`HalfLife`); None generates with the current weights.
+        ema: exponential moving average of the weights, which is used to generate samples: the decay per step,
+            typically 0.99 to 0.9999, or the half-life in samples (`HalfLife`); None generates with the current weights.
+            After t steps, the decay per step is (1 + t) / (10 + t) if that is smaller.
         precision: precision of the forward pass; weights and penalties stay in fp32.
         compile: whether the networks are compiled with `torch.compile`.
         device: device; `auto` selects the accelerator, if there is one, otherwise the CPU.

@@ -94,7 +94,7 @@ def find_start(source: str, name: str, importers: Importers) -> Given:
         importers: importers for published checkpoints.
 
     Raises:
-        CheckpointError: the weights are missing or damaged.
+        CheckpointError: the weights are missing or damaged, or the source names an unknown published network.
     """
     source = os.path.expanduser(source)  # which leaves an unknown user's as it is
     place, colon, rest = source.rpartition(":")
@@ -104,12 +104,35 @@ def find_start(source: str, name: str, importers: Importers) -> Given:
         tensors, plain = split_state(published.build())
         return Given(tensors, plain, file)
     folder, network = (place, rest) if colon and not os.path.exists(source) else (source, name)
+    if not os.path.isdir(folder):
+        _check_not_published(folder, rest if colon else source, importers)
     weights = read_weights(local_folder(folder))
     found = _of_network(weights.tensors, network)
     if not found:
         held = sorted({key.partition(".")[0] for key in weights.tensors})
         raise CheckpointError(f"{folder}: has no network `{network}`; it has {', '.join(held) or 'none'}")
     return Given(found, _of_network(weights.plain, network), weights.file_of(network))
+
+
+def _check_not_published(place: str, file: str, importers: Importers) -> None:
+    """Checks that a source without a folder is not a misspelt `SYSTEM/NETWORK:FILE`, which the hub would not know.
+
+    Args:
+        place: part of the source before the colon, or all of it.
+        file: part after the colon, or all of the source.
+        importers: importers for published checkpoints.
+
+    Raises:
+        CheckpointError: the source names a network or a file of a published checkpoint, but not both.
+    """
+    if place in importers:
+        raise CheckpointError(f"{place}: is a published network; append the file of its checkpoint, {place}:FILE")
+    if place != file and (own := [name for name in importers if name.startswith(f"{place.partition('/')[0]}/")]):
+        raise CheckpointError(f"{place}: neither a folder nor a published network; known: {', '.join(own)}")
+    if place != file and os.path.isfile(file):
+        raise unknown("published network", place, importers, CheckpointError)
+    if os.path.isfile(place):
+        raise CheckpointError(f"{place}: is a file; for a published checkpoint, write SYSTEM/NETWORK:{place}")
 
 
 def _of_network(state: Mapping[str, Any], network: str) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Lazy(Regularizer):
 
     Attributes:
         weight: weight of the term.
-        interval: number of steps between computations (default: 1).
+        interval: number of steps between computations.
     """
 
     weight: float = Field(gt=0)
