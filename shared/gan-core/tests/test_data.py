@@ -1,5 +1,6 @@
 """Sources, held-out splits, and the endless stream of batches."""
 
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -374,6 +375,18 @@ def test_workers_read_the_same_items_and_draws_depend_only_on_the_position():
     later = stream(Squares(), workers=1, position=8)
     assert_close([next(later)["noise"] for _ in range(2)], [batch["noise"] for batch in batches[2:]], atol=0, rtol=0)
     assert len({float(value) for batch in batches for value in batch["noise"]}) == 16
+
+
+def test_a_stream_whose_worker_is_killed_goes_on_alone_with_the_same_items():
+    handler = signal.getsignal(signal.SIGCHLD)
+    alone, together = stream(Squares()), stream(Squares(), workers=2)
+    assert signal.getsignal(signal.SIGCHLD) is handler  # torch's raises an error in the middle of a step
+    batches = [next(together)]
+    for worker in together._loader._workers:
+        worker.kill()
+    batches += [next(together) for _ in range(7)]
+    assert (together.lost, alone.lost, together.position) == (True, False, 32)
+    assert_close([batch["x"] for batch in batches], [next(alone)["x"] for _ in range(8)])
 
 
 def test_draws_of_items_are_uniform_and_depend_on_the_position_in_the_stream():

@@ -12,6 +12,7 @@ import io
 import logging
 import lzma
 import os
+import stat
 import tarfile
 import zipfile
 from bisect import bisect_left
@@ -102,7 +103,7 @@ class FolderFiles:
         return Sizes(self._names, lambda name: _size_of(self.path / name))
 
     def open(self, name: str) -> IO[bytes]:
-        return (self.path / name).open("rb")
+        return open_regular(self.path / name)
 
 
 class LoneFile:
@@ -123,7 +124,7 @@ class LoneFile:
         return {self.name: _size_of(self.file) if isinstance(self.file, Path) else len(self.file)}
 
     def open(self, name: str) -> IO[bytes]:
-        return self.file.open("rb") if isinstance(self.file, Path) else io.BytesIO(self.file)
+        return open_regular(self.file) if isinstance(self.file, Path) else io.BytesIO(self.file)
 
 
 class ZipFiles:
@@ -335,6 +336,23 @@ def nothing_readable(where: str, seen: int, skipped: Mapping[str, str], kind: Fi
     return DataError(f"{where}: no readable {kind.thing}s among {found}{looked}{why}")
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a file for reading, without waiting for a writer if the path has become a named pipe.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+    """
+    # Windows, which has no O_NONBLOCK, has no named pipes in folders either.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -371,7 +389,7 @@ def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
 
 
 def _start(place: Place) -> bytes:
-    with place.open("rb") as file:
+    with open_regular(place) if isinstance(place, Path) else place.open("rb") as file:
         return file.read(6)
 
 
