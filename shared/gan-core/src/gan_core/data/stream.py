@@ -147,7 +147,7 @@ class _Placed(Dataset[Any]):
     def __getitems__(self, placed: tuple[int, list[int]]) -> Any:
         place, indices = placed
         if get_worker_info() is not None:
-            seed_torch(mix(mix(self.seed, self.rank), place), CPU)
+            self._seed(place)
         try:
             with reading(self.seed, place + self.row):
                 if not indices:  # an empty batch with the shape of an item
@@ -155,6 +155,15 @@ class _Placed(Dataset[Any]):
                 return collate(fetch(self.dataset, indices))
         except GanError as error:  # raised by the stream; a worker would wrap it in its own traceback
             return error
+
+    def for_worker(self, placed: tuple[int, list[int]]) -> Any:
+        """Returns a batch as a worker would, in the main process."""
+        with torch.random.fork_rng(devices=[]):
+            self._seed(placed[0])
+            return self.__getitems__(placed)
+
+    def _seed(self, place: int) -> None:
+        seed_torch(mix(mix(self.seed, self.rank), place), CPU)
 
 
 def _ignore_interrupts(worker: int) -> None:
@@ -225,8 +234,8 @@ class BatchStream:
             return zip(count(start, step), indices, strict=False)  # both are endless
 
         def alone(position: int) -> Iterator[Any]:  # without a DataLoader, which costs more than a small batch
-            read = map(placed.__getitems__, places(make_order(position=position)))
-            return (_pinned(batch) if pin else batch for batch in read)
+            get = placed.for_worker if workers else placed.__getitems__
+            return (_pinned(batch) if pin else batch for batch in map(get, places(make_order(position=position))))
 
         self._alone = alone  # must not refer to the stream: workers end with its last reference
         self.batches: Iterator[Any] = alone(position)
