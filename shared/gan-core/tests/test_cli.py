@@ -15,6 +15,9 @@ from gan_core.domain import Domain
 from gan_core.errors import GanError
 
 
+OUT_OF_MEMORY = "out of memory; choose a smaller batch size, smaller networks or fewer samples"
+
+
 @pytest.fixture
 def gan(toy, capsys, monkeypatch, tmp_path):
     """Runs `gan-toy WORDS…` in an empty folder: its exit status, standard output and standard error."""
@@ -139,12 +142,14 @@ def test_an_error_is_one_line_and_has_a_traceback_only_with_debug(gan):
     [
         (GanError("lost\nall"), 1, "lost all"),
         (ZeroDivisionError("oh"), 1, "internal error (ZeroDivisionError): oh; `--debug` shows the traceback"),
-        (MemoryError(), 1, "internal error (MemoryError): no reason given; `--debug` shows the traceback"),
-        (
-            OSError(13, "Permission denied", "x"),
-            1,
-            "internal error (PermissionError): [Errno 13] Permission denied: 'x'; `--debug` shows the traceback",
-        ),
+        (KeyError(), 1, "internal error (KeyError): no reason given; `--debug` shows the traceback"),
+        (MemoryError(), 1, OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), 1, OUT_OF_MEMORY),
+        (OSError(13, "Permission denied", "x"), 2, "x: Permission denied"),
+        (OSError(13, "Permission denied", b"x\xff"), 2, "x\\udcff: Permission denied"),
+        (OSError(28, "No space left on device", "x"), 1, "x: No space left on device"),
+        (OSError(24, "Too many open files"), 1, "Too many open files"),
     ],
 )
 def test_every_error_is_one_line(gan, toy, monkeypatch, raised, status, words):

@@ -7,6 +7,7 @@ succeeded, 1 if it failed, and 2 if the request or its input was invalid. Only c
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import json
 import math
@@ -28,7 +29,7 @@ import typer.core
 
 from gan_core import __version__
 from gan_core.domain import Domain, find_domains
-from gan_core.errors import GanError, InputError, unknown
+from gan_core.errors import FULL, GanError, InputError, reason_of, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
 from gan_core.tables import table
 
@@ -48,6 +49,8 @@ FURTHER = "gan_core.cli.further"
 """Key in a command's context under which options for the model are stored, as lists of texts by option."""
 NEAR = 0.8
 """Minimum similarity at which an unknown option is treated as a misspelt option of the command."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""Parts of the messages with which torch reports that memory is full."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C. Commands that train write a checkpoint and exit with 0 instead."""
 DATA_HELP = (
@@ -100,8 +103,11 @@ def main(domain: Domain | None = None) -> NoReturn:
     flags = {flag for flag in FLAGS if flag in sys.argv[1:]}
     words = [word for word in sys.argv[1:] if word not in FLAGS] or ["--help"]
     program = "gan" if domain is None else f"gan-{domain.name}"
-    app = build(domain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            stream.reconfigure(errors="backslashreplace")  # for consoles of other encodings
     try:
+        app = build(domain)
         answer = app(words, prog_name=program, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(INTERRUPTED) from None
@@ -118,23 +124,36 @@ def main(domain: Domain | None = None) -> NoReturn:
 
 def complain(program: str, error: Exception) -> int:
     """Prints an error as one line and returns its exit status."""
-    status = error.exit_status if isinstance(error, GanError) else 2 if isinstance(error, UsageError) else 1
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    if not isinstance(error, GanError | UsageError):
-        message = (
-            f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
-        )
+    status, message = explain(error)
     line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # it may contain names from files
     safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
     print(f"{program}: {safe}", file=sys.stderr)  # noqa: T201
     return status
 
 
+def explain(error: Exception) -> tuple[int, str]:
+    """Returns the exit status and the message of an error."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, GanError):
+        return error.exit_status, message
+    if isinstance(error, UsageError):
+        return 2, message
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return 1 if error.errno in FULL or not where else 2, f"{where}{error.strerror}"
+    if isinstance(error, MemoryError) or any(words in message for words in OUT_OF_MEMORY):
+        return 1, "out of memory; choose a smaller batch size, smaller networks or fewer samples"
+    return 1, f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
+
+
 def show(answer: Answer, *, as_json: bool) -> None:
     """Prints an answer. A closed pipe is not an error."""
     for note in answer.notes:
         print(note, file=sys.stderr)  # noqa: T201
-    text = json.dumps(_finite(answer.document), ensure_ascii=False, allow_nan=False) if as_json else answer.text
+    text = answer.text
+    if as_json:
+        plain = sys.stdout is not None and not str(sys.stdout.encoding).lower().startswith("utf")
+        text = json.dumps(_finite(answer.document), ensure_ascii=plain, allow_nan=False)
     try:
         if text:
             print(text, flush=True)  # noqa: T201
@@ -160,10 +179,13 @@ def build(domain: Domain | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     if domain is None:
-        text = "Trains and uses GANs. Each installed domain package, such as gan-image, adds a command."
+        text = "Trains and uses GANs. Each installed domain package adds a command: pip install gan-image."
         app.callback(help=text, invoke_without_command=True)(root("gan"))
         for found in find_domains().values():
-            app.add_typer(build(found), name=found.name, help=found.title)
+            try:
+                app.add_typer(build(found), name=found.name, help=found.title)
+            except Exception as error:  # noqa: BLE001  a domain's own code must not stop the others
+                print(f"gan: gan-{found.name} cannot be used ({reason_of(error)})", file=sys.stderr)  # noqa: T201
         return app
 
     text = f"{domain.title}. Every command accepts --json (result as JSON) and --debug (tracebacks)."
@@ -683,6 +705,7 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
         answer = trained(domain, run)
         if run.interrupted or plan.metric is None:
             return answer
+        print(f"computing the metric {plan.metric}", file=sys.stderr)  # noqa: T201
         figures, samples = toolkit.evaluate(out, data=plan.data, metrics=[plan.metric]), run.samples()[-1]
         text = f"{figures}\nsamples: {samples}\nreport:  {run.report_file}"
         return Answer(answer.document | {"metrics": figures["metrics"], "samples": str(samples)}, text)

@@ -27,11 +27,13 @@ from gan_core.training.output import Evaluate, Output, WriteSamples, is_due
 from gan_core.training.regime import Regime
 from gan_core.training.saving import Checkpoints
 from gan_core.training.state import Training
-from gan_core.training.turns import play_step
+from gan_core.training.turns import least_rows, play_step
 
 FINISHED, READER_LOST = 1001, 1000
 """Codes that processes exchange if training ends after a step: finished, and a process that read data has ended. The
 other codes are signal numbers, which are smaller."""
+ONE_VALUE = "Expected more than 1 value per channel"
+"""Start of torch's message if batch normalization has a single value per channel."""
 
 
 class ReaderLost(GanError):
@@ -151,8 +153,17 @@ class Trainer:
         self.training.enter_due()
 
     def play_step(self) -> None:
-        """Runs one step: the turns of every player that moves in it."""
-        play_step(self.training)
+        """Runs one step: the turns of every player that moves in it.
+
+        Raises:
+            RecipeError: the batch is too small for batch normalization.
+        """
+        try:
+            play_step(self.training)
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            raise RecipeError(self._larger_batch()) from error
 
     def restore(self) -> list[str]:
         """Loads the latest valid checkpoint, without changing the run folder; see `Checkpoints.restore`."""
@@ -261,6 +272,15 @@ class Trainer:
         fp16 = self.recipe.train.precision == "fp16"
         other: dict[str, object] = {"train.precision": "bf16"} if fp16 else {"optimizer.clip_norm": 1}
         return f"{self._resume_command(lower_rates(rates))}, or with {change_options(self._program, other)}"
+
+    def _larger_batch(self) -> str:
+        """Returns the error message for a batch that is too small for batch normalization."""
+        training = self.training
+        parts = self.processes.count * training.settings.accumulate
+        rows = least_rows(training)
+        remedy = "a larger batch" if rows is None else f"{rows * parts} or more"
+        size, split = training.stream.batch_size, f", in {parts} parts" if parts > 1 else ""
+        return f"the batch size is {size}{split}, too small for batch normalization in {self.recipe.system}; set {remedy}"
 
     def _check(self, game: Game) -> None:
         settings = self.recipe.train
