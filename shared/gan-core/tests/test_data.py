@@ -211,8 +211,8 @@ def test_the_data_must_have_the_classes_of_the_networks():
     with pytest.raises(DataError) as error:
         require_classes(plain, 3)
     assert str(error.value) == (
-        "mine has no labels, but `network.num_classes` is 3; leave it out, "
-        "or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"
+        "mine has no labels, but the networks are conditioned on classes (`network.num_classes` is 3); give a folder "
+        "with a sub-folder for each class (pairs: `Derived(…, labels=True)`); there must be two or more"
     )
     with pytest.raises(DataError) as error:
         require_classes(labelled, 2)

@@ -269,7 +269,7 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
     if have is None:
         raise DataError(
             f"{source.name} has no labels, but the networks are conditioned on classes (`network.num_classes` is "
-            f"{num_classes}); give {LABELLED}, two or more"
+            f"{num_classes}); give {LABELLED}; there must be two or more"
         )
     if have != num_classes:
         raise DataError(
