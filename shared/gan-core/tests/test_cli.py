@@ -185,6 +185,41 @@ def test_consoles_of_every_encoding_show_an_answer(gan, toy, monkeypatch, encodi
             assert json.loads(out.buffer.getvalue().decode(encoding)) == {"name": text}
 
 
+def test_closed_and_full_outputs_end_no_command_with_a_traceback():
+    code = (
+        "import sys; from gan_core.cli import main; from gan_core.domain import Domain\n"
+        "main(Domain(name='none', title='GANs for nothing', package='gan_none'))"
+    )
+    for words, streams, expected in (
+        ("systems --json", ">&-", (0, "", "gan-none has no systems yet\n")),
+        ("systems --json", "2>&-", (0, "[]\n", "")),
+        ("train x --out r", "2>&-", (2, "", "")),
+        ("train x --out r", ">&- 2>&-", (2, "", "")),
+        ("systems --json", "2>/dev/full", (0, "[]\n", "")),
+        (
+            "systems --json",
+            ">/dev/full",
+            (
+                1,
+                "",
+                "gan-none has no systems yet\ngan-none: standard output: cannot be written (No space left on device); "
+                "free some space or redirect it\n",
+            ),
+        ),
+    ):
+        command = f'"$0" -c "$1" {words} {streams}'
+        done = subprocess.run(
+            ["/bin/sh", "-c", command, sys.executable, code], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == expected, (words, streams)
+
+
+def test_too_many_arguments_and_empty_places_are_refused(gan):
+    assert gan("systems", "x") == (2, "", "gan-toy: too many arguments: x\n")
+    for option in ("--data", "--out", "--recipe"):
+        assert gan("train", "plain", option, "") == (2, "", f"gan-toy: `{option}` is empty; give it a value\n")
+
+
 def test_a_domain_whose_tasks_cannot_be_imported_does_not_stop_the_others(gan, toy, monkeypatch):
     broken = Domain(name="broken", title="GANs", package="gone_entirely", cards=toy.cards)
     monkeypatch.setattr(gan_core.cli, "find_domains", lambda: {"broken": broken, "toy": toy})

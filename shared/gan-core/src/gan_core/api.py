@@ -336,6 +336,8 @@ class Toolkit:
             parts: dict[str, Any] = {key: self.open_data(place, strict=strict) for key, place in where.items()}
             return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
         datasets, text = self.domain.data, str(where)
+        if not text:
+            raise DataError("the name of the data is empty; give a dataset, a folder or an archive")
         if is_hub_dataset(text):
             return datasets.open_folder(text, strict=strict)
         cards = {card.name: card for card in datasets.DATASETS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -28,7 +27,7 @@ from rich.text import Text
 from torch import Tensor
 
 from gan_core.distributed import Processes, rows_of_all
-from gan_core.errors import MissingDependency, unknown
+from gan_core.errors import MissingDependency, say, unknown
 from gan_core.play.objectives import Terms
 
 SECONDS = 5.0
@@ -187,11 +186,11 @@ class Display:
         if self.live:
             self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False)
         elif self.shown:
-            print(f"{self.title}: {sentence}", file=sys.stderr)  # noqa: T201
+            say(f"{self.title}: {sentence}")
 
     def _print_waiting(self) -> None:
         if self.waiting is not None and self.shown and not self.live:
-            print(self.waiting, file=sys.stderr)  # noqa: T201
+            say(self.waiting)
             self.printed, self.waiting = time.monotonic(), None
 
 
