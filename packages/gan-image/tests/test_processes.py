@@ -58,7 +58,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 def test_two_processes_train_what_one_does_on_the_same_global_batch(tmp_path: Path, ended: Ended) -> None:
     both = ended.run.checkpoints()[1]
     steps = int(both.name)
-    one = gan_image.train("dcgan", data="digits", out=tmp_path / "one", steps=steps, device="cpu", shown=False, changes=CHANGES)
+    one = gan_image.train(
+        "dcgan", data="digits", out=tmp_path / "one", steps=steps, device="cpu", shown=False, changes=CHANGES
+    )
     files, state = read_checkpoint(both)
     alone, own = read_checkpoint(one.checkpoints()[-1])
     assert (state["step"], state["seen"]) == (own["step"], own["seen"]) == (steps, 16 * steps)

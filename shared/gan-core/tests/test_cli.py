@@ -15,7 +15,6 @@ from gan_core.cli import Answer, main
 from gan_core.domain import Domain
 from gan_core.errors import GanError
 
-
 OUT_OF_MEMORY = "out of memory; choose a smaller batch size, smaller networks or fewer samples"
 
 

@@ -358,7 +358,7 @@ def test_a_file_that_has_become_a_pipe_is_unreadable_and_nobody_waits_for_a_writ
 
 def test_a_pipe_given_as_an_archive_is_refused(tmp_path):
     os.mkfifo(tmp_path / "set.zip")
-    with pytest.raises(DataError, match=r"set.zip: cannot be read as a folder, zip or tar archive \(it is not a regular file\)"):
+    with pytest.raises(DataError, match=r"set.zip: cannot be read as .* \(it is not a regular file\)$"):
         open_files(tmp_path / "set.zip")
 
 

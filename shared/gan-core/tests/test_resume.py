@@ -593,8 +593,7 @@ def test_a_killed_reader_ends_the_run_with_a_checkpoint_of_the_step_reached(
     assert reader["error"] == [
         "ReaderLost",
         1,
-        f"step {reader['step']}: a process that reads data has ended (killed, or out of memory?); "
-        f"continue with {call}",
+        f"step {reader['step']}: a process that reads data has ended (killed, or out of memory?); continue with {call}",
     ]
     assert_same_run(folder / "reader", folder / "workers_whole")
 

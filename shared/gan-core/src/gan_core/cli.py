@@ -175,7 +175,9 @@ def show(answer: Answer, *, as_json: bool) -> None:
         _forget_output()
     except OSError as error:
         _forget_output()
-        raise GanError(f"standard output: cannot be written ({error.strerror}); free some space or redirect it") from error
+        raise GanError(
+            f"standard output: cannot be written ({error.strerror}); free some space or redirect it"
+        ) from error
 
 
 def _forget_output() -> None:

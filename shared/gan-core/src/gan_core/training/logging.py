@@ -150,7 +150,9 @@ class Display:
         self._show_values()
         if self.shown and not self.live:
             speed = f"{line['samples_per_second']:.0f} samples/s"
-            self.waiting = self._line(line["step"], "  ".join(["", line["phase"], *filter(None, [self._values]), speed]))
+            self.waiting = self._line(
+                line["step"], "  ".join(["", line["phase"], *filter(None, [self._values]), speed])
+            )
             if time.monotonic() - self.printed >= SECONDS:
                 self._print_waiting()
 

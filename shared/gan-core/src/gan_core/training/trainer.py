@@ -280,7 +280,9 @@ class Trainer:
         rows = least_rows(training)
         remedy = "a larger batch" if rows is None else f"{rows * parts} or more"
         size, split = training.stream.batch_size, f", in {parts} parts" if parts > 1 else ""
-        return f"the batch size is {size}{split}, too small for batch normalization in {self.recipe.system}; set {remedy}"
+        return (
+            f"the batch size is {size}{split}, too small for batch normalization in {self.recipe.system}; set {remedy}"
+        )
 
     def _check(self, game: Game) -> None:
         settings = self.recipe.train
