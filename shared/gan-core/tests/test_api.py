@@ -158,8 +158,8 @@ def test_an_invalid_request_is_refused_and_writes_nothing(train, tmp_path):
         "unknown player of plain `critic`; known: discriminator, generator": {"changes": {"players.critic.turns": 3}},
         "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
         "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
-        "plain-cloud has no labels, but `network.num_classes` is 3; leave it out, or give a folder with a "
-        "sub-folder for each class (pairs: `Derived(…, labels=True)`)": {
+        "plain-cloud has no labels, but the networks are conditioned on classes (`network.num_classes` is 3); give a "
+        "folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`); there must be two or more": {
             "data": "plain-cloud",
             "changes": {"network.num_classes": 3},
         },
@@ -442,8 +442,8 @@ def test_a_metric_that_does_not_fit_is_refused_with_the_reason(train):
             labelled.path,
             "plain-cloud",
             None,
-            "plain-cloud has no labels, but `network.num_classes` is 3; "
-            "leave it out, or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)",
+            "plain-cloud has no labels, but the networks are conditioned on classes (`network.num_classes` is 3); give "
+            "a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`); there must be two or more",
         ),
     ):
         assert refusal(InputError, api.evaluate, path, data=data, metrics=metrics, count=4) == words

@@ -1,5 +1,6 @@
 """The command line of a domain: lists, answers as text and as JSON, errors as one line."""
 
+import io
 import json
 import math
 import subprocess
@@ -13,6 +14,8 @@ import gan_core.cli
 from gan_core.cli import Answer, main
 from gan_core.domain import Domain
 from gan_core.errors import GanError
+
+OUT_OF_MEMORY = "out of memory; choose a smaller batch size, smaller networks or fewer samples"
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def test_without_any_domain_the_help_says_what_to_install(gan, monkeypatch):
     monkeypatch.setattr(gan_core.cli, "find_domains", dict)
     status, out, err = gan("--help", domain=None)
     assert (status, err) == (0, "")
-    assert "pip install gan-image" in out
+    assert "pip install gan-image" in " ".join(out.split())
 
 
 def test_systems_and_data_are_tables_and_documents(gan):
@@ -61,7 +64,7 @@ def test_a_domain_without_systems_has_empty_lists(gan):
 def test_train_writes_a_run_and_prints_its_path(gan, tmp_path):
     status, out, err = gan("train", "plain", "--out", "my run", "--steps", 2)
     assert (status, out) == (0, "trained to step 2: my run (see my run/report.html)\n")
-    assert err.startswith("toy/plain 2/2 [adversarial] discriminator/adversarial ")
+    assert err.startswith("toy/plain 0/2 0%\ntoy/plain 2/2 100%  adversarial  D ")
     assert (tmp_path / "my run" / "model" / "model.safetensors").is_file()
 
 
@@ -139,12 +142,14 @@ def test_an_error_is_one_line_and_has_a_traceback_only_with_debug(gan):
     [
         (GanError("lost\nall"), 1, "lost all"),
         (ZeroDivisionError("oh"), 1, "internal error (ZeroDivisionError): oh; `--debug` shows the traceback"),
-        (MemoryError(), 1, "internal error (MemoryError): no reason given; `--debug` shows the traceback"),
-        (
-            OSError(13, "Permission denied", "x"),
-            1,
-            "internal error (PermissionError): [Errno 13] Permission denied: 'x'; `--debug` shows the traceback",
-        ),
+        (KeyError(), 1, "internal error (KeyError): no reason given; `--debug` shows the traceback"),
+        (MemoryError(), 1, OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), 1, OUT_OF_MEMORY),
+        (OSError(13, "Permission denied", "x"), 2, "x: Permission denied"),
+        (OSError(13, "Permission denied", b"x\xff"), 2, "x\\udcff: Permission denied"),
+        (OSError(28, "No space left on device", "x"), 1, "x: No space left on device"),
+        (OSError(24, "Too many open files"), 1, "Too many open files"),
     ],
 )
 def test_every_error_is_one_line(gan, toy, monkeypatch, raised, status, words):
@@ -159,6 +164,69 @@ def test_an_error_is_free_of_control_characters(gan):
     status, _, err = gan("train", "pla\x1b[31min\x07", "--out", "r")
     assert status == 2
     assert err.startswith("gan-toy: unknown system `pla\\x1b[31min\\x07`; ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "cp932", "utf-8"])
+def test_consoles_of_every_encoding_show_an_answer(gan, toy, monkeypatch, encoding):
+    text = "50 µm ² Ж \udcff"  # a name with a byte that is no text ends like the last one
+    monkeypatch.setattr(toy.tasks, "COMMANDS", {"measure": lambda: Answer({"name": text}, text, [text])})
+    for words in (("measure",), ("measure", "--json"), ("--help",), ("show", "Ж²")):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        monkeypatch.setattr(sys, "argv", ["gan", *words])
+        with pytest.raises(SystemExit) as end:
+            main(toy)
+        err.flush()
+        assert end.value.code == (2 if "show" in words else 0)
+        assert len(err.buffer.getvalue().splitlines()) == (0 if "--help" in words else 1)
+        if "--json" in words:
+            assert json.loads(out.buffer.getvalue().decode(encoding)) == {"name": text}
+
+
+def test_closed_and_full_outputs_end_no_command_with_a_traceback():
+    code = (
+        "import sys; from gan_core.cli import main; from gan_core.domain import Domain\n"
+        "main(Domain(name='none', title='GANs for nothing', package='gan_none'))"
+    )
+    for words, streams, expected in (
+        ("systems --json", ">&-", (0, "", "gan-none has no systems yet\n")),
+        ("systems --json", "2>&-", (0, "[]\n", "")),
+        ("train x --out r", "2>&-", (2, "", "")),
+        ("train x --out r", ">&- 2>&-", (2, "", "")),
+        ("systems --json", "2>/dev/full", (0, "[]\n", "")),
+        (
+            "systems --json",
+            ">/dev/full",
+            (
+                1,
+                "",
+                "gan-none has no systems yet\ngan-none: standard output: cannot be written (No space left on device); "
+                "free some space or redirect it\n",
+            ),
+        ),
+    ):
+        command = f'"$0" -c "$1" {words} {streams}'
+        done = subprocess.run(
+            ["/bin/sh", "-c", command, sys.executable, code], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == expected, (words, streams)
+
+
+def test_too_many_arguments_and_empty_places_are_refused(gan):
+    assert gan("systems", "x") == (2, "", "gan-toy: too many arguments: x\n")
+    for option in ("--data", "--out", "--recipe"):
+        assert gan("train", "plain", option, "") == (2, "", f"gan-toy: `{option}` is empty; give it a value\n")
+
+
+def test_a_domain_whose_tasks_cannot_be_imported_does_not_stop_the_others(gan, toy, monkeypatch):
+    broken = Domain(name="broken", title="GANs", package="gone_entirely", cards=toy.cards)
+    monkeypatch.setattr(gan_core.cli, "find_domains", lambda: {"broken": broken, "toy": toy})
+    status, out, err = gan("toy", "systems", "--json", domain=None)
+    assert (status, len(json.loads(out))) == (0, 2)
+    assert err == "gan: gan-broken cannot be used (No module named 'gone_entirely')\n"
+    status, _, err = gan("systems", domain=broken)
+    assert (status, err.count("\n")) == (1, 1)
 
 
 def test_infinite_values_are_null_in_json(gan, toy, monkeypatch):

@@ -1,5 +1,6 @@
 """Sources, held-out splits, and the endless stream of batches."""
 
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -210,8 +211,8 @@ def test_the_data_must_have_the_classes_of_the_networks():
     with pytest.raises(DataError) as error:
         require_classes(plain, 3)
     assert str(error.value) == (
-        "mine has no labels, but `network.num_classes` is 3; leave it out, "
-        "or give a folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`)"
+        "mine has no labels, but the networks are conditioned on classes (`network.num_classes` is 3); give a folder "
+        "with a sub-folder for each class (pairs: `Derived(…, labels=True)`); there must be two or more"
     )
     with pytest.raises(DataError) as error:
         require_classes(labelled, 2)
@@ -374,6 +375,19 @@ def test_workers_read_the_same_items_and_draws_depend_only_on_the_position():
     later = stream(Squares(), workers=1, position=8)
     assert_close([next(later)["noise"] for _ in range(2)], [batch["noise"] for batch in batches[2:]], atol=0, rtol=0)
     assert len({float(value) for batch in batches for value in batch["noise"]}) == 16
+
+
+def test_a_stream_whose_worker_is_killed_goes_on_alone_with_the_same_items():
+    handler = signal.getsignal(signal.SIGCHLD)
+    whole, together = stream(Squares(), workers=1), stream(Squares(), workers=2)
+    assert signal.getsignal(signal.SIGCHLD) is handler  # torch's raises an error in the middle of a step
+    batches = [next(together)]
+    for worker in together._loader._workers:
+        worker.kill()
+    batches += [next(together) for _ in range(7)]
+    assert (together.lost, whole.lost, together.position) == (True, False, 32)
+    for batch in batches:
+        assert_close(batch, next(whole), atol=0, rtol=0)  # with the numbers that workers draw
 
 
 def test_draws_of_items_are_uniform_and_depend_on_the_position_in_the_stream():

@@ -10,19 +10,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_core import Game, GradientPenalty, Phase, Player, ReplayPool, TwoPlayerGame, draws, resume, train
 from gan_core.distributed import GlobalBatchNorm, Processes, rows_of_all, share_batch_statistics
-from gan_core.errors import NonFiniteError, RecipeError
+from gan_core.errors import InputError, NonFiniteError, RecipeError
 from gan_core.models.checkpoint import read_checkpoint, read_tensors, write_tensors
 from gan_core.play.objectives import non_saturating, wasserstein
 from gan_core.runs.run import Run
@@ -224,6 +227,11 @@ def both(folder: Path) -> None:
     seen["everyone"], seen["mine"] = everyone.tolist(), everyone[mine].tolist()
     processes = Processes("auto")
     seen["highest"] = processes.highest(rank * 7)
+    dist.set_timeout(timedelta(seconds=0.5), dist.group.WORLD)
+    time.sleep(0 if rank else 2)
+    processes.wait()  # longer than the limit of other exchanges
+    dist.set_timeout(timedelta(minutes=10), dist.group.WORLD)
+    seen["waited"] = True
     seen["mean"] = processes.mean(torch.tensor([float(rank), 1.0])).tolist()
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
 
@@ -316,6 +324,10 @@ def test_a_batch_that_two_cannot_share_is_refused(seen: list[dict[str, Any]]) ->
         )
 
 
+def test_processes_wait_for_the_first_however_long_it_evaluates(seen: list[dict[str, Any]]) -> None:
+    assert [process["waited"] for process in seen] == [True, True]
+
+
 def test_statistics_are_over_the_rows_of_all_processes(seen: list[dict[str, Any]]) -> None:
     alone, rows = batch_norms(), torch.arange(12.0).view(4, 3)
     whole, _ = alone(rows), alone(rows.square())
@@ -364,6 +376,32 @@ def test_shared_statistics_keep_names_tensors_and_shared_layers() -> None:
 def test_a_device_that_this_machine_lacks_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"`train.device` is cuda:7, which this machine lacks; use auto or cpu"):
         Processes("cuda:7")
+
+
+@pytest.mark.parametrize(
+    ("launched", "words"),
+    [
+        ({"WORLD_SIZE": "2"}, r"^2 processes were started, but they are not connected \(accelerate reports 1\); start"),
+        ({"OMPI_COMM_WORLD_SIZE": "3"}, r"^3 processes were started, but they are not connected"),
+        (
+            {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
+            r"^`accelerate launch` was asked for several processes and started one, .* `torchrun --nproc-per-node N`",
+        ),
+    ],
+)
+def test_processes_that_would_each_train_alone_are_refused(
+    monkeypatch: pytest.MonkeyPatch, launched: dict[str, str], words: str
+) -> None:
+    Processes("cpu")  # accelerate's state of this process is that of one process
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=words):
+        Processes("cpu")
+
+
+def test_an_error_that_is_not_about_processes_is_left_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"^gloom$"), Processes("cpu").connected():
+        raise RuntimeError("gloom")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,35 @@ def test_domains_are_found_by_their_entry_points(toy):
 def test_the_error_for_a_missing_domain_names_its_package(toy):
     with pytest.raises(InputError, match=r"^the domain `audio` is not installed: pip install gan-audio$"):
         find_domain("audio")
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("gone_entirely", "No module named 'gone_entirely'"),
+        ("half_removed", "cannot import name 'x' from 'json'"),
+        ("without_domain", "module 'without_domain' has no attribute 'DOMAIN'"),
+    ],
+)
+def test_a_broken_domain_is_named_in_one_line_and_the_others_work(toy, monkeypatch, tmp_path, caplog, package, words):
+    (tmp_path / "half_removed.py").write_text("from json import x")
+    (tmp_path / "without_domain.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = EntryPoint("broken", f"{package}:DOMAIN", "gan.domains")
+    healthy = gan_core.domain.entry_points(group="gan.domains")
+    monkeypatch.setattr(
+        gan_core.domain,
+        "entry_points",
+        lambda group, name=None: [point for point in (broken, *healthy) if name in (None, point.name)],
+    )
+    assert find_domains() == {"toy": toy}
+    assert find_domain("toy") is toy
+    (said,) = caplog.messages
+    assert said.startswith(f"the installed package gan-broken cannot be used ({words}")
+    assert said.endswith("install it again, or remove it: pip uninstall gan-broken")
+    for look in (lambda: find_domain("broken"), lambda: find_domains(strict=True)):
+        with pytest.raises(InputError, match=r"^the installed package gan-broken cannot be used \("):
+            look()
 
 
 def test_domains_are_looked_up_in_their_entry_point_group(monkeypatch):

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from gan_core.data import files, limits
-from gan_core.data.files import FolderFiles, names_ending, open_files, open_member
+from gan_core.data.files import FolderFiles, LoneFile, names_ending, open_files, open_member, read_member
 from gan_core.data.folders import classes_of, labels_of, natural_order, parts_of, split_part, sub_folder
 from gan_core.errors import DataError, InputError, Unreadable
 from gan_core.media.writing import refuse_existing, replacing, write_rows
@@ -445,8 +445,24 @@ def test_pipes_and_broken_links_are_reported_when_they_are_read(tmp_path):
     assert names_ending(held, (".png",)) == (["link.png", "pipe.png"], 2)
     with pytest.raises(FileNotFoundError):
         content_of(held, "link.png")
-    with pytest.raises(Unreadable, match=r"^not a regular file$"):
+    with pytest.raises(OSError, match=r"^it is not a regular file$"):
         content_of(held, "pipe.png")
+
+
+@pytest.mark.parametrize("held", [FolderFiles, lambda path: LoneFile(path / "a.png")])
+def test_a_file_that_has_become_a_pipe_is_unreadable_and_nobody_waits_for_a_writer(tmp_path, held):
+    (tmp_path / "a.png").write_bytes(b"x")
+    files = held(tmp_path)
+    (tmp_path / "a.png").unlink()
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(Unreadable, match=r"^it is not a regular file$"):
+        read_member(files, "a.png", most_bytes=10)
+
+
+def test_a_pipe_given_as_an_archive_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "set.zip")
+    with pytest.raises(DataError, match=r"set.zip: cannot be read as .* \(it is not a regular file\)$"):
+        open_files(tmp_path / "set.zip")
 
 
 # --- writing

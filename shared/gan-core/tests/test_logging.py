@@ -65,7 +65,7 @@ def test_off_a_terminal_lines_of_the_log_are_printed(capsys: pytest.CaptureFixtu
     with Display("toy/gan", 10, shown=True) as display:
         display.step(2, 0.2)
         display.line({"step": 2, **LINE})
-    assert capsys.readouterr().err == "toy/gan 2/10 [warm] generator/adversarial 0.123  812 samples/s\n"
+    assert capsys.readouterr().err == "toy/gan 0/10 0%\ntoy/gan 2/10 20%  warm  G 0.123  812 samples/s\n"
     with Display("toy/gan", 10, shown=False) as display:
         display.line({"step": 2, **LINE})
         display.evaluation({"step": 2, "evaluation/fid": 1.0})
@@ -79,18 +79,41 @@ def test_lines_are_printed_every_few_seconds_and_the_last_one_always(
     now = [100.0]
     monkeypatch.setattr(gan_core.training.logging, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with Display("toy/gan", 10, shown=True) as display:
-        for step in range(1, 7):
+        for step in range(1, 9):
+            now[0] += 1.8
             display.line({"step": step, **LINE})
-            now[0] += 0.7
     steps = [line.split()[1].partition("/")[0] for line in capsys.readouterr().err.splitlines()]
-    assert steps == ["1", "4", "6"]
+    assert steps == ["0", "3", "6", "8"]
+
+
+def test_slow_steps_are_shown_before_the_first_line_of_the_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(gan_core.training.logging, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with Display("toy/gan", 1000, shown=True) as display:
+        for step in range(1, 6):
+            now[0] += 3
+            display.step(step, step / 1000)
+    assert capsys.readouterr().err.splitlines() == ["toy/gan 0/1000 0%", "toy/gan 2/1000 0%", "toy/gan 4/1000 0%"]
+
+
+def test_a_line_has_the_main_loss_of_each_player_and_the_main_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    terms = {"discriminator/adversarial": 0.3278, "discriminator/r1": 2.0, "generator/adversarial": 4.851}
+    with Display("toy/gan", 10, shown=True) as display:
+        display.evaluation({"step": 5, "evaluation/fid": 2.0999, "evaluation/precision": 0.51234})
+        display.line({"step": 10, "phase": "adversarial", **terms, "encoder/cycle": 12345.0, "samples_per_second": 9.0})
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "toy/gan: step 5: FID 2.1  precision 0.512",
+        "toy/gan 10/10 100%  adversarial  D 0.328  G 4.85  encoder 1.23e+04  FID 2.1  9 samples/s",
+    ]
 
 
 def test_the_number_of_steps_follows_from_the_progress_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     with Display("toy/gan", 10**6, shown=True) as display:
         display.step(30, 0.25)
         display.line({"step": 30, "phase": "warm", "samples_per_second": 812.4})
-    assert capsys.readouterr().err == "toy/gan 30/120 [warm]   812 samples/s\n"
+    assert capsys.readouterr().err.endswith("toy/gan 30/120 25%  warm  812 samples/s\n")
 
 
 def test_evaluations_and_the_end_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,8 +121,8 @@ def test_evaluations_and_the_end_are_reported(capsys: pytest.CaptureFixture[str]
         display.evaluation({"step": 5, "evaluation/fid": 12.3456, "protocol/fid": "abc", "phase": "evaluation"})
         display.ended("the budget is used", 6)
         display.interrupted("SIGTERM", 7)
-    assert capsys.readouterr().err.splitlines() == [
-        "toy/gan: step 5: fid 12.35",
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "toy/gan: step 5: FID 12.3",
         "toy/gan: ended at step 6: the budget is used",
         "toy/gan: interrupted by SIGTERM at step 7; continue with `resume`",
     ]
@@ -114,13 +137,13 @@ def test_in_80_columns_step_percentage_and_time_show_and_values_have_their_own_l
     )
     display = Display(title, 200_000, shown=True)
     display.step(50_000, 0.25)
-    display.line({"step": 50_000, **{f"discriminator/term{k}": 0.3 for k in range(8)}})
+    display.line({"step": 50_000, **{f"player-{k}/term{n}": 0.3 for k in range(12) for n in range(3)}})
     with display.console.capture() as captured:
         display.console.print(display.screen.renderable)
     bar, values = Text.from_ansi(captured.get()).plain.splitlines()
     assert bar.startswith(title[:20])
     assert re.search(r"━ +50000/200000 +25% \d:\d\d:\d\d (-:--:--|\d:\d\d:\d\d)$", bar.rstrip()), bar
-    assert values.startswith("discriminator/term0 0.3  ")
+    assert values.startswith("player-0 0.3  player-1 0.3  ")
     assert (len(bar), len(values)) <= (80, 80)
 
 

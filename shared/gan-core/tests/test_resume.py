@@ -6,6 +6,7 @@ This file is also a program: torch takes seconds to import, so one process impor
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -328,6 +329,7 @@ def harness(folder: Path) -> None:
         "swept": kill_at_file_operations(folder / "swept"),
         "full": fill_the_disk(folder / "full"),
         "workers": interrupt_a_group(folder),
+        "reader": kill_a_reader(folder),
         "full_log": fill_the_disk(folder / "full_log", log_every=1, checkpoint_every=None),
         "full_again": fill_the_disk_again(folder / "full_again"),
     }
@@ -494,6 +496,32 @@ def interrupt_a_group(folder: Path) -> dict[str, Any]:
     return {"codes": codes, "steps": steps}
 
 
+class Bereft(Rich):
+    """A process that reads its data is killed in the middle of a step."""
+
+    def after_turn(self, player: str, values: dict[str, Tensor]) -> None:
+        super().after_turn(player, values)
+        if self.step >= 15 and player == "generator" and (children := multiprocessing.active_children()):
+            children[0].kill()
+
+
+def kill_a_reader(folder: Path) -> dict[str, Any]:
+    """The end of memory takes one of the processes that read the data; the run goes on with fewer."""
+    out, seen = folder / "reader", folder / "reader.json"
+
+    def begun() -> None:
+        try:
+            begin(out, Bereft(), steps=120, checkpoint_every=100, changes=CHANGES | {"data.workers": 2})
+        except GanError as error:
+            seen.write_text(json.dumps([type(error).__name__, error.exit_status, str(error)]))
+
+    began = time.monotonic()
+    codes = [forked(begun)]
+    seconds, step = time.monotonic() - began, int(Run(out).checkpoints()[-1].name)
+    codes.append(forked(lambda: go_on(out, changes={"data.workers": 1, "train.checkpoint_every": 20})))
+    return {"codes": codes, "seconds": seconds, "step": step, "error": json.loads(seen.read_text())}
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """What happened to the runs of the harness, and where they are."""
@@ -551,6 +579,23 @@ def test_an_interrupt_of_the_whole_group_spares_the_processes_that_read(stopped:
     assert results["workers"]["codes"] == [0, 0, 0], results["stderr"][-3000:]
     assert 0 < results["workers"]["steps"][0] < results["workers"]["steps"][1] < 120
     assert_same_run(folder / "workers", folder / "workers_whole")
+
+
+def test_a_killed_reader_ends_the_run_with_a_checkpoint_of_the_step_reached(
+    stopped: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, results = stopped
+    reader = results["reader"]
+    assert reader["codes"] == [0, 0], results["stderr"][-3000:]
+    assert reader["seconds"] < 30
+    assert 16 <= reader["step"] < 60  # what had been read before is still played
+    call = f"gan_core.resume('{folder / 'reader'}', game=game, data=data, changes={{'data.workers': 1}})"
+    assert reader["error"] == [
+        "ReaderLost",
+        1,
+        f"step {reader['step']}: a process that reads data has ended (killed, or out of memory?); continue with {call}",
+    ]
+    assert_same_run(folder / "reader", folder / "workers_whole")
 
 
 if __name__ == "__main__":

@@ -1302,3 +1302,43 @@ def test_a_seed_repeats_a_training_and_another_does_not(tmp_path: Path) -> None:
         fit(game, tmp_path / str(number), data=POINTS, steps=3, seed=seed)
     assert difference(games[1], games[0]) == 0
     assert difference(games[2], games[0]) > 1e-6
+
+
+# Batches that are too small for batch normalization.
+
+
+def normalized(pack: int = 1) -> Game:
+    """Batch normalization over rows in both networks; the discriminator judges several samples together."""
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.judge = nn.Sequential(nn.Linear(pack, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+        def forward(self, rows: Tensor) -> Tensor:
+            if len(rows) % pack:
+                raise RecipeError(f"the batch size is {len(rows)}; expected a multiple of {pack}")
+            return self.judge(rows.reshape(-1, pack)).flatten()
+
+    generator = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    generator.latent_dim = 2
+    return TwoPlayerGame(generator, Packed())
+
+
+@pytest.mark.parametrize(
+    ("pack", "size", "accumulate", "words"),
+    [
+        (1, 1, 1, "the batch size is 1, too small for batch normalization in TwoPlayerGame; set 2 or more"),
+        (1, 3, 3, "the batch size is 3, in 3 parts, too small for batch normalization in TwoPlayerGame; set 6 or more"),
+        (3, 3, 1, "the batch size is 3, too small for batch normalization in TwoPlayerGame; set 6 or more"),
+    ],
+)
+def test_a_batch_too_small_for_batch_normalization_is_refused_and_the_least_is_named(
+    tmp_path: Path, pack: int, size: int, accumulate: int, words: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        fit(normalized(pack), tmp_path / "run", batch_size=size, accumulate=accumulate)
+    assert str(error.value) == words
+    assert not (tmp_path / "run").exists()
+    least = int(words.split()[-3])
+    assert fit(normalized(pack), tmp_path / "run", batch_size=least, accumulate=accumulate).checkpoints()

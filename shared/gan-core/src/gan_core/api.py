@@ -42,13 +42,14 @@ from gan_core.runs.run import Run
 from gan_core.training.output import Evaluate, WriteSamples
 from gan_core.training.regime import Regime, regime_of
 from gan_core.training.schedule import lengths
-from gan_core.training.trainer import Trainer
+from gan_core.training.trainer import ReaderLost, Trainer
 
 Where = str | Path | Mapping[str, str | Path]
 """Location of data: a named dataset, a folder, an archive, or a mapping with one of these per part of an item."""
 
-CHANGEABLE = ("optimizer", "players", "train")
-"""Sections of a recipe that may change when a run is resumed; the others determine what its checkpoints contain."""
+CHANGEABLE = ("optimizer", "players", "train", "data.workers")
+"""Sections and settings of a recipe that may change when a run is resumed; the others determine what its checkpoints
+contain."""
 
 logger = logging.getLogger("gan_core")
 
@@ -182,7 +183,8 @@ class Toolkit:
             steps: new total number of steps (default: unchanged); the last phase is extended.
             samples: new total number of samples (default: unchanged).
             minutes: new total training time in minutes (default: unchanged).
-            changes: changes to the recipe by dotted key; only settings of `optimizer`, `players` and `train`.
+            changes: changes to the recipe by dotted key; only settings of `optimizer`, `players` and `train`, and
+                `data.workers`.
             game: the game, built in the same way, if it was built by hand.
             data: the data, if the recipe does not name them.
             regime: training regime, if it was built in Python.
@@ -194,7 +196,7 @@ class Toolkit:
         """
         run = Run.open(path)
         for key in changes or ():
-            if key.partition(".")[0] not in CHANGEABLE:
+            if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
                 raise RecipeError(
                     f"`{key}` cannot change when a run is resumed; start a new run from {run.recipe_file}"
                 )
@@ -350,6 +352,8 @@ class Toolkit:
             parts: dict[str, Any] = {key: self.open_data(place, strict=strict) for key, place in where.items()}
             return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
         datasets, text = self.domain.data, str(where)
+        if not text:
+            raise DataError("the name of the data is empty; give a dataset, a folder or an archive")
         if is_hub_dataset(text):
             return datasets.open_folder(text, strict=strict)
         cards = {card.name: card for card in datasets.DATASETS}
@@ -539,6 +543,9 @@ def _finish(trainer: Trainer, run: Run) -> Run:
             _round_off(trainer, run)
         elif trainer.processes.first:
             write_report(run.path)
+        raise
+    except ReaderLost:
+        _round_off(trainer, run)
         raise
     _round_off(trainer, run)
     return run

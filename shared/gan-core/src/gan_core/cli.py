@@ -7,6 +7,7 @@ succeeded, 1 if it failed, and 2 if the request or its input was invalid. Only c
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,7 +29,7 @@ import typer.core
 
 from gan_core import __version__
 from gan_core.domain import Domain, find_domains
-from gan_core.errors import GanError, InputError, unknown
+from gan_core.errors import FULL, GanError, InputError, reason_of, say, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
 from gan_core.tables import table
 
@@ -48,6 +49,12 @@ FURTHER = "gan_core.cli.further"
 """Key in a command's context under which options for the model are stored, as lists of texts by option."""
 NEAR = 0.8
 """Minimum similarity at which an unknown option is treated as a misspelt option of the command."""
+PLACES = ("--data", "--out", "--recipe", "--keep", "--weights")
+"""Options that name a file, a folder or a dataset."""
+EXTRA_ARGUMENTS = re.compile(r"^Got unexpected extra argument\S* \((.*)\)$")
+"""Message of click that is reworded."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""Parts of the messages with which torch reports that memory is full."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C. Commands that train write a checkpoint and exit with 0 instead."""
 DATA_HELP = (
@@ -100,46 +107,82 @@ def main(domain: Domain | None = None) -> NoReturn:
     flags = {flag for flag in FLAGS if flag in sys.argv[1:]}
     words = [word for word in sys.argv[1:] if word not in FLAGS] or ["--help"]
     program = "gan" if domain is None else f"gan-{domain.name}"
-    app = build(domain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            stream.reconfigure(errors="backslashreplace")  # for consoles of other encodings
     try:
-        answer = app(words, prog_name=program, standalone_mode=False)
+        refuse_empty(words)
+        answer = build(domain)(words, prog_name=program, standalone_mode=False)
+        if isinstance(answer, Answer) and os.environ.get("RANK", "0") == "0":  # only the first process prints
+            show(answer, as_json="--json" in flags)
     except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001  internal errors are one line too; `--debug` shows the traceback
         if "--debug" in flags:
             traceback.print_exc()
         raise SystemExit(complain(program, error)) from None
-    if isinstance(answer, Answer):
-        if os.environ.get("RANK", "0") == "0":  # only the first process prints
-            show(answer, as_json="--json" in flags)
-        raise SystemExit(answer.status)
-    raise SystemExit(answer)
+    raise SystemExit(answer.status if isinstance(answer, Answer) else answer)
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """Checks that no option that names a place is empty, because an empty path is the current folder.
+
+    Raises:
+        InputError: one is empty.
+    """
+    for option, value in itertools.pairwise(words):
+        if option in PLACES and not value:
+            raise InputError(f"`{option}` is empty; give it a value")
 
 
 def complain(program: str, error: Exception) -> int:
     """Prints an error as one line and returns its exit status."""
-    status = error.exit_status if isinstance(error, GanError) else 2 if isinstance(error, UsageError) else 1
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    if not isinstance(error, GanError | UsageError):
-        message = (
-            f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
-        )
+    status, message = explain(error)
     line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # it may contain names from files
     safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-    print(f"{program}: {safe}", file=sys.stderr)  # noqa: T201
+    say(f"{program}: {safe}")
     return status
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """Returns the exit status and the message of an error."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, GanError):
+        return error.exit_status, message
+    if isinstance(error, UsageError):
+        return 2, EXTRA_ARGUMENTS.sub(r"too many arguments: \1", message)
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return 1 if error.errno in FULL or not where else 2, f"{where}{error.strerror}"
+    if isinstance(error, MemoryError) or any(words in message for words in OUT_OF_MEMORY):
+        return 1, "out of memory; choose a smaller batch size, smaller networks or fewer samples"
+    return 1, f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
     """Prints an answer. A closed pipe is not an error."""
     for note in answer.notes:
-        print(note, file=sys.stderr)  # noqa: T201
-    text = json.dumps(_finite(answer.document), ensure_ascii=False, allow_nan=False) if as_json else answer.text
+        say(note)
+    text = answer.text
+    if as_json:
+        plain = sys.stdout is not None and not str(sys.stdout.encoding).lower().startswith("utf")
+        text = json.dumps(_finite(answer.document), ensure_ascii=plain, allow_nan=False)
+    if not text:
+        return
     try:
-        if text:
-            print(text, flush=True)  # noqa: T201
+        print(text, flush=True)  # noqa: T201
     except BrokenPipeError:
-        sys.stderr.close()
+        _forget_output()
+    except OSError as error:
+        _forget_output()
+        raise GanError(
+            f"standard output: cannot be written ({error.strerror}); free some space or redirect it"
+        ) from error
+
+
+def _forget_output() -> None:
+    """Redirects standard output to nowhere, so that flushing it at exit does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _finite(document: Any) -> Any:
@@ -160,10 +203,13 @@ def build(domain: Domain | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     if domain is None:
-        text = "Trains and uses GANs. Each installed domain package (pip install gan-image) adds a command."
+        text = "Trains and uses GANs. Each installed domain package adds a command: pip install gan-image."
         app.callback(help=text, invoke_without_command=True)(root("gan"))
         for found in find_domains().values():
-            app.add_typer(build(found), name=found.name, help=found.title)
+            try:
+                app.add_typer(build(found), name=found.name, help=found.title)
+            except Exception as error:  # noqa: BLE001  a domain's own code must not stop the others
+                say(f"gan: gan-{found.name} cannot be used ({reason_of(error)})")
         return app
 
     text = f"{domain.title}. Every command accepts --json (result as JSON) and --debug (tracebacks)."
@@ -683,6 +729,7 @@ def demo_command(domain: Domain) -> Callable[..., Answer]:
         answer = trained(domain, run)
         if run.interrupted or plan.metric is None:
             return answer
+        say(f"computing the metric {plan.metric}")
         figures, samples = toolkit.evaluate(out, data=plan.data, metrics=[plan.metric]), run.samples()[-1]
         text = f"{figures}\nsamples: {samples}\nreport:  {run.report_file}"
         return Answer(answer.document | {"metrics": figures["metrics"], "samples": str(samples)}, text)

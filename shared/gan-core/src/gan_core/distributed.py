@@ -6,6 +6,10 @@ DistributedDataParallel (see `gan_core.training.player_state`).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,10 +18,20 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from gan_core.errors import RecipeError
+from gan_core.errors import GanError, InputError, RecipeError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Layers that are replaced to use statistics over all processes. Subclasses, which may behave differently, are not."""
+
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Environment variables in which launchers give the number of processes; the first that is set counts."""
+PATIENCE = timedelta(days=30)
+"""Longest time for which processes wait for the first one, which evaluates and writes files. If a process ends, the
+others notice at once, however long this is."""
+
+
+class ProcessLost(GanError):
+    """Another process of the training run has ended."""
 
 
 class Processes:
@@ -33,13 +47,20 @@ class Processes:
 
     Raises:
         RecipeError: this machine does not have the device.
+        InputError: the processes that a launcher started cannot be connected.
     """
 
     def __init__(self, device: str):
         # accelerate ignores the other processes of a machine without accelerators unless it is set to the CPU.
         cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+        _check_launch(cpu)
         self.state = PartialState(cpu=True) if cpu else PartialState()
         self.count, self.rank = self.state.num_processes, self.state.process_index
+        if self.count != (asked := asked_processes()):
+            raise InputError(
+                f"{asked} processes were started, but they are not connected (accelerate reports {self.count}); start "
+                "them with `torchrun`, and create no accelerate objects before the training"
+            )
         if self.count > 1:
             self.device = self.state.device
         else:  # accelerate's state outlives a run and may have the device of an earlier one
@@ -48,7 +69,7 @@ class Processes:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise RecipeError(f"`train.device` is {device}, which this machine lacks; use auto or cpu") from error
-        self._gloo: Any = dist.new_group(backend="gloo") if self.count > 1 else None
+        self._gloo: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if self.count > 1 else None
 
     @property
     def first(self) -> bool:
@@ -60,19 +81,68 @@ class Processes:
         if self._gloo is None:
             return number
         highest = torch.tensor(number)
-        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._gloo)
+        with self.connected():
+            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._gloo)
         return int(highest)
 
     def mean(self, values: Tensor) -> Tensor:
         """Returns the mean of a tensor over the processes."""
         if self.count > 1:
-            dist.all_reduce(values)
+            with self.connected():
+                dist.all_reduce(values)
             values = values / self.count
         return values
 
     def wait(self) -> None:
-        """Blocks until all processes have called it."""
-        self.state.wait_for_everyone()
+        """Blocks until all processes have called it.
+
+        The first process may evaluate and write files meanwhile, however long that takes.
+        """
+        if self._gloo is not None:
+            with self.connected():
+                dist.barrier(group=self._gloo)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Context manager under which the processes exchange data.
+
+        Raises:
+            ProcessLost: another process has ended.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise ProcessLost("another process of this run has ended (killed, or out of memory?)") from error
+            raise
+
+
+def asked_processes() -> int:
+    """Returns the number of processes that the launcher of this process started."""
+    return int(next((os.environ[name] for name in SIZES if name in os.environ), "1"))
+
+
+def _check_launch(cpu: bool) -> None:
+    """Checks that the launcher's processes can train together on this machine.
+
+    Args:
+        cpu: whether they use the CPU.
+
+    Raises:
+        InputError: `accelerate launch` started a single process for several, or there are too few accelerators.
+    """
+    launched_alone = all(name in os.environ for name in ("ACCELERATE_USE_CPU", "MASTER_ADDR", "MASTER_PORT"))
+    if launched_alone and not any(name in os.environ for name in SIZES):
+        raise InputError(
+            "`accelerate launch` was asked for several processes and started one, as it does on a CPU; use "
+            "`torchrun --nproc-per-node N` instead"
+        )
+    local, accelerators = int(os.environ.get("LOCAL_RANK", "0")), 0 if cpu else torch.accelerator.device_count()
+    if asked_processes() > 1 and not cpu and local >= accelerators:
+        raise InputError(
+            f"process {local + 1} on this machine has no device, because the machine has {accelerators}; start at most "
+            f"{accelerators}, or set `train.device` to cpu"
+        )
 
 
 class GlobalBatchNorm(nn.SyncBatchNorm):

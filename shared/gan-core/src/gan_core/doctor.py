@@ -57,7 +57,7 @@ def _compiler() -> str:
 
 
 def _domains() -> str:
-    found = [f"{name}: {len(domain.cards)} systems" for name, domain in find_domains().items()]
+    found = [f"{name}: {len(domain.cards)} systems" for name, domain in find_domains(strict=True).items()]
     if not found:
         raise LookupError("no domain package is installed: pip install gan-image")
     return ", ".join(found)

@@ -8,15 +8,16 @@ protocols below define their contents.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gan_core.cards import DOMAINS, Card, DataCard, Demo, Metrics
-from gan_core.errors import InputError, unknown
+from gan_core.errors import InputError, reason_of, unknown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from gan_core.play.preset import Preset
     from gan_core.recipe import Recipe
     from gan_core.training.output import WriteSamples
+
+logger = logging.getLogger("gan_core")
 
 
 class Datasets(Protocol):
@@ -160,18 +163,40 @@ class Domain:
         return self.preset(system, preset).recipe(domain=self.name, system=system, preset=preset)
 
 
-def find_domains() -> dict[str, Domain]:
-    """Returns the installed domains by name."""
-    return {point.name: point.load() for point in sorted(entry_points(group=DOMAINS), key=lambda p: p.name)}
+def find_domains(*, strict: bool = False) -> dict[str, Domain]:
+    """Returns the installed domains by name. One that cannot be imported is left out, with a warning.
+
+    Raises:
+        InputError: `strict` is set, and a domain cannot be imported.
+    """
+    found: dict[str, Domain] = {}
+    for point in sorted(entry_points(group=DOMAINS), key=lambda point: point.name):
+        try:
+            found[point.name] = _loaded(point)
+        except InputError as error:
+            if strict:
+                raise
+            logger.warning("%s", error)
+    return found
 
 
 def find_domain(name: str) -> Domain:
     """Returns the installed domain of that name.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or cannot be imported.
     """
     points = entry_points(group=DOMAINS, name=name)
     if not points:
         raise InputError(f"the domain `{name}` is not installed: pip install gan-{name}")
-    return cast(Domain, next(iter(points)).load())
+    return _loaded(next(iter(points)))
+
+
+def _loaded(point: EntryPoint) -> Domain:
+    try:
+        return cast(Domain, point.load())
+    except Exception as error:  # any, because the package's own code runs
+        raise InputError(
+            f"the installed package gan-{point.name} cannot be used ({reason_of(error)}); install it again, or "
+            f"remove it: pip uninstall gan-{point.name}"
+        ) from error

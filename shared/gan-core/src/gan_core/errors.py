@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -91,6 +92,13 @@ def reason_of(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Returns a text that is safe to print to a terminal, with unprintable characters escaped."""
     return text if text.isprintable() else ascii(text)
+
+
+def say(line: str) -> None:
+    """Prints a line to standard error, unless that is closed or cannot be written to."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def count(number: int, thing: str) -> str:

@@ -115,12 +115,7 @@ class FolderFiles:
         return Sizes(self._names, lambda name: _size_of(self.path / name))
 
     def open(self, name: str) -> IO[bytes]:
-        # A pipe would wait for a writer; it may have replaced a file since the folder was listed.
-        descriptor = os.open(self.path / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise Unreadable("not a regular file")
-        return os.fdopen(descriptor, "rb")
+        return open_regular(self.path / name)
 
 
 class LoneFile:
@@ -141,7 +136,7 @@ class LoneFile:
         return {self.name: _size_of(self.file) if isinstance(self.file, Path) else len(self.file)}
 
     def open(self, name: str) -> IO[bytes]:
-        return self.file.open("rb") if isinstance(self.file, Path) else io.BytesIO(self.file)
+        return open_regular(self.file) if isinstance(self.file, Path) else io.BytesIO(self.file)
 
 
 class ZipFiles:
@@ -399,6 +394,23 @@ def in_words(suffixes: Mapping[str, int]) -> str:
     return ", ".join(named + [f"{sum(n for _, n in most[NAMED:]):,} others"] * (len(most) > NAMED))
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a file for reading, without waiting for a writer if the path has become a named pipe.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+    """
+    # Windows, which has no O_NONBLOCK, has no named pipes in folders either.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -427,7 +439,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _start(place: Place) -> bytes:
-    with place.open("rb") as file:
+    with open_regular(place) if isinstance(place, Path) else place.open("rb") as file:
         return file.read(6)
 
 

@@ -271,8 +271,10 @@ def require_classes(source: Source, num_classes: int | None, classes: Sequence[s
         return
     have = source.facts.get("num_classes")
     if have is None:
-        given = f"{source.name} has no labels, but `network.num_classes` is {num_classes}"
-        raise DataError(f"{given}; leave it out, or give {LABELLED}")
+        raise DataError(
+            f"{source.name} has no labels, but the networks are conditioned on classes (`network.num_classes` is "
+            f"{num_classes}); give {LABELLED}; there must be two or more"
+        )
     if have != num_classes:
         raise DataError(
             f"{source.name} has {have} classes, but `network.num_classes` is {num_classes}; set it to {have}"

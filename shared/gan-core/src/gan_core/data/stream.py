@@ -7,9 +7,13 @@ transferred as uint8 and scaled to [-1, 1] on the device; masks, label maps and 
 from __future__ import annotations
 
 import atexit
+import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import count
+from multiprocessing import connection
 from typing import Any
 from weakref import WeakSet
 
@@ -22,6 +26,8 @@ from gan_core.draws import mix, reading, seed_torch
 from gan_core.errors import DataError, GanError
 
 CPU = torch.device("cpu")
+
+logger = logging.getLogger("gan_core")
 
 
 class Part(Dataset[Batch]):
@@ -141,7 +147,7 @@ class _Placed(Dataset[Any]):
     def __getitems__(self, placed: tuple[int, list[int]]) -> Any:
         place, indices = placed
         if get_worker_info() is not None:
-            seed_torch(mix(mix(self.seed, self.rank), place), CPU)
+            self._seed(place)
         try:
             with reading(self.seed, place + self.row):
                 if not indices:  # an empty batch with the shape of an item
@@ -150,6 +156,15 @@ class _Placed(Dataset[Any]):
         except GanError as error:  # raised by the stream; a worker would wrap it in its own traceback
             return error
 
+    def for_worker(self, placed: tuple[int, list[int]]) -> Any:
+        """Returns a batch as a worker would, in the main process."""
+        with torch.random.fork_rng(devices=[]):
+            self._seed(placed[0])
+            return self.__getitems__(placed)
+
+    def _seed(self, place: int) -> None:
+        seed_torch(mix(mix(self.seed, self.rank), place), CPU)
+
 
 def _ignore_interrupts(worker: int) -> None:
     """Makes a worker ignore SIGINT and SIGTERM, so that only the main process stops it."""
@@ -157,12 +172,28 @@ def _ignore_interrupts(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def _without_child_signals() -> Iterator[None]:
+    """Context manager that keeps the handler of SIGCHLD. Torch's would raise an error in the middle of a step."""
+    number = getattr(signal, "SIGCHLD", None)  # Windows has none
+    before = signal.getsignal(number) if number else None
+    try:
+        yield
+    finally:
+        if number and signal.getsignal(number) is not before:
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
 class BatchStream:
     """An endless iterator over batches on a device, with pixels as floating point in [-1, 1].
+
+    If a worker process is killed, the stream goes on in the main process, with the same batches, so that
+    the trainer can complete its step.
 
     Attributes:
         position: number of samples returned so far, over all processes, or of batches if their sizes vary; the only
             state needed to resume.
+        lost: whether a worker process was killed.
 
     Args:
         dataset: the items.
@@ -190,21 +221,29 @@ class BatchStream:
         order: Callable[..., IndexStream] = IndexStream,
     ) -> None:
         self.position, self.batch_size, self.device, self.pixels = position, batch_size, device, pixels_of(dataset)
-        items = length(dataset)
-        indices = order(items, batch_size, seed=seed, position=position, rank=rank, processes=processes)
+        self.lost = False
+        items, pin = length(dataset), device.type == "cuda"
+        make_order = partial(order, items, batch_size, seed=seed, rank=rank, processes=processes)
+        indices = make_order(position=position)
         self.advance = 1 if indices.varies else batch_size
-        # Index of an item in the stream, which seeds its draws. A batch of varying size has at most all items.
-        numbers = (position * items, items) if indices.varies else (position, batch_size)
-        places: Iterable[Any] = zip(count(*numbers), indices)  # both are endless
-        placed, pin = _Placed(dataset, seed, rank=rank, row=indices.rows.start), device.type == "cuda"
-        self.batches: Iterator[Any]
-        if not workers:  # without a DataLoader, which costs more than a small batch
-            self.batches = (_pinned(batch) if pin else batch for batch in map(placed.__getitems__, places))
-            return
-        self.batches = iter(
-            DataLoader(
+        placed = _Placed(dataset, seed, rank=rank, row=indices.rows.start)
+
+        def places(indices: IndexStream) -> Iterator[tuple[int, list[int]]]:
+            # Index of an item in the stream, which seeds its draws. A batch of varying size has at most all items.
+            start, step = (indices.position * items, items) if indices.varies else (indices.position, batch_size)
+            return zip(count(start, step), indices, strict=False)  # both are endless
+
+        def alone(position: int) -> Iterator[Any]:  # without a DataLoader, which costs more than a small batch
+            get = placed.for_worker if workers else placed.__getitems__
+            return (_pinned(batch) if pin else batch for batch in map(get, places(make_order(position=position))))
+
+        self._alone = alone  # must not refer to the stream: workers end with its last reference
+        self.batches: Iterator[Any] = alone(position)
+        self._loader: Any = None
+        if workers:
+            loader = DataLoader(
                 placed,
-                batch_sampler=places,
+                batch_sampler=places(indices),  # type: ignore[arg-type]
                 num_workers=workers,
                 pin_memory=pin,
                 collate_fn=_unchanged,
@@ -212,19 +251,37 @@ class BatchStream:
                 generator=torch.Generator().manual_seed(seed),
                 persistent_workers=True,
             )
-        )
-        _with_workers.add(self)
+            with _without_child_signals():
+                self.batches = self._loader = iter(loader)
+            _with_workers.add(self)
 
     def __next__(self) -> Batch:
-        read = next(self.batches)
+        try:
+            read = next(self.batches)
+        except Exception as error:
+            if not self._has_lost_worker():
+                raise
+            logger.debug("a data worker has ended: %s", error)
+            self.lost = True
+            self.stop_workers()
+            self.batches = self._alone(self.position)
+            read = next(self.batches)
         if isinstance(read, GanError):
             raise read
         self.position += self.advance
         return to_device(read, self.device, self.pixels)
 
+    def _has_lost_worker(self) -> bool:
+        """Returns whether a worker process has ended. It may end a moment after its connection."""
+        if self._loader is None or self.lost:
+            return False
+        return bool(connection.wait([worker.sentinel for worker in self._loader._workers], timeout=1.0))
+
     def stop_workers(self) -> None:
-        """Stops the worker processes. No batch can be read afterwards."""
-        self.batches._shutdown_workers()  # type: ignore[attr-defined]  # torch offers no public way
+        """Stops the worker processes. No batch can be read from them afterwards."""
+        self._loader._shutdown_workers()  # torch offers no public way
+        for worker in self._loader._workers:
+            worker.kill()  # one that waits for a lock of a killed one
 
 
 _with_workers: WeakSet[BatchStream] = WeakSet()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -29,11 +27,15 @@ from rich.text import Text
 from torch import Tensor
 
 from gan_core.distributed import Processes, rows_of_all
-from gan_core.errors import MissingDependency, unknown
+from gan_core.errors import MissingDependency, say, unknown
 from gan_core.play.objectives import Terms
 
-SECONDS = 2.0
-"""Minimum time between two printed lines of progress, in seconds."""
+SECONDS = 5.0
+"""Time between two printed lines of progress, in seconds."""
+SHORT_NAMES = {"discriminator": "D", "generator": "G"}
+"""Names of players in the terminal; others keep their name."""
+ACRONYM = 3
+"""Maximum length of the name of a figure that is written in capitals, such as `FID`."""
 TITLE = 24
 """Maximum width of the title, in characters."""
 FIXED = Column(no_wrap=True, overflow="fold", justify="right")
@@ -88,9 +90,9 @@ class LossMeans:
 class Display:
     """Progress of training on standard error.
 
-    In a terminal or a notebook, it shows a bar with the step, the percentage and the remaining time, and below it the
-    values of the last line of the log, truncated to the width. Elsewhere, it prints lines of text: the first, the last,
-    and in between at most one every `SECONDS`.
+    In a terminal or a notebook, it shows a bar with the step, the percentage and the remaining time, and below it each
+    player's main loss and the main figure of the last evaluation; the log has the rest. Elsewhere, it prints lines of
+    text: the first, the last, and in between one every `SECONDS`, with or without a new line of the log.
 
     Args:
         title: name of the game.
@@ -115,12 +117,14 @@ class Display:
         self.task = self.bar.add_task(title, total=steps, completed=done)
         self.values = Text(no_wrap=True, overflow="ellipsis")
         self.screen = Live(Group(self.bar, self.values), console=self.console, refresh_per_second=4)
-        self.printed = -math.inf  # time of the last printed line
-        self.waiting: str | None = None  # last line, if it has not been printed
+        self.printed = 0.0  # time of the last printed line
+        self.waiting: str | None = self._line(done, "")  # last line, if it has not been printed
+        self.losses, self.figure = "", ""
 
     def __enter__(self) -> Self:
         if self.live:
             self.screen.start()
+        self._print_waiting()
         return self
 
     def __exit__(
@@ -136,22 +140,40 @@ class Display:
         self.steps = max(step, round(step / progress))
         if self.live:
             self.bar.update(self.task, completed=step, total=self.steps)
+        elif self.shown and time.monotonic() - self.printed >= SECONDS:
+            self.waiting = self.waiting or self._line(step, "")
+            self._print_waiting()
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Shows a line of the log."""
-        values = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if "/" in name)
-        if self.live:
-            self.values.plain = values
-        elif self.shown:
+        self.losses = "  ".join(f"{name} {value:.3g}" for name, value in main_losses(line).items())
+        self._show_values()
+        if self.shown and not self.live:
             speed = f"{line['samples_per_second']:.0f} samples/s"
-            self.waiting = f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {values}  {speed}"
+            self.waiting = self._line(
+                line["step"], "  ".join(["", line["phase"], *filter(None, [self._values]), speed])
+            )
             if time.monotonic() - self.printed >= SECONDS:
                 self._print_waiting()
 
     def evaluation(self, line: Mapping[str, Any]) -> None:
         """Reports the figures of an evaluation."""
         figures = {name.removeprefix("evaluation/"): value for name, value in line.items() if "evaluation/" in name}
-        self._report(f"step {line['step']}: {'  '.join(f'{name} {value:.4g}' for name, value in figures.items())}")
+        named = [f"{name.upper() if len(name) <= ACRONYM else name} {value:.3g}" for name, value in figures.items()]
+        self.figure = named[0] if named else ""
+        self._show_values()
+        self._report(f"step {line['step']}: {'  '.join(named)}")
+
+    @property
+    def _values(self) -> str:
+        return "  ".join(filter(None, (self.losses, self.figure)))
+
+    def _show_values(self) -> None:
+        if self.live:
+            self.values.plain = self._values
+
+    def _line(self, step: int, rest: str) -> str:
+        return f"{self.title} {step}/{self.steps} {step / self.steps:.0%}{rest}"
 
     def ended(self, reason: str, step: int) -> None:
         """Reports why the regime ended training."""
@@ -166,12 +188,22 @@ class Display:
         if self.live:
             self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False)
         elif self.shown:
-            print(f"{self.title}: {sentence}", file=sys.stderr)  # noqa: T201
+            say(f"{self.title}: {sentence}")
 
     def _print_waiting(self) -> None:
-        if self.waiting is not None:
-            print(self.waiting, file=sys.stderr)  # noqa: T201
+        if self.waiting is not None and self.shown and not self.live:
+            say(self.waiting)
             self.printed, self.waiting = time.monotonic(), None
+
+
+def main_losses(line: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the first loss term of each player in a line of the log, by the player's short name."""
+    found: dict[str, float] = {}
+    for name, value in line.items():
+        player, slash, _ = name.partition("/")
+        if slash:
+            found.setdefault(SHORT_NAMES.get(player, player), value)
+    return found
 
 
 def in_notebook(console: Console) -> bool:

@@ -7,15 +7,15 @@ so a run that is interrupted and resumed on a CPU equals an uninterrupted one bi
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 import torch
 
 from gan_core.data import FittedData, hold_out
-from gan_core.distributed import Processes
-from gan_core.errors import NonFiniteError, RecipeError
+from gan_core.distributed import Processes, ProcessLost
+from gan_core.errors import GanError, NonFiniteError, RecipeError
 from gan_core.play.game import Game
 from gan_core.recipe import Recipe
 from gan_core.runs.advice import change_options, lower_rates, rate_key, resume_command
@@ -27,10 +27,17 @@ from gan_core.training.output import Evaluate, Output, WriteSamples, is_due
 from gan_core.training.regime import Regime
 from gan_core.training.saving import Checkpoints
 from gan_core.training.state import Training
-from gan_core.training.turns import play_step
+from gan_core.training.turns import least_rows, play_step
 
-FINISHED = 1000
-"""Code for 'finished' that processes exchange. The other codes are signal numbers, which are smaller."""
+FINISHED, READER_LOST = 1001, 1000
+"""Codes that processes exchange if training ends after a step: finished, and a process that read data has ended. The
+other codes are signal numbers, which are smaller."""
+ONE_VALUE = "Expected more than 1 value per channel"
+"""Start of torch's message if batch normalization has a single value per channel."""
+
+
+class ReaderLost(GanError):
+    """A process that read data has ended; the run has a checkpoint of the step that was reached."""
 
 
 class Trainer:
@@ -40,6 +47,7 @@ class Trainer:
         interrupted: name of the signal that interrupted training, or None.
         ended: reason why the regime ended training, or None.
         recovered: whether the run was rolled back and the game has the state of the checkpoint.
+        reader_lost: whether training ended because a process that read data has ended.
 
     Args:
         game: game to train; it is moved to the recipe's device and changed in place.
@@ -80,6 +88,7 @@ class Trainer:
         self.interrupted: str | None = None
         self.ended: str | None = None
         self.recovered = False
+        self.reader_lost = False
         self._signal = 0
 
     def fit(self) -> str | None:
@@ -91,6 +100,8 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or a weight is not finite. The run was rolled back to the last valid checkpoint, and
                 so was the game if `recovered`.
+            ProcessLost: another process has ended.
+            ReaderLost: a process that read data has ended. A checkpoint was written.
             GanError: a checkpoint could not be written.
         """
         if self.processes.device.type == "cuda":
@@ -99,12 +110,17 @@ class Trainer:
             keep_freed_memory()
         self.output.show_real()
         try:
-            self._train()
+            with self.processes.connected():
+                self._train()
         except NonFiniteError as error:
             raise NonFiniteError(self._roll_back(str(error))) from None
+        except ProcessLost as error:
+            raise ProcessLost(self._stopped_by(str(error))) from error
         finally:
             self.game.optimizers = {}
             self.release()
+        if self.reader_lost:
+            raise ReaderLost(self._without_reader())
         return self.interrupted
 
     def _train(self) -> None:
@@ -124,7 +140,7 @@ class Trainer:
                 display.step(self.step, training.schedule.limits.progress(training.point))
                 self.output.log(display, trackers, last=last)
                 self.output.show(last=last)
-                self.output.evaluate(display, trackers, last=last and self.interrupted is None)
+                self.output.evaluate(display, trackers, last=last and not (self.interrupted or self.reader_lost))
                 if last or is_due(self.step, training.checkpoint_every):
                     self.checkpoints.save()
             if self.interrupted:
@@ -137,8 +153,17 @@ class Trainer:
         self.training.enter_due()
 
     def play_step(self) -> None:
-        """Runs one step: the turns of every player that takes part in it."""
-        play_step(self.training)
+        """Runs one step: the turns of every player that moves in it.
+
+        Raises:
+            RecipeError: the batch is too small for batch normalization.
+        """
+        try:
+            play_step(self.training)
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            raise RecipeError(self._larger_batch()) from error
 
     def restore(self) -> list[str]:
         """Loads the latest valid checkpoint, without changing the run folder; see `Checkpoints.restore`."""
@@ -174,8 +199,11 @@ class Trainer:
 
     def _is_last(self) -> bool:
         """Returns whether training ends after this step. All processes call it once per step, so that they agree."""
-        why = self.processes.highest(FINISHED if self.finished() else self._signal)
-        self.interrupted = signal.Signals(why).name if 0 < why < FINISHED else None
+        reader_lost = self.step > 0 and self.training.stream.lost
+        code = FINISHED if self.finished() else READER_LOST if reader_lost else self._signal
+        why = self.processes.highest(code)
+        self.reader_lost = why == READER_LOST
+        self.interrupted = signal.Signals(why).name if 0 < why < READER_LOST else None
         return why > 0
 
     @contextmanager
@@ -208,6 +236,29 @@ class Trainer:
             self.output.show(last=True)
         return f"{happened}; rolled back to step {step}; continue with {self._advice()}"
 
+    def _stopped_by(self, what: str) -> str:
+        """Returns the error message if training stopped before the end of a step: the problem, and how to continue."""
+        happened, saved = f"step {self.step + 1}: {what}", self.run.checkpoints()
+        if not saved:
+            return f"{happened}; there is no checkpoint to continue from: set `train.checkpoint_every`, and start again"
+        return f"{happened}; continue from step {int(saved[-1].name)} with {self._resume_command()}"
+
+    def _without_reader(self) -> str:
+        """Returns the error message if a process that read data has ended: the problem, and how to continue."""
+        happened = f"step {self.step}: a process that reads data has ended (killed, or out of memory?)"
+        command = self._resume_command({"data.workers": max(0, self.recipe.data.workers // 2)})
+        return f"{happened}; continue with {command}"
+
+    def _resume_command(self, changes: Mapping[str, object] | None = None) -> str:
+        """Returns the command that continues the run."""
+        return resume_command(self._program, self.run.path, changes=changes)
+
+    @property
+    def _program(self) -> str | None:
+        """Command-line program that can build the run's game and open its data, or None."""
+        buildable = self.recipe.preset is not None and self.recipe.data.source is not None
+        return f"gan-{self.recipe.domain}" if buildable and self.recipe.domain else None
+
     def _advice(self) -> str:
         """Returns the command that resumes with half the learning rates, and an alternative.
 
@@ -220,10 +271,18 @@ class Trainer:
             rates[rate_key(name if own else None)] = state.settings.learning_rate
         fp16 = self.recipe.train.precision == "fp16"
         other: dict[str, object] = {"train.precision": "bf16"} if fp16 else {"optimizer.clip_norm": 1}
-        buildable = self.recipe.preset is not None and self.recipe.data.source is not None
-        program = f"gan-{self.recipe.domain}" if buildable and self.recipe.domain else None
-        command = resume_command(program, self.run.path, changes=lower_rates(rates))
-        return f"{command}, or with {change_options(program, other)}"
+        return f"{self._resume_command(lower_rates(rates))}, or with {change_options(self._program, other)}"
+
+    def _larger_batch(self) -> str:
+        """Returns the error message for a batch that is too small for batch normalization."""
+        training = self.training
+        parts = self.processes.count * training.settings.accumulate
+        rows = least_rows(training)
+        remedy = "a larger batch" if rows is None else f"{rows * parts} or more"
+        size, split = training.stream.batch_size, f", in {parts} parts" if parts > 1 else ""
+        return (
+            f"the batch size is {size}{split}, too small for batch normalization in {self.recipe.system}; set {remedy}"
+        )
 
     def _check(self, game: Game) -> None:
         settings = self.recipe.train

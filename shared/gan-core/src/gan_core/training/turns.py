@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import torch
+
 from gan_core.data import Batch
 from gan_core.draws import mix, seed_torch
+from gan_core.errors import GanError
 from gan_core.training.player_state import PRECISIONS, PlayerState, autocast, share_of_draws
 from gan_core.training.schedule import Point
 from gan_core.training.state import Training
 
 GRADIENT_NORM = "gradient_norm"
 """Name in the log of a player's gradient norm, which is measured in the last step before each line of the log."""
+
+
+MOST_ROWS = 64
+"""Largest batch that `least_rows` tries."""
 
 
 class Staged(NamedTuple):
@@ -46,6 +53,26 @@ def play_step(training: Training) -> None:
     if training.settings.minutes is not None:
         elapsed = training.processes.highest(round(training.clock.seconds() * 1e6)) / 1e6
     training.reach(Point(training.step + 1, training.seen, elapsed))
+
+
+def least_rows(training: Training) -> int | None:
+    """Returns the least number of rows, from 2, on which the losses of all players can be computed, or None.
+
+    It is asked for if a step failed, and changes the state of the game.
+    """
+    batch = next(training.stream)
+    for rows in range(2, MOST_ROWS + 1):
+        part = {key: value[torch.arange(rows, device=value.device) % len(value)] for key, value in batch.items()}
+        try:
+            with share_of_draws(0, training.processes, 0, 1, part), torch.no_grad():
+                part = training.game.stage(dict(part)) if training.staging else part
+            for state in training.states:
+                with share_of_draws(0, training.processes, 0, 1, part):
+                    state.loss(part)
+        except (ValueError, GanError):
+            continue
+        return rows
+    return None
 
 
 def _take_turns(training: Training, state: PlayerState, place: int, staged: Staged | None) -> None:
