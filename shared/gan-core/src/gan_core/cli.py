@@ -335,13 +335,22 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
         steps: Annotated[int | None, typer.Option(metavar="N", help="New total number of steps.")] = None,
         samples: Annotated[int | None, typer.Option(metavar="N", help="New total number of samples.")] = None,
         minutes: Annotated[float | None, typer.Option(metavar="N", help="New total training time in minutes.")] = None,
+        data: Annotated[
+            list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help="New place of the data, if they have moved.")
+        ] = None,
         set_: Set = None,
     ) -> Answer:
         """Continues a run from its latest valid checkpoint."""
         from gan_core.api import Toolkit
 
-        changes = read_settings(set_)
-        resumed = Toolkit(domain).resume(run, steps=steps, samples=samples, minutes=minutes, changes=changes)
+        resumed = Toolkit(domain).resume(
+            run,
+            steps=steps,
+            samples=samples,
+            minutes=minutes,
+            changes=read_settings(set_),
+            data=read_data(data),
+        )
         return trained(domain, resumed)
 
     return resume
