@@ -393,7 +393,6 @@ class Toolkit:
             raise DataError(f"{recipe.system}: the recipe does not name the data; pass them as `data`")
         return self.open_data(recipe.data.source, strict=recipe.data.strict, paired=game.paired)
 
-
     def _found_again(
         self, run: Run, recipe: Recipe, data: Data | Where | None, game: type[Game]
     ) -> tuple[Recipe, Source]:

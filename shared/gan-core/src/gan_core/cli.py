@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +31,7 @@ from gan_core import __version__
 from gan_core.domain import Domain, find_domains
 from gan_core.errors import GanError, InputError, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
+from gan_core.places import expanded
 from gan_core.tables import table
 
 if TYPE_CHECKING:
@@ -170,8 +172,25 @@ def build(domain: Domain | None) -> typer.Typer:
     app.callback(help=text, invoke_without_command=True)(root(f"gan-{domain.name}"))
     for name, command in commands(domain).items():
         takes_more = "context" in inspect.signature(command).parameters
-        app.command(name, cls=ModelCommand if takes_more else None)(command)
+        app.command(name, cls=ModelCommand if takes_more else None)(in_home(command))
     return app
+
+
+def in_home(command: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+    """Returns a command whose paths may begin with `~`, which shells leave as it is in `--out=~/run`."""
+
+    @wraps(command)
+    def call(**options: Any) -> Answer | None:
+        return command(**{name: at_home(value) for name, value in options.items()})
+
+    return call
+
+
+def at_home(value: Any) -> Any:
+    """Returns an option's value, with home folders expanded if it is a path or a list of paths."""
+    if isinstance(value, list):
+        return [at_home(each) for each in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def root(program: str) -> Callable[[bool], Answer | None]:
@@ -344,12 +363,7 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
         from gan_core.api import Toolkit
 
         resumed = Toolkit(domain).resume(
-            run,
-            steps=steps,
-            samples=samples,
-            minutes=minutes,
-            changes=read_settings(set_),
-            data=read_data(data),
+            run, steps=steps, samples=samples, minutes=minutes, changes=read_settings(set_), data=read_data(data)
         )
         return trained(domain, resumed)
 

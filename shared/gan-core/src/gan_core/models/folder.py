@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,8 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
         GanError: the game writes a file with a reserved name, or its plain state is too large.
     """
     folder = Path(os.path.abspath(expanded(folder)))
+    if folder.is_symlink():
+        folder = folder.resolve()
     _clean_up(folder)
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not a model folder; choose another")
@@ -245,22 +247,25 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 
 def find_model(folder: Path) -> Path:
     """Returns a model folder, or the name under which a killed `save_model` has left the old one; see there."""
-    if not folder.exists() and folder.parent.is_dir():
-        for path in sorted(folder.parent.glob(".*.old")):
-            match = PARTIAL_FOLDER.fullmatch(path.name)
-            if match and match[1] == folder.name and (path / CONFIG).is_file():
-                return path
-    return folder
+    return folder if folder.exists() else next((path for path, _ in _set_aside(folder)), folder)
+
+
+def _set_aside(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yields old models that were about to be replaced, and the process ids of their writers."""
+    for path in sorted(folder.parent.glob(".*.old")):
+        match = PARTIAL_FOLDER.fullmatch(path.name)
+        if match and match[1] == folder.name and (path / CONFIG).is_file():
+            yield path, int(match[2])
 
 
 def _clean_up(folder: Path) -> None:
-    """Puts a model back that a killed `save_model` has renamed, and removes what it had written.
+    """Puts a model back that a killed `save_model` has set aside, and removes what it had written.
 
     Raises:
         InputError: the folder cannot be renamed.
     """
-    left = find_model(folder)
-    if left != folder and not is_written(int(PARTIAL_FOLDER.fullmatch(left.name)[2])):
+    left = next((path for path, process in _set_aside(folder) if not is_written(process)), None)
+    if left is not None and not folder.exists():
         with writing(folder):
             left.rename(folder)
     remove_partial_folders(folder.parent, re.escape(folder.name))

@@ -201,7 +201,7 @@ def next_steps(run: RunRecord) -> str:
     """Returns the section with commands that continue or use the run; Python code for a game that was built by hand."""
     lines = commands(run) if run.setting("preset") else by_hand(run)
     rows = (f"<dt>{name}</dt><dd><code>{text(line, 1000)}</code></dd>" for name, line in lines.items())
-    where = note("Run these commands in the folder that contains the run. Paths of data are shortened to their last part.")
+    where = note("Run these in the folder that contains the run. Paths of data are shortened to their last part.")
     return section("Next steps", where, f'<dl class="commands">{"".join(rows)}</dl>') if lines else ""
 
 
