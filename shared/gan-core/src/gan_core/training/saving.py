@@ -79,7 +79,7 @@ class Progress(BaseModel):
     averaged: Count
     game: dict[str, Any]
     optimizers: dict[str, list[dict[str, Any]]]
-    losses: dict[str, tuple[list[float], int]]
+    losses: dict[str, tuple[list[float], Annotated[int, Field(ge=1, le=10**15)]]]
     scalers: dict[str, dict[str, Any]]
     regime: dict[str, Any]
     pretrained: dict[str, str]
