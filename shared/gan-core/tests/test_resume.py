@@ -499,7 +499,7 @@ def kill_while_saving(out: Path) -> dict[str, Any]:
 
 def orphan_a_worker(out: Path) -> dict[str, Any]:
     """A training is killed while a process that reads its data lives on: whether the run can be resumed at once."""
-    assert forked(lambda: begin(out, Stopped(2))) == 0
+    assert forked(lambda: begin(out, Stopped(12))) == 0
     receive, send = os.pipe()
 
     def work() -> None:
