@@ -347,7 +347,8 @@ def test_partial_files_are_not_samples(run):
 
 
 @pytest.mark.parametrize(
-    "source", ["a: &a [*a]", "a: [", "!!python/object/apply:os.system ['true']", "[" * 9000, "- 1", "\0", "a: 2001-99-99"]
+    "source",
+    ["a: &a [*a]", "a: [", "!!python/object/apply:os.system ['true']", "[" * 9000, "- 1", "\0", "a: 2001-99-99"],
 )
 def test_a_recipe_that_cannot_be_read_does_not_stop_the_report(run, source):
     (run / "recipe.yaml").write_text(source)
@@ -401,9 +402,9 @@ start:
   discriminator: {{source: dcgan/discriminator:/home/alice/d.pth}}
 data:
   source: {{source: "{0}/nuclei:masks", target: ~/alice/nuclei:images}}
-  spec: {{note: >-
+  note: >-
     /home/alice/folded
-    text}}
+    text
 train: {{steps: 200, weights: [&a /home/alice/x, *a]}}
 """
 
