@@ -24,21 +24,23 @@ RUN = {
     "checkpoints/STEP/average.safetensors": "Moving average of the weights; only with `train.ema`.",
     "checkpoints/STEP/optimizers.safetensors": "State of the optimizers.",
     "checkpoints/STEP/files/": "Other files of the game (`Game.save_files`), if it has any.",
+    ".lock": "The process that trains the run, and its host; only while it does.",
     "model/config.json": "Description of the model.",
     "model/model.safetensors": "Weights that samples are generated with: the averaged ones with `train.ema`.",
     "model/README.md": "The model card.",
 }
 """Files of a run, by path. Those of `model/` make a model folder."""
-OPTIONAL = {"rollbacks.jsonl", "checkpoints/STEP/files/"}
+OPTIONAL = {"rollbacks.jsonl", ".lock", "checkpoints/STEP/files/"}
 """Files that the short training run does not write."""
 
 CONFIG = {
     "library_name": "`gan-core`",
     "library_version": "Version of gan-core that wrote the folder.",
     "game": "Class of the game.",
-    "recipe": "The recipe; `null` for a game built by hand.",
+    "recipe": "The recipe, without the folders of paths of data and weights; `null` for a game built by hand.",
     "networks": "Networks that the folder holds; `null` if it holds all.",
     "phase": "Index of the phase in which the training ended, and the completed fraction of it.",
+    "step": "Number of steps of the training.",
     "plain_state": "State of modules other than tensors (`get_extra_state`).",
     "files": "SHA-256 of the game's other files, by path.",
     "pretrained": "SHA-256 of the weights of frozen helpers, by name. The weights are not in the folder.",

@@ -502,15 +502,9 @@ def test_other_data_than_those_of_the_run_are_refused(train, folder):
     run = train(data="points", changes={"network.num_classes": 3})
     before = run.recipe_file.read_text()
     for classes, words in (
-        (
-            ["a", "c", "b"],
-            f"{folder} has the classes a, c, b, and {run.path} was trained on a, b, c; give the same data",
-        ),
-        (
-            ["x", "y", "z"],
-            f"{folder} has the classes x, y, z, and {run.path} was trained on a, b, c; give the same data",
-        ),
-        (["a", "b"], f"{folder} has the classes a, b, and {run.path} was trained on a, b, c; give the same data"),
+        (["a", "c", "b"], f"points has the classes a, c, b, and {run.path} was trained on a, b, c; give the same data"),
+        (["x", "y", "z"], f"points has the classes x, y, z, and {run.path} was trained on a, b, c; give the same data"),
+        (["a", "b"], f"points has the classes a, b, and {run.path} was trained on a, b, c; give the same data"),
     ):
         (folder / "classes.json").write_text(json.dumps(classes))
         assert refusal(DataError, api.resume, run.path, steps=5, data="points") == words

@@ -139,7 +139,7 @@ class Toolkit:
             raise RecipeError(f"`start` is {str(start)!r}; give it by network: {{'generator': {str(start)!r}}}")
         recipe = recipe.but({"start": {name: str(weights) for name, weights in (start or {}).items()}})
         where, source = _named(data)
-        recipe = recipe.but({"data.source": self._address(where)})
+        recipe = recipe.but({"data.source": where})
         if isinstance(game, str):
             return train_recipe(recipe, out, source=source, regime=regime, shown=shown)
         if _rules(recipe) != rules:
@@ -149,7 +149,7 @@ class Toolkit:
             )
         Run(out).check_free()
         source = source or self._source_of(recipe, type(game))
-        recipe = completed(game, recipe, source.facts)
+        recipe = completed(game, self._addressed(recipe), source.facts)
         return _fit(game, recipe, _fitted(game, recipe, source), out, domain, regime, shown)
 
     def resume(
@@ -427,7 +427,7 @@ class Toolkit:
                     f"{run.path}: was trained on {', '.join(parts)}, and `data` gives {', '.join(given)}; "
                     "give the same parts"
                 )
-        recipe = recipe.but({"data.source": self._address(where)})
+        recipe = recipe.but({"data.source": where})
         source = self._source_of(recipe, game)
         classes = source.facts.get("classes")
         if recipe.data.classes is not None and list(classes or ()) != list(recipe.data.classes):
@@ -436,7 +436,11 @@ class Toolkit:
                 f"{source.name} has {named}, and {run.path} was trained on {', '.join(recipe.data.classes)}; "
                 "give the same data"
             )
-        return recipe, source
+        return self._addressed(recipe), source
+
+    def _addressed(self, recipe: Recipe) -> Recipe:
+        """Returns a recipe whose data are found from any working directory."""
+        return recipe.but({"data.source": self._address(recipe.data.source)})
 
     def _address(self, where: str | dict[str, str] | None) -> str | dict[str, str] | None:
         """Returns a location of data that is valid in any working directory.
@@ -471,9 +475,11 @@ def train_recipe(
     chosen = _preset_of(recipe, domain)
     chosen.check(recipe)
     Run(out).check_free()
-    recipe = recipe.but({"data.source": Toolkit(domain)._address(recipe.data.source)})
-    source = source or Toolkit(domain)._source_of(recipe, chosen.game)
-    recipe = chosen.complete(recipe, source.facts)  # report invalid networks before the data are read
+    toolkit = Toolkit(domain)
+    source = source or toolkit._source_of(recipe, chosen.game)
+    recipe = chosen.complete(
+        toolkit._addressed(recipe), source.facts
+    )  # report invalid networks before the data are read
     with on_meta():
         blank = chosen.build(recipe)
     data = _fitted(blank, recipe, source)

@@ -24,6 +24,17 @@ def without_folders(place: str) -> str:
     return ":".join(_last_part(part) for part in place.split(":"))
 
 
+def name_of(place: str) -> str:
+    """Returns a place without the folders of its path, absolute or relative: `photos/fruits:train` is `fruits:train`.
+
+    Several places are joined by ` + `. URLs and Hugging Face datasets are unchanged.
+    """
+    return " + ".join(
+        one if "://" in one or one.startswith("hf:") else re.sub(r"^[^:]*[/\\](?=[^/\\:])", "", one)
+        for one in place.split(" + ")
+    )
+
+
 def all_without_folders(values: Any) -> Any:
     """Returns a value, or nested mappings and lists of values, with `without_folders` applied to every string."""
     if isinstance(values, Mapping):

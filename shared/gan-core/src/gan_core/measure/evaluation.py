@@ -25,6 +25,7 @@ from gan_core.measure.features import Extracted, Extractor, Extractors, FeatureF
 from gan_core.measure.measures import Measure, PairPart, Part, Subject, copied
 from gan_core.models.checkpoint import digest
 from gan_core.nn.blocks import evaluating
+from gan_core.places import name_of
 from gan_core.play.game import Game
 from gan_core.training.averaging import sampling_state
 
@@ -420,7 +421,7 @@ class Evaluation:
 
         protocol = {
             "measure": card.title,
-            "data": self.source.name,
+            "data": name_of(self.source.name),
             "shape": list(self._shape(compared[0].key)),
             "samples": number(self._number),
             "seed": self.seed,
