@@ -172,24 +172,24 @@ def build(domain: Domain | None) -> typer.Typer:
     app.callback(help=text, invoke_without_command=True)(root(f"gan-{domain.name}"))
     for name, command in commands(domain).items():
         takes_more = "context" in inspect.signature(command).parameters
-        app.command(name, cls=ModelCommand if takes_more else None)(in_home(command))
+        app.command(name, cls=ModelCommand if takes_more else None)(expanding(command))
     return app
 
 
-def in_home(command: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+def expanding(command: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
     """Returns a command whose paths may begin with `~`, which shells leave as it is in `--out=~/run`."""
 
     @wraps(command)
     def call(**options: Any) -> Answer | None:
-        return command(**{name: at_home(value) for name, value in options.items()})
+        return command(**{name: expanded_value(value) for name, value in options.items()})
 
     return call
 
 
-def at_home(value: Any) -> Any:
+def expanded_value(value: Any) -> Any:
     """Returns an option's value, with home folders expanded if it is a path or a list of paths."""
     if isinstance(value, list):
-        return [at_home(each) for each in value]
+        return [expanded_value(each) for each in value]
     return expanded(value) if isinstance(value, Path) else value
 
 
