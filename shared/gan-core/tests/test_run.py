@@ -89,7 +89,16 @@ def test_a_run_without_a_checkpoint_is_replaced(run, caplog):
 
 @pytest.mark.parametrize(
     "name",
-    ["notes.txt", "samples/notes.txt", "samples/.hidden", "checkpoints/old/x", "model/config.json", "report.html"],
+    [
+        "notes.txt",
+        "samples/notes.txt",
+        "samples/.hidden",
+        "samples/real-photos/x",
+        "checkpoints/old/x",
+        "checkpoints/.notes.1x/x",
+        "model/config.json",
+        "report.html",
+    ],
 )
 def test_what_no_start_writes_is_never_replaced(run, name):
     (run.path / name).parent.mkdir(exist_ok=True, parents=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.errors import CheckpointError, InputError, writing
-from gan_core.media.writing import PARTIAL_FILE, PARTIAL_FOLDER, remove_partial_files, remove_partial_folders, replacing
+from gan_core.media.writing import PARTIAL_FILE, remove_partial_files, remove_partial_folders, replacing
 from gan_core.places import expanded
 from gan_core.recipe import Recipe, read_recipe
 from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MAX_LINE, Lines, parse_line
@@ -25,6 +25,10 @@ logger = logging.getLogger("gan_core")
 
 STARTED = ("recipe.yaml", "log.jsonl", "rollbacks.jsonl", "samples", "checkpoints", "trackers", LOCK)
 """Names in a run folder before its first checkpoint."""
+SAMPLES = re.compile(rf"(real|[0-9]+)([-_.].*)?|{PARTIAL_FILE.pattern}")
+"""Pattern of the names of sample files."""
+PARTIAL_CHECKPOINT = re.compile(r"\.[0-9]+\.[0-9]+")
+"""Pattern of the name of a checkpoint that is being written."""
 
 
 class Run:
@@ -114,20 +118,14 @@ class Run:
         """Returns whether the folder holds a run without a checkpoint, and nothing that no run writes before one."""
         if not self.recipe_file.is_file():
             return False
-        inner = [self.samples_folder, self.checkpoints_folder]
+        inner = self.samples_folder, self.checkpoints_folder
         if any(folder.is_symlink() or (folder.exists() and not folder.is_dir()) for folder in inner):
             return False
-        own = [re.compile(r"(real|[0-9]+)([-_.].*)?"), re.compile("$")]
-        return self._holds(self.path, re.compile("|".join(map(re.escape, STARTED)))) and all(
-            self._holds(folder, names) for folder, names in zip(inner, own, strict=True)
+        return (
+            all(path.name in STARTED or PARTIAL_FILE.fullmatch(path.name) for path in self.path.iterdir())
+            and all(SAMPLES.fullmatch(path.name) and path.is_file() for path in self.samples_folder.glob("*"))
+            and all(PARTIAL_CHECKPOINT.fullmatch(path.name) for path in self.checkpoints_folder.glob("*"))
         )
-
-    @staticmethod
-    def _holds(folder: Path, names: re.Pattern[str]) -> bool:
-        """Returns whether all names in a folder, which may be missing, are partial or match a pattern."""
-        patterns = PARTIAL_FILE, PARTIAL_FOLDER, names
-        found = folder.iterdir() if folder.exists() else ()
-        return all(any(pattern.fullmatch(path.name) for pattern in patterns) for path in found)
 
     def clear(self) -> None:
         """Removes everything that a run writes before its first checkpoint.
@@ -160,15 +158,13 @@ class Run:
             raise InputError(f"{self.path}: cannot be read; choose another `--out`")
         if self.recipe_file.exists() and not self.is_unfinished_start():
             raise InputError(f"{self.path}: holds a run already; resume it, or choose another `--out`")
-        if not (self._is_empty() or self.is_unfinished_start()):
+        found = self.path.iterdir() if self.path.exists() else ()
+        empty = all(path.name == LOCK or PARTIAL_FILE.fullmatch(path.name) for path in found)
+        if not (empty or self.is_unfinished_start()):
             raise InputError(f"{self.path}: is not empty; choose another `--out`")
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise InputError(f"{self.path}: cannot be written ({parent} is not writable); choose another `--out`")
-
-    def _is_empty(self) -> bool:
-        """Returns whether the folder is missing, or holds nothing but the lock and partial files."""
-        return self._holds(self.path, re.compile(re.escape(LOCK)))
 
     @property
     def recipe_file(self) -> Path:
