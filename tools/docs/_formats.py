@@ -83,7 +83,7 @@ RULES = """
 - A checkpoint and a model folder are written under a temporary name, flushed, verified and renamed, so they are
   complete or absent. Resuming takes the latest checkpoint whose checksums are correct and whose values are finite.
 - `train.checkpoint_every` and `train.keep_checkpoints` set how often checkpoints are written and how many are kept.
-- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` stay as they were given.
+- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` are absolute; `resume --data` changes them.
 """
 
 MODEL = """
