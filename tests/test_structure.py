@@ -30,7 +30,7 @@ LAYERS = (
     ("data",),
     ("media",),
     ("nn",),
-    ("__init__", "cards", "distributed", "draws", "errors", "recipe", "signature", "tables"),
+    ("__init__", "cards", "distributed", "draws", "errors", "places", "recipe", "signature", "tables"),
 )
 """Folders and modules of gan_core, from top to bottom; a module imports only from its own layer and those below."""
 ASIDE = "testing"
@@ -40,6 +40,7 @@ UPWARD = ("save_pretrained", "from_pretrained", "restore", "push_to_hub")
 WITHOUT_TORCH = (
     "cards",
     "errors",
+    "places",
     "recipe",
     "tables",
     "runs.run",

@@ -25,21 +25,23 @@ RUN = {
     "checkpoints/STEP/average.safetensors": "Moving average of the weights; only with `train.ema`.",
     "checkpoints/STEP/optimizers.safetensors": "State of the optimizers.",
     "checkpoints/STEP/files/": "Other files of the game (`Game.save_files`), if it has any.",
+    ".lock": "The process that trains the run, and its host; only while it does.",
     "model/config.json": "Description of the model.",
     "model/model.safetensors": "Weights with which samples are generated: averaged if `train.ema` is set.",
     "model/README.md": "The model card.",
 }
 """Files of a run, by path. Those of `model/` make a model folder."""
-OPTIONAL = {"evaluations.jsonl", "rollbacks.jsonl", "checkpoints/STEP/files/"}
+OPTIONAL = {"evaluations.jsonl", "rollbacks.jsonl", ".lock", "checkpoints/STEP/files/"}
 """Files that the short training run does not write."""
 
 CONFIG = {
     "library_name": "`gan-core`",
     "library_version": "Version of gan-core that wrote the folder.",
     "game": "Class of the game.",
-    "recipe": "The recipe; `null` for a game built by hand.",
+    "recipe": "The recipe, without the folders of paths of data and weights; `null` for a game built by hand.",
     "networks": "Networks that the folder contains; `null` if it contains all.",
     "phase": "Index of the phase in which training ended, and its completed fraction.",
+    "step": "Number of completed steps.",
     "plain_state": "State of modules other than tensors (`get_extra_state`).",
     "files": "SHA-256 of the game's other files, by path.",
     "pretrained": "SHA-256 of the weights of frozen helpers, by name. The weights are not in the folder.",
@@ -88,7 +90,7 @@ RULES = """
 - A checkpoint and a model folder are written under a temporary name, flushed, verified and renamed, so they are
   complete or absent. Resuming takes the latest checkpoint whose checksums are correct and whose values are finite.
 - `train.checkpoint_every` and `train.keep_checkpoints` set how often checkpoints are written and how many are kept.
-- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` are not changed.
+- A run can be moved or copied as a folder. Paths of data in `recipe.yaml` are absolute; `resume --data` changes them.
 """
 
 MODEL = """

@@ -1,7 +1,11 @@
 """The public functions: create, train, resume, load, evaluate; and the requests that each refuses."""
 
 import json
+import os
 import re
+import shutil
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -18,6 +22,7 @@ from gan_core.play.game import Game
 from gan_core.play.player import Player
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import parse
+from gan_core.runs.report import write_report
 from gan_core.runs.run import Run
 
 POINTS = {"points": torch.randn(32, 2, generator=torch.Generator().manual_seed(0))}
@@ -360,7 +365,10 @@ def test_changed_optimizer_settings_take_effect_when_resumed(tmp_path):
     [
         ({"network.width": 9}, "`network.width` cannot change when a run is resumed; start a new run from {}"),
         ({"network": {"width": 9}}, "`network` cannot change when a run is resumed; start a new run from {}"),
-        ({"data.source": "plain-cloud"}, "`data.source` cannot change when a run is resumed; start a new run from {}"),
+        (
+            {"data.source": "plain-cloud"},
+            "`data.source` cannot change; if the data have moved, give their new place as `data`",
+        ),
         ({"optimizer.epsilo": 1}, "unknown setting `optimizer.epsilo`; did you mean `optimizer.epsilon`?"),
         ({"players.genrator.turns": 2}, "unknown player of plain `genrator`; did you mean `generator`?"),
         ({"train.steps": 0}, "`train.steps` is 0; expected greater than or equal to 1"),
@@ -391,6 +399,137 @@ def test_the_error_after_a_rollback_names_settings_to_continue_with(train):
         " --set players.discriminator.optimizer.learning_rate=0.05 --set optimizer.learning_rate=0.0005, or with "
         "--set optimizer.clip_norm=1"
     )
+
+
+# --- one owner
+
+
+def test_a_run_that_is_being_trained_is_neither_resumed_nor_replaced(train, toy, tmp_path):
+    run = train(steps=2)
+    unfinished = Run.create(tmp_path / "unfinished", run.recipe)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for busy, call in (
+        (run, lambda: api.resume(run.path, steps=5, shown=False)),
+        (run, train),
+        (unfinished, lambda: train(out="unfinished", data="nowhere")),  # before the data are opened
+    ):
+        with busy.owned():
+            words = refusal(InputError, call)
+        assert words.startswith(f"{busy.path}: is being trained by process {os.getpid()} on ")
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    with run.owned():
+        assert write_report(run.path) == run.report_file
+        assert same(Toolkit(toy).load(run.path), Toolkit(toy).load(run.model))
+    assert api.resume(run.path, steps=5, shown=False).log()[-1]["step"] == 5
+
+
+class Failing(TwoPlayerGame):
+    """Fails in the first step."""
+
+    def generator_loss(self, batch):
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_first_step_that_fails_leaves_nothing_behind(tmp_path, exists):
+    game = Failing(Latent(3, 2), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)))
+    out = tmp_path / "runs" / "a"
+    if exists:
+        out.mkdir(parents=True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        api.train(game, data=POINTS, out=out, batch_size=4, steps=2, shown=False)
+    assert list(tmp_path.rglob("*")) == ([out.parent, out] if exists else [])
+
+
+def test_a_training_that_was_killed_before_its_first_checkpoint_is_begun_again(train, caplog):
+    run = train(steps=4, log_every=1, sample_every=1)
+    for path in (*run.checkpoints(), run.model):
+        shutil.rmtree(path)
+    run.report_file.unlink()
+    assert refusal(CheckpointError, api.resume, run.path).endswith("has no checkpoint to resume from; start a new run")
+    again = train(steps=3, log_every=1)
+    assert [line["step"] for line in again.log()] == [1, 2, 3]
+    assert [path.stem for path in again.samples()] == ["00000003"]
+    assert caplog.messages == [f"{run.path}: an earlier run ended before its first checkpoint; it is replaced"]
+
+
+# --- the place of the data
+
+
+@pytest.fixture
+def folder(toy, tmp_path, monkeypatch):
+    """A folder of points; the toy domain opens such folders, with the sub-folders of `classes.json` as classes."""
+
+    def open_folder(path, *, strict=False, part=None):
+        place = Path(path) / (part or "")
+        if not (place / "classes.json").is_file():
+            raise DataError(f"{place}: no points")
+        classes = json.loads((place / "classes.json").read_text())
+        return TensorSource({**POINTS, "label": torch.arange(32) % len(classes)}, name=str(place), classes=classes)
+
+    monkeypatch.setattr(sys.modules["gan_toy.data"], "open_folder", open_folder)
+    monkeypatch.chdir(tmp_path)
+    for place in ("points", "points/part"):
+        Path(place).mkdir()
+        Path(place, "classes.json").write_text('["a", "b", "c"]')
+    return tmp_path / "points"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("points", ""), ("./points/", ""), ("points:part", ":part"), ("~/points", "")]
+)
+def test_data_given_by_a_relative_path_are_found_from_anywhere(train, folder, monkeypatch, given, found):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    run = train(data=given)
+    assert run.recipe.data.source == f"{folder}{found}"
+    (folder.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(folder.parent / "elsewhere")
+    assert api.resume(run.path, steps=5, shown=False).log()[-1]["step"] == 5
+    assert str(folder) not in (run.model / "config.json").read_text() + (run.model / "README.md").read_text()
+    assert str(folder.parent) not in run.report_file.read_text()
+
+
+def test_a_built_game_and_a_recipe_file_record_an_absolute_path_too(toy, folder, tmp_path):
+    run = Toolkit(toy).train(Toolkit(toy).create("plain"), data="points", out=tmp_path / "a", shown=False)
+    assert run.recipe.data.source == str(folder)
+    recipe = run.recipe.but({"data.source": "~/points" if Path.home() == tmp_path else "points"})
+    assert api.train_recipe(recipe, tmp_path / "b", shown=False).recipe.data.source == str(folder)
+
+
+def test_names_of_datasets_are_recorded_as_they_are(train, folder):
+    Path("cloud").mkdir()
+    assert train(data="cloud").recipe.data.source == "cloud"
+
+
+def test_data_that_have_moved_are_given_again(train, folder):
+    run = train(data="points", changes={"network.num_classes": 3})
+    folder.rename(folder.with_name("moved"))
+    assert refusal(DataError, api.resume, run.path, steps=5) == (
+        f"{run.path}: its data cannot be opened; if they have moved, resume with `--data PATH` (in Python, `data`). "
+        f"{folder}: no such folder or archive; the named datasets are cloud, plain-cloud"
+    )
+    resumed = api.resume(run.path, steps=5, data="moved", shown=False)
+    assert resumed.recipe.data.source == str(folder.with_name("moved"))
+    assert api.resume(run.path, steps=6, shown=False).log()[-1]["step"] == 6
+
+
+def test_other_data_than_those_of_the_run_are_refused(train, folder):
+    run = train(data="points", changes={"network.num_classes": 3})
+    before = run.recipe_file.read_text()
+    for classes, words in (
+        (["a", "c", "b"], f"points has the classes a, c, b, and {run.path} was trained on a, b, c; give the same data"),
+        (["x", "y", "z"], f"points has the classes x, y, z, and {run.path} was trained on a, b, c; give the same data"),
+        (["a", "b"], f"points has the classes a, b, and {run.path} was trained on a, b, c; give the same data"),
+    ):
+        (folder / "classes.json").write_text(json.dumps(classes))
+        assert refusal(DataError, api.resume, run.path, steps=5, data="points") == words
+    assert refusal(DataError, api.resume, run.path, steps=5, data="plain-cloud") == (
+        f"plain-cloud has no classes, and {run.path} was trained on a, b, c; give the same data"
+    )
+    assert refusal(DataError, api.resume, run.path, steps=5, data={"source": "points", "target": "points"}) == (
+        f"{run.path}: was trained on one place, and `data` gives source, target; give the same parts"
+    )
+    assert run.recipe_file.read_text() == before
 
 
 # --- evaluate

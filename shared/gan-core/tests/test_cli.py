@@ -64,7 +64,12 @@ def test_a_domain_without_systems_has_empty_lists(gan):
 def test_train_writes_a_run_and_prints_its_path(gan, tmp_path):
     status, out, err = gan("train", "plain", "--out", "my run", "--steps", 2)
     assert (status, out) == (0, "trained to step 2: my run (see my run/report.html)\n")
-    assert err.startswith("toy/plain 0/2 0%\ntoy/plain 2/2 100%  adversarial  D ")
+    lines = err.splitlines()
+    assert lines[:2] == [
+        "cloud: 64 items; 3 classes: 0, 1, 2, not learnt (set `network.num_classes` to 3)",
+        "toy/plain 0/2 0%",
+    ]
+    assert lines[2].startswith("toy/plain 2/2 100%  adversarial  D ")
     assert (tmp_path / "my run" / "model" / "model.safetensors").is_file()
 
 
@@ -250,6 +255,35 @@ def test_unknown_commands_and_options_are_refused(gan):
         status, out, err = gan(*words)
         assert (status, out) == (2, "")
         assert err.count("\n") == 1
+
+
+def test_a_run_whose_data_have_moved_is_resumed_with_their_new_place(gan):
+    assert gan("train", "plain", "--out", "a", "--data", "plain-cloud")[0] == 0
+    assert gan("resume", "a", "--steps", 5, "--data", "cloud")[0] == 0
+    assert "source: cloud" in Path("a/recipe.yaml").read_text()
+    status, out, err = gan("resume", "a", "--steps", 6, "--data", "source=cloud", "--data", "target=cloud")
+    assert (status, out) == (2, "")
+    assert err == "gan-toy: a: was trained on one place, and `data` gives source, target; give the same parts\n"
+
+
+def test_paths_may_begin_with_the_home_folder(gan, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    assert gan("train", "plain", "--out=~/a")[:2] == (0, f"trained to step 3: {home}/a (see {home}/a/report.html)\n")
+    assert gan("train", "--recipe=~/a/recipe.yaml", "--out=~/b", "--start=generator=~/a")[0] == 0
+    assert f"source: {home}/a\n" in (home / "b" / "recipe.yaml").read_text()
+    for words in (
+        ("resume", "~/a", "--steps", 5),
+        ("generate", "~/a", "--out=~/samples", "-n", 2),
+        ("evaluate", "~/a", "--data=cloud", "-n", 4, "--keep=~/features"),
+        ("report", "~/a"),
+        ("report", "~/a", "~/b", "--out=~/both.html"),
+        ("doctor", "~/a"),
+    ):
+        assert gan(*words)[0] == 0, words
+    assert {path.name for path in home.iterdir()} == {"a", "b", "samples", "both.html"}
+    assert not (tmp_path / "~").exists()
 
 
 def test_the_default_data_are_those_of_the_system(gan):

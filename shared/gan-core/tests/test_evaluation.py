@@ -478,6 +478,15 @@ def test_kept_features_of_other_settings_or_another_phase_are_not_used(evaluate,
         assert figures["fid"]["fid"] == pytest.approx(frechet(target, made), rel=1e-4)
 
 
+def test_a_folder_for_features_that_cannot_be_written_is_refused_before_an_extractor_is_built(
+    evaluate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Values, "__init__", lambda *_: pytest.fail("built"))
+    (tmp_path / "kept").touch()
+    with pytest.raises(InputError, match=r"kept: cannot be written \(File exists\); choose another place"):
+        evaluate(Sampler(), cloud(), metrics=["fid"], keep=tmp_path / "kept")
+
+
 def test_metrics_that_need_more_items_are_left_out(evaluate):
     class OneWay(BothWays):
         results: ClassVar = {"to_source": "target"}

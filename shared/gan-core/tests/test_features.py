@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -16,7 +17,7 @@ from gan_core.api import Toolkit
 from gan_core.cards import ExtractorCard, resolve
 from gan_core.data import FittedData, Spec, TensorDataset, TensorSource
 from gan_core.draws import BLOCK
-from gan_core.errors import InputError
+from gan_core.errors import GanError, InputError
 from gan_core.measure import catalog, features, metrics
 from gan_core.measure.catalog import FEATURE_METRICS
 from gan_core.measure.evaluation import Evaluation, protocol_id
@@ -83,6 +84,20 @@ def test_features_of_other_samples_are_refused(tmp_path):
     (tmp_path / "real.features.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match="features cannot be stored there"):
         extract(Twice(), parts, 200, tmp_path / "real")
+
+
+def test_a_disk_that_is_full_is_a_failure_and_not_a_wrong_request(tmp_path):
+    def full():
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        try:
+            extract(Twice(), parts, 200, tmp_path / "real")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    with pytest.raises(GanError, match=r"cannot be written \(File too large\); free some space") as error:
+        full()
+    assert error.value.exit_status == 1
 
 
 @pytest.mark.parametrize("name", ["features", "logits"])

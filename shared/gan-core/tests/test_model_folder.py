@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -24,6 +27,9 @@ from gan_core.play.player import Phase, Player
 from gan_core.play.preset import on_meta
 from gan_core.play.regularizers import Replay
 from gan_core.play.two_player import TwoPlayerGame
+
+NOBODY = 2**22 + 1
+"""A process id that no process has."""
 
 
 class Counter(nn.Module):
@@ -136,6 +142,64 @@ def test_absolute_paths_are_not_in_the_card(toy, source, start, shown):
     assert "alice" not in model_card(game)
     changed = {"data": game.recipe.data, "start": game.recipe.start}
     assert other.model_copy(update=changed) == game.recipe  # nothing else differs
+
+
+def test_no_setting_in_the_card_is_an_absolute_path(toy):
+    game = Toolkit(toy).create("plain")
+    game.recipe = game.recipe.model_copy(update={"network": {**game.recipe.network, "encoder": ["/home/alice/clip"]}})
+    card = model_card(game)
+    assert "- clip\n" in card
+    assert "alice" not in card
+
+
+def test_a_model_folder_names_no_folder_of_the_machine(toy, tmp_path):
+    game = Toolkit(toy).create("plain")
+    game.recipe = game.recipe.but({"data.source": "/home/alice/fruits"})
+    saved = game.save_pretrained(tmp_path / "model")
+    assert "alice" not in (saved / "config.json").read_text()
+    assert Toolkit(toy).load(saved).recipe.data.source == "fruits"
+    assert game.recipe.data.source == "/home/alice/fruits"
+
+
+def test_the_old_model_is_found_where_a_killed_process_has_set_it_aside(toy, model):
+    names, aside = sorted(path.name for path in model.iterdir()), model.with_name(f".model.{NOBODY}.old")
+    model.rename(aside)
+    before = Toolkit(toy).load(model)
+    assert Toolkit(toy).create("plain").restore(model).generate(2, seed=0).equal(before.generate(2, seed=0))
+    assert aside.is_dir()  # reading changes nothing
+    model.with_name(f".model.{NOBODY}").mkdir()
+    other = model.with_name(f".other.{NOBODY}.old")
+    other.mkdir()
+    before.save_pretrained(model)
+    assert sorted(path.name for path in model.iterdir()) == names
+    assert sorted(path.name for path in model.parent.iterdir()) == [other.name, "model"]
+
+
+def test_a_model_that_another_process_is_replacing_is_left_to_it(toy, model):
+    written = model.with_name(f".model.{os.getppid()}")
+    written.mkdir()
+    Toolkit(toy).load(model).save_pretrained(model)
+    assert written.is_dir()
+
+
+def test_a_model_is_saved_through_a_link(toy, model, tmp_path):
+    (tmp_path / "link").symlink_to(model)
+    game = Toolkit(toy).create("plain")
+    game.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert Toolkit(toy).load(model).generate(2, seed=0).equal(game.eval().generate(2, seed=0))
+
+
+def test_tensors_on_a_full_disk_are_one_line(tmp_path):
+    code = (
+        "import resource, signal, sys; from gan_core.errors import GanError, writing\n"
+        "from gan_core.models.checkpoint import write_tensors; from pathlib import Path; import torch\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n    with writing('x'):\n        write_tensors(Path(sys.argv[1]), {'a': torch.zeros(1 << 16)})\n"
+        "except GanError as error:\n    print(error, error.exit_status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True, check=False)
+    assert done.stdout == "x: cannot be written (File too large); free some space and try again 1\n", done.stderr
 
 
 def test_the_card_of_a_partial_model_lists_its_networks_only(toy, tmp_path):

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import struct
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_core.errors import CheckpointError, GanError
+from gan_core.errors import CheckpointError, GanError, InputError
 from gan_core.runs import record
 from gan_core.runs.chart import BUCKETS
 from gan_core.runs.lines import parse_line
@@ -403,7 +404,8 @@ def test_partial_files_are_not_samples(run):
 
 
 @pytest.mark.parametrize(
-    "source", ["a: [", "!!python/object/apply:os.system ['true']", "[" * 9000, "- 1", "\0", "a: 2001-99-99"]
+    "source",
+    ["a: &a [*a]", "a: [", "!!python/object/apply:os.system ['true']", "[" * 9000, "- 1", "\0", "a: 2001-99-99"],
 )
 def test_a_recipe_that_cannot_be_read_does_not_stop_the_report(run, source):
     (run / "recipe.yaml").write_text(source)
@@ -438,12 +440,44 @@ def test_a_run_that_has_not_started_has_a_report(tmp_path):
 
 
 def test_commands_fit_the_state_of_the_run(run):
-    assert f"gan-image resume {run} --steps 400" in page(run).words
+    assert "gan-image resume run --steps 400" in page(run).words
     (run / "recipe.yaml").write_text(RECIPE.format(system="dcgan", steps=1000))
     words = page(run).words
-    assert f"gan-image resume {run} " in words
+    assert "gan-image resume run " in words
     assert "--steps" not in words
-    assert f"gan-image generate {run} -n 64 --out generated" in words
+    assert "gan-image generate run -n 64 --out generated" in words
+    assert "Run these in the folder that contains the run." in words
+
+
+PRIVATE = """\
+domain: image
+system: cyclegan
+preset: small
+network: {{text_encoder: "/home/alice/with a space/clip.safetensors"}}
+start:
+  generator: {{source: '{0}/first:generator'}}
+  discriminator: {{source: dcgan/discriminator:/home/alice/d.pth}}
+data:
+  source: {{source: "{0}/nuclei:masks", target: ~/alice/nuclei:images}}
+  note: >-
+    /home/alice/folded
+    text
+train: {{steps: 200, weights: [&a /home/alice/x, *a]}}
+"""
+
+
+def test_a_report_names_no_folder_of_the_machine(run, monkeypatch, tmp_path):
+    (run / "recipe.yaml").write_text(PRIVATE.format("/a/very/long/path/of/alice/" + "x" * 100))
+    monkeypatch.chdir(tmp_path)
+    for folder in (run, Path("run"), Path("run/../run")):
+        found = page(folder)
+        assert "alice" not in found.source
+        assert str(tmp_path) not in found.source
+        assert "--data source=nuclei:masks --data target=nuclei:images" in found.words
+        assert "dcgan/discriminator:d.pth" in found.words
+        assert "first:generator" in found.words
+    (run / "recipe.yaml").write_text("data: [/home/alice/x\nsystem: dcgan\n")
+    assert "alice" not in page(run).source
 
 
 def test_commands_are_quoted_for_the_shell(run):
@@ -474,7 +508,20 @@ def test_a_page_that_cannot_be_written_is_an_error_and_leaves_the_old_one(run, m
     with pytest.raises(GanError, match=r"report\.html: .*No space left on device"):
         write_report(run)
     assert (run / "report.html").read_bytes() == old
-    assert list(run.glob(".report*")) == []
+    assert list(run.glob(".*")) == []
+
+
+def test_a_report_is_refused_where_it_cannot_be_written_before_the_run_is_read(run, monkeypatch):
+    monkeypatch.setattr(record, "MAX_LISTED", None)  # reading would fail
+    (run / "report.html").mkdir()
+    with pytest.raises(InputError, match=r"report\.html: is a folder; rename or remove it$"):
+        write_report(run)
+    (run / "report.html").rmdir()
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (path == run and mode & os.W_OK)
+    )  # root may write anywhere
+    with pytest.raises(InputError, match=r"is not writable; copy the run to a folder of your own, and report on the"):
+        write_report(run)
 
 
 def test_the_report_needs_no_torch():

@@ -138,8 +138,11 @@ def remembered(path: Path) -> dict[str, Any]:
     }
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path, *, ends: Iterable[int] = ()) -> None:
+    """`ends`: the steps after which the first run ended before it was resumed; their pictures stay, and are extra."""
     ours, theirs = remembered(one), remembered(other)
+    for step in ends:
+        assert ours["samples"].pop(f"{step:08d}.npz")
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if ours[key] != theirs[key]] == []
 
@@ -180,7 +183,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path, whole:
     for stop in (13, 15, 17, 20):  # at once again; between two checkpoints; before the last phase; in it
         assert go_on(run.path, Stopped(stop)).checkpoints()[-1].name == f"{stop + 1:08d}"
     assert go_on(run.path).interrupted is None
-    assert_same_run(run.path, whole)
+    assert_same_run(run.path, whole, ends=(13, 14, 16, 18, 21))
     assert leftovers(run.path) == []
 
 
@@ -215,7 +218,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_had_them(tmp_path: Pa
     with pytest.raises(RecipeError, match=r"short: is finished at step 8; give more steps to train on"):
         go_on(tmp_path / "short", game())
     go_on(tmp_path / "short", game(), steps=14)
-    assert_same_run(tmp_path / "short", tmp_path / "long")
+    assert_same_run(tmp_path / "short", tmp_path / "long", ends=[8])
     assert Run(tmp_path / "short").recipe == Run(tmp_path / "long").recipe
 
 
@@ -262,6 +265,41 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(
     assert run.problems[0].startswith(f"{halfway.checkpoint(15) / name}: ")
     assert "damaged" in run.problems[0]
     assert_same_run(run.path, whole)
+
+
+@pytest.mark.parametrize("change", [{"elapsed": 10**400}, {"position": 2**64}, {"losses": {"a/b": [[1.0], 0]}}])
+def test_a_state_with_numbers_out_of_range_is_passed_over(halfway: Run, whole: Path, change: dict[str, Any]) -> None:
+    files, state = read_checkpoint(halfway.checkpoint(15))
+    write_checkpoint(halfway.checkpoint(15), files, state | change)
+    run = go_on(halfway.path)
+    assert run.problems == [f"{halfway.checkpoint(15)}: its state.json is not a training state"]
+    assert_same_run(run.path, whole)
+
+
+def test_a_checkpoint_of_another_game_is_passed_over(halfway: Run, whole: Path) -> None:
+    files, state = read_checkpoint(halfway.checkpoint(15))
+    files["game.safetensors"]["generator.0.weight"] = torch.zeros(5, 5)
+    write_checkpoint(halfway.checkpoint(15), files, state)
+    run = go_on(halfway.path)
+    assert len(run.problems) == 1
+    assert run.problems[0].startswith(f"{halfway.checkpoint(15)}: does not fit Rich")
+    assert_same_run(run.path, whole)
+
+
+def test_whether_a_run_is_finished_does_not_depend_on_the_clock(tmp_path: Path, whole: Path) -> None:
+    run = Run(shutil.copytree(whole, tmp_path / "run"))
+    for when in (0, 2**33):
+        for path in (run.model, run.report_file):
+            os.utime(path, (when, when))
+        with pytest.raises(RecipeError, match="is finished at step 24"):
+            go_on(run.path)
+    config = run.model / "config.json"
+    config.write_text(config.read_text().replace('"step": 24', '"step": 22'))  # as after a kill before the model
+    os.utime(config, (2**33, 2**33))
+    go_on(run.path)
+    assert json.loads(config.read_text())["step"] == 24
+    with pytest.raises(RecipeError, match="is finished at step 24"):
+        go_on(run.path)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +370,8 @@ def harness(folder: Path) -> None:
         "reader": kill_a_reader(folder),
         "full_log": fill_the_disk(folder / "full_log", log_every=1, checkpoint_every=None),
         "full_again": fill_the_disk_again(folder / "full_again"),
+        "models": kill_while_saving(folder / "models"),
+        "orphan": orphan_a_worker(folder / "orphan"),
     }
     (folder / "results.json").write_text(json.dumps(results))
 
@@ -424,6 +464,63 @@ def kill_at_file_operations(out: Path) -> dict[str, Any]:
             }
         kills += (first < 0) + (second < 0)
         number += 3
+
+
+def kill_while_saving(out: Path) -> dict[str, Any]:
+    """A model saved over another one, each time killed at another file operation: which of them is left, and what else.
+
+    Afterwards, the model is saved again.
+    """
+
+    def marked(mark: float) -> Rich:
+        game = Rich()
+        nn.init.constant_(game.encoder.weight, mark)
+        return game
+
+    def mark_of(folder: Path) -> float:
+        return float(Rich().restore(folder).encoder.weight[0, 0])
+
+    found, number = [], 1
+    while True:
+        folder = out / str(number) / "model"
+        marked(1).save_pretrained(folder)
+
+        def work(folder: Path = folder, number: int = number) -> None:
+            kill_at_operation(number, folder.parent)
+            marked(2).save_pretrained(folder)
+
+        killed = forked(work) < 0
+        found.append(mark_of(folder))
+        marked(3).save_pretrained(folder)
+        assert mark_of(folder) == 3
+        assert [path.name for path in folder.parent.iterdir()] == ["model"]
+        if not killed:
+            return {"marks": found}
+        number += 1
+
+
+def orphan_a_worker(out: Path) -> dict[str, Any]:
+    """A training is killed while a process that reads its data lives on: whether the run can be resumed at once."""
+    assert forked(lambda: begin(out, Stopped(12))) == 0
+    receive, send = os.pipe()
+
+    def work() -> None:
+        with Run(out).owned():
+            worker = os.fork()
+            if worker == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.write(send, f"{worker}\n".encode())
+            time.sleep(60)
+
+    child = start(work)
+    worker = int(os.read(receive, 20))
+    refused = forked(lambda: go_on(out))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    free = forked(lambda: go_on(out))
+    os.kill(worker, signal.SIGKILL)
+    return {"refused": refused, "free": free}
 
 
 class Growing(Rich):
@@ -574,11 +671,23 @@ def test_a_full_disk_does_not_damage_the_log(stopped: tuple[Path, dict[str, Any]
     assert stopped[1]["full_again"] == {"code": 0, "kept": True}
 
 
+def test_a_model_killed_at_any_file_operation_is_the_old_or_the_new_one(stopped: tuple[Path, dict[str, Any]]) -> None:
+    marks = stopped[1]["models"]["marks"]
+    assert len(marks) > 8
+    assert marks == sorted(marks)
+    assert (marks[0], marks[-1]) == (1, 2)
+
+
+def test_a_process_that_reads_data_does_not_keep_the_run_of_a_killed_one(stopped: tuple[Path, dict[str, Any]]) -> None:
+    assert stopped[1]["orphan"] == {"refused": 1, "free": 0}
+
+
 def test_an_interrupt_of_the_whole_group_spares_the_processes_that_read(stopped: tuple[Path, dict[str, Any]]) -> None:
     folder, results = stopped
     assert results["workers"]["codes"] == [0, 0, 0], results["stderr"][-3000:]
     assert 0 < results["workers"]["steps"][0] < results["workers"]["steps"][1] < 120
-    assert_same_run(folder / "workers", folder / "workers_whole")
+    ends = [step for step in results["workers"]["steps"] if step % EVERY["sample_every"]]
+    assert_same_run(folder / "workers", folder / "workers_whole", ends=ends)
 
 
 def test_a_killed_reader_ends_the_run_with_a_checkpoint_of_the_step_reached(

@@ -103,6 +103,22 @@ def test_a_game_studies_the_items_that_are_not_held_out(tmp_path: Path) -> None:
     assert_close(game.mean, torch.stack(kept).mean())
 
 
+def test_networks_that_cannot_be_compiled_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    import torch._inductor.config
+
+    def critic() -> TwoPlayerGame:
+        generator = nn.Sequential(nn.Linear(2, 1))
+        generator.latent_dim = 2  # type: ignore[assignment]
+        return TwoPlayerGame(generator, nn.Sequential(nn.Linear(1, 1), nn.Flatten(0)))
+
+    words = r"^the networks cannot be compiled \(.*\); install a C\+\+ compiler, such as g\+\+, or leave `--compile` \("
+    nothing = {"cpp.cxx": (None, "/nonexistent/c++"), "force_disable_caches": True}
+    with torch._inductor.config.patch(nothing), pytest.raises(RecipeError, match=words):
+        fit(critic(), tmp_path / "run", compile=True)
+    assert list(tmp_path.iterdir()) == []
+    fit(critic(), tmp_path / "run")
+
+
 DESCENT = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5}
 
 

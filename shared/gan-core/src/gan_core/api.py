@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -17,6 +18,7 @@ from gan_core.data import Data, FittedData, Paired, Source, Unpaired, as_source,
 from gan_core.data.files import is_url
 from gan_core.data.folders import split_part
 from gan_core.data.hub import is_hub_dataset
+from gan_core.distributed import is_first
 from gan_core.domain import Domain, find_domain
 from gan_core.errors import (
     CheckpointError,
@@ -34,6 +36,7 @@ from gan_core.models.folder import read_config, read_weights
 from gan_core.models.hub import local_folder
 from gan_core.models.reference import load_reference
 from gan_core.models.start import check_whole, start_networks
+from gan_core.places import expanded
 from gan_core.play.game import Game
 from gan_core.play.preset import Preset, check_players, completed, on_meta
 from gan_core.recipe import Recipe, TrainOptions, TrainSettings, parse, read_yaml
@@ -160,7 +163,7 @@ class Toolkit:
             )
         Run(out).check_free()
         source = source or self._source_of(recipe, type(game))
-        recipe = completed(game, recipe, source.facts)
+        recipe = completed(game, self._addressed(recipe), source.facts)
         return _fit(game, recipe, _fitted(game, recipe, source), out, domain, regime, shown)
 
     def resume(
@@ -186,48 +189,56 @@ class Toolkit:
             changes: changes to the recipe by dotted key; only settings of `optimizer`, `players` and `train`, and
                 `data.workers`.
             game: the game, built in the same way, if it was built by hand.
-            data: the data, if the recipe does not name them.
+            data: the data, if the recipe does not name them, or their new place; see `train`. A new place is written to
+                the recipe.
             regime: training regime, if it was built in Python.
             shown: whether progress is shown on standard error.
 
         Raises:
             CheckpointError: the folder is not a run, belongs to another domain, or has no valid checkpoint.
             RecipeError: the run is finished, or a change is unknown, out of range, or not allowed in a resumed run.
+            DataError: the data are missing, or `data` have other parts or classes than those of the run.
+            InputError: another process is training the run.
         """
         run = Run.open(path)
         for key in changes or ():
+            if key.startswith("data.source"):
+                raise RecipeError(f"`{key}` cannot change; if the data have moved, give their new place as `data`")
             if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
                 raise RecipeError(
                     f"`{key}` cannot change when a run is resumed; start a new run from {run.recipe_file}"
                 )
-        limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
-        given = {key: value for key, value in limits.items() if value is not None}
-        recipe = run.recipe.but(given | dict(changes or {}))
-        home = _domain_of(recipe, path, self.domain) if recipe.domain is not None or game is None else None
-        if game is None:
-            assert home is not None
-            game = _preset_of(recipe, home).build(recipe)
-        else:
-            check_players(game, recipe)
-        where, source = _named(data) if data is not None else (recipe.data.source, None)
-        source = source or Toolkit(home)._source_of(recipe.but({"data.source": where}), type(game))
-        fitted = _fitted(game, recipe, source)
-        if recipe.train.epochs != run.recipe.train.epochs:
-            recipe = measured(game, recipe, fitted)
-        regime, recipe = regime_of(recipe, regime)
-        trainer = _trainer(game, recipe, fitted, run, home, regime, shown)
-        run.problems = trainer.restore()
-        finished = trainer.finished()
-        if finished and run.is_rounded_off():
-            limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
-            trainer.release()
-            reason = trainer.ended or f"give more {limit} to train on"
-            raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
-        if not finished:
-            trainer.rewind()
-        if trainer.processes.first:
-            run.write_recipe(recipe)
-        return _finish(trainer, run)
+        with ExitStack() as owning:
+            if is_first():
+                owning.enter_context(run.owned())
+            before = run.recipe
+            limits = {"train.steps": steps, "train.samples": samples, "train.minutes": minutes}
+            given = {key: value for key, value in limits.items() if value is not None}
+            recipe = before.but(given | dict(changes or {}))
+            home = _domain_of(recipe, path, self.domain) if recipe.domain is not None or game is None else None
+            if game is None:
+                assert home is not None
+                game = _preset_of(recipe, home).build(recipe)
+            else:
+                check_players(game, recipe)
+            recipe, source = Toolkit(home)._found_again(run, recipe, data, type(game))
+            fitted = _fitted(game, recipe, source)
+            if recipe.train.epochs != before.train.epochs:
+                recipe = measured(game, recipe, fitted)
+            regime, recipe = regime_of(recipe, regime)
+            trainer = _trainer(game, recipe, fitted, run, home, regime, shown)
+            run.problems = trainer.restore()
+            finished = trainer.finished()
+            if finished and run.is_rounded_off():
+                limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
+                trainer.release()
+                reason = trainer.ended or f"give more {limit} to train on"
+                raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
+            if not finished:
+                trainer.rewind()
+            if trainer.processes.first:
+                run.write_recipe(recipe)
+            return _finish(trainer, run)
 
     def load(self, path: str | Path, *, preset: Preset | None = None) -> Game:
         """Loads the game of a run folder, a model folder or a hub repository id, in evaluation mode.
@@ -310,8 +321,8 @@ class Toolkit:
             count=count,
             seed=seed,
             extractor=extractor,
-            weights=None if weights is None else Path(weights),
-            keep=None if keep is None else Path(keep),
+            weights=None if weights is None else expanded(weights),
+            keep=None if keep is None else expanded(keep),
         )
         figures, protocols = evaluation.measure(game)
         ids = {name: protocol_id(protocol) for name, protocol in protocols.items()}
@@ -351,7 +362,7 @@ class Toolkit:
                 raise DataError(f"`{min(reserved)}` cannot be the name of a part; use a key that the system reads")
             parts: dict[str, Any] = {key: self.open_data(place, strict=strict) for key, place in where.items()}
             return Paired(strict=strict, **parts) if paired else Unpaired(**parts)
-        datasets, text = self.domain.data, str(where)
+        datasets, text = self.domain.data, os.path.expanduser(where)
         if not text:
             raise DataError("the name of the data is empty; give a dataset, a folder or an archive")
         if is_hub_dataset(text):
@@ -404,6 +415,71 @@ class Toolkit:
             raise DataError(f"{recipe.system}: the recipe does not name the data; pass them as `data`")
         return self.open_data(recipe.data.source, strict=recipe.data.strict, paired=game.paired)
 
+    def _found_again(
+        self, run: Run, recipe: Recipe, data: Data | Where | None, game: type[Game]
+    ) -> tuple[Recipe, Source]:
+        """Opens the data of a resumed run, which may have moved, and returns the recipe with their new place.
+
+        Args:
+            run: the run.
+            recipe: its recipe.
+            data: new place of the data, or the data; None opens the recipe's.
+            game: class of the game.
+
+        Raises:
+            DataError: the data cannot be opened, or `data` has other parts or classes than the run.
+        """
+        before = recipe.data.source
+        if data is None:
+            try:
+                return recipe, self._source_of(recipe, game)
+            except DataError as error:
+                if before is None:
+                    raise
+                hint = "if they have moved, resume with `--data PATH` (in Python, `data`)"
+                raise DataError(f"{run.path}: its data cannot be opened; {hint}. {error}") from error
+        where, source = _named(data)
+        if source is not None:
+            return recipe, source
+        assert where is not None
+        if isinstance(before, dict) or isinstance(where, dict):
+            parts, given = (sorted(each) if isinstance(each, dict) else ["one place"] for each in (before, where))
+            if before is not None and parts != given:
+                raise DataError(
+                    f"{run.path}: was trained on {', '.join(parts)}, and `data` gives {', '.join(given)}; "
+                    "give the same parts"
+                )
+        recipe = recipe.but({"data.source": where})
+        source = self._source_of(recipe, game)
+        classes = source.facts.get("classes")
+        if recipe.data.classes is not None and list(classes or ()) != list(recipe.data.classes):
+            named = f"the classes {', '.join(classes)}" if classes else "no classes"
+            raise DataError(
+                f"{source.name} has {named}, and {run.path} was trained on {', '.join(recipe.data.classes)}; "
+                "give the same data"
+            )
+        return self._addressed(recipe), source
+
+    def _addressed(self, recipe: Recipe) -> Recipe:
+        """Returns a recipe whose data are found from any working directory."""
+        return recipe.but({"data.source": self._address(recipe.data.source)})
+
+    def _address(self, where: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        """Returns a location of data that is valid in any working directory.
+
+        Paths become absolute. Names of datasets, URLs, Hugging Face datasets and what does not exist are unchanged.
+        """
+        if isinstance(where, dict):
+            return {key: cast(str, self._address(place)) for key, place in where.items()}
+        if where is None or self.domain is None or is_hub_dataset(where):
+            return where
+        text = os.path.expanduser(where)
+        place, part = split_part(text)
+        names = {card.name for card in self.domain.data.DATASETS}
+        if is_url(place) or {text, place} & names or not Path(place).exists():
+            return where
+        return os.path.abspath(place) + ("" if part is None else f":{part}")
+
 
 _core = Toolkit()
 train, resume, load, evaluate = _core.train, _core.resume, _core.load, _core.evaluate
@@ -421,8 +497,11 @@ def train_recipe(
     chosen = _preset_of(recipe, domain)
     chosen.check(recipe)
     Run(out).check_free()
-    source = source or Toolkit(domain)._source_of(recipe, chosen.game)
-    recipe = chosen.complete(recipe, source.facts)  # report invalid networks before the data are read
+    toolkit = Toolkit(domain)
+    source = source or toolkit._source_of(recipe, chosen.game)
+    recipe = chosen.complete(
+        toolkit._addressed(recipe), source.facts
+    )  # report invalid networks before the data are read
     with on_meta():
         blank = chosen.build(recipe)
     data = _fitted(blank, recipe, source)
@@ -488,17 +567,19 @@ def _fit(
     recipe = measured(game, start_networks(game, recipe, importers), data)
     regime, recipe = regime_of(recipe, regime)
     trainer = _trainer(game, recipe, data, run, domain, regime, shown)
-    if trainer.processes.first:
-        Run.create(out, trainer.recipe)
-    trainer.processes.wait()
-    if shown and trainer.processes.first:
-        print(printable(f"{data.source.name}: {data.in_words(game.num_classes)}"), file=sys.stderr)  # noqa: T201
-    try:
-        return _finish(trainer, run)
-    except Exception:
-        if trainer.step == 0 and trainer.processes.first:  # no step was trained: the folder can be reused
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
+    with ExitStack() as owning:
+        if trainer.processes.first:
+            owning.enter_context(run.owned())
+            Run.create(out, trainer.recipe)
+        trainer.processes.wait()
+        if shown and trainer.processes.first:
+            print(printable(f"{data.source.name}: {data.in_words(game.num_classes)}"), file=sys.stderr)  # noqa: T201
+        try:
+            return _finish(trainer, run)
+        except BaseException:
+            if trainer.step == 0 and trainer.processes.first:  # nothing was learnt: the folder is free again
+                run.clear()
+            raise
 
 
 def measured(game: Game, recipe: Recipe, data: FittedData) -> Recipe:
@@ -556,8 +637,8 @@ def _round_off(trainer: Trainer, run: Run) -> None:
         trainer.average.swap()
     trainer.game.eval()
     if trainer.processes.first:
-        trainer.game.save_pretrained(run.model)
         write_report(run.path)
+        trainer.game.save_pretrained(run.model)  # last: see `Run.is_rounded_off`
         run.tidy()
     trainer.processes.wait()
 

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -31,6 +32,7 @@ from gan_core import __version__
 from gan_core.domain import Domain, find_domains
 from gan_core.errors import FULL, GanError, InputError, reason_of, say, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
+from gan_core.places import expanded
 from gan_core.tables import table
 
 if TYPE_CHECKING:
@@ -216,8 +218,25 @@ def build(domain: Domain | None) -> typer.Typer:
     app.callback(help=text, invoke_without_command=True)(root(f"gan-{domain.name}"))
     for name, command in commands(domain).items():
         takes_more = "context" in inspect.signature(command).parameters
-        app.command(name, cls=ModelCommand if takes_more else None)(command)
+        app.command(name, cls=ModelCommand if takes_more else None)(expanding(command))
     return app
+
+
+def expanding(command: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+    """Returns a command whose paths may begin with `~`, which shells leave as it is in `--out=~/run`."""
+
+    @wraps(command)
+    def call(**options: Any) -> Answer | None:
+        return command(**{name: expanded_value(value) for name, value in options.items()})
+
+    return call
+
+
+def expanded_value(value: Any) -> Any:
+    """Returns an option's value, with home folders expanded if it is a path or a list of paths."""
+    if isinstance(value, list):
+        return [expanded_value(each) for each in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def root(program: str) -> Callable[[bool], Answer | None]:
@@ -381,13 +400,17 @@ def resume_command(domain: Domain) -> Callable[..., Answer]:
         steps: Annotated[int | None, typer.Option(metavar="N", help="New total number of steps.")] = None,
         samples: Annotated[int | None, typer.Option(metavar="N", help="New total number of samples.")] = None,
         minutes: Annotated[float | None, typer.Option(metavar="N", help="New total training time in minutes.")] = None,
+        data: Annotated[
+            list[str] | None, typer.Option(metavar="[KEY=]NAME|PATH", help="New place of the data, if they have moved.")
+        ] = None,
         set_: Set = None,
     ) -> Answer:
         """Continues a run from its latest valid checkpoint."""
         from gan_core.api import Toolkit
 
-        changes = read_settings(set_)
-        resumed = Toolkit(domain).resume(run, steps=steps, samples=samples, minutes=minutes, changes=changes)
+        resumed = Toolkit(domain).resume(
+            run, steps=steps, samples=samples, minutes=minutes, changes=read_settings(set_), data=read_data(data)
+        )
         return trained(domain, resumed)
 
     return resume

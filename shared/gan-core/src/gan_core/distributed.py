@@ -16,10 +16,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import PartialState
+from accelerate.utils import get_int_from_env
 from torch import Tensor, nn
 
 from gan_core.errors import GanError, InputError, RecipeError
 
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+"""Environment variables in which launchers give the rank of a process, as accelerate reads them."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Layers that are replaced to use statistics over all processes. Subclasses, which may behave differently, are not."""
 
@@ -32,6 +35,11 @@ others notice at once, however long this is."""
 
 class ProcessLost(GanError):
     """Another process of the training run has ended."""
+
+
+def is_first() -> bool:
+    """Returns whether this is the first of the processes that a launcher started, before `Processes` connects them."""
+    return get_int_from_env(RANKS, 0) == 0
 
 
 class Processes:

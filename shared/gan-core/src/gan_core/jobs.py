@@ -22,6 +22,7 @@ from typing import IO, NamedTuple, Self, TypeVar
 from gan_core.data.files import FileKind, names_ending, nothing_readable, open_files, skip
 from gan_core.errors import DataError, InputError, printable, writing
 from gan_core.media.writing import refuse_existing
+from gan_core.places import expanded
 
 PIPE = "-"
 """Name of standard input and standard output on the command line."""
@@ -85,7 +86,7 @@ def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
     """
     found: list[Input] = []
     for text in given:
-        path = Path(text)
+        path = expanded(text)
         if text == PIPE:
             found.append(Input(STANDARD_INPUT, None, "stdin"))
         elif path.is_dir():
@@ -148,6 +149,7 @@ class Job:
             raise InputError("`--shard` applies to files, and `-` is a single stream; omit `--shard`")
         self.inputs = everything if shard is None else _part(everything, shard)
         self.targets: dict[Input, Path | None]
+        folder = expanded(out)
         if out == PIPE:
             if len(everything) > 1:
                 raise InputError(
@@ -156,9 +158,9 @@ class Job:
             standard_output()
             self.targets = dict.fromkeys(self.inputs)
         else:
-            _refuse_collisions(everything, Path(out), suffix)
-            refuse_existing(Path(out), [one.stem + suffix for one in self.inputs])
-            self.targets = {one: Path(out, one.stem + suffix) for one in self.inputs}
+            _refuse_collisions(everything, folder, suffix)
+            refuse_existing(folder, [one.stem + suffix for one in self.inputs])
+            self.targets = {one: folder / (one.stem + suffix) for one in self.inputs}
 
     def open(self, opener: Callable[[Input], Source]) -> list[tuple[Input, Source]]:
         """Returns the inputs that are not skipped, with their opened sources.

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from gan_core.errors import RecipeError, unknown
+from gan_core.places import expanded
 
 RECIPE_BYTES = 1_000_000
 """Maximum size of a recipe file, in bytes."""
@@ -189,8 +190,8 @@ class DataSettings(Settings):
     """Source and conversion of the data.
 
     Attributes:
-        source: a named dataset, a folder or archive of files, or one of these for each part of an item:
-            `{source: DIR, target: DIR}`.
+        source: a named dataset, a folder or archive of files (in a run's recipe, an absolute path), or one of these for
+            each part of an item: `{source: DIR, target: DIR}`.
         spec: fields of the system's data specification (`gan_core.data.Spec`) that its networks leave open, such as
             `flip` for images.
         classes: names of the classes, in the order of their indices; taken from the data.
@@ -470,6 +471,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: the file is missing, too large, not YAML, or not a mapping.
     """
+    path = expanded(path)
     try:
         if path.stat().st_size > RECIPE_BYTES:
             raise RecipeError(f"{path}: is larger than {RECIPE_BYTES:,} bytes; expected a recipe")

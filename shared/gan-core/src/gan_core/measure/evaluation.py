@@ -20,11 +20,12 @@ from torch.utils.data import Dataset
 from gan_core.cards import ExtractorCard, MetricCard, Metrics, resolve
 from gan_core.data import Batch, FittedData, length, read, shuffled, to_device
 from gan_core.draws import BLOCK
-from gan_core.errors import InputError, unknown
+from gan_core.errors import InputError, unknown, writing
 from gan_core.measure.features import Extracted, Extractor, Extractors, FeatureFiles, extract
 from gan_core.measure.measures import Measure, PairPart, Part, Subject, copied
 from gan_core.models.checkpoint import digest
 from gan_core.nn.blocks import evaluating
+from gan_core.places import name_of
 from gan_core.play.game import Game
 from gan_core.training.averaging import sampling_state
 
@@ -66,7 +67,8 @@ class Evaluation:
             them.
 
     Raises:
-        InputError: a metric or an extractor is unknown or does not fit the game or the data.
+        InputError: a metric or an extractor is unknown or does not fit the game or the data, or `keep` cannot be
+            written.
         DataError: the data cannot be converted to the game's specification.
         CheckpointError: the extractor's weights are missing.
     """
@@ -115,6 +117,10 @@ class Evaluation:
         self.extractor: Extractor | None = None
         if any(card.extracts for card in self.cards):
             assert chosen is not None
+            if keep is not None:
+                with writing(keep):  # before an extractor is trained
+                    keep.mkdir(parents=True, exist_ok=True)
+                    tempfile.TemporaryFile(dir=keep).close()
             self.extractor = self.extractors(chosen.name, argument, weights)
         elif extractor is not None or weights is not None:
             raise InputError("`--extractor` and `--weights` have no effect because no metric uses features; omit them")
@@ -416,7 +422,7 @@ class Evaluation:
 
         protocol = {
             "measure": card.title,
-            "data": self.source.name,
+            "data": name_of(self.source.name),
             "shape": list(self._shape(compared[0].key)),
             "samples": number(self._number),
             "seed": self.seed,

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from gan_core.cards import ExtractorCard, resolve
 from gan_core.data import Batch
-from gan_core.errors import InputError, unknown
+from gan_core.errors import FULL, InputError, unknown, writing
 from gan_core.measure import metrics
 from gan_core.measure.catalog import DENSITY_NEIGHBOURS, NEIGHBOURS, SPLITS, SUBSET, SUBSETS
 
@@ -212,10 +212,13 @@ class FeatureFiles:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Context manager that converts file errors to an `InputError` about the folder."""
+        """Context manager that converts file errors to an `InputError` about the folder; a `GanError` if it is full."""
         try:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                with writing(self.stem.parent):
+                    raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
                 f"{self.stem.parent}: features cannot be stored there ({reason[:200]}); choose another folder"

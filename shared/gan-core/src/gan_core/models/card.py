@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 import gan_core
 from gan_core.nn.tiling import UNKNOWN_RADIUS, Needs
+from gan_core.places import all_without_folders, without_folders
 from gan_core.play.game import Game
-from gan_core.recipe import Recipe
+from gan_core.recipe import Recipe, parse
 
 
 def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
@@ -41,7 +40,7 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
         sections.append(f"Classes: {', '.join(classes)}\n")
     sections += _note_on_tiles(game)
     if recipe is not None:
-        sections.append(f"## Recipe\n\n```yaml\n{shareable(recipe).to_yaml()}```\n")
+        sections.append(f"## Recipe\n\n```yaml\n{parse(all_without_folders(recipe.model_dump())).to_yaml()}```\n")
     versions = (f"- {name} {number}\n" for name, number in framework_versions(recipe).items())
     sections.append(f"## Framework versions\n\n{''.join(versions)}")
     body, data = "\n".join(sections), ModelCardData(library_name="gan-core", tags=["gan"])
@@ -49,20 +48,12 @@ def model_card(game: Game, networks: Sequence[str] | None = None) -> str:
 
 
 def shareable(recipe: Recipe) -> Recipe:
-    """Returns a recipe in which absolute paths of the data and of initial weights are replaced by their last part."""
-    source = recipe.data.source
-    named = {key: _last_part(one) for key, one in source.items()} if isinstance(source, dict) else source
-    data = recipe.data.model_copy(update={"source": _last_part(named) if isinstance(named, str) else named})
+    """Returns a recipe without the folders of absolute paths of the data and of initial weights."""
     start = {
-        network: one.model_copy(update={"source": ":".join(_last_part(part) for part in one.source.split(":"))})
-        for network, one in recipe.start.items()
+        network: one.model_copy(update={"source": without_folders(one.source)}) for network, one in recipe.start.items()
     }
+    data = recipe.data.model_copy(update={"source": all_without_folders(recipe.data.source)})
     return recipe.model_copy(update={"data": data, "start": start})
-
-
-def _last_part(place: str) -> str:
-    """Returns the last part of an absolute path or of one in a home folder; other names and paths are unchanged."""
-    return Path(place).name if os.path.isabs(place) or place.startswith("~") else place
 
 
 def framework_versions(recipe: Recipe | None) -> dict[str, str]:

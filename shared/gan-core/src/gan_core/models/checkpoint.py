@@ -6,9 +6,11 @@ A checkpoint is a folder with safetensors files, a folder `files` with a game's 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gan_core.errors import CheckpointError, GanError
+from gan_core.media.writing import partial_folder
 
 STATE = "state.json"
 STATE_BYTES = 64_000_000
@@ -122,7 +125,7 @@ def write_checkpoint(
     Raises:
         GanError: it could not be written, for example because the disk is full. An existing checkpoint is unchanged.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = partial_folder(folder)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -253,7 +256,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
     try:
         save_file(plain, path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:  # its class for file errors too
-        raise OSError(f"{path.name}: {error}") from error
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from error
     path.chmod(mode)  # safetensors creates files readable only by the owner
 
 

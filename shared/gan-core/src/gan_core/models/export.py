@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gan_core import draws
 from gan_core.errors import GanError, InputError, MissingDependency, writing
 from gan_core.nn.spectral import folded_copy
+from gan_core.places import expanded
 from gan_core.play.exported import Axis, Exported
 from gan_core.play.game import Game
 
@@ -86,7 +87,7 @@ def export_onnx(game: Game, path: str | Path, network: str | None = None) -> Onn
             written.
         GanError: the network cannot be converted, or the outputs of the exported network differ.
     """
-    path = Path(path)
+    path = expanded(path)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise MissingDependency(f"ONNX needs {', '.join(missing)}: pip install {' '.join(missing)}")

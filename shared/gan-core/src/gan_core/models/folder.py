@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch import nn
 
 import gan_core
 from gan_core.errors import CheckpointError, GanError, InputError, RecipeError, writing
-from gan_core.models.card import model_card
+from gan_core.media.writing import PARTIAL_FOLDER, is_written, partial_folder, remove_partial_folders
+from gan_core.models.card import model_card, shareable
 from gan_core.models.checkpoint import (
     AVERAGE,
     EXTRA,
@@ -32,6 +34,7 @@ from gan_core.models.checkpoint import (
     write_tensors,
 )
 from gan_core.models.pretrained import check_helpers, helpers_of
+from gan_core.places import expanded
 from gan_core.play.game import Game
 from gan_core.recipe import parse
 from gan_core.runs.run import Run
@@ -59,9 +62,10 @@ class Config(BaseModel):
     """Fields of a model's `config.json` that are read.
 
     Attributes:
-        recipe: recipe from which the game was built; None for a game built by hand.
+        recipe: recipe from which the game was built, without the folders of its data; None for a game built by hand.
         networks: networks that the folder contains; None if it contains all.
         phase: phase in which the training ended.
+        step: number of steps of the training.
         plain_state: state of modules other than tensors.
         files: SHA-256 of the game's own files (`Game.save_files`), by path.
         pretrained: SHA-256 of the weights of frozen helpers, which are not in the folder, by name of the helper.
@@ -70,6 +74,7 @@ class Config(BaseModel):
     recipe: dict[str, Any] | None
     networks: list[str] | None = None
     phase: Reached | None = None
+    step: int = Field(default=0, ge=0)
     plain_state: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict, max_length=FILES)
     pretrained: dict[str, str] = Field(default_factory=dict)
@@ -166,6 +171,9 @@ class Weights:
 def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = None) -> Path:
     """Writes a model folder under a temporary name and renames it.
 
+    If the process is killed, the folder holds the old model or the new one. In between, both are under temporary names,
+    and `find_model` finds the old one.
+
     Args:
         game: the game; its weights are written as they are.
         folder: output folder; an existing model folder is replaced.
@@ -175,7 +183,10 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
         InputError: the folder exists and is not a model folder, or it cannot be written.
         GanError: the game writes a file with a reserved name, or its plain state is too large.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.abspath(expanded(folder)))
+    if folder.is_symlink():
+        folder = folder.resolve()
+    _clean_up(folder)
     if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not a model folder; choose another")
     tensors, plain = split_state(game, model=True)
@@ -190,13 +201,14 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
         helpers = {name: total for name, total in helpers.items() if not f"{name}.".startswith(left_out)}
     about = {"library_name": "gan-core", "library_version": gan_core.__version__, "game": type(game).__name__}
     config = Config(
-        recipe=None if game.recipe is None else game.recipe.model_dump(mode="json"),
+        recipe=None if game.recipe is None else shareable(game.recipe).model_dump(mode="json"),
         networks=networks,
         plain_state=plain,
         phase=Reached(number=game.phase_number, progress=game.progress),
+        step=game.step,
         pretrained=helpers,
     )
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = partial_folder(folder)
     try:
         with writing(folder):
             temporary.mkdir(parents=True)
@@ -209,12 +221,55 @@ def save_model(game: Game, folder: Path, *, networks: Iterable[str] | None = Non
             (temporary / CARD).write_text(model_card(game, networks), encoding="utf-8")
             for path in (*temporary.rglob("*"), temporary):
                 flush(path)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-            flush(folder.parent)
+            _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Replaces a folder, which may be missing, by a new one.
+
+    Raises:
+        OSError: it cannot be replaced; the old folder is in place.
+    """
+    old = temporary.with_name(f"{temporary.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_model(folder: Path) -> Path:
+    """Returns a model folder, or the name under which a killed `save_model` has left the old one; see there."""
+    return folder if folder.exists() else next((path for path, _ in _set_aside(folder)), folder)
+
+
+def _set_aside(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yields old models that were about to be replaced, and the process ids of their writers."""
+    for path in sorted(folder.parent.glob(".*.old")):
+        match = PARTIAL_FOLDER.fullmatch(path.name)
+        if match and match[1] == folder.name and (path / CONFIG).is_file():
+            yield path, int(match[2])
+
+
+def _clean_up(folder: Path) -> None:
+    """Puts a model back that a killed `save_model` has set aside, and removes what it had written.
+
+    Raises:
+        InputError: the folder cannot be renamed.
+    """
+    left = next((path for path, process in _set_aside(folder) if not is_written(process)), None)
+    if left is not None and not folder.exists():
+        with writing(folder):
+            left.rename(folder)
+    remove_partial_folders(folder.parent, re.escape(folder.name))
 
 
 def _check_written(game: Game, config: Config, text: str) -> None:
@@ -265,8 +320,9 @@ def restore(game: Game, path: str | Path) -> None:
 
     A game that was built by hand also gets the recipe of its training run, which includes the class names.
     """
-    read_weights(Path(path)).put_into(game)
-    fields = read_config(Path(path)).recipe
+    folder = find_model(expanded(path))
+    read_weights(folder).put_into(game)
+    fields = read_config(folder).recipe
     if game.recipe is None and fields is not None and fields.get("system") == type(game).__name__:
         try:
             game.recipe = parse(fields)

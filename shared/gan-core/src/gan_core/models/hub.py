@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import tempfile
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from gan_core.errors import CheckpointError, GanError
-from gan_core.models.card import shareable
 from gan_core.models.checkpoint import inside
-from gan_core.models.folder import CARD, CONFIG, WEIGHTS, read_config, save_model
+from gan_core.models.folder import CARD, CONFIG, WEIGHTS, find_model, read_config, save_model
+from gan_core.places import expanded
 from gan_core.play.game import Game
 
 
@@ -25,7 +24,7 @@ def local_folder(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is no such folder or repository, or the hub cannot be reached.
     """
-    folder = Path(path)
+    folder = find_model(expanded(path))
     text = str(path)
     if folder.exists() or folder.parent.is_dir() or text.count("/") != 1 or text.startswith("~"):
         return folder
@@ -40,17 +39,13 @@ def local_folder(path: str | Path) -> Path:
 
 
 def push(game: Game, repository: str, *, private: bool, token: str | None) -> str:
-    """Uploads a game's model folder, without local paths of data and weights; see `Game.push_to_hub`.
+    """Uploads a game's model folder; see `Game.push_to_hub`.
 
     Raises:
         GanError: the repository cannot be created or written, or the hub cannot be reached.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = save_model(game, Path(folder) / "model")
-        if game.recipe is not None:
-            config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))
-            config["recipe"] = shareable(game.recipe).model_dump(mode="json")
-            (saved / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         try:
             api = HfApi(token=token)
             identity = api.create_repo(repository, private=private, exist_ok=True).repo_id

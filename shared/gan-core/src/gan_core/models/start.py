@@ -16,6 +16,7 @@ from gan_core.models.checkpoint import load_state, read_published, sha256, split
 from gan_core.models.folder import read_weights
 from gan_core.models.hub import local_folder
 from gan_core.models.reference import Importers, read_reference
+from gan_core.places import expanded
 from gan_core.play.adversary import Adversary
 from gan_core.play.game import Game
 from gan_core.recipe import Recipe, Start
@@ -50,7 +51,7 @@ def start_networks(game: Game, recipe: Recipe, importers: Importers) -> Recipe:
         importers: importers for published checkpoints.
 
     Returns:
-        The recipe with the SHA-256 of each file that was used.
+        The recipe with the absolute path and the SHA-256 of each file that was used.
 
     Raises:
         RecipeError: the game has no network with a given name.
@@ -67,8 +68,17 @@ def start_networks(game: Game, recipe: Recipe, importers: Importers) -> Recipe:
                 f"leave out `start.{name}.sha256` to use the changed file"
             )
         _load(network, given, name, start.source)
-        started[name] = Start(source=start.source, sha256=total)
+        started[name] = Start(source=_address(start.source, importers), sha256=total)
     return recipe.model_copy(update={"start": started})
+
+
+def _address(source: str, importers: Importers) -> str:
+    """Returns a source whose path is valid in any working directory; ids of repositories are unchanged."""
+    place, colon, rest = source.rpartition(":")
+    if colon and place in importers:
+        return f"{place}:{os.path.abspath(expanded(rest))}"
+    folder, network = (place, f":{rest}") if colon and not expanded(source).exists() else (source, "")
+    return os.path.abspath(expanded(folder)) + network if expanded(folder).exists() else source
 
 
 def _network(game: Game, name: str) -> nn.Module:
@@ -96,10 +106,10 @@ def find_start(source: str, name: str, importers: Importers) -> Given:
     Raises:
         CheckpointError: the weights are missing or damaged, or the source names an unknown published network.
     """
-    source = os.path.expanduser(source)  # which leaves an unknown user's as it is
+    source = str(expanded(source))
     place, colon, rest = source.rpartition(":")
     if colon and place in importers:
-        file = Path(os.path.expanduser(rest))
+        file = expanded(rest)
         published = read_reference(importers, place, read_published(file), {})
         tensors, plain = split_state(published.build())
         return Given(tensors, plain, file)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from gan_core.errors import CheckpointError
+from gan_core.places import without_folders
 from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MEASURED, Lines, parse_line
 
 MAX_FRAMES, MAX_MEDIA = 12, 4
@@ -163,7 +164,12 @@ class RunRecord:
     @property
     def title(self) -> str:
         """Name of the system, or of the folder if the system is not known."""
-        return self.setting("system") or self.folder.resolve().name
+        return self.setting("system") or self.name
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.resolve().name
 
     @property
     def data(self) -> Sequence[str]:
@@ -250,18 +256,44 @@ def numbered(folder: Path, name: str) -> dict[int, list[Path]]:
 
 
 def read_recipe(path: Path | None) -> tuple[Mapping[str, Any], str]:
-    """Returns the recipe and its text; the recipe is empty if it is missing, damaged, or longer than `MAX_RECIPE`."""
+    """Returns the recipe and its text; the recipe is empty if it is missing, damaged, or longer than `MAX_RECIPE`.
+
+    Absolute paths are reduced to their last part, because reports are given to others.
+    """
     if path is None:
         return {}, ""
     with path.open("rb") as file:
         source = file.read(MAX_RECIPE).decode("utf-8", "replace")
     try:
-        recipe = yaml.load(
-            source, yaml.BaseLoader
-        )  # all scalars are strings; no tags, no merge keys, which can grow without bound
+        # All scalars are strings; no tags, and no merge keys, which can grow without bound.
+        loader = yaml.BaseLoader(source)
+        node = loader.get_single_node()
+        shared = hide_folders(node, source)
+        recipe = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, RecursionError):
-        recipe = None
-    return recipe if isinstance(recipe, dict) else {}, source
+        return {}, "\n".join(line for line in source.splitlines() if not any(mark in line for mark in "/\\"))
+    return (recipe, shared) if isinstance(recipe, dict) else ({}, shared)
+
+
+def hide_folders(node: yaml.Node | None, source: str) -> str:
+    """Applies `without_folders` to the scalars of a YAML document, and returns its text with the same changes."""
+    stack, seen, changed = [node], set[int](), dict[int, yaml.ScalarNode]()
+    while stack:
+        one = stack.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, yaml.ScalarNode):
+            shown = without_folders(one.value)
+            if shown != one.value:
+                one.value, changed[one.start_mark.index] = shown, one
+        elif isinstance(one, yaml.MappingNode):
+            stack += (part for pair in one.value for part in pair)
+        else:
+            stack += one.value
+    for start in sorted(changed, reverse=True):
+        source = f"{source[:start]}{changed[start].value}{source[changed[start].end_mark.index :]}"
+    return source
 
 
 def read_log(path: Path | None, stride: int = 1) -> tuple[dict[str, list[Entry]], int]:

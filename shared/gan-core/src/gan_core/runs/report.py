@@ -22,7 +22,8 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from gan_core.errors import GanError
+from gan_core.errors import InputError
+from gan_core.media.writing import replacing
 from gan_core.runs.advice import resume_command
 from gan_core.runs.chart import COLOURS, MAX_PHASES, chart, compact, text
 from gan_core.runs.record import MAX_RECIPE, MAX_TEXT, MIME, REAL, Entry, Media, RunRecord, read_run
@@ -225,12 +226,13 @@ def next_steps(run: RunRecord) -> str:
     """Returns the section with commands that continue or use the run; Python code for a game that was built by hand."""
     lines = commands(run) if run.setting("preset") else by_hand(run)
     rows = (f"<dt>{name}</dt><dd><code>{text(line, 1000)}</code></dd>" for name, line in lines.items())
-    return section("Next steps", f'<dl class="commands">{"".join(rows)}</dl>') if lines else ""
+    where = note("Run these in the folder that contains the run. Paths of data are shortened to their last part.")
+    return section("Next steps", where, f'<dl class="commands">{"".join(rows)}</dl>') if lines else ""
 
 
 def commands(run: RunRecord) -> dict[str, str]:
     """Returns the commands that apply to a run of a domain's system."""
-    domain, folder = run.setting("domain"), shlex.quote(str(run.folder))
+    domain, folder = run.setting("domain"), shlex.quote(run.name)
     program = f"gan-{domain}" if re.fullmatch("[a-z0-9]{1,20}", domain) else "gan"
     lines: dict[str, str] = {}
     if run.checkpoint is not None:
@@ -240,7 +242,7 @@ def commands(run: RunRecord) -> dict[str, str]:
         places = " ".join(f"--data {shlex.quote(place)}" for place in run.data or ["NAME"])
         lines["Evaluate"] = f"{program} evaluate {folder} {places}"
     if run.setting("system"):
-        recipe = shlex.quote(str(run.folder / "recipe.yaml"))
+        recipe = shlex.quote(f"{run.name}/recipe.yaml")
         lines["Train again"] = f"{program} train {shlex.quote(run.setting('system'))} --recipe {recipe} --out NEW"
     return lines | {"Diagnose": f"{program} doctor {folder}"}
 
@@ -251,14 +253,14 @@ def by_hand(run: RunRecord) -> dict[str, str]:
     if run.checkpoint is not None:
         lines |= resuming(run, None)
     if run.checkpoint is not None or run.has_model:
-        lines["Load"] = f"game.restore({str(run.folder)!r})"
+        lines["Load"] = f"game.restore({run.name!r})"
     return lines
 
 
 def resuming(run: RunRecord, program: str | None) -> dict[str, str]:
     """Returns the command that continues the run, with twice the steps if the run is finished."""
     steps = 2 * run.done if run.finished else None
-    return {"Train longer" if run.finished else "Resume": resume_command(program, run.folder, steps=steps)}
+    return {"Train longer" if run.finished else "Resume": resume_command(program, Path(run.name), steps=steps)}
 
 
 def recipe(run: RunRecord) -> str:
@@ -274,20 +276,27 @@ def write_report(run: Path) -> Path:
 
     Raises:
         CheckpointError: the folder is not a run.
-        GanError: the page could not be written.
+        InputError: the page cannot be written there.
+        GanError: the disk is full or broken.
     """
+    target = run / "report.html"
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder; rename or remove it")
+    if run.is_dir() and not os.access(run, os.W_OK | os.X_OK):
+        raise InputError(f"{run}: is not writable; copy the run to a folder of your own, and report on the copy")
     record = read_run(run)
     sections = "".join(
         part(record) for part in (comparison, evaluation, over_time, findings, curves, next_steps, recipe)
     )
-    return write_page(run / "report.html", f"{record.title}: training report", header(record), sections)
+    return write_page(target, f"{record.title}: training report", header(record), sections)
 
 
 def write_page(path: Path, title: str, header: str, sections: str) -> Path:
     """Writes a page with the report's style, script and security policy atomically, and returns its path.
 
     Raises:
-        GanError: the page could not be written.
+        InputError: the page cannot be written there.
+        GanError: the disk is full or broken.
     """
     parts = {kind: (files("gan_core.runs") / f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js")}
     page = string.Template(parts.pop("html")).substitute(
@@ -297,15 +306,6 @@ def write_page(path: Path, title: str, header: str, sections: str) -> Path:
         sections=sections,
         digest=base64.b64encode(hashlib.sha256(parts["js"].encode()).digest()).decode(),
     )
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        temporary.write_bytes(page.encode("utf-8", "replace"))
-        temporary.replace(path)
-    except OSError as error:
-        raise GanError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(page.encode("utf-8", "replace"))
     return path

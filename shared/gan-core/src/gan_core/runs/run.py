@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gan_core.errors import CheckpointError, InputError, writing
+from gan_core.media.writing import PARTIAL_FILE, remove_partial_files, remove_partial_folders, replacing
+from gan_core.places import expanded
 from gan_core.recipe import Recipe, read_recipe
-from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MEASURED, Lines
+from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MAX_LINE, MEASURED, Lines, parse_line
+from gan_core.runs.lock import LOCK, check_unowned, owning
 from gan_core.tables import html_table
+
+logger = logging.getLogger("gan_core")
+
+
+STARTED = ("recipe.yaml", "log.jsonl", "rollbacks.jsonl", "samples", "checkpoints", "trackers", LOCK)
+"""Names in a run folder before its first checkpoint."""
+SAMPLES = re.compile(rf"(real|[0-9]+)([-_.].*)?|{PARTIAL_FILE.pattern}")
+"""Pattern of the names of sample files."""
+PARTIAL_CHECKPOINT = re.compile(r"\.[0-9]+\.[0-9]+")
+"""Pattern of the name of a checkpoint that is being written."""
 
 
 class Run:
@@ -27,7 +42,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = expanded(path)
         self.interrupted: str | None = None
         self.ended: str | None = None
         self.problems: list[str] = []
@@ -48,17 +63,23 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe) -> Run:
-        """Creates a run in a new or empty folder.
+        """Creates a run in a new or empty folder, or in place of a run that has no checkpoint yet.
+
+        The process that trains the run must own it; see `owned`.
 
         Raises:
             InputError: the folder is in use, or cannot be written.
         """
         run = cls(path)
-        run.check_free()
+        run._check_content()
+        if run.is_unfinished_start():
+            logger.warning("%s: an earlier run ended before its first checkpoint; it is replaced", run.path)
+            run.clear()
         with writing(run.path):
-            for folder in (run.path, run.samples_folder, run.checkpoints_folder):
-                folder.mkdir(parents=True, exist_ok=True)
-        run.write_recipe(recipe)
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.write_recipe(recipe)  # first: the folder is then a run's
+            for folder in (run.samples_folder, run.checkpoints_folder):
+                folder.mkdir()
         return run
 
     @classmethod
@@ -75,17 +96,71 @@ class Run:
             raise CheckpointError(f"{run.path}: not a run folder (it has no recipe.yaml)")
         return run
 
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Context manager under which no other process can train the run. A new folder is removed if it stays empty.
+
+        Raises:
+            InputError: another process is training it, or the folder cannot be written.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+            with owning(self.path):
+                yield
+        finally:
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def is_unfinished_start(self) -> bool:
+        """Returns whether the folder holds a run without a checkpoint, and nothing that no run writes before one."""
+        if not self.recipe_file.is_file():
+            return False
+        inner = self.samples_folder, self.checkpoints_folder
+        if any(folder.is_symlink() or (folder.exists() and not folder.is_dir()) for folder in inner):
+            return False
+        return (
+            all(path.name in STARTED or PARTIAL_FILE.fullmatch(path.name) for path in self.path.iterdir())
+            and all(SAMPLES.fullmatch(path.name) and path.is_file() for path in self.samples_folder.glob("*"))
+            and all(PARTIAL_CHECKPOINT.fullmatch(path.name) for path in self.checkpoints_folder.glob("*"))
+        )
+
+    def clear(self) -> None:
+        """Removes everything that a run writes before its first checkpoint.
+
+        Raises:
+            InputError: it cannot be removed.
+        """
+        with writing(self.path):
+            for name in STARTED:
+                path = self.path / name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif name != LOCK:
+                    path.unlink(missing_ok=True)
+        self.tidy()
+
     def check_free(self) -> None:
         """Checks that a new run can be written here, without writing anything.
 
         Raises:
             InputError: the folder is in use, or cannot be written.
         """
+        check_unowned(self.path)
+        self._check_content()
+
+    def _check_content(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; choose another `--out`")
-        if self.recipe_file.exists():
+        if self.path.is_dir() and not os.access(self.path, os.R_OK | os.X_OK):
+            raise InputError(f"{self.path}: cannot be read; choose another `--out`")
+        if self.recipe_file.exists() and not self.is_unfinished_start():
             raise InputError(f"{self.path}: holds a run already; resume it, or choose another `--out`")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        found = self.path.iterdir() if self.path.exists() else ()
+        empty = all(path.name == LOCK or PARTIAL_FILE.fullmatch(path.name) for path in found)
+        if not (empty or self.is_unfinished_start()):
             raise InputError(f"{self.path}: is not empty; choose another `--out`")
         parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -133,13 +208,12 @@ class Run:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Writes `recipe.yaml` atomically."""
-        with writing(self.recipe_file):
-            _replace(self.recipe_file, recipe.to_yaml())
+        _replace(self.recipe_file, recipe.to_yaml())
 
     def checkpoints(self, step: int | None = None) -> list[Path]:
         """Returns the checkpoints, oldest first (default: all; otherwise those up to `step`)."""
         found = [path for path in self.checkpoints_folder.glob("*") if path.is_dir() and path.name.isdecimal()]
-        return sorted(path for path in found if step is None or int(path.name) <= step)
+        return sorted((path for path in found if step is None or int(path.name) <= step), key=_step)
 
     def keep_checkpoints(self, count: int, step: int) -> None:
         """Removes all but the `count` newest checkpoints up to a step, and partial files.
@@ -151,19 +225,23 @@ class Run:
         self.tidy()
 
     def tidy(self) -> None:
-        """Removes partial files of interrupted writers."""
-        hidden = self.checkpoints_folder.glob(".*"), self.path.glob(".model.*"), self.path.glob(".report.*")
-        for leftover in chain(*hidden):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        """Removes partial files of interrupted writers; those that another living process writes are kept."""
+        for folder in (self.path, self.samples_folder, self.checkpoints_folder):
+            remove_partial_files(folder)
+        remove_partial_folders(self.path, self.model.name)
+        remove_partial_folders(self.checkpoints_folder, "[0-9]+")
 
     def is_rounded_off(self) -> bool:
-        """Returns whether the model and the report are newer than the last checkpoint, unlike after a kill."""
-        checkpoints = self.checkpoints()
-        written = [path.stat().st_mtime_ns for path in (self.report_file, self.model) if path.exists()]
-        return len(written) == 2 and bool(checkpoints) and min(written) >= checkpoints[-1].stat().st_mtime_ns
+        """Returns whether the report and the model of the last checkpoint are written, unlike after a kill.
+
+        The model is written last, and its config contains the step.
+        """
+        checkpoints, config = self.checkpoints(), self.model / "config.json"
+        if not checkpoints or not self.report_file.exists() or not config.is_file():
+            return False
+        with config.open("rb") as file:
+            written = parse_line(file.read(MAX_LINE))
+        return written is not None and written["step"] == _step(checkpoints[-1])
 
     def log(self) -> list[dict[str, Any]]:
         """Returns the lines of `log.jsonl` with training losses, without damaged lines."""
@@ -204,8 +282,8 @@ class Run:
     def rewind(self, step: int, *, log_every: int, sample_every: int | None, evaluate_every: int | None) -> None:
         """Removes samples and lines of the log after a step, and damaged lines.
 
-        Output of the step itself is kept if it is due by its interval. It is removed if it was written only because the
-        run ended there, because a longer run would not have written it.
+        Samples of the step itself are kept. Lines of the step itself are kept if they are due by their interval. They
+        are removed if they were written only because the run ended there, because a longer run continues their means.
 
         Raises:
             GanError: the folder cannot be written.
@@ -220,15 +298,15 @@ class Run:
             for line in Lines(self.log_file)
             if stays(line["step"], intervals.get(str(line.get("phase")), log_every))
         ]
+        _replace(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
         with writing(self.path):
-            _replace(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
             for path in self.samples():
-                if not stays(int(path.stem), sample_every):
+                if _step(path) > step:
                     path.unlink()
 
     def samples(self) -> list[Path]:
         """Returns the samples written during training, oldest first."""
-        return sorted(path for path in self.samples_folder.glob("*") if path.stem.isdecimal())
+        return sorted((path for path in self.samples_folder.glob("*") if path.stem.isdecimal()), key=_step)
 
     def sample_stem(self, step: int) -> Path:
         """Returns the path of a step's samples, without the suffix."""
@@ -246,6 +324,10 @@ def _append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Writes a file atomically."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _step(path: Path) -> int:
+    """Returns the step in the name of samples or of a checkpoint."""
+    return int(path.stem)

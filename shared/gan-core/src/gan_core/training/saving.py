@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -39,6 +39,10 @@ NAMED = 3
 """Maximum number of non-finite values listed by name."""
 
 
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+
+
 class Progress(BaseModel):
     """State of a training run other than tensors, saved in a checkpoint.
 
@@ -62,20 +66,20 @@ class Progress(BaseModel):
         pretrained: SHA-256 of the weights of the game's frozen helpers, by name.
     """
 
-    step: int = Field(ge=0)
-    seen: int = Field(ge=0)
-    elapsed: float = Field(ge=0, allow_inf_nan=False)
-    position: int = Field(ge=0)
-    phase: int = Field(ge=0)
+    step: Count
+    seen: Count
+    elapsed: Seconds
+    position: Count
+    phase: Count
     progress: float = Field(ge=0, le=1)
-    starts: list[int]
-    start_seen: int = Field(ge=0)
-    start_elapsed: float = Field(ge=0, allow_inf_nan=False)
-    ends: list[int]
-    averaged: int = Field(ge=0)
+    starts: list[Count]
+    start_seen: Count
+    start_elapsed: Seconds
+    ends: list[Count]
+    averaged: Count
     game: dict[str, Any]
     optimizers: dict[str, list[dict[str, Any]]]
-    losses: dict[str, tuple[list[float], int]]
+    losses: dict[str, tuple[list[float], Annotated[int, Field(ge=1, le=10**15)]]]
     scalers: dict[str, dict[str, Any]]
     regime: dict[str, Any]
     pretrained: dict[str, str]
@@ -119,23 +123,24 @@ class Checkpoints:
         training.processes.wait()
 
     def restore(self) -> list[str]:
-        """Loads the latest valid checkpoint, without changing the run folder.
+        """Loads the latest valid checkpoint that fits the game and the recipe, without changing the run folder.
 
         Returns:
             Problems of newer checkpoints, one line each.
 
         Raises:
-            CheckpointError: no checkpoint is valid, or the latest valid one does not fit the game or the recipe.
+            CheckpointError: no checkpoint is valid and fits; the message is about the latest.
             RecipeError: the recipe selects another optimizer for a player than the checkpoint has.
         """
         problems: list[str] = []
-        saved = next(self._valid(problems), None)
-        if saved is None:
-            raise CheckpointError(
-                problems[0] if problems else f"{self.run.path}: has no checkpoint to resume from; start a new run"
-            )
-        self._load(saved)
-        return problems
+        for saved in self._valid(problems):
+            try:
+                self._load(saved)
+                return problems
+            except CheckpointError as error:  # whatever was loaded is loaded again from the next one
+                problems.append(str(error))
+        none = f"{self.run.path}: has no checkpoint to resume from; start a new run"
+        raise CheckpointError(problems[0] if problems else none)
 
     def rewind(self) -> None:
         """Removes all output of later steps from the run folder."""
@@ -217,7 +222,7 @@ class Checkpoints:
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
-            except ValidationError:
+            except (ValidationError, OverflowError):
                 problems.append(f"{folder}: its state.json is not a training state")
                 continue
             if problem := self._not_finite(files):
@@ -256,7 +261,7 @@ class Checkpoints:
                 if saved.scalers[state.player.name]:  # empty in precisions without loss scaling
                     state.scaler.load_state_dict(saved.scalers[state.player.name])
             training.losses.load(saved.losses, training.processes)
-        except (TypeError, ValueError, LookupError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{folder}: does not fit this run's recipe ({error})") from error
 
     def _check_kind(self, state: PlayerState) -> None:

@@ -98,6 +98,7 @@ class Trainer:
             Name of the signal that interrupted it (`SIGINT`, `SIGTERM`), or None.
 
         Raises:
+            RecipeError: the networks cannot be compiled on this machine.
             NonFiniteError: a loss or a weight is not finite. The run was rolled back to the last valid checkpoint, and
                 so was the game if `recovered`.
             ProcessLost: another process has ended.
@@ -116,6 +117,10 @@ class Trainer:
             raise NonFiniteError(self._roll_back(str(error))) from None
         except ProcessLost as error:
             raise ProcessLost(self._stopped_by(str(error))) from error
+        except RuntimeError as error:
+            if not self.recipe.train.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            raise RecipeError(cannot_compile(str(error))) from error
         finally:
             self.game.optimizers = {}
             self.release()
@@ -297,3 +302,10 @@ class Trainer:
         kind = type(game)
         if kind.sample is Game.sample and kind.apply is Game.apply and kind.preview is Game.preview:
             raise RecipeError(f"{kind.__name__} has no samples to show; define `sample`, `apply` or `preview`")
+
+
+def cannot_compile(reason: str) -> str:
+    """Returns the message about networks that `torch.compile` cannot compile, from that of its error."""
+    first = reason.strip().partition("\n")[0][:200]
+    missing = "install a C++ compiler, such as g++, or " if "compiler" in first.lower() else ""
+    return f"the networks cannot be compiled ({first}); {missing}leave `--compile` (`train.compile`) out"
