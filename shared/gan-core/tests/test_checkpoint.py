@@ -325,7 +325,7 @@ def test_published_safetensors_are_read(tmp_path: Path) -> None:
     assert read_published(tmp_path / "x.safetensors")["w"].tolist() == [0.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("content", [[torch.ones(1)], {"lr": 0.1}, torch.ones(2), {"a": {"b": {"w": torch.ones(1)}}}])
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"lr": 0.1}, torch.ones(2), {"a": {1: {"w": torch.ones(1)}}}])
 def test_a_file_without_a_mapping_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=r"x\.pt: has no mapping of names to tensors"):

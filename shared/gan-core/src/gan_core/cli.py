@@ -541,14 +541,13 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         ] = False,
     ) -> Answer:
         """Converts a published checkpoint to a model folder."""
-        from gan_core.models.checkpoint import read_published
         from gan_core.models.folder import save_model
-        from gan_core.models.reference import read_reference
+        from gan_core.models.reference import read_published_file
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder, for example --out models/imported")
         arguments = read_settings(argument, "--argument")
-        published = read_reference(domain.reference.IMPORTERS, name, read_published(file), arguments)
+        published = read_published_file(domain.reference.IMPORTERS, name, file, arguments)
         game = game_around(domain, name, published, as_)
         if fold:
             fold_weights = getattr(type(game), "fold", None)
@@ -557,7 +556,9 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
             fold_weights(game)
         save_model(game, out)
         networks = [each for each, _ in game.named_children() if each not in game.absent]
-        return Answer({"model": str(out), "networks": networks}, f"{name} in {out}")
+        document = {"model": str(out), "networks": networks, "path": published.path, "notes": list(published.notes)}
+        text = f"{name} in {out}" + (f" (from `{published.path}` in the file)" if published.path else "")
+        return Answer(document, text, list(published.notes))
 
     return import_
 
@@ -577,6 +578,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     """
     from gan_core.models.checkpoint import load_state, split_state
 
+    source = published.build()
     system, _, importer = name.partition("/")
     own = published.place or importer
     network = place or own
@@ -595,7 +597,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     game.enter_phase(len(list(game.phases())) - 1, 1.0)  # published networks are fully trained
     adversaries = game.adversaries
     into = adversaries[network].network if network in adversaries else game.get_submodule(network)
-    load_state(into, *split_state(published.build()), f"{name} as `{network}`")
+    load_state(into, *split_state(source), f"{name} as `{network}`")
     return game
 
 

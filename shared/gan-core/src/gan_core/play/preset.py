@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gan_core.errors import CheckpointError, RecipeError, unknown
 from gan_core.play.adversary import Adversary
@@ -127,7 +128,7 @@ class Preset:
         takers = self._takers(self._own_settings(recipe.network))
         known = {name: facts[name] for name in facts.keys() - {"num_classes"} if takers.get(name)}
         recipe = self.check(recipe.model_copy(update={"network": known | recipe.network}))
-        with torch.device("meta"):
+        with on_meta():
             return completed(self.build(recipe), recipe, facts)
 
     def build(self, recipe: Recipe | None = None, *, absent: Collection[str] = ()) -> Game:
@@ -341,13 +342,27 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
     return network
 
 
+class _WithoutDraws(TorchFunctionMode):
+    """Skips `normal_` on the `meta` device, where it has no effect but imports torch's compiler, which takes seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            tensor = args[0] if args else given["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **given)
+
+
 @contextmanager
 def on_meta() -> Iterator[None]:
     """Context manager under which networks are built on torch's `meta` device, with shapes but without weights.
 
     It silences torch's warning that weights loaded in a constructor are not copied to that device.
     """
-    with torch.device("meta"), warnings.catch_warnings():
+    with torch.device("meta"), _WithoutDraws(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
         yield
 
