@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_core.errors import CheckpointError, printable
+from gan_core.errors import CheckpointError, count, printable
 
 DEPTH = 6
 """Maximum number of mappings around a state dict, and of prefixes of its keys."""
@@ -70,20 +70,18 @@ def _candidates(path: str, tensors: Tensors, depth: int) -> Iterator[tuple[str, 
     if not depth or len(parts) > FOUND:
         return
     shared = len(parts) == 1 and len(next(iter(parts.values()))) == len(tensors)
+    further = _candidates if shared else _without_prefixes  # of the parts of parts, there would be too many
     for first, inner in parts.items():
-        # below a prefix of some keys, only prefixes that all of its keys share are removed
-        yield from _candidates(f"{path}.{first}".removeprefix("."), inner, depth - 1) if shared else _shared(
-            f"{path}.{first}".removeprefix("."), inner, depth - 1
-        )
+        yield from further(f"{path}.{first}".removeprefix("."), inner, depth - 1)
 
 
-def _shared(path: str, tensors: Tensors, depth: int) -> Iterator[tuple[str, Tensors]]:
-    """Yields a mapping, then the mapping without each prefix that all its keys share."""
+def _without_prefixes(path: str, tensors: Tensors, depth: int) -> Iterator[tuple[str, Tensors]]:
+    """Yields a mapping, and the mapping without the first, the first two … parts of its keys that all keys share."""
     yield path, tensors
     first = next(iter(tensors)).partition(".")[0]
     if depth and all(key.startswith(f"{first}.") for key in tensors):
         inner = {key[len(first) + 1 :]: tensor for key, tensor in tensors.items()}
-        yield from _shared(f"{path}.{first}", inner, depth - 1)
+        yield from _without_prefixes(f"{path}.{first}", inner, depth - 1)
 
 
 def check_memory(tensors: Mapping[str, Tensor], where: str) -> None:
@@ -102,5 +100,9 @@ def check_memory(tensors: Mapping[str, Tensor], where: str) -> None:
 
 def described(found: Mapping[str, Tensors]) -> str:
     """Returns the names of state dicts and their numbers of tensors, for messages."""
-    names = (f"`{printable(path or '(top level)')}` ({len(tensors)} tensors)" for path, tensors in found.items())
-    return ", ".join(names)
+    return ", ".join(f"{quoted(path)} ({count(len(tensors), 'tensor')})" for path, tensors in found.items())
+
+
+def quoted(path: str) -> str:
+    """Returns the path of a state dict in a checkpoint, for messages."""
+    return f"`{printable(path)}`" if path else "its top level"

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gan_core.errors import CheckpointError, RecipeError, printable, reason_of, unknown
+from gan_core.errors import CheckpointError, RecipeError, reason_of, unknown
 from gan_core.models.checkpoint import load_published
-from gan_core.models.nested import candidates, check_memory, described, state_dicts
+from gan_core.models.nested import candidates, check_memory, described, quoted, state_dicts
 from gan_core.play.preset import on_meta
 
 logger = logging.getLogger("gan_core")
@@ -120,9 +120,13 @@ def read_reference(
     fitting: dict[str, Published] = {}
     refused: list[CheckpointError] = []
     for outer, state in sorted(found.items(), key=lambda item: _priority(item[0], name)):
+        whole: list[str] = []  # parts of a network that fits are not read as networks of their own
         for path, tensors in candidates(outer, state):
+            if any(path.startswith(f"{each}.") or each == outer for each in whole):
+                continue
             try:
                 fitting[path] = _read(name, importer, tensors, given)
+                whole.append(path)
             except CheckpointError as error:
                 refused.append(error)
     if not fitting:
@@ -130,8 +134,8 @@ def read_reference(
     chosen = min(fitting, key=lambda path: _priority(path, name))
     published = replace(fitting[chosen], path=chosen)
     if len(fitting) > 1:
-        others = ", ".join(f"`{printable(path)}`" for path in fitting if path != chosen)
-        logger.warning("%s: using `%s` of the checkpoint, which also has %s", name, printable(chosen), others)
+        others = ", ".join(quoted(path) for path in fitting if path != chosen)
+        logger.warning("%s: using %s of the checkpoint, which also has %s", name, quoted(chosen), others)
     for key, value in arguments.items():
         if key in given:
             continue
