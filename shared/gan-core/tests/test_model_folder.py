@@ -787,7 +787,8 @@ def test_an_unreachable_hub_is_reported_in_one_line(toy, monkeypatch):
     with pytest.raises(CheckpointError) as error:
         api.load("someone/points")
     assert str(error.value) == (
-        "someone/points: no such folder, and it cannot be downloaded from the hub (Name or service not known)"
+        "someone/points: neither a local folder (there is no folder `someone` here) nor a model that can be downloaded "
+        "from the hub (Name or service not known); for a local folder, write ./someone/points"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import logging
 import math
 import os
 import re
@@ -28,7 +29,7 @@ import typer.core
 
 from gan_core import __version__
 from gan_core.domain import Domain, find_domains
-from gan_core.errors import GanError, InputError, unknown
+from gan_core.errors import GanError, InputError, escaped, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
 from gan_core.tables import table
 
@@ -101,19 +102,35 @@ def main(domain: Domain | None = None) -> NoReturn:
     words = [word for word in sys.argv[1:] if word not in FLAGS] or ["--help"]
     program = "gan" if domain is None else f"gan-{domain.name}"
     app = build(domain)
+    logging.lastResort = _printer()
     try:
         answer = app(words, prog_name=program, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001  internal errors are one line too; `--debug` shows the traceback
         if "--debug" in flags:
-            traceback.print_exc()
+            print(escaped(traceback.format_exc()), file=sys.stderr)  # noqa: T201
         raise SystemExit(complain(program, error)) from None
     if isinstance(answer, Answer):
         if os.environ.get("RANK", "0") == "0":  # only the first process prints
             show(answer, as_json="--json" in flags)
         raise SystemExit(answer.status)
     raise SystemExit(answer)
+
+
+class EscapedFormatter(logging.Formatter):
+    """Formatter of log messages that are printed to a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))
+
+
+def _printer() -> logging.Handler:
+    """Returns the handler that prints warnings if no other logging handler is configured."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(EscapedFormatter())
+    return handler
 
 
 def complain(program: str, error: Exception) -> int:
@@ -124,22 +141,27 @@ def complain(program: str, error: Exception) -> int:
         message = (
             f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
         )
-    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # it may contain names from files
-    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-    print(f"{program}: {safe}", file=sys.stderr)  # noqa: T201
+    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")
+    print(escaped(f"{program}: {line}"), file=sys.stderr)  # noqa: T201
     return status
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
     """Prints an answer. A closed pipe is not an error."""
     for note in answer.notes:
-        print(note, file=sys.stderr)  # noqa: T201
-    text = json.dumps(_finite(answer.document), ensure_ascii=False, allow_nan=False) if as_json else answer.text
+        print(escaped(note), file=sys.stderr)  # noqa: T201
+    text = _as_json(answer.document) if as_json else escaped(answer.text)
     try:
         if text:
             print(text, flush=True)  # noqa: T201
     except BrokenPipeError:
         sys.stderr.close()
+
+
+def _as_json(document: Any) -> str:
+    """Returns a document as JSON in one line, in which unprintable characters are escaped."""
+    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def _finite(document: Any) -> Any:

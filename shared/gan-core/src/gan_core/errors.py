@@ -93,6 +93,15 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def escaped(text: str) -> str:
+    """Returns a text of several lines that is safe to print, with each unprintable character escaped.
+
+    Everything that may contain text from files passes through this function where it is printed, since terminals execute
+    control sequences.
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
 def count(number: int, thing: str) -> str:
     """Returns a number with a noun: `1 file`, `2 files`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from typing import Any, Self, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
 from gan_core.errors import CheckpointError, RecipeError, unknown
@@ -342,8 +343,11 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
     return network
 
 
-class _WithoutDraws(TorchFunctionMode):
-    """Skips `normal_` on the `meta` device, where it has no effect but imports torch's compiler, which takes seconds."""
+class _WithoutValues(TorchFunctionMode):
+    """Computes only the shapes of `normal_` and of norms of weights on the `meta` device.
+
+    Torch's own functions for that device would import its compiler for them, which takes seconds and 150 MB.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -353,6 +357,11 @@ class _WithoutDraws(TorchFunctionMode):
             tensor = args[0] if args else given["tensor"]
             if tensor.is_meta:
                 return tensor
+        if func is normalize and given.get("out") is None and args[0].is_meta:
+            return args[0]
+        if func is torch.norm_except_dim and args[0].is_meta:
+            weight, _, dim = args
+            return weight.new_empty([size if axis == dim else 1 for axis, size in enumerate(weight.shape)])
         return func(*args, **given)
 
 
@@ -362,7 +371,7 @@ def on_meta() -> Iterator[None]:
 
     It silences torch's warning that weights loaded in a constructor are not copied to that device.
     """
-    with torch.device("meta"), _WithoutDraws(), warnings.catch_warnings():
+    with torch.device("meta"), _WithoutValues(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
         yield
 

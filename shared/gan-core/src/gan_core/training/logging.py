@@ -29,7 +29,7 @@ from rich.text import Text
 from torch import Tensor
 
 from gan_core.distributed import Processes, rows_of_all
-from gan_core.errors import MissingDependency, unknown
+from gan_core.errors import MissingDependency, escaped, unknown
 from gan_core.play.objectives import Terms
 
 SECONDS = 2.0
@@ -100,7 +100,7 @@ class Display:
     """
 
     def __init__(self, title: str, steps: int, *, shown: bool, done: int = 0):
-        self.title, self.steps, self.shown = title, steps, shown
+        self.title, self.steps, self.shown = escaped(title), steps, shown
         self.console = Console(stderr=True)
         self.live = shown and (self.console.is_terminal or in_notebook(self.console))
         columns = (
@@ -141,7 +141,7 @@ class Display:
         """Shows a line of the log."""
         values = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if "/" in name)
         if self.live:
-            self.values.plain = values
+            self.values.plain = escaped(values)
         elif self.shown:
             speed = f"{line['samples_per_second']:.0f} samples/s"
             self.waiting = f"{self.title} {line['step']}/{self.steps} [{line['phase']}] {values}  {speed}"
@@ -164,13 +164,13 @@ class Display:
     def _report(self, sentence: str) -> None:
         self._print_waiting()
         if self.live:
-            self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False)
+            self.console.print(escaped(f"{self.title}: {sentence}"), markup=False, highlight=False)
         elif self.shown:
-            print(f"{self.title}: {sentence}", file=sys.stderr)  # noqa: T201
+            print(escaped(f"{self.title}: {sentence}"), file=sys.stderr)  # noqa: T201
 
     def _print_waiting(self) -> None:
         if self.waiting is not None:
-            print(self.waiting, file=sys.stderr)  # noqa: T201
+            print(escaped(self.waiting), file=sys.stderr)  # noqa: T201
             self.printed, self.waiting = time.monotonic(), None
 
 
