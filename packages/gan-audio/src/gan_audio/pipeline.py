@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_audio.mel.contract import MelContract, MelSpectrogram
-from gan_audio.mel.files import MEL_BYTES, read_mel, write_mel
+from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
+from gan_audio.mel.files import ARRAY, MEL_BYTES, read_array, read_mel, refuse_other_arrays, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.sound.files import SUFFIXES
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
@@ -29,6 +29,8 @@ from gan_core.play.game import Game
 
 SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
 """Inputs that may be sounds or mels."""
+WITH_ARRAYS = FileKind("sound", (*SOUNDS_AND_MELS.suffixes, ARRAY))
+"""Inputs that may be sounds, mels, or mels as NumPy arrays."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -39,12 +41,13 @@ Source = FileSound | PipedSound | GivenMel
 """An opened input."""
 
 
-def open_input(one: Input, raw: Raw | None = None) -> Source:
+def open_input(one: Input, raw: Raw | None = None, contract: MelContract | None = None) -> Source:
     """Opens and checks an input.
 
     Args:
         one: the file, or standard input.
         raw: format of raw samples on standard input; None for a WAV or mel file.
+        contract: contract of mels as NumPy arrays, which are not read without it.
 
     Raises:
         DataError: the input cannot be read.
@@ -52,12 +55,25 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
     """
     if one.path is None:
         return read_pipe(standard_input(), raw)
-    if one.path.suffix.lower() == ".safetensors":
+    suffix = one.path.suffix.lower()
+    refuse_other_arrays(one.path)
+    if suffix == ARRAY:
+        if contract is None:
+            raise DataError(
+                f"{one.path}: is an array without mel settings; `vocode` reads it with `--contract NAME` "
+                f"({', '.join(CONTRACTS)}), if it has the settings of that contract"
+            )
+        path, mel = one.path, read_array(one.path, contract)
+        del mel  # checked now, before anything is written
+        return GivenMel(contract, lambda: read_array(path, contract))
+    if suffix == ".safetensors":
         return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
     return FileSound(one.path)
 
 
-def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> list[tuple[Input, Source]]:
+def _open(
+    job: Job, raw: Raw | None, check: Callable[[Input, Source], None], contract: MelContract | None = None
+) -> list[tuple[Input, Source]]:
     """Opens and checks all inputs of a job before anything is written. Unreadable files in folders are skipped.
 
     Raises:
@@ -66,7 +82,7 @@ def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> 
     """
     if raw is not None and all(one.path is not None for one in job.inputs):
         raise InputError("`--raw` has no effect without standard input (`-`); omit it")
-    opened = job.open(lambda one: open_input(one, raw))
+    opened = job.open(lambda one: open_input(one, raw, contract))
     for one, source in opened:
         check(one, source)
     _note(opened)
@@ -173,6 +189,7 @@ def vocode(
     raw_out: bool = False,
     convert: bool = False,
     mono: bool = False,
+    contract: MelContract | None = None,
     shard: Shard | None = None,
 ) -> Outcome:
     """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's sample rate.
@@ -187,6 +204,7 @@ def vocode(
         raw_out: whether raw samples, without a WAV header, are written to standard output.
         convert: whether mels of another contract are converted, if that is possible.
         mono: whether sounds of several channels are mixed to one.
+        contract: contract of mels as NumPy arrays (`.npy`), which are not read without it.
         shard: part of the files that is processed (default: all).
 
     Raises:
@@ -206,7 +224,10 @@ def vocode(
             return game.stream([source.contract.convert(source.read(), game.contract)])
         return game.stream(analysed(game.mel, source))
 
-    return _write_sounds(game, given, out, SOUNDS_AND_MELS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
+    kind = SOUNDS_AND_MELS if contract is None else WITH_ARRAYS
+    return _write_sounds(
+        game, given, out, kind, check, chunks, raw=raw, raw_out=raw_out, contract=contract, shard=shard
+    )
 
 
 def resynthesize(
@@ -268,13 +289,14 @@ def _write_sounds(
     *,
     raw: Raw | None,
     raw_out: bool,
+    contract: MelContract | None = None,
     shard: Shard | None,
 ) -> Outcome:
     """Writes the result of `chunks` for each input to its target."""
     if raw_out and out != PIPE:
         raise InputError("`--raw-out` has no effect on files, which are always WAV; use it with `--out -`, or omit it")
     rate, job = game.contract.sample_rate, Job(given, out, kind=kind, suffix=".wav", shard=shard)
-    opened = _open(job, raw, check)
+    opened = _open(job, raw, check, contract)
     game.fold()
 
     def convert(source: Source, target: Path | None, show: Show) -> None:

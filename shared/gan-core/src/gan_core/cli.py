@@ -639,12 +639,16 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         The outputs of the exported network are compared with those of torch, at several input sizes.
         """
         from gan_core.api import Toolkit
+        from gan_core.jobs import refuse_file
         from gan_core.models.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; expected onnx")
         if out is None:
             raise InputError("`--out` is missing: name the file, for example --out generator.onnx")
+        if out.suffix != ".onnx":
+            raise InputError(f"`--out` is {out}; expected a .onnx file")
+        refuse_file(out)
         made = export_onnx(Toolkit(domain).load(model), out, network)
         lines = [f"{out}: {made.network}"]
         for kind, values in (("input", made.inputs), ("output", made.outputs)):

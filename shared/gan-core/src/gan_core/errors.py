@@ -96,8 +96,8 @@ def printable(text: str) -> str:
 def escaped(text: str) -> str:
     """Returns a text of several lines that is safe to print, with each unprintable character escaped.
 
-    Everything that may contain text from files passes through this function where it is printed, since terminals execute
-    control sequences.
+    Text that may come from files passes through this function where it is printed, because terminals execute control
+    sequences.
     """
     return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 

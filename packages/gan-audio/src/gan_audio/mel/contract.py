@@ -241,6 +241,17 @@ CONTRACTS = {
 """Contracts by name: MelGAN's, HiFi-GAN's, Tacotron 2's as in NVIDIA's code, and BigVGAN's at 24 kHz."""
 
 
+def named_contract(name: str) -> MelContract:
+    """Returns a contract of `CONTRACTS`.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in CONTRACTS:
+        raise unknown("mel contract", name, CONTRACTS)
+    return CONTRACTS[name]
+
+
 @runtime_checkable
 class HasContract(Protocol):
     """Interface of games that generate mels or take them as input."""
@@ -369,8 +380,8 @@ def filterbank(contract: MelContract) -> Tensor:
     low_mel, high_mel = to_mel(contract.low_hz), to_mel(contract.high)
     corners = to_hz(torch.linspace(low_mel, high_mel, contract.mels + 2, dtype=torch.float64))
     bins = torch.arange(contract.fft_size // 2 + 1, dtype=torch.float64) * (contract.sample_rate / contract.fft_size)
-    edges = zip(*((corners[k : contract.mels + k, None]).split(BANDS_AT_ONCE) for k in range(3)), strict=True)
-    return torch.cat([_triangles(bins, *three) for three in edges])
+    edges = (torch.split(corners[k : contract.mels + k, None], BANDS_AT_ONCE) for k in range(3))
+    return torch.cat([_triangles(bins, *three) for three in zip(*edges, strict=True)])
 
 
 def _triangles(bins: Tensor, low: Tensor, middle: Tensor, high: Tensor) -> Tensor:

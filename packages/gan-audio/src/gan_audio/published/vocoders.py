@@ -88,8 +88,10 @@ class PublishedSettings(BaseModel):
         Raises:
             CheckpointError: the settings contradict each other.
         """
-        given = {ours: getattr(self, theirs) for theirs, ours in MEL_SETTINGS.items() if theirs in self.model_fields_set}
-        if not REQUIRED <= self.model_fields_set:
+        given = {
+            ours: getattr(self, theirs) for theirs, ours in MEL_SETTINGS.items() if theirs in self.model_fields_set
+        }
+        if not self.model_fields_set >= REQUIRED:
             return None
         try:
             return usual.but(**given)

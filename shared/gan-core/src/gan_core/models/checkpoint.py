@@ -322,7 +322,7 @@ def _load_torch(path: Path) -> object:
             _check_archive(path, limit)
             return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors only
         file.seek(0)
-        return torch.load(Metered(path, file, limit), map_location="cpu", weights_only=True)  # type: ignore[arg-type]  # noqa: TID251
+        return torch.load(Metered(path, file, limit), map_location="cpu", weights_only=True)  # noqa: TID251
 
 
 def _check_archive(path: Path, limit: int) -> None:

@@ -17,7 +17,6 @@ from gan_core.models.checkpoint import inside
 from gan_core.models.folder import CARD, CONFIG, WEIGHTS, read_config, save_model
 from gan_core.play.game import Game
 
-
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 """Pattern of the id of a repository, `owner/name`."""
 
@@ -25,8 +24,8 @@ REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 def is_repository(path: str | Path) -> bool:
     """Returns whether a path is the id of a hub repository rather than a folder.
 
-    It must have the form `owner/name`, and neither it nor a folder `owner` may exist. Relative paths with a leading dot,
-    absolute paths and paths in a home folder are never looked up on the hub.
+    It must have the form `owner/name`, and neither it nor a folder `owner` may exist. Paths with a leading dot, absolute
+    paths and paths in a home folder are never looked up on the hub.
     """
     return bool(REPOSITORY.fullmatch(str(path))) and not Path(path).exists() and not Path(path).parent.exists()
 
@@ -49,8 +48,8 @@ def local_folder(path: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         owner = text.partition("/")[0]
         raise CheckpointError(
-            f"{text}: neither a local folder (there is no folder `{owner}` here) nor a model that can be downloaded from "
-            f"the hub ({_reason(error)}); for a local folder, write ./{text}"
+            f"{text}: neither a local folder (there is no folder `{owner}` here) nor a model that can be downloaded "
+            f"from the hub ({_reason(error)}); for a local folder, write ./{text}"
         ) from error
 
 

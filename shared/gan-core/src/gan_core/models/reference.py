@@ -100,8 +100,8 @@ def read_reference(
 ) -> Published:
     """Reads a published checkpoint with the importer of a network.
 
-    The weights may be within other mappings, and their names may have prefixes; see `gan_core.models.nested`. If several
-    parts of the checkpoint fit the network, its own name and averaged weights of generators have priority.
+    The weights may be within other mappings, and their names may have prefixes; see `gan_core.models.nested`. If
+    several parts of the checkpoint fit the network, its own name and averaged weights of generators have priority.
 
     Args:
         importers: importers by name.
@@ -236,7 +236,7 @@ def _priority(path: str, name: str) -> tuple[bool, bool]:
     return not (names & {*words} or (wanted and averaged)), averaged is not wanted
 
 
-def _refusal(refused: list[CheckpointError], found: Mapping[str, Mapping[str, Tensor]]) -> CheckpointError:
+def _refusal(refused: list[CheckpointError], found: Mapping[str, dict[str, Tensor]]) -> CheckpointError:
     """Returns the error for a checkpoint of which no part fits: the first that is not about a missing name, if any."""
     error = next((each for each in refused if "is of another network" not in str(each)), refused[0])
     if len(found) == 1:
