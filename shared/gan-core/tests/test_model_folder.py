@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import socket
 
 import pytest
 import torch
@@ -761,6 +762,33 @@ def test_a_model_that_is_not_a_local_folder_is_downloaded_from_the_hub(toy, mode
 @pytest.mark.parametrize("path", ["./none/here", "/none/here", "none", "a/b/c", "~/none"])
 def test_paths_are_not_looked_up_on_the_hub(toy, monkeypatch, path):
     monkeypatch.setattr(gan_core.models.hub, "snapshot_download", None)
+    with pytest.raises(CheckpointError, match=r"no such folder$"):
+        api.load(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "./typo",
+        "../typo",
+        "./runs/typo",
+        "runs/first/typo",
+        "runs\\typo",
+        "~/typo",
+        "/typo",
+        "runs/typo",
+        ".a/b",
+        "a/b/",
+    ],
+)
+def test_misspelt_local_paths_open_no_connection(monkeypatch, tmp_path, path):
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    (tmp_path / "here" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(CheckpointError, match=r"no such folder$"):
         api.load(path)
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
-from gan_audio.mel.files import ARRAY, MEL_BYTES, read_array, read_mel, refuse_other_arrays, write_mel
+from gan_audio.mel.contract import MelContract, MelSpectrogram
+from gan_audio.mel.files import ARRAY, MEL_BYTES, read_array, read_mel, refuse_array, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.sound.files import SUFFIXES
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
 from gan_audio.sound.sources import SOUNDS
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
-from gan_core.data.files import FileKind
+from gan_core.data.files import FileKind, names_ending, open_files
 from gan_core.errors import NAMED, DataError, InputError, count
 from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
@@ -55,20 +55,16 @@ def open_input(one: Input, raw: Raw | None = None, contract: MelContract | None 
     """
     if one.path is None:
         return read_pipe(standard_input(), raw)
-    suffix = one.path.suffix.lower()
-    refuse_other_arrays(one.path)
-    if suffix == ARRAY:
-        if contract is None:
-            raise DataError(
-                f"{one.path}: is an array without mel settings; `vocode` reads it with `--contract NAME` "
-                f"({', '.join(CONTRACTS)}), if it has the settings of that contract"
-            )
-        path, mel = one.path, read_array(one.path, contract)
-        del mel  # checked now, before anything is written
-        return GivenMel(contract, lambda: read_array(path, contract))
+    path, suffix = one.path, one.path.suffix.lower()
+    if suffix == ARRAY and contract is not None:
+        _, exchanged = read_array(path, contract)
+        if exchanged:
+            logger.warning("%s: the array is read as [frames, mels]", one.name)
+        return GivenMel(contract, lambda: read_array(path, contract)[0])
+    refuse_array(path)
     if suffix == ".safetensors":
-        return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
-    return FileSound(one.path)
+        return GivenMel(read_mel(path)[1], lambda: read_mel(path)[0])
+    return FileSound(path)
 
 
 def _open(
@@ -78,10 +74,14 @@ def _open(
 
     Raises:
         DataError: an input that was named directly cannot be opened, or `check` rejects it.
-        InputError: `raw` has no effect.
+        InputError: `raw` or `contract` has no effect.
     """
     if raw is not None and all(one.path is not None for one in job.inputs):
         raise InputError("`--raw` has no effect without standard input (`-`); omit it")
+    if contract is not None and not any(
+        one.path is not None and one.path.suffix.lower() == ARRAY for one in job.inputs
+    ):
+        raise InputError("`--contract` has no effect without .npy arrays, because mel files contain theirs; omit it")
     opened = job.open(lambda one: open_input(one, raw, contract))
     for one, source in opened:
         check(one, source)
@@ -224,10 +224,17 @@ def vocode(
             return game.stream([source.contract.convert(source.read(), game.contract)])
         return game.stream(analysed(game.mel, source))
 
-    kind = SOUNDS_AND_MELS if contract is None else WITH_ARRAYS
+    kind = SOUNDS_AND_MELS if contract is None and not _has_only_arrays(given) else WITH_ARRAYS
     return _write_sounds(
         game, given, out, kind, check, chunks, raw=raw, raw_out=raw_out, contract=contract, shard=shard
     )
+
+
+def _has_only_arrays(given: Sequence[str]) -> bool:
+    """Returns whether the given folders have no sounds and mels but NumPy arrays, which are then named in the error."""
+    folders = [Path(text) for text in given if Path(text).is_dir()]
+    ending = [names_ending(open_files(folder), WITH_ARRAYS.suffixes)[0] for folder in folders]
+    return any(names and all(name.lower().endswith(ARRAY) for name in names) for names in ending)
 
 
 def resynthesize(

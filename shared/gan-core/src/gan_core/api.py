@@ -552,7 +552,7 @@ def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
     if recipe.preset is None and recipe.system not in domain.systems:
         raise RecipeError(
             f"{recipe.system} is a game of your own: build it in Python, then continue its training with "
-            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use, measure or export it "
-            "(`gan_core.models.export.export_onnx`)"
+            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use, measure or "
+            "export it (`gan_core.models.export.export_onnx`)"
         )
     return domain.preset(recipe.system, recipe.preset or "small")

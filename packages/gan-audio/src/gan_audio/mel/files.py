@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +13,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gan_audio.mel.contract import MelContract
+from gan_audio.mel.contract import CONTRACTS, MelContract
 from gan_core.errors import DataError, RecipeError, reason_of
 from gan_core.media.writing import replacing
 from gan_core.models.checkpoint import write_tensors
-
-logger = logging.getLogger("gan_audio")
 
 SUFFIX = ".mel.safetensors"
 """File name suffix of mel files."""
@@ -89,78 +86,72 @@ def read_mel(path: Path) -> tuple[Tensor, MelContract]:
     return mel[None], contract
 
 
-def read_array(path: Path, contract: MelContract) -> Tensor:
+def read_array(path: Path, contract: MelContract) -> tuple[Tensor, bool]:
     """Reads a mel of another tool from a NumPy file.
 
     Args:
-        path: file with an array `[mels, frames]`, `[1, mels, frames]`, or with the axes exchanged, which is logged.
+        path: file with an array `[mels, frames]`, `[1, mels, frames]`, or with these axes exchanged.
         contract: contract of the mel.
 
     Returns:
-        The mel `[1, mels, frames]` in float32.
+        The mel `[1, mels, frames]` in float32, and whether the axes in the file are exchanged.
 
     Raises:
         DataError: the file is missing, too large, damaged, or not an array of that shape.
     """
     try:
         with path.open("rb") as file:
-            shape, kind, fortran = _array_header(path, file)
+            shape, kind, columns_first = _array_header(file)
+            size = math.prod(shape) * kind.itemsize
             if kind.kind != "f":
                 raise DataError(f"{path}: the array has the data type {kind}; expected floating-point numbers")
-            size = math.prod(shape) * kind.itemsize
             if size > MEL_BYTES:
                 raise DataError(f"{path}: larger than {MEL_BYTES // 2**20:,} MiB, the maximum; split it into parts")
             if path.stat().st_size - file.tell() != size:
-                raise DataError(f"{path}: damaged (its size does not match its shape {list(shape)})")
-            _check_array(path, shape, contract)
-            numbers = np.frombuffer(file.read(size), kind).reshape(shape, order="F" if fortran else "C")
+                raise DataError(f"{path}: damaged (its size does not match its shape, {list(shape)})")
+            flat = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
+            if not flat or contract.mels not in shape[-2:] or not size:
+                found = f"the array has the shape {list(shape)}"
+                raise DataError(f"{path}: {found}; the contract needs [{contract.mels}, frames]")
+            numbers = np.fromfile(file, kind, math.prod(shape)).reshape(shape, order="F" if columns_first else "C")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a NumPy array, or damaged ({reason_of(error)})") from error
-    mel = torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float32)).reshape(shape[-2:])
+    with np.errstate(over="ignore"):
+        mel = torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float32)).reshape(shape[-2:])
     if not mel.isfinite().all():
         raise DataError(f"{path}: contains values that are not finite")
-    if len(mel) != contract.mels:
-        logger.warning("%s: the array is %s; reading it as [frames, mels]", path, list(shape))
-        mel = mel.T.contiguous()
-    return mel[None]
+    exchanged = len(mel) != contract.mels
+    return (mel.T.contiguous() if exchanged else mel)[None], exchanged
 
 
-def _array_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Returns the shape, the data type and the order of an array, from the header of its file.
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Returns the shape and the data type of an array from the header of its file, and whether columns come first.
 
     Raises:
         ValueError: the header is invalid.
     """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, kind = read(file, max_header_size=HEADER_BYTES)
-    return shape, kind, fortran
+    shape, columns_first, kind = read(file, max_header_size=HEADER_BYTES)
+    return shape, kind, columns_first
 
 
-def _check_array(path: Path, shape: tuple[int, ...], contract: MelContract) -> None:
-    """Checks the shape of an array, in which the axes may be exchanged.
-
-    Raises:
-        DataError: the shape does not fit the contract.
-    """
-    plain = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
-    if not plain or contract.mels not in shape[-2:] or min(shape) < 1:
-        raise DataError(f"{path}: the array has the shape {list(shape)}; the contract needs [{contract.mels}, frames]")
-
-
-def refuse_other_arrays(path: Path) -> None:
-    """Checks that a file is not an array in a format that cannot be read as a mel.
+def refuse_array(path: Path) -> None:
+    """Checks that a file is not an array, which has no mel contract.
 
     Raises:
-        DataError: it is; the message says how to convert it.
+        DataError: it is; the message says how it can be read.
     """
     suffix = path.suffix.lower()
+    if suffix == ARRAY:
+        names = ", ".join(CONTRACTS)
+        raise DataError(f"{path}: an array has no mel settings; `vocode --contract NAME` reads it as a mel ({names})")
     if suffix in OTHERS:
         raise DataError(
             f"{path}: {suffix} files are not read as mels; in Python, save the array [mels, frames] with "
-            f"`numpy.save(FILE.npy, array)`, then use `vocode … --contract NAME`"
+            "`numpy.save`, then use `vocode --contract NAME` on the .npy file"
         )
 
 

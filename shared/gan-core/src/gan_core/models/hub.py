@@ -24,8 +24,8 @@ REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 def is_repository(path: str | Path) -> bool:
     """Returns whether a path is the id of a hub repository rather than a folder.
 
-    It must have the form `owner/name`, and neither it nor a folder `owner` may exist. Paths with a leading dot, absolute
-    paths and paths in a home folder are never looked up on the hub.
+    It must have the form `owner/name`, and neither it nor a folder `owner` may exist. Paths with a leading dot,
+    absolute paths and paths in a home folder are never looked up on the hub.
     """
     return bool(REPOSITORY.fullmatch(str(path))) and not Path(path).exists() and not Path(path).parent.exists()
 
