@@ -31,7 +31,7 @@ GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "avera
 """Tensor files of a training checkpoint."""
 EXTRA = "files"
 """Name of a checkpoint's folder for the game's own files."""
-PICKLE_BYTES, PICKLE_SHARE = 2**21, 64
+PICKLE_BYTES, PICKLE_SHARE = 2**20, 64
 """Maximum size of the pickle in a torch file: so many bytes, or the file's size divided by the second number if larger.
 
 Torch's reader for untrusted pickles takes seconds for a million objects.
