@@ -311,6 +311,14 @@ def test_an_output_that_cannot_be_written_is_refused(refused, tmp_path, trained,
     assert "cannot be written (" in refused("import", "dcgan/generator", "g.safetensors", "--out", place)
 
 
+def test_an_export_has_the_suffix_onnx_and_overwrites_nothing(refused, tmp_path, trained):
+    for name in ("g.pt", "g", "g.onnx.zip"):
+        assert refused("export", trained / "plain", "--out", name) == f"`--out` is {name}; expected a .onnx file"
+    (tmp_path / "g.onnx").write_text("mine")
+    assert refused("export", trained / "plain", "--out", "g.onnx").startswith("g.onnx: already exists; choose another")
+    assert (tmp_path / "g.onnx").read_text() == "mine"
+
+
 @pytest.mark.parametrize("place", ["/proc/new", "file/new"])
 def test_an_onnx_file_that_cannot_be_written_is_refused(refused, tmp_path, trained, place):
     for library in ("onnx", "onnxscript", "onnxruntime"):

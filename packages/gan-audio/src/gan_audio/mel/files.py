@@ -24,6 +24,8 @@ CONTRACT = "contract"
 """Metadata key of the contract, which is stored as JSON."""
 MEL_BYTES = 2**30
 """Maximum size of a mel file in bytes, which is seven hours with 100 bands at 24 kHz."""
+VERSIONS = ((1, 0), (2, 0), (3, 0))
+"""Supported versions of the NumPy format."""
 HEADER_BYTES = 10_000
 """Maximum length of the header of a NumPy file, in characters."""
 CONTRACT_BYTES = 10_000
@@ -133,6 +135,8 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool
         ValueError: the header is invalid.
     """
     version = np.lib.format.read_magic(file)
+    if version not in VERSIONS:
+        raise ValueError(f"its format has the version {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, columns_first, kind = read(file, max_header_size=HEADER_BYTES)
     return shape, kind, columns_first
