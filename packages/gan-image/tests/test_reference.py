@@ -524,7 +524,7 @@ def test_small_files_of_large_networks_are_refused_before_memory_is_allocated(tm
             layers = dcgan_generator(image_size=32, channels=3, width=1024)
     file = tmp_path / ("w.pth" if form.endswith("strides") else "w.safetensors")
     if file.suffix == ".pth":
-        torch.save({key: torch.zeros(1).expand(value.shape) for key, value in layers.items()}, file)
+        torch.save({key: torch.zeros(()).expand(value.shape) for key, value in layers.items()}, file)
     else:
         save_file(layers, file)
     command = [sys.executable, "-c", MEASURED, "import", "dcgan/generator", str(file), "--out", str(tmp_path / "m")]

@@ -179,6 +179,7 @@ def test_a_submodule_of_a_network_can_be_started(tmp_path):
         ({"generator": "RUN:other"}, "RUN: has no network `other`; it has discriminator, generator"),
         ({"generator": "RUN:discriminator"}, "`start.generator`: `hidden.bias` is"),
         ({"generator": "plain/generator:none.pt"}, "none.pt: no such file"),
+        ({"generator": "plain/generatr:RUN/recipe.yaml"}, "unknown published network `plain/generatr`; did you mean"),
     ],
 )
 def test_wrong_starts_are_refused_with_the_reason_before_a_run_is_created(toy, first, tmp_path, start, words):

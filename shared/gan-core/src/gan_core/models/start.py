@@ -98,8 +98,10 @@ def find_start(source: str, name: str, importers: Importers) -> Given:
     """
     source = os.path.expanduser(source)  # which leaves an unknown user's as it is
     place, colon, rest = source.rpartition(":")
-    if colon and place in importers:
-        file = Path(os.path.expanduser(rest))
+    file = Path(os.path.expanduser(rest))
+    systems = {each.partition("/")[0] for each in importers}
+    misspelt = place.partition("/")[0] in systems and file.is_file() and not os.path.exists(place)
+    if colon and (place in importers or misspelt):
         published = read_published_file(importers, place, file, {})
         tensors, plain = split_state(published.build())
         return Given(tensors, plain, file)
