@@ -46,7 +46,7 @@ class Published:
         place: name of the network in the system's game; None if it is the importer's.
         elsewhere: other networks of the game that can load these weights, by name, with the settings that differ.
         path: path of the weights in the checkpoint, such as `state_dict.generator`; empty for the checkpoint itself.
-        notes: what the importer took from other files or assumed, one line each.
+        notes: lines about settings that were read from other files.
     """
 
     network: Callable[..., nn.Module]
@@ -230,9 +230,9 @@ def _priority(path: str, name: str) -> tuple[bool, bool]:
     network = name.partition("/")[2]
     kind = network.rpartition("_")[2]
     words = [word for word in re.split(r"[^a-z0-9]+", path.lower()) if word]
-    names = {network, kind, f"net{kind[:1]}", kind[:1], f"net_{kind[:1]}"}
-    averaged = any(word == AVERAGED or word.endswith(AVERAGED) for word in words)
-    wanted = kind == "generator"
+    initial = kind[0] if kind in ("generator", "discriminator") else kind
+    names = {network, kind, initial, f"net{initial}"}
+    averaged, wanted = AVERAGED in words, kind == "generator"
     return not (names & {*words} or (wanted and averaged)), averaged is not wanted
 
 
