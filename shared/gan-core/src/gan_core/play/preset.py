@@ -14,6 +14,7 @@ from typing import Any, Self, get_type_hints
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from gan_core.errors import CheckpointError, RecipeError, unknown
@@ -25,6 +26,8 @@ from gan_core.recipe import SGD, Adam, AdversarySettings, Recipe, RMSprop, parse
 from gan_core.signature import checked, keywords
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+PARAMETERS = 20_000
+"""Maximum number of weight tensors, whatever their sizes, of the networks of a game."""
 FIXED = ("self", "objective", "regularizers")
 """Parameters of a game's constructor that are not settings of its own."""
 
@@ -370,10 +373,25 @@ def on_meta() -> Iterator[None]:
     """Context manager under which networks are built on torch's `meta` device, with shapes but without weights.
 
     It silences torch's warning that weights loaded in a constructor are not copied to that device.
+
+    Raises:
+        RecipeError: the networks have more than `PARAMETERS` parameters, whose modules take memory on any device.
     """
-    with torch.device("meta"), _WithoutValues(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
-        yield
+    count = 0
+
+    def limit(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > PARAMETERS:
+            raise RecipeError(f"the networks have more than {PARAMETERS:,} weight tensors; choose a smaller depth")
+
+    handle = register_module_parameter_registration_hook(limit)
+    try:
+        with torch.device("meta"), _WithoutValues(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
+            yield
+    finally:
+        handle.remove()
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:
