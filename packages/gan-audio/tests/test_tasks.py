@@ -26,7 +26,7 @@ import gan_audio
 from gan_audio import DOMAIN, pipeline
 from gan_audio.media import SILENCE
 from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
-from gan_audio.mel.files import read_mel, write_mel
+from gan_audio.mel.files import read_array, read_mel, write_mel
 from gan_audio.reference import IMPORTERS
 from gan_audio.sound import files
 from gan_audio.sound.files import read_sound
@@ -37,7 +37,7 @@ from gan_audio.sound.wav import WavWriter, write_wav
 from gan_audio.systems import hifigan
 from gan_core.cli import game_around, main
 from gan_core.data.files import FolderFiles
-from gan_core.errors import InputError, Unreadable
+from gan_core.errors import CheckpointError, DataError, InputError, Unreadable
 from gan_core.models.reference import read_reference, renamed
 from gan_core.testing import find_fixtures
 
@@ -621,6 +621,135 @@ def test_interpolations_depend_on_the_seed_and_invalid_ones_are_refused(gan, ref
     )
 
 
+# --- mels of other tools
+
+
+@pytest.fixture
+def vocoder(models, tmp_path):
+    """A vocoder with the contract `hifigan-22k`, and a mel `[80, 20]`."""
+    network = {"rates": (8, 8, 4), "generator": {"width": 4, "depth": 1}}
+    contract = CONTRACTS["hifigan-22k"]
+    folder = gan_audio.create("melgan", mel=contract.model_dump(), **network).save_pretrained(tmp_path / "vocoder")
+    mel = np.random.default_rng(0).normal(-5, 1, (80, 20)).astype(np.float32)
+    return folder, mel
+
+
+def test_arrays_are_vocoded_as_mels_of_a_named_contract(gan, vocoder, tmp_path, caplog):
+    folder, mel = vocoder
+    arrays = {
+        "plain": (mel, ""),
+        "batch": (mel[None], ""),
+        "columns": (np.asfortranarray(mel), ""),
+        "double": (mel.astype(">f8"), ""),
+        "exchanged": (mel.T, "exchanged.npy: the array is read as [frames, mels]"),
+    }
+    write_mel(tmp_path / "own.mel.safetensors", torch.from_numpy(mel), CONTRACTS["hifigan-22k"])
+    gan("vocode", folder, "own.mel.safetensors", "--out", "own")
+    expected = (tmp_path / "own" / "own.wav").read_bytes()
+    for name, (array, words) in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        caplog.clear()
+        assert gan("vocode", folder, f"{name}.npy", "--contract", "hifigan-22k", "--out", name)[0] == 0
+        assert caplog.messages == ([words] if words else []), name
+        assert (tmp_path / name / f"{name}.wav").read_bytes() == expected
+
+
+def test_arrays_of_another_contract_are_converted_if_requested(gan, refused, vocoder, tmp_path):
+    folder, mel = vocoder
+    np.save(tmp_path / "a.npy", mel)
+    words = refused("vocode", folder, "a.npy", "--contract", "tacotron2", "--out", "s")
+    assert "convert it with `--convert`" in words
+    assert gan("vocode", folder, "a.npy", "--contract", "tacotron2", "--convert", "--out", "s")[0] == 0
+
+
+def test_arrays_that_cannot_be_read_are_refused_with_what_to_give(refused, vocoder, tmp_path):
+    folder, mel = vocoder
+    np.save(tmp_path / "a.npy", mel)
+    without = "a.npy: an array has no mel settings; `vocode --contract NAME` reads it as a mel (melgan-22k, "
+    assert refused("vocode", folder, "a.npy", "--out", "s").startswith(without)
+    assert refused("resynthesize", folder, "a.npy", "--out", "s").startswith(without)
+    assert refused("mel", "a.npy", "--out", "s").startswith(without)
+    assert refused("inspect", "a.npy").startswith(without)
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "folder" / "b.npy", mel)
+    assert "b.npy: an array has no mel settings; " in refused("vocode", folder, "folder", "--out", "s")
+    assert refused("vocode", folder, "a.npy", "--contract", "hifigan", "--out", "s").endswith("`hifigan-22k`?")
+    save(tmp_path / "a.wav", noise(4000))
+    words = refused("vocode", folder, "a.wav", "--contract", "24k", "--out", "s")
+    assert words.startswith("`--contract` has no effect without .npy arrays")
+    for name in ("a.npz", "a.pt", "a.txt", "a.csv", "a.h5"):
+        (tmp_path / name).write_bytes(b"x")
+        words = f"{name}: {Path(name).suffix} files are not read as mels; in Python, save the array [mels, frames] with"
+        assert refused("vocode", folder, name, "--out", "s").startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((70, 20)), "the array has the shape [70, 20]; the contract needs [80, frames]"),
+        (np.zeros((2, 80, 20)), "the array has the shape [2, 80, 20]; "),
+        (np.zeros(80), "the array has the shape [80]; "),
+        (np.zeros((80, 0)), "the array has the shape [80, 0]; "),
+        (np.zeros((80, 20), np.int16), "the array has the data type int16; expected floating-point numbers"),
+        (np.zeros((80, 20), np.complex64), "the array has the data type complex64; "),
+        (np.full((80, 20), np.nan), "contains values that are not finite"),
+        (np.full((80, 20), 1e300), "contains values that are not finite"),
+    ],
+)
+def test_arrays_that_are_not_mels_are_refused(tmp_path, array, words):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError) as error:
+        read_array(tmp_path / "a.npy", CONTRACTS["hifigan-22k"])
+    assert str(error.value).startswith(f"{tmp_path / 'a.npy'}: {words}")
+
+
+def test_arrays_with_false_headers_are_refused_before_memory_is_allocated(tmp_path):
+    def written(header, version=(1, 0)):
+        text = header.ljust(117).encode() + b"\n"
+        start = b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", len(text))
+        (tmp_path / "a.npy").write_bytes(start + text + bytes(6400))
+        with pytest.raises(DataError) as error:
+            read_array(tmp_path / "a.npy", CONTRACTS["hifigan-22k"])
+        return str(error.value).removeprefix(f"{tmp_path / 'a.npy'}: ")
+
+    form = "{'descr': %r, 'fortran_order': False, 'shape': %s, }"
+    assert written(form % ("<f4", "(80, 5000000000)")).startswith("larger than 1,024 MiB")
+    assert written(form % ("<f4", "(80, 3000000)")).startswith("damaged (its size does not match its shape, ")
+    assert written(form % ("<f4", "(80, 19)")).startswith("damaged (its size does not match its shape, ")
+    assert written(form % ("|O", "(80, 20)")).startswith("the array has the data type object")
+    for bad in ("{'descr': __import__('os'), }", "", form % ("<f4", "(-80, -20)"), form % ("x", "(80, 20)")):
+        assert written(bad).startswith(("not a NumPy array, or damaged (", "damaged", "the array has the "))
+    assert written(form % ("<f4", "(80, 19)"), (2, 0)).startswith("damaged")
+    assert written(form % ("<f4", "(80, 19)"), (9, 0)).startswith("not a NumPy array, or damaged (")
+
+
+def test_a_vocoder_takes_arrays_and_single_mels_in_python(vocoder):
+    folder, mel = vocoder
+    game = gan_audio.load(folder)
+    expected = game.vocode(torch.from_numpy(mel)[None])
+    for given in (mel, mel[None], mel.astype(np.float64), torch.from_numpy(mel), mel[:, ::-1][:, ::-1]):
+        assert torch.equal(game.vocode(given), expected)
+    assert_close(torch.cat(list(game.stream([mel[:, :7], mel[:, 7:]])), dim=2), expected)
+    for given, words in (
+        (mel.T, "expected [B, 80, frames] or [80, frames]; transpose it"),
+        (mel[0], "the mel has the shape [20]; expected [B, 80, frames] or [80, frames]"),
+        (mel.astype(np.int32), "the mel is a ndarray of int32; expected a tensor or a NumPy array of floating-point"),
+        ([1.0], "the mel is a list; expected a tensor or a NumPy array"),
+    ):
+        with pytest.raises(DataError) as error:
+            game.vocode(given)
+        assert words in str(error.value)
+
+
+def test_a_vocoder_resynthesizes_arrays_and_single_sounds_in_python(vocoder):
+    game, audio = gan_audio.load(vocoder[0]), noise(3000)
+    expected = game.resynthesize(audio[None])
+    for given in (audio[0], audio[0].numpy(), audio[None].numpy()):
+        assert torch.equal(game.resynthesize(given), expected)
+    with pytest.raises(DataError, match=r"^the audio has the shape \[1, 3000\]; expected \[B, 1, samples\] or"):
+        game.resynthesize(audio)
+
+
 # --- published checkpoints
 
 
@@ -658,17 +787,139 @@ def test_a_published_wavegan_has_the_published_sample_rate(gan, tmp_path):
     assert soundfile.info(tmp_path / "made" / "00000.wav").samplerate == 16_000
 
 
+def published_hifigan(generator):
+    """Returns the weights of a generator with two stages of one residual block, with their published names."""
+    names = {"layers.0": "conv_pre", "layers.8": "conv_post"}
+    for stage in range(2):
+        names |= {f"layers.{3 * stage + 2}": f"ups.{stage}"}
+        names |= {f"layers.{3 * stage + 3}.branches.0.0.branches.1.1": f"resblocks.{stage}.convs.0"}
+    return renamed(generator.state_dict(), names)
+
+
+CONFIG = {
+    "resblock": "2",
+    "num_gpus": 0,
+    "upsample_rates": [3, 2],
+    "upsample_kernel_sizes": [6, 4],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1]],
+    "num_mels": 5,
+    "n_fft": 64,
+    "hop_size": 6,
+    "win_size": 48,
+    "sampling_rate": 16_000,
+    "fmin": 20,
+    "fmax": None,
+    "fmax_for_loss": None,
+    "dist_config": {"dist_backend": "nccl"},
+}
+"""Settings as HiFi-GAN publishes them."""
+
+
+@pytest.fixture
+def hifigan_file(tmp_path):
+    """The published weights of a small HiFi-GAN; the function writes a `config.json` beside them."""
+    contract = TINY.but(hop=6, sample_rate=16_000)
+    generator = hifigan.Generator(
+        mel=contract, rates=(3, 2), up_sizes=(6, 4), width=8, sizes=(3,), dilations=((1,),), paired=False, folded=True
+    )
+    torch.save({"generator": published_hifigan(generator)}, tmp_path / "g_00000001")
+    return lambda content: (tmp_path / "config.json").write_text(content)
+
+
+def test_the_config_beside_a_published_vocoder_gives_its_mel_settings(gan, hifigan_file, tmp_path):
+    hifigan_file(json.dumps(CONFIG))
+    status, out, err = gan("import", "hifigan/generator", "g_00000001", "--out", "m", "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert err.startswith(
+        "mel settings from config.json: 16,000 Hz, FFT 64, hop 6, window 48, 5 mels from 20 to 8000 Hz"
+    )
+    assert err.count("\n") == 1
+    assert (document["path"], document["notes"]) == ("generator", [err.rstrip("\n")])
+    contract = gan_audio.load(tmp_path / "m").contract
+    assert (contract.fft_size, contract.window, contract.low_hz, contract.magnitude_epsilon) == (64, 48, 20, 1e-9)
+
+
+def test_settings_that_are_given_have_priority_over_the_config(gan, hifigan_file, tmp_path):
+    hifigan_file(json.dumps(CONFIG))
+    mel = json.dumps(TINY.but(hop=6).model_dump())
+    assert gan("import", "hifigan/generator", "g_00000001", "--out", "m", "--argument", f"mel={mel}")[0] == 0
+    assert gan_audio.load(tmp_path / "m").contract == TINY.but(hop=6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"upsample_initial_channel": 512}, "`upsample_initial_channel` is 512 in the settings, and 8 in the weights"),
+        ({"resblock": "1"}, "`resblock` is 1 in the settings, and 2 in the weights"),
+        ({"num_mels": 80}, "`mel` has 80 bands and a hop of 6; the checkpoint needs 5 and 6"),
+        (
+            {"hop_size": 256, "n_fft": 1024, "win_size": 1024},
+            "`mel` has 5 bands and a hop of 256; the checkpoint needs",
+        ),
+        ({"win_size": 128}, "expected `hop` <= `window` <= `fft_size`"),
+        ({"n_fft": "wide"}, "`config.json.n_fft` is 'wide'; expected a whole number"),
+        ({"upsample_rates": []}, "config.json.upsample_rates"),
+        ({"upsample_rates": [0, 2]}, "config.json.upsample_rates"),
+        ({"fmax": "\x1b]0;x\a"}, "config.json.fmax"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused(refused, hifigan_file, changes, words):
+    hifigan_file(json.dumps(CONFIG | changes))
+    said = refused("import", "hifigan/generator", "g_00000001", "--out", "m")
+    assert said.startswith("g_00000001, with config.json: ")
+    assert words in said
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, "x" * 1_000_001, "\x00"])
+def test_a_config_that_cannot_be_read_is_refused(refused, hifigan_file, content):
+    hifigan_file(content)
+    assert "config.json: " in refused("import", "hifigan/generator", "g_00000001", "--out", "m")
+
+
+def test_a_config_of_another_kind_of_model_is_not_used(gan, hifigan_file, caplog):
+    hifigan_file(json.dumps({"architectures": ["Bert"], "hidden_size": 768}))
+    options = ["--argument", "upsample_rates=[3, 2]", "--argument", "resblock_dilation_sizes=[[1]]"]
+    assert gan("import", "hifigan/generator", "g_00000001", "--out", "m", *options)[0] == 0
+    assert caplog.messages[0].startswith("the checkpoint does not contain its mel settings; assuming ")
+
+
+def test_a_vocoder_without_a_network_leads_to_its_generator(refused, hifigan_file):
+    said = refused("import", "hifigan", "g_00000001", "--out", "m")
+    assert said.startswith("`hifigan` is a system; name the network in the file: hifigan/generator, hifigan/mpd, ")
+
+
+def test_the_discriminators_in_one_file_are_told_apart():
+    networks = {
+        "mpd": hifigan.MultiPeriodDiscriminator(periods=(2, 3), width=4),
+        "msd": hifigan.MultiScaleDiscriminator(scales=3, width=16),
+    }
+    both = {
+        name: {
+            key.replace(".layers.", ".convs.").replace(".judge.", ".conv_post."): value
+            for key, value in network.state_dict().items()
+        }
+        for name, network in networks.items()
+    }
+    for name in ("mpd", "msd"):
+        published = read_reference(IMPORTERS, f"hifigan/{name}", {**both, "steps": 3}, {})
+        assert published.path == name
+        ours, theirs = published.build().state_dict(), networks[name].state_dict()
+        assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    with pytest.raises(CheckpointError, match=r"the checkpoint has `mpd` \(\d+ tensors\), `msd` \(\d+ tensors\)$"):
+        read_reference(IMPORTERS, "hifigan/generator", both, {})
+
+
 def test_imported_vocoders_have_excerpts_of_whole_hops(tmp_path):
     """Uses hops of 6 samples, of which the 8,192 samples of the paper are not a multiple."""
     contract = TINY.but(hop=6, sample_rate=16_000)
     generator = hifigan.Generator(
         mel=contract, rates=(3, 2), up_sizes=(6, 4), width=8, sizes=(3,), dilations=((1,),), paired=False, folded=True
     )
-    names = {"layers.0": "conv_pre", "layers.8": "conv_post"}
-    for stage in range(2):
-        names |= {f"layers.{3 * stage + 2}": f"ups.{stage}"}
-        names |= {f"layers.{3 * stage + 3}.branches.0.0.branches.1.1": f"resblocks.{stage}.convs.0"}
-    published = renamed(generator.state_dict(), names)
+    published = published_hifigan(generator)
     told = {"mel": contract.model_dump(), "upsample_rates": [3, 2], "resblock_dilation_sizes": [[1]]}
     read = read_reference(IMPORTERS, "hifigan/generator", published, told)
     game = game_around(DOMAIN, "hifigan/generator", read)

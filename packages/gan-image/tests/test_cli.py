@@ -32,6 +32,7 @@ from gan_core.data.pictures import SUFFIXES
 from gan_core.domain import Domain
 from gan_core.measure import image_classifier
 from gan_core.runs.run import Run
+from gan_core.testing.onnx import run_onnx
 from gan_image import DOMAIN
 
 Call = Callable[..., tuple[int, str, str]]
@@ -311,6 +312,14 @@ def test_an_output_that_cannot_be_written_is_refused(refused, tmp_path, trained,
         assert ": cannot be written (" in words
     published(tmp_path / "g.safetensors")
     assert "cannot be written (" in refused("import", "dcgan/generator", "g.safetensors", "--out", place)
+
+
+def test_an_export_has_the_suffix_onnx_and_overwrites_nothing(refused, tmp_path, trained):
+    for name in ("g.pt", "g", "g.onnx.zip"):
+        assert refused("export", trained / "plain", "--out", name) == f"`--out` is {name}; expected a .onnx file"
+    (tmp_path / "g.onnx").write_text("mine")
+    assert refused("export", trained / "plain", "--out", "g.onnx").startswith("g.onnx: already exists; choose another")
+    assert (tmp_path / "g.onnx").read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", ["/proc/new", "file/new"])
@@ -707,21 +716,19 @@ def test_the_commands_that_a_report_proposes_are_commands(gan, trained, tmp_path
 
 
 def test_an_exported_generator_computes_what_ours_does(gan, trained, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    for library in ("onnx", "onnxscript"):
+    for library in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library)
     answer = json.loads(gan("export", trained / "labelled", "--out", "g.onnx", "--json")[1])
     assert (answer["file"], answer["network"]) == ("g.onnx", "generator")
     assert answer["inputs"]["label"] == {"type": "int64", "shape": ["batch"], "values": "class, from 0 to 9"}
     assert answer["largest_difference"] < 1e-3
-    text = gan("export", trained / "labelled", "--network", "generator", "--out", "g.onnx")[1].splitlines()
-    assert text[:2] == ["g.onnx: generator", "  input z: float32 [batch, 4], standard normal"]
+    text = gan("export", trained / "labelled", "--network", "generator", "--out", "h.onnx")[1].splitlines()
+    assert text[:2] == ["h.onnx: generator", "  input z: float32 [batch, 4], standard normal"]
     assert text[-1].startswith("  largest difference from torch: ")
-    session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
     z, label = torch.randn(3, 4), torch.tensor([9, 0, 4])
-    (ours,) = session.run(None, {"z": z.numpy(), "label": label.numpy()})
+    (ours,) = run_onnx(tmp_path / "g.onnx", z=z, label=label)
     game = gan_image.load(trained / "labelled")
-    assert_close(torch.from_numpy(ours), game.generator(z, label).detach(), atol=1e-5, rtol=1e-4)
+    assert_close(ours, game.generator(z, label).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_doctor_examines_a_run(gan, trained):

@@ -1,11 +1,14 @@
 """Importers of published checkpoints: settings are inferred from the shapes, for any size and number of channels."""
 
+import subprocess
+import sys
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import gan_image
 from gan_core.cli import game_around
@@ -486,3 +489,61 @@ def resnet_generator(*, in_channels, out_channels, width=4, blocks=2):
             state |= layer(f"model.{10 + block}.conv_block.{part}", 4 * width, 4 * width, 3, 3)
     state |= layer("model.12", 4 * width, 2 * width, 3, 3) | layer("model.15", 2 * width, width, 3, 3)
     return state | layer("model.19", out_channels, width, 7, 7)
+
+
+# --- hostile files
+
+
+MEASURED = """if True:
+    import sys
+    import torch
+    from gan_image import DOMAIN
+    from gan_core.api import Toolkit
+    from gan_core.cli import main
+
+    def peak():
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+
+    DOMAIN.reference, DOMAIN.presets("dcgan"), Toolkit
+    before = peak()
+    try:
+        main(DOMAIN)
+    except SystemExit as end:
+        print(end.code, round(peak() - before))
+"""
+"""Runs a command; prints its exit status, and by how many MiB the peak of memory grew."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+@pytest.mark.parametrize("form", ["narrow", "many", "wide", "strides", "fitting strides"])
+def test_small_files_of_large_networks_are_refused_before_memory_is_allocated(tmp_path, form):
+    layers = {f"main.{3 * number}.weight": torch.zeros(1, 1, 1, 1) for number in range(100 if form == "many" else 4)}
+    layers["main.9.weight"] = torch.zeros({"wide": 2**20, "many": 1}.get(form, 2048), 1, 1, 1)
+    if form == "fitting strides":
+        with torch.device("meta"):
+            layers = dcgan_generator(image_size=32, channels=3, width=1024)
+    file = tmp_path / ("w.pth" if form.endswith("strides") else "w.safetensors")
+    if file.suffix == ".pth":
+        torch.save({key: torch.zeros(()).expand(value.shape) for key, value in layers.items()}, file)
+    else:
+        save_file(layers, file)
+    command = [sys.executable, "-c", MEASURED, "import", "dcgan/generator", str(file), "--out", str(tmp_path / "m")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    status, grown = map(int, answer.stdout.split())
+    assert (status, answer.stderr.count("\n")) == (2, 1)
+    assert grown < 64
+
+
+def test_networks_are_built_on_meta_without_the_compiler():
+    """Importing torch's compiler takes seconds and 150 MB."""
+    code = """if True:
+        import sys
+        from gan_core.play.preset import on_meta
+        from gan_image import DOMAIN
+        for system in ("dcgan", "sngan", "progan", "cyclegan"):
+            with on_meta():
+                DOMAIN.preset(system).build()
+        print("torch._dynamo" in sys.modules)
+    """
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"

@@ -9,6 +9,8 @@ import random
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +306,7 @@ def test_the_pickle_would_run_code_if_it_were_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_mappings_of_tensors_may_be_wrapped_once(tmp_path: Path, legacy: bool) -> None:
+def test_mappings_of_tensors_may_be_wrapped(tmp_path: Path, legacy: bool) -> None:
     weights = {"w": torch.arange(3.0), "n": torch.tensor(3)}
     module = nn.Linear(2, 1)
     contents: dict[str, tuple[Any, set[str]]] = {
@@ -312,6 +314,7 @@ def test_mappings_of_tensors_may_be_wrapped_once(tmp_path: Path, legacy: bool) -
         "module": (module.state_dict(), {"weight", "bias"}),
         "wrapped": ({"state_dict": weights, "epoch": 3}, {"w", "n"}),
         "with a tensor beside": ({"accuracy": torch.tensor(0.9), "state_dict": weights}, {"w", "n"}),
+        "deeply": ({"a": {"b": {"c": weights}}}, {"w", "n"}),
         "of many": ({"opt": {"lr": 0.1}, "g_ema": weights}, {"w", "n"}),
     }
     for name, (content, keys) in contents.items():
@@ -325,11 +328,38 @@ def test_published_safetensors_are_read(tmp_path: Path) -> None:
     assert read_published(tmp_path / "x.safetensors")["w"].tolist() == [0.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("content", [[torch.ones(1)], {"lr": 0.1}, torch.ones(2), {"a": {"b": {"w": torch.ones(1)}}}])
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"lr": 0.1}, torch.ones(2), {"a": {1: {"w": torch.ones(1)}}}])
 def test_a_file_without_a_mapping_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=r"x\.pt: contains no mapping from names to tensors"):
         read_published(tmp_path / "x.pt")
+
+
+def test_a_torch_file_with_compressed_records_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2**20)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "x.pt", "w") as packed:
+        for record in plain.infolist():
+            packed.writestr(record.filename, plain.read(record), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "x.pt").stat().st_size < 20_000
+    with pytest.raises(CheckpointError, match=r"x\.pt: has compressed records, which torch does not write"):
+        read_published(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_torch_file_with_megabytes_of_plain_values_is_refused(tmp_path: Path, legacy: bool) -> None:
+    content = {"w": torch.ones(2), "history": [[] for _ in range(800_000)]}
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
+    began = time.process_time()
+    with pytest.raises(CheckpointError, match=r"x\.pt: has more than 1,048,576 bytes of values besides tensors"):
+        read_published(tmp_path / "x.pt")
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_training_history_beside_the_weights_is_read(tmp_path: Path, legacy: bool) -> None:
+    content = {"losses": [0.5] * 10_000, "model": {"w": torch.arange(3.0)}}
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
+    assert read_published(tmp_path / "x.pt")["w"].tolist() == [0, 1, 2]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

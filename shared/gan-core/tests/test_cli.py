@@ -2,13 +2,17 @@
 
 import io
 import json
+import logging
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+from safetensors.torch import save_file
 
 import gan_core.cli
 from gan_core.cli import Answer, main
@@ -232,6 +236,56 @@ def test_a_domain_whose_tasks_cannot_be_imported_does_not_stop_the_others(gan, t
     assert err == "gan: gan-broken cannot be used (No module named 'gone_entirely')\n"
     status, _, err = gan("systems", domain=broken)
     assert (status, err.count("\n")) == (1, 1)
+
+
+HOSTILE = "a\x1b]0;x\x07b\x9bc\u202ed"
+
+
+def test_everything_that_is_printed_is_free_of_control_characters(gan, toy, monkeypatch):
+    def speak():
+        logging.getLogger("gan_core").warning("log %s", HOSTILE)
+        return Answer({HOSTILE: [HOSTILE]}, f"first {HOSTILE}\nsecond", [f"note {HOSTILE}"])
+
+    monkeypatch.setattr(toy.tasks, "COMMANDS", {"speak": speak})
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's, as a user has none
+    status, out, err = gan("speak")
+    safe = "a\\x1b]0;x\\x07b\\x9bc\\u202ed"
+    assert (status, out, err) == (0, f"first {safe}\nsecond\n", f"log {safe}\nnote {safe}\n")
+    _, out, _ = gan("speak", "--json")
+    assert out.removesuffix("\n").isprintable()
+    assert json.loads(out) == {HOSTILE: [HOSTILE]}
+
+
+def test_untrusted_files_print_no_control_characters(gan, toy, tmp_path):
+    gan("train", "plain", "--out", "run", "--steps", 1)
+    places = {
+        "recipe.yaml": (("plain", json.dumps(HOSTILE)[1:-1]),),
+        "model/config.json": (('"plain"', json.dumps(HOSTILE)), ('"networks"', json.dumps(HOSTILE)), ("toy", HOSTILE)),
+    }
+    for file, changes in places.items():
+        for old, new in changes:
+            folder = tmp_path / "changed"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(tmp_path / "run", folder)
+            text = (folder / file).read_text()
+            assert old in text
+            escaped = new if file.endswith("json") else f'"{new}"'
+            (folder / file).write_text(text.replace(old, escaped))
+            target = folder if file == "recipe.yaml" else folder / "model"
+            for words in (
+                ("generate", target, "--out", "s"),
+                ("doctor", target),
+                ("report", target),
+                ("resume", target),
+            ):
+                for _ in (gan(*words, "--debug"), gan(*words)):
+                    assert all(line.isprintable() for stream in _[1:] for line in stream.split("\n"))
+    save_file({HOSTILE: torch.zeros(1), "fc1.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
+    (tmp_path / HOSTILE).write_text("x")
+    for name in ("w.safetensors", HOSTILE):
+        status, out, err = gan("import", "plain/generator", name, "--out", "m")
+        assert (status, out) == (2, "")
+        assert err.removesuffix("\n").isprintable()
 
 
 def test_infinite_values_are_null_in_json(gan, toy, monkeypatch):

@@ -1,5 +1,9 @@
 """Networks for other runtimes compute what ours do."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +50,32 @@ def test_an_exported_generator_computes_the_same_for_any_batch_size_and_describe
         "axis.batch": "any size",
         "classes": '["cat", "dog", "eel"]',
     }
+
+
+def test_an_export_does_not_report_the_use_of_onnxruntime(toy, tmp_path):
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        from torch import nn
+        from gan_core.models.export import export_onnx
+        from gan_core.play.two_player import TwoPlayerGame
+
+        class Generator(nn.Linear):
+            latent_dim = 3
+
+        assert "onnxruntime" not in sys.modules
+        export_onnx(TwoPlayerGame(Generator(3, 2), nn.Linear(2, 1)), Path(sys.argv[1]))
+        assert "onnxruntime" in sys.modules
+        print(os.environ["ORT_DISABLE_TELEMETRY"])
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    command = [sys.executable, "-c", code, str(tmp_path / "g.onnx")]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (0, "1\n"), answer.stderr
+    assert not (home / ".cache" / "Microsoft").exists()
 
 
 def test_an_export_does_not_change_the_game(toy, tmp_path):

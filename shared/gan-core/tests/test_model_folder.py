@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -830,6 +831,33 @@ def test_paths_are_not_looked_up_on_the_hub(toy, monkeypatch, path):
         api.load(path)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "./typo",
+        "../typo",
+        "./runs/typo",
+        "runs/first/typo",
+        "runs\\typo",
+        "~/typo",
+        "/typo",
+        "runs/typo",
+        ".a/b",
+        "a/b/",
+    ],
+)
+def test_misspelt_local_paths_open_no_connection(monkeypatch, tmp_path, path):
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    (tmp_path / "here" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(CheckpointError, match=r"no such folder$"):
+        api.load(path)
+
+
 def test_a_misspelt_run_in_an_existing_folder_is_not_looked_up_on_the_hub(toy, monkeypatch, tmp_path):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -852,7 +880,8 @@ def test_an_unreachable_hub_is_reported_in_one_line(toy, monkeypatch):
     with pytest.raises(CheckpointError) as error:
         api.load("someone/points")
     assert str(error.value) == (
-        "someone/points: no such folder, and it cannot be downloaded from the hub (Name or service not known)"
+        "someone/points: neither a local folder (there is no folder `someone` here) nor a model that can be downloaded "
+        "from the hub (Name or service not known); for a local folder, write ./someone/points"
     )
 
 

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 import gan_core
+import gan_core.play.preset
 from gan_core.errors import CheckpointError, RecipeError
 from gan_core.play.game import Game
 from gan_core.play.objectives import non_saturating, wasserstein
 from gan_core.play.player import Player
-from gan_core.play.preset import Preset
+from gan_core.play.preset import Preset, on_meta
 from gan_core.play.regularizers import GradientPenalty
 from gan_core.play.two_player import TwoPlayerGame
 from gan_core.recipe import Adam, RMSprop, Size
@@ -359,3 +360,16 @@ def test_a_preset_cannot_build_a_game_that_has_no_recipe(tmp_path):
     assert str(error.value) == (
         f"{tmp_path / 'model'}: its game was built without a recipe; build it again, then call `game.restore(path)`"
     )
+
+
+def test_networks_with_an_excessive_number_of_layers_are_refused_early(monkeypatch):
+    def deep():
+        return nn.Sequential(*[nn.Linear(1, 1) for _ in range(100)])
+
+    monkeypatch.setattr(gan_core.play.preset, "PARAMETERS", 199)
+    with pytest.raises(RecipeError, match=r"^the networks have more than 199 weight tensors; "), on_meta():
+        deep()
+    monkeypatch.setattr(gan_core.play.preset, "PARAMETERS", 200)
+    with on_meta():
+        deep()
+    assert len(list(deep().parameters())) == 200

@@ -12,6 +12,7 @@ from gan_core.models.reference import (
     biggan_batch_norms,
     load_reference,
     norm_after,
+    read_reference,
     renamed,
     spectral_norms,
     without_instance_statistics,
@@ -81,6 +82,114 @@ def test_an_unexpected_tensor_is_refused():
     layer = nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match=r"^the checkpoint does not fit: .*extra"):
         Published(lambda: layer, {}, layer.state_dict() | {"extra": torch.zeros(1)}).build()
+
+
+# --- checkpoints as other projects save them
+
+
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "netG.", "model.generator.", "module._orig_mod.module."])
+def test_prefixes_that_all_keys_share_are_removed(toy, prefix):
+    plain = load_reference(toy.reference.IMPORTERS, "plain/generator", checkpoint())
+    found = load_reference(toy.reference.IMPORTERS, "plain/generator", prefixed(prefix, checkpoint()))
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "path"),
+    [
+        ({"state_dict": checkpoint(), "epoch": 3}, "state_dict"),
+        ({"iteration": 5, "models": {"netD": {"a.b": torch.ones(9)}, "netG": checkpoint()}}, "models.netG"),
+        ({"a": {"b": {"c": {"module": prefixed("module.", checkpoint())}}}}, "a.b.c.module.module"),
+        (
+            {
+                "state_dict": prefixed("generator.", checkpoint())
+                | prefixed("discriminator.", {"x.weight": torch.ones(7)}),
+                "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(50), "step": torch.tensor(3.0)}}}],
+                "hparams": {"lr": 0.1},
+            },
+            "state_dict.generator",
+        ),
+        (prefixed("module.", checkpoint()) | {"n_averaged": torch.tensor(3)}, "module"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.ones(90)}}, "param_groups": []}, "g": checkpoint()}, "g"),
+    ],
+)
+def test_wrapped_weights_are_found_at_any_depth(toy, wrapped, path):
+    published = read_reference(toy.reference.IMPORTERS, "plain/generator", wrapped, {})
+    assert published.path == path
+    assert_same(published.build(), load_reference(toy.reference.IMPORTERS, "plain/generator", checkpoint()))
+
+
+def assert_same(network, other):
+    assert network.state_dict().keys() == other.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+
+
+def test_averaged_weights_of_a_generator_have_priority_and_the_choice_is_logged(toy, caplog):
+    average = {key: value + 1 for key, value in checkpoint().items()}
+    for wrapped, path in (
+        ({"g": checkpoint(), "d": {"x": torch.ones(9)}, "g_ema": average}, "g_ema"),
+        ({"model": checkpoint(), "ema": average}, "ema"),
+        (prefixed("other.", checkpoint()) | prefixed("generator_ema.", average), "generator_ema"),
+    ):
+        caplog.clear()
+        published = read_reference(toy.reference.IMPORTERS, "plain/generator", wrapped, {})
+        assert published.path == path
+        assert torch.equal(published.build().hidden.weight, average["fc1.weight"])
+        assert f"plain/generator: using `{path}` of the checkpoint, which also has `" in caplog.text
+
+
+def test_the_contents_of_a_checkpoint_without_the_network_are_named(toy):
+    words = refusal(toy, state={"mpd": {"a\x1b": torch.ones(1)}, "m\x1bsd": {"a": torch.ones(1), "b": torch.ones(1)}})
+    assert words.startswith("plain/generator: the checkpoint is of another network ('fc1.weight' is missing); ")
+    assert words.endswith("; the checkpoint has `mpd` (1 tensor), `'m\\x1bsd'` (2 tensors)")
+
+
+def test_the_name_of_a_system_leads_to_its_networks(toy):
+    assert refusal(toy, "plain").startswith("`plain` is a system; name the network in the file: plain/generator")
+
+
+def test_mappings_that_are_nested_deeply_or_broadly_end(toy):
+    deep = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    broad = {f"k{number}": {f"x.{key}": torch.ones(1) for key in range(100)} for number in range(1000)}
+    long = {f"{'a.' * 2000}{number}": torch.ones(1) for number in range(50)}
+    for state in (deep, broad, long, {f"{number}.x": torch.ones(1) for number in range(5000)}):
+        assert "is of another network" in refusal(toy, state=state)
+
+
+def test_expanded_tensors_are_refused_before_they_are_copied(toy):
+    state = checkpoint() | {"fc1.weight": torch.zeros(1).expand(3_000_000, 3)}
+    assert refusal(toy, state=state).startswith("plain/generator: its tensors have 36,0")
+    small = {key: torch.zeros(1).expand(value.shape) for key, value in checkpoint().items()}
+    assert load_reference(toy.reference.IMPORTERS, "plain/generator", small).latent_dim == 3
+
+
+@pytest.mark.parametrize("error", [TypeError, OverflowError, ZeroDivisionError, ValueError, MemoryError, IndexError])
+def test_networks_that_cannot_be_built_with_the_shapes_are_refused(error):
+    def network(**settings):
+        raise error("two\nlines")
+
+    with pytest.raises(CheckpointError, match=r"^the checkpoint does not fit: .*two lines"):
+        Published(network, {}, {}).build()
+
+
+def test_shapes_are_compared_before_the_network_is_allocated():
+    built = []
+
+    def network():
+        layer = nn.Linear(4, 4)
+        built.append(layer.weight.device.type)
+        return layer
+
+    with pytest.raises(CheckpointError, match="does not fit"):
+        Published(network, {}, {"weight": torch.zeros(4, 4)}).build()
+    assert built == ["meta"]
 
 
 def test_prefixes_are_renamed_and_other_keys_stay():

@@ -15,20 +15,22 @@ import torch
 from torch import Tensor
 
 from gan_audio.mel.contract import MelContract, MelSpectrogram
-from gan_audio.mel.files import MEL_BYTES, read_mel, write_mel
+from gan_audio.mel.files import ARRAY, MEL_BYTES, read_array, read_mel, refuse_array, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.sound.files import SUFFIXES
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
 from gan_audio.sound.sources import SOUNDS
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
-from gan_core.data.files import FileKind
+from gan_core.data.files import FileKind, names_ending, open_files
 from gan_core.errors import NAMED, DataError, InputError, count
 from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
 SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
 """Inputs that may be sounds or mels."""
+WITH_ARRAYS = FileKind("sound", (*SOUNDS_AND_MELS.suffixes, ARRAY))
+"""Inputs that may be sounds, mels, or mels as NumPy arrays."""
 
 logger = logging.getLogger("gan_audio")
 
@@ -39,12 +41,13 @@ Source = FileSound | PipedSound | GivenMel
 """An opened input."""
 
 
-def open_input(one: Input, raw: Raw | None = None) -> Source:
+def open_input(one: Input, raw: Raw | None = None, contract: MelContract | None = None) -> Source:
     """Opens and checks an input.
 
     Args:
         one: the file, or standard input.
         raw: format of raw samples on standard input; None for a WAV or mel file.
+        contract: contract of mels as NumPy arrays, which are not read without it.
 
     Raises:
         DataError: the input cannot be read.
@@ -52,21 +55,34 @@ def open_input(one: Input, raw: Raw | None = None) -> Source:
     """
     if one.path is None:
         return read_pipe(standard_input(), raw)
-    if one.path.suffix.lower() == ".safetensors":
-        return GivenMel(read_mel(one.path)[1], lambda: read_mel(one.path)[0])  # type: ignore[arg-type]
-    return FileSound(one.path)
+    path, suffix = one.path, one.path.suffix.lower()
+    if suffix == ARRAY and contract is not None:
+        _, exchanged = read_array(path, contract)
+        if exchanged:
+            logger.warning("%s: the array is read as [frames, mels]", one.name)
+        return GivenMel(contract, lambda: read_array(path, contract)[0])
+    refuse_array(path)
+    if suffix == ".safetensors":
+        return GivenMel(read_mel(path)[1], lambda: read_mel(path)[0])
+    return FileSound(path)
 
 
-def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> list[tuple[Input, Source]]:
+def _open(
+    job: Job, raw: Raw | None, check: Callable[[Input, Source], None], contract: MelContract | None = None
+) -> list[tuple[Input, Source]]:
     """Opens and checks all inputs of a job before anything is written. Unreadable files in folders are skipped.
 
     Raises:
         DataError: an input that was named directly cannot be opened, or `check` rejects it.
-        InputError: `raw` has no effect.
+        InputError: `raw` or `contract` has no effect.
     """
     if raw is not None and all(one.path is not None for one in job.inputs):
         raise InputError("`--raw` has no effect without standard input (`-`); omit it")
-    opened = job.open(lambda one: open_input(one, raw))
+    if contract is not None and not any(
+        one.path is not None and one.path.suffix.lower() == ARRAY for one in job.inputs
+    ):
+        raise InputError("`--contract` has no effect without .npy arrays, because mel files contain theirs; omit it")
+    opened = job.open(lambda one: open_input(one, raw, contract))
     for one, source in opened:
         check(one, source)
     _note(opened)
@@ -173,6 +189,7 @@ def vocode(
     raw_out: bool = False,
     convert: bool = False,
     mono: bool = False,
+    contract: MelContract | None = None,
     shard: Shard | None = None,
 ) -> Outcome:
     """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's sample rate.
@@ -187,6 +204,7 @@ def vocode(
         raw_out: whether raw samples, without a WAV header, are written to standard output.
         convert: whether mels of another contract are converted, if that is possible.
         mono: whether sounds of several channels are mixed to one.
+        contract: contract of mels as NumPy arrays (`.npy`), which are not read without it.
         shard: part of the files that is processed (default: all).
 
     Raises:
@@ -206,7 +224,17 @@ def vocode(
             return game.stream([source.contract.convert(source.read(), game.contract)])
         return game.stream(analysed(game.mel, source))
 
-    return _write_sounds(game, given, out, SOUNDS_AND_MELS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
+    kind = SOUNDS_AND_MELS if contract is None and not _has_only_arrays(given) else WITH_ARRAYS
+    return _write_sounds(
+        game, given, out, kind, check, chunks, raw=raw, raw_out=raw_out, contract=contract, shard=shard
+    )
+
+
+def _has_only_arrays(given: Sequence[str]) -> bool:
+    """Returns whether the given folders have no sounds and mels but NumPy arrays, which are then named in the error."""
+    folders = [Path(text) for text in given if Path(text).is_dir()]
+    ending = [names_ending(open_files(folder), WITH_ARRAYS.suffixes)[0] for folder in folders]
+    return any(names and all(name.lower().endswith(ARRAY) for name in names) for names in ending)
 
 
 def resynthesize(
@@ -268,13 +296,14 @@ def _write_sounds(
     *,
     raw: Raw | None,
     raw_out: bool,
+    contract: MelContract | None = None,
     shard: Shard | None,
 ) -> Outcome:
     """Writes the result of `chunks` for each input to its target."""
     if raw_out and out != PIPE:
         raise InputError("`--raw-out` has no effect on files, which are always WAV; use it with `--out -`, or omit it")
     rate, job = game.contract.sample_rate, Job(given, out, kind=kind, suffix=".wav", shard=shard)
-    opened = _open(job, raw, check)
+    opened = _open(job, raw, check, contract)
     game.fold()
 
     def convert(source: Source, target: Path | None, show: Show) -> None:

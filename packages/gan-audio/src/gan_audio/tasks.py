@@ -39,15 +39,12 @@ def mel(
 
     Sounds are mixed to one channel and resampled. A mel file contains the settings of its mel.
     """
-    from gan_audio.mel.contract import CONTRACTS
+    from gan_audio.mel.contract import named_contract
     from gan_audio.pipeline import write_mels
     from gan_audio.sound.pipes import Raw
-    from gan_core.errors import unknown
 
-    if contract not in CONTRACTS:
-        raise unknown("mel contract", contract, CONTRACTS)
-    asked = Raw.parse(raw) if raw is not None else None
-    return made(out, lambda place: write_mels(inputs, place, CONTRACTS[contract], raw=asked, shard=shard))
+    chosen, asked = named_contract(contract), Raw.parse(raw) if raw is not None else None
+    return made(out, lambda place: write_mels(inputs, place, chosen, raw=asked, shard=shard))
 
 
 def vocode(
@@ -58,20 +55,33 @@ def vocode(
     raw_out: RawOut = False,
     convert: Annotated[bool, typer.Option("--convert", help="Convert mels with other settings if possible.")] = False,
     mono: Mono = False,
+    contract: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Read .npy arrays [mels, frames] with these mel settings.")
+    ] = None,
     shard: Part = None,
 ) -> Answer | None:
     """Converts mels, or the mels of sounds, to sound.
 
     Writes WAV files or a stream.
     """
+    from gan_audio.mel.contract import named_contract
     from gan_audio.pipeline import vocode as work
     from gan_audio.sound.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
+    chosen = named_contract(contract) if contract is not None else None
     return made(
         out,
         lambda place: work(
-            _vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, mono=mono, shard=shard
+            _vocoder(model),
+            inputs,
+            place,
+            raw=asked,
+            raw_out=raw_out,
+            convert=convert,
+            mono=mono,
+            contract=chosen,
+            shard=shard,
         ),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,16 +19,7 @@ from gan_core.data.folders import split_part
 from gan_core.data.hub import is_hub_dataset
 from gan_core.distributed import is_first
 from gan_core.domain import Domain, find_domain
-from gan_core.errors import (
-    CheckpointError,
-    DataError,
-    GanError,
-    InputError,
-    NonFiniteError,
-    RecipeError,
-    printable,
-    unknown,
-)
+from gan_core.errors import CheckpointError, DataError, GanError, InputError, NonFiniteError, RecipeError, say, unknown
 from gan_core.measure.evaluation import Evaluation, log_line, protocol_id
 from gan_core.measure.figures import Figures
 from gan_core.models.folder import read_config, read_weights
@@ -573,7 +563,7 @@ def _fit(
             Run.create(out, trainer.recipe)
         trainer.processes.wait()
         if shown and trainer.processes.first:
-            print(printable(f"{data.source.name}: {data.in_words(game.num_classes)}"), file=sys.stderr)  # noqa: T201
+            say(f"{data.source.name}: {data.in_words(game.num_classes)}")
         try:
             return _finish(trainer, run)
         except BaseException:
@@ -669,6 +659,7 @@ def _preset_of(recipe: Recipe, domain: Domain) -> Preset:
     if recipe.preset is None and recipe.system not in domain.systems:
         raise RecipeError(
             f"{recipe.system} is a game of your own: build it in Python, then continue its training with "
-            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use or measure it"
+            "`gan_core.resume(run, game=game)`, or load its weights with `game.restore(run)` to use, measure or "
+            "export it (`gan_core.models.export.export_onnx`)"
         )
     return domain.preset(recipe.system, recipe.preset or "small")

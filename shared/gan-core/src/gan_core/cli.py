@@ -10,6 +10,7 @@ import inspect
 import io
 import itertools
 import json
+import logging
 import math
 import os
 import re
@@ -30,7 +31,7 @@ import typer.core
 
 from gan_core import __version__
 from gan_core.domain import Domain, find_domains
-from gan_core.errors import FULL, GanError, InputError, reason_of, say, unknown
+from gan_core.errors import FULL, GanError, InputError, escaped, reason_of, say, unknown
 from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
 from gan_core.places import expanded
 from gan_core.tables import table
@@ -112,6 +113,7 @@ def main(domain: Domain | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")  # for consoles of other encodings
+    logging.lastResort = _printer()
     try:
         refuse_empty(words)
         answer = build(domain)(words, prog_name=program, standalone_mode=False)
@@ -121,7 +123,7 @@ def main(domain: Domain | None = None) -> NoReturn:
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001  internal errors are one line too; `--debug` shows the traceback
         if "--debug" in flags:
-            traceback.print_exc()
+            print(escaped(traceback.format_exc()), file=sys.stderr)  # noqa: T201
         raise SystemExit(complain(program, error)) from None
     raise SystemExit(answer.status if isinstance(answer, Answer) else answer)
 
@@ -137,12 +139,26 @@ def refuse_empty(words: Sequence[str]) -> None:
             raise InputError(f"`{option}` is empty; give it a value")
 
 
+class EscapedFormatter(logging.Formatter):
+    """Formatter of log messages that are printed to a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))
+
+
+def _printer() -> logging.Handler:
+    """Returns the handler that prints warnings if no other logging handler is configured."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(EscapedFormatter())
+    return handler
+
+
 def complain(program: str, error: Exception) -> int:
     """Prints an error as one line and returns its exit status."""
     status, message = explain(error)
     line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # it may contain names from files
-    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-    say(f"{program}: {safe}")
+    say(f"{program}: {line}")
     return status
 
 
@@ -165,10 +181,10 @@ def show(answer: Answer, *, as_json: bool) -> None:
     """Prints an answer. A closed pipe is not an error."""
     for note in answer.notes:
         say(note)
-    text = answer.text
+    text = escaped(answer.text)
     if as_json:
         plain = sys.stdout is not None and not str(sys.stdout.encoding).lower().startswith("utf")
-        text = json.dumps(_finite(answer.document), ensure_ascii=plain, allow_nan=False)
+        text = _as_json(answer.document, ascii_only=plain)
     if not text:
         return
     try:
@@ -185,6 +201,12 @@ def show(answer: Answer, *, as_json: bool) -> None:
 def _forget_output() -> None:
     """Redirects standard output to nowhere, so that flushing it at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_json(document: Any, *, ascii_only: bool) -> str:
+    """Returns a document as JSON in one line, in which unprintable characters are escaped."""
+    text = json.dumps(_finite(document), ensure_ascii=ascii_only, allow_nan=False)
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def _finite(document: Any) -> Any:
@@ -610,14 +632,13 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
         ] = False,
     ) -> Answer:
         """Converts a published checkpoint to a model folder."""
-        from gan_core.models.checkpoint import read_published
         from gan_core.models.folder import save_model
-        from gan_core.models.reference import read_reference
+        from gan_core.models.reference import read_published_file
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder, for example --out models/imported")
         arguments = read_settings(argument, "--argument")
-        published = read_reference(domain.reference.IMPORTERS, name, read_published(file), arguments)
+        published = read_published_file(domain.reference.IMPORTERS, name, file, arguments)
         game = game_around(domain, name, published, as_)
         if fold:
             fold_weights = getattr(type(game), "fold", None)
@@ -626,7 +647,9 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
             fold_weights(game)
         save_model(game, out)
         networks = [each for each, _ in game.named_children() if each not in game.absent]
-        return Answer({"model": str(out), "networks": networks}, f"{name} in {out}")
+        document = {"model": str(out), "networks": networks, "path": published.path, "notes": list(published.notes)}
+        text = f"{name} in {out}" + (f" (from `{published.path}` in the file)" if published.path else "")
+        return Answer(document, text, list(published.notes))
 
     return import_
 
@@ -646,6 +669,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     """
     from gan_core.models.checkpoint import load_state, split_state
 
+    source = published.build()
     system, _, importer = name.partition("/")
     own = published.place or importer
     network = place or own
@@ -664,7 +688,7 @@ def game_around(domain: Domain, name: str, published: Published, place: str | No
     game.enter_phase(len(list(game.phases())) - 1, 1.0)  # published networks are fully trained
     adversaries = game.adversaries
     into = adversaries[network].network if network in adversaries else game.get_submodule(network)
-    load_state(into, *split_state(published.build()), f"{name} as `{network}`")
+    load_state(into, *split_state(source), f"{name} as `{network}`")
     return game
 
 
@@ -684,12 +708,16 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
         The outputs of the exported network are compared with those of torch, at several input sizes.
         """
         from gan_core.api import Toolkit
+        from gan_core.jobs import refuse_file
         from gan_core.models.export import export_onnx
 
         if format != "onnx":
             raise InputError(f"`--format` is {format}; expected onnx")
         if out is None:
             raise InputError("`--out` is missing: name the file, for example --out generator.onnx")
+        if out.suffix != ".onnx":
+            raise InputError(f"`--out` is {out}; expected a .onnx file")
+        refuse_file(out)
         made = export_onnx(Toolkit(domain).load(model), out, network)
         lines = [f"{out}: {made.network}"]
         for kind, values in (("input", made.inputs), ("output", made.outputs)):

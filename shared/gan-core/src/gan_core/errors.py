@@ -95,10 +95,19 @@ def printable(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Prints a line to standard error, unless that is closed or cannot be written to."""
+    """Prints a line to standard error, with unprintable characters escaped; does nothing if that is closed or full."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
+            print(escaped(line), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def escaped(text: str) -> str:
+    """Returns a text of several lines that is safe to print, with each unprintable character escaped.
+
+    Text that may come from files passes through this function where it is printed, because terminals execute control
+    sequences.
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 def count(number: int, thing: str) -> str:

@@ -23,6 +23,8 @@ MIN_POWER = 1e-30
 """Power that is added if `magnitude_epsilon` is 0, because the square root has no derivative at 0."""
 FRAMES_AT_ONCE = 512
 """Maximum number of frames that `MelSpectrogram.stream` computes at once."""
+BANDS_AT_ONCE = 32
+"""Number of bands of a filter bank that are computed at once, in float64."""
 DECIBELS = 20 / math.log(10)
 """Decibels per neper, the unit of the natural logarithm of a magnitude."""
 ANALYSIS = ("sample_rate", "fft_size", "hop", "window", "mels", "low_hz", "high_hz", "filterbank")
@@ -239,6 +241,17 @@ CONTRACTS = {
 """Contracts by name: MelGAN's, HiFi-GAN's, Tacotron 2's as in NVIDIA's code, and BigVGAN's at 24 kHz."""
 
 
+def named_contract(name: str) -> MelContract:
+    """Returns a contract of `CONTRACTS`.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in CONTRACTS:
+        raise unknown("mel contract", name, CONTRACTS)
+    return CONTRACTS[name]
+
+
 @runtime_checkable
 class HasContract(Protocol):
     """Interface of games that generate mels or take them as input."""
@@ -266,7 +279,9 @@ class MelSpectrogram(nn.Module):
         super().__init__()
         self.contract = contract
         self.register_buffer("filterbank", filterbank(contract), persistent=False)
-        self.register_buffer("window", torch.hann_window(contract.window), persistent=False)
+        on_meta = torch.get_default_device().type == "meta"
+        window = torch.empty(contract.window) if on_meta else torch.hann_window(contract.window)
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Computes the mels of whole recordings.
@@ -359,11 +374,18 @@ def filterbank(contract: MelContract) -> Tensor:
     `torchaudio.functional.melscale_fbanks` computes in float32, which differs by 1e-5, and rounds half the sample rate
     to whole Hz, which differs by 5e-3 at 11,025 Hz.
     """
+    if torch.get_default_device().type == "meta":
+        return torch.empty(contract.mels, contract.fft_size // 2 + 1)
     to_mel, to_hz = SCALES[contract.filterbank]
     low_mel, high_mel = to_mel(contract.low_hz), to_mel(contract.high)
     corners = to_hz(torch.linspace(low_mel, high_mel, contract.mels + 2, dtype=torch.float64))
     bins = torch.arange(contract.fft_size // 2 + 1, dtype=torch.float64) * (contract.sample_rate / contract.fft_size)
-    low, middle, high = (corners[k : contract.mels + k, None] for k in range(3))
+    edges = (torch.split(corners[k : contract.mels + k, None], BANDS_AT_ONCE) for k in range(3))
+    return torch.cat([_triangles(bins, *three) for three in zip(*edges, strict=True)])
+
+
+def _triangles(bins: Tensor, low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
+    """Returns the weights of FFT bins at frequencies `bins` in bands with corners `[bands, 1]`, all in Hz."""
     triangles = torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)).clamp(min=0)
     return (triangles * 2 / (high - low)).float()
 

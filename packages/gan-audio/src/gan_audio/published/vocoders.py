@@ -3,7 +3,8 @@
 Weights are read in both layouts of weight normalisation, torch's old one (`weight_g`, `weight_v`) and its new one
 (`parametrizations.weight.original0` and `1`). Generators are also read without weight normalisation, as they are
 published for inference. The keywords of an importer are the published names of settings that cannot be inferred from
-shapes, except `mel`, which is a contract or its name.
+shapes, except `mel`, which is a contract or its name, and `config`, the content of the published `config.json`. Other
+keywords have priority over `config`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from gan_audio.layers.losses import RESOLUTIONS, Resolution, multi_resolution_stft
 from gan_audio.mel.contract import CONTRACTS, MelContract, MelSpectrogram
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import nearest_length
+from gan_core.errors import CheckpointError, printable
 from gan_core.models.reference import Importers, Published, StateDict, renamed
 from gan_core.play.judgement import Judgement, discriminator_adversarial, feature_distance, generator_adversarial
 from gan_core.play.objectives import least_squares
+from gan_core.recipe import explain
 
 logger = logging.getLogger("gan_audio")
 
@@ -37,6 +41,91 @@ DILATIONS = {True: [[1, 3, 5]], False: [[1, 2], [2, 6], [3, 12]]}
 """Published dilations of residual blocks, by whether their convolutions are paired."""
 PERIODS = [2, 3, 5, 7, 11]
 """Published periods of the multi-period discriminator."""
+
+
+Sizes = Annotated[list[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=64)]
+"""Sizes of the stages or blocks of a generator."""
+
+
+class PublishedSettings(BaseModel):
+    """Settings in the `config.json` of HiFi-GAN and BigVGAN, under their published names; others are not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    resblock: Literal["1", "2"] | None = None
+    upsample_rates: Sizes | None = None
+    upsample_kernel_sizes: Sizes | None = None
+    upsample_initial_channel: int | None = None
+    resblock_kernel_sizes: Sizes | None = None
+    resblock_dilation_sizes: Annotated[list[Sizes], Field(min_length=1, max_length=64)] | None = None
+    activation: str | None = None
+    snake_logscale: bool | None = None
+    use_tanh_at_final: bool | None = None
+    use_bias_at_final: bool | None = None
+    sampling_rate: int | None = None
+    n_fft: int | None = None
+    hop_size: int | None = None
+    win_size: int | None = None
+    num_mels: int | None = None
+    fmin: float | None = None
+    fmax: float | None = None
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any] | None) -> Self:
+        """Returns the settings in the content of a `config.json`; none if it is missing or of another kind of model.
+
+        Raises:
+            CheckpointError: a value is not valid.
+        """
+        try:
+            return cls.model_validate({} if config is None else dict(config))
+        except ValidationError as error:
+            raise CheckpointError(str(explain(error, cls, "config.json"))) from error
+
+    def contract(self, usual: MelContract) -> MelContract | None:
+        """Returns the mel contract, whose other settings are those of a usual contract; None if there is none.
+
+        Raises:
+            CheckpointError: the settings contradict each other.
+        """
+        given = {
+            ours: getattr(self, theirs) for theirs, ours in MEL_SETTINGS.items() if theirs in self.model_fields_set
+        }
+        if not self.model_fields_set >= REQUIRED:
+            return None
+        try:
+            return usual.but(**given)
+        except ValidationError as error:
+            raise CheckpointError(str(explain(error, MelContract, "config.json"))) from error
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Compares the settings with the published arguments that were inferred from the shapes.
+
+        Raises:
+            CheckpointError: they differ.
+        """
+        for key, value in arguments.items():
+            told = getattr(self, key, None)
+            if told is not None and told != value:
+                raise CheckpointError(f"`{key}` is {printable(str(told))} in the settings, and {value} in the weights")
+
+    def notes(self, contract: MelContract) -> tuple[str, ...]:
+        """Returns a note about the mel contract, if the settings have one."""
+        return (f"mel settings from config.json: {contract.named()}",) if self.model_fields_set >= REQUIRED else ()
+
+
+MEL_SETTINGS = {
+    "sampling_rate": "sample_rate",
+    "n_fft": "fft_size",
+    "hop_size": "hop",
+    "win_size": "window",
+    "num_mels": "mels",
+    "fmin": "low_hz",
+    "fmax": "high_hz",
+}
+"""Published names of mel settings, and ours."""
+REQUIRED = {"sampling_rate", "n_fft", "hop_size", "win_size", "num_mels"}
+"""Published mel settings without which the others do not define a mel."""
 
 
 def melgan_generator(state: StateDict, *, mel: Mel | None = None) -> Published:
@@ -83,15 +172,26 @@ def hifigan_generator(
     upsample_rates: Sequence[int] | None = None,
     resblock_dilation_sizes: Sequence[Sequence[int]] | None = None,
     mel: Mel | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Published:
     """Imports `Generator` of github.com/jik876/hifi-gan, models.py."""
-    state = _old_layout(state)
-    read, names = _residual_generator(state, "", upsample_rates, resblock_dilation_sizes)
+    state, told = _old_layout(state), PublishedSettings.read(config)
+    rates, dilations = upsample_rates or told.upsample_rates, resblock_dilation_sizes or told.resblock_dilation_sizes
+    read, names = _residual_generator(state, "", rates, dilations)
     mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
-    contract = _contract(mel, CONTRACTS["hifigan-22k"], mels, hop)
+    usual = CONTRACTS["hifigan-22k"]
+    contract = _contract(mel or told.contract(usual), usual, mels, hop)
     settings = read | {"mel": contract.model_dump()}
-    arguments = _residual_arguments(settings) | {"mel": mel}
-    return Published(hifigan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
+    arguments = _residual_arguments(settings)
+    told.check(arguments)
+    return Published(
+        hifigan.Generator,
+        settings,
+        _new_layout(renamed(state, names)),
+        arguments | {"mel": mel},
+        _trained_on(contract),
+        notes=told.notes(contract) if mel is None else (),
+    )
 
 
 def bigvgan_generator(
@@ -99,21 +199,29 @@ def bigvgan_generator(
     *,
     upsample_rates: Sequence[int] | None = None,
     resblock_dilation_sizes: Sequence[Sequence[int]] | None = None,
-    snake_logscale: bool = True,
+    snake_logscale: bool | None = None,
     use_tanh_at_final: bool | None = None,
     mel: Mel | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Published:
     """Imports `BigVGAN` of github.com/NVIDIA/BigVGAN, bigvgan.py. Version 2 has no last bias and clamps its audio."""
-    state = _old_layout(state)
-    read, names = _residual_generator(state, ".0", upsample_rates, resblock_dilation_sizes)
+    state, told = _old_layout(state), PublishedSettings.read(config)
+    rates, dilations = upsample_rates or told.upsample_rates, resblock_dilation_sizes or told.resblock_dilation_sizes
+    read, names = _residual_generator(state, ".0", rates, dilations)
     mels, hop = _weight(state, "conv_pre").shape[1], prod(read["rates"])
     bias, separate = "conv_post.bias" in state, "activation_post.act.beta" in state
-    tanh = bias if use_tanh_at_final is None else use_tanh_at_final
-    contract = _contract(mel, _bigvgan_contract(mels, second=not bias), mels, hop)
+    tanh, logarithmic = (
+        next((choice for choice in choices if choice is not None), default)
+        for choices, default in (
+            ((use_tanh_at_final, told.use_tanh_at_final), bias),
+            ((snake_logscale, told.snake_logscale), True),
+        )
+    )
+    contract = _contract(mel or told.contract(CONTRACTS["24k"]), _bigvgan_contract(mels, second=not bias), mels, hop)
     settings = read | {
         "mel": contract.model_dump(),
         "separate": separate,
-        "logarithmic": snake_logscale,
+        "logarithmic": logarithmic,
         "last_bias": bias,
         "bound": "tanh" if tanh else "clamp",
     }
@@ -124,12 +232,17 @@ def bigvgan_generator(
     }
     arguments = _residual_arguments(settings) | {
         "activation": "snakebeta" if separate else "snake",
-        "snake_logscale": snake_logscale,
         "use_bias_at_final": bias,
-        "use_tanh_at_final": tanh,
-        "mel": mel,
     }
-    return Published(bigvgan.Generator, settings, _new_layout(renamed(state, names)), arguments, _trained_on(contract))
+    told.check(arguments)
+    return Published(
+        bigvgan.Generator,
+        settings,
+        _new_layout(renamed(state, names)),
+        arguments | {"snake_logscale": logarithmic, "use_tanh_at_final": tanh, "mel": mel},
+        _trained_on(contract),
+        notes=told.notes(contract) if mel is None else (),
+    )
 
 
 def hifigan_mpd(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_audio.media import EDGE, FOOT, LEFT, PAPER, draw_frequencies, draw_times, in_few_colours
-from gan_audio.mel.files import read_mel
+from gan_audio.mel.files import read_mel, refuse_array
 from gan_audio.sound.files import read_blocks
 from gan_audio.sound.pipes import FileSound, open_sound_file
 from gan_audio.sound.spectrogram import HIGHEST, LOWEST, colours, frame_size, levels
@@ -57,6 +57,7 @@ def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
         DataError: the sound cannot be read.
         InputError: the picture cannot be written.
     """
+    refuse_array(path)
     try:
         sound = FileSound(path)
         meter, frames = Meter(sound), SpectrogramFrames(sound.length, sound.sample_rate)

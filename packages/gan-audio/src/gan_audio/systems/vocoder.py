@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, pad
 
@@ -206,44 +208,52 @@ class Vocoder(Game):
     # Inference.
 
     @torch.no_grad()
-    def vocode(self, mel: Tensor) -> Tensor:
+    def vocode(self, mel: Tensor | NDArray[Any]) -> Tensor:
         """Converts mels `[B, mels, frames]` of the model's contract to audio `[B, 1, frames * hop]`.
 
         The generator runs in evaluation mode.
 
+        Args:
+            mel: tensor or NumPy array `[B, mels, frames]` or `[mels, frames]`.
+
         Raises:
             DataError: the mels have the wrong number of bands, or too few frames.
         """
-        self._check_bands(mel)
+        mel = self._as_mel(mel)
         filtering = mel.shape[2] >= MIN_FILTERED_FRAMES and self._can_filter()
         generator = inference_copy(self.generator, filtering=True) if filtering else self.generator
         return self._audio_of(generator, mel, 0, mel.shape[2])
 
     @torch.no_grad()
-    def resynthesize(self, audio: Tensor) -> Tensor:
+    def resynthesize(self, audio: Tensor | NDArray[Any]) -> Tensor:
         """Converts audio `[B, 1, T]` to mels and back to audio `[B, 1, T]`, in evaluation mode.
 
         The last hop is padded with zeros.
 
+        Args:
+            audio: tensor or NumPy array `[B, 1, T]` or `[T]` in [-1, 1].
+
         Raises:
-            DataError: the audio is not a tensor of that shape, or is too short for a mel.
+            DataError: the audio has another shape, or is too short for a mel.
         """
-        if not isinstance(audio, Tensor) or audio.ndim != 3:
-            found = list(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
-            raise DataError(f"the audio is {found}; expected a tensor [B, 1, samples]")
+        audio = _as_tensor(audio, "the audio")
+        audio = audio[None, None] if audio.ndim == 1 else audio
+        if audio.ndim != 3:
+            raise DataError(f"the audio has the shape {list(audio.shape)}; expected [B, 1, samples] or [samples]")
         length = audio.shape[-1]
         padded = pad(audio.to(self.device), (0, self.contract.padding_for(length)))
         return self.vocode(self.mel(padded))[..., :length]
 
     @torch.no_grad()
-    def stream(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+    def stream(self, mels: Iterable[Tensor | NDArray[Any]]) -> Iterator[Tensor]:
         """Converts one mel that arrives in chunks to audio.
 
         The generator's weights are read when the first chunk arrives; later changes have no effect. The audio is
         delayed by `generator.context[1]` frames. Only the frames of the context and one chunk are held in memory.
 
         Args:
-            mels: `[1, mels, frames]` of the model's contract, with any number of frames each.
+            mels: tensors or NumPy arrays `[1, mels, frames]` or `[mels, frames]` of the model's contract, with any
+                number of frames each.
 
         Yields:
             Audio `[1, 1, samples]` as soon as it can be computed. The concatenation equals `vocode` of the whole mel,
@@ -257,8 +267,7 @@ class Vocoder(Game):
         held: Tensor | None = None
         done = 0  # frames in `held` whose audio has been returned
         received = 0
-        for chunk in mels:
-            self._check_bands(chunk)
+        for chunk in map(self._as_mel, mels):
             received += chunk.shape[2]
             if filtering and received >= MIN_FILTERED_FRAMES:
                 generator, filtering = inference_copy(generator, filtering=True), False
@@ -291,13 +300,38 @@ class Vocoder(Game):
             audio: Tensor = generator(mel.to(next(generator.parameters())))
         return audio[..., start * hop : end * hop].clone()
 
-    def _check_bands(self, mel: Tensor) -> None:
-        if mel.ndim != 3 or mel.shape[1] != self.contract.mels:
-            raise DataError(f"the mel has the shape {list(mel.shape)}; expected [B, {self.contract.mels}, frames]")
+    def _as_mel(self, given: Tensor | NDArray[Any]) -> Tensor:
+        """Returns mels as a tensor `[B, mels, frames]`.
+
+        Raises:
+            DataError: the shape does not fit the contract.
+        """
+        mel, bands = _as_tensor(given, "the mel"), self.contract.mels
+        mel = mel[None] if mel.ndim == 2 else mel
+        if mel.ndim != 3 or mel.shape[1] != bands:
+            remedy = "; transpose it" if mel.ndim == 3 and mel.shape[2] == bands else ""
+            raise DataError(
+                f"the mel has the shape {list(given.shape)}; expected [B, {bands}, frames] or [{bands}, frames]{remedy}"
+            )
+        return mel
 
     def _check_length(self, mel: Tensor) -> None:
         if mel.shape[2] < self.generator.min_frames:
             raise DataError(f"the mel has {mel.shape[2]} frames; this model needs {self.generator.min_frames} or more")
+
+
+def _as_tensor(given: Tensor | NDArray[Any], name: str) -> Tensor:
+    """Returns a tensor, or a NumPy array as a tensor.
+
+    Raises:
+        DataError: it is neither, or is not an array of floating-point numbers.
+    """
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+        return torch.from_numpy(np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("=")))
+    if isinstance(given, Tensor) and given.is_floating_point():
+        return given
+    found = f"{type(given).__name__}{f' of {given.dtype}' if hasattr(given, 'dtype') else ''}"
+    raise DataError(f"{name} is a {found}; expected a tensor or a NumPy array of floating-point numbers")
 
 
 def nearest_length(samples: int, mel: MelContract) -> int:

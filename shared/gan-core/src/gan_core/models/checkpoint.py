@@ -12,9 +12,10 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from gan_core.errors import CheckpointError, GanError
 from gan_core.media.writing import partial_folder
+from gan_core.models.nested import state_dicts
 
 STATE = "state.json"
 STATE_BYTES = 64_000_000
@@ -32,6 +34,11 @@ GAME, OPTIMIZERS, AVERAGE = "game.safetensors", "optimizers.safetensors", "avera
 """Tensor files of a training checkpoint."""
 EXTRA = "files"
 """Name of a checkpoint's folder for the game's own files."""
+PICKLE_BYTES, PICKLE_SHARE = 2**20, 64
+"""Maximum size of the pickle in a torch file: so many bytes, or the file's size divided by the second number if larger.
+
+Torch's reader for untrusted pickles takes seconds for a million objects.
+"""
 
 Tensors = dict[str, Tensor]
 
@@ -275,38 +282,103 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def read_published(path: Path) -> Tensors:
-    """Returns the tensors of a published checkpoint: safetensors, or a torch file, whose code is never run.
-
-    A mapping of tensors may be wrapped once (`{"state_dict": …}`).
+    """Returns the tensors of a published file: its largest mapping of names to tensors; see `load_published`.
 
     Raises:
-        CheckpointError: the file is missing, contains objects other than tensors and plain values, or has no mapping of
-            tensors.
+        CheckpointError: see `load_published`; or the file has no mapping of tensors.
+    """
+    found = state_dicts(load_published(path))
+    return max(found.values(), key=len)  # a step or an accuracy next to the weights may be a tensor too
+
+
+def load_published(path: Path) -> Mapping[str, Any]:
+    """Returns the content of a published checkpoint: safetensors, or a torch file, whose code is never run.
+
+    Raises:
+        CheckpointError: the file is missing, contains objects other than tensors and plain values, is compressed, has
+            too many plain values, or has no mapping of tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors only
+        loaded = _load_torch(path)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files raise undocumented exceptions in torch's reader
         raise CheckpointError(
             f"{path}: not a torch file, or it has objects besides tensors and plain values"
         ) from error
-    found = [_tensors_in(candidate) for candidate in _mappings(loaded)]
-    if not any(found):
+    if not state_dicts(loaded):
         raise CheckpointError(f"{path}: contains no mapping from names to tensors, such as a state dict")
-    return max(found, key=len)  # a step or an accuracy next to the weights may be a tensor too
+    return cast(Mapping[str, Any], loaded)
 
 
-def _mappings(loaded: Any) -> Iterator[Mapping[Any, Any]]:
-    if isinstance(loaded, Mapping):
-        yield loaded
-        yield from (value for value in loaded.values() if isinstance(value, Mapping))
+def _load_torch(path: Path) -> object:
+    """Returns the content of a torch file without running code, with limits on memory and time.
+
+    Raises:
+        CheckpointError: the file is compressed, or has too many plain values.
+    """
+    limit = max(PICKLE_BYTES, path.stat().st_size // PICKLE_SHARE)
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            _check_archive(path, limit)
+            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  tensors only
+        file.seek(0)
+        return torch.load(Metered(path, file, limit), map_location="cpu", weights_only=True)  # noqa: TID251
 
 
-def _tensors_in(mapping: Mapping[Any, Any]) -> Tensors:
-    return {str(key): value for key, value in mapping.items() if isinstance(value, Tensor)}
+def _check_archive(path: Path, limit: int) -> None:
+    """Checks the directory of a torch file, which is a zip archive, before its records are read.
+
+    Raises:
+        CheckpointError: a record is compressed, which torch never does, the records are larger than the file, or the
+            plain values are larger than `limit`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise CheckpointError(f"{path}: has compressed records, which torch does not write; save it again with torch")
+    if sum(record.file_size for record in records) > path.stat().st_size:
+        raise CheckpointError(f"{path}: damaged (its records are larger than the file)")
+    if sum(record.file_size for record in records if record.filename.endswith(".pkl")) > limit:
+        raise _too_many_values(path, limit)
+
+
+class Metered:
+    """A file in torch's old format, whose pickle may take a limited number of reads.
+
+    Args:
+        path: path of the file, for messages.
+        file: the file.
+        limit: maximum number of reads.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], limit: int):
+        self.path, self.file, self.limit, self.reads = path, file, limit, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads up to `size` bytes.
+
+        Raises:
+            CheckpointError: the limit is reached.
+        """
+        self.reads += 1
+        if self.reads > self.limit:
+            raise _too_many_values(self.path, self.limit)
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def _too_many_values(path: Path, limit: int) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: has more than {limit:,} bytes of values besides tensors; save the weights alone "
+        "(`torch.save(network.state_dict(), FILE)`)"
+    )
 
 
 def _sealed(state: Mapping[str, Any]) -> str:

@@ -241,15 +241,21 @@ def _described(program: Any, exported: Exported) -> tuple[dict[str, Value], dict
     )
 
 
+def import_onnxruntime() -> Any:
+    """Returns the module `onnxruntime`, which otherwise reports its use to its developers."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported
+    import onnxruntime
+
+    return onnxruntime
+
+
 def _difference(exported: Exported, network: nn.Module, examples: tuple[Tensor, ...], file: Path, path: Path) -> float:
     """Returns the maximum absolute difference between the outputs of onnxruntime and torch.
 
     Raises:
         GanError: the difference is too large, or onnxruntime cannot run the file.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     expected = network(*examples)
     expected = expected if isinstance(expected, tuple) else (expected,)
     fed = {name: value.numpy() for name, value in zip(exported.inputs, examples, strict=True)}

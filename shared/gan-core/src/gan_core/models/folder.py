@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
-from torch import nn
+from torch import Tensor
 
 import gan_core
 from gan_core.errors import CheckpointError, GanError, InputError, RecipeError, writing
@@ -127,15 +127,15 @@ class Weights:
         return () if self.networks is None else tuple(name for name in networks if name not in self.networks)
 
     def check_sizes(self, blank: Game) -> None:
-        """Compares the shapes of parameters with those of a game on the `meta` device, before memory is allocated.
+        """Compares the shapes of tensors with those of a game on the `meta` device, before memory is allocated.
 
         Raises:
-            CheckpointError: a parameter is missing or has another shape.
+            CheckpointError: a tensor is missing or has another shape.
         """
         of_training = tuple(state_of_training(blank))
-        for name, parameter in blank.state_dict(keep_vars=True).items():
+        for name, parameter in blank.state_dict().items():
             mine = self.networks is None or name.partition(".")[0] in self.networks
-            if not isinstance(parameter, nn.Parameter) or not mine or name.startswith(of_training):
+            if not isinstance(parameter, Tensor) or not mine or name.startswith(of_training):
                 continue
             if name not in self.tensors:
                 raise CheckpointError(f"{self.folder}: has no `{name}`; it is damaged or belongs to another system")

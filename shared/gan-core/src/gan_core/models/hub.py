@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import tempfile
 from pathlib import Path
 
@@ -15,26 +16,39 @@ from gan_core.models.folder import CARD, CONFIG, WEIGHTS, find_model, read_confi
 from gan_core.places import expanded
 from gan_core.play.game import Game
 
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""Pattern of the id of a repository, `owner/name`."""
+
+
+def is_repository(path: str | Path) -> bool:
+    """Returns whether a path is the id of a hub repository rather than a folder.
+
+    It must have the form `owner/name`, and neither it nor a folder `owner` may exist. Paths with a leading dot,
+    absolute paths and paths in a home folder are never looked up on the hub.
+    """
+    return bool(REPOSITORY.fullmatch(str(path))) and not Path(path).exists() and not Path(path).parent.exists()
+
 
 def local_folder(path: str | Path) -> Path:
-    """Returns a local folder, or downloads the hub repository with that id.
+    """Returns a local folder, or downloads the hub repository with that id; see `is_repository`.
 
     Only the files of a model folder are downloaded, including those listed in its config.
 
     Raises:
         CheckpointError: there is no such folder or repository, or the hub cannot be reached.
     """
-    folder = find_model(expanded(path))
+    if not is_repository(path):
+        return find_model(expanded(path))
     text = str(path)
-    if folder.exists() or folder.parent.is_dir() or text.count("/") != 1 or text.startswith("~"):
-        return folder
     try:
         config = read_config(Path(snapshot_download(text, allow_patterns=[CONFIG])))
         files = [glob.escape(inside(name, f"{text}/{CONFIG}")) for name in config.files]
         return Path(snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS, CARD, *files]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        owner = text.partition("/")[0]
         raise CheckpointError(
-            f"{text}: no such folder, and it cannot be downloaded from the hub ({_reason(error)})"
+            f"{text}: neither a local folder (there is no folder `{owner}` here) nor a model that can be downloaded "
+            f"from the hub ({_reason(error)}); for a local folder, write ./{text}"
         ) from error
 
 

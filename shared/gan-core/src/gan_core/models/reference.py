@@ -7,15 +7,24 @@ checkpoint and, as keywords, settings that cannot be inferred from the shapes.
 from __future__ import annotations
 
 import inspect
+import json
+import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gan_core.errors import CheckpointError, RecipeError, unknown
+from gan_core.errors import CheckpointError, RecipeError, reason_of, unknown
+from gan_core.models.checkpoint import load_published
+from gan_core.models.nested import candidates, check_memory, described, quoted, state_dicts
+from gan_core.play.preset import on_meta
+
+logger = logging.getLogger("gan_core")
 
 StateDict = Mapping[str, Tensor]
 
@@ -36,6 +45,8 @@ class Published:
         game: settings that the game needs for this network.
         place: name of the network in the system's game; None if it is the importer's.
         elsewhere: other networks of the game that can load these weights, by name, with the settings that differ.
+        path: path of the weights in the checkpoint, such as `state_dict.generator`; empty for the checkpoint itself.
+        notes: lines about settings that were read from other files.
     """
 
     network: Callable[..., nn.Module]
@@ -46,34 +57,56 @@ class Published:
     game: Mapping[str, Any] = field(default_factory=dict)
     place: str | None = None
     elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    path: str = ""
+    notes: tuple[str, ...] = ()
 
-    def build(self) -> nn.Module:
-        """Builds the network and loads the published weights.
+    def check(self) -> None:
+        """Compares the weights with the network on torch's `meta` device, before memory is allocated.
 
         Raises:
             CheckpointError: a tensor is missing, does not belong to the network, or has another shape.
         """
         try:
-            with torch.device("meta"):  # compares all shapes before a network that may be larger is allocated
+            with on_meta():
                 self.network(**self.settings).load_state_dict(dict(self.weights), assign=True)
-            network = self.network(**self.settings)
-            network.load_state_dict(dict(self.weights))
-        except (RuntimeError, RecipeError) as error:
-            raise CheckpointError(f"the checkpoint does not fit: {' '.join(str(error).split())[:300]}") from error
+        except UNFIT as error:
+            raise CheckpointError(f"the checkpoint does not fit: {_reason(error)}") from error
+
+    def build(self) -> nn.Module:
+        """Builds the network and loads the published weights.
+
+        Raises:
+            CheckpointError: see `check`.
+        """
+        self.check()
+        network = self.network(**self.settings)
+        network.load_state_dict(dict(self.weights))
         return network
 
 
 Importers = Mapping[str, Callable[..., Published]]
 """Importers of a domain by name of the published network, `system/network`."""
 
+UNFIT = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError, RecipeError)
+"""Exceptions of importers and networks for weights of another network."""
+AVERAGED = "ema"
+"""Part of the name of averaged weights in published checkpoints."""
+CONFIG, CONFIG_BYTES = "config.json", 1_000_000
+"""Name and maximum size in bytes of the file with settings that some projects publish beside the weights."""
 
-def read_reference(importers: Importers, name: str, state_dict: StateDict, arguments: Mapping[str, Any]) -> Published:
+
+def read_reference(
+    importers: Importers, name: str, checkpoint: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> Published:
     """Reads a published checkpoint with the importer of a network.
+
+    The weights may be within other mappings, and their names may have prefixes; see `gan_core.models.nested`. If
+    several parts of the checkpoint fit the network, its own name and averaged weights of generators have priority.
 
     Args:
         importers: importers by name.
         name: name of the published network, `system/network`.
-        state_dict: the checkpoint.
+        checkpoint: the checkpoint.
         arguments: keywords of the importer, or arguments of the published constructor, which are compared with those
             inferred from the shapes.
 
@@ -81,18 +114,28 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
         CheckpointError: there is no importer of that name, the checkpoint is of another network, or an argument is
             unknown or differs from the checkpoint's.
     """
-    if name not in importers:
-        raise unknown("published network", name, importers, CheckpointError)
-    for key, tensor in state_dict.items():
-        if isinstance(tensor, Tensor) and tensor.numel() == 0:
-            raise CheckpointError(f"{name}: the checkpoint's `{key}` is empty")
-    importer = importers[name]
+    importer = find_importer(importers, name)
     given = {key: value for key, value in arguments.items() if key in inspect.signature(importer).parameters}
-    try:
-        published = importer(state_dict, **given)
-    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, RecipeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{name}: the checkpoint is of another network ({reason})") from error
+    found = state_dicts(checkpoint) or {"": {}}
+    fitting: dict[str, Published] = {}
+    refused: list[CheckpointError] = []
+    for outer, state in sorted(found.items(), key=lambda item: _priority(item[0], name)):
+        whole: list[str] = []  # parts of a network that fits are not read as networks of their own
+        for path, tensors in candidates(outer, state):
+            if any(path.startswith(f"{each}.") or each == outer for each in whole):
+                continue
+            try:
+                fitting[path] = _read(name, importer, tensors, given)
+                whole.append(path)
+            except CheckpointError as error:
+                refused.append(error)
+    if not fitting:
+        raise _refusal(refused, found)
+    chosen = min(fitting, key=lambda path: _priority(path, name))
+    published = replace(fitting[chosen], path=chosen)
+    if len(fitting) > 1:
+        others = ", ".join(quoted(path) for path in fitting if path != chosen)
+        logger.warning("%s: using %s of the checkpoint, which also has %s", name, quoted(chosen), others)
     for key, value in arguments.items():
         if key in given:
             continue
@@ -101,10 +144,108 @@ def read_reference(importers: Importers, name: str, state_dict: StateDict, argum
         if published.arguments[key] != value:
             found = published.arguments[key]
             raise CheckpointError(f"{name}: `{key}` is {value!r}, but {found!r} in the checkpoint; omit it")
-    return replace(published, weights=_with_our_spectral_names(published.weights))
+    return published
 
 
-def load_reference(importers: Importers, name: str, state_dict: StateDict, **arguments: Any) -> nn.Module:
+def find_importer(importers: Importers, name: str) -> Callable[..., Published]:
+    """Returns the importer of a network.
+
+    Raises:
+        CheckpointError: there is none of that name; the message names similar ones, or those of the system.
+    """
+    if name in importers:
+        return importers[name]
+    if own := [each for each in importers if each.partition("/")[0] == name]:
+        raise CheckpointError(f"`{name}` is a system; name the network in the file: {', '.join(own)}")
+    raise unknown("published network", name, importers, CheckpointError)
+
+
+def read_published_file(importers: Importers, name: str, file: Path, arguments: Mapping[str, Any]) -> Published:
+    """Reads a published file with the importer of a network; see `read_reference`.
+
+    If the importer takes the published settings (`config`), they are read from a `config.json` beside the file.
+
+    Raises:
+        CheckpointError: see `read_reference`; or one of the files is missing or cannot be read.
+    """
+    taken = inspect.signature(find_importer(importers, name)).parameters
+    beside = file.parent / CONFIG
+    loaded = load_published(file)
+    if "config" not in taken or "config" in arguments or not beside.is_file():
+        return read_reference(importers, name, loaded, arguments)
+    try:
+        return read_reference(importers, name, loaded, {"config": read_settings(beside), **arguments})
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}, with {beside}: {error}") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns the content of a published `config.json`.
+
+    Raises:
+        CheckpointError: it is too large, or is not a JSON object.
+    """
+    try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise CheckpointError(f"{path}: larger than {CONFIG_BYTES:,} bytes, the maximum for settings")
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({reason_of(error)}); repair or remove it") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: is not a JSON object; repair or remove it")
+    return settings
+
+
+def _read(name: str, importer: Callable[..., Published], state: StateDict, given: Mapping[str, Any]) -> Published:
+    """Reads one state dict.
+
+    Raises:
+        CheckpointError: it is of another network.
+    """
+    for key, tensor in state.items():
+        if tensor.numel() == 0:
+            raise CheckpointError(f"{name}: the checkpoint's `{key}` is empty")
+    try:
+        check_memory(state, name)
+        published = importer(state, **given)
+    except UNFIT as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else _reason(error)
+        raise CheckpointError(f"{name}: the checkpoint is of another network ({reason})") from error
+    published = replace(published, weights=_with_our_spectral_names(published.weights))
+    published.check()
+    return published
+
+
+def _reason(error: BaseException) -> str:
+    """Returns an exception's message in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _priority(path: str, name: str) -> tuple[bool, bool]:
+    """Returns a sort key of a part of a checkpoint: parts with the name of the network come first.
+
+    Args:
+        path: path of the part in the checkpoint, such as `models.netG` or `g_ema`.
+        name: name of the published network, `system/network`.
+    """
+    network = name.partition("/")[2]
+    kind = network.rpartition("_")[2]
+    words = [word for word in re.split(r"[^a-z0-9]+", path.lower()) if word]
+    initial = kind[0] if kind in ("generator", "discriminator") else kind
+    names = {network, kind, initial, f"net{initial}"}
+    averaged, wanted = AVERAGED in words, kind == "generator"
+    return not (names & {*words} or (wanted and averaged)), averaged is not wanted
+
+
+def _refusal(refused: list[CheckpointError], found: Mapping[str, dict[str, Tensor]]) -> CheckpointError:
+    """Returns the error for a checkpoint of which no part fits: the first that is not about a missing name, if any."""
+    error = next((each for each in refused if "is of another network" not in str(each)), refused[0])
+    if len(found) == 1:
+        return error
+    return CheckpointError(f"{error}; the checkpoint has {described(found)}")
+
+
+def load_reference(importers: Importers, name: str, state_dict: Mapping[str, Any], **arguments: Any) -> nn.Module:
     """Returns a published network with the weights of a checkpoint; see `read_reference` for the arguments."""
     return read_reference(importers, name, state_dict, arguments).build()
 

@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from gan_core.errors import NAMED, CheckpointError, RecipeError, count, unknown
-from gan_core.models.checkpoint import load_state, read_published, sha256, split_state, state_of_training
+from gan_core.models.checkpoint import load_state, sha256, split_state, state_of_training
 from gan_core.models.folder import read_weights
 from gan_core.models.hub import local_folder
-from gan_core.models.reference import Importers, read_reference
+from gan_core.models.reference import Importers, read_published_file
 from gan_core.places import expanded
 from gan_core.play.adversary import Adversary
 from gan_core.play.game import Game
@@ -110,7 +110,7 @@ def find_start(source: str, name: str, importers: Importers) -> Given:
     place, colon, rest = source.rpartition(":")
     if colon and place in importers:
         file = expanded(rest)
-        published = read_reference(importers, place, read_published(file), {})
+        published = read_published_file(importers, place, file, {})
         tensors, plain = split_state(published.build())
         return Given(tensors, plain, file)
     folder, network = (place, rest) if colon and not os.path.exists(source) else (source, name)

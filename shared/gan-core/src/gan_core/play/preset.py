@@ -12,7 +12,10 @@ from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from gan_core.errors import CheckpointError, RecipeError, unknown
 from gan_core.play.adversary import Adversary
@@ -23,6 +26,8 @@ from gan_core.recipe import SGD, Adam, AdversarySettings, Recipe, RMSprop, parse
 from gan_core.signature import checked, keywords
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+PARAMETERS = 20_000
+"""Maximum number of weight tensors, whatever their sizes, of the networks of a game."""
 FIXED = ("self", "objective", "regularizers")
 """Parameters of a game's constructor that are not settings of its own."""
 
@@ -127,7 +132,7 @@ class Preset:
         takers = self._takers(self._own_settings(recipe.network))
         known = {name: facts[name] for name in facts.keys() - {"num_classes"} if takers.get(name)}
         recipe = self.check(recipe.model_copy(update={"network": known | recipe.network}))
-        with torch.device("meta"):
+        with on_meta():
             return completed(self.build(recipe), recipe, facts)
 
     def build(self, recipe: Recipe | None = None, *, absent: Collection[str] = ()) -> Game:
@@ -341,15 +346,52 @@ def without_weights(name: str, make: Callable[..., nn.Module], **settings: Any) 
     return network
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Computes only the shapes of `normal_` and of norms of weights on the `meta` device.
+
+    Torch's own functions for that device would import its compiler for them, which takes seconds and 150 MB.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            tensor = args[0] if args else given["tensor"]
+            if tensor.is_meta:
+                return tensor
+        if func is normalize and given.get("out") is None and args[0].is_meta:
+            return args[0]
+        if func is torch.norm_except_dim and args[0].is_meta:
+            weight, _, dim = args
+            return weight.new_empty([size if axis == dim else 1 for axis, size in enumerate(weight.shape)])
+        return func(*args, **given)
+
+
 @contextmanager
 def on_meta() -> Iterator[None]:
     """Context manager under which networks are built on torch's `meta` device, with shapes but without weights.
 
     It silences torch's warning that weights loaded in a constructor are not copied to that device.
+
+    Raises:
+        RecipeError: the networks have more than `PARAMETERS` parameters, whose modules take memory on any device.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
-        yield
+    count = 0
+
+    def limit(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > PARAMETERS:
+            raise RecipeError(f"the networks have more than {PARAMETERS:,} weight tensors; choose a smaller depth")
+
+    handle = register_module_parameter_registration_hook(limit)
+    try:
+        with torch.device("meta"), _WithoutValues(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*copying from a non-meta parameter.*")
+            yield
+    finally:
+        handle.remove()
 
 
 def completed(game: Game, recipe: Recipe, facts: Mapping[str, Any] = EMPTY) -> Recipe:

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gan_core.models.export import import_onnxruntime
+
 
 def run_onnx(path: Path, **inputs: Tensor) -> list[Tensor]:
     """Returns the outputs of an ONNX file, computed by onnxruntime on the CPU."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     outputs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     return [torch.from_numpy(output) for output in outputs]

@@ -27,7 +27,7 @@ from rich.text import Text
 from torch import Tensor
 
 from gan_core.distributed import Processes, rows_of_all
-from gan_core.errors import MissingDependency, say, unknown
+from gan_core.errors import MissingDependency, escaped, say, unknown
 from gan_core.play.objectives import Terms
 
 SECONDS = 5.0
@@ -102,7 +102,7 @@ class Display:
     """
 
     def __init__(self, title: str, steps: int, *, shown: bool, done: int = 0):
-        self.title, self.steps, self.shown = title, steps, shown
+        self.title, self.steps, self.shown = escaped(title), steps, shown
         self.console = Console(stderr=True)
         self.live = shown and (self.console.is_terminal or in_notebook(self.console))
         columns = (
@@ -186,7 +186,7 @@ class Display:
     def _report(self, sentence: str) -> None:
         self._print_waiting()
         if self.live:
-            self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False)
+            self.console.print(escaped(f"{self.title}: {sentence}"), markup=False, highlight=False)
         elif self.shown:
             say(f"{self.title}: {sentence}")
 
