@@ -223,6 +223,25 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
     assert_same_sound(found, game.resynthesize(audio[None]))
 
 
+@pytest.mark.parametrize("command", ["vocode", "resynthesize", "mel"])
+def test_stereo_sounds_are_mixed_with_a_note_in_every_task(gan, models, tmp_path, caplog, command):
+    for name, channels in (("a", 1), ("b", 2)):
+        save(tmp_path / f"in/{name}.wav", noise(5000, channels))
+    model = () if command == "mel" else (models / "melgan",)
+    status, out, _ = gan(command, *model, "in", "--out", "out")
+    assert (status, out) == (0, b"2 files in out\n")
+    assert caplog.messages == [f"1 sound with several channels mixed to one: {Path('in/b.wav')}"]
+
+
+def test_clipped_sounds_are_named_after_a_task(gan, tmp_path, caplog):
+    save(tmp_path / "a.wav", 20 * noise(5000), subtype="FLOAT")
+    status = gan("mel", "a.wav", "--out", "out")[0]
+    clipped = int((read(tmp_path / "a.wav", clip=False).abs() > 1).sum())
+    assert (status, clipped > 1000) == (0, True)
+    what = "1 sound with samples beyond [-1, 1], which were clipped"
+    assert caplog.messages == [f"{what}: a.wav ({clipped:,}); lower their level beforehand"]
+
+
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("samples", [159, 160, 161])
 def test_streamed_resynthesis_equals_the_whole_for_every_block_size(samples, centred):
@@ -386,6 +405,24 @@ def test_a_piped_wav_of_unknown_length_is_read_to_its_end(tmp_path, sizes):
     assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(path))
 
 
+def test_a_piped_wav_that_ends_early_is_read_with_a_warning(gan, tmp_path, caplog):
+    whole = save(tmp_path / "a.wav", noise(5000)).read_bytes()
+    sound = read_pipe(io.BytesIO(whole[:-2001]))  # within a sample
+    assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(tmp_path / "a.wav")[:, :-1001])
+    assert gan("mel", "-", "--out", "out", stdin=whole[:-2001])[0] == 0
+    assert caplog.messages == ["1 sound cut short, read to the end: standard input"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_piped_rf64_equals_the_file(tmp_path, known):
+    path = save(tmp_path / "a.wav", noise(3000, 2), format="RF64")
+    content = bytearray(path.read_bytes())
+    if not known:
+        content[20:44] = bytes(24)  # the sizes in `ds64`
+    sound = read_pipe(io.BytesIO(bytes(content)))
+    assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(path, channels=1))
+
+
 @pytest.mark.parametrize("words", [("mel", "-", "--out", "-"), ("resynthesize", "MODEL", "-", "--out", "-")])
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_a_closed_standard_stream_is_reported_in_one_line(monkeypatch, capfdbinary, models, stream, words):
@@ -415,8 +452,8 @@ def test_damaged_pipes_are_refused(tmp_path):
     assert message_of(b"fLaC" + good).startswith(
         "not a WAV or mel file; convert other formats first (`ffmpeg -i IN -f wav -`), or"
     )
+    assert message_of(good[:44]) == "contains no samples"
     assert message_of(good[:30]) == "damaged: ends within its header"
-    assert message_of(good[:-1000]) == "damaged: ends after 0.11 of 0.14 s"
     assert (
         message_of(header + b"junk" + struct.pack("<I", 2**30))
         == "damaged: its header has a chunk of 1,073,741,824 bytes"
@@ -479,7 +516,6 @@ def test_invalid_task_requests_are_refused_in_one_line_and_write_nothing(refused
     melgan = models / "melgan"
     save(tmp_path / "a.wav", noise(5000))
     save(tmp_path / "in/a.flac", noise(5000))
-    save(tmp_path / "stereo.wav", noise(5000, 2))
     save(tmp_path / "short.wav", noise(100))
     save(tmp_path / "there/a.wav", noise(5000))
     (tmp_path / "empty.wav").touch()
@@ -489,9 +525,6 @@ def test_invalid_task_requests_are_refused_in_one_line_and_write_nothing(refused
     assert refused("vocode", models / "wavegan", "a.wav", "--out", "out").endswith(
         "is a model of wavegan; expected a vocoder (melgan, hifigan or bigvgan). Use `generate` instead"
     )
-    stereo = "stereo.wav: has 2 channels; the model needs one. Use `--mono` to mix them"
-    assert refused("vocode", melgan, "stereo.wav", "--out", "out") == stereo
-    assert refused("resynthesize", melgan, "a.wav", "stereo.wav", "--out", "out") == stereo
     assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; expected ")
     assert refused("mel", "empty.wav", "--out", "out") == "empty.wav: the file is empty"
     assert refused("mel", "missing.wav", "--out", "out") == "missing.wav: no such file or folder"

@@ -17,13 +17,13 @@ from torch import Tensor
 from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.mel.files import MEL_BYTES, read_mel, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
-from gan_audio.sound.files import SUFFIXES
+from gan_audio.sound.files import SUFFIXES, listed, report_clipped, report_notes
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
 from gan_audio.sound.sources import SOUNDS
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
 from gan_core.data.files import FileKind
-from gan_core.errors import NAMED, DataError, InputError, count
+from gan_core.errors import DataError, InputError, count
 from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
@@ -74,17 +74,28 @@ def _open(job: Job, raw: Raw | None, check: Callable[[Input, Source], None]) -> 
 
 
 def _note(opened: Sequence[tuple[Input, Source]]) -> None:
-    """Warns about sounds that are mixed to one channel, and about the noise of 8-bit sounds."""
-    sounds = [(one.name, source) for one, source in opened if not isinstance(source, GivenMel)]
-    mixed = [name for name, sound in sounds if sound.channels > 1]
-    coarse = [name for name, sound in sounds if sound.bits == 8]
+    """Warns about sounds that are mixed to one channel, about the noise of 8-bit sounds, and about unusual files."""
+    sounds = {one.name: source for one, source in opened if not isinstance(source, GivenMel)}
+    mixed = [name for name, sound in sounds.items() if sound.channels > 1]
+    coarse = [name for name, sound in sounds.items() if sound.bits == 8]
     for names, what in (
         (mixed, "with several channels mixed to one"),
         (coarse, "with 8 bits, which have noise at -50 dB"),
     ):
         if names:
-            more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            logger.warning("%s %s: %s%s", count(len(names), "sound"), what, ", ".join(names[:NAMED]), more)
+            logger.warning("%s %s: %s", count(len(names), "sound"), what, listed(names))
+    report_notes({name: sound.note for name, sound in sounds.items()})
+
+
+def _run(
+    job: Job, opened: Sequence[tuple[Input, Source]], make: Callable[[Source, Path | None, Show], None]
+) -> Outcome:
+    """Runs a job, and warns about what was only found while its sounds were read; see `Job.run`."""
+    outcome = job.run(opened, make)
+    sounds = {one.name: source for one, source in opened if not isinstance(source, GivenMel)}
+    report_notes({name: sound.note for name, sound in sounds.items() if isinstance(sound, PipedSound)})
+    report_clipped({name: sound.clipped for name, sound in sounds.items()}, remedy="lower their level beforehand")
+    return outcome
 
 
 # --- the tasks
@@ -116,7 +127,7 @@ def write_mels(
         assert not isinstance(source, GivenMel)
         _write_mel_to(target, _collected(analysed(analysis, source), show, contract), contract)
 
-    return job.run(opened, convert)
+    return _run(job, opened, convert)
 
 
 def _refuse_mel(one: Input, source: Source) -> None:
@@ -172,12 +183,11 @@ def vocode(
     raw: Raw | None = None,
     raw_out: bool = False,
     convert: bool = False,
-    mono: bool = False,
     shard: Shard | None = None,
 ) -> Outcome:
     """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's sample rate.
 
-    The result equals `game.vocode` of the whole mel, with one hop per frame.
+    The result equals `game.vocode` of the whole mel, with one hop per frame. The channels of sounds are averaged.
 
     Args:
         game: vocoder; its weight normalisation is removed in place.
@@ -186,19 +196,16 @@ def vocode(
         raw: format of raw samples on standard input; None for a WAV or mel file.
         raw_out: whether raw samples, without a WAV header, are written to standard output.
         convert: whether mels of another contract are converted, if that is possible.
-        mono: whether sounds of several channels are mixed to one.
         shard: part of the files that is processed (default: all).
 
     Raises:
         DataError: an input cannot be read, or has another contract.
-        InputError: a file exists or cannot be written, or a sound has several channels.
+        InputError: a file exists or cannot be written.
         OutputClosed: standard output is closed.
     """
 
     def check(one: Input, source: Source) -> None:
-        if not isinstance(source, GivenMel):
-            _check_channels(one, source, mono)
-        elif not convert or source.contract.obstacle(game.contract):
+        if isinstance(source, GivenMel) and not (convert and source.contract.obstacle(game.contract) is None):
             game.contract.check(source.contract, one.name)
 
     def chunks(source: Source) -> Iterator[Tensor]:
@@ -216,21 +223,15 @@ def resynthesize(
     *,
     raw: Raw | None = None,
     raw_out: bool = False,
-    mono: bool = False,
     shard: Shard | None = None,
 ) -> Outcome:
     """Converts sounds to mels and back, to 16-bit WAV files of the same length at the model's rate; see `vocode`."""
-
-    def check(one: Input, source: Source) -> None:
-        if isinstance(source, GivenMel):
-            raise DataError(f"{one.name}: is a mel; expected a sound. Use `vocode` for mels")
-        _check_channels(one, source, mono)
 
     def chunks(source: Source) -> Iterator[Tensor]:
         assert not isinstance(source, GivenMel)
         return resynthesized(game, source.blocks(game.contract.sample_rate))
 
-    return _write_sounds(game, given, out, SOUNDS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
+    return _write_sounds(game, given, out, SOUNDS, _refuse_mel, chunks, raw=raw, raw_out=raw_out, shard=shard)
 
 
 def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -251,11 +252,6 @@ def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         ready = min(held.shape[2], received - returned)  # not beyond the input so far, since it may end there
         yield held[..., :ready]
         held, returned = held[..., ready:], returned + ready
-
-
-def _check_channels(one: Input, sound: FileSound | PipedSound, mono: bool) -> None:
-    if sound.channels > 1 and not mono:
-        raise InputError(f"{one.name}: has {sound.channels} channels; the model needs one. Use `--mono` to mix them")
 
 
 def _write_sounds(
@@ -285,7 +281,7 @@ def _write_sounds(
                 samples += chunk.shape[2]
                 show(f"{samples / rate:,.1f} s")
 
-    return job.run(opened, convert)
+    return _run(job, opened, convert)
 
 
 @contextmanager
@@ -298,7 +294,7 @@ def open_output(path: Path | None, sample_rate: int, *, raw: bool) -> Iterator[W
         GanError: the disk is full or broken.
     """
     if path is None:
-        yield WavWriter(StandardOutput(sample_rate, raw=raw))
+        yield WavWriter(StandardOutput(sample_rate, raw=raw).write)
         return
     with open_wav(path, sample_rate=sample_rate, channels=1) as writer:
         yield writer

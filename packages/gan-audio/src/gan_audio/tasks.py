@@ -23,7 +23,6 @@ Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files,
 Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders, or - (either).")]
 RawIn = Annotated[str | None, typer.Option(metavar="RATE:CHANNELS:s16", help="Read - as raw 16-bit samples.")]
 RawOut = Annotated[bool, typer.Option("--raw-out", help="Write raw 16-bit samples to `--out -`.")]
-Mono = Annotated[bool, typer.Option("--mono", help="Mix the channels of sounds to one.")]
 
 
 def mel(
@@ -57,7 +56,6 @@ def vocode(
     raw: RawIn = None,
     raw_out: RawOut = False,
     convert: Annotated[bool, typer.Option("--convert", help="Convert mels with other settings if possible.")] = False,
-    mono: Mono = False,
     shard: Part = None,
 ) -> Answer | None:
     """Converts mels, or the mels of sounds, to sound.
@@ -70,20 +68,12 @@ def vocode(
     asked = Raw.parse(raw) if raw is not None else None
     return made(
         out,
-        lambda place: work(
-            _vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, mono=mono, shard=shard
-        ),
+        lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, shard=shard),
     )
 
 
 def resynthesize(
-    model: Model,
-    inputs: Sounds,
-    out: Out = None,
-    raw: RawIn = None,
-    raw_out: RawOut = False,
-    mono: Mono = False,
-    shard: Part = None,
+    model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, shard: Part = None
 ) -> Answer | None:
     """Converts sounds to mels and back.
 
@@ -93,9 +83,7 @@ def resynthesize(
     from gan_audio.sound.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
-    return made(
-        out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, mono=mono, shard=shard)
-    )
+    return made(out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, shard=shard))
 
 
 def inspect(
