@@ -1,4 +1,4 @@
-"""Audio tasks in Python: mels, vocoding and resynthesis from files and pipes to files and pipes.
+"""Audio tasks in Python: resampling, mels, vocoding and resynthesis from files and pipes to files and pipes.
 
 Sounds are streamed in blocks. Mels are held in memory: 99 MB per hour at 22,050 Hz with 80 bands and a hop of 256.
 """
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from torch import Tensor
 from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.mel.files import MEL_BYTES, read_mel, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
+from gan_audio.sound.encoding import check_writable, open_sound_writer
 from gan_audio.sound.files import SUFFIXES, listed, report_clipped, report_notes
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
-from gan_audio.sound.sources import SOUNDS
+from gan_audio.sound.sources import SOUNDS, gain
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
 from gan_core.data.files import FileKind
@@ -130,6 +132,71 @@ def write_mels(
     return _run(job, opened, convert)
 
 
+def resample(
+    given: Sequence[str],
+    out: str,
+    *,
+    sample_rate: int | None = None,
+    mono: bool = False,
+    peak: float | None = None,
+    shard: Shard | None = None,
+) -> Outcome:
+    """Converts sounds to another sample rate, level or number of channels, in the format and encoding of each file.
+
+    Sounds are read and written in blocks. Tags are not kept.
+
+    Args:
+        given: files and folders.
+        out: output folder, in which the folder structure is kept.
+        sample_rate: sample rate in Hz (default: that of each file).
+        mono: whether channels are averaged.
+        peak: maximum magnitude to which each sound is scaled (default: levels are kept).
+        shard: part of the files that is processed (default: all).
+
+    Raises:
+        DataError: an input cannot be read, or its format does not support the sample rate.
+        InputError: a file exists or cannot be written, `-` is given, or nothing would change.
+    """
+    if PIPE in (*given, out):
+        raise InputError("`resample` works on files; in a pipe, use `ffmpeg -i - -ar RATE -f wav -`")
+    if sample_rate is None and peak is None and not mono:
+        raise InputError("nothing would change; give `--rate`, `--mono` or `--peak`")
+    job = Job(given, out, kind=SOUNDS, suffix=None, shard=shard)
+    clipped = dict[str, int]()
+
+    def open_one(one: Input) -> FileSound:
+        sound = FileSound(cast(Path, one.path))
+        check_writable(**form(sound))
+        return sound
+
+    def form(sound: FileSound) -> dict[str, Any]:
+        rate, channels = sample_rate or sound.sample_rate, 1 if mono else sound.channels
+        return {"sample_rate": rate, "channels": channels, "format": sound.format, "encoding": sound.encoding}
+
+    def convert(sound: FileSound, target: Path | None, show: Show) -> None:
+        assert target is not None
+        wanted = form(sound)
+        rate = wanted["sample_rate"]
+
+        def blocks() -> Iterator[Tensor]:
+            return sound.blocks(rate, channels=wanted["channels"], clip=False)
+
+        factor = 1.0 if peak is None else gain(max(float(block.abs().max()) for block in blocks()), peak)
+        with open_sound_writer(target, samples=sound.length * rate // sound.sample_rate, **wanted) as writer:
+            done = 0
+            for block in blocks():
+                writer.write(block * factor)
+                done += block.shape[1]
+                show(f"{done / rate:,.1f} s")
+        clipped[str(sound.path)] = writer.clipped
+
+    opened = job.open(open_one)
+    report_notes({one.name: sound.note for one, sound in opened})
+    outcome = job.run(opened, convert)
+    report_clipped(clipped, remedy="use `--peak 0.95` to scale them")
+    return outcome
+
+
 def _refuse_mel(one: Input, source: Source) -> None:
     if isinstance(source, GivenMel):
         raise DataError(f"{one.name}: is a mel; expected a sound. Use `vocode` for mels")
@@ -229,29 +296,10 @@ def resynthesize(
 
     def chunks(source: Source) -> Iterator[Tensor]:
         assert not isinstance(source, GivenMel)
-        return resynthesized(game, source.blocks(game.contract.sample_rate))
+        blocks = source.blocks(game.contract.sample_rate)
+        return (chunk[None, None] for chunk in game.stream_audio(block[0] for block in blocks))
 
     return _write_sounds(game, given, out, SOUNDS, _refuse_mel, chunks, raw=raw, raw_out=raw_out, shard=shard)
-
-
-def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Resynthesizes a sound from blocks `[1, n]` and yields chunks `[1, 1, n]`; see `Vocoder.resynthesize`."""
-    received = returned = 0
-
-    def padded() -> Iterator[Tensor]:
-        nonlocal received
-        for block in blocks:
-            received += block.shape[1]
-            yield block[None]
-        if padding := game.contract.padding_for(received):
-            yield torch.zeros(1, 1, padding)
-
-    held = torch.zeros(1, 1, 0)
-    for chunk in game.stream(game.mel.stream(padded())):
-        held = torch.cat([held, chunk.to(held)], dim=2)
-        ready = min(held.shape[2], received - returned)  # not beyond the input so far, since it may end there
-        yield held[..., :ready]
-        held, returned = held[..., ready:], returned + ready
 
 
 def _write_sounds(

@@ -105,10 +105,13 @@ class FileSound:
             self.format, self.encoding = sound.format, sound.encoding
         self.bits, self.clipped = BITS.get(self.encoding), 0
 
-    def blocks(self, sample_rate: int) -> Iterator[Tensor]:
-        """Yields the mean of all channels in blocks `[1, n]`; see `gan_audio.sound.files.read_blocks`."""
+    def blocks(self, sample_rate: int, *, channels: int = 1, clip: bool = True) -> Iterator[Tensor]:
+        """Yields the sound in blocks `[channels, n]`, by default the mean of all channels.
+
+        The arguments are those of `gan_audio.sound.files.read_blocks`.
+        """
         with open_sound_file(self.path) as sound:
-            for block in read_blocks(sound, sample_rate=sample_rate, channels=1):
+            for block in read_blocks(sound, sample_rate=sample_rate, channels=channels, clip=clip):
                 self.clipped = sound.clipped
                 yield block
 
