@@ -54,12 +54,14 @@ LOG = {
     "samples/FIGURE": "Diagnostics of generated samples, which the doctor reads.",
     "evaluation/FIGURE": "Figure of a metric.",
     "protocol/FIGURE": "Id of the protocol by which it was measured; only figures with the same id are comparable.",
+    "scale/FIGURE": "Its unit, and whether lower or higher is better.",
 }
 """Keys of a line in `log.jsonl`."""
 PATTERNS = {
     r"samples/.+": "samples/FIGURE",
     r"evaluation/.+": "evaluation/FIGURE",
     r"protocol/.+": "protocol/FIGURE",
+    r"scale/.+": "scale/FIGURE",
     r".+/gradient_norm": "PLAYER/gradient_norm",
     r"(generator|discriminator)/.+": "PLAYER/TERM",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -273,7 +274,8 @@ class Toolkit:
             keep: folder in which features are kept, so that an interrupted evaluation can continue.
 
         Returns:
-            Figures by metric (`metrics`), the protocol id of each (`protocol`), and the protocols by id (`protocols`).
+            Figures by metric (`metrics`), their units and directions (`scales`), the protocol id of each metric
+            (`protocol`), and the protocols by id (`protocols`).
             Only figures with the same protocol id are comparable.
 
         Raises:
@@ -307,6 +309,7 @@ class Toolkit:
                 "samples": count,
                 "seed": seed,
                 "metrics": figures,
+                "scales": {name: asdict(scale) for name, scale in evaluation.scales(figures).items()},
                 "protocol": ids,
                 "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
             }
@@ -497,7 +500,12 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
         raise RecipeError("`train.evaluate_every` needs a domain's metrics; train with its package's `train`")
     settings = recipe.train
     evaluation = Evaluation(domain.metrics, data, game, metrics=settings.metrics, count=settings.evaluate)
-    return lambda game: log_line(*evaluation.measure(game))
+
+    def measured(game: Game) -> dict[str, Any]:
+        figures, protocols = evaluation.measure(game)
+        return log_line(figures, protocols, evaluation.scales(figures))
+
+    return measured
 
 
 def _finish(trainer: Trainer, run: Run) -> Run:

@@ -53,12 +53,14 @@ class Entry:
         phase: name of the phase, or `EVALUATION` or `DIAGNOSTICS`.
         values: logged values by name; NaN if a value was not finite or beyond `LARGEST`.
         protocols: protocol ids of an evaluation's figures, by figure.
+        scales: units and directions of an evaluation's figures, by figure.
     """
 
     step: int
     phase: str
     values: Mapping[str, float]
     protocols: Mapping[str, str]
+    scales: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -277,14 +279,13 @@ def growth(entries: Sequence[Entry]) -> str:
 
 def entry_of(line: Mapping[str, Any]) -> Entry:
     """Returns a valid line of the log as an entry."""
-    protocols = {
-        key.removeprefix("protocol/")[:80]: str(value)[:80]
-        for key, value in line.items()
-        if key.startswith("protocol/")
-    }
+    protocols, scales = (
+        {key.removeprefix(start)[:80]: str(value)[:80] for key, value in line.items() if key.startswith(start)}
+        for start in ("protocol/", "scale/")
+    )
     numbers = {key[:80]: number(line[key]) for key in line if key not in ("step", "phase")}
     values = {key: value for key, value in numbers.items() if value is not None}
-    return Entry(line["step"], str(line.get("phase", ""))[:80], values, protocols)
+    return Entry(line["step"], str(line.get("phase", ""))[:80], values, protocols, scales)
 
 
 def number(value: object) -> float | None:

@@ -184,14 +184,14 @@ def curves(run: RunRecord) -> str:
 def evaluation(run: RunRecord) -> str:
     """Returns the section with the last value of each metric, and charts of metrics evaluated more than once."""
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
-    protocols = run.evaluations[-1].protocols if run.evaluations else {}
+    protocols, scales = (run.evaluations[-1].protocols, run.evaluations[-1].scales) if run.evaluations else ({}, {})
     rows = "".join(
         f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td>'
-        f"<td>{text(protocols.get(name, ''))}</td></tr>"
+        f"<td>{text(scales.get(name, ''))}</td><td>{text(protocols.get(name, ''))}</td></tr>"
         for name, points in metrics.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
-    head = "<tr><th>Metric</th><th>Value</th><th>Step</th><th>Protocol</th></tr>"
+    head = "<tr><th>Metric</th><th>Value</th><th>Step</th><th>Scale</th><th>Protocol</th></tr>"
     table = f'<div class="wide"><table>{head}{rows}</table></div>'
     return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if metrics else ""
 
