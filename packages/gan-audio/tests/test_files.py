@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from gan_audio.sound import files, layout, wav
-from gan_audio.sound.files import Header, loud_part, opened, read_blocks, read_header, read_sound
+from gan_audio.sound.files import Header, looks_like_sound, loud_part, opened, read_blocks, read_header, read_sound
 from gan_audio.sound.mpeg import frame_header
 from gan_audio.sound.wav import open_wav, write_wav
 from gan_core.data.files import FolderFiles, open_files
@@ -422,6 +422,8 @@ def test_a_stream_without_an_info_frame_is_found_after_one_with_it(tmp_path):
     [
         (mp3(300) + mp3(300, rate=22_050), "(44,100 Hz with 1 channel, then 22,050 Hz with 1 channel); split it"),
         (mp3(300) + mp3(300, channels=2), "(44,100 Hz with 1 channel, then 44,100 Hz with 2 channels); split it"),
+        (mp3(300)[:800], "damaged: ends after 0.00 of 1.04 s"),
+        (mp3(300, info=False)[:200], "not a readable sound file, or damaged at its start"),
         (mp3(300)[:3000] + mp3(700), "damaged: ends after 0.50 of 1.04 s"),
         (50 * (b"\xff\xfb\x00\xc4" + bytes(400)), "an MP3 in free format, whose frames have no defined bit rate; "),
         (mp3(300) + 2**19 * b"\x01" + mp3(700), "damaged: more than 262,144 bytes belong to no MP3 frame"),
@@ -618,3 +620,16 @@ def test_all_shared_sounds_can_be_read(shared_data, name, count, seconds):
         audio = read_sound(held, each)
         assert audio.shape == (header.channels, header.length)
         assert -40 < decibels(audio) < 0
+
+
+def test_the_content_of_a_sound_is_recognised_without_its_name():
+    contents = [encoded(noise(100), format=each, subtype="PCM_16") for each in ("WAV", "RF64", "FLAC", "AIFF")]
+    for content in (*contents, encoded(noise(100), format="OGG", subtype="VORBIS"), ID3 + mp3(300)):
+        assert looks_like_sound(content[:16])
+    for other in (b"RIFF\x10\0\0\0WEBPVP8 ", b"\x89PNG\r\n\x1a\n", b"words and words and", b""):
+        assert not looks_like_sound(other[:16])
+
+
+def test_suffixes_that_are_read_and_others_are_disjoint():
+    assert not set(files.SUFFIXES) & set(files.FOREIGN)
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in (*files.SUFFIXES, *files.FOREIGN))

@@ -66,7 +66,7 @@ class Scale:
 
     Attributes:
         unit: unit, such as `dB`; empty for numbers without a unit.
-        better: which values are better; None if neither, or for baselines.
+        better: direction of improvement; None if there is none, as for baselines.
     """
 
     unit: str = ""

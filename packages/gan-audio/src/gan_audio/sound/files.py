@@ -27,13 +27,14 @@ import torch
 from torch import Tensor
 
 from gan_audio.sound.layout import CUT, MAX_SECONDS, View, layout_of
+from gan_audio.sound.wav import KINDS
 from gan_core.data.files import Files, FolderFiles, open_member
 from gan_core.data.limits import DAMAGED
 from gan_core.errors import NAMED, Unreadable, count, printable, reason_of
 
 SUFFIXES = (".wav", ".wave", ".bwf", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 """File name suffixes of sounds, in lower case; upper and lower case match."""
-FOREIGN_SUFFIXES = (
+FOREIGN = (
     ".3gp",
     ".aa",
     ".aac",
@@ -67,8 +68,8 @@ FOREIGN_SUFFIXES = (
     ".wv",
 )
 """File name suffixes of sounds in other formats, which must be converted."""
-CONVERT = "convert them (`ffmpeg -i IN OUT.wav`)"
-"""Advice for files with `FOREIGN_SUFFIXES`."""
+CONVERT = "WAV or FLAC (`ffmpeg -i IN OUT.wav`)"
+"""Formats to which such files can be converted."""
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF"})
 """Accepted formats, by libsndfile's names. Its other formats are rare and would increase the attack surface."""
 EXPECTED = "WAV, FLAC, Ogg, MP3 or AIFF"
@@ -103,7 +104,7 @@ class Header(NamedTuple):
     """Sample rate in Hz, number of channels and samples per channel of a sound file.
 
     Attributes:
-        note: what is unusual about the file, if anything, as a phrase that follows `1 sound`.
+        note: phrase about an unusual file, which follows `1 sound`; None for usual files.
     """
 
     sample_rate: int
@@ -359,6 +360,12 @@ def read_sound(
         return torch.cat(blocks, dim=1)[:, skipped : skipped + length]
 
 
+def looks_like_sound(start: bytes) -> bool:
+    """Returns whether a file with these first bytes may be a sound that can be read, whatever its name is."""
+    in_chunks = (start[:4] in KINDS and start[8:12] == b"WAVE") or start[8:12] in (b"AIFF", b"AIFC")
+    return in_chunks or start.startswith((b"fLaC", b"OggS", b"ID3"))
+
+
 def report_notes(notes: Mapping[str, str | None], *, where: str | None = None) -> None:
     """Logs a warning for each kind of unusual files; see `Header.note`.
 
@@ -376,7 +383,7 @@ def report_clipped(clipped: Mapping[str, int], *, remedy: str, where: str | None
 
     Args:
         clipped: number of clipped samples by file name.
-        remedy: what to do about it.
+        remedy: advice at the end of the message.
         where: prefix of the message, such as the folder (default: none).
     """
     names = [f"{name} ({number:,})" for name, number in clipped.items() if number]
@@ -442,7 +449,7 @@ def guarded() -> Iterator[None]:
         yield
     except DAMAGED as error:
         reason = getattr(error, "error_string", None)  # libsndfile's message without the name of the file object
-        if reason == "Format not recognised.":
+        if str(reason).startswith(("Format not recognised", "File does not exist")):  # of a decoder without a frame
             raise Unreadable("not a readable sound file, or damaged at its start") from error
         raise Unreadable(str(reason).removeprefix("Error : ").rstrip(".") if reason else reason_of(error)) from error
 

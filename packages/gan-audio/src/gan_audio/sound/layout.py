@@ -73,7 +73,7 @@ class Layout:
 
     Attributes:
         parts: the streams of the file; none if libsndfile reads the file as it is.
-        note: what is unusual about the file, if anything.
+        note: phrase about an unusual file, which follows the number of files; None for usual files.
         present: fraction of the declared samples that a truncated file contains; None if it is complete.
     """
 

@@ -194,7 +194,7 @@ class _Scan:
                 continue
             in_stream = self.kind is not None and not between
             if header is None or not header.size or not (in_stream or self._is_stream(place)):
-                if not self.streams and not self.frames and header is not None and self._is_free_format(place, header):
+                if header is not None and not self.streams and not self.junk and self._is_free_format(place, header):
                     convert = "convert it (`ffmpeg -i IN OUT.wav`)"
                     raise Unreadable(f"an MP3 in free format, whose frames have no defined bit rate; {convert}")
                 following = self._next_sync(place + 1)
@@ -312,13 +312,13 @@ class _Scan:
     def _is_stream(self, place: int) -> bool:
         """Returns whether consecutive frames of one kind begin at a position, up to the end of the file or a tag."""
         first, at = frame_header(self.read(place, 4)), place
-        for _ in range(CONSECUTIVE):
+        for number in range(CONSECUTIVE):
             header = frame_header(self.read(at, 4))
             if first is None or header is None or not header.size or header.kind != first.kind:
                 return False
             at += header.size
             if at >= self.size or self._tag(at):
-                return at <= self.size
+                return at == self.size or number > 0  # the last frame may be cut
         return True
 
     def _is_free_format(self, place: int, header: FrameHeader) -> bool:

@@ -88,7 +88,7 @@ class FileSound:
         format: libsndfile's name of the file format.
         encoding: libsndfile's name of the sample encoding.
         bits: bits per sample; None for lossy encodings.
-        note: what is unusual about the file, if anything; see `gan_audio.sound.files.Header`.
+        note: phrase about an unusual file; see `gan_audio.sound.files.Header`.
         clipped: number of samples beyond [-1, 1] that were clipped while reading `blocks`.
 
     Args:
@@ -147,7 +147,7 @@ class PipedSound:
         headed: whether the size comes from a header, so that the sound may end earlier.
 
     Attributes:
-        note: what is unusual about the sound, if anything, after all `blocks` were read.
+        note: phrase about an unusual sound, which is known after all `blocks` were read.
         clipped: number of samples beyond [-1, 1] that were clipped so far.
 
     Raises:

@@ -16,9 +16,12 @@ from torch.utils.data import Dataset, get_worker_info
 
 from gan_audio.sound.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
 from gan_audio.sound.files import (
+    CONVERT,
+    FOREIGN,
     SUFFIXES,
     Header,
     check_channels,
+    looks_like_sound,
     loud_part,
     opened,
     read_blocks,
@@ -36,7 +39,7 @@ from gan_core.data.folders import Opened, list_files
 from gan_core.data.items import ItemOptions
 from gan_core.errors import DataError, Unreadable, printable
 
-SOUNDS = FileKind("sound", SUFFIXES)
+SOUNDS = FileKind("sound", SUFFIXES, FOREIGN, CONVERT, looks_like_sound)
 MEMORY_SAMPLES = 4 * 10**8
 """Maximum number of samples that are decoded before training starts, which takes about twenty seconds."""
 KEPT_SAMPLES = 2**22

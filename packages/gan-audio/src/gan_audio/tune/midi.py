@@ -40,6 +40,8 @@ from gan_core.media.writing import replacing
 Array = NDArray[np.int64]
 
 SUFFIXES = (".mid", ".midi", ".kar")
+FOREIGN = (".rmi", ".xmf", ".mxl", ".musicxml", ".mscz", ".abc", ".gp3", ".gp4", ".gp5", ".gpx", ".sib")
+"""Suffixes of pieces in other formats."""
 STEPS = 16
 """Number of steps of a bar."""
 PITCHES = 128

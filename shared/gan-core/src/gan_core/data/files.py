@@ -41,10 +41,16 @@ class FileKind:
     Attributes:
         thing: name of a file in messages, in the singular.
         suffixes: file name suffixes, with the dot and in lower case.
+        foreign: suffixes of files of this kind that cannot be read.
+        convert: advice for these files: the format to convert them to.
+        looks_like: returns whether the first `SNIFFED` bytes of a file are those of a file of this kind.
     """
 
     thing: str
     suffixes: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    convert: str = ""
+    looks_like: Callable[[bytes], bool] | None = None
 
 
 class Files(Protocol):
