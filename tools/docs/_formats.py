@@ -51,10 +51,10 @@ LOG = {
     "PLAYER/TERM": "Mean of a loss term since the previous line. With several adversaries: `PLAYER/ADVERSARY/TERM`.",
     "PLAYER/gradient_norm": "Norm of the player's gradient.",
     "samples_per_second": "Training speed.",
+    "scale/FIGURE": "Unit of a figure, and whether lower or higher is better.",
     "samples/FIGURE": "Diagnostics of generated samples, which the doctor reads.",
     "evaluation/FIGURE": "Figure of a metric.",
     "protocol/FIGURE": "Id of the protocol by which it was measured; only figures with the same id are comparable.",
-    "scale/FIGURE": "Its unit, and whether lower or higher is better.",
 }
 """Keys of a line in `log.jsonl`."""
 PATTERNS = {

@@ -286,6 +286,12 @@ def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
     assert "12.5" in words
 
 
+def test_a_figure_is_shown_with_its_unit_and_direction(run):
+    figures = {"evaluation/f0_rmse": 12.5, "scale/f0_rmse": "cents, <b>lower is better"}
+    write_log(run, entry(100), {"step": 100, "phase": "evaluation", **figures})
+    assert "<td>12.5 <small>cents, &lt;b&gt;lower is better</small></td>" in write_report(run).read_text()
+
+
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 13, 100, 999])
 def test_the_choice_of_steps_is_even_and_keeps_first_and_last(count):
     steps = list(range(100, 100 * count + 1, 100))

@@ -274,8 +274,7 @@ class Toolkit:
             keep: folder in which features are kept, so that an interrupted evaluation can continue.
 
         Returns:
-            Figures by metric (`metrics`), their units and directions (`scales`), the protocol id of each metric
-            (`protocol`), and the protocols by id (`protocols`).
+            Figures by metric (`metrics`), the protocol id of each (`protocol`), and the protocols by id (`protocols`).
             Only figures with the same protocol id are comparable.
 
         Raises:

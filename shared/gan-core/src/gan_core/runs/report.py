@@ -186,14 +186,19 @@ def evaluation(run: RunRecord) -> str:
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
     protocols, scales = (run.evaluations[-1].protocols, run.evaluations[-1].scales) if run.evaluations else ({}, {})
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td>'
-        f"<td>{text(scales.get(name, ''))}</td><td>{text(protocols.get(name, ''))}</td></tr>"
+        f'<tr><th scope="row">{text(name)}</th><td>{in_unit(points[-1][1], scales.get(name))}</td><td>{points[-1][0]:,}</td>'
+        f"<td>{text(protocols.get(name, ''))}</td></tr>"
         for name, points in metrics.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
-    head = "<tr><th>Metric</th><th>Value</th><th>Step</th><th>Scale</th><th>Protocol</th></tr>"
+    head = "<tr><th>Metric</th><th>Value</th><th>Step</th><th>Protocol</th></tr>"
     table = f'<div class="wide"><table>{head}{rows}</table></div>'
     return section("Evaluation", table, f'<div class="charts">{"".join(charts)}</div>') if metrics else ""
+
+
+def in_unit(value: float, scale: str | None) -> str:
+    """Returns a figure with its unit and direction, if it has any."""
+    return compact(value) + (f" <small>{text(scale)}</small>" if scale else "")
 
 
 def next_steps(run: RunRecord) -> str:
