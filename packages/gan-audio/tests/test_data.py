@@ -555,7 +555,7 @@ def test_unfinished_recordings_are_read_and_named_once(tmp_path, caplog):
         if name != "c":
             (tmp_path / f"{name}.wav").write_bytes(content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:])
     assert read_all(open_folder(tmp_path).fit(Spec()), 0)["audio"].shape == (3, 1, 1000)
-    words = "2 sounds without a length in the header, as after a crash of the recorder, read to the end: a.wav, b.wav"
+    words = "2 sounds without a length in the header, as from a pipe or after a crash, read to the end: a.wav, b.wav"
     assert caplog.messages == [f"{tmp_path}: {words}"]
 
 

@@ -734,6 +734,14 @@ def test_inspection_of_midi_names_what_no_tune_can_be_read_from(gan, refused, tm
     assert refused("inspect", "-").startswith("`inspect` reads files, not standard input")
 
 
+def test_inspection_reports_unfinished_recordings(gan, tmp_path):
+    whole = save(tmp_path / "a.wav", noise(RATE)).read_bytes()
+    (tmp_path / "a.wav").write_bytes(with_sizes(whole, RIFF=0, data=0))
+    line = gan("inspect", "a.wav")[1].decode()
+    assert ", 1.000 s, " in line
+    assert line.endswith("% silent; without a length in the header, as from a pipe or after a crash, read to the end\n")
+
+
 def test_inspection_reports_the_true_peak_of_float_sounds(gan, tmp_path):
     save(tmp_path / "a.wav", torch.linspace(-2, 2, 4001)[None], subtype="FLOAT")
     found = json.loads(gan("inspect", "a.wav", "--json")[1])["a.wav"]

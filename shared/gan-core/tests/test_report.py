@@ -273,6 +273,12 @@ def test_a_log_that_is_read_whole_has_no_note(run):
     assert "The log is large" not in page(run).words
 
 
+def test_a_figure_is_shown_with_its_unit_and_direction(run):
+    figures = {"evaluation/f0_rmse": 12.5, "scale/f0_rmse": "cents, <b>lower is better"}
+    write_log(run, entry(100), {"step": 100, "phase": "evaluation", **figures})
+    assert "<td>12.5 <small>cents, &lt;b&gt;lower is better</small></td>" in write_report(run).read_text()
+
+
 def test_steps_that_a_resumed_run_repeats_count_once(run):
     write_log(run, entry(100), entry(200), entry(300), entry(150), entry(200, **{"generator/adversarial": 9.0}))
     assert series(read_run(run).training)["generator"]["adversarial"] == [(100, 0.7, 1), (150, 0.7, 1), (200, 9.0, 1)]
@@ -284,12 +290,6 @@ def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
     words = page(run).words
     assert "fid" in words
     assert "12.5" in words
-
-
-def test_a_figure_is_shown_with_its_unit_and_direction(run):
-    figures = {"evaluation/f0_rmse": 12.5, "scale/f0_rmse": "cents, <b>lower is better"}
-    write_log(run, entry(100), {"step": 100, "phase": "evaluation", **figures})
-    assert "<td>12.5 <small>cents, &lt;b&gt;lower is better</small></td>" in write_report(run).read_text()
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 13, 100, 999])

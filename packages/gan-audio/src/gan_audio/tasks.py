@@ -196,10 +196,11 @@ def _described(facts: Mapping[str, Any]) -> str:
         return f"mel, {facts['frames']:,} frames, {facts['seconds']:.3f} s, {facts['described']}"
     peak, rms = ("silent" if facts[key] is None else f"{facts[key]:.2f} dBFS" for key in ("peak", "rms"))
     bits = facts["encoding"] if facts["bits"] is None else f"{facts['bits']} bits ({facts['encoding']})"
+    note = f"; {facts['note']}" if facts["note"] else ""
     channels = f"{facts['channels']} channel{'' if facts['channels'] == 1 else 's'}"
     return (
         f"{facts['format']}, {facts['sample_rate']:,} Hz, {channels}, {bits}, {facts['seconds']:.3f} s, "
-        f"peak {peak}, RMS {rms}, {facts['clipped']:,} clipped, {facts['silent']:.1%} silent"
+        f"peak {peak}, RMS {rms}, {facts['clipped']:,} clipped, {facts['silent']:.1%} silent{note}"
     )
 
 

@@ -26,7 +26,7 @@ from gan_core.errors import Unreadable
 
 MAX_SECONDS = 48 * 3600
 """Maximum duration of a sound in seconds."""
-UNFINISHED = "without a length in the header, as after a crash of the recorder, read to the end"
+UNFINISHED = "without a length in the header, as from a pipe or after a crash, read to the end"
 CUT = "cut short, read to the end"
 DAMAGED_MP3 = "with bytes between the MP3 frames, which were left out"
 """Notes on unusual files, which follow the number of files."""

@@ -186,8 +186,8 @@ def evaluation(run: RunRecord) -> str:
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
     protocols, scales = (run.evaluations[-1].protocols, run.evaluations[-1].scales) if run.evaluations else ({}, {})
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{in_unit(points[-1][1], scales.get(name))}</td><td>{points[-1][0]:,}</td>'
-        f"<td>{text(protocols.get(name, ''))}</td></tr>"
+        f'<tr><th scope="row">{text(name)}</th><td>{in_unit(points[-1][1], scales.get(name))}</td>'
+        f"<td>{points[-1][0]:,}</td><td>{text(protocols.get(name, ''))}</td></tr>"
         for name, points in metrics.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
