@@ -83,8 +83,8 @@ def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
 
     `peak` and `rms` are in dB of full scale (a sine of amplitude 1 has a peak of 0 and an RMS of -3.01 dB), or None for
     digital silence; the peak of floating-point sounds may be above 0. `clipped` is the number of samples at or beyond
-    full scale in all channels, `silent` is the fraction of blocks of 10 ms below `QUIET`, and `note` is a phrase about an
-    unusual file, or None.
+    full scale in all channels, `silent` is the fraction of blocks of 10 ms below `QUIET`, and `note` is a phrase about
+    an unusual file, or None.
 
     Args:
         path: sound file.
