@@ -149,7 +149,7 @@ def assert_same_sound(found, wanted):
 def test_listing_the_commands_loads_no_torch():
     code = "import sys, gan_audio.tasks; print('torch' in sys.modules, sorted(gan_audio.tasks.COMMANDS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "False ['inspect', 'interpolate', 'mel', 'resynthesize', 'vocode']\n"
+    assert out == "False ['inspect', 'interpolate', 'mel', 'resample', 'resynthesize', 'vocode']\n"
 
 
 # --- mel
