@@ -59,6 +59,7 @@ LOG = {
     "chance level, and near 0 it recognises every sample. Not logged for losses without a lower bound.",
     "PLAYER/gradient_norm": "Norm of the gradient of the player's loss.",
     "samples_per_second": "Training speed: data items read per second; `samples/s` in the progress display.",
+    "scale/FIGURE": "Unit of a figure, and whether lower or higher is better.",
     "samples/FIGURE": "Diagnostics of generated samples, which the doctor reads.",
     "evaluation/FIGURE": "Figure of a metric.",
     "protocol/FIGURE": "Id of the figure's protocol; only figures with the same id are comparable.",
@@ -69,6 +70,7 @@ PATTERNS = {
     r"evaluation/.+": "evaluation/FIGURE",
     r"protocol/.+": "protocol/FIGURE",
     **{rf".+/{name}": f"PLAYER/{name}" for name in ("real_logits", "fake_logits", "real_sign", "of_guessing")},
+    r"scale/.+": "scale/FIGURE",
     r".+/gradient_norm": "PLAYER/gradient_norm",
     r"(generator|discriminator)/.+": "PLAYER/TERM",
 }

@@ -153,7 +153,13 @@ def data_page() -> str:
             for card in domain.data.DATASETS
         ]
         measures = [
-            (code(card.name), card.title, "pairs" if card.pairs else card.extracts or "samples", f"{card.least:,}")
+            (
+                code(card.name),
+                card.title,
+                "; ".join(f"{code(start)} {scale}" if start else str(scale) for start, scale in card.scales.items()),
+                "pairs" if card.pairs else card.extracts or "samples",
+                f"{card.least:,}",
+            )
             for card in metrics.METRICS
         ]
         extractors = [(code(card.name), card.title, card.origin) for card in metrics.EXTRACTORS]
@@ -161,7 +167,7 @@ def data_page() -> str:
             f"## Datasets of gan-{domain.name}",
             table(["name", "data", "items", "origin", "parts"], data),
             f"## Metrics of gan-{domain.name}",
-            table(["name", "metric", "compares", "minimum number of samples"], measures),
+            table(["name", "metric", "unit and direction", "compares", "minimum number of samples"], measures),
             f"## Feature extractors of gan-{domain.name}",
             table(["name", "extractor", "origin"], extractors),
         ]

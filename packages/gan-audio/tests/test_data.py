@@ -15,6 +15,7 @@ from gan_audio import DOMAIN, data
 from gan_audio.data import DATASETS, load_drums, open_folder
 from gan_audio.media import write_items
 from gan_audio.sound import sources
+from gan_audio.sound.files import SUFFIXES
 from gan_audio.sound.sources import DrumSource, FileSlices, HeldSlices
 from gan_audio.sound.spec import SoundSpec
 from gan_audio.sound.wav import write_wav
@@ -24,7 +25,7 @@ from gan_core.api import open_recipe
 from gan_core.data import BatchStream, Paired, Spec, hold_out, read
 from gan_core.errors import DataError, RecipeError
 
-LOOKED_FOR = "(looked for .wav, .flac, .ogg, .mp3)"
+LOOKED_FOR = f"(looked for {', '.join(SUFFIXES)})"
 
 
 def ramp(length):
@@ -520,6 +521,42 @@ def test_sounds_are_scaled_to_a_peak_on_request(tmp_path, monkeypatch, memory):
     assert_close(louder, plain * (0.95 * 2**15 / 1000))
     assert len(louder) == 11
     assert not louder[10].any()
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_a_float_sound_beyond_full_scale_is_scaled_by_its_true_peak(tmp_path, monkeypatch, memory, caplog):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(sources, "KEPT_SAMPLES", 2**22 if memory else 50)
+    loud = torch.linspace(-2, 2, 101)[None]
+    soundfile.write(tmp_path / "a.wav", loud.T.numpy(), 8000, subtype="FLOAT")
+    source = open_folder(tmp_path)
+    assert_close(source.fit(SoundSpec(samples=101, peak=0.95))[0]["audio"], loud * (0.95 / 2))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+def test_clipped_sounds_are_named_once(tmp_path, monkeypatch, memory, caplog):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    soundfile.write(tmp_path / "a.wav", torch.linspace(-2, 2, 101).numpy(), 8000, subtype="FLOAT")
+    put(tmp_path / "b.wav", flat(2**15 - 1, 101))
+    data = open_folder(tmp_path).fit(SoundSpec(samples=101))
+    assert_close(data[0]["audio"], torch.linspace(-2, 2, 101)[None].clamp(-1, 1))
+    for index in (0, 1, 0):
+        data[index]
+    words = (
+        "1 sound with samples beyond [-1, 1], which were clipped: a.wav (50); set `data.spec.peak` to scale all sounds"
+    )
+    assert caplog.messages == [f"{tmp_path}: {words}"]
+
+
+def test_unfinished_recordings_are_read_and_named_once(tmp_path, caplog):
+    for name in "abc":
+        content = put(tmp_path / f"{name}.wav", ramp(1000)).read_bytes()
+        if name != "c":
+            (tmp_path / f"{name}.wav").write_bytes(content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:])
+    assert read_all(open_folder(tmp_path).fit(Spec()), 0)["audio"].shape == (3, 1, 1000)
+    words = "2 sounds without a length in the header, as from a pipe or after a crash, read to the end: a.wav, b.wav"
+    assert caplog.messages == [f"{tmp_path}: {words}"]
 
 
 def test_drums_have_the_requested_peak():

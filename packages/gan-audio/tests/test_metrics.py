@@ -298,6 +298,15 @@ def test_a_model_that_transforms_sounds_is_measured_by_pairs():
     assert figures["distances"]["mel_cepstral_distortion"] == pytest.approx(0, abs=1e-3)  # the level is excluded
     assert figures["distances"]["stft_distance"] == pytest.approx(0.5 + math.log(2), rel=1e-3)
     assert protocols["distances"]["samples"] == 3
+    scales = evaluation.scales(figures)
+    assert {name: str(scale) for name, scale in scales.items()} == {
+        "fid": "lower is better",
+        "mel_cepstral_distortion": "dB, lower is better",
+        "log_spectral_distance": "dB, lower is better",
+        "stft_distance": "lower is better",
+        "f0_rmse": "cents, lower is better",
+        "voicing_error": "share of frames, lower is better",
+    }
 
 
 def test_integers_that_are_not_pixels_reach_the_game_unchanged():

@@ -363,7 +363,7 @@ def test_a_folder_with_sounds_and_tunes_is_refused(tmp_path):
 def test_a_folder_without_readable_tunes_is_refused_with_the_reason(tmp_path):
     folder = write_folder(tmp_path / "tunes", a=b"nothing")
     with pytest.raises(
-        DataError, match=r"no readable tunes among 1 file \(looked for \.mid, \.midi\); a\.mid: not a MIDI"
+        DataError, match=r"no readable tunes among 1 file \(looked for \.mid, \.midi, \.kar\); a\.mid: not a MIDI"
     ):
         open_folder(folder)
 

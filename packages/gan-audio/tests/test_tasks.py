@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -23,7 +25,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 import gan_audio
-from gan_audio import DOMAIN, pipeline
+from gan_audio import DOMAIN
 from gan_audio.media import SILENCE
 from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
 from gan_audio.mel.files import read_array, read_mel, write_mel
@@ -35,6 +37,8 @@ from gan_audio.sound.pipes import PIPE_BYTES, PipedSound, Raw, read_pipe
 from gan_audio.sound.spec import SoundSpec
 from gan_audio.sound.wav import WavWriter, write_wav
 from gan_audio.systems import hifigan
+from gan_audio.tune.compose import make_tunes
+from gan_audio.tune.midi import write_midi
 from gan_core.cli import game_around, main
 from gan_core.data.files import FolderFiles
 from gan_core.errors import CheckpointError, DataError, InputError, Unreadable
@@ -145,7 +149,7 @@ def assert_same_sound(found, wanted):
 def test_listing_the_commands_loads_no_torch():
     code = "import sys, gan_audio.tasks; print('torch' in sys.modules, sorted(gan_audio.tasks.COMMANDS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "False ['inspect', 'interpolate', 'mel', 'resynthesize', 'vocode']\n"
+    assert out == "False ['inspect', 'interpolate', 'mel', 'resample', 'resynthesize', 'vocode']\n"
 
 
 # --- mel
@@ -223,6 +227,25 @@ def test_sounds_are_resynthesised_at_their_length(gan, models, game, tmp_path):
     assert_same_sound(found, game.resynthesize(audio[None]))
 
 
+@pytest.mark.parametrize("command", ["vocode", "resynthesize", "mel"])
+def test_stereo_sounds_are_mixed_with_a_note_in_every_task(gan, models, tmp_path, caplog, command):
+    for name, channels in (("a", 1), ("b", 2)):
+        save(tmp_path / f"in/{name}.wav", noise(5000, channels))
+    model = () if command == "mel" else (models / "melgan",)
+    status, out, _ = gan(command, *model, "in", "--out", "out")
+    assert (status, out) == (0, b"2 files in out\n")
+    assert caplog.messages == [f"1 sound with several channels mixed to one: {Path('in/b.wav')}"]
+
+
+def test_clipped_sounds_are_named_after_a_task(gan, tmp_path, caplog):
+    save(tmp_path / "a.wav", 20 * noise(5000), subtype="FLOAT")
+    status = gan("mel", "a.wav", "--out", "out")[0]
+    clipped = int((read(tmp_path / "a.wav", clip=False).abs() > 1).sum())
+    assert (status, clipped > 1000) == (0, True)
+    what = "1 sound with samples beyond [-1, 1], which were clipped"
+    assert caplog.messages == [f"{what}: a.wav ({clipped:,}); lower their level beforehand"]
+
+
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("samples", [159, 160, 161])
 def test_streamed_resynthesis_equals_the_whole_for_every_block_size(samples, centred):
@@ -234,8 +257,46 @@ def test_streamed_resynthesis_equals_the_whole_for_every_block_size(samples, cen
     audio = noise(samples)
     whole = made.resynthesize(audio[None])
     for size in (1, 7, 8, 9, 100, 161):
-        chunks = list(pipeline.resynthesized(made, audio.split(size, dim=1)))
-        assert_close(torch.cat(chunks, dim=2), whole, atol=1e-5, rtol=0)
+        chunks = list(made.stream_audio(audio[0].split(size)))
+        assert_close(torch.cat(chunks), whole[0, 0], atol=1e-5, rtol=0)
+        arrays = list(made.stream_audio([part.double().numpy() for part in audio[0].split(size)]))
+        assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+        assert_close(torch.from_numpy(np.concatenate(arrays)), whole[0, 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_latency_of_streamed_audio_is_known(centred):
+    mel = TINY.but(centred=centred).model_dump()
+    made = gan_audio.create(
+        "melgan", mel=mel, rates=(4, 2), generator={"width": 4, "depth": 2}, discriminator={"width": 4, "depth": 1}
+    )
+    received = returned = longest = 0
+
+    def microphone():
+        nonlocal received, longest
+        for _ in range(600):
+            received += 1
+            yield torch.zeros(1)
+            longest = max(longest, received - returned)
+
+    for part in made.stream_audio(microphone()):
+        returned += len(part)
+        if returned > 500:
+            break
+    assert longest + 1 == round(made.latency_ms / 1000 * TINY.sample_rate)
+
+
+@pytest.mark.parametrize(
+    ("block", "found"),
+    [
+        (torch.zeros(1, 1, 8), r"\[1, 1, 8\] of torch.float32"),
+        (np.zeros(8, np.int16), r"\[8\] of int16"),
+        ([0.0], "list"),
+    ],
+)
+def test_blocks_of_other_shapes_are_refused(game, block, found):
+    with pytest.raises(DataError, match=rf"^a block is {found}; expected samples \[n\] as floating-point numbers"):
+        list(game.stream_audio([block]))
 
 
 def test_mels_of_another_contract_are_refused_unless_convert_is_given(gan, refused, models, game, tmp_path):
@@ -386,6 +447,24 @@ def test_a_piped_wav_of_unknown_length_is_read_to_its_end(tmp_path, sizes):
     assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(path))
 
 
+def test_a_piped_wav_that_ends_early_is_read_with_a_warning(gan, tmp_path, caplog):
+    whole = save(tmp_path / "a.wav", noise(5000)).read_bytes()
+    sound = read_pipe(io.BytesIO(whole[:-2001]))  # within a sample
+    assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(tmp_path / "a.wav")[:, :-1001])
+    assert gan("mel", "-", "--out", "out", stdin=whole[:-2001])[0] == 0
+    assert caplog.messages == ["1 sound cut short, read to the end: standard input"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_piped_rf64_equals_the_file(tmp_path, known):
+    path = save(tmp_path / "a.wav", noise(3000, 2), format="RF64")
+    content = bytearray(path.read_bytes())
+    if not known:
+        content[20:44] = bytes(24)  # the sizes in `ds64`
+    sound = read_pipe(io.BytesIO(bytes(content)))
+    assert torch.equal(torch.cat(list(sound.blocks(RATE)), dim=1), read(path, channels=1))
+
+
 @pytest.mark.parametrize("words", [("mel", "-", "--out", "-"), ("resynthesize", "MODEL", "-", "--out", "-")])
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_a_closed_standard_stream_is_reported_in_one_line(monkeypatch, capfdbinary, models, stream, words):
@@ -415,8 +494,8 @@ def test_damaged_pipes_are_refused(tmp_path):
     assert message_of(b"fLaC" + good).startswith(
         "not a WAV or mel file; convert other formats first (`ffmpeg -i IN -f wav -`), or"
     )
+    assert message_of(good[:44]) == "contains no samples"
     assert message_of(good[:30]) == "damaged: ends within its header"
-    assert message_of(good[:-1000]) == "damaged: ends after 0.11 of 0.14 s"
     assert (
         message_of(header + b"junk" + struct.pack("<I", 2**30))
         == "damaged: its header has a chunk of 1,073,741,824 bytes"
@@ -479,7 +558,6 @@ def test_invalid_task_requests_are_refused_in_one_line_and_write_nothing(refused
     melgan = models / "melgan"
     save(tmp_path / "a.wav", noise(5000))
     save(tmp_path / "in/a.flac", noise(5000))
-    save(tmp_path / "stereo.wav", noise(5000, 2))
     save(tmp_path / "short.wav", noise(100))
     save(tmp_path / "there/a.wav", noise(5000))
     (tmp_path / "empty.wav").touch()
@@ -489,9 +567,6 @@ def test_invalid_task_requests_are_refused_in_one_line_and_write_nothing(refused
     assert refused("vocode", models / "wavegan", "a.wav", "--out", "out").endswith(
         "is a model of wavegan; expected a vocoder (melgan, hifigan or bigvgan). Use `generate` instead"
     )
-    stereo = "stereo.wav: has 2 channels; the model needs one. Use `--mono` to mix them"
-    assert refused("vocode", melgan, "stereo.wav", "--out", "out") == stereo
-    assert refused("resynthesize", melgan, "a.wav", "stereo.wav", "--out", "out") == stereo
     assert refused("mel", "-", "--raw", "22050:1:u8", "--out", "out").startswith("`--raw` is 22050:1:u8; expected ")
     assert refused("mel", "empty.wav", "--out", "out") == "empty.wav: the file is empty"
     assert refused("mel", "missing.wav", "--out", "out") == "missing.wav: no such file or folder"
@@ -526,7 +601,152 @@ def test_failed_conversions_leave_no_file(gan, models, tmp_path):
     assert contents(tmp_path) == ["cut.flac", "out"]
 
 
+# --- resample
+
+
+def test_a_folder_is_resampled_in_the_format_of_each_file(gan, tmp_path, caplog):
+    audio = 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(24_000) / 24_000).expand(2, -1)
+    kept = {
+        "a.wav": ("WAV", "PCM_24"),
+        "x/b.FLAC": ("FLAC", "PCM_16"),
+        "x/c.ogg": ("OGG", "VORBIS"),
+        "d.opus": ("OGG", "OPUS"),
+        "e.mp3": ("MP3", "MPEG_LAYER_III"),
+        "f.aiff": ("AIFF", "PCM_16"),
+        "g.wav": ("WAV", "FLOAT"),
+    }
+    for name, (format, subtype) in kept.items():
+        save(tmp_path / "in" / name, audio, 24_000, subtype, format=format)
+    (tmp_path / "in/bad.wav").write_text("words")
+    (tmp_path / "in/notes.txt").write_text("words")
+    status, out, _ = gan("resample", "in", "--rate", "16000", "--out", "out")
+    assert (status, out) == (0, b"7 files in out\n")
+    assert contents(tmp_path / "out") == sorted([*kept, "x"])
+    bad = f"{Path('in/bad.wav')} (not a readable sound file, or damaged at its start)"
+    assert caplog.messages == [f"in: skipped 1 unreadable file: {bad}"]
+    for name, (format, subtype) in kept.items():
+        info = soundfile.info(tmp_path / "out" / name)
+        assert (info.format, info.subtype, info.samplerate, info.channels) == (format, subtype, 16_000, 2)
+        wanted = read_sound(FolderFiles(tmp_path / "in"), name, sample_rate=16_000)
+        found = read_sound(FolderFiles(tmp_path / "out"), name)
+        exact = subtype in ("PCM_16", "PCM_24", "FLOAT")
+        assert_close(found, wanted, atol=2**-16 if exact else 0.1, rtol=0)
+
+
+def test_resampling_nothing_keeps_the_samples_and_levels_are_scaled_by_the_true_peak(gan, tmp_path, caplog):
+    save(tmp_path / "in/a.wav", noise(40_000, 2))
+    save(tmp_path / "in/loud.wav", 20 * noise(40_000), subtype="FLOAT")
+    assert gan("resample", "in", "--mono", "--out", "mono")[0] == 0
+    mixed = read(tmp_path / "in/a.wav", channels=1)
+    assert_close(read(tmp_path / "mono/a.wav"), mixed, atol=2**-16, rtol=0)
+    assert torch.equal(read(tmp_path / "mono/loud.wav", clip=False), read(tmp_path / "in/loud.wav", clip=False))
+    assert gan("resample", "in", "--rate", RATE, "--out", "same")[0] == 0
+    assert torch.equal(read(tmp_path / "same/a.wav"), read(tmp_path / "in/a.wav"))
+    assert gan("resample", "in", "--peak", "0.5", "--out", "scaled")[0] == 0
+    loud = read(tmp_path / "in/loud.wav", clip=False)
+    assert_close(read(tmp_path / "scaled/loud.wav"), loud * (0.5 / loud.abs().max()))
+    assert caplog.messages == []
+
+
+def test_resampling_is_refused_where_it_cannot_be_done(refused, tmp_path):
+    save(tmp_path / "a.opus", noise(48_000), 48_000, "OPUS", format="OGG")
+    what = "OGG (OPUS) with 1 channel at 22,050 Hz"
+    assert refused("resample", "a.opus", "--rate", "22050", "--out", "out") == (
+        f"a.opus: cannot be written as {what}; choose another rate, or convert it to WAV"
+    )
+    assert refused("resample", "a.opus", "--out", "out").startswith("nothing would change; ")
+    assert refused("resample", "-", "--rate", "8000", "--out", "out").startswith("`resample` works on files; ")
+    assert "greater than or equal to 1000" in refused("resample", "a.opus", "--rate", "5", "--out", "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of the size of files")
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_file(tmp_path, subtype):
+    save(tmp_path / "a.wav", noise(100_000), subtype=subtype)
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
+        "sys.argv = ['gan-audio', 'resample', 'a.wav', '--rate', '16000', '--out', 'out']; "
+        "from gan_audio.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"gan-audio: out.a\.wav: cannot be written \(.+\); free some space and try again\n", done.stderr
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 # --- inspect
+
+
+def test_a_folder_is_inspected_with_a_line_per_file_and_its_unreadable_files(gan, tmp_path):
+    save(tmp_path / "in/a.wav", noise(RATE))
+    save(tmp_path / "in/x/b.flac", noise(RATE // 2))
+    (tmp_path / "in/bad.wav").write_text("words")
+    write_midi(tmp_path / "in/tune.mid", make_tunes(range(1), bars=2)[0].numpy())
+    status, out, err = gan("inspect", "in")
+    lines = out.decode().splitlines()
+    assert [line.partition(":")[0] for line in lines[:3]] == [
+        str(Path("in", n)) for n in ("a.wav", "tune.mid", "x/b.flac")
+    ]
+    assert lines[1].endswith(": MIDI, 2 tracks, 2 bars, 11 notes, 4/4, 120 BPM, 4.000 s")
+    assert lines[3] == "4 files, 1 unreadable, 5.500 s in total"
+    bad = f"{Path('in/bad.wav')}: not a readable sound file, or damaged at its start"
+    assert (status, err) == (0, f"cannot read {bad}\n")
+    status, out, err = gan("inspect", "in/bad.wav", "in/a.wav", "--json")  # the file was named
+    assert (status, err) == (
+        2,
+        f"cannot read {Path('in/bad.wav')}: not a readable sound file, or damaged at its start\n",
+    )
+    found = json.loads(out)
+    assert found["in/bad.wav"] == {"error": "not a readable sound file, or damaged at its start"}
+    assert found["in/a.wav"]["seconds"] == 1
+
+
+def test_inspection_of_midi_names_what_no_tune_can_be_read_from(gan, refused, tmp_path):
+    mido.MidiFile(
+        tracks=[
+            mido.MidiTrack(
+                [
+                    mido.MetaMessage("set_tempo", tempo=500_000 * 2),
+                    mido.MetaMessage("time_signature", numerator=3, denominator=4),
+                    mido.Message("note_on", note=60, velocity=9),
+                    mido.Message("note_off", note=60, time=480 * 4),
+                ]
+            )
+        ],
+        type=0,
+    ).save(tmp_path / "waltz.kar")
+    found = json.loads(gan("inspect", "waltz.kar", "--json")[1])["waltz.kar"]
+    problem = "has the time signature 3/4; expected 4/4, 2/2 or 2/4"
+    assert found == {
+        "format": "MIDI",
+        "tracks": 1,
+        "tempo": 60.0,
+        "metre": "3/4",
+        "bars": 2,
+        "notes": 1,
+        "seconds": 4.0,
+        "problem": problem,
+    }
+    (tmp_path / "cut.mid").write_bytes((tmp_path / "waltz.kar").read_bytes()[:30])
+    assert refused("inspect", "cut.mid").startswith("cut.mid: not a MIDI file, or damaged (")
+    assert refused("inspect", "-").startswith("`inspect` reads files, not standard input")
+
+
+def test_inspection_reports_unfinished_recordings(gan, tmp_path):
+    whole = save(tmp_path / "a.wav", noise(RATE)).read_bytes()
+    (tmp_path / "a.wav").write_bytes(with_sizes(whole, RIFF=0, data=0))
+    line = gan("inspect", "a.wav")[1].decode()
+    assert ", 1.000 s, " in line
+    assert line.endswith("% silent; without a length in the header, as from a pipe or after a crash, read to the end\n")
+
+
+def test_inspection_reports_the_true_peak_of_float_sounds(gan, tmp_path):
+    save(tmp_path / "a.wav", torch.linspace(-2, 2, 4001)[None], subtype="FLOAT")
+    found = json.loads(gan("inspect", "a.wav", "--json")[1])["a.wav"]
+    assert found["peak"] == pytest.approx(20 * np.log10(2))
+    assert found["clipped"] == 2000
 
 
 def test_inspect_reports_format_and_levels(gan, tmp_path):

@@ -22,7 +22,6 @@ from gan_audio.layers.inference import fold, inference_copy
 from gan_audio.layers.losses import Resolution
 from gan_audio.layers.streaming import apply_in_pieces, input_span
 from gan_audio.mel.contract import CONTRACTS, MelSpectrogram
-from gan_audio.pipeline import resynthesized
 from gan_audio.sound.spec import SoundSpec
 from gan_audio.systems import bigvgan, hifigan, melgan
 from gan_audio.systems.vocoder import FRAMES_AT_ONCE, MIN_FILTERED_FRAMES, Discriminators
@@ -501,7 +500,7 @@ def test_resynthesis_keeps_the_length_for_odd_fft_sizes():
     for length in (64, 65, 71):
         whole = game.resynthesize(noise(length))
         assert whole.shape == (1, 1, length)
-        streamed = torch.cat(list(resynthesized(game, [noise(length)[0]])), dim=2)
+        streamed = torch.cat(list(game.stream_audio([noise(length)[0, 0]])))[None, None]
         assert_close(streamed, whole, atol=1e-6, rtol=0)
 
 

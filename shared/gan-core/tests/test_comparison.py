@@ -68,6 +68,13 @@ def test_figures_of_several_protocols_are_marked_and_never_drawn_together(make, 
     assert "Not drawn because the protocols differ: fid." in page
 
 
+def test_figures_are_named_with_their_scale(make, tmp_path):
+    runs = make("a", fid=3.5), make("b", fid=1.25)
+    log = runs[0] / "log.jsonl"
+    log.write_text(log.read_text().replace('"protocol/fid"', '"scale/fid": "dB, lower is better", "protocol/fid"'))
+    assert row(compared(tmp_path, *runs), "fid (dB, lower is better)") == ["3.5", "1.25"]
+
+
 def test_losses_and_samples_of_all_runs_are_shown(make, tmp_path):
     page = compared(tmp_path, make("a"), make("b"))
     assert "<h3>generator/adversarial</h3>" in page

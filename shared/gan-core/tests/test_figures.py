@@ -2,6 +2,7 @@
 
 import json
 
+from gan_core.cards import MetricCard, Scale
 from gan_core.measure.figures import Figures
 
 FIGURES = Figures(
@@ -11,6 +12,11 @@ FIGURES = Figures(
         "samples": 4,
         "seed": 0,
         "metrics": {"fid": {"fid": 1.5}, "kid": {"kid": 0.25, "kid_std": 0.5}},
+        "scales": {
+            "fid": {"unit": "", "better": "lower"},
+            "kid": {"unit": "dB", "better": "higher"},
+            "kid_std": {"unit": "dB", "better": None},
+        },
         "protocol": {"fid": "aa", "kid": "bb"},
         "protocols": {"aa": {"extractor": "<x>", "count": 4}, "bb": {"extractor": "<x>", "count": 5}},
     }
@@ -19,9 +25,9 @@ FIGURES = Figures(
 
 def test_text_lists_the_figures_and_what_their_protocols_share():
     assert str(FIGURES).splitlines() == [
-        "fid  fid      1.5   aa",
-        "kid  kid      0.25  bb",
-        "kid  kid_std  0.5   bb",
+        "fid  fid      1.5   lower is better       aa",
+        "kid  kid      0.25  dB, higher is better  bb",
+        "kid  kid_std  0.5   dB                    bb",
         "",
         "protocol",
         "all       extractor  <x>",
@@ -37,10 +43,22 @@ def test_figures_are_a_dictionary():
 
 
 def test_a_notebook_shows_a_table():
-    assert '<th style="text-align:left">kid</th><td>kid_std</td><td>0.5</td><td>bb</td>' in FIGURES._repr_html_()
+    assert (
+        '<th style="text-align:left">kid</th><td>kid_std</td><td>0.5</td><td>dB</td><td>bb</td>'
+        in FIGURES._repr_html_()
+    )
 
 
 def test_ipython_shows_the_text():
     shown = []
     FIGURES._repr_pretty_(type("Printer", (), {"text": lambda self, text: shown.append(text)})(), cycle=False)
     assert shown == [str(FIGURES)]
+
+
+def test_a_figure_has_the_scale_with_the_longest_matching_beginning():
+    scales = {"": Scale("dB", "lower"), "loss": Scale(better="higher")}
+    card = MetricCard(name="m", title="a metric", measure="m:M", scales=scales)
+    assert card.scale("error") == Scale("dB", "lower")
+    assert card.scale("loss_to_target") == Scale("", "higher")
+    assert [card.scale(name) for name in ("error_of_real", "error_std", "error_on_real")] == 3 * [Scale("dB")]
+    assert MetricCard(name="m", title="a metric", measure="m:M").scale("error") == Scale()

@@ -165,7 +165,7 @@ def test_every_file_of_a_folder_is_read_or_named_or_counted(tmp_path, caplog):
     assert levels(source.fit(ImageSpec(image_size=8))) == pytest.approx([0, 50, 100, 150, 200], abs=2)
     assert source.skipped == {
         "IMG_1.HEIC": ".heic files cannot be read; convert it to PNG or JPEG",
-        "scan": "its content looks like an image; rename it to end with .png, .apng, .jpg, .jpeg …",
+        "scan": "looks like image data; rename it to end with .png, .apng, .jpg, .jpeg …",
     }
     assert source.ignored == {".txt": 2, ".npz": 1, "": 1}
     assert len(caplog.messages) == 1

@@ -274,6 +274,12 @@ def test_a_log_that_is_read_whole_has_no_note(run):
     assert "The log is large" not in page(run).words
 
 
+def test_a_figure_is_shown_with_its_unit_and_direction(run):
+    figures = {"evaluation/f0_rmse": 12.5, "scale/f0_rmse": "cents, <b>lower is better"}
+    write_log(run, entry(100), {"step": 100, "phase": "evaluation", **figures})
+    assert "<td>12.5 <small>cents, &lt;b&gt;lower is better</small></td>" in write_report(run).read_text()
+
+
 def test_steps_that_a_resumed_run_repeats_count_once(run):
     write_log(run, entry(100), entry(200), entry(300), entry(150), entry(200, **{"generator/adversarial": 9.0}))
     assert series(read_run(run).training)["generator"]["adversarial"] == [(100, 0.7, 1), (150, 0.7, 1), (200, 9.0, 1)]
@@ -290,7 +296,13 @@ def test_an_evaluation_of_an_earlier_step_leaves_the_training_log_as_it_is(run):
 def measured(step: int = 200, **changes: object) -> dict[str, object]:
     """A line of `evaluations.jsonl`."""
     protocol = {"extractor": "classifier", "resize": "none"}
-    figures = {"metrics": {"fid": {"fid": 1.25}}, "protocol": {"fid": "0a1b2c3d"}, "protocols": {"0a1b2c3d": protocol}}
+    scales = {"fid": {"unit": "pixels", "better": "lower"}}
+    figures = {
+        "metrics": {"fid": {"fid": 1.25}},
+        "scales": scales,
+        "protocol": {"fid": "0a1b2c3d"},
+        "protocols": {"0a1b2c3d": protocol},
+    }
     return {"step": step, "data": "/home/someone/secret/fruits", "samples": 500, "seed": 0, **figures, **changes}
 
 
@@ -301,7 +313,7 @@ def write_measured(run: Path, *lines: object) -> None:
 def test_figures_of_the_trained_model_are_shown_with_their_protocol_in_words(run):
     write_measured(run, measured())
     shown = page(run)
-    for words in ("1.25", "0a1b2c3d", "fruits", "500", "extractor", "classifier", "resize"):
+    for words in ("1.25", "pixels, lower is better", "0a1b2c3d", "fruits", "500", "extractor", "classifier", "resize"):
         assert words in shown.words
     assert "someone" not in (run / "report.html").read_text()
     titles = re.findall("<h2>(.+?)</h2>", (run / "report.html").read_text())
@@ -326,6 +338,8 @@ def test_of_repeated_figures_the_last_is_shown(run):
         {"samples": "many"},
         {"data": None, "samples": None},
         {"step": "x"},
+        {"scales": []},
+        {"scales": {"fid": 3}},
     ],
 )
 def test_a_damaged_evaluation_leaves_the_others(run, damage):

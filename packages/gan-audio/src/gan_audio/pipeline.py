@@ -1,4 +1,4 @@
-"""Audio tasks in Python: mels, vocoding and resynthesis from files and pipes to files and pipes.
+"""Audio tasks in Python: resampling, mels, vocoding and resynthesis from files and pipes to files and pipes.
 
 Sounds are streamed in blocks. Mels are held in memory: 99 MB per hour at 22,050 Hz with 80 bands and a hop of 256.
 """
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,13 +18,14 @@ from torch import Tensor
 from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.mel.files import ARRAY, MEL_BYTES, read_array, read_mel, refuse_array, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
-from gan_audio.sound.files import SUFFIXES
+from gan_audio.sound.encoding import check_writable, open_sound_writer
+from gan_audio.sound.files import SUFFIXES, listed, report_clipped, report_notes
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
-from gan_audio.sound.sources import SOUNDS
+from gan_audio.sound.sources import SOUNDS, gain
 from gan_audio.sound.wav import WavWriter, open_wav
 from gan_audio.systems.vocoder import Vocoder
 from gan_core.data.files import FileKind, names_ending, open_files
-from gan_core.errors import NAMED, DataError, InputError, count
+from gan_core.errors import DataError, InputError, count
 from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
@@ -90,17 +92,28 @@ def _open(
 
 
 def _note(opened: Sequence[tuple[Input, Source]]) -> None:
-    """Warns about sounds that are mixed to one channel, and about the noise of 8-bit sounds."""
-    sounds = [(one.name, source) for one, source in opened if not isinstance(source, GivenMel)]
-    mixed = [name for name, sound in sounds if sound.channels > 1]
-    coarse = [name for name, sound in sounds if sound.bits == 8]
+    """Warns about sounds that are mixed to one channel, about the noise of 8-bit sounds, and about unusual files."""
+    sounds = {one.name: source for one, source in opened if not isinstance(source, GivenMel)}
+    mixed = [name for name, sound in sounds.items() if sound.channels > 1]
+    coarse = [name for name, sound in sounds.items() if sound.bits == 8]
     for names, what in (
         (mixed, "with several channels mixed to one"),
         (coarse, "with 8 bits, which have noise at -50 dB"),
     ):
         if names:
-            more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            logger.warning("%s %s: %s%s", count(len(names), "sound"), what, ", ".join(names[:NAMED]), more)
+            logger.warning("%s %s: %s", count(len(names), "sound"), what, listed(names))
+    report_notes({name: sound.note for name, sound in sounds.items()})
+
+
+def _run(
+    job: Job, opened: Sequence[tuple[Input, Source]], make: Callable[[Source, Path | None, Show], None]
+) -> Outcome:
+    """Runs a job, and warns about what was only found while its sounds were read; see `Job.run`."""
+    outcome = job.run(opened, make)
+    sounds = {one.name: source for one, source in opened if not isinstance(source, GivenMel)}
+    report_notes({name: sound.note for name, sound in sounds.items() if isinstance(sound, PipedSound)})
+    report_clipped({name: sound.clipped for name, sound in sounds.items()}, remedy="lower their level beforehand")
+    return outcome
 
 
 # --- the tasks
@@ -132,7 +145,72 @@ def write_mels(
         assert not isinstance(source, GivenMel)
         _write_mel_to(target, _collected(analysed(analysis, source), show, contract), contract)
 
-    return job.run(opened, convert)
+    return _run(job, opened, convert)
+
+
+def resample(
+    given: Sequence[str],
+    out: str,
+    *,
+    sample_rate: int | None = None,
+    mono: bool = False,
+    peak: float | None = None,
+    shard: Shard | None = None,
+) -> Outcome:
+    """Converts sounds to another sample rate, level or number of channels, in the format and encoding of each file.
+
+    Sounds are read and written in blocks. Tags are not kept.
+
+    Args:
+        given: files and folders.
+        out: output folder, in which the folder structure is kept.
+        sample_rate: sample rate in Hz (default: that of each file).
+        mono: whether channels are averaged.
+        peak: maximum magnitude to which each sound is scaled (default: levels are kept).
+        shard: part of the files that is processed (default: all).
+
+    Raises:
+        DataError: an input cannot be read, or its format does not support the sample rate.
+        InputError: a file exists or cannot be written, `-` is given, or nothing would change.
+    """
+    if PIPE in (*given, out):
+        raise InputError("`resample` works on files; in a pipe, use `ffmpeg -i - -ar RATE -f wav -`")
+    if sample_rate is None and peak is None and not mono:
+        raise InputError("nothing would change; give `--rate`, `--mono` or `--peak`")
+    job = Job(given, out, kind=SOUNDS, suffix=None, shard=shard)
+    clipped = dict[str, int]()
+
+    def open_one(one: Input) -> FileSound:
+        sound = FileSound(cast(Path, one.path))
+        check_writable(**form(sound))
+        return sound
+
+    def form(sound: FileSound) -> dict[str, Any]:
+        rate, channels = sample_rate or sound.sample_rate, 1 if mono else sound.channels
+        return {"sample_rate": rate, "channels": channels, "format": sound.format, "encoding": sound.encoding}
+
+    def convert(sound: FileSound, target: Path | None, show: Show) -> None:
+        assert target is not None
+        wanted = form(sound)
+        rate = wanted["sample_rate"]
+
+        def blocks() -> Iterator[Tensor]:
+            return sound.blocks(rate, channels=wanted["channels"], clip=False)
+
+        factor = 1.0 if peak is None else gain(max(float(block.abs().max()) for block in blocks()), peak)
+        with open_sound_writer(target, samples=sound.length * rate // sound.sample_rate, **wanted) as writer:
+            done = 0
+            for block in blocks():
+                writer.write(block * factor)
+                done += block.shape[1]
+                show(f"{done / rate:,.1f} s")
+        clipped[str(sound.path)] = writer.clipped
+
+    opened = job.open(open_one)
+    report_notes({one.name: sound.note for one, sound in opened})
+    outcome = job.run(opened, convert)
+    report_clipped(clipped, remedy="use `--peak 0.95` to scale them")
+    return outcome
 
 
 def _refuse_mel(one: Input, source: Source) -> None:
@@ -188,13 +266,12 @@ def vocode(
     raw: Raw | None = None,
     raw_out: bool = False,
     convert: bool = False,
-    mono: bool = False,
     contract: MelContract | None = None,
     shard: Shard | None = None,
 ) -> Outcome:
     """Converts mels, or the mels of sounds, to 16-bit WAV files at the model's sample rate.
 
-    The result equals `game.vocode` of the whole mel, with one hop per frame.
+    The result equals `game.vocode` of the whole mel, with one hop per frame. The channels of sounds are averaged.
 
     Args:
         game: vocoder; its weight normalisation is removed in place.
@@ -203,20 +280,17 @@ def vocode(
         raw: format of raw samples on standard input; None for a WAV or mel file.
         raw_out: whether raw samples, without a WAV header, are written to standard output.
         convert: whether mels of another contract are converted, if that is possible.
-        mono: whether sounds of several channels are mixed to one.
         contract: contract of mels as NumPy arrays (`.npy`), which are not read without it.
         shard: part of the files that is processed (default: all).
 
     Raises:
         DataError: an input cannot be read, or has another contract.
-        InputError: a file exists or cannot be written, or a sound has several channels.
+        InputError: a file exists or cannot be written.
         OutputClosed: standard output is closed.
     """
 
     def check(one: Input, source: Source) -> None:
-        if not isinstance(source, GivenMel):
-            _check_channels(one, source, mono)
-        elif not convert or source.contract.obstacle(game.contract):
+        if isinstance(source, GivenMel) and not (convert and source.contract.obstacle(game.contract) is None):
             game.contract.check(source.contract, one.name)
 
     def chunks(source: Source) -> Iterator[Tensor]:
@@ -244,46 +318,16 @@ def resynthesize(
     *,
     raw: Raw | None = None,
     raw_out: bool = False,
-    mono: bool = False,
     shard: Shard | None = None,
 ) -> Outcome:
     """Converts sounds to mels and back, to 16-bit WAV files of the same length at the model's rate; see `vocode`."""
 
-    def check(one: Input, source: Source) -> None:
-        if isinstance(source, GivenMel):
-            raise DataError(f"{one.name}: is a mel; expected a sound. Use `vocode` for mels")
-        _check_channels(one, source, mono)
-
     def chunks(source: Source) -> Iterator[Tensor]:
         assert not isinstance(source, GivenMel)
-        return resynthesized(game, source.blocks(game.contract.sample_rate))
+        blocks = source.blocks(game.contract.sample_rate)
+        return (chunk[None, None] for chunk in game.stream_audio(block[0] for block in blocks))
 
-    return _write_sounds(game, given, out, SOUNDS, check, chunks, raw=raw, raw_out=raw_out, shard=shard)
-
-
-def resynthesized(game: Vocoder, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Resynthesizes a sound from blocks `[1, n]` and yields chunks `[1, 1, n]`; see `Vocoder.resynthesize`."""
-    received = returned = 0
-
-    def padded() -> Iterator[Tensor]:
-        nonlocal received
-        for block in blocks:
-            received += block.shape[1]
-            yield block[None]
-        if padding := game.contract.padding_for(received):
-            yield torch.zeros(1, 1, padding)
-
-    held = torch.zeros(1, 1, 0)
-    for chunk in game.stream(game.mel.stream(padded())):
-        held = torch.cat([held, chunk.to(held)], dim=2)
-        ready = min(held.shape[2], received - returned)  # not beyond the input so far, since it may end there
-        yield held[..., :ready]
-        held, returned = held[..., ready:], returned + ready
-
-
-def _check_channels(one: Input, sound: FileSound | PipedSound, mono: bool) -> None:
-    if sound.channels > 1 and not mono:
-        raise InputError(f"{one.name}: has {sound.channels} channels; the model needs one. Use `--mono` to mix them")
+    return _write_sounds(game, given, out, SOUNDS, _refuse_mel, chunks, raw=raw, raw_out=raw_out, shard=shard)
 
 
 def _write_sounds(
@@ -314,7 +358,7 @@ def _write_sounds(
                 samples += chunk.shape[2]
                 show(f"{samples / rate:,.1f} s")
 
-    return job.run(opened, convert)
+    return _run(job, opened, convert)
 
 
 @contextmanager
@@ -327,7 +371,7 @@ def open_output(path: Path | None, sample_rate: int, *, raw: bool) -> Iterator[W
         GanError: the disk is full or broken.
     """
     if path is None:
-        yield WavWriter(StandardOutput(sample_rate, raw=raw))
+        yield WavWriter(StandardOutput(sample_rate, raw=raw).write)
         return
     with open_wav(path, sample_rate=sample_rate, channels=1) as writer:
         yield writer

@@ -1,9 +1,9 @@
-"""Commands of gan-audio: mels, vocoding, resynthesis, inspection of files, and interpolations."""
+"""Commands of gan-audio: resampling, mels, vocoding, resynthesis, inspection of files, and interpolations."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,6 @@ from gan_core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from gan_audio.systems.vocoder import Vocoder
 
@@ -23,7 +22,6 @@ Sounds = Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files,
 Mels = Annotated[list[str], typer.Argument(metavar="IN…", help="Mel or sound files, folders, or - (either).")]
 RawIn = Annotated[str | None, typer.Option(metavar="RATE:CHANNELS:s16", help="Read - as raw 16-bit samples.")]
 RawOut = Annotated[bool, typer.Option("--raw-out", help="Write raw 16-bit samples to `--out -`.")]
-Mono = Annotated[bool, typer.Option("--mono", help="Mix the channels of sounds to one.")]
 
 
 def mel(
@@ -47,6 +45,27 @@ def mel(
     return made(out, lambda place: write_mels(inputs, place, chosen, raw=asked, shard=shard))
 
 
+def resample(
+    inputs: Annotated[list[str], typer.Argument(metavar="IN…", help="Sound files or folders.")],
+    out: Out = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1000, max=768_000, metavar="HZ", help="Sample rate (default: unchanged).")
+    ] = None,
+    mono: Annotated[bool, typer.Option("--mono", help="Mix the channels to one.")] = False,
+    peak: Annotated[
+        float | None, typer.Option(min=0.001, max=1, help="Scale each sound to this peak (default: unchanged).")
+    ] = None,
+    shard: Part = None,
+) -> Answer | None:
+    """Converts sounds to another sample rate, level or to mono.
+
+    Each file keeps its format and encoding. Tags are not kept.
+    """
+    from gan_audio.pipeline import resample as work
+
+    return made(out, lambda place: work(inputs, place, sample_rate=rate, mono=mono, peak=peak, shard=shard))
+
+
 def vocode(
     model: Model,
     inputs: Mels,
@@ -54,7 +73,6 @@ def vocode(
     raw: RawIn = None,
     raw_out: RawOut = False,
     convert: Annotated[bool, typer.Option("--convert", help="Convert mels with other settings if possible.")] = False,
-    mono: Mono = False,
     contract: Annotated[
         str | None, typer.Option(metavar="NAME", help="Read .npy arrays [mels, frames] with these mel settings.")
     ] = None,
@@ -73,27 +91,13 @@ def vocode(
     return made(
         out,
         lambda place: work(
-            _vocoder(model),
-            inputs,
-            place,
-            raw=asked,
-            raw_out=raw_out,
-            convert=convert,
-            mono=mono,
-            contract=chosen,
-            shard=shard,
+            _vocoder(model), inputs, place, raw=asked, raw_out=raw_out, convert=convert, contract=chosen, shard=shard
         ),
     )
 
 
 def resynthesize(
-    model: Model,
-    inputs: Sounds,
-    out: Out = None,
-    raw: RawIn = None,
-    raw_out: RawOut = False,
-    mono: Mono = False,
-    shard: Part = None,
+    model: Model, inputs: Sounds, out: Out = None, raw: RawIn = None, raw_out: RawOut = False, shard: Part = None
 ) -> Answer | None:
     """Converts sounds to mels and back.
 
@@ -103,37 +107,51 @@ def resynthesize(
     from gan_audio.sound.pipes import Raw
 
     asked = Raw.parse(raw) if raw is not None else None
-    return made(
-        out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, mono=mono, shard=shard)
-    )
+    return made(out, lambda place: work(_vocoder(model), inputs, place, raw=asked, raw_out=raw_out, shard=shard))
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Sound or mel files.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IN…", help="Sound, mel or MIDI files, or folders.")],
     spectrogram: Annotated[
         Path | None,
         typer.Option(metavar="PNG", dir_okay=False, help="Output .png file for the spectrogram of one sound."),
     ] = None,
 ) -> Answer:
-    """Describes sound and mel files.
+    """Describes sound, mel and MIDI files.
 
-    Prints the sample rate, channels, length, level, clipping and silence of sounds, and the settings of mels.
+    Prints the sample rate, channels, length, level, clipping and silence of sounds, the settings of mels, and the
+    tracks, tempo, bars and notes of MIDI files.
     """
-    from gan_audio.sound.inspection import inspect_mel, inspect_sound
-    from gan_core.jobs import refuse_file
+    from gan_audio.sound.inspection import INSPECTED, inspect_file
+    from gan_core.errors import DataError, count, printable
+    from gan_core.jobs import find_inputs, refuse_file
 
-    mels = [file for file in files if file.suffix.lower() == ".safetensors"]
+    files = find_inputs(inputs, INSPECTED)
+    if any(one.path is None for one in files):
+        raise InputError("`inspect` reads files, not standard input; write it to a file first")
     if spectrogram is not None:
-        if len(files) > 1 or mels:
+        if len(files) > 1:
             raise InputError("`--spectrogram` needs exactly one sound file")
         if spectrogram.suffix != ".png":
             raise InputError(f"`--spectrogram` is {spectrogram}; expected a .png file")
         refuse_file(spectrogram)
-    found = {
-        str(file): inspect_mel(file) if file in mels else inspect_sound(file, picture=spectrogram) for file in files
-    }
-    text = "\n".join(f"{name}: {_described(facts)}" for name, facts in found.items())
-    return Answer(found, text)
+    found: dict[str, dict[str, Any]] = {}
+    notes, failed = [], False
+    for one in files:
+        try:
+            found[one.name] = inspect_file(Path(one.name), picture=spectrogram)
+        except DataError as error:
+            if len(files) == 1:
+                raise
+            found[one.name] = {"error": str(error).removeprefix(f"{one.name}: ")}
+            notes.append(f"cannot read {printable(str(error))}")
+            failed |= one.folder is None
+    lines = [f"{printable(name)}: {_described(facts)}" for name, facts in found.items() if "error" not in facts]
+    if len(files) > 1:
+        seconds = sum(facts.get("seconds", 0) for facts in found.values())
+        unreadable = f", {len(notes):,} unreadable" if notes else ""
+        lines.append(f"{count(len(files), 'file')}{unreadable}, {seconds:,.3f} s in total")
+    return Answer(found, "\n".join(lines), notes, status=2 if failed else 0)
 
 
 def interpolate(
@@ -173,18 +191,25 @@ def _vocoder(model: str) -> Vocoder:
 
 def _described(facts: Mapping[str, Any]) -> str:
     """Returns the facts of a file as one line."""
+    if facts["format"] == "MIDI":
+        tempo = "no tempo" if facts["tempo"] is None else f"{facts['tempo']:.4g} BPM"
+        parts = (f"{facts[key]:,} {key if facts[key] != 1 else key[:-1]}" for key in ("tracks", "bars", "notes"))
+        problem = f"; no tune: {facts['problem']}" if facts["problem"] else ""
+        return f"MIDI, {', '.join(parts)}, {facts['metre']}, {tempo}, {facts['seconds']:.3f} s{problem}"
     if facts["format"] == "mel":
         return f"mel, {facts['frames']:,} frames, {facts['seconds']:.3f} s, {facts['described']}"
     peak, rms = ("silent" if facts[key] is None else f"{facts[key]:.2f} dBFS" for key in ("peak", "rms"))
     bits = facts["encoding"] if facts["bits"] is None else f"{facts['bits']} bits ({facts['encoding']})"
+    note = f"; {facts['note']}" if facts["note"] else ""
     channels = f"{facts['channels']} channel{'' if facts['channels'] == 1 else 's'}"
     return (
         f"{facts['format']}, {facts['sample_rate']:,} Hz, {channels}, {bits}, {facts['seconds']:.3f} s, "
-        f"peak {peak}, RMS {rms}, {facts['clipped']:,} clipped, {facts['silent']:.1%} silent"
+        f"peak {peak}, RMS {rms}, {facts['clipped']:,} clipped, {facts['silent']:.1%} silent{note}"
     )
 
 
 COMMANDS: Commands = {
+    "resample": resample,
     "mel": mel,
     "vocode": vocode,
     "resynthesize": resynthesize,

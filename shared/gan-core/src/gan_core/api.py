@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -323,6 +324,7 @@ class Toolkit:
                 "samples": count,
                 "seed": seed,
                 "metrics": figures,
+                "scales": {name: asdict(scale) for name, scale in evaluation.scales(figures).items()},
                 "protocol": ids,
                 "protocols": {ids[name]: protocol for name, protocol in protocols.items()},
             }
@@ -592,7 +594,12 @@ def _evaluator(game: Game, recipe: Recipe, data: FittedData, domain: Domain | No
         raise RecipeError("`train.evaluate_every` needs a domain's metrics; use the `train` of its package")
     settings = recipe.train
     evaluation = Evaluation(domain.metrics, data, game, metrics=settings.metrics, count=settings.evaluate)
-    return lambda game: log_line(*evaluation.measure(game))
+
+    def measured(game: Game) -> dict[str, Any]:
+        figures, protocols = evaluation.measure(game)
+        return log_line(figures, protocols, evaluation.scales(figures))
+
+    return measured
 
 
 def _record(run: Run, figures: Figures) -> None:

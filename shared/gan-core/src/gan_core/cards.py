@@ -60,6 +60,23 @@ class DataCard:
     parts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Unit and direction of a figure.
+
+    Attributes:
+        unit: unit, such as `dB`; empty for numbers without a unit.
+        better: direction of improvement; None if there is none, as for baselines.
+    """
+
+    unit: str = ""
+    better: Literal["lower", "higher"] | None = None
+
+    def __str__(self) -> str:
+        """Returns `dB, lower is better`."""
+        return ", ".join(filter(None, (self.unit, f"{self.better} is better" if self.better else "")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricCard:
     """A metric of generated samples, or of the results of a game that transforms items.
@@ -77,6 +94,7 @@ class MetricCard:
         least: minimum number of samples, generated and real.
         extracts: `features` or `logits` if it compares the outputs of an extractor.
         pairs: whether it compares results with their targets (`Game.compared`).
+        scales: units and directions by the beginnings of the names of figures; see `scale`.
     """
 
     name: str
@@ -88,6 +106,17 @@ class MetricCard:
     least: int = 2
     extracts: Literal["features", "logits"] | None = None
     pairs: bool = False
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+
+    def scale(self, figure: str) -> Scale:
+        """Returns the scale of a figure: that with the longest matching beginning.
+
+        Standard deviations, and figures of real items or of inputs (`_of_real`), have no direction.
+        """
+        start = max((start for start in self.scales if figure.startswith(start)), key=len, default=None)
+        found = Scale() if start is None else self.scales[start]
+        plain = figure.endswith("_std") or "_of_" in figure or "_on_" in figure
+        return Scale(found.unit) if plain else found
 
 
 @dataclass(frozen=True, kw_only=True)

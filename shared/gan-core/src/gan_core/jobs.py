@@ -129,7 +129,7 @@ class Job:
         given: files, folders and `-`.
         out: the output folder, or `-` for standard output.
         kind: kind of the files that the task reads.
-        suffix: suffix of the output files.
+        suffix: suffix of the output files; None if each keeps that of its input.
         shard: part of the inputs that is processed (default: all).
 
     Attributes:
@@ -142,7 +142,9 @@ class Job:
             output is closed, or standard input or output is used with a shard.
     """
 
-    def __init__(self, given: Sequence[str], out: str, *, kind: FileKind, suffix: str, shard: Shard | None = None):
+    def __init__(
+        self, given: Sequence[str], out: str, *, kind: FileKind, suffix: str | None, shard: Shard | None = None
+    ):
         self.kind, self.shard, everything = kind, shard, find_inputs(given, kind)
         self._skipped: dict[Path, dict[str, str]] = {}
         if shard is not None and (out == PIPE or any(one.path is None for one in everything)):
@@ -159,8 +161,8 @@ class Job:
             self.targets = dict.fromkeys(self.inputs)
         else:
             _refuse_collisions(everything, folder, suffix)
-            refuse_existing(folder, [one.stem + suffix for one in self.inputs])
-            self.targets = {one: folder / (one.stem + suffix) for one in self.inputs}
+            refuse_existing(folder, [_target(one, suffix) for one in self.inputs])
+            self.targets = {one: folder / _target(one, suffix) for one in self.inputs}
 
     def open(self, opener: Callable[[Input], Source]) -> list[tuple[Input, Source]]:
         """Returns the inputs that are not skipped, with their opened sources.
@@ -217,13 +219,18 @@ class Job:
             self._skipped.setdefault(one.folder, {})[one.name] = reason
 
 
-def _refuse_collisions(inputs: Iterable[Input], folder: Path, suffix: str) -> None:
+def _target(one: Input, suffix: str | None) -> str:
+    """Returns the target of an input relative to the output folder."""
+    return one.stem + (Path(one.name).suffix if suffix is None else suffix)
+
+
+def _refuse_collisions(inputs: Iterable[Input], folder: Path, suffix: str | None) -> None:
     """Checks, over all shards, that no two inputs have the same target."""
-    by_stem = dict[str, Input]()
+    by_target = dict[str, Input]()
     for one in inputs:
-        other = by_stem.setdefault(one.stem, one)
+        other = by_target.setdefault(_target(one, suffix), one)
         if other is not one:
-            target = folder / (one.stem + suffix)
+            target = folder / _target(one, suffix)
             raise InputError(f"{other.name} and {one.name} would both be written to {target}; use two output folders")
 
 

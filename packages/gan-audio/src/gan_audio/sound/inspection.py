@@ -1,4 +1,4 @@
-"""Description of sound and mel files: format, duration, level, clipping and silence, and a spectrogram picture."""
+"""Description of sound, mel and MIDI files, and a spectrogram picture of a sound."""
 
 from __future__ import annotations
 
@@ -12,17 +12,53 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_audio.media import EDGE, FOOT, LEFT, PAPER, draw_frequencies, draw_times, in_few_colours
+from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.mel.files import read_mel, refuse_array
-from gan_audio.sound.files import read_blocks
+from gan_audio.sound.files import SUFFIXES, read_blocks
 from gan_audio.sound.pipes import FileSound, open_sound_file
 from gan_audio.sound.spectrogram import HIGHEST, LOWEST, colours, frame_size, levels
-from gan_core.errors import DataError, Unreadable
+from gan_audio.tune.midi import MAX_BYTES as MAX_MIDI_BYTES
+from gan_audio.tune.midi import SUFFIXES as MIDI_SUFFIXES
+from gan_audio.tune.midi import describe_midi
+from gan_core.data.files import FileKind, LoneFile, read_member
+from gan_core.errors import DataError, InputError, Unreadable, reason_of
 from gan_core.media.writing import replacing
 
 QUIET = -60.0
 """Level in dB of full scale below which blocks of 10 ms are silent."""
 PICTURE = (800, 300)
 """Width and height of a spectrogram in pixels, without its axes."""
+
+
+INSPECTED = FileKind("sound, mel or MIDI file", (*SUFFIXES, MEL_SUFFIX, *MIDI_SUFFIXES))
+"""Files that `inspect_file` reads."""
+
+
+def inspect_file(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
+    """Returns the description of a sound, mel or MIDI file, by its suffix; see the functions for the kinds of files.
+
+    Raises:
+        DataError: the file cannot be read.
+        InputError: the picture cannot be written, or is requested of another file than a sound.
+    """
+    is_mel, is_midi = path.suffix.lower() == ".safetensors", path.name.lower().endswith(MIDI_SUFFIXES)
+    if picture is not None and (is_mel or is_midi):
+        raise InputError("`--spectrogram` needs exactly one sound file")
+    if is_mel:
+        return inspect_mel(path)
+    return inspect_midi(path) if is_midi else inspect_sound(path, picture=picture)
+
+
+def inspect_midi(path: Path) -> dict[str, Any]:
+    """Returns the description of a MIDI file; see `gan_audio.tune.midi.describe_midi`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return describe_midi(read_member(LoneFile(path), path.name, most_bytes=MAX_MIDI_BYTES))
+    except (Unreadable, OSError) as error:
+        raise DataError(f"{path}: {reason_of(error)}") from error
 
 
 def inspect_mel(path: Path) -> dict[str, Any]:
@@ -46,8 +82,9 @@ def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
     """Returns the format and the levels of a sound file, and draws its spectrogram if requested.
 
     `peak` and `rms` are in dB of full scale (a sine of amplitude 1 has a peak of 0 and an RMS of -3.01 dB), or None for
-    digital silence. Values beyond full scale are clipped, as in all functions that read sounds. `clipped` is the number
-    of samples at full scale in all channels, and `silent` is the fraction of blocks of 10 ms below `QUIET`.
+    digital silence; the peak of floating-point sounds may be above 0. `clipped` is the number of samples at or beyond
+    full scale in all channels, `silent` is the fraction of blocks of 10 ms below `QUIET`, and `note` is a phrase about
+    an unusual file, or None.
 
     Args:
         path: sound file.
@@ -62,7 +99,7 @@ def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
         sound = FileSound(path)
         meter, frames = Meter(sound), SpectrogramFrames(sound.length, sound.sample_rate)
         with open_sound_file(path) as file:
-            for block in read_blocks(file):
+            for block in read_blocks(file, clip=False):
                 meter.add(block)
                 frames.add(block.mean(dim=0).numpy())
     except Unreadable as error:
@@ -77,6 +114,7 @@ def inspect_sound(path: Path, *, picture: Path | None = None) -> dict[str, Any]:
         "bits": sound.bits,
         "seconds": sound.length / sound.sample_rate,
         **meter.levels(),
+        "note": sound.note,
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,19 @@ from torch import Tensor
 
 from gan_audio.mel.contract import MelContract
 from gan_audio.mel.files import MEL_BYTES, read_mel
-from gan_audio.sound.files import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE, header_of, open_sound, read_blocks
-from gan_audio.sound.wav import MAX_CHUNK_BYTES, WavHeader, read_wav_header, streamed_wav_header
+from gan_audio.sound.files import (
+    LOUDEST,
+    MAX_CHANNELS,
+    MAX_RATE,
+    MIN_RATE,
+    TOLERANCE,
+    Sound,
+    beyond,
+    open_sound,
+    read_blocks,
+)
+from gan_audio.sound.layout import CUT
+from gan_audio.sound.wav import MAX_CHUNK_BYTES, WavHeader, read_wav_header, wav_header
 from gan_core.errors import DataError, InputError, Unreadable, count, writing
 from gan_core.jobs import send
 
@@ -77,6 +88,8 @@ class FileSound:
         format: libsndfile's name of the file format.
         encoding: libsndfile's name of the sample encoding.
         bits: bits per sample; None for lossy encodings.
+        note: phrase about an unusual file; see `gan_audio.sound.files.Header`.
+        clipped: number of samples beyond [-1, 1] that were clipped while reading `blocks`.
 
     Args:
         path: the file.
@@ -88,19 +101,24 @@ class FileSound:
     def __init__(self, path: Path):
         self.path = path
         with open_sound_file(path) as sound:
-            self.sample_rate, self.channels, self.length = header_of(sound)
-            self.format, self.encoding = str(sound.format), str(sound.subtype)
-        self.bits = BITS.get(self.encoding)
+            self.sample_rate, self.channels, self.length, self.note = sound.header
+            self.format, self.encoding = sound.format, sound.encoding
+        self.bits, self.clipped = BITS.get(self.encoding), 0
 
-    def blocks(self, sample_rate: int) -> Iterator[Tensor]:
-        """Yields the mean of all channels in blocks `[1, n]`; see `gan_audio.sound.files.read_blocks`."""
+    def blocks(self, sample_rate: int, *, channels: int = 1, clip: bool = True) -> Iterator[Tensor]:
+        """Yields the sound in blocks `[channels, n]`, by default the mean of all channels.
+
+        The arguments are those of `gan_audio.sound.files.read_blocks`.
+        """
         with open_sound_file(self.path) as sound:
-            yield from read_blocks(sound, sample_rate=sample_rate, channels=1)
+            for block in read_blocks(sound, sample_rate=sample_rate, channels=channels, clip=clip):
+                self.clipped = sound.clipped
+                yield block
 
 
 @contextmanager
-def open_sound_file(path: Path) -> Iterator[Any]:
-    """Context manager that yields a `soundfile.SoundFile` of a file, checked as in `gan_audio.sound.files.opened`.
+def open_sound_file(path: Path) -> Iterator[Sound]:
+    """Context manager that yields the sound of a file, checked as in `gan_audio.sound.files.opened`.
 
     Raises:
         Unreadable: see `gan_audio.sound.files.opened`.
@@ -112,7 +130,7 @@ def open_sound_file(path: Path) -> Iterator[Any]:
     with file:
         if not os.fstat(file.fileno()).st_size:
             raise Unreadable("the file is empty")
-        with open_sound(file.fileno()) as sound:
+        with open_sound(file) as sound:
             yield sound
 
 
@@ -126,6 +144,11 @@ class PipedSound:
         bits: bits per sample; 8-bit samples are unsigned.
         floating: whether samples are floating-point numbers.
         size: size of all samples in bytes; None if unknown.
+        headed: whether the size comes from a header, so that the sound may end earlier.
+
+    Attributes:
+        note: phrase about an unusual sound, which is known after all `blocks` were read.
+        clipped: number of samples beyond [-1, 1] that were clipped so far.
 
     Raises:
         Unreadable: the rate or the number of channels is beyond a limit, or the sample format is not supported.
@@ -140,6 +163,7 @@ class PipedSound:
         *,
         floating: bool = False,
         size: int | None = None,
+        headed: bool = False,
     ):
         if not MIN_RATE <= sample_rate <= MAX_RATE:
             raise Unreadable(f"the sample rate is {sample_rate:,} Hz; expected {MIN_RATE:,} to {MAX_RATE:,}")
@@ -148,7 +172,9 @@ class PipedSound:
         if bits not in ((32, 64) if floating else (8, 16, 24, 32)):
             raise Unreadable(f"samples of {bits} bits are not supported; send 16-bit PCM")
         self.file, self.sample_rate, self.channels, self.bits = file, sample_rate, channels, bits
-        self.floating, self.size = floating, size
+        self.floating, self.size, self.headed = floating, size, headed
+        self.note: str | None = None
+        self.clipped = 0
 
     def blocks(self, sample_rate: int) -> Iterator[Tensor]:
         """Yields the mean of all channels at a sample rate in blocks `[1, n]`, as soon as they arrive.
@@ -171,12 +197,15 @@ class PipedSound:
             if whole := len(held) // frame * frame:
                 samples = _numbers(held[:whole], self.bits, self.floating).view(-1, self.channels)
                 self._check(samples, (done - len(held)) // frame)
+                self.clipped += beyond(samples)
                 held = held[whole:]
                 yield samples.mean(dim=1)[None]
-        if self.size is not None and done < self.size:
-            seconds = [size // frame / self.sample_rate for size in (done, self.size)]
-            raise Unreadable(f"damaged: ends after {seconds[0]:.2f} of {seconds[1]:.2f} s")
-        if held:
+        if self.headed:
+            if done < frame:
+                raise Unreadable("contains no samples")
+            lacking = 0 if self.size is None else self.size - done
+            self.note = CUT if lacking > TOLERANCE * self.sample_rate * frame else None
+        elif held:
             raise Unreadable(
                 f"ends within a sample; check that it is {self.bits}-bit PCM with {count(self.channels, 'channel')}"
             )
@@ -234,7 +263,7 @@ def read_pipe(file: IO[bytes], raw: Raw | None = None) -> PipedSound | GivenMel:
         raise Unreadable("is empty")
     if head[8:9] == b"{":
         return _read_mel(head, file)
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         convert = "convert other formats first (`ffmpeg -i IN -f wav -`)"
         raise Unreadable(f"not a WAV or mel file; {convert}, or use `--raw RATE:CHANNELS:s16` for raw samples")
     return _read_wav(read_wav_header(head, file.read, lambda size: _skip(file, size)), file)
@@ -251,7 +280,7 @@ def _read_wav(header: WavHeader, file: IO[bytes]) -> PipedSound:
         raise Unreadable(f"the samples are compressed (format {kind}); send 16-bit PCM")
     if header.size == 0:
         raise Unreadable("contains no samples")
-    return PipedSound(file, rate, channels, bits, floating=kind == IEEE_FLOAT, size=header.size)
+    return PipedSound(file, rate, channels, bits, floating=kind == IEEE_FLOAT, size=header.size, headed=True)
 
 
 def _skip(file: IO[bytes], size: int) -> None:
@@ -287,9 +316,9 @@ class StandardOutput:
     """
 
     def __init__(self, sample_rate: int, *, raw: bool):
-        self.header = b"" if raw else streamed_wav_header(sample_rate)
+        self.header = b"" if raw else wav_header(sample_rate)
 
-    def write(self, samples: NDArray[np.int16]) -> None:
-        """Writes samples `[n, 1]`."""
-        send(self.header + samples.astype("<i2").tobytes())
+    def write(self, samples: bytes) -> None:
+        """Writes 16-bit samples in little-endian order."""
+        send(self.header + samples)
         self.header = b""

@@ -16,14 +16,19 @@ from torch.utils.data import Dataset, get_worker_info
 
 from gan_audio.sound.drums import DRUMS, LONGEST, RATE, SAMPLES, make_drums
 from gan_audio.sound.files import (
+    CONVERT,
+    FOREIGN,
     SUFFIXES,
     Header,
     check_channels,
+    looks_like_sound,
     loud_part,
     opened,
     read_blocks,
     read_header,
     read_sound,
+    report_clipped,
+    report_notes,
 )
 from gan_audio.sound.spec import SoundSpec
 from gan_core import draws
@@ -34,7 +39,7 @@ from gan_core.data.folders import Opened, list_files
 from gan_core.data.items import ItemOptions
 from gan_core.errors import DataError, Unreadable, printable
 
-SOUNDS = FileKind("sound", SUFFIXES)
+SOUNDS = FileKind("sound", SUFFIXES, FOREIGN, CONVERT, looks_like_sound)
 MEMORY_SAMPLES = 4 * 10**8
 """Maximum number of samples that are decoded before training starts, which takes about twenty seconds."""
 KEPT_SAMPLES = 2**22
@@ -56,7 +61,7 @@ def complete(source: Source, spec: Spec) -> SoundSpec:
 
 def levelled(sound: Tensor, peak: float | None) -> Tensor:
     """Scales a whole sound `[channels, T]` to a maximum magnitude. Nothing changes for None and for silence."""
-    return sound if peak is None else sound * gain(float(sound.abs().max()), peak)
+    return sound if peak is None else (sound * gain(float(sound.abs().max()), peak)).clamp(-1, 1)
 
 
 def gain(loudest: float, peak: float) -> float:
@@ -148,6 +153,8 @@ class FileSlices(Slices):
         lengths = [header.length_at(spec.sample_rate) for header in source.headers]
         super().__init__(spec, lengths, source.labels)
         self.source, self.lengths = source, lengths
+        self.clipped: dict[str, int] = {}  # number of samples beyond [-1, 1] by name
+        self._reported = False
         self._kept: dict[int, Tensor] = {}
         self._gains: dict[int, float] = {}
         self._spent = 0
@@ -155,7 +162,9 @@ class FileSlices(Slices):
 
     def slice(self, sound: int, place: float) -> tuple[int, Tensor]:
         """Returns the slice of the sound, or of the next readable sound."""
-        return self.source.read_next(sound, lambda which: self._read(which, place))
+        found = self.source.read_next(sound, lambda which: self._read(which, place))
+        self.report_clipped()
+        return found
 
     def whole(self, sound: int) -> Tensor:
         """Returns a whole sound, trimmed and scaled, `[channels, T]`.
@@ -176,7 +185,7 @@ class FileSlices(Slices):
             return whole[:, start : start + self.samples]
         first, last = self._ends_of(sound)
         part = self._part(sound, first + self.start(last - first, place), min(self.samples, last - first))
-        return part if self.spec.peak is None else part * self._gain_of(sound, self.spec.peak)
+        return part if self.spec.peak is None else (part * self._gain_of(sound, self.spec.peak)).clamp(-1, 1)
 
     def _part(self, sound: int, start: int, length: int) -> Tensor:
         return read_sound(
@@ -186,13 +195,24 @@ class FileSlices(Slices):
             channels=self.channels,
             start=start,
             length=length,
+            clip=self.spec.peak is None,
+            clipped=lambda number: self._note_clipped(sound, number),
         ).contiguous()
+
+    def _note_clipped(self, sound: int, number: int) -> None:
+        self.clipped[self.source.item_name(sound)] = number
+
+    def report_clipped(self) -> None:
+        """Logs a warning about the sounds that were clipped so far, once."""
+        if self.clipped and not self._reported:
+            self._reported = True
+            report_clipped(self.clipped, where=self.source.name, remedy="set `data.spec.peak` to scale all sounds")
 
     def _gain_of(self, sound: int, peak: float) -> float:
         """Returns the gain of a sound that is read in slices. Its peak is determined once."""
         if sound not in self._gains:
             with opened(self.source.files, self.source.item_name(sound)) as file:
-                blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels)
+                blocks = read_blocks(file, sample_rate=self.sample_rate, channels=self.channels, clip=False)
                 self._gains[sound] = gain(max(float(block.abs().max()) for block in blocks), peak)
         return self._gains[sound]
 
@@ -233,6 +253,7 @@ class SoundItems(Items):
 
     def read(self, index: int) -> Batch:
         sound, labels = self.slices.whole(index), self.slices.labels
+        self.slices.report_clipped()
         audio = {"audio": pad(sound, (0, self.slices.samples - sound.shape[1]))}
         return audio if labels is None else audio | {"label": labels[index]}
 
@@ -281,6 +302,7 @@ class SoundSource(ItemSource):
         decoded = sum(header.length * header.channels for header in self.headers)
         if 4 * held <= MEMORY_BYTES and decoded <= MEMORY_SAMPLES:
             sounds = self.read_all(slices.whole)
+            slices.report_clipped()
             labels = None if self.labels is None else self.labels[list(sounds)]
             return HeldSlices(wanted, list(sounds.values()), labels)
         slices[0]  # raises here rather than during training if no sound is readable
@@ -361,6 +383,7 @@ def open_sounds(opened: Opened, *, strict: bool = False) -> SoundSource:
         DataError: see `list_files`.
     """
     found = list_files(opened, SOUNDS, read_header, strict=strict)
+    report_notes({name: header.note for name, header in found.headers.items()}, where=opened.name)
     return SoundSource(
         opened.files,
         found.headers,

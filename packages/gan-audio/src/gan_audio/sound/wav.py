@@ -5,13 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from gan_core.errors import DataError, InputError, Unreadable, reason_of
+from gan_core.errors import DataError, InputError, Unreadable
 from gan_core.media.writing import replacing
 
 MAX_WAV = 2**32 - 2**12
@@ -22,6 +21,8 @@ MAX_CHUNKS = 1000
 """Maximum number of chunks before the samples of a WAV file."""
 MAX_CHUNK_BYTES = 2**20
 """Maximum size in bytes of a header chunk that is read to memory or from a pipe."""
+RF64_EXTRA = 36
+"""Number of bytes by which the header of an RF64 file is longer than that of a RIFF file."""
 KINDS = (b"RIFF", b"RIFX", b"RF64")
 """Container formats: little-endian, big-endian, and with 64-bit sizes."""
 
@@ -30,11 +31,13 @@ class WavHeader(NamedTuple):
     """Header of a WAV file, up to its samples.
 
     Attributes:
+        kind: container format, one of `KINDS`.
         form: content of the chunk `fmt `, which defines the format of the samples; empty if it is missing.
         place: position of the first sample in bytes.
         size: declared size of the samples in bytes; None if the program that wrote it did not know the length.
     """
 
+    kind: bytes
     form: bytes
     place: int
     size: int | None
@@ -62,10 +65,10 @@ def read_wav_header(head: bytes, read: Callable[[int], bytes], skip: Callable[[i
         place += 8
         if name == b"data":
             if kind == b"RF64" and size == 2**32 - 1:
-                return WavHeader(form, place, long_size or None)
+                return WavHeader(kind, form, place, long_size or None)
             followed = place - 8 < total < UNKNOWN_SIZE  # by other chunks, so that a size of 0 is meant
             known = size < UNKNOWN_SIZE and (size > 0 or followed)
-            return WavHeader(form, place, size if known else None)
+            return WavHeader(kind, form, place, size if known else None)
         length = size + size % 2
         if name in (b"fmt ", b"ds64"):
             if size > MAX_CHUNK_BYTES:
@@ -81,11 +84,28 @@ def read_wav_header(head: bytes, read: Callable[[int], bytes], skip: Callable[[i
     raise Unreadable(f"damaged: has no samples after the first {MAX_CHUNKS:,} chunks of its header")
 
 
-def streamed_wav_header(sample_rate: int) -> bytes:
-    """Returns the header of a mono 16-bit WAV of unknown length, for a pipe."""
-    form = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    unknown = struct.pack("<I", 2**32 - 1)
-    return b"RIFF" + unknown + b"WAVEfmt " + form + b"data" + unknown
+def wav_header(sample_rate: int, channels: int = 1, size: int | None = None) -> bytes:
+    """Returns the header of a WAV file with 16-bit samples.
+
+    Args:
+        sample_rate: sample rate in Hz.
+        channels: number of channels.
+        size: size of the samples in bytes, at most `MAX_WAV`; None if unknown, as in a pipe.
+    """
+    form = struct.pack("<IHHIIHH", 16, 1, channels, sample_rate, 2 * channels * sample_rate, 2 * channels, 16)
+    total, size = (2**32 - 1, 2**32 - 1) if size is None else (36 + size, size)
+    return b"RIFF" + struct.pack("<I", total) + b"WAVEfmt " + form + b"data" + struct.pack("<I", size)
+
+
+def rf64_start(total: int, size: int) -> bytes:
+    """Returns the start of an RF64 file, up to the chunk `fmt `, for any length.
+
+    Args:
+        total: size of the file in bytes.
+        size: size of the samples in bytes.
+    """
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, total - 8, size, 0, 0)
+    return struct.pack("<4sI4s", b"RF64", 2**32 - 1, b"WAVE") + sizes
 
 
 def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
@@ -99,16 +119,17 @@ class WavWriter:
     """Writes sound in parts as 16-bit PCM. Samples that were read from 16-bit PCM are written unchanged.
 
     Attributes:
+        size: size of the samples so far in bytes.
         clipped: number of samples so far that were clipped to [-1, 1], or replaced by 0 because they were not finite.
 
     Args:
-        sound: object whose method `write` takes 16-bit samples `[n, channels]`.
+        write: writes 16-bit samples in little-endian order.
         path: path of the file, whose size is limited; None for a pipe.
     """
 
-    def __init__(self, sound: Any, path: Path | None = None):
-        self._sound, self._path, self._bytes = sound, path, 0
-        self.clipped = 0
+    def __init__(self, write: Callable[[bytes], object], path: Path | None = None):
+        self._write, self._path = write, path
+        self.size = self.clipped = 0
 
     def write(self, audio: Tensor) -> None:
         """Appends sound `[channels, n]`.
@@ -116,15 +137,15 @@ class WavWriter:
         Raises:
             InputError: the file would exceed the maximum size of a WAV file.
         """
-        self._bytes += 2 * audio.numel()
-        if self._path is not None and self._bytes > MAX_WAV:
+        self.size += 2 * audio.numel()
+        if self._path is not None and self.size > MAX_WAV:
             limit = f"{MAX_WAV / 2**30:.1f} GiB"
             remedy = "split the sound, or write raw samples to standard output"
             raise InputError(f"{self._path}: larger than the maximum size of a WAV file, {limit}; {remedy}")
         audio = audio.detach().float().cpu()
         self.clipped += int((~(audio.abs() <= 1)).sum())
         levels = audio.nan_to_num(0.0, 2.0, -2.0).mul(2**15).round().clamp(-(2**15), 2**15 - 1)
-        self._sound.write(levels.short().T.numpy())
+        self._write(levels.short().T.numpy().astype("<i2").tobytes())
 
 
 @contextmanager
@@ -135,13 +156,12 @@ def open_wav(path: Path, *, sample_rate: int, channels: int) -> Iterator[WavWrit
         InputError: the file cannot be written, or exceeds the maximum size of a WAV file.
         GanError: the disk is full or broken.
     """
-    soundfile = import_module("soundfile")
     with replacing(path) as partial, partial.open("xb") as file:
-        try:
-            with soundfile.SoundFile(file, "w", sample_rate, channels, "PCM_16", format="WAV") as sound:
-                yield WavWriter(sound, path)
-        except soundfile.LibsndfileError as error:
-            raise OSError(reason_of(error)) from error
+        file.write(wav_header(sample_rate, channels))
+        writer = WavWriter(file.write, path)
+        yield writer
+        file.seek(0)
+        file.write(wav_header(sample_rate, channels, writer.size))
 
 
 def write_wav(path: Path, audio: Tensor, sample_rate: int) -> int:

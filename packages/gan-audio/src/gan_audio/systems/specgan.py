@@ -3,7 +3,8 @@
 - `specgan`: Donahue et al. 2019, arXiv:1802.04208, with the layers of the published code
   (github.com/chrisdonahue/wavegan).
 
-The networks generate and judge log spectrograms that are standardised per frequency. The game's inputs and samples are
+The networks generate and judge log spectrograms that are standardised per frequency and, as published, clipped at three
+standard deviations. The game's inputs and samples are
 sounds. `num_classes` conditions both networks as in WaveGAN.
 """
 

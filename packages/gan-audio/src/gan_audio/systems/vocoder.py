@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,10 @@ FRAMES_AT_ONCE = 256
 """Maximum number of mel frames that `Vocoder.stream` converts at once."""
 MIN_FILTERED_FRAMES = 128
 """Minimum number of frames for minimal filters. For fewer frames, computing the filters takes longer than it saves."""
+
+
+Block = TypeVar("Block", Tensor, NDArray[np.floating[Any]])
+"""Samples `[n]`."""
 
 
 class MelGenerator(nn.Module):
@@ -281,6 +285,51 @@ class Vocoder(Game):
         if held is not None and held.shape[2] > done:
             yield self._audio_of(generator, held, done, held.shape[2])
 
+    @property
+    def latency_ms(self) -> float:
+        """Delay of `stream_audio` in milliseconds: a sample is returned this long after it was received.
+
+        The time for computing and for collecting a block comes in addition.
+        """
+        contract, after = self.contract, self.generator.context[1]
+        samples = max(after * contract.hop + contract.fft_size - contract.edge, (after + 1) * contract.hop + 1)
+        return 1000 * samples / contract.sample_rate
+
+    @torch.no_grad()
+    def stream_audio(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Resynthesizes one sound that arrives in blocks, such as from a microphone; see `resynthesize`.
+
+        Args:
+            blocks: samples `[n]` in [-1, 1] at the model's sample rate, as float tensors or NumPy arrays of any length.
+
+        Yields:
+            Samples `[n]` of the same kind (float32) as soon as they can be computed, after `latency_ms`. The total
+            length is that of the input.
+
+        Raises:
+            DataError: a block is not a one-dimensional array of floating-point numbers, or the sound is too short.
+        """
+        received = returned = 0
+        arrays = False  # whether the latest block is a NumPy array
+
+        def padded() -> Iterator[Tensor]:
+            nonlocal received, arrays
+            for block in blocks:
+                arrays = isinstance(block, np.ndarray)
+                samples = _samples_of(block)
+                received += len(samples)
+                if len(samples):
+                    yield samples[None, None]
+            if padding := self.contract.padding_for(received):
+                yield torch.zeros(1, 1, padding)
+
+        held = torch.zeros(0)
+        for chunk in self.stream(self.mel.stream(padded())):
+            held = torch.cat([held, chunk[0, 0].to(held)])
+            ready = min(len(held), received - returned)  # not beyond the input so far, since it may end there
+            part, held, returned = held[:ready], held[ready:], returned + ready
+            yield cast(Block, part.numpy() if arrays else part)
+
     def fold(self) -> Self:
         """Removes weight normalisation from the generator, in place, for faster inference with the same output."""
         fold(self.generator)
@@ -332,6 +381,15 @@ def _as_tensor(given: Tensor | NDArray[Any], name: str) -> Tensor:
         return given
     found = f"{type(given).__name__}{f' of {given.dtype}' if hasattr(given, 'dtype') else ''}"
     raise DataError(f"{name} is a {found}; expected a tensor or a NumPy array of floating-point numbers")
+
+
+def _samples_of(block: Tensor | NDArray[Any]) -> Tensor:
+    """Returns a block of samples `[n]` as a float32 tensor."""
+    tensor = torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block
+    if not isinstance(tensor, Tensor) or tensor.ndim != 1 or not tensor.is_floating_point():
+        found = f"{list(block.shape)} of {block.dtype}" if hasattr(block, "dtype") else type(block).__name__
+        raise DataError(f"a block is {found}; expected samples [n] as floating-point numbers in [-1, 1]")
+    return tensor.float().cpu()
 
 
 def nearest_length(samples: int, mel: MelContract) -> int:

@@ -20,6 +20,7 @@ steps would have a different meaning in their bars, and the paper does not use t
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
@@ -38,7 +39,9 @@ from gan_core.media.writing import replacing
 
 Array = NDArray[np.int64]
 
-SUFFIXES = (".mid", ".midi")
+SUFFIXES = (".mid", ".midi", ".kar")
+FOREIGN = (".rmi", ".xmf", ".mxl", ".musicxml", ".mscz", ".abc", ".gp3", ".gp4", ".gp5", ".gpx", ".sib")
+"""Suffixes of pieces in other formats."""
 STEPS = 16
 """Number of steps of a bar."""
 PITCHES = 128
@@ -73,6 +76,8 @@ BEAT_TICKS, TEMPO = 480, 120
 """Ticks per quarter note, and quarter notes per minute, of written files."""
 VELOCITIES, PROGRAMS = (96, 56), (73, 0)
 """Velocities and General MIDI programs of the melody, a flute, and the chords, a piano, in written files."""
+NO_BARS = "has no bar with a melody and a major or minor chord"
+"""Reason for skipping a file without usable bars."""
 CHORD_OCTAVE = 48
 """Lowest root of a chord in written files: C3."""
 
@@ -99,6 +104,45 @@ def read_midi(content: bytes) -> Bars:
     Raises:
         Unreadable: the file is damaged, in another metre, beyond a limit, or has no melody with chords.
     """
+    return _bars(_parsed(content))
+
+
+def describe_midi(content: bytes) -> dict[str, Any]:
+    """Returns what a MIDI file of format 0 or 1 contains.
+
+    Keys: `format`, `tracks` (their number), `tempo` in quarter notes per minute and `metre` (both at the start), `bars`
+    of that metre, `notes` without percussion, `seconds`, and `problem`: why no tune can be read from the file, or None.
+
+    Raises:
+        Unreadable: the file is damaged or beyond a limit.
+    """
+    file = _parsed(content)
+    messages = [message for track in file.tracks for message in track]
+    tempo = next((m.tempo for m in messages if m.type == "set_tempo"), 60_000_000 // TEMPO)
+    upper, lower = next(((m.numerator, m.denominator) for m in messages if m.type == "time_signature"), (BEATS, 4))
+    notes = [note for number, track in enumerate(file.tracks) for note in _notes(track, number)]
+    bar = file.ticks_per_beat * 4 * upper / lower
+    problem = None
+    try:
+        bars = _bars(file)
+        if (bars.chords == SILENT).all():
+            problem = NO_BARS
+    except Unreadable as error:
+        problem = str(error)
+    return {
+        "format": "MIDI",
+        "tracks": len(file.tracks),
+        "tempo": 60_000_000 / tempo if tempo else None,
+        "metre": f"{upper}/{lower}",
+        "bars": math.ceil(max((note.end for note in notes), default=0) / bar),
+        "notes": len(notes),
+        "seconds": file.length,
+        "problem": problem,
+    }
+
+
+def _parsed(content: bytes) -> Any:
+    """Returns a MIDI file of format 0 or 1 as a `mido.MidiFile`."""
     if not content:
         raise Unreadable("the file is empty")
     _check_extent(content)
@@ -111,6 +155,11 @@ def read_midi(content: bytes) -> Bars:
         raise Unreadable("contains several pieces (format 2); save it as format 1")
     if file.ticks_per_beat <= 0:
         raise Unreadable("its time unit is SMPTE frames; save it with ticks per quarter note")
+    return file
+
+
+def _bars(file: Any) -> Bars:
+    """Returns the bars of a `mido.MidiFile`."""
     _check_metre(file.tracks)
     notes = [note for number, track in enumerate(file.tracks) for note in _notes(track, number)]
     if not notes:

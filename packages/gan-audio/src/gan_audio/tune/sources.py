@@ -12,7 +12,19 @@ import torch
 from torch import Tensor
 
 from gan_audio.tune.compose import make_tunes
-from gan_audio.tune.midi import LOWEST, MAX_BYTES, OCTAVES, SILENT, SUFFIXES, Bars, in_key, phrases, read_midi
+from gan_audio.tune.midi import (
+    FOREIGN,
+    LOWEST,
+    MAX_BYTES,
+    NO_BARS,
+    OCTAVES,
+    SILENT,
+    SUFFIXES,
+    Bars,
+    in_key,
+    phrases,
+    read_midi,
+)
 from gan_audio.tune.spec import TuneSpec
 from gan_core.data import Source, Spec, TensorDataset, expect
 from gan_core.data.dataset import EMPTY
@@ -20,7 +32,7 @@ from gan_core.data.files import FileKind, Files, read_member
 from gan_core.data.folders import Opened, list_files
 from gan_core.errors import DataError, Unreadable, count
 
-TUNES = FileKind("tune", SUFFIXES)
+TUNES = FileKind("tune", SUFFIXES, FOREIGN, "MIDI (.mid)", lambda start: start.startswith(b"MThd"))
 KEYS = 12
 """Number of keys to which a tune can be transposed."""
 
@@ -134,5 +146,5 @@ def open_tunes(opened: Opened, *, strict: bool = False) -> TuneSource:
 def _read_piece(files: Files, name: str) -> Bars:
     piece = read_midi(read_member(files, name, most_bytes=MAX_BYTES))
     if (piece.chords == SILENT).all():
-        raise Unreadable("has no bar with a melody and a major or minor chord")
+        raise Unreadable(NO_BARS)
     return piece

@@ -204,7 +204,7 @@ def _other_files(files: Files, kind: FileKind) -> dict[str, str]:
             with suppress(Unreadable, *DAMAGED), files.open(name) as file:
                 if kind.looks_like(file.read(SNIFFED)):
                     known = ", ".join(kind.suffixes[:4])
-                    found[name] = f"its content looks like an {kind.thing}; rename it to end with {known} …"
+                    found[name] = f"looks like {kind.thing} data; rename it to end with {known} …"
     return found
 
 

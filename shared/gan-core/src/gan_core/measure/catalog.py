@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gan_core.cards import ExtractorCard, MetricCard
+from gan_core.cards import ExtractorCard, MetricCard, Scale
 
 SUBSET, SUBSETS = 1000, 100
 """Size and number of the kernel distance's subsets (Bińkowski et al. 2018, section 4; torch-fidelity)."""
@@ -17,6 +17,7 @@ FEATURE_METRICS = (
         title="Fréchet distance of features, in float64",
         measure="gan_core.measure.features:fid",
         extracts="features",
+        scales={"": Scale(better="lower")},
     ),
     MetricCard(
         name="kid",
@@ -24,6 +25,7 @@ FEATURE_METRICS = (
         measure="gan_core.measure.features:kid",
         extracts="features",
         least=SUBSET,
+        scales={"": Scale(better="lower")},
     ),
     MetricCard(
         name="inception_score",
@@ -31,6 +33,7 @@ FEATURE_METRICS = (
         measure="gan_core.measure.features:inception_score",
         extracts="logits",
         least=5 * SPLITS,
+        scales={"": Scale(better="higher")},
     ),
     MetricCard(
         name="precision_recall",
@@ -38,6 +41,7 @@ FEATURE_METRICS = (
         measure="gan_core.measure.features:precision_recall",
         extracts="features",
         least=NEIGHBOURS + 1,
+        scales={"": Scale(better="higher")},
     ),
     MetricCard(
         name="density_coverage",
@@ -45,6 +49,7 @@ FEATURE_METRICS = (
         measure="gan_core.measure.features:density_coverage",
         extracts="features",
         least=DENSITY_NEIGHBOURS + 1,
+        scales={"": Scale(better="higher")},
     ),
 )
 """Metrics of extracted features, for every domain with extractors."""

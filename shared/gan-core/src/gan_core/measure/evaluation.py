@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gan_core.cards import ExtractorCard, MetricCard, Metrics, resolve
+from gan_core.cards import ExtractorCard, MetricCard, Metrics, Scale, resolve
 from gan_core.data import Batch, FittedData, length, read, shuffled, to_device
 from gan_core.draws import BLOCK
 from gan_core.errors import InputError, unknown, writing
@@ -146,6 +146,10 @@ class Evaluation:
             {card.name: figures[card.name] for card in measured},
             {card.name: self._protocol(card) for card in measured},
         )
+
+    def scales(self, figures: Figures) -> dict[str, Scale]:
+        """Returns the unit and direction of each figure."""
+        return {name: card.scale(name) for card in self.cards for name in figures.get(card.name, ())}
 
     def _compared_by(self, card: MetricCard) -> list[Comparison]:
         """Returns the outputs that a metric measures: the results if it needs pairs or there are no samples."""
@@ -432,13 +436,17 @@ class Evaluation:
         return protocol
 
 
-def log_line(figures: Figures, protocols: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the entries of a log line: `evaluation/FIGURE` and `protocol/FIGURE` for each figure."""
+def log_line(
+    figures: Figures, protocols: Mapping[str, Mapping[str, Any]], scales: Mapping[str, Scale]
+) -> dict[str, Any]:
+    """Returns the entries of a log line: `evaluation/FIGURE`, `protocol/FIGURE` and `scale/FIGURE` for each figure."""
     ids = {metric: protocol_id(protocol) for metric, protocol in protocols.items()}
     named = [(name, value, ids[metric]) for metric, values in figures.items() for name, value in values.items()]
-    return {f"evaluation/{name}": value for name, value, _ in named} | {
-        f"protocol/{name}": protocol for name, _, protocol in named
-    }
+    return (
+        {f"evaluation/{name}": value for name, value, _ in named}
+        | {f"protocol/{name}": protocol for name, _, protocol in named}
+        | {f"scale/{name}": str(scales[name]) for name, _, _ in named if str(scales[name])}
+    )
 
 
 def protocol_id(protocol: Mapping[str, Any]) -> str:

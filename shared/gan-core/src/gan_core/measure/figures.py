@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gan_core.cards import Scale
 from gan_core.tables import html_table, table
 
 
 class Figures(dict[str, Any]):
     """Result of `evaluate`: a dictionary that is shown as a table.
 
-    Keys: `model`, `data`, `samples`, `seed`; `metrics`, the figures by metric; `protocol`, the protocol id of each
-    metric; `protocols`, the protocols by id.
+    Keys: `model`, `data`, `samples`, `seed`; `metrics`, the figures by metric; `scales`, the unit and direction by
+    figure (`unit` and `better`, see `gan_core.cards.Scale`); `protocol`, the protocol id of each metric; `protocols`,
+    the protocols by id.
     """
 
     def __str__(self) -> str:
-        """Returns one line per figure with its protocol id, and a table of the protocols."""
+        """Returns one line per figure with its unit, direction and protocol id, and a table of the protocols."""
         return f"{table(self._figures())}\n\n{table([('protocol', '', ''), *self._protocols()])}"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))
 
     def _repr_html_(self) -> str:
-        return html_table([("metric", "figure", "value", "protocol"), *self._figures()])
+        return html_table([("metric", "figure", "value", "scale", "protocol"), *self._figures()])
 
     def _figures(self) -> Iterator[tuple[object, ...]]:
         for metric, values in self["metrics"].items():
             for name, value in values.items():
-                yield metric, name, value, self["protocol"][metric]
+                yield metric, name, value, str(Scale(**self["scales"][name])), self["protocol"][metric]
 
     def _protocols(self) -> Iterator[tuple[str, str, str]]:
         """Yields `(ids, key, value)` for every setting of a protocol; `ids` is `all` if all protocols share it."""

@@ -134,7 +134,8 @@ def figures(runs: Runs) -> str:
             value = "" if entry is None or key not in entry.values else compact(entry.values[key])
             mark = f" <small>({text(entry.protocols.get(measure, 'unknown'))})</small>" if entry and value else ""
             cells.append(value + mark * several)
-        rows.append((text(measure), cells))
+        scale = next((entry.scales[measure] for entry in last.values() if measure in entry.scales), "")
+        rows.append((text(f"{measure} ({scale})" if scale else measure), cells))
     if not rows:
         return section("Figures", note("No run has evaluations; set `train.evaluate_every`."))
     warning = "Figures with different protocols (in brackets) are not comparable." if marked else ""

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from gan_core.cards import Scale
 from gan_core.errors import CheckpointError
 from gan_core.places import without_folders
 from gan_core.runs.lines import DIAGNOSTICS, EVALUATION, LOST_LINES, MEASURED, Lines, parse_line
@@ -57,12 +58,14 @@ class Entry:
         phase: name of the phase, or `EVALUATION` or `DIAGNOSTICS`.
         values: logged values by name; NaN if a value was not finite or beyond `LARGEST`.
         protocols: protocol ids of an evaluation's figures, by figure.
+        scales: units and directions of an evaluation's figures, by figure.
     """
 
     step: int
     phase: str
     values: Mapping[str, float]
     protocols: Mapping[str, str]
+    scales: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Measured:
         value: the figure; NaN if it was not finite.
         data: name of the data it was compared with, without folders.
         samples: number of generated samples.
+        scale: unit and direction of the figure.
         protocol: protocol id.
         settings: the protocol, by name.
     """
@@ -86,6 +90,7 @@ class Measured:
     value: float
     data: str
     samples: int
+    scale: str
     protocol: str
     settings: Mapping[str, str]
 
@@ -338,7 +343,9 @@ def read_measured(path: Path | None) -> list[Measured]:
                 for name, figure in figures.items():
                     value = number(figure)
                     plain = (line["step"], str(metric), str(name), math.nan if value is None else value, data, samples)
-                    found.append(Measured(*plain, protocol, settings))
+                    scale = dict(line.get("scales", {}).get(name, {}))
+                    words = str(Scale(str(scale.get("unit") or "")[:MAX_TEXT], scale.get("better")))
+                    found.append(Measured(*plain, words[:MAX_TEXT], protocol, settings))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             continue
     return found
@@ -358,14 +365,13 @@ def growth(entries: Sequence[Entry]) -> str:
 
 def entry_of(line: Mapping[str, Any]) -> Entry:
     """Returns a valid line of the log as an entry."""
-    protocols = {
-        key.removeprefix("protocol/")[:80]: str(value)[:80]
-        for key, value in line.items()
-        if key.startswith("protocol/")
-    }
+    protocols, scales = (
+        {key.removeprefix(start)[:80]: str(value)[:80] for key, value in line.items() if key.startswith(start)}
+        for start in ("protocol/", "scale/")
+    )
     numbers = {key[:80]: number(line[key]) for key in line if key not in ("step", "phase")}
     values = {key: value for key, value in numbers.items() if value is not None}
-    return Entry(line["step"], str(line.get("phase", ""))[:80], values, protocols)
+    return Entry(line["step"], str(line.get("phase", ""))[:80], values, protocols, scales)
 
 
 def number(value: object) -> float | None:

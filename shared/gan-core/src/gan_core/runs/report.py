@@ -193,15 +193,15 @@ def evaluation(run: RunRecord) -> str:
     """Returns the section with the figures of the trained model, and the metrics during training with charts."""
     latest = {(each.name, each.protocol, each.samples): each for each in run.measured}
     measured = "".join(
-        f'<tr><th scope="row">{text(each.name)}</th><td>{compact(each.value)}</td><td>{each.step:,}</td>'
+        f'<tr><th scope="row">{text(each.name)}</th><td>{in_unit(each.value, each.scale)}</td><td>{each.step:,}</td>'
         f"<td>{text(each.data)}</td><td>{each.samples:,}</td><td>{protocol(each.protocol, each.settings)}</td></tr>"
         for each in [*latest.values()][-MAX_FIGURES:]
     )
     metrics = dict(islice(series(run.evaluations).get("evaluation", {}).items(), MAX_CHARTS))
-    protocols = run.evaluations[-1].protocols if run.evaluations else {}
+    protocols, scales = (run.evaluations[-1].protocols, run.evaluations[-1].scales) if run.evaluations else ({}, {})
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{compact(points[-1][1])}</td><td>{points[-1][0]:,}</td>'
-        f"<td>{text(protocols.get(name, ''))}</td></tr>"
+        f'<tr><th scope="row">{text(name)}</th><td>{in_unit(points[-1][1], scales.get(name))}</td>'
+        f"<td>{points[-1][0]:,}</td><td>{text(protocols.get(name, ''))}</td></tr>"
         for name, points in metrics.items()
     )
     charts = [chart(name, {name: points}, run.done) for name, points in metrics.items() if len(points) > 1]
@@ -220,6 +220,11 @@ def protocol(name: str, settings: Mapping[str, str]) -> str:
     """Returns a protocol id that opens to the protocol's settings."""
     items = "".join(f"<dt>{text(key)}</dt><dd>{text(value, 1000)}</dd>" for key, value in settings.items())
     return f"<details><summary>{text(name)}</summary><dl>{items}</dl></details>"
+
+
+def in_unit(value: float, scale: str | None) -> str:
+    """Returns a figure with its unit and direction, if it has any."""
+    return compact(value) + (f" <small>{text(scale)}</small>" if scale else "")
 
 
 def next_steps(run: RunRecord) -> str:

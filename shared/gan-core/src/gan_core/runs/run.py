@@ -262,7 +262,7 @@ class Run:
             InputError: the folder cannot be written.
         """
         log = self.log()
-        kept = ("data", "samples", "seed", "metrics", "protocol", "protocols")
+        kept = ("data", "samples", "seed", "metrics", "scales", "protocol", "protocols")
         step = log[-1]["step"] if log else 0
         _append_line(self.path / MEASURED, {"step": step} | {key: figures[key] for key in kept})
 
