@@ -704,7 +704,7 @@ def test_a_killed_reader_ends_the_run_with_a_checkpoint_of_the_step_reached(
         1,
         f"step {reader['step']}: a process that reads data has ended (killed, or out of memory?); continue with {call}",
     ]
-    assert_same_run(folder / "reader", folder / "workers_whole")
+    assert_same_run(folder / "reader", folder / "workers_whole", ends=[reader["step"]])
 
 
 if __name__ == "__main__":
