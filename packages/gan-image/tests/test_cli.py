@@ -196,7 +196,9 @@ def test_wrong_settings_are_refused(refused, words, message):
 def test_the_nearest_name_is_suggested_for_a_misspelt_system(refused):
     for words in (("train", "dcgna", "--out", "new"), ("show", "dcgna")):
         assert refused(*words) == "unknown system `dcgna`; did you mean `dcgan`?"
-    assert refused("import", "dcgan/generatr", "x", "--out", "m").endswith("no such file")
+    assert refused("import", "dcgan/generatr", "x", "--out", "m") == (
+        "unknown published network `dcgan/generatr`; did you mean `dcgan/generator`?"
+    )
 
 
 def test_a_setting_that_would_have_no_effect_is_refused(refused):
@@ -342,7 +344,7 @@ def test_files_in_place_of_folders_and_folders_in_place_of_files_are_refused(ref
     assert refused("sheet", trained / "plain", "--out", "a.jpg") == "`--out` is a.jpg; expected a .png file"
     assert refused("film", trained / "plain", "--out", "a.mp4") == "`--out` is a.mp4; expected a .gif file"
     assert (
-        refused("export", trained / "plain", "--out", "a", "--network", "discriminator")
+        refused("export", trained / "plain", "--out", "a.onnx", "--network", "discriminator")
         == "`discriminator` of dcgan cannot be exported; choose --network generator"
     )
     assert refused("export", trained / "plain", "--out", "a", "--format", "tf") == "`--format` is tf; expected onnx"
@@ -365,7 +367,7 @@ def test_files_and_folders_that_are_not_models_are_refused(refused, tmp_path):
         ["generate", "text", "--out", "s"],
         ["evaluate", "text", "--data", "digits"],
         ["sheet", "text"],
-        ["export", "text", "--out", "x"],
+        ["export", "text", "--out", "x.onnx"],
     ):
         assert refused(*command) == f"text: {neither}"
     assert refused("generate", "empty", "--out", "s") == f"empty: {neither}"

@@ -147,7 +147,7 @@ def test_absolute_paths_are_not_in_the_card(toy, source, start, shown):
 
 def test_no_setting_in_the_card_is_an_absolute_path(toy):
     game = Toolkit(toy).create("plain")
-    game.recipe = game.recipe.model_copy(update={"network": {**game.recipe.network, "encoder": ["/home/alice/clip"]}})
+    game.recipe = game.recipe.model_copy(update={"network": {**game.recipe.network, "encoder": ["/srv/alice/clip"]}})
     card = model_card(game)
     assert "- clip\n" in card
     assert "alice" not in card
@@ -155,11 +155,11 @@ def test_no_setting_in_the_card_is_an_absolute_path(toy):
 
 def test_a_model_folder_names_no_folder_of_the_machine(toy, tmp_path):
     game = Toolkit(toy).create("plain")
-    game.recipe = game.recipe.but({"data.source": "/home/alice/fruits"})
+    game.recipe = game.recipe.but({"data.source": "/srv/alice/fruits"})
     saved = game.save_pretrained(tmp_path / "model")
     assert "alice" not in (saved / "config.json").read_text()
     assert Toolkit(toy).load(saved).recipe.data.source == "fruits"
-    assert game.recipe.data.source == "/home/alice/fruits"
+    assert game.recipe.data.source == "/srv/alice/fruits"
 
 
 def test_the_old_model_is_found_where_a_killed_process_has_set_it_aside(toy, model):

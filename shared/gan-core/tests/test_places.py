@@ -32,7 +32,7 @@ def test_home_folders_are_expanded(monkeypatch):
         ("https://example.org/a/b.zip", "https://example.org/a/b.zip"),
         ("s3://bucket/a", "s3://bucket/a"),
         ("file:///srv/alice/b.zip", "file:b.zip"),
-        ("C:\\Users\\alice\\fruits", "C:fruits"),
+        ("C:\\data\\alice\\fruits", "C:fruits"),
         ("", ""),
     ],
 )

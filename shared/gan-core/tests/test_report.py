@@ -303,7 +303,7 @@ def measured(step: int = 200, **changes: object) -> dict[str, object]:
         "protocol": {"fid": "0a1b2c3d"},
         "protocols": {"0a1b2c3d": protocol},
     }
-    return {"step": step, "data": "/home/someone/secret/fruits", "samples": 500, "seed": 0, **figures, **changes}
+    return {"step": step, "data": "/srv/someone/secret/fruits", "samples": 500, "seed": 0, **figures, **changes}
 
 
 def write_measured(run: Path, *lines: object) -> None:
@@ -467,16 +467,16 @@ PRIVATE = """\
 domain: image
 system: cyclegan
 preset: small
-network: {{text_encoder: "/home/alice/with a space/clip.safetensors"}}
+network: {{text_encoder: "/srv/alice/with a space/clip.safetensors"}}
 start:
   generator: {{source: '{0}/first:generator'}}
-  discriminator: {{source: dcgan/discriminator:/home/alice/d.pth}}
+  discriminator: {{source: dcgan/discriminator:/srv/alice/d.pth}}
 data:
   source: {{source: "{0}/nuclei:masks", target: ~/alice/nuclei:images}}
   note: >-
-    /home/alice/folded
+    /srv/alice/folded
     text
-train: {{steps: 200, weights: [&a /home/alice/x, *a]}}
+train: {{steps: 200, weights: [&a /srv/alice/x, *a]}}
 """
 
 
@@ -490,7 +490,7 @@ def test_a_report_names_no_folder_of_the_machine(run, monkeypatch, tmp_path):
         assert "--data source=nuclei:masks --data target=nuclei:images" in found.words
         assert "dcgan/discriminator:d.pth" in found.words
         assert "first:generator" in found.words
-    (run / "recipe.yaml").write_text("data: [/home/alice/x\nsystem: dcgan\n")
+    (run / "recipe.yaml").write_text("data: [/srv/alice/x\nsystem: dcgan\n")
     assert "alice" not in page(run).source
 
 

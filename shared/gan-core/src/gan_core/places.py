@@ -17,7 +17,7 @@ def expanded(path: str | Path) -> Path:
 def without_folders(place: str) -> str:
     """Returns a place without the folders of an absolute path or of a path in a home folder.
 
-    `/home/me/fruits:train` becomes `fruits:train`. Names, relative paths and URLs are unchanged.
+    `/data/me/fruits:train` becomes `fruits:train`. Names, relative paths and URLs are unchanged.
     """
     if "://" in place and not place.startswith("file:"):
         return place
