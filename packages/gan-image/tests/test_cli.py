@@ -179,11 +179,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("--preset smal", "unknown preset of dcgan `smal`; did you mean `small`?"),
         (
             "--data nothing",
-            "unknown dataset `nothing`; known: celeba, cifar10, digit-outlines, digits, fashion-mnist, "
-            "gaussian-1d, grid, inverted-digits, lsun-bedroom, mnist, photographs, ring, stacked-digits, "
-            "stacked-mnist, stl10",
+            "unknown folder, archive or dataset `nothing`; known: celeba, cifar10, digit-outlines, digits, "
+            "fashion-mnist, gaussian-1d, grid, inverted-digits, lsun-bedroom, mnist, photographs, ring, "
+            "stacked-digits, stacked-mnist, stl10",
         ),
-        ("--data digts", "unknown dataset `digts`; did you mean `digits`?"),
+        ("--data digts", "unknown folder, archive or dataset `digts`; did you mean `digits`?"),
         ("--data ring", "ring has `points`, but dcgan reads `image`; give data whose items have `image`"),
         ("--set network.num_classes=3", "digits has 10 classes, but `network.num_classes` is 3; set it to 10"),
         ("--set network.channels=2", "digits: `data.spec.channels` is 2; expected 1 or 3"),
@@ -301,7 +301,7 @@ def test_existing_files_and_folders_are_not_overwritten(refused, tmp_path, train
         "holds a run already; resume it, or choose another `--out`"
     )
     words = refused("import", "dcgan/generator", published(tmp_path / "g.safetensors"), "--out", "full")
-    assert words == f"{tmp_path / 'full'}: exists and is not a model folder; choose another"
+    assert words == "full: is not empty; choose another folder"
 
 
 @pytest.mark.parametrize("place", ["/proc/new", "file/new"])

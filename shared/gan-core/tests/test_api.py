@@ -161,7 +161,7 @@ def test_an_invalid_request_is_refused_and_writes_nothing(train, tmp_path):
         "`train.steps` is 0; expected greater than or equal to 1": {"steps": 0},
         "unknown setting `network.widht`; did you mean `network.width`?": {"changes": {"network.widht": 3}},
         "unknown player of plain `critic`; known: discriminator, generator": {"changes": {"players.critic.turns": 3}},
-        "unknown dataset `clod`; did you mean `cloud`?": {"data": "clod"},
+        "unknown folder, archive or dataset `clod`; did you mean `cloud`?": {"data": "clod"},
         "no/where: no such folder or archive; the named datasets are cloud, plain-cloud": {"data": "no/where"},
         "plain-cloud has no labels, but the networks are conditioned on classes (`network.num_classes` is 3); give a "
         "folder with a sub-folder for each class (pairs: `Derived(…, labels=True)`); there must be two or more": {

@@ -110,3 +110,20 @@ def test_invalid_requests_are_refused(make, tmp_path):
     ):
         write_comparison([run, tmp_path / "empty"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_figures_of_trained_models_are_compared_too(make, tmp_path):
+    one, two, other = make("one"), make("two", fid=9.0), make("other")
+    for folder, value in ((one, 4.5), (two, 3.5)):
+        line = {
+            "step": 20,
+            "data": "digits",
+            "samples": 500,
+            "metrics": {"fid": {"fid": value}},
+            "protocol": {"fid": "cccc"},
+            "protocols": {"cccc": {}},
+        }
+        (folder / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    page = compared(tmp_path, one, two, other)
+    assert row(page, "fid") == ["4.5", "3.5", ""]
+    assert "are not comparable" not in page

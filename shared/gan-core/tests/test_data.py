@@ -1,5 +1,6 @@
 """Sources, held-out splits, and the endless stream of batches."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -187,6 +188,33 @@ def test_pixels_on_another_scale_are_rejected(key):
     )
 
 
+def test_pixels_that_are_not_finite_are_rejected_and_those_that_are_not_negative_are_named(caplog):
+    images = torch.rand(4, 1, 8, 8)
+    TensorSource({"image": images}, name="mine")
+    assert caplog.messages[0].startswith("mine: `image` is in [")
+    assert caplog.messages[0].endswith("; pixels in [0, 1] must be scaled to [-1, 1]")
+    TensorSource({"image": 2 * images - 1, "points": images})
+    assert len(caplog.messages) == 1
+    for value in (torch.nan, torch.inf):
+        images[0, 0, 0, 0] = value
+        with pytest.raises(DataError, match=r"^mine: `image` has values that are not finite; remove these items$"):
+            TensorSource({"image": images}, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.eye(3), "is [3, 3] of torch.float32; expected class indices [N] as integers from 0"),
+        (torch.eye(3).long(), "is [3, 3] of torch.int64; expected class indices [N] as integers from 0"),
+        (torch.arange(3.0), "is [3] of torch.float32; expected class indices [N] as integers from 0"),
+        (torch.arange(3) - 1, "has the value -1; expected class indices from 0"),
+    ],
+)
+def test_labels_that_are_not_class_indices_are_rejected(labels, words):
+    with pytest.raises(DataError, match=rf"^mine: `label` {re.escape(words)}$"):
+        TensorSource({"points": torch.zeros(3, 2), "label": labels}, name="mine")
+
+
 def test_facts_of_tensors():
     assert facts_of({"image": torch.zeros(5, 3, 8, 8)}) == {"shape": (3, 8, 8), "channels": 3}
     assert facts_of({"label": torch.tensor([0, 4]), "points": torch.zeros(2, 2)}) == {
@@ -199,7 +227,7 @@ def test_facts_of_tensors():
     named = facts_of({"points": torch.zeros(2, 2), "label": torch.tensor([0, 0])}, classes=["a", "b"])
     assert (named["num_classes"], named["classes"]) == (2, ["a", "b"])
     with pytest.raises(DataError, match=r"^the only key is `label`; give the labelled samples too$"):
-        TensorSource({"label": torch.zeros(3)})
+        TensorSource({"label": torch.arange(3)})
 
 
 def test_the_data_must_have_the_classes_of_the_networks():

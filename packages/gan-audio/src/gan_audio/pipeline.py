@@ -19,7 +19,7 @@ from gan_audio.mel.contract import MelContract, MelSpectrogram
 from gan_audio.mel.files import ARRAY, MEL_BYTES, read_array, read_mel, refuse_array, write_mel
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.sound.encoding import check_writable, open_sound_writer
-from gan_audio.sound.files import SUFFIXES, listed, report_clipped, report_notes
+from gan_audio.sound.files import CONVERT, FOREIGN, SUFFIXES, listed, report_clipped, report_notes
 from gan_audio.sound.pipes import FileSound, GivenMel, PipedSound, Raw, StandardOutput, read_pipe
 from gan_audio.sound.sources import SOUNDS, gain
 from gan_audio.sound.wav import WavWriter, open_wav
@@ -29,9 +29,9 @@ from gan_core.errors import DataError, InputError, count
 from gan_core.jobs import PIPE, Input, Job, Outcome, Shard, Show, send, standard_input
 from gan_core.play.game import Game
 
-SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX))
+SOUNDS_AND_MELS = FileKind("sound", (*SUFFIXES, MEL_SUFFIX), FOREIGN, CONVERT)
 """Inputs that may be sounds or mels."""
-WITH_ARRAYS = FileKind("sound", (*SOUNDS_AND_MELS.suffixes, ARRAY))
+WITH_ARRAYS = FileKind("sound", (*SOUNDS_AND_MELS.suffixes, ARRAY), FOREIGN, CONVERT)
 """Inputs that may be sounds, mels, or mels as NumPy arrays."""
 
 logger = logging.getLogger("gan_audio")

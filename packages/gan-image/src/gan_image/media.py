@@ -95,4 +95,6 @@ BY_CLASS = frozenset({"generated", "real"})
 def _headings(samples: Mapping[str, Tensor], columns: int | None, game: Game | None) -> Sequence[str]:
     """Returns the headings of columns if samples have all classes in turn, otherwise nothing."""
     classes = None if game is None or game.recipe is None else game.recipe.data.classes
-    return classes if classes is not None and len(classes) == columns and samples.keys() & BY_CLASS else ()
+    if not classes or columns is None or columns % len(classes) or not samples.keys() & BY_CLASS:
+        return ()
+    return list(classes) * (columns // len(classes))

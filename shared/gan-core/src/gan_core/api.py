@@ -229,6 +229,7 @@ class Toolkit:
                 trainer.rewind()
             if trainer.processes.first:
                 run.write_recipe(recipe)
+            _say_what_was_read(fitted, game, shown=shown and trainer.processes.first)
             return _finish(trainer, run)
 
     def load(self, path: str | Path, *, preset: Preset | None = None) -> Game:
@@ -373,7 +374,9 @@ class Toolkit:
             return datasets.open_folder(place, strict=strict, part=part)
         if "/" in text or Path(text).suffix:
             raise DataError(f"{text}: no such folder or archive; the named datasets are {', '.join(cards)}")
-        raise unknown("dataset", text, cards, DataError)
+        if Path(text).exists():
+            raise DataError(f"{text}: is a file; give a folder, an archive or the name of a dataset")
+        raise unknown("folder, archive or dataset", text, cards, DataError)
 
     def load_reference(self, name: str, state_dict: Mapping[str, Tensor], **arguments: Any) -> nn.Module:
         """Loads a published checkpoint into this package's network of the same architecture.
@@ -564,14 +567,19 @@ def _fit(
             owning.enter_context(run.owned())
             Run.create(out, trainer.recipe)
         trainer.processes.wait()
-        if shown and trainer.processes.first:
-            say(f"{data.source.name}: {data.in_words(game.num_classes)}")
+        _say_what_was_read(data, game, shown=shown and trainer.processes.first)
         try:
             return _finish(trainer, run)
         except BaseException:
             if trainer.step == 0 and trainer.processes.first:  # nothing was learnt: the folder is free again
                 run.clear()
             raise
+
+
+def _say_what_was_read(data: FittedData, game: Game, *, shown: bool) -> None:
+    """Prints what the data are and how they are converted."""
+    if shown:
+        say(f"{data.source.name}: {data.in_words(game.num_classes)}")
 
 
 def measured(game: Game, recipe: Recipe, data: FittedData) -> Recipe:

@@ -637,6 +637,8 @@ def import_command(domain: Domain) -> Callable[..., Answer]:
 
         if out is None:
             raise InputError("`--out` is missing: name the model folder, for example --out models/imported")
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"{out}: is not empty; choose another folder")
         arguments = read_settings(argument, "--argument")
         published = read_published_file(domain.reference.IMPORTERS, name, file, arguments)
         game = game_around(domain, name, published, as_)

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, Self, TypeVar
 
 from gan_core.data.files import FileKind, names_ending, nothing_readable, open_files, skip
+from gan_core.data.folders import other_files
 from gan_core.errors import DataError, InputError, printable, writing
 from gan_core.media.writing import refuse_existing
 from gan_core.places import expanded
@@ -147,6 +148,10 @@ class Job:
     ):
         self.kind, self.shard, everything = kind, shard, find_inputs(given, kind)
         self._skipped: dict[Path, dict[str, str]] = {}
+        for place in dict.fromkeys(one.folder for one in everything if one.folder is not None and shard is None):
+            others = other_files(open_files(place), kind)
+            named = {str(place / name): reason for name, reason in others.items() if reason}
+            self._skipped |= {place: named} if named else {}
         if shard is not None and (out == PIPE or any(one.path is None for one in everything)):
             raise InputError("`--shard` applies to files, and `-` is a single stream; omit `--shard`")
         self.inputs = everything if shard is None else _part(everything, shard)

@@ -171,7 +171,7 @@ def list_files(
             headers[each] = read_header(files, each)
         except Unreadable as error:
             skipped[each] = str(error)
-    others = {} if len(names) == seen else _other_files(files, kind)
+    others = {} if len(names) == seen else other_files(files, kind)
     skipped |= {each: reason for each, reason in others.items() if reason}
     ignored = Counter(PurePosixPath(each).suffix.lower() for each, reason in others.items() if not reason)
     if not headers and not (strict and skipped):
@@ -188,7 +188,7 @@ def list_files(
     return Listing(kept, headers, *labelled, skipped, ignored)
 
 
-def _other_files(files: Files, kind: FileKind) -> dict[str, str]:
+def other_files(files: Files, kind: FileKind) -> dict[str, str]:
     """Returns the files without a suffix of a kind, and reasons why they cannot be read if they seem to be of it."""
     found: dict[str, str] = {}
     sniffed = 0

@@ -92,7 +92,8 @@ class ItemSource(Source):
         return str(index) if self.names is None else self.names[index]
 
     def in_words(self, spec: Spec) -> str:
-        return ", ".join(filter(None, (count(len(self), self.kind.thing), spec.in_words())))
+        unreadable = sum(name in self.skipped for name in self.names or ())
+        return ", ".join(filter(None, (count(len(self) - unreadable, self.kind.thing), spec.in_words())))
 
     @abstractmethod
     def items(self, spec: Spec) -> Items: ...

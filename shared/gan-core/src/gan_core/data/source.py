@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -14,6 +17,8 @@ from gan_core.data.dataset import EMPTY, PIXELS, Batch, TensorDataset, length, n
 from gan_core.data.spec import ImageSpec, Spec
 from gan_core.errors import DataError, count
 from gan_core.tables import html_table
+
+logger = logging.getLogger("gan_core")
 
 LARGEST_PIXEL = 2.0
 """Maximum magnitude of floating-point pixels. Images with larger values are rejected as not scaled to [-1, 1]."""
@@ -139,8 +144,8 @@ class TensorSource(FixedSource):
         pixels: keys whose uint8 values are pixels (default: `PIXELS`).
 
     Raises:
-        DataError: there are no items, or the tensors have different lengths, or the magnitude of floating-point
-            images exceeds `LARGEST_PIXEL`.
+        DataError: there are no items, or the tensors have different lengths, or labels are not class indices, or
+            floating-point images are not finite or exceed `LARGEST_PIXEL`.
     """
 
     def __init__(
@@ -152,12 +157,43 @@ class TensorSource(FixedSource):
         pixels: Collection[str] | None = None,
     ) -> None:
         dataset = TensorDataset(tensors, pixels=pixels)
+        if "label" in tensors:
+            check_labels(tensors["label"], name)
         super().__init__(dataset, name=name, facts=facts_of(tensors, classes))
         for key in tensors.keys() & ({"image", "video"} if pixels is None else dataset.pixels):
-            if tensors[key].is_floating_point() and tensors[key].abs().max() > LARGEST_PIXEL:
-                largest = f"{float(tensors[key].abs().max()):.3g}"
-                given = f"{name}: `{key}` is floating point with magnitudes up to {largest}"
-                raise DataError(f"{given}; give pixels as uint8, or scale them to [-1, 1]")
+            if tensors[key].is_floating_point():
+                check_pixels(tensors[key], name, key)
+
+
+def check_pixels(pixels: Tensor, name: str, key: str) -> None:
+    """Checks that floating-point pixels are in [-1, 1], and warns if none is negative.
+
+    Raises:
+        DataError: a value is not finite, or its magnitude exceeds `LARGEST_PIXEL`.
+    """
+    least, most = (float(each) for each in pixels.aminmax())
+    if not math.isfinite(least + most):
+        raise DataError(f"{name}: `{key}` has values that are not finite; remove these items")
+    if max(-least, most) > LARGEST_PIXEL:
+        given = f"{name}: `{key}` is floating point with magnitudes up to {max(-least, most):.3g}"
+        raise DataError(f"{given}; give pixels as uint8, or scale them to [-1, 1]")
+    if least >= 0:
+        logger.warning(
+            "%s: `%s` is in [%.2g, %.2g]; pixels in [0, 1] must be scaled to [-1, 1]", name, key, least, most
+        )
+
+
+def check_labels(labels: Tensor, name: str) -> None:
+    """Checks that labels are class indices `[N]`.
+
+    Raises:
+        DataError: they have another shape or type, or one is negative.
+    """
+    form = f"{list(labels.shape)} of {labels.dtype}"
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DataError(f"{name}: `label` is {form}; expected class indices [N] as integers from 0")
+    if len(labels) and labels.min() < 0:
+        raise DataError(f"{name}: `label` has the value {int(labels.min())}; expected class indices from 0")
 
 
 def as_source(data: Source | Mapping[str, Tensor] | Dataset[Batch]) -> Source:

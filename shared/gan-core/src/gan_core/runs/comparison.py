@@ -119,25 +119,34 @@ def samples(runs: Runs) -> str:
     )
 
 
+def last_figures(run: RunRecord) -> dict[str, tuple[float, str, str]]:
+    """Returns the value, the protocol id and the scale of each figure, from the last evaluation that computed it."""
+    found: dict[str, tuple[float, str, str]] = {}
+    for entry in run.evaluations[-1:]:
+        for key, value in entry.values.items():
+            name = key.removeprefix("evaluation/")
+            if name != key:
+                found[name] = value, entry.protocols.get(name, "unknown"), entry.scales.get(name, "")
+    return found | {each.name: (each.value, each.protocol, each.scale) for each in run.measured}
+
+
 def figures(runs: Runs) -> str:
     """Returns the section with the last figures of each run. Figures with different protocols are marked."""
-    last = {name: run.evaluations[-1] for name, run in runs.items() if run.evaluations}
-    keys = dict.fromkeys(key for entry in last.values() for key in entry.values if key.startswith("evaluation/"))
+    last = {name: last_figures(run) for name, run in runs.items()}
     rows, marked = [], False
-    for key in islice(keys, MAX_CHARTS):
-        measure, cells = key.removeprefix("evaluation/"), []
-        protocols = [entry.protocols.get(measure, "") for entry in last.values() if key in entry.values]
-        several = len(set(protocols)) > 1
+    for measure in islice(dict.fromkeys(key for found in last.values() for key in found), MAX_CHARTS):
+        known = [found[measure] for found in last.values() if measure in found]
+        several = len({protocol for _, protocol, _ in known}) > 1
         marked |= several
-        for name in runs:
-            entry = last.get(name)
-            value = "" if entry is None or key not in entry.values else compact(entry.values[key])
-            mark = f" <small>({text(entry.protocols.get(measure, 'unknown'))})</small>" if entry and value else ""
-            cells.append(value + mark * several)
-        scale = next((entry.scales[measure] for entry in last.values() if measure in entry.scales), "")
+        cells = []
+        for found in last.values():
+            value, protocol, _ = found.get(measure, (None, "", ""))
+            mark = f" <small>({text(protocol)})</small>" if several else ""
+            cells.append("" if value is None else compact(value) + mark)
+        scale = next((scale for _, _, scale in known if scale), "")
         rows.append((text(f"{measure} ({scale})" if scale else measure), cells))
     if not rows:
-        return section("Figures", note("No run has evaluations; set `train.evaluate_every`."))
+        return section("Figures", note("No run has figures; use `evaluate`, or set `train.evaluate_every`."))
     warning = "Figures with different protocols (in brackets) are not comparable." if marked else ""
     return section("Figures", table(["Figure", *map(text, runs)], rows), note(warning))
 

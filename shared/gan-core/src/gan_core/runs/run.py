@@ -23,7 +23,7 @@ from gan_core.tables import html_table
 logger = logging.getLogger("gan_core")
 
 
-STARTED = ("recipe.yaml", "log.jsonl", "rollbacks.jsonl", "samples", "checkpoints", "trackers", LOCK)
+STARTED = ("recipe.yaml", "log.jsonl", "rollbacks.jsonl", "samples", "checkpoints", "trackers", "report.html", LOCK)
 """Names in a run folder before its first checkpoint."""
 SAMPLES = re.compile(rf"(real|[0-9]+)([-_.].*)?|{PARTIAL_FILE.pattern}")
 """Pattern of the names of sample files."""

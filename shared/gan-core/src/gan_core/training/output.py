@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -71,10 +72,10 @@ class Output:
 
     def _real_by_class(self) -> Tensor | None:
         """Returns as many real samples as a picture shows, with the classes in turn; None if they are not found."""
-        assert self.columns is not None
         data, (key,) = self.training.data.plain, self.reference.keys() - {"label"}
-        rows = len(self.reference[key]) // self.columns
-        found: list[list[Tensor]] = [[] for _ in range(self.columns)]
+        classes = self.training.game.num_classes or 1
+        rows = len(self.reference[key]) // classes
+        found: list[list[Tensor]] = [[] for _ in range(classes)]
         seed_torch(0, self.training.processes.device)
         stream = BatchStream(data, min(AT_ONCE, length(data)), seed=0, device=self.training.processes.device)
         for _ in range(-(-min(length(data), MAX_SEARCHED) // AT_ONCE)):
@@ -155,7 +156,7 @@ def is_due(step: int, interval: int | None) -> bool:
 
 
 def picture_size(show: int, classes: int | None) -> tuple[int, int | None]:
-    """Returns the numbers of samples and of columns in a picture; if there are few classes, each has its own column.
+    """Returns the numbers of samples and of columns in a picture; if there are few classes, each has its own columns.
 
     Args:
         show: number of samples set in the recipe.
@@ -163,4 +164,5 @@ def picture_size(show: int, classes: int | None) -> tuple[int, int | None]:
     """
     if classes is None or classes > COLUMNS_BY_CLASS:
         return show, None
-    return max(1, show // classes) * classes, classes
+    columns = classes * max(1, round(math.sqrt(show) / classes))
+    return max(1, show // columns) * columns, columns
