@@ -896,7 +896,7 @@ def test_arrays_that_cannot_be_read_are_refused_with_what_to_give(refused, vocod
     assert refused("vocode", folder, "a.npy", "--contract", "hifigan", "--out", "s").endswith("`hifigan-22k`?")
     save(tmp_path / "a.wav", noise(4000))
     words = refused("vocode", folder, "a.wav", "--contract", "24k", "--out", "s")
-    assert words.startswith("`--contract` has no effect without .npy arrays")
+    assert words.startswith("`--contract` applies to .npy files, and none is given")
     for name in ("a.npz", "a.pt", "a.txt", "a.csv", "a.h5"):
         (tmp_path / name).write_bytes(b"x")
         words = f"{name}: {Path(name).suffix} files are not read as mels; in Python, save the array [mels, frames] with"

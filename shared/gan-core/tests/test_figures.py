@@ -36,6 +36,16 @@ def test_text_lists_the_figures_and_what_their_protocols_share():
     ]
 
 
+def test_figures_in_tables_have_few_digits_and_long_protocols_are_wrapped(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    changed = Figures(
+        {**FIGURES, "metrics": {"fid": {"fid": 12.403347910839377}}, "protocols": {"aa": {"e": "x " * 60}}}
+    )
+    assert str(changed).splitlines()[0].startswith("fid  fid  12.403  lower")
+    assert max(map(len, str(changed).splitlines())) <= 60
+    assert changed["metrics"]["fid"]["fid"] == 12.403347910839377
+
+
 def test_figures_are_a_dictionary():
     assert FIGURES["metrics"]["fid"] == {"fid": 1.5}
     assert json.loads(json.dumps(FIGURES)) == FIGURES

@@ -83,7 +83,10 @@ def _open(
     if contract is not None and not any(
         one.path is not None and one.path.suffix.lower() == ARRAY for one in job.inputs
     ):
-        raise InputError("`--contract` has no effect without .npy arrays, because mel files contain theirs; omit it")
+        raise InputError(
+            "`--contract` applies to .npy files, and none is given; omit it for mel files, and convert other arrays "
+            "with numpy.save"
+        )
     opened = job.open(lambda one: open_input(one, raw, contract))
     for one, source in opened:
         check(one, source)

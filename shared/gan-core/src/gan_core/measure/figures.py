@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from gan_core.cards import Scale
 from gan_core.tables import html_table, table
+
+DIGITS = 5
+"""Number of significant digits of figures in tables."""
 
 
 class Figures(dict[str, Any]):
@@ -19,7 +23,8 @@ class Figures(dict[str, Any]):
 
     def __str__(self) -> str:
         """Returns one line per figure with its unit, direction and protocol id, and a table of the protocols."""
-        return f"{table(self._figures())}\n\n{table([('protocol', '', ''), *self._protocols()])}"
+        protocols = table([("protocol", "", ""), *self._protocols()], width=shutil.get_terminal_size().columns)
+        return f"{table(self._figures())}\n\n{protocols}"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))
@@ -30,7 +35,7 @@ class Figures(dict[str, Any]):
     def _figures(self) -> Iterator[tuple[object, ...]]:
         for metric, values in self["metrics"].items():
             for name, value in values.items():
-                yield metric, name, value, str(Scale(**self["scales"][name])), self["protocol"][metric]
+                yield metric, name, f"{value:.{DIGITS}g}", str(Scale(**self["scales"][name])), self["protocol"][metric]
 
     def _protocols(self) -> Iterator[tuple[str, str, str]]:
         """Yields `(ids, key, value)` for every setting of a protocol; `ids` is `all` if all protocols share it."""
