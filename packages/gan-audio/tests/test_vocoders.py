@@ -840,3 +840,7 @@ def test_a_vocoder_without_discriminators_is_loaded_without_the_compiler_and_the
         command = [sys.executable, "-c", code, mode, str(tmp_path / "model")]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         assert answer.stdout == words, answer.stderr
+
+
+def test_the_model_card_of_a_vocoder_has_no_note_on_tiles_of_images():
+    assert "tile" not in model_card(gan_audio.create("melgan", generator={"width": 4, "depth": 1}))

@@ -16,7 +16,7 @@ from rich.text import Text
 import gan_core.training.logging
 from gan_core.distributed import Processes
 from gan_core.errors import RecipeError
-from gan_core.training.logging import Display, LossMeans, Trackers, in_notebook
+from gan_core.training.logging import Display, LossMeans, Trackers, in_notebook, main_losses
 
 ALONE = Processes("cpu")
 
@@ -158,3 +158,17 @@ def test_a_notebook_has_a_bar_if_ipywidgets_is_installed(monkeypatch: pytest.Mon
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"unknown tracker `tensorbord`; did you mean `tensorboard`\?"):
         Trackers(["tensorbord"], tmp_path)
+
+
+def test_the_terminal_shows_the_adversarial_term_of_each_player_in_any_order_of_the_log():
+    line = {
+        "step": 3,
+        "generator/mel": 61.8,
+        "generator/mpd/adversarial": 1.26,
+        "discriminator/real_logits": 3.0,
+        "discriminator/adversarial": 0.5,
+        "samples_per_second": 9.0,
+    }
+    for each in (line, dict(reversed(line.items()))):
+        assert main_losses(each) == {"D": 0.5, "G": 1.26}
+    assert main_losses({"encoder/code": 1.0, "encoder/art": 2.0}) == {"encoder": 2.0}

@@ -224,7 +224,8 @@ class Toolkit:
                 limit = "steps" if trainer.step >= recipe.train.steps else "minutes (or samples)"
                 trainer.release()
                 reason = trainer.ended or f"give more {limit} to train on"
-                raise RecipeError(f"{run.path}: is finished at step {trainer.step}; {reason}")
+                state = "is already" if trainer.step > recipe.train.steps else "is finished"
+                raise RecipeError(f"{run.path}: {state} at step {trainer.step}; {reason}")
             if not finished:
                 trainer.rewind()
             if trainer.processes.first:

@@ -77,7 +77,7 @@ def _example(game: Game) -> str:
 def _note_on_tiles(game: Game) -> list[str]:
     """Returns a note about results that differ if an item is transformed in tiles; empty if there are none."""
     differing = [name for name in game.results if Needs.of(game.networks_of(name)).receptive_radius is None]
-    if not differing:
+    if not differing or not game.images:  # sound is transformed in blocks
         return []
     return [
         f"Items larger than a tile are transformed in tiles that are blended. The result ({', '.join(differing)}) then "

@@ -197,12 +197,12 @@ class Display:
 
 
 def main_losses(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the first loss term of each player in a line of the log, by the player's short name."""
+    """Returns a loss term of each player in a line of the log, by its short name: an adversarial one, if any."""
     found: dict[str, float] = {}
-    for name, value in line.items():
+    for name in sorted(line, key=lambda each: (not each.endswith("/adversarial"), each)):  # in a resumed run too
         player, slash, _ = name.partition("/")
         if slash:
-            found.setdefault(SHORT_NAMES.get(player, player), value)
+            found.setdefault(SHORT_NAMES.get(player, player), line[name])
     return found
 
 
