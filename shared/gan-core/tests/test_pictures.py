@@ -16,7 +16,7 @@ pytest.importorskip("PIL", reason="images need Pillow: pip install gan-core[pict
 from PIL import Image
 
 from gan_core.data import pictures
-from gan_core.data.pictures import SUFFIXES, read_image
+from gan_core.data.pictures import SUFFIXES, essential_chunks, read_image
 
 
 def encoded(image, format="PNG", **options):
@@ -209,6 +209,13 @@ BOMB = zlib.compress(bytes(3 * 2**20))
 def test_metadata_never_cost_an_image(tmp_path, metadata, after):
     place = PNG.index(b"IEND" if after else b"IDAT") - 4
     assert read(tmp_path, PNG[:place] + metadata + PNG[place:]).tobytes() == PICTURE.tobytes()
+
+
+def test_a_damaged_png_file_is_searched_for_pixels_only_to_the_damage(tmp_path):
+    assert essential_chunks(PNG) == PNG
+    assert essential_chunks(PNG[:33] + bytes(10_000_000) + PNG[33:]) == PNG[:33]
+    with pytest.raises(Unreadable):
+        read(tmp_path, PNG[:8] + bytes(10_000_000))
 
 
 def test_pixels_are_needed_and_their_checksum_is_verified(tmp_path):

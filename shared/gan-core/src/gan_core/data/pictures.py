@@ -146,6 +146,8 @@ def essential_chunks(content: bytes) -> bytes:
     kept, place = [PNG], len(PNG)
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
+        if not kind.isalpha():  # damaged
+            break
         if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
             kept.append(content[place : place + 12 + length])
         place += 12 + length
