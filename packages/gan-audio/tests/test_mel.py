@@ -116,7 +116,7 @@ def test_a_stream_returns_frames_as_soon_as_their_samples_arrive():
 def test_silence_has_gradients():
     audio = torch.zeros(1, 1, 256, requires_grad=True)
     MelSpectrogram(SMALL)(audio).sum().backward()
-    assert audio.grad.isfinite().all()
+    assert torch.equal(audio.grad, torch.zeros_like(audio))  # below the floor; a root at 0 would give NaN
 
 
 def test_autocast_does_not_change_mels():

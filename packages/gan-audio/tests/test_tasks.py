@@ -825,6 +825,21 @@ def test_interpolated_sounds_are_on_the_line_between_two_latents(gan, models, tm
     assert_same_sound(found[starts[8] : starts[8] + 256], middle)
 
 
+def test_files_in_other_formats_are_named_by_tasks_on_folders(gan, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    write_wav(folder / "a.wav", torch.zeros(1, 4096).uniform_(-0.5, 0.5), 8000)
+    for name in ("voice.m4a", "notes.txt"):
+        (folder / name).write_bytes(b"words")
+    reason = ".m4a files cannot be read; convert it to WAV or FLAC (`ffmpeg -i IN OUT.wav`)"
+    for k, words in enumerate((("resample", "--rate", 16000), ("mel", "--contract", "melgan-22k"))):
+        status, out, err = gan(words[0], folder, *words[1:], "--out", tmp_path / f"out{k}", "--json")
+        assert status == 0, err
+        assert json.loads(out)["skipped"] == {str(folder / "voice.m4a"): reason}
+    status, out, err = gan("inspect", folder, "--json")
+    assert (status, json.loads(out)[str(folder / "voice.m4a")]) == (0, {"error": reason})
+
+
 def test_interpolations_depend_on_the_seed_and_invalid_ones_are_refused(gan, refused, models, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         gan("interpolate", models / "wavegan", "--out", f"{name}.wav", "--seed", seed)

@@ -14,7 +14,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 
-import gan_core.cli
+import gan_core.cli.program
 from gan_core.cli import Answer, main
 from gan_core.domain import Domain
 from gan_core.errors import GanError
@@ -45,7 +45,7 @@ def test_all_domains_are_one_program(gan):
 
 
 def test_without_any_domain_the_help_says_what_to_install(gan, monkeypatch):
-    monkeypatch.setattr(gan_core.cli, "find_domains", dict)
+    monkeypatch.setattr(gan_core.cli.program, "find_domains", dict)
     status, out, err = gan("--help", domain=None)
     assert (status, err) == (0, "")
     assert "pip install gan-image" in " ".join(out.split())
@@ -230,7 +230,7 @@ def test_too_many_arguments_and_empty_places_are_refused(gan):
 
 def test_a_domain_whose_tasks_cannot_be_imported_does_not_stop_the_others(gan, toy, monkeypatch):
     broken = Domain(name="broken", title="GANs", package="gone_entirely", cards=toy.cards)
-    monkeypatch.setattr(gan_core.cli, "find_domains", lambda: {"broken": broken, "toy": toy})
+    monkeypatch.setattr(gan_core.cli.program, "find_domains", lambda: {"broken": broken, "toy": toy})
     status, out, err = gan("toy", "systems", "--json", domain=None)
     assert (status, len(json.loads(out))) == (0, 2)
     assert err == "gan: gan-broken cannot be used (No module named 'gone_entirely')\n"
@@ -384,7 +384,7 @@ def test_without_words_the_help_is_shown(gan):
 
 
 def test_every_argument_and_option_has_a_help(toy):
-    group = typer.main.get_command(gan_core.cli.build(toy))
+    group = typer.main.get_command(gan_core.cli.program.build(toy))
     missing = [
         f"{name} {parameter.name}"
         for name, command in group.commands.items()

@@ -73,11 +73,17 @@ def test_off_a_terminal_lines_of_the_log_are_printed(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == ""
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds that the display sees, as a list of one number."""
+    seconds = [100.0]
+    monkeypatch.setattr(gan_core.training.logging, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
+
+
 def test_lines_are_printed_every_few_seconds_and_the_last_one_always(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
-    now = [100.0]
-    monkeypatch.setattr(gan_core.training.logging, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with Display("toy/gan", 10, shown=True) as display:
         for step in range(1, 9):
             now[0] += 1.8
@@ -87,10 +93,8 @@ def test_lines_are_printed_every_few_seconds_and_the_last_one_always(
 
 
 def test_slow_steps_are_shown_before_the_first_line_of_the_log(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
-    now = [100.0]
-    monkeypatch.setattr(gan_core.training.logging, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with Display("toy/gan", 1000, shown=True) as display:
         for step in range(1, 6):
             now[0] += 3

@@ -126,7 +126,7 @@ def inspect(
     from gan_core.errors import DataError, count, printable
     from gan_core.jobs import find_inputs, refuse_file
 
-    files = find_inputs(inputs, INSPECTED)
+    files, unreadable = find_inputs(inputs, INSPECTED)
     if any(one.path is None for one in files):
         raise InputError("`inspect` reads files, not standard input; write it to a file first")
     if spectrogram is not None:
@@ -137,6 +137,9 @@ def inspect(
         refuse_file(spectrogram)
     found: dict[str, dict[str, Any]] = {}
     notes, failed = [], False
+    for name, reason in (each for named in unreadable.values() for each in named.items()):
+        found[name] = {"error": reason}
+        notes.append(f"cannot read {printable(name)}: {reason}")
     for one in files:
         try:
             found[one.name] = inspect_file(Path(one.name), picture=spectrogram)
@@ -149,8 +152,8 @@ def inspect(
     lines = [f"{printable(name)}: {_described(facts)}" for name, facts in found.items() if "error" not in facts]
     if len(files) > 1:
         seconds = sum(facts.get("seconds", 0) for facts in found.values())
-        unreadable = f", {len(notes):,} unreadable" if notes else ""
-        lines.append(f"{count(len(files), 'file')}{unreadable}, {seconds:,.3f} s in total")
+        bad = f", {len(notes):,} unreadable" if notes else ""
+        lines.append(f"{count(len(found), 'file')}{bad}, {seconds:,.3f} s in total")
     return Answer(found, "\n".join(lines), notes, status=2 if failed else 0)
 
 

@@ -78,22 +78,30 @@ class Input:
     folder: Path | None = None
 
 
-def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
+def find_inputs(given: Sequence[str], kind: FileKind) -> tuple[list[Input], dict[Path, dict[str, str]]]:
     """Returns the given files, the files of a kind in the given folders, and standard input for `-`.
+
+    Returns:
+        The inputs; and by folder, the reasons by name of files that seem to be of the kind but cannot be read.
 
     Raises:
         DataError: a file or folder does not exist, or a folder has no file of the kind.
         InputError: `-` is given twice.
     """
     found: list[Input] = []
+    unreadable: dict[Path, dict[str, str]] = {}
     for text in given:
         path = expanded(text)
         if text == PIPE:
             found.append(Input(STANDARD_INPUT, None, "stdin"))
         elif path.is_dir():
-            names, seen = names_ending(open_files(path), kind.suffixes)
+            files = open_files(path)
+            names, seen = names_ending(files, kind.suffixes)
+            others = {} if len(names) == seen else other_files(files, kind)
+            named = {str(path / name): reason for name, reason in others.items() if reason}
             if not names:
-                raise nothing_readable(text, seen, {}, kind)
+                raise nothing_readable(text, seen, named, kind)
+            unreadable |= {path: named} if named else {}
             found += [Input(str(path / name), path / name, _stem(name, kind), path) for name in names]
         elif path.exists():
             found.append(Input(text, path, _stem(path.name, kind)))
@@ -101,7 +109,7 @@ def find_inputs(given: Sequence[str], kind: FileKind) -> list[Input]:
             raise DataError(f"{text}: no such file or folder")
     if sum(one.path is None for one in found) > 1:
         raise InputError("`-` is given twice, but standard input can only be read once")
-    return found
+    return found, unreadable
 
 
 def _stem(name: str, kind: FileKind) -> str:
@@ -146,12 +154,9 @@ class Job:
     def __init__(
         self, given: Sequence[str], out: str, *, kind: FileKind, suffix: str | None, shard: Shard | None = None
     ):
-        self.kind, self.shard, everything = kind, shard, find_inputs(given, kind)
-        self._skipped: dict[Path, dict[str, str]] = {}
-        for place in dict.fromkeys(one.folder for one in everything if one.folder is not None and shard is None):
-            others = other_files(open_files(place), kind)
-            named = {str(place / name): reason for name, reason in others.items() if reason}
-            self._skipped |= {place: named} if named else {}
+        self.kind, self.shard = kind, shard
+        everything, unreadable = find_inputs(given, kind)
+        self._skipped = unreadable if shard is None or shard.number == 1 else {}  # named once
         if shard is not None and (out == PIPE or any(one.path is None for one in everything)):
             raise InputError("`--shard` applies to files, and `-` is a single stream; omit `--shard`")
         self.inputs = everything if shard is None else _part(everything, shard)

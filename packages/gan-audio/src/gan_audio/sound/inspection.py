@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_audio.media import EDGE, FOOT, LEFT, PAPER, draw_frequencies, draw_times, in_few_colours
 from gan_audio.mel.files import SUFFIX as MEL_SUFFIX
 from gan_audio.mel.files import read_mel, refuse_array
-from gan_audio.sound.files import SUFFIXES, read_blocks
+from gan_audio.sound.files import CONVERT, FOREIGN, SUFFIXES, read_blocks
 from gan_audio.sound.pipes import FileSound, open_sound_file
 from gan_audio.sound.spectrogram import HIGHEST, LOWEST, colours, frame_size, levels
 from gan_audio.tune.midi import MAX_BYTES as MAX_MIDI_BYTES
@@ -30,7 +30,7 @@ PICTURE = (800, 300)
 """Width and height of a spectrogram in pixels, without its axes."""
 
 
-INSPECTED = FileKind("sound, mel or MIDI file", (*SUFFIXES, MEL_SUFFIX, *MIDI_SUFFIXES))
+INSPECTED = FileKind("sound, mel or MIDI file", (*SUFFIXES, MEL_SUFFIX, *MIDI_SUFFIXES), FOREIGN, CONVERT)
 """Files that `inspect_file` reads."""
 
 

@@ -122,10 +122,9 @@ class ImageSource(ItemSource):
         return len(self.images)
 
     def in_words(self, spec: Spec) -> str:
-        unreadable = sum(name in self.skipped for name in self.names or ())
         sizes = [(width, height) for _, height, width in self.images.shapes]
         least, most = (f"{pick(w for w, _ in sizes)}x{pick(h for _, h in sizes)}" for pick in (min, max))
-        found = f"{count(len(self) - unreadable, 'image')} of {least if least == most else f'{least} to {most}'} pixels"
+        found = f"{count(self.readable, 'image')} of {least if least == most else f'{least} to {most}'} pixels"
         unchanged = isinstance(spec, ImageSpec) and {spec.size} == {(h, w) for w, h in sizes} and not spec.augments
         return found if unchanged or not spec.in_words() else f"{found}, {spec.in_words()}"
 

@@ -92,8 +92,12 @@ class ItemSource(Source):
         return str(index) if self.names is None else self.names[index]
 
     def in_words(self, spec: Spec) -> str:
-        unreadable = sum(name in self.skipped for name in self.names or ())
-        return ", ".join(filter(None, (count(len(self) - unreadable, self.kind.thing), spec.in_words())))
+        return ", ".join(filter(None, (count(self.readable, self.kind.thing), spec.in_words())))
+
+    @property
+    def readable(self) -> int:
+        """Number of items without those that are known to be unreadable."""
+        return len(self) - sum(name in self.skipped for name in self.names or ())
 
     @abstractmethod
     def items(self, spec: Spec) -> Items: ...

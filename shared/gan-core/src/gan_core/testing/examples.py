@@ -43,7 +43,7 @@ PIECES = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
-PRELOADED = ("torch", "gan_core.api", "gan_core.cli", "gan_core.training.trainer")
+PRELOADED = ("torch", "gan_core.api", "gan_core.cli.program", "gan_core.training.trainer")
 """Modules that are imported once for all pages, where processes can be forked."""
 if sys.platform == "win32":
     SERVER = multiprocessing.get_context("spawn")

@@ -33,7 +33,7 @@ class WriteSamples(Protocol):
         """Writes samples to `stem` plus a suffix and returns the path; `game` defines, for example, the sample rate."""
 
 
-MAX_SEARCHED, AT_ONCE = 4096, 256
+MAX_SEARCHED, AT_ONCE = 1024, 128
 """Maximum number of items that are searched for real samples of every class, and number of items read at once."""
 COLUMNS_BY_CLASS = 16
 """Maximum number of classes for which a picture of samples has one column per class."""
@@ -83,6 +83,8 @@ class Output:
             for sample, label in zip(batch[key], batch["label"].tolist(), strict=True):
                 if len(found[label]) < rows:
                     found[label].append(sample)
+            if all(len(each) == rows for each in found):
+                break
         if rows < 1 or any(len(each) < rows for each in found):
             return None
         return torch.stack([each[row] for row in range(rows) for each in found])

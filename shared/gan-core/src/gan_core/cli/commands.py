@@ -1,39 +1,45 @@
-"""Command line of all domains: `gan-image …` and `gan image …` are the same program.
-
-Results are written to standard output, progress and logs to standard error. The exit status is 0 if the command
-succeeded, 1 if it failed, and 2 if the request or its input was invalid. Only commands that need torch import it.
-"""
+"""Commands that every domain has."""
 
 from __future__ import annotations
 
-import inspect
-import io
 import itertools
-import json
-import logging
-import math
-import os
-import re
 import shlex
 import shutil
-import sys
-import textwrap
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import typer.core
 
-from gan_core import __version__
-from gan_core.domain import Domain, find_domains
-from gan_core.errors import FULL, GanError, InputError, escaped, reason_of, say, unknown
-from gan_core.jobs import PIPE, Outcome, OutputClosed, Shard
-from gan_core.places import expanded
+from gan_core.cli.answer import Answer, Commands
+from gan_core.cli.options import (
+    ARGUMENT_HELP,
+    BATCH_SIZE_HELP,
+    DATA_HELP,
+    DEVICE_HELP,
+    EXTRACTOR_HELP,
+    KEEP_HELP,
+    METRICS_HELP,
+    MODEL_HELP,
+    PRECISION_HELP,
+    PRESET_HELP,
+    RECIPE_HELP,
+    SEED_HELP,
+    START_HELP,
+    STRICT_HELP,
+    SYSTEM_HELP,
+    Preset,
+    Seed,
+    Set,
+    asked_of,
+    read_data,
+    read_settings,
+    read_starts,
+)
+from gan_core.domain import Domain
+from gan_core.errors import InputError, say, unknown
 from gan_core.tables import table
 
 if TYPE_CHECKING:
@@ -41,235 +47,6 @@ if TYPE_CHECKING:
     from gan_core.play.game import Game
     from gan_core.recipe import Recipe
     from gan_core.runs.run import Run
-
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""Exception for an invalid command line: click's class, or typer's private copy of it (since typer 0.27)."""
-LONGEST_MESSAGE = 500
-"""Maximum length of an error message, in characters."""
-FLAGS = ("--json", "--debug")
-"""Options of every command."""
-FURTHER = "gan_core.cli.further"
-"""Key in a command's context under which options for the model are stored, as lists of texts by option."""
-NEAR = 0.8
-"""Minimum similarity at which an unknown option is treated as a misspelt option of the command."""
-PLACES = ("--data", "--out", "--recipe", "--keep", "--weights")
-"""Options that name a file, a folder or a dataset."""
-EXTRA_ARGUMENTS = re.compile(r"^Got unexpected extra argument\S* \((.*)\)$")
-"""Message of click that is reworded."""
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""Parts of the messages with which torch reports that memory is full."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C. Commands that train write a checkpoint and exit with 0 instead."""
-DATA_HELP = (
-    "Named dataset (see `data`), or folder or archive of files. Append a split of a dataset or a sub-folder after a "
-    "colon: mnist:test. Repeat the option if items have several parts: --data source=DIR --data target=DIR."
-)
-START_HELP = (
-    "Initial weights of a network: a run, a model folder or a hub repository id (append :NETWORK if the network has "
-    "another name there), or a published checkpoint, SYSTEM/NETWORK:FILE. Can be repeated."
-)
-PRESET_HELP = "Preset: small (default; trains on two CPU cores), paper (published scale), or another."
-SET_HELP = "Recipe setting by dotted key, such as optimizer.learning_rate=1e-4. Can be repeated."
-SYSTEM_HELP = "Name of the system; see `systems`."
-BATCH_SIZE_HELP = "Global batch size, over all processes."
-SEED_HELP = "Random seed for initial weights, data order and noise."
-RECIPE_HELP = "Recipe file; other options override its settings."
-DEVICE_HELP = "Device: auto (default), cpu, cuda, cuda:1, mps or xpu."
-PRECISION_HELP = "Precision of the forward pass: fp32, bf16 or fp16."
-STRICT_HELP = "Stop at an unreadable file (default: skip it)."
-METRICS_HELP = "Metrics, separated by commas (default: all that fit the data)."
-ARGUMENT_HELP = "Setting of the network that cannot be inferred from the weights. Can be repeated."
-MODEL_HELP = "Run folder, model folder, or hub repository id."
-EXTRACTOR_HELP = "Feature extractor (default: a small classifier trained on the data's labels, if there are any)."
-KEEP_HELP = "Folder for extracted features, so that an interrupted evaluation can continue (default: not kept)."
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Result of a command.
-
-    Attributes:
-        document: the result for `--json`.
-        text: the result as text.
-        notes: lines for standard error.
-        status: exit status.
-    """
-
-    document: Any
-    text: str = ""
-    notes: list[str] = field(default_factory=list)
-    status: int = 0
-
-
-Commands = Mapping[str, Callable[..., Answer | None]]
-"""Commands by name. A command returns None if it has written its result to standard output itself."""
-
-
-def main(domain: Domain | None = None) -> NoReturn:
-    """Runs the command line of a domain (default: `gan`, with all domains) and exits."""
-    flags = {flag for flag in FLAGS if flag in sys.argv[1:]}
-    words = [word for word in sys.argv[1:] if word not in FLAGS] or ["--help"]
-    program = "gan" if domain is None else f"gan-{domain.name}"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
-            stream.reconfigure(errors="backslashreplace")  # for consoles of other encodings
-    logging.lastResort = _printer()
-    try:
-        refuse_empty(words)
-        answer = build(domain)(words, prog_name=program, standalone_mode=False)
-        if isinstance(answer, Answer) and os.environ.get("RANK", "0") == "0":  # only the first process prints
-            show(answer, as_json="--json" in flags)
-    except (KeyboardInterrupt, typer.Abort):
-        raise SystemExit(INTERRUPTED) from None
-    except Exception as error:  # noqa: BLE001  internal errors are one line too; `--debug` shows the traceback
-        if "--debug" in flags:
-            print(escaped(traceback.format_exc()), file=sys.stderr)  # noqa: T201
-        raise SystemExit(complain(program, error)) from None
-    raise SystemExit(answer.status if isinstance(answer, Answer) else answer)
-
-
-def refuse_empty(words: Sequence[str]) -> None:
-    """Checks that no option that names a place is empty, because an empty path is the current folder.
-
-    Raises:
-        InputError: one is empty.
-    """
-    for option, value in itertools.pairwise(words):
-        if option in PLACES and not value:
-            raise InputError(f"`{option}` is empty; give it a value")
-
-
-class EscapedFormatter(logging.Formatter):
-    """Formatter of log messages that are printed to a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return escaped(super().format(record))
-
-
-def _printer() -> logging.Handler:
-    """Returns the handler that prints warnings if no other logging handler is configured."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(EscapedFormatter())
-    return handler
-
-
-def complain(program: str, error: Exception) -> int:
-    """Prints an error as one line and returns its exit status."""
-    status, message = explain(error)
-    line = textwrap.shorten(message, LONGEST_MESSAGE, placeholder=" …")  # it may contain names from files
-    say(f"{program}: {line}")
-    return status
-
-
-def explain(error: Exception) -> tuple[int, str]:
-    """Returns the exit status and the message of an error."""
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    if isinstance(error, GanError):
-        return error.exit_status, message
-    if isinstance(error, UsageError):
-        return 2, EXTRA_ARGUMENTS.sub(r"too many arguments: \1", message)
-    if isinstance(error, OSError) and error.strerror:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return 1 if error.errno in FULL or not where else 2, f"{where}{error.strerror}"
-    if isinstance(error, MemoryError) or any(words in message for words in OUT_OF_MEMORY):
-        return 1, "out of memory; choose a smaller batch size, smaller networks or fewer samples"
-    return 1, f"internal error ({type(error).__name__}): {message or 'no reason given'}; `--debug` shows the traceback"
-
-
-def show(answer: Answer, *, as_json: bool) -> None:
-    """Prints an answer. A closed pipe is not an error."""
-    for note in answer.notes:
-        say(note)
-    text = escaped(answer.text)
-    if as_json:
-        plain = sys.stdout is not None and not str(sys.stdout.encoding).lower().startswith("utf")
-        text = _as_json(answer.document, ascii_only=plain)
-    if not text:
-        return
-    try:
-        print(text, flush=True)  # noqa: T201
-    except BrokenPipeError:
-        _forget_output()
-    except OSError as error:
-        _forget_output()
-        raise GanError(
-            f"standard output: cannot be written ({error.strerror}); free some space or redirect it"
-        ) from error
-
-
-def _forget_output() -> None:
-    """Redirects standard output to nowhere, so that flushing it at exit does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _as_json(document: Any, *, ascii_only: bool) -> str:
-    """Returns a document as JSON in one line, in which unprintable characters are escaped."""
-    text = json.dumps(_finite(document), ensure_ascii=ascii_only, allow_nan=False)
-    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
-
-
-def _finite(document: Any) -> Any:
-    """Returns a document with None in place of infinities and NaN, which JSON cannot represent."""
-    if isinstance(document, dict):
-        return {key: _finite(value) for key, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [_finite(value) for value in document]
-    return None if isinstance(document, float) and not math.isfinite(document) else document
-
-
-def build(domain: Domain | None) -> typer.Typer:
-    """Builds the program of a domain, or of all installed domains (None)."""
-    app = typer.Typer(
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    if domain is None:
-        text = "Trains and uses GANs. Each installed domain package adds a command: pip install gan-image."
-        app.callback(help=text, invoke_without_command=True)(root("gan"))
-        for found in find_domains().values():
-            try:
-                app.add_typer(build(found), name=found.name, help=found.title)
-            except Exception as error:  # noqa: BLE001  a domain's own code must not stop the others
-                say(f"gan: gan-{found.name} cannot be used ({reason_of(error)})")
-        return app
-
-    text = f"{domain.title}. Every command accepts --json (result as JSON) and --debug (tracebacks)."
-    app.callback(help=text, invoke_without_command=True)(root(f"gan-{domain.name}"))
-    for name, command in commands(domain).items():
-        takes_more = "context" in inspect.signature(command).parameters
-        app.command(name, cls=ModelCommand if takes_more else None)(expanding(command))
-    return app
-
-
-def expanding(command: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
-    """Returns a command whose paths may begin with `~`, which shells leave as it is in `--out=~/run`."""
-
-    @wraps(command)
-    def call(**options: Any) -> Answer | None:
-        return command(**{name: expanded_value(value) for name, value in options.items()})
-
-    return call
-
-
-def expanded_value(value: Any) -> Any:
-    """Returns an option's value, with home folders expanded if it is a path or a list of paths."""
-    if isinstance(value, list):
-        return [expanded_value(each) for each in value]
-    return expanded(value) if isinstance(value, Path) else value
-
-
-def root(program: str) -> Callable[[bool], Answer | None]:
-    """Returns the callback for the program's own option, `--version`."""
-
-    def show_version(
-        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-    ) -> Answer | None:
-        return Answer({"version": __version__}, f"{program} {__version__}") if version else None
-
-    return show_version
 
 
 def commands(domain: Domain) -> Commands:
@@ -316,16 +93,6 @@ def data_sets(domain: Domain) -> Answer:
 def _listing(names: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> str:
     """Returns a table that fits the terminal, or 80 columns if the output is not a terminal."""
     return table([names, *([row[name] for name in names] for row in rows)], width=shutil.get_terminal_size().columns)
-
-
-Preset = Annotated[str, typer.Option(metavar="NAME", help=PRESET_HELP, show_default=False)]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**31 - 1, help="Random seed.")]
-Out = Annotated[str | None, typer.Option(metavar="DIR|-", help="Output folder, or - for standard output.")]
-Part = Annotated[
-    Shard | None,
-    typer.Option(parser=Shard.parse, metavar="K/N", help="Process the K-th of N parts of the files (default: all)."),
-]
 
 
 def show_recipe_command(domain: Domain) -> Callable[..., Answer]:
@@ -457,69 +224,6 @@ def trained(domain: Domain, run: Run) -> Answer:
         reason = f" ({run.ended})" if run.ended else ""
         text = f"trained to step {step}{reason}: {run.path} (see {run.path / 'report.html'})"
     return Answer(document, text, [f"skipped checkpoint: {problem}" for problem in run.problems])
-
-
-class ModelCommand(typer.core.TyperCommand):
-    """Command that accepts additional options `--NAME VALUE`, which depend on its model; see `asked_of`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own = {name: parameter for parameter in self.params for name in parameter.opts}
-        left, further, rest = list[str](), dict[str, list[str]](), iter(args)
-        for word in rest:
-            name, equals, value = word.partition("=")
-            if word == "--":
-                left += [word, *rest]
-            elif not name.startswith("--") or name in ctx.help_option_names:
-                left.append(word)
-            elif name in own:
-                left.append(word)
-                if not equals and not getattr(own[name], "is_flag", False):
-                    left += itertools.islice(rest, 1)
-            else:
-                value = value if equals else next(rest, "--")
-                if value.startswith("--") and not equals:
-                    raise UsageError(f"Option '{name}' requires an argument.")
-                further.setdefault(name, []).append(value)
-        ctx.meta[FURTHER] = further
-        return super().parse_args(ctx, left)
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "[--CONDITION VALUE]…"]
-
-
-def asked_of(game: Game, context: typer.Context, count: int, *functions: Callable[..., Any]) -> dict[str, Any]:
-    """Converts the additional options of a command to conditions of a game and keywords of its methods, by name.
-
-    If a condition is given several times, its values are assigned to the samples in turn.
-
-    Args:
-        game: the game.
-        context: context of the command.
-        count: number of samples.
-        functions: methods of the game whose keywords, without the first argument, can be given as options.
-
-    Raises:
-        InputError: an option is misspelt or given too many times.
-        RecipeError: a value cannot be converted.
-    """
-    from gan_core.signature import read_text
-
-    conditions, takes = game.conditions, game.parameters_of(*functions)
-    known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-    given: dict[str, Any] = {}
-    for option, texts in context.meta[FURTHER].items():
-        name = option.removeprefix("--").replace("-", "_")
-        if name not in conditions and name not in takes and get_close_matches(option, known, cutoff=NEAR):
-            raise unknown("option", option, known, InputError)
-        if len(texts) > (count if name in conditions else 1):
-            most = f"{count} times, once per sample" if name in conditions else "once"
-            raise InputError(f"`{option}` is given {len(texts)} times; give it at most {most}")
-        if name in conditions:
-            values = conditions[name].read(name, texts)
-            given[name] = [values[k % len(values)] for k in range(count)]
-        else:
-            given[name] = read_text(functions, name, texts[0]) if name in takes else texts[0]
-    return given
 
 
 def generate_command(domain: Domain) -> Callable[..., Answer]:
@@ -733,32 +437,6 @@ def export_command(domain: Domain) -> Callable[..., Answer]:
     return export
 
 
-def made(out: str | None, work: Callable[[str], Outcome]) -> Answer | None:
-    """Runs a task on files and returns its answer, or None if the result was written to standard output.
-
-    Skipped files are listed in the answer's `document` and do not change the exit status.
-
-    Args:
-        out: the option `--out`.
-        work: runs the task, given the output folder or `-`; see `gan_core.jobs.Job`.
-
-    Raises:
-        InputError: `--out` is missing.
-    """
-    from gan_core.errors import count
-
-    if out is None:
-        raise InputError("`--out` is missing: name a folder, or - for standard output")
-    try:
-        outcome = work(out)
-    except OutputClosed:
-        return None
-    if out == PIPE:
-        return None
-    document = {"files": [str(file) for file in outcome.files], "skipped": outcome.skipped}
-    return Answer(document, f"{count(len(outcome.files), 'file')} in {out}")
-
-
 def demo_command(domain: Domain) -> Callable[..., Answer]:
     """Returns the command `demo` of a domain."""
 
@@ -812,57 +490,3 @@ def doctor_command(
     good = all(check.good for check in checks)
     document = {"checks": [vars(check) | {"seen": check.seen} for check in checks], "good": good}
     return Answer(document, table(rows), status=0 if good else 1)
-
-
-def read_data(given: list[str] | None) -> str | dict[str, str] | None:
-    """Parses `--data`: one location, or one for each part of an item (`--data source=A --data target=B`).
-
-    Raises:
-        InputError: several locations are given without part names, or a part is given twice.
-    """
-    if not given:
-        return None
-    named = [re.match(r"([a-z_]+)=(.+)", text) for text in given if not Path(text).exists()]
-    if len(given) == 1 and not any(named):
-        return given[0]
-    parts = [(match[1], match[2]) for match in named if match]
-    if len(parts) < len(given) or len(dict(parts)) < len(parts):
-        raise InputError(
-            "`--data` is given several times; name the part that each provides, such as --data source=A --data target=B"
-        )
-    return dict(parts)
-
-
-def read_starts(given: list[str] | None) -> dict[str, str]:
-    """Parses `--start NETWORK=WHERE` to sources of initial weights by network.
-
-    Raises:
-        InputError: a value has no `=`, or a network is given twice.
-    """
-    starts: dict[str, str] = {}
-    for text in given or ():
-        network, _, where = text.partition("=")
-        if not network or not where:
-            raise InputError(f"`--start {text}`: write NETWORK=WHERE, for example --start generator=runs/first")
-        if network in starts:
-            raise InputError(f"`--start` is given twice for `{network}`; give it once")
-        starts[network] = where
-    return starts
-
-
-def read_settings(given: list[str] | None, option: str = "--set") -> dict[str, Any]:
-    """Parses `--set KEY=VALUE`, or another option of this form, to values by key.
-
-    Raises:
-        InputError: the `=` is missing.
-        RecipeError: a value is not valid YAML.
-    """
-    from gan_core.recipe import parse_value
-
-    settings = {}
-    for text in given or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InputError(f"`{option} {text}`: write KEY=VALUE, for example --set train.steps=100")
-        settings[key.strip()] = parse_value(value)
-    return settings

@@ -1,0 +1,11 @@
+from .answer import Answer as Answer
+from .answer import Commands as Commands
+from .answer import made as made
+from .commands import game_around as game_around
+from .options import MODEL_HELP as MODEL_HELP
+from .options import Out as Out
+from .options import Part as Part
+from .options import Seed as Seed
+from .options import asked_of as asked_of
+from .program import build as build
+from .program import main as main
